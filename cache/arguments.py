@@ -1,0 +1,62 @@
+"""What callers may pass: checked at once, with or without Redis, so that a mistake shows in every test."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_PATTERN: Final = 1024
+"""Characters a pattern may have."""
+
+
+def checked_key(key: object) -> str:
+    """Return ``key`` if it is one.
+
+    Raises:
+        TypeError: it is not a string.
+        ValueError: it is empty, or cannot be written as UTF-8.
+    """
+    if not isinstance(key, str):
+        raise TypeError(f"a cache key must be a string, not {type(key).__name__}")
+    if not key:
+        raise ValueError("the cache key is empty")
+    if not key.isascii():
+        _checked_utf8(key, "the cache key")
+    return key
+
+
+def checked_ttl(ttl: object) -> int:
+    """Return ``ttl`` (seconds) if it is one.
+
+    Raises:
+        TypeError: it is not a whole number.
+        ValueError: it is less than 1.
+    """
+    if not isinstance(ttl, int) or isinstance(ttl, bool):
+        raise TypeError(f"a TTL is a whole number of seconds, not {type(ttl).__name__}")
+    if ttl <= 0:
+        raise ValueError(f"a TTL must be at least 1 second, not {ttl}; use delete() to remove a key")
+    return ttl
+
+
+def checked_pattern(pattern: object) -> str:
+    """Return ``pattern`` if it is one.
+
+    Raises:
+        TypeError: it is not a string.
+        ValueError: it is empty, longer than 1024 characters, or cannot be written as UTF-8.
+    """
+    if not isinstance(pattern, str):
+        raise TypeError(f"a pattern must be a string, not {type(pattern).__name__}")
+    if not pattern:
+        raise ValueError("the pattern is empty; '*' matches everything")
+    if len(pattern) > MAX_PATTERN:
+        raise ValueError(f"the pattern has {len(pattern)} characters; at most {MAX_PATTERN} are allowed")
+    _checked_utf8(pattern, "the pattern")
+    return pattern
+
+
+def _checked_utf8(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} holds half a character (a lone surrogate) and cannot be sent") from None

@@ -1,0 +1,110 @@
+"""Values to bytes and back, lossless, and readable in redis-cli.
+
+A string is stored as it is, so ``GET user:123:profile`` shows the profile. Everything else is JSON. A string
+that would be taken for JSON (it begins with ``{``, ``[`` or ``"``, or is exactly a number or ``true``,
+``false``, ``null``) is stored as a JSON string, so ``"123"`` does not come back as a number, and ``INCR``
+works on what was stored as one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_OPENERS = b'{["'
+_LITERAL_STARTS = frozenset(b"-0123456789tfn")
+_LITERAL = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
+_PLAIN = (str, int, float, bool, type(None))
+
+
+class UnserialisableValue(TypeError, ValueError):
+    """A value that would not come back as it went in. Raised at once, with or without Redis."""
+
+
+class UndecodableValue(Exception):
+    """Stored bytes that this codec did not write and cannot read (cut short, or not UTF-8)."""
+
+
+def encode(value: Any) -> bytes:
+    """Return the bytes to store for ``value``.
+
+    Args:
+        value: str, int, float, bool, None, list, tuple (comes back as a list) or dict with str keys,
+            nested as you like.
+
+    Raises:
+        UnserialisableValue: another type, NaN or an infinity, a dict key that is not a string, a cycle.
+    """
+    if isinstance(value, str):  # a subclass such as Key is stored as its text
+        return _encode_text(str.__str__(value))
+    try:
+        _check(value, "value")
+        return _dump(value)
+    except RecursionError:
+        raise UnserialisableValue("the value is nested too deeply, or contains itself") from None
+
+
+def decode(raw: bytes) -> Any:
+    """Return the value stored as ``raw``.
+
+    Raises:
+        UndecodableValue: the bytes are not something :func:`encode` writes.
+    """
+    if not raw:
+        return ""
+    first = raw[0]
+    try:
+        text = raw.decode()
+        if first in _OPENERS or (first in _LITERAL_STARTS and _LITERAL.fullmatch(raw)):
+            return json.loads(text)
+    except (ValueError, RecursionError):
+        raise UndecodableValue from None
+    return text
+
+
+def _encode_text(text: str) -> bytes:
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError:  # lone surrogates: only JSON's escapes can carry them
+        return json.dumps(text).encode()
+    if raw and (raw[0] in _OPENERS or (raw[0] in _LITERAL_STARTS and _LITERAL.fullmatch(raw))):
+        return _dump(text)
+    return raw
+
+
+def _dump(value: Any) -> bytes:
+    try:
+        try:
+            return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        except UnicodeEncodeError:
+            return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    except ValueError as problem:
+        reason = "is an integer with too many digits" if "digits" in str(problem) else "contains itself"
+        raise UnserialisableValue(f"the value {reason}") from None
+
+
+def _check(value: Any, where: str) -> None:
+    """Refuse what JSON would change silently. ``where`` tells the developer which part it is."""
+    kind = type(value)
+    if kind is float:
+        if value != value or value in (float("inf"), float("-inf")):
+            raise UnserialisableValue(f"{where} is {value}: NaN and infinities cannot be stored")
+    elif kind in _PLAIN:
+        return
+    elif kind is list or kind is tuple:
+        for index, item in enumerate(value):
+            _check(item, f"{where}[{index}]")
+    elif kind is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                raise UnserialisableValue(
+                    f"{where} has a key of type {type(key).__name__}: only string keys come back as they were"
+                )
+            _check(item, f"{where}[...]")
+    elif isinstance(value, str):
+        return
+    else:
+        raise UnserialisableValue(
+            f"{where} is a {kind.__name__}: str, int, float, bool, None, list and dict can be stored"
+        )

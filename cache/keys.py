@@ -1,0 +1,164 @@
+"""The documented keys, how long each may live, and what may stand inside one.
+
+Every function returns a :class:`Key`: a plain ``str`` that also knows its TTL::
+
+    key = keys.profile("123")          # "user:123:profile"
+    await cache.set(key, text, ttl=key.ttl)
+
+No part of a key may hold a character that Redis reads as a pattern or that this layout reads as a
+separator, so no id, however hostile, can name another user's keys or widen a pattern.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+PROFILE_TTL: Final = 3600
+"""Seconds. Long-lived: profiles rarely change, and a change invalidates them."""
+SETTINGS_TTL: Final = 3600
+"""Seconds. Long-lived: user preferences."""
+SYSTEM_CONFIG_TTL: Final = 3600
+"""Seconds. Long-lived: system configuration."""
+STATE_TTL: Final = 600
+"""Seconds. Medium-lived: user state or stage."""
+MEMORY_TTL: Final = 300
+"""Seconds. Medium-lived: memory search results."""
+GREETING_TTL: Final = 120
+"""Seconds. Short-lived: greetings follow recent activity."""
+TEMP_TTL: Final = 300
+"""Seconds. Short-lived: temporary session data and rate limiting counters."""
+LOCK_TTL: Final = 60
+"""Seconds. Short-lived: temporary locks."""
+
+MAX_PART: Final = 128
+"""Characters a user id, or any other part of a key, may have."""
+
+RESERVED: Final = ("lock:", "system:", "lease:", "index:")
+"""Prefixes that no pattern reaches unless it names them literally."""
+
+_SAFE = re.compile(r"[A-Za-z0-9._@+=~-]+")
+_SPECIAL = re.compile(r"([*?\[\]\\^])")
+
+
+class InvalidKeyPart(ValueError):
+    """A user id (or another part of a key) that could reach further than its own key."""
+
+
+class Key(str):
+    """A cache key that knows how long its value may live.
+
+    Attributes:
+        ttl: seconds, or None where the documented layout gives no expiry.
+    """
+
+    __slots__ = ("ttl",)
+    ttl: int | None
+
+    def __new__(cls, text: str, ttl: int | None) -> Key:
+        key = super().__new__(cls, text)
+        key.ttl = ttl
+        return key
+
+
+def part(value: object, what: str = "key part") -> str:
+    """Return ``value`` if it can safely stand between two colons of a key.
+
+    Raises:
+        InvalidKeyPart: it is not a string, is empty, is longer than 128 characters, or holds a character
+            outside letters, digits and ``. _ @ + = ~ -``. The text does not repeat the value.
+    """
+    if not isinstance(value, str):
+        raise InvalidKeyPart(f"the {what} must be a string, not {type(value).__name__}")
+    if not value:
+        raise InvalidKeyPart(f"the {what} is empty")
+    if len(value) > MAX_PART:
+        raise InvalidKeyPart(f"the {what} has {len(value)} characters; at most {MAX_PART} are allowed")
+    good = _SAFE.match(value)
+    end = good.end() if good else 0
+    if end != len(value):
+        raise InvalidKeyPart(
+            f"the {what} has {value[end]!r} at position {end}; letters, digits and . _ @ + = ~ - are allowed (ASCII)"
+        )
+    return value
+
+
+def user_id(value: object) -> str:
+    """Return ``value`` if it is a usable user id. Raises InvalidKeyPart otherwise."""
+    return part(value, "user id")
+
+
+def profile(user: str) -> Key:
+    """``user:{user_id}:profile``, one hour."""
+    return Key(f"user:{user_id(user)}:profile", PROFILE_TTL)
+
+
+def greeting_instructions(user: str) -> Key:
+    """``user:{user_id}:greeting_instructions``, two minutes."""
+    return Key(f"user:{user_id(user)}:greeting_instructions", GREETING_TTL)
+
+
+def settings(user: str) -> Key:
+    """``user:{user_id}:settings``, one hour."""
+    return Key(f"user:{user_id(user)}:settings", SETTINGS_TTL)
+
+
+def state(user: str) -> Key:
+    """``user:{user_id}:state``, ten minutes."""
+    return Key(f"user:{user_id(user)}:state", STATE_TTL)
+
+
+def memory(user: str, memory_id: str) -> Key:
+    """``user:{user_id}:memory:{memory_id}``, five minutes."""
+    return Key(f"user:{user_id(user)}:memory:{part(memory_id, 'memory id')}", MEMORY_TTL)
+
+
+def system_config() -> Key:
+    """``system:config``, one hour."""
+    return Key("system:config", SYSTEM_CONFIG_TTL)
+
+
+def system_stats() -> Key:
+    """``system:stats``: the fleet's counters. They do not expire."""
+    return Key("system:stats", None)
+
+
+def lock(resource: str, id: str) -> Key:
+    """``lock:{resource}:{id}``, one minute unless the holder says otherwise."""
+    return Key(f"lock:{part(resource, 'lock resource')}:{part(id, 'lock id')}", LOCK_TTL)
+
+
+def temp(session_id: str, key: str) -> Key:
+    """``temp:{session_id}:{key}``, five minutes."""
+    return Key(f"temp:{part(session_id, 'session id')}:{part(key, 'temporary key')}", TEMP_TTL)
+
+
+def user_prefix(user: str) -> str:
+    """``user:{user_id}:``, what every key of one user begins with."""
+    return f"user:{user_id(user)}:"
+
+
+def user_pattern(user: str) -> str:
+    """The pattern of every key of one user, and of nobody else's: ``user:{user_id}:*``."""
+    return f"{escape(user_prefix(user))}*"
+
+
+def escape(text: str) -> str:
+    """``text`` as a Redis pattern that matches only itself."""
+    return _SPECIAL.sub(r"\\\1", text)
+
+
+def is_reserved(key: str) -> bool:
+    """Whether ``key`` belongs to the layer itself (locks, statistics, leases, indexes)."""
+    return key.startswith(RESERVED)
+
+
+def names_reserved(pattern: str) -> bool:
+    """Whether ``pattern`` literally names a reserved prefix, as ``lock:user:*`` does and ``*`` does not."""
+    return pattern.startswith(RESERVED)
+
+
+def shape(key: str) -> str:
+    """``key`` with its ids left out, for the log: ``user:...:profile``."""
+    head, _, rest = key.partition(":")
+    return f"{head}:...:{rest.rpartition(':')[2]}" if ":" in rest else f"{head}:..."

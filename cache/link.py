@@ -1,0 +1,261 @@
+"""Whether Redis is there, and the one way to ask it something: answered in time, or LinkDown.
+
+``asyncio.timeout`` around redis-py does not hold: with a socket time-out set, a cancellation can be swallowed
+and the caller hangs for as long as redis-py likes. So every operation runs as a task of its own, the caller
+waits for it with ``asyncio.wait`` (which cancels nothing and awaits nothing), and when the deadline has
+passed the task is abandoned: cancelled, kept until it ends, its outcome dropped.
+
+While Redis is away ``call`` fails at once and one background task goes on connecting. An operation that was
+late does not yet mean that Redis is away (our own loop may have been stalled): a PING decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from .connection import open_client
+from .settings import CacheSettings
+
+logger = logging.getLogger("cache")
+T = TypeVar("T")
+
+_PROBE = 0.25  # seconds a PING may take before Redis counts as away, and a brisk connection attempt
+_PAUSE = 0.1  # seconds between two attempts that failed at once
+_PAUSE_REFUSED = 1.0  # seconds, when Redis answered but does not let us in
+_GRACE_TURNS = 3  # turns of the loop for a reply that has arrived but was not yet seen
+
+
+class LinkDown(Exception):
+    """Redis did not answer within the deadline, or is known to be away."""
+
+
+class Refused(Exception):
+    """Redis answered with an error. ``code`` is its first word (WRONGTYPE, NOPERM, OOM, ...)."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Link:
+    """Keeps a client to Redis, as long as Redis is there.
+
+    Args:
+        settings: where and how long.
+        before_up: awaited with each fresh client before anybody else may use it.
+        on_error: called once for each connection attempt that failed.
+    """
+
+    def __init__(
+        self,
+        settings: CacheSettings,
+        *,
+        before_up: Callable[[Redis], Awaitable[None]],
+        on_error: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._before_up = before_up
+        self._on_error = on_error
+        self._client: Redis | None = None
+        self._up = asyncio.Event()
+        self._doubt = asyncio.Event()
+        self._broken = False
+        self._keeper: asyncio.Task[None] | None = None
+        self._loose: set[asyncio.Future[Any]] = set()
+        self._outage_told = False
+
+    @property
+    def up(self) -> bool:
+        """Whether Redis is believed to answer."""
+        return self._client is not None
+
+    def start(self) -> None:
+        """Begin connecting in the background. Does nothing when that is under way."""
+        if self._keeper is None or self._keeper.done():
+            self._keeper = asyncio.create_task(self._keep(), name="cache-link")
+
+    async def wait_up(self, timeout: float) -> bool:
+        """Wait at most ``timeout`` seconds for Redis to be there; whether it is."""
+        if self._client is None:
+            waiter = asyncio.ensure_future(self._up.wait())
+            try:
+                await asyncio.wait({waiter}, timeout=timeout)
+            finally:
+                waiter.cancel()
+        return self.up
+
+    def stop(self) -> None:
+        """Stop using Redis from this moment. What is open closes in the background; see ``closed``."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            self._abandon(keeper)
+        self._client = None
+        self._up.clear()
+
+    async def closed(self) -> None:
+        """Wait, at most a second, until everything that ``stop`` ended has ended."""
+        give_up = asyncio.get_running_loop().time() + 1.0
+        # A keeper that ends hands its client over to be closed, so look again until nothing is left.
+        while self._loose and (left := give_up - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(set(self._loose), timeout=left)
+
+    async def call(self, operation: Callable[[Redis], Awaitable[T]], *, deadline: float | None = None) -> T:
+        """Run ``operation`` against Redis.
+
+        Args:
+            operation: takes the client, returns an awaitable.
+            deadline: seconds; the settings' where None.
+
+        Raises:
+            LinkDown: no answer within the deadline, or Redis is away.
+            Refused: Redis answered with an error.
+        """
+        client = self._client
+        if client is None:
+            raise LinkDown("not connected")
+        task = asyncio.ensure_future(operation(client))
+        try:
+            await asyncio.wait({task}, timeout=self._settings.deadline if deadline is None else deadline)
+            for _ in range(_GRACE_TURNS):
+                if task.done():
+                    break
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self._abandon(task)
+            raise
+        if not task.done():
+            self._abandon(task)
+            self._doubt.set()
+            raise LinkDown("no answer within the deadline")
+        try:
+            return task.result()
+        except (RedisConnectionError, RedisTimeoutError, OSError, asyncio.CancelledError) as problem:
+            if client is self._client:
+                self._broken = True
+                self._doubt.set()
+            raise LinkDown(type(problem).__name__) from None
+        except ResponseError as problem:
+            raise Refused(str(problem).partition(" ")[0][:40]) from None
+        except RedisError as problem:
+            raise Refused(type(problem).__name__) from None
+
+    async def _keep(self) -> None:
+        while True:
+            client = await self._connect()
+            try:
+                await self._before_up(client)
+            except (RedisError, OSError) as problem:
+                self._failed(problem)
+                self._retire(client)
+                await asyncio.sleep(_PAUSE)
+                continue
+            except asyncio.CancelledError:
+                self._retire(client)
+                raise
+            self._client, self._broken = client, False
+            self._up.set()
+            logger.info("[REDIS] Connected (%s)", self._settings.safe_url)
+            self._outage_told = False
+            try:
+                await self._watch(client)
+            finally:
+                if self._client is client:
+                    self._client = None
+                    self._up.clear()
+                self._retire(client)
+
+    async def _watch(self, client: Redis) -> None:
+        """Return when Redis is away."""
+        while True:
+            await self._doubt.wait()
+            self._doubt.clear()
+            if self._broken:
+                self._failed(RedisConnectionError("connection lost"))
+                return
+            ping = asyncio.ensure_future(client.ping())
+            try:
+                await asyncio.wait({ping}, timeout=_PROBE)
+            finally:
+                if not ping.done():
+                    self._abandon(ping)
+            if not ping.done() or ping.cancelled() or ping.exception() is not None:
+                self._failed(RedisTimeoutError("no answer"))
+                return
+
+    async def _connect(self) -> Redis:
+        """Try until Redis answers a PING.
+
+        One patient attempt is always allowed the whole connect time-out (a slow handshake must succeed), and
+        beside it a brisk one is begun anew every quarter of a second, so that a link which swallowed the
+        patient one's packets is used again soon after it heals.
+        """
+        attempts: set[asyncio.Task[Redis]] = set()
+        bound = self._settings.socket_connect_timeout
+        try:
+            while True:
+                if len(attempts) < 2:
+                    attempts.add(asyncio.create_task(self._attempt(_PROBE if attempts else bound)))
+                done, attempts = await asyncio.wait(attempts, timeout=_PROBE, return_when=asyncio.FIRST_COMPLETED)
+                pause = 0.0
+                for attempt in done:
+                    problem = attempt.exception()
+                    if problem is None:
+                        return attempt.result()
+                    self._failed(problem)
+                    let_in = not isinstance(problem, AuthenticationError | ResponseError)
+                    pause = _PAUSE if let_in else _PAUSE_REFUSED
+                await asyncio.sleep(pause)
+        finally:
+            for attempt in attempts:
+                self._abandon(attempt)
+
+    async def _attempt(self, bound: float) -> Redis:
+        client = open_client(self._settings)
+        ping = asyncio.ensure_future(client.ping())
+        try:
+            await asyncio.wait({ping}, timeout=bound)
+            if not ping.done():
+                raise RedisTimeoutError("no answer")
+            ping.result()
+        except BaseException:
+            self._abandon(ping)
+            self._retire(client)
+            raise
+        return client
+
+    def _failed(self, problem: BaseException) -> None:
+        """Count a failure, and say so once per outage."""
+        self._on_error()
+        if not self._outage_told:
+            self._outage_told = True
+            logger.warning(
+                "[REDIS] Warning: Connection failed (%s: %s). Continuing without the cache; "
+                "it is used again as soon as Redis answers.",
+                self._settings.safe_url,
+                str(problem).partition("\n")[0][:160] or type(problem).__name__,
+            )
+
+    def _retire(self, client: Redis) -> None:
+        self._hold(asyncio.ensure_future(client.aclose()))
+
+    def _abandon(self, task: asyncio.Future[Any]) -> None:
+        task.cancel()
+        self._hold(task)
+
+    def _hold(self, task: asyncio.Future[Any]) -> None:
+        """Keep a task that nobody waits for until it ends, and look at its exception so nothing warns."""
+        self._loose.add(task)
+        task.add_done_callback(self._drop)
+
+    def _drop(self, task: asyncio.Future[Any]) -> None:
+        self._loose.discard(task)
+        if not task.cancelled():
+            task.exception()

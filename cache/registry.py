@@ -1,0 +1,37 @@
+"""One cache per event loop, so that whoever asks for it gets the same.
+
+A Redis connection belongs to the loop it was opened in, and a worker may run several conversations in one
+process, each with a loop of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from weakref import WeakKeyDictionary
+
+from .redis_cache import RedisCache
+
+_caches: WeakKeyDictionary[asyncio.AbstractEventLoop, RedisCache] = WeakKeyDictionary()
+
+
+async def get_redis_cache() -> RedisCache:
+    """The cache of the running loop, made from the environment and initialised by whoever asks first.
+
+    Returns within ``CACHE_CONNECT_WAIT_MS`` whether or not Redis has answered.
+
+    Raises:
+        CacheConfigError: the environment holds a setting that cannot be used.
+    """
+    loop = asyncio.get_running_loop()
+    cache = _caches.get(loop)
+    if cache is None:
+        cache = _caches[loop] = RedisCache()
+        await cache.initialize()
+    return cache
+
+
+async def close_redis_cache() -> None:
+    """Close the cache of the running loop, if there is one. The next ``get_redis_cache`` makes a new one."""
+    cache = _caches.pop(asyncio.get_running_loop(), None)
+    if cache is not None:
+        await cache.close()

@@ -1,0 +1,132 @@
+"""Where Redis is and how long anybody may wait for it: the environment, read once and checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit, urlunsplit
+
+DEFAULT_URL = "redis://localhost:6379/0"
+_SCHEMES = ("redis", "rediss", "unix")
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+class CacheConfigError(ValueError):
+    """A setting cannot be used. The text names the setting and what to do, never a credential."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """Everything the cache needs to know, safe to log: ``repr`` shows the URL without its credentials.
+
+    Attributes:
+        url: where Redis is (``redis://``, ``rediss://`` or ``unix://``).
+        enabled: whether the cache starts switched on.
+        deadline: seconds within which every call answers, whatever Redis does.
+        connect_wait: seconds ``initialize()`` waits before it lets the connection go on in the background.
+        max_connections: size of the connection pool.
+        socket_connect_timeout: seconds, outer bound of one connection attempt.
+        socket_timeout: seconds, outer bound of one socket operation.
+        health_check_interval: seconds a connection may idle before it is checked with a PING.
+        url_is_default: nobody chose this URL (an embedded server may take its place).
+    """
+
+    url: str = field(default=DEFAULT_URL, repr=False)
+    enabled: bool = True
+    deadline: float = 0.05
+    connect_wait: float = 0.25
+    max_connections: int = 50
+    socket_connect_timeout: float = 5.0
+    socket_timeout: float = 5.0
+    health_check_interval: int = 30
+    url_is_default: bool = True
+    safe_url: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "safe_url", _checked(self.url))
+
+    @classmethod
+    def from_env(
+        cls,
+        redis_url: str | None = None,
+        *,
+        enabled: bool | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> CacheSettings:
+        """Read ``REDIS_URL``, ``REDIS_ENABLED``, ``CACHE_DEADLINE_MS`` and ``CACHE_CONNECT_WAIT_MS``.
+
+        Args:
+            redis_url: used instead of ``REDIS_URL``.
+            enabled: used instead of ``REDIS_ENABLED``.
+            environ: read instead of the process's environment.
+
+        Raises:
+            CacheConfigError: a value cannot be used; the text names the variable.
+        """
+        env = os.environ if environ is None else environ
+        url = redis_url or env.get("REDIS_URL", "").strip()
+        return cls(
+            url=url or DEFAULT_URL,
+            enabled=_flag(env, "REDIS_ENABLED", True) if enabled is None else enabled,
+            deadline=_milliseconds(env, "CACHE_DEADLINE_MS", 50),
+            connect_wait=_milliseconds(env, "CACHE_CONNECT_WAIT_MS", 250),
+            url_is_default=not url,
+        )
+
+
+def _checked(url: str) -> str:
+    """The URL without user, password and query, once it is known to be usable."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        # urllib's text repeats the offending part, which may be half a password: a password with
+        # "/" or "#" in it is the usual reason for a bad port.
+        raise CacheConfigError(
+            "REDIS_URL has a port that is not a number from 0 to 65535. If the password contains characters "
+            "such as / # ? or @, write them percent-encoded (%2F, %23, %3F, %40)."
+        ) from None
+    if parts.scheme not in _SCHEMES:
+        raise CacheConfigError(
+            "REDIS_URL must begin with redis://, rediss:// (TLS) or unix://, "
+            f"for example {DEFAULT_URL}; it begins with something else."
+        )
+    if parts.scheme == "unix":
+        if not parts.path or parts.path == "/":
+            raise CacheConfigError("REDIS_URL is a unix:// address without a path to the socket.")
+        return f"unix://{parts.path}"
+    database = parts.path.strip("/")
+    if database and not database.isdecimal():
+        raise CacheConfigError(
+            "REDIS_URL must end in a database number, as in redis://localhost:6379/0, or in nothing."
+        )
+    host = parts.hostname or "localhost"
+    if ":" in host:
+        host = f"[{host}]"
+    return urlunsplit((parts.scheme, f"{host}:{port or 6379}", f"/{database or 0}", "", ""))
+
+
+def _flag(env: Mapping[str, str], name: str, default: bool) -> bool:
+    text = env.get(name, "").strip().lower()
+    if not text:
+        return default
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise CacheConfigError(f"{name} must be true or false, not {text[:20]!r}.")
+
+
+def _milliseconds(env: Mapping[str, str], name: str, default: int) -> float:
+    text = env.get(name, "").strip()
+    if not text:
+        return default / 1000
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 1 <= value <= 60_000:
+        raise CacheConfigError(f"{name} must be a number of milliseconds from 1 to 60000, not {text[:20]!r}.")
+    return value / 1000

@@ -1,0 +1,82 @@
+"""What the cache did: the counters of this process, and the fleet's totals in ``system:stats``.
+
+Each conversation is a process of its own, so counters that lived only here would always begin at zero. They
+are added to a hash in Redis now and then, off the hot path, and once more at close.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from redis.asyncio import Redis
+
+from . import keys
+
+FIELDS = ("total_requests", "cache_hits", "cache_misses", "connection_errors")
+Call = Callable[[Callable[[Redis], Awaitable[Any]]], Awaitable[Any]]
+
+
+class Counters:
+    """Counters of one process. Plain integers, because the hot path adds to them."""
+
+    __slots__ = ("_sent", "cache_hits", "cache_misses", "connection_errors", "undecodable")
+
+    def __init__(self) -> None:
+        self.cache_hits = 0
+        self.cache_misses = 0
+        self.connection_errors = 0
+        self.undecodable = 0
+        self._sent = (0, 0, 0, 0)
+
+    def totals(self) -> tuple[int, int, int, int]:
+        """This process's counters, in the order of ``FIELDS``."""
+        hits, misses = self.cache_hits, self.cache_misses
+        return hits + misses, hits, misses, self.connection_errors
+
+    def unsent(self) -> dict[str, int]:
+        """What the fleet's totals do not yet know of, without zeros."""
+        now = self.totals()
+        return {name: n - s for name, n, s in zip(FIELDS, now, self._sent, strict=True) if n != s}
+
+    async def flush(self, call: Call) -> None:
+        """Add what is unsent to the fleet's totals. If it raises, nothing was counted as sent."""
+        now, news = self.totals(), self.unsent()
+        if not news:
+            return
+        before, self._sent = self._sent, now
+        try:
+            await call(lambda client: _add(client, news))
+        except BaseException:
+            self._sent = before
+            raise
+
+    async def fleet(self, call: Call) -> tuple[tuple[int, int, int, int], int, str]:
+        """The fleet's totals with this process's unsent ones, the number of keys, and the memory used."""
+
+        async def ask(client: Redis) -> list[Any]:
+            pipe = client.pipeline(transaction=False)
+            pipe.hmget(keys.system_stats(), list(FIELDS))
+            pipe.dbsize()
+            pipe.info("memory")
+            return list(await pipe.execute())
+
+        stored, size, memory = await call(ask)
+        news = self.unsent()
+        total, hits, misses, errors = (
+            int(value or 0) + news.get(name, 0) for name, value in zip(FIELDS, stored, strict=True)
+        )
+        used = memory.get("used_memory_human", "0B")
+        return (total, hits, misses, errors), int(size), used if isinstance(used, str) else used.decode()
+
+
+async def _add(client: Redis, news: dict[str, int]) -> None:
+    pipe = client.pipeline(transaction=False)
+    for name, amount in news.items():
+        pipe.hincrby(keys.system_stats(), name, amount)
+    await pipe.execute()
+
+
+def hit_rate(hits: int, total: int) -> str:
+    """The documented form: ``"79.4%"``, and ``"0.0%"`` before the first request."""
+    return f"{100 * hits / total if total else 0.0:.1f}%"

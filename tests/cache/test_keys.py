@@ -1,0 +1,100 @@
+"""The documented keys, and ids that would like to be more than one user."""
+
+from __future__ import annotations
+
+import fnmatch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache import RedisCache, keys
+from cache.glob import matches
+from tests.real.redis_server import RedisServer
+
+
+def test_every_documented_key_and_ttl() -> None:
+    made = {
+        keys.profile("123"): ("user:123:profile", 3600),
+        keys.greeting_instructions("123"): ("user:123:greeting_instructions", 120),
+        keys.settings("123"): ("user:123:settings", 3600),
+        keys.state("123"): ("user:123:state", 600),
+        keys.memory("123", "m1"): ("user:123:memory:m1", 300),
+        keys.system_config(): ("system:config", 3600),
+        keys.system_stats(): ("system:stats", None),
+        keys.lock("user", "123"): ("lock:user:123", 60),
+        keys.temp("session", "draft"): ("temp:session:draft", 300),
+    }
+    assert {key: (str(key), key.ttl) for key in made} == made
+
+
+HOSTILE = [
+    "*",
+    "user-*",
+    "a?",
+    "[a]",
+    "a]",
+    "a\\",
+    "1:profile",
+    "a b",
+    "a\n",
+    "",
+    "é",
+    "😀",
+    "x" * 129,
+    "a\x00",
+    "a^",
+]
+
+
+@pytest.mark.parametrize("hostile", [*HOSTILE, None, 7, b"1"])
+def test_no_id_widens_a_key(hostile: str) -> None:
+    for make in (keys.profile, keys.greeting_instructions, keys.settings, keys.state, keys.user_pattern):
+        with pytest.raises(keys.InvalidKeyPart) as refusal:
+            make(hostile)
+        assert len(str(refusal.value)) < 200
+    with pytest.raises(keys.InvalidKeyPart):
+        keys.lock("user", hostile)
+    with pytest.raises(keys.InvalidKeyPart):
+        keys.temp(hostile, "k")
+
+
+@pytest.mark.parametrize("fine", ["1", "abc-123", "a.b_c@d.org", "0f8fad5b-d9cb-469f-a165-70867728950e", "x" * 128])
+def test_usual_ids_are_fine(fine: str) -> None:
+    assert keys.profile(fine) == f"user:{fine}:profile"
+    assert matches(keys.user_pattern(fine), keys.profile(fine))
+
+
+@given(st.text("ab*?[]^-\\:", max_size=8), st.text("ab*?[]^-\\:", max_size=8))
+def test_an_escaped_text_matches_only_itself(text: str, other: str) -> None:
+    assert matches(keys.escape(text), text)
+    assert matches(keys.escape(text), other) == (text == other)
+
+
+def test_the_matcher_agrees_with_redis(redis_server: RedisServer) -> None:
+    names = ["a", "ab", "abc", "user:1:profile", "user:12:profile", "a-c", "x]y", "a\\b", "[ab]", "^a"]
+    redis_server.cli("MSET", *[part for name in names for part in (name, "v")])
+    patterns = ["*", "a*", "?", "a?c", "[ab]", "[^a]*", "user:1:*", "user:*:profile", r"\[ab\]", "[a-c]*", "[c-a]b"]
+    patterns += ["*c", "a*b*c", "x]y", "[ab", r"a\\b", "*[", "**", "[]x", r"[\]]*", "[a-", "\\", "^a", "[^", "*:[0-9]*"]
+    for pattern in patterns:
+        truth = set(redis_server.cli("KEYS", pattern))
+        assert {name for name in names if matches(pattern, name)} == truth, pattern
+
+
+@given(st.text("ab*?", max_size=10), st.text("ab", max_size=10))
+def test_the_matcher_agrees_with_fnmatch(pattern: str, text: str) -> None:
+    assert matches(pattern, text) == fnmatch.fnmatchcase(text, pattern)
+
+
+def test_a_hostile_pattern_costs_little() -> None:
+    assert not matches("*a" * 500 + "b", "a" * 300)
+
+
+async def test_one_user_is_not_another(cache: RedisCache, redis_server: RedisServer) -> None:
+    for user in ("1", "12", "1.2", "a1"):
+        await cache.set(keys.profile(user), "text")
+        await cache.set(keys.greeting_instructions(user), "text")
+    assert await cache.clear_user_cache("1") == 2
+    assert sorted(redis_server.cli("KEYS", "user:*")) == sorted(
+        f"user:{user}:{what}" for user in ("12", "1.2", "a1") for what in ("profile", "greeting_instructions")
+    )

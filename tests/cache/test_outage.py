@@ -1,0 +1,229 @@
+"""Redis away, silent, or coming back: every call answers, in time, and nothing old is served."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import pytest
+
+from cache import RedisCache
+from tests.real.redis_server import RedisServer, unused_port
+from tests.wait import until
+
+OPERATIONS = {
+    "get": (lambda c: c.get("k", "default"), "default"),
+    "get_many": (lambda c: c.get_many(["k"]), {}),
+    "set": (lambda c: c.set("k", 1), False),
+    "set_many": (lambda c: c.set_many({"k": 1}), 0),
+    "delete": (lambda c: c.delete("k"), 0),
+    "exists": (lambda c: c.exists("k"), 0),
+    "expire": (lambda c: c.expire("k", 5), False),
+    "ttl": (lambda c: c.ttl("k"), -2),
+    "invalidate_pattern": (lambda c: c.invalidate_pattern("user:*"), 0),
+    "clear_user_cache": (lambda c: c.clear_user_cache("1"), 0),
+    "health_check": (lambda c: c.health_check(), False),
+}
+DEADLINE = 0.05
+SLACK = 0.02
+
+
+async def timed(awaitable: Any) -> tuple[Any, float]:
+    start = time.perf_counter()
+    return await awaitable, time.perf_counter() - start
+
+
+async def test_initialising_without_redis_is_no_error_and_not_final(
+    make_cache: Any, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = unused_port()
+    cache = make_cache(f"redis://ada:s3cret@127.0.0.1:{port}/0", connect_wait=0.25)
+    connected, took = await timed(cache.initialize())
+    assert (connected, cache.connected) == (False, False)
+    assert took < 0.35
+    assert "[REDIS] Warning: Connection failed" in caplog.text
+    assert "s3cret" not in caplog.text
+    assert caplog.text.count("Connection failed") == 1  # once an outage, not once a try
+    for call, neutral in OPERATIONS.values():
+        assert await call(cache) == neutral
+    stats = await cache.get_stats()
+    assert stats["connection_errors"] >= len(OPERATIONS)
+    assert (stats["enabled"], stats["connected"], stats["redis_keys"]) == (True, False, 0)
+    with RedisServer(tmp_path / "late", port=port, args=["--user", "ada", "on", ">s3cret", "~*", "+@all"]):
+        await until(lambda: cache.connected, 3)
+        assert await cache.set("k", 1)
+        assert await cache.get("k") == 1
+
+
+async def test_a_silent_server_at_start(own_redis: RedisServer, make_cache: Any) -> None:
+    own_redis.pause()
+    cache = make_cache(own_redis.url, connect_wait=0.25)
+    _, took = await timed(cache.initialize())
+    assert took < 0.35
+    own_redis.resume()
+    await until(lambda: cache.connected, 3)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+async def test_a_stopped_server_costs_one_deadline(own_redis: RedisServer, make_cache: Any, name: str) -> None:
+    cache = make_cache(own_redis.url, deadline=DEADLINE, connect_wait=5.0)
+    assert await cache.initialize()
+    own_redis.pause()
+    call, neutral = OPERATIONS[name]
+    answer, took = await timed(call(cache))
+    assert answer == neutral
+    assert took < DEADLINE + SLACK
+    await until(lambda: not cache.connected, 2)
+    answer, took = await timed(call(cache))  # known to be away: no waiting at all
+    assert answer == neutral
+    assert took < SLACK
+    own_redis.resume()
+    await until(lambda: cache.connected, 2)
+
+
+async def test_a_stalled_loop_does_not_make_a_call_hang(own_redis: RedisServer, make_cache: Any) -> None:
+    """The case in which a time-out around redis-py is swallowed: server silent, loop stalled past the deadline."""
+    cache = make_cache(own_redis.url, deadline=DEADLINE, connect_wait=5.0)
+    assert await cache.initialize()
+    await asyncio.gather(*(cache.get("k") for _ in range(50)))  # a full pool of warm connections
+    own_redis.pause()
+    for _ in range(4):
+        calls = [asyncio.create_task(timed(cache.get("k", "default"))) for _ in range(50)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        time.sleep(DEADLINE + 0.01)  # noqa: ASYNC251 - the stall under test
+        start = time.perf_counter()
+        done, hanging = await asyncio.wait(calls, timeout=5)
+        assert not hanging
+        assert time.perf_counter() - start < DEADLINE + SLACK
+        assert {call.result()[0] for call in done} == {"default"}
+        own_redis.resume()
+        await until(lambda: cache.connected, 3)
+        own_redis.pause()
+    own_redis.resume()
+
+
+async def test_a_stall_of_our_own_is_not_an_outage(cache: RedisCache, own_redis: RedisServer, make_cache: Any) -> None:
+    cache = make_cache(own_redis.url, deadline=DEADLINE, connect_wait=5.0)
+    await cache.initialize()
+    await cache.set("k", "v")
+    call = asyncio.create_task(cache.get("k"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    time.sleep(DEADLINE * 2)  # noqa: ASYNC251 - the stall under test
+    assert await call == "v"  # the reply was there all the time
+    assert cache.connected
+
+
+async def test_killed_and_restarted_empty(
+    own_redis: RedisServer, make_cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "cache")
+    cache = make_cache(own_redis.url, connect_wait=5.0)
+    await cache.initialize()
+    await cache.set("k", "v")
+    own_redis.kill()
+    assert await cache.get("k", "default") == "default"
+    await until(lambda: not cache.connected, 2)
+    own_redis.start()
+    restarted = time.perf_counter()
+    await until(lambda: cache.connected, 3)
+    assert time.perf_counter() - restarted < 1
+    assert await cache.get("k", "default") == "default"
+    assert await cache.set("k", "w")
+    lines = [record.getMessage() for record in caplog.records if record.name == "cache"]
+    assert [line.split(" (")[0] for line in lines] == [
+        "[REDIS] Connected",
+        "[REDIS] Warning: Connection failed",
+        "[REDIS] Connected",
+    ]
+
+
+async def test_a_delete_that_could_not_be_told_is_told_before_anything_is_served(
+    own_redis: RedisServer, make_cache: Any
+) -> None:
+    cache = make_cache(own_redis.url, connect_wait=5.0)
+    await cache.initialize()
+    for key in ("deleted", "overwritten", "user:1:profile", "user:2:profile", "kept"):
+        await cache.set(key, "old")
+    own_redis.pause()
+    assert await cache.delete("deleted") == 0
+    assert await cache.set("overwritten", "new") is False
+    assert (await cache.invalidate("user:1:*")).complete is False
+    own_redis.resume()
+    served: set[Any] = set()
+    while not cache.connected:
+        served |= {await cache.get("deleted"), await cache.get("overwritten"), await cache.get("user:1:profile")}
+        await asyncio.sleep(0.002)
+    for key in ("deleted", "overwritten", "user:1:profile"):
+        assert await cache.get(key) in (None, "new")
+    assert "old" not in served
+    await until(lambda: own_redis.cli("EXISTS", "deleted", "user:1:profile") == 0)
+    assert await cache.get("user:2:profile") == "old"
+    assert await cache.get("kept") == "old"
+
+
+async def test_an_invalidation_redis_refuses_is_still_not_served(own_redis: RedisServer, make_cache: Any) -> None:
+    cache = make_cache(own_redis.url, connect_wait=5.0)
+    await cache.initialize()
+    await cache.set("k", "old")
+    own_redis.cli("ACL", "SETUSER", "default", "-unlink")
+    assert await cache.delete("k") == 0
+    assert await cache.get("k", "default") == "default"
+    own_redis.cli("ACL", "SETUSER", "default", "+unlink")
+    await until(lambda: own_redis.cli("EXISTS", "k") == 0)
+    assert await cache.set("k", "new")
+    assert await cache.get("k") == "new"
+
+
+async def test_disable_and_enable_at_run_time(redis_server: RedisServer, make_cache: Any) -> None:
+    cache = make_cache(redis_server.url, deadline=2.0, connect_wait=5.0)
+    await cache.initialize()
+    await cache.set("k", "v")
+    await cache.set("gone", "v")
+    cache.disable()
+    await until(lambda: "companion-cache" not in redis_server.cli("CLIENT", "LIST"))
+    redis_server.cli("CONFIG", "RESETSTAT")
+    for call, neutral in OPERATIONS.values():
+        assert await call(cache) == neutral
+    await cache.delete("gone")
+    stats = await cache.get_stats()
+    assert (stats["enabled"], stats["connected"]) == (False, False)
+    assert await cache.initialize() is False
+    assert "cmdstat_get" not in redis_server.cli("INFO", "commandstats")
+    cache.enable()
+    cache.disable()
+    cache.enable()
+    await until(lambda: cache.connected)
+    assert await cache.get("gone") is None  # deleted while the cache was switched off
+    assert await cache.set("k", "w")
+    assert await cache.get("k") == "w"
+
+
+async def test_wrong_password_is_an_outage_not_a_crash(
+    tmp_path: Any, make_cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RedisServer(tmp_path / "r", password="right") as server:
+        cache = make_cache(server.url.replace("right", "wr0ng"), connect_wait=0.5)
+        assert await cache.initialize() is False
+        assert await cache.get("k") is None
+        assert "wr0ng" not in caplog.text
+        assert "Connection failed" in caplog.text
+
+
+async def test_nothing_is_left_after_close(own_redis: RedisServer, make_cache: Any) -> None:
+    before = asyncio.all_tasks()
+    cache = make_cache(own_redis.url, connect_wait=5.0)
+    await cache.initialize()
+    await asyncio.gather(*(cache.get(f"k{n}") for n in range(100)))
+    await cache.close()
+    assert asyncio.all_tasks() == before
+    await until(lambda: "companion-cache" not in own_redis.cli("CLIENT", "LIST"))
+    own_redis.pause()
+    cache = make_cache(own_redis.url)
+    await cache.initialize()
+    _, took = await timed(cache.close())
+    assert took < 1.5
+    own_redis.resume()

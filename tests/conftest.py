@@ -1,0 +1,66 @@
+"""What every test may use: a real redis-server, a cache in front of it, and an environment of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache import CacheSettings, RedisCache
+from tests.real.redis_server import RedisServer
+
+OURS = ("REDIS_", "CACHE_", "SUPABASE_", "LIVEKIT_", "OPENAI_", "COMPANION_")
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the developer's settings or memories."""
+    for name in list(os.environ):
+        if name.startswith(OURS):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COMPANION_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="session")
+def _shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(_shared_redis: RedisServer) -> RedisServer:
+    """A running, empty server that several tests share: to be read and written, not to be hurt."""
+    _shared_redis.cli("FLUSHALL")
+    return _shared_redis
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A running server of this test's own: stop it, kill it, pause it."""
+    with RedisServer(tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+async def make_cache() -> AsyncIterator[Callable[..., RedisCache]]:
+    """Makes caches for a URL, with settings as keywords, and closes them."""
+    made: list[RedisCache] = []
+
+    def make(url: str, **settings: Any) -> RedisCache:
+        made.append(RedisCache(settings=CacheSettings(url=url, url_is_default=False, **settings)))
+        return made[-1]
+
+    yield make
+    for cache in made:
+        await cache.close()
+
+
+@pytest.fixture
+async def cache(redis_server: RedisServer, make_cache: Callable[..., RedisCache]) -> RedisCache:
+    """A connected cache on the shared server. The deadline is generous: these tests are not about it."""
+    cache = make_cache(redis_server.url, deadline=2.0, connect_wait=5.0)
+    assert await cache.initialize()
+    return cache

@@ -1,0 +1,22 @@
+"""Waiting for a thing, never for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+
+async def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
+    """Poll ``condition`` (plain or async) until it is true, and return what it said."""
+    give_up = time.monotonic() + timeout
+    while True:
+        result = condition()
+        if isinstance(result, Awaitable):
+            result = await result
+        if result:
+            return result
+        if time.monotonic() > give_up:
+            raise AssertionError(f"not true within {timeout} s: {getattr(condition, '__name__', condition)}")
+        await asyncio.sleep(0.005)
