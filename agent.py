@@ -1,0 +1,99 @@
+"""The worker: one AgentServer, its entrypoint, and the command line. Wiring only; nothing is decided here.
+
+python agent.py console --text    talk in this terminal
+python agent.py dev               a worker for your LiveKit project, for development
+python agent.py start             the same, for production
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+
+from livekit.agents import NOT_GIVEN, AgentServer, AgentSession, JobContext, cli
+from livekit.agents.utils import is_dev_mode
+
+from companion import Caller, use_caller
+from companion.briefing import BriefingOrder
+from companion.console import allow_text_without_portaudio, quiet_by_default, show, text_console
+from companion.conversation import TurnLog
+from companion.identity import caller_from_identity, caller_from_metadata
+from companion.models import make_voice
+from companion.persona import CompanionAgent
+from companion.runtime import get_runtime, leave_runtime
+from companion.settings import Settings, SettingsError
+from tools import CacheTools, ProfileTools
+
+logger = logging.getLogger("companion")
+
+try:
+    Settings.load()
+except SettingsError as problem:
+    raise SystemExit(f"companion: {problem}") from None
+
+quiet_by_default(sys.argv)
+server = AgentServer(
+    log_level="INFO",
+    preload_modules=["companion", "tools", "supabase"],
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Userdata:
+    """What the tools find in a session's userdata."""
+
+    caller: Caller | None
+
+
+@server.rtc_session()
+async def entrypoint(ctx: JobContext) -> None:
+    """One conversation."""
+    runtime = get_runtime()
+    settings = runtime.settings
+    runtime.conversations += 1
+    console = ctx.is_fake_job()
+    await runtime.open_cache(embedded=console or is_dev_mode() or "--dev" in sys.argv)
+
+    named, caller = caller_from_metadata(ctx.job.metadata, settings.operators)
+    if console and not named:
+        named, caller = True, Caller(settings.console_user, operator=True)
+    order = BriefingOrder(caller) if named else None  # before the room is connected: it costs nothing there
+    await ctx.connect()
+    if order is None:
+        participant = await ctx.wait_for_participant()
+        caller = caller_from_identity(participant.identity, settings.operators)
+        order = BriefingOrder(caller)
+
+    turns = TurnLog(caller)
+
+    async def end() -> None:
+        await turns.drain()
+        await leave_runtime()
+
+    ctx.add_shutdown_callback(end)
+    voice = make_voice(settings)
+    session = AgentSession(
+        llm=runtime.model,
+        stt=voice.stt or NOT_GIVEN,
+        tts=voice.tts or NOT_GIVEN,
+        userdata=Userdata(caller),
+        **voice.session,
+    )
+    session.on("conversation_item_added", turns.on_item)
+    if (terminal := text_console()) is not None:
+        show(session, terminal)
+    briefing = await order.ready()
+    with use_caller(caller):
+        agent = CompanionAgent(
+            profile=briefing.profile,
+            greeting=briefing.greeting,
+            language=settings.language,
+            tools=[CacheTools(), ProfileTools()],
+        )
+        await session.start(agent=agent, room=ctx.room)
+
+
+if __name__ == "__main__":
+    allow_text_without_portaudio()
+    cli.run_app(server)

@@ -1,0 +1,119 @@
+"""How to open a conversation: a first meeting, a follow-up, or a fresh start.
+
+What is cached (``user:{id}:greeting_instructions``, two minutes) is the decision, never the wording: the
+instructions are put together from it and from ``base_instructions`` each time, so a deploy that changes the
+persona never serves old text.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal
+
+from cache import get_redis_cache, keys
+
+from .ago import ago
+from .continuity import judge
+from .runtime import get_runtime
+from .store import StoreError
+
+logger = logging.getLogger("companion")
+FRESH_AFTER: Final = timedelta(hours=72)
+"""After this long nobody wants to be asked about the last thing they said."""
+_TURNS: Final = 12
+
+Opening = Literal["first_meeting", "follow_up", "fresh_start"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to open.
+
+    Attributes:
+        opening: which of the three.
+        last_seen: when they last talked, ISO 8601; empty at a first meeting.
+        topic: what to pick up, for a follow-up.
+    """
+
+    opening: Opening
+    last_seen: str = ""
+    topic: str = ""
+
+    @classmethod
+    def from_cache(cls, value: Any) -> Plan | None:
+        """The plan in a cached value; None if it is not one (another version wrote it)."""
+        try:
+            plan = cls(**value)
+            if plan.last_seen:
+                datetime.fromisoformat(plan.last_seen)
+        except (TypeError, ValueError):
+            return None
+        if plan.opening not in ("first_meeting", "follow_up", "fresh_start") or not isinstance(plan.topic, str):
+            return None
+        return plan
+
+    def instructions(self, base_instructions: str) -> str:
+        """The instructions for the first message."""
+        if self.opening == "first_meeting":
+            how = "## First meeting\nYou have not met before. Introduce yourself in a sentence and ask for their name."
+        elif self.opening == "follow_up":
+            how = (
+                f"## Follow-up\nYou last talked {self._ago()}. They said something worth picking up: {self.topic}\n"
+                "Welcome them back and ask about it, briefly and in your own words."
+            )
+        else:
+            how = (
+                f"## Fresh start\nYou have met before, last {self._ago()}. "
+                "Welcome them back; do not bring up the last conversation unless they do."
+            )
+        return f"{base_instructions.rstrip()}\n\n{how}" if base_instructions.strip() else how
+
+    def _ago(self) -> str:
+        return ago(datetime.fromisoformat(self.last_seen)) if self.last_seen else "a while ago"
+
+
+FIRST_MEETING: Final = Plan("first_meeting")
+
+
+async def get_intelligent_first_message_instructions(user_id: str, base_instructions: str) -> str:
+    """How to open the conversation with this user.
+
+    Args:
+        user_id: whose history decides.
+        base_instructions: what holds for every greeting; never cached.
+
+    Returns:
+        ``base_instructions`` followed by how to open. If the store cannot say, a first meeting.
+
+    Raises:
+        cache.keys.InvalidKeyPart: the id could name more than one user's data.
+    """
+    key = keys.greeting_instructions(user_id)
+    cache = await get_redis_cache()
+    plan = Plan.from_cache(await cache.get(key))
+    if plan is None:
+        try:
+            plan, certain = await make_plan(user_id)
+        except StoreError as problem:
+            logger.warning("the history could not be read: %s", problem)
+            plan, certain = FIRST_MEETING, False
+        if certain:
+            await cache.set(key, asdict(plan), ttl=key.ttl)
+    return plan.instructions(base_instructions)
+
+
+async def make_plan(user_id: str) -> tuple[Plan, bool]:
+    """Decide from the store, and whether the decision may be kept. Raises StoreError."""
+    runtime = get_runtime()
+    turns = await runtime.store.recent_turns(user_id, _TURNS)
+    if not turns:
+        return FIRST_MEETING, True
+    last_seen = turns[-1].at
+    if datetime.now(UTC) - last_seen > FRESH_AFTER:
+        return Plan("fresh_start", last_seen.isoformat()), True
+    profile = await runtime.store.get_profile(user_id) or ""
+    verdict = await judge(turns, profile, runtime.model)
+    opening: Opening = "follow_up" if verdict.follow_up else "fresh_start"
+    return Plan(opening, last_seen.isoformat(), verdict.topic), verdict.certain

@@ -1,0 +1,92 @@
+"""Who is asking. There is no global current user: the caller belongs to a task tree.
+
+A worker may hold several conversations in one process, so the caller travels in a context variable that is set
+before the session starts (tools, hooks and background tasks inherit it) and in the session's userdata.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from cache import keys
+
+_USER_UUID = re.compile(r"(?:user-)?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The person of one conversation.
+
+    Attributes:
+        user_id: letters, digits and ``. _ @ + = ~ -``, at most 128.
+        operator: may invalidate cache entries of other users.
+
+    Raises:
+        cache.keys.InvalidKeyPart: the id could name more than one user's data.
+    """
+
+    user_id: str
+    operator: bool = False
+
+    def __post_init__(self) -> None:
+        keys.user_id(self.user_id)
+
+
+_current: ContextVar[Caller | None] = ContextVar("companion_caller", default=None)
+
+
+def current_caller() -> Caller | None:
+    """The caller of the running task tree; None when nobody is known."""
+    return _current.get()
+
+
+@contextmanager
+def use_caller(caller: Caller | None) -> Iterator[Caller | None]:
+    """Make ``caller`` the current one inside the ``with`` block and in every task begun in it."""
+    token = _current.set(caller)
+    try:
+        yield caller
+    finally:
+        _current.reset(token)
+
+
+def caller_from_metadata(metadata: object, operators: frozenset[str]) -> tuple[bool, Caller | None]:
+    """The caller a dispatcher named in the job's metadata, ``{"user_id": ...}``.
+
+    Args:
+        metadata: the job's metadata, whatever it is.
+        operators: ids that are operators.
+
+    Returns:
+        Whether the metadata names a user at all, and the caller. A user who is named by an unusable id is nobody:
+        the participant's identity is then not asked, since it may be somebody else's.
+    """
+    if not isinstance(metadata, str) or not metadata:
+        return False, None
+    try:
+        content = json.loads(metadata)
+    except (ValueError, RecursionError):
+        return False, None
+    if not isinstance(content, dict) or "user_id" not in content:
+        return False, None
+    return True, caller_from_identity(content["user_id"], operators)
+
+
+def caller_from_identity(identity: object, operators: frozenset[str]) -> Caller | None:
+    """The caller behind a participant's identity: ``user-<uuid>``, ``<uuid>``, or another usable id.
+
+    The two forms of one UUID are one user. An unusable identity is None: talk, but remember nothing.
+    """
+    if not isinstance(identity, str):
+        return None
+    if uuid := _USER_UUID.fullmatch(identity):
+        identity = uuid.group(1).lower()
+    try:
+        return Caller(identity, operator=identity in operators)
+    except keys.InvalidKeyPart:
+        return None

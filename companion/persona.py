@@ -1,0 +1,64 @@
+"""Who the companion is: its instructions, and what it does when a conversation begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from livekit.agents import Agent, llm
+
+PERSONA: Final = """\
+You are a warm, attentive voice companion. You talk with one person, and you remember them.
+
+## How you speak
+Everything you say is spoken aloud: one to three short sentences, no lists, no markup, no emoji.
+Never read out JSON, tool names, keys or ids; say what they mean in plain words.
+Ask at most one question at a time. If you do not know something, say so.
+
+## What you remember
+When the person tells you something lasting about themselves, update their profile with the tool for it.
+When they ask you to remember one thing, remember it as a fact. Look facts up when they ask about the past.
+Use the cache tools only when the person asks about caching, statistics or stale data."""
+
+GREETING: Final = "Greet the person now, before they have said anything: one or two short spoken sentences."
+
+PROFILE_HEADING: Final = "## What you know about this person"
+NOTHING_KNOWN: Final = "(nothing yet)"
+
+
+def instructions(profile: str, language: str = "en") -> str:
+    """The system prompt: the persona, the language, and what is known about the person."""
+    speak = f'Speak the language with the code "{language}" unless the person speaks another one.'
+    return f"{PERSONA}\n\n## Language\n{speak}\n\n{PROFILE_HEADING}\n{profile.strip() or NOTHING_KNOWN}"
+
+
+class CompanionAgent(Agent):
+    """The companion in one conversation.
+
+    Args:
+        profile: what is known about the person.
+        greeting: instructions for the first message.
+        language: language code of speech.
+        tools: what it may do.
+    """
+
+    def __init__(
+        self,
+        *,
+        profile: str = "",
+        greeting: str = GREETING,
+        language: str = "en",
+        tools: Sequence[llm.Tool | llm.Toolset] = (),
+    ) -> None:
+        super().__init__(instructions=instructions(profile, language), tools=list(tools))
+        self._greeting = greeting
+        self._language = language
+
+    async def on_enter(self) -> None:
+        """Speak first. The greeting needs no tool, and asks for none."""
+        options: dict[str, Any] = {"tool_choice": "none"}
+        self.session.generate_reply(instructions=self._greeting, **options)
+
+    async def know(self, profile: str) -> None:
+        """Go on with a profile that has changed during the conversation."""
+        await self.update_instructions(instructions(profile, self._language))

@@ -1,0 +1,128 @@
+"""What the conversations of one event loop stand on: settings, cache, store, and the model.
+
+One per loop, because connections belong to the loop they were opened in. Conversations that share a loop share
+it, and the last one to leave closes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from livekit.agents import llm
+
+from cache import CacheSettings, close_redis_cache, get_redis_cache, use_redis_cache
+from cache.embedded import EmbeddedRedis, EmbeddedRedisError
+
+from .local_redis import redis_answers
+from .models import make_llm
+from .settings import Settings
+from .store import SqliteStore, Store
+
+logger = logging.getLogger("companion")
+_runtimes: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
+
+
+class Runtime:
+    """Settings, store and model, made when first asked for.
+
+    Args:
+        settings: the environment's where None.
+        store: instead of the one the settings name.
+        model: instead of the one the settings name.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, store: Store | None = None, model: llm.LLM[Any] | None = None
+    ) -> None:
+        self.settings = settings or Settings.from_env()
+        self.conversations = 0
+        self._store = store
+        self._model = model
+        self._embedded: EmbeddedRedis | None = None
+
+    @property
+    def store(self) -> Store:
+        """The source of truth."""
+        if self._store is None:
+            self._store = open_store(self.settings)
+        return self._store
+
+    @property
+    def model(self) -> llm.LLM[Any]:
+        """The model that talks and that judges continuity."""
+        if self._model is None:
+            self._model = make_llm(self.settings)
+        return self._model
+
+    async def open_cache(self, *, embedded: bool) -> None:
+        """Make the loop's cache ready.
+
+        Args:
+            embedded: where nobody chose a Redis and none answers at the default address, start a private one.
+        """
+        wanted = CacheSettings.from_env()
+        free_choice = wanted.enabled and wanted.url_is_default
+        if embedded and free_choice and self._embedded is None and not await redis_answers():
+            await self._open_embedded()
+        await get_redis_cache()
+
+    async def _open_embedded(self) -> None:
+        private = EmbeddedRedis(self.settings.home)
+        try:
+            await use_redis_cache(await private.start())
+            self._embedded = private
+        except EmbeddedRedisError as problem:
+            logger.warning("Going on without a cache: %s", problem)
+            await use_redis_cache(enabled=False)
+
+    async def close(self) -> None:
+        """Close what was opened."""
+        if self._model is not None:
+            await self._model.aclose()
+        if self._store is not None:
+            await self._store.close()
+        await close_redis_cache()
+        if self._embedded is not None:
+            await self._embedded.stop()
+
+
+def open_store(settings: Settings) -> Store:
+    """Supabase when it is configured, else SQLite in the companion's home. Opens nothing yet."""
+    if settings.supabase_url and settings.supabase_key:
+        from .store.supabase import SupabaseStore  # a second of imports that SQLite does not need
+
+        return SupabaseStore(settings.supabase_url, settings.supabase_key)
+    return SqliteStore(settings.home / "companion.db")
+
+
+def get_runtime() -> Runtime:
+    """The runtime of the running loop, made from the environment if there is none yet."""
+    loop = asyncio.get_running_loop()
+    if loop not in _runtimes:
+        _runtimes[loop] = Runtime()
+    return _runtimes[loop]
+
+
+def set_runtime(runtime: Runtime) -> Runtime:
+    """Let ``runtime`` be the running loop's."""
+    _runtimes[asyncio.get_running_loop()] = runtime
+    return runtime
+
+
+async def leave_runtime() -> None:
+    """One conversation has ended. The last one closes the loop's runtime."""
+    runtime = _runtimes.get(asyncio.get_running_loop())
+    if runtime is not None:
+        runtime.conversations -= 1
+        if runtime.conversations <= 0:
+            await close_runtime()
+
+
+async def close_runtime() -> None:
+    """Close the running loop's runtime and cache. The next ``get_runtime`` makes a new one."""
+    runtime = _runtimes.pop(asyncio.get_running_loop(), None)
+    if runtime is not None:
+        await runtime.close()

@@ -1,0 +1,131 @@
+"""The environment, read once into one frozen Settings. What is half set is an error that says what is missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, cast
+from urllib.parse import urlsplit
+
+from dotenv import find_dotenv, load_dotenv
+
+from cache import CacheConfigError, CacheSettings, keys
+
+ModelChoice = Literal["openai", "inference", "offline"]
+CONSOLE_USER: Final = "console"
+
+
+class SettingsError(ValueError):
+    """A setting is missing or cannot be used. The text names the variable and what to do, never its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the companion needs to know. ``repr`` shows no credential.
+
+    Attributes:
+        home: where local data lives (the database, the private redis-server).
+        models: which models talk.
+        supabase_url: the hosted source of truth; None for SQLite in ``home``.
+        supabase_key: its service-role or secret key.
+        openai_api_key: for ``models == "openai"``.
+        openai_base_url: another server that speaks OpenAI's protocol.
+        console_user: who the console talks as.
+        operators: user ids that may invalidate other users' cache entries.
+        language: language code of speech, such as ``en``.
+    """
+
+    home: Path
+    models: ModelChoice
+    supabase_url: str | None = None
+    supabase_key: str | None = field(default=None, repr=False)
+    openai_api_key: str | None = field(default=None, repr=False)
+    openai_base_url: str | None = None
+    console_user: str = CONSOLE_USER
+    operators: frozenset[str] = frozenset()
+    language: str = "en"
+
+    @classmethod
+    def load(cls) -> Settings:
+        """Read ``.env`` of the working directory (the real environment wins), then the environment.
+
+        Raises:
+            SettingsError: see :meth:`from_env`.
+        """
+        load_dotenv(find_dotenv(usecwd=True))
+        return cls.from_env()
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings from ``environ`` (the process's where None).
+
+        Raises:
+            SettingsError: a variable is missing beside another that needs it, or holds what cannot be used.
+        """
+        env = {name: value.strip() for name, value in (os.environ if environ is None else environ).items()}
+        try:
+            CacheSettings.from_env(environ=env)  # a bad REDIS_URL shows at start, not in the first call
+        except CacheConfigError as problem:
+            raise SettingsError(str(problem)) from None
+        url = env.get("SUPABASE_URL") or None
+        key = env.get("SUPABASE_SERVICE_ROLE_KEY") or env.get("SUPABASE_SECRET_KEY") or None
+        if url and not key:
+            raise SettingsError(
+                "SUPABASE_URL is set but SUPABASE_SERVICE_ROLE_KEY (or SUPABASE_SECRET_KEY) is not. Set it, or unset "
+                "SUPABASE_URL to keep everything in a local SQLite file."
+            )
+        if key and not url:
+            raise SettingsError("A Supabase key is set but SUPABASE_URL is not. Set it, or unset the key.")
+        if url and urlsplit(url).scheme not in ("http", "https"):
+            raise SettingsError("SUPABASE_URL must begin with https://, as shown in the project's API settings.")
+        return cls(
+            home=Path(env.get("COMPANION_HOME") or ".companion").expanduser().absolute(),
+            models=_models(env),
+            supabase_url=url,
+            supabase_key=key,
+            openai_api_key=env.get("OPENAI_API_KEY") or None,
+            openai_base_url=env.get("OPENAI_BASE_URL") or None,
+            console_user=_user(env.get("COMPANION_USER_ID") or CONSOLE_USER, "COMPANION_USER_ID"),
+            operators=frozenset(
+                _user(one.strip(), "COMPANION_OPERATORS")
+                for one in env.get("COMPANION_OPERATORS", "").split(",")
+                if one.strip()
+            ),
+            language=_language(env.get("COMPANION_LANGUAGE") or "en"),
+        )
+
+
+def _models(env: Mapping[str, str]) -> ModelChoice:
+    chosen = env.get("COMPANION_MODELS", "").lower()
+    livekit = {name: env.get(name) for name in ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")}
+    if not chosen:
+        if env.get("OPENAI_API_KEY"):
+            return "openai"
+        # A self-hosted LiveKit server has no Inference, so only a Cloud address chooses it.
+        cloud = (urlsplit(livekit["LIVEKIT_URL"] or "").hostname or "").endswith(".livekit.cloud")
+        return "inference" if cloud and all(livekit.values()) else "offline"
+    if chosen not in ("openai", "inference", "offline"):
+        raise SettingsError(f"COMPANION_MODELS must be openai, inference or offline, not {chosen[:20]!r}.")
+    if chosen == "openai" and not env.get("OPENAI_API_KEY"):
+        raise SettingsError(
+            "COMPANION_MODELS=openai needs OPENAI_API_KEY (any text will do for a local server behind OPENAI_BASE_URL)."
+        )
+    missing = [name for name, value in livekit.items() if not value]
+    if chosen == "inference" and missing:
+        raise SettingsError(f"COMPANION_MODELS=inference needs {', '.join(missing)} of a LiveKit Cloud project.")
+    return cast(ModelChoice, chosen)
+
+
+def _user(text: str, variable: str) -> str:
+    try:
+        return keys.user_id(text)
+    except keys.InvalidKeyPart as problem:
+        raise SettingsError(f"{variable}: {problem}.") from None
+
+
+def _language(text: str) -> str:
+    if not (2 <= len(text) <= 12 and text.replace("-", "").isalnum() and text.isascii()):
+        raise SettingsError("COMPANION_LANGUAGE must be a language code such as en, de or pt-BR.")
+    return text

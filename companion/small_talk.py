@@ -1,0 +1,135 @@
+"""What the offline companion says: rules over the instructions, the profile and the history it was given.
+
+Everything it knows comes out of the chat context, as it would for a model: the profile from the system prompt,
+the way to greet from the greeting's instructions, results from the tools.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final
+
+from livekit.agents import llm
+
+from . import tool_talk
+from .continuity import PROMPT
+from .intent import Call, command, profile_with
+from .persona import NOTHING_KNOWN, PROFILE_HEADING
+
+NOTICE: Final = (
+    "(Offline voice: set OPENAI_API_KEY, or LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET of LiveKit Cloud, "
+    "and a real model talks instead.)"
+)
+HELP: Final = (
+    "Tell me your name, or something you like. Then try: remember that my sister visits on Friday; "
+    "what do you know about me; cache stats; clear my cache."
+)
+
+
+def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
+    """What to say next, or which of ``tools`` to call."""
+    items = [item for item in context.items if isinstance(item, llm.ChatMessage | llm.FunctionCallOutput)]
+    if not items:
+        return HELP
+    last = items[-1]
+    if isinstance(last, llm.FunctionCallOutput):
+        asked = [call for call in context.items if isinstance(call, llm.FunctionCall) and call.call_id == last.call_id]
+        return tool_talk.tell(last.name, last.output, asked[-1].arguments if asked else "{}")
+    system = "\n\n".join(_text(item) for item in items if _role(item) == "system")
+    if system.startswith(PROMPT[:60]):
+        return _continuity(_text(last))
+    profile = profile_in(system)
+    if last.role == "system":
+        return _greeting(_text(last), profile)
+    said = [_text(item) for item in items if _role(item) == "user"]
+    return _reply(said, profile, tools)
+
+
+def profile_in(system: str) -> str:
+    """The profile that stands in a system prompt; empty when nothing is known."""
+    found = system.partition(PROFILE_HEADING)[2].partition("\n\n## ")[0].strip()
+    return "" if found == NOTHING_KNOWN else found
+
+
+def name_in(profile: str) -> str:
+    """The name that a profile tells; empty when it does not."""
+    found = re.search(r"(?im)^\s*name:\s*([^\n.,;]{1,40})|\bname is ([A-Z][\w'-]{1,30})", profile)
+    return (found.group(1) or found.group(2)).strip() if found else ""
+
+
+def _text(item: llm.ChatMessage | llm.FunctionCallOutput) -> str:
+    return (item.text_content or "") if isinstance(item, llm.ChatMessage) else item.output
+
+
+def _role(item: llm.ChatMessage | llm.FunctionCallOutput) -> str:
+    return item.role if isinstance(item, llm.ChatMessage) else "tool"
+
+
+# -- greeting --------------------------------------------------------------------------------------------------
+
+
+def _greeting(how: str, profile: str) -> str:
+    name = name_in(profile)
+    back = f"Welcome back{f', {name}' if name else ''}!"
+    if topic := re.search(r"worth picking up: (.+)", how):
+        when = re.search(r"You last talked (.+?)\.", how)
+        words = f"{back} Last time{f', {when.group(1)},' if when else ''} you told me: “{topic.group(1)}”."
+        return f"{NOTICE}\n{words} Shall we pick that up?"
+    if "## Fresh start" in how:
+        return f"{NOTICE}\n{back} It is good to hear you. What is on your mind?"
+    hello = f"Hello{f' {name}' if name else ''}, I am your companion, and I remember the people I talk to."
+    return f"{NOTICE}\n{hello} {'What is on your mind?' if name else 'What is your name?'}"
+
+
+def _continuity(question: str) -> str:
+    """The answer to the continuity prompt: the last thing the user told, if it was more than a command."""
+    said = re.findall(r"(?m)^user: (.+)$", question.partition("Last conversation")[2])
+    told = [line.strip() for line in said if len(line.split()) >= 3 and command(line) is None]
+    if not told:
+        return json.dumps({"follow_up": False, "confidence": 0.9, "topic": ""})
+    return json.dumps({"follow_up": True, "confidence": 0.9, "topic": told[-1][:120]})
+
+
+# -- talking ---------------------------------------------------------------------------------------------------
+
+
+def _reply(said: list[str], profile: str, tools: set[str]) -> str | Call:
+    words = said[-1].strip() if said else ""
+    call = command(words)
+    if call is not None:
+        return call if call.tool in tools else "I would need a tool for that, and I do not have it here."
+    changed = profile_with(words, profile)
+    if changed is not None and "updateUserProfile" in tools:
+        return Call("updateUserProfile", {"profile": changed})
+    name = name_in(profile)
+    plain = re.sub(r"[^\w\s']", "", words.lower()).strip()
+    if re.match(r"(hi|hello|hey|good (morning|evening|afternoon))\b", plain):
+        return f"Hello{f' {name}' if name else ''}! {'What shall we talk about?' if profile else HELP}"
+    if re.search(r"\b(help|what can you do|how does this work)\b", plain):
+        return HELP
+    if re.match(r"(bye|goodbye|good night|see you)\b", plain):
+        return f"Goodbye{f', {name}' if name else ''}. I will remember what you told me."
+    if re.search(r"\b(thanks|thank you)\b", plain):
+        return "You are welcome."
+    if re.search(r"\bwhat did (we|i) (talk|speak|say)\b", plain):
+        earlier = [f"“{line}”" for line in said[:-1][-3:]]
+        return f"You said {', then '.join(earlier)}." if earlier else "This is the first thing you have said today."
+    if words.endswith("?"):
+        return "I cannot look that up without a real model. What I can do is remember: tell me about yourself."
+    return f"I see. {_follow(words, len(said))}"
+
+
+def _follow(words: str, turn: int) -> str:
+    """A question that goes with what was said, not the same one each time."""
+    questions = (
+        "What matters most to you about that?",
+        "How did that come about?",
+        "Tell me a little more.",
+        "And how do you feel about it?",
+    )
+    if re.search(r"\b(sad|tired|stressed|worried|afraid|angry)\b", words, re.IGNORECASE):
+        return "That sounds hard. Do you want to tell me more about it?"
+    if re.search(r"\b(happy|glad|excited|great|wonderful)\b", words, re.IGNORECASE):
+        return "I am glad to hear it. What made it so good?"
+    return questions[turn % len(questions)]

@@ -1,0 +1,24 @@
+"""The source of truth: where profiles, turns and memories are kept for good.
+
+The cache above may forget; this may not. `SqliteStore` needs nothing but a file,
+`SupabaseStore` a hosted project.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from .base import Memory, Store, StoreError, Turn
+from .sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from .supabase import SupabaseStore
+
+__all__ = ["Memory", "SqliteStore", "Store", "StoreError", "SupabaseStore", "Turn"]
+
+
+def __getattr__(name: str) -> Any:
+    # Its library takes up to two seconds to import: only those who use it wait for it.
+    if name == "SupabaseStore":
+        from .supabase import SupabaseStore
+
+        return SupabaseStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

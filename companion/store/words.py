@@ -1,0 +1,31 @@
+"""The words of a question that are worth looking for in the memories."""
+
+import re
+import unicodedata
+from itertools import islice
+
+from .base import storable
+
+_MAX_WORDS = 32
+_MAX_WORD_LENGTH = 100
+
+# What PostgreSQL's `english` configuration drops, so that every store searches for the same words.
+_FUNCTION_WORDS = frozenset(
+    # One word a line would be a page of nothing.
+    """
+    i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her
+    hers herself it its itself they them their theirs themselves what which who whom this that these those
+    am is are was were be been being have has had having do does did doing a an the and but if or because
+    as until while of at by for with about against between into through during before after above below to
+    from up down in out on off over under again further then once here there when where why how all any
+    both each few more most other some such no nor not only own same so than too very s t can will just
+    don should now
+    """.split()  # noqa: SIM905
+)
+
+
+def search_words(query: str) -> list[str]:
+    """The telling words of `query` in lower case: at most 32, no function words, none twice."""
+    words = (word.group() for word in re.finditer(r"\w+", unicodedata.normalize("NFC", storable(query)).lower()))
+    telling = (word for word in words if word not in _FUNCTION_WORDS and len(word) <= _MAX_WORD_LENGTH)
+    return list(islice(dict.fromkeys(telling), _MAX_WORDS))

@@ -1,0 +1,127 @@
+"""An agent in a process of its own: its log, its clean end, and proof that nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+
+class AgentProcess:
+    """Made by `await AgentProcess.start([...], cwd=...)`; `end` it, or `kill` it. Timeouts are seconds."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._lines: list[str] = []
+        self._changed = asyncio.Condition()
+        self._reading = asyncio.create_task(self._read())
+        self.running = True  # until its output ends
+
+    @classmethod
+    async def start(
+        cls, arguments: Sequence[str], *, cwd: str | Path, env: Mapping[str, str] | None = None
+    ) -> AgentProcess:
+        """Run Python with `arguments` in `cwd`; `env` is the whole environment, by default this process's."""
+        # Where setpriv exists the agent dies with the test run, however that ends.
+        wrapper = [setpriv, "--pdeathsig", "KILL"] if (setpriv := shutil.which("setpriv")) else []
+        process = await asyncio.create_subprocess_exec(
+            *wrapper,
+            *(sys.executable, *arguments),
+            cwd=cwd,
+            env=env,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,  # a second signal makes LiveKit kill its whole process group
+            limit=1 << 20,
+        )
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """All it wrote so far, standard output and error together."""
+        return "".join(self._lines)
+
+    @property
+    def tail(self) -> str:
+        """The end of the log, for the message of a failed assertion."""
+        return "the end of the agent's log:\n" + "".join(self._lines[-40:])
+
+    async def wait_for_log(self, text: str, timeout: float = 30.0) -> None:
+        """Wait until `text` stands in the log. Raises AssertionError when it does not come."""
+        await self.wait_until(lambda: text in self.log, f"{text!r} in the log", timeout)
+
+    async def wait_until(self, ready: Callable[[], bool], what: str, timeout: float) -> None:
+        """Wait until `ready`, which is asked after every line and every `nudge`.
+
+        Raises AssertionError, with the end of the log, on a timeout or when the process is gone before.
+        """
+        try:
+            async with asyncio.timeout(timeout), self._changed:
+                await self._changed.wait_for(lambda: ready() or not self.running)
+        except TimeoutError:
+            raise AssertionError(f"waited {timeout} s for {what}\n{self.tail}") from None
+        assert ready(), f"the agent went away before {what}\n{self.tail}"
+
+    async def nudge(self) -> None:
+        """Have everyone in `wait_until` look again."""
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def end(self, by: signal.Signals = signal.SIGINT, timeout: float = 20.0) -> None:
+        """Send `by` and assert that the agent ends by itself, with code 0, and leaves no process behind."""
+        if self._process.returncode is None:
+            self._process.send_signal(by)
+        try:
+            async with asyncio.timeout(timeout):
+                code = await self._process.wait()
+                await self._reading
+                while self._group():  # noqa: ASYNC110 - nothing tells when somebody else's child ends
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            left = self._group()
+            await self.kill()
+            raise AssertionError(f"after {timeout} s still running: {left}\n{self.tail}") from None
+        assert code == 0, f"the agent ended with code {code}\n{self.tail}"
+
+    async def kill(self) -> None:
+        """Kill it and all it started. Nothing happens when they are gone."""
+        for pid in self._group():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        await self._process.wait()
+        self._reading.cancel()
+        await asyncio.wait([self._reading])
+
+    def _group(self) -> dict[int, str]:
+        """pid -> name of the living processes of the agent's process group."""
+        living = {}
+        for process in psutil.process_iter(["name", "status"]):
+            try:
+                if os.getpgid(process.pid) == self.pid and process.info["status"] != psutil.STATUS_ZOMBIE:
+                    living[process.pid] = process.info["name"]
+            except ProcessLookupError:
+                continue
+        return living
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        try:
+            async for line in self._process.stdout:
+                self._lines.append(line.decode(errors="replace"))
+                await self.nudge()
+        finally:
+            self.running = False
+            await self.nudge()

@@ -1,0 +1,48 @@
+"""One Redis command over a plain blocking socket: what tests look at the truth with."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+Part = str | bytes | int | float
+
+
+class RedisReplyError(Exception):
+    """The server answered with an error; the text is the server's."""
+
+
+def ask(link: socket.socket, *commands: Sequence[Part]) -> Any:
+    """Send the commands one after the other and return the last one's reply: str, int, None or a list of them.
+
+    Bytes that are no UTF-8 come back as surrogates. Raises RedisReplyError for an error reply to any of them,
+    OSError when the connection ends or is silent.
+    """
+    reply = None
+    with link.makefile("rb") as replies:
+        for command in commands:
+            link.sendall(_encode(command))
+            reply = _read(replies)
+    return reply
+
+
+def _encode(command: Sequence[Part]) -> bytes:
+    parts = [part if isinstance(part, bytes) else str(part).encode() for part in command]
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
+
+
+def _read(replies: BinaryIO) -> Any:
+    line = replies.readline()
+    if not line.endswith(b"\r\n"):
+        raise ConnectionResetError("the server closed the connection")
+    kind, rest = line[:1], line[1:-2]
+    if kind == b"-":
+        raise RedisReplyError(rest.decode())
+    if kind == b":":
+        return int(rest)
+    if kind == b"$":
+        return None if rest == b"-1" else replies.read(int(rest) + 2)[:-2].decode(errors="surrogateescape")
+    if kind == b"*":
+        return None if rest == b"-1" else [_read(replies) for _ in range(int(rest))]
+    return rest.decode()

@@ -1,0 +1,6 @@
+"""What the model can do in a conversation."""
+
+from .cache_tools import CacheTools
+from .profile_tools import ProfileTools
+
+__all__ = ["CacheTools", "ProfileTools"]

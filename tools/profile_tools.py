@@ -1,0 +1,129 @@
+"""What the companion may do with what it knows: read and update the profile, remember and recall a fact.
+
+As with the cache, whose memories these are is never an argument; the session says it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from livekit.agents import RunContext, function_tool, llm
+from livekit.agents.llm import ToolFlag
+
+from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
+from companion.persona import CompanionAgent
+from companion.runtime import get_runtime
+from companion.store import Memory, StoreError
+
+from .cache_tools import caller_of_session
+
+logger = logging.getLogger("companion")
+MAX_TEXT: Final = 4000
+"""Characters a profile or a fact may have."""
+_FACTS: Final = 5
+_NOBODY = "I do not know who you are, so I cannot keep or look up anything about you."
+_STORE_AWAY = "I cannot reach my memory right now. Please tell me again in a moment."
+
+
+class ProfileTools(llm.Toolset):
+    """getUserProfile, updateUserProfile, rememberFact and recallFacts."""
+
+    def __init__(self) -> None:
+        super().__init__(id="profile_tools")
+
+    @function_tool(name="getUserProfile")
+    async def get_user_profile(self, context: RunContext[Any]) -> str:
+        """Look up what is known about the person: their profile and the facts they asked you to remember.
+
+        Use it when they ask what you know about them. Their profile is already in your instructions; for anything
+        else you need not look it up.
+        """
+        caller = _caller(context)
+        if caller is None:
+            return _failure(_NOBODY)
+        with use_caller(caller):
+            profile = await get_user_profile_async()
+        try:
+            facts = await get_runtime().store.search_memories(caller.user_id, "", _FACTS)
+        except StoreError as problem:
+            logger.warning("facts could not be read: %s", problem)
+            facts = []
+        return _success(profile=profile, facts=[fact.text for fact in facts])
+
+    @function_tool(name="updateUserProfile", flags=ToolFlag.IGNORE_ON_ENTER)
+    async def update_user_profile(self, context: RunContext[Any], profile: str) -> str:
+        """Save what you know about the person. It replaces the profile, so pass the whole text, old and new.
+
+        Use it when they tell you something lasting about themselves: their name, work, family, tastes, health.
+        Do not use it for passing remarks or moods.
+
+        Args:
+            profile: The complete profile, one line for each thing, for example "Name: Ada".
+        """
+        caller = _caller(context)
+        if caller is None:
+            return _failure(_NOBODY)
+        if not profile.strip() or len(profile) > MAX_TEXT:
+            return _failure(f"A profile has between 1 and {MAX_TEXT} characters.")
+        with use_caller(caller):
+            saved = await save_user_profile_async(profile.strip())
+        if not saved:
+            return _failure(_STORE_AWAY)
+        agent = context.session.current_agent
+        if isinstance(agent, CompanionAgent):
+            await agent.know(profile)
+        return _success(message="I will remember that about you.")
+
+    @function_tool(name="rememberFact", flags=ToolFlag.IGNORE_ON_ENTER)
+    async def remember_fact(self, context: RunContext[Any], fact: str) -> str:
+        """Remember one thing the person asks you to remember.
+
+        Args:
+            fact: The thing, as one sentence that makes sense by itself.
+        """
+        caller = _caller(context)
+        if caller is None:
+            return _failure(_NOBODY)
+        if not fact.strip() or len(fact) > MAX_TEXT:
+            return _failure(f"A fact has between 1 and {MAX_TEXT} characters.")
+        try:
+            await get_runtime().store.add_memory(caller.user_id, Memory(text=fact.strip(), at=datetime.now(UTC)))
+        except StoreError as problem:
+            logger.warning("a fact could not be kept: %s", problem)
+            return _failure(_STORE_AWAY)
+        return _success(message="I will remember that.")
+
+    @function_tool(name="recallFacts")
+    async def recall_facts(self, context: RunContext[Any], query: str) -> str:
+        """Search the facts the person asked you to remember.
+
+        Use it when they ask about something they may have told you before and it is not in this conversation.
+
+        Args:
+            query: Words to look for.
+        """
+        caller = _caller(context)
+        if caller is None:
+            return _failure(_NOBODY)
+        try:
+            facts = await get_runtime().store.search_memories(caller.user_id, query[:MAX_TEXT], _FACTS)
+        except StoreError as problem:
+            logger.warning("facts could not be searched: %s", problem)
+            return _failure(_STORE_AWAY)
+        return _success(facts=[fact.text for fact in facts])
+
+
+def _caller(context: RunContext[Any]) -> Caller | None:
+    caller = caller_of_session(context)
+    return caller if isinstance(caller, Caller) else None
+
+
+def _success(**what: Any) -> str:
+    return json.dumps({"success": True} | what, ensure_ascii=False)
+
+
+def _failure(message: str) -> str:
+    return json.dumps({"success": False, "message": message}, ensure_ascii=False)
