@@ -1,0 +1,83 @@
+"""Every turn is kept, in order, in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from livekit.agents import ConversationItemAddedEvent, llm
+
+from cache import get_redis_cache, keys
+from companion import Caller
+from companion.conversation import TurnLog
+from companion.runtime import Runtime
+from companion.store import StoreError, Turn
+
+
+def said(role: Any, text: str) -> ConversationItemAddedEvent:
+    return ConversationItemAddedEvent(item=llm.ChatMessage(role=role, content=[text]))
+
+
+async def test_turns_are_stored_in_order(runtime: Runtime) -> None:
+    log = TurnLog(Caller("1"))
+    for event in (said("assistant", "Hello"), said("user", "Hi"), said("system", "no"), said("user", "  ")):
+        log.on_item(event)
+    assert await log.drain() == 0
+    stored = await runtime.store.recent_turns("1")
+    assert [(turn.role, turn.text) for turn in stored] == [("assistant", "Hello"), ("user", "Hi")]
+    assert {turn.conversation_id for turn in stored} == {log.conversation_id}
+
+
+async def test_a_turn_changes_the_next_greeting(runtime: Runtime) -> None:
+    cache = await get_redis_cache()
+    await cache.set(keys.greeting_instructions("1"), {"opening": "first_meeting"})
+    log = TurnLog(Caller("1"))
+    log.on_item(said("user", "I like chess"))
+    await log.drain()
+    assert await cache.exists(keys.greeting_instructions("1")) == 0
+
+
+async def test_storing_delays_nothing_and_survives_an_outage(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    add, calls = runtime.store.add_turn, 0
+
+    async def flaky(user_id: str, turn: Turn) -> None:
+        nonlocal calls
+        calls += 1
+        if calls <= 2:
+            raise StoreError("add_turn", "timeout")
+        await add(user_id, turn)
+
+    monkeypatch.setattr(runtime.store, "add_turn", flaky)
+    log = TurnLog(Caller("1"))
+    start = time.perf_counter()
+    for n in range(10):
+        log.add(Turn(role="user", text=f"my secret {n}", at=datetime.now(UTC), conversation_id="c"))
+    assert time.perf_counter() - start < 0.05
+    assert await log.drain() == 0
+    assert [turn.text for turn in await runtime.store.recent_turns("1")] == [f"my secret {n}" for n in range(10)]
+    assert caplog.text.count("turns wait for the store") == 1
+    assert "my secret" not in caplog.text
+
+
+async def test_a_store_that_hangs_does_not_hold_the_end(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hang(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(runtime.store, "add_turn", hang)
+    log = TurnLog(Caller("1"))
+    log.on_item(said("user", "hello"))
+    assert await log.drain(timeout=0.1) == 1
+    assert "1 turns could not be stored" in caplog.text
+
+
+async def test_nobody_is_not_recorded(runtime: Runtime) -> None:
+    log = TurnLog(None)
+    log.on_item(said("user", "hello"))
+    assert await log.drain() == 0

@@ -1,0 +1,76 @@
+"""The environment becomes settings, or an error that says what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from companion.settings import Settings, SettingsError
+
+CLOUD = {"LIVEKIT_URL": "wss://a.livekit.cloud", "LIVEKIT_API_KEY": "k", "LIVEKIT_API_SECRET": "s"}
+
+
+def test_nothing_set() -> None:
+    settings = Settings.from_env({})
+    assert settings == Settings(home=Path(".companion").absolute(), models="offline")
+    assert (settings.console_user, settings.language, settings.operators) == ("console", "en", frozenset())
+
+
+@pytest.mark.parametrize(
+    ("env", "models"),
+    [
+        ({"OPENAI_API_KEY": "k"}, "openai"),
+        ({"OPENAI_API_KEY": "k"} | CLOUD, "openai"),
+        (CLOUD, "inference"),
+        (CLOUD | {"LIVEKIT_API_SECRET": ""}, "offline"),
+        (CLOUD | {"LIVEKIT_URL": "ws://localhost:7880"}, "offline"),
+        (CLOUD | {"LIVEKIT_URL": "wss://evil-livekit.cloud.example.org"}, "offline"),
+        (CLOUD | {"OPENAI_API_KEY": "k", "COMPANION_MODELS": "offline"}, "offline"),
+        (CLOUD | {"OPENAI_API_KEY": "k", "COMPANION_MODELS": "Inference"}, "inference"),
+    ],
+)
+def test_which_models(env: dict[str, str], models: str) -> None:
+    assert Settings.from_env(env).models == models
+
+
+@pytest.mark.parametrize(
+    ("env", "names"),
+    [
+        ({"SUPABASE_URL": "https://x.supabase.co"}, "SUPABASE_SERVICE_ROLE_KEY"),
+        ({"SUPABASE_SECRET_KEY": "s3cret"}, "SUPABASE_URL"),
+        ({"SUPABASE_URL": "x.supabase.co", "SUPABASE_SECRET_KEY": "s3cret"}, "https://"),
+        ({"COMPANION_MODELS": "openai"}, "OPENAI_API_KEY"),
+        ({"COMPANION_MODELS": "inference", "LIVEKIT_URL": "wss://a.livekit.cloud"}, "LIVEKIT_API_KEY"),
+        ({"COMPANION_MODELS": "gpt"}, "COMPANION_MODELS"),
+        ({"COMPANION_USER_ID": "a*"}, "COMPANION_USER_ID"),
+        ({"COMPANION_OPERATORS": "ada, b?b"}, "COMPANION_OPERATORS"),
+        ({"COMPANION_LANGUAGE": "../x"}, "COMPANION_LANGUAGE"),
+        ({"REDIS_URL": "http://u:s3cret@h"}, "REDIS_URL"),
+        ({"REDIS_URL": "redis://u:s3c/ret@h:6379"}, "REDIS_URL"),
+        ({"REDIS_URL": "redis://u:s3cret@h:6379/zero"}, "REDIS_URL"),
+        ({"REDIS_URL": "unix://"}, "REDIS_URL"),
+        ({"REDIS_ENABLED": "maybe"}, "REDIS_ENABLED"),
+        ({"CACHE_DEADLINE_MS": "fast"}, "CACHE_DEADLINE_MS"),
+        ({"CACHE_CONNECT_WAIT_MS": "0"}, "CACHE_CONNECT_WAIT_MS"),
+    ],
+)
+def test_what_cannot_be_used_is_named(env: dict[str, str], names: str) -> None:
+    with pytest.raises(SettingsError, match=names) as problem:
+        Settings.from_env(env)
+    assert "s3c" not in str(problem.value)
+
+
+def test_no_credential_in_repr() -> None:
+    env = {"SUPABASE_URL": "https://x.supabase.co", "SUPABASE_SECRET_KEY": "s3cret", "OPENAI_API_KEY": "s3cret"}
+    assert "s3cret" not in repr(Settings.from_env(env))
+
+
+def test_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("COMPANION_LANGUAGE=de\nCOMPANION_USER_ID=ada\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMPANION_USER_ID", "grace")  # the real environment wins
+    monkeypatch.delenv("COMPANION_LANGUAGE", raising=False)
+    settings = Settings.load()
+    assert (settings.language, settings.console_user) == ("de", "grace")
+    monkeypatch.delenv("COMPANION_LANGUAGE")  # load_dotenv put it there
