@@ -72,7 +72,7 @@ class CacheSettings:
             enabled=_flag(env, "REDIS_ENABLED", True) if enabled is None else enabled,
             deadline=_milliseconds(env, "CACHE_DEADLINE_MS", 50),
             connect_wait=_milliseconds(env, "CACHE_CONNECT_WAIT_MS", 250),
-            url_is_default=not url,
+            url_is_default=url in ("", DEFAULT_URL),
         )
 
 

@@ -70,7 +70,7 @@ def quiet_by_default(arguments: Sequence[str]) -> None:
     Args:
         arguments: the command line, ``sys.argv``.
     """
-    if "console" not in arguments[1:2] or "LIVEKIT_LOG_LEVEL" in os.environ or "--log-level" in arguments:
+    if "console" not in arguments[1:2] or os.environ.get("LIVEKIT_LOG_LEVEL") or "--log-level" in arguments:
         return
     os.environ["LIVEKIT_LOG_LEVEL"] = "WARN"
     # It warns of things that are meant so here: no process kept warm, no turn detection in the cloud.

@@ -74,7 +74,7 @@ def _greeting(how: str, profile: str) -> str:
     back = f"Welcome back{f', {name}' if name else ''}!"
     if topic := re.search(r"worth picking up: (.+)", how):
         when = re.search(r"You last talked (.+?)\.", how)
-        words = f"{back} Last time{f', {when.group(1)},' if when else ''} you told me: “{topic.group(1)}”."
+        words = f"{back} Last time{f', {when.group(1)},' if when else ''} you said: “{topic.group(1)}”."
         return f"{NOTICE}\n{words} Shall we pick that up?"
     if "## Fresh start" in how:
         return f"{NOTICE}\n{back} It is good to hear you. What is on your mind?"
@@ -83,12 +83,11 @@ def _greeting(how: str, profile: str) -> str:
 
 
 def _continuity(question: str) -> str:
-    """The answer to the continuity prompt: the last thing the user told, if it was more than a command."""
+    """The answer to the continuity prompt: the last thing the user told, or else what they last asked for."""
     said = re.findall(r"(?m)^user: (.+)$", question.partition("Last conversation")[2])
-    told = [line.strip() for line in said if len(line.split()) >= 3 and command(line) is None]
-    if not told:
-        return json.dumps({"follow_up": False, "confidence": 0.9, "topic": ""})
-    return json.dumps({"follow_up": True, "confidence": 0.9, "topic": told[-1][:120]})
+    told = [line for line in said if len(line.split()) >= 3 and command(line) is None]
+    topic = (told or said or [""])[-1].strip()[:120]
+    return json.dumps({"follow_up": bool(topic), "confidence": 0.9, "topic": topic})
 
 
 # -- talking ---------------------------------------------------------------------------------------------------
