@@ -80,6 +80,9 @@ async def entrypoint(ctx: JobContext) -> None:
         userdata=Userdata(caller),
         **voice.session,
     )
+    # Without a voice the conversation is in text; audio that nobody can make would silence the greeting.
+    session.input.set_audio_enabled(voice.stt is not None)
+    session.output.set_audio_enabled(voice.tts is not None)
     session.on("conversation_item_added", turns.on_item)
     if (terminal := text_console()) is not None:
         show(session, terminal)
