@@ -35,7 +35,7 @@ except SettingsError as problem:
 quiet_by_default(sys.argv)
 server = AgentServer(
     log_level="INFO",
-    preload_modules=["companion", "tools", "supabase"],
+    preload_modules=["companion", "companion.store.supabase", "tools"],
 )
 
 

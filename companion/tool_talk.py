@@ -59,6 +59,7 @@ def _profile(result: dict[str, Any]) -> str:
     parts = [f"This is what I know: {known}." if known else ""]
     if facts:
         parts.append(f"You asked me to remember: {'; '.join(map(str, facts))}.")
+    parts.append(str(result.get("message") or ""))
     return " ".join(part for part in parts if part)
 
 

@@ -112,11 +112,13 @@ class SqliteStore:
         return await self._read("search_memories", work)
 
     async def close(self) -> None:
-        with contextlib.suppress(RuntimeError):  # already closed
+        try:
             job = self._thread.submit(self._disconnect)
-            # From here on nothing new is accepted; what is queued is still done, the closing last.
-            self._thread.shutdown(wait=False)
-            await _finished(job)
+        except RuntimeError:  # closed already, or about to be
+            return
+        # From here on nothing new is accepted; what is queued is still done, the closing last.
+        self._thread.shutdown(wait=False)
+        await _finished(job)
         self._thread.shutdown()
 
     async def _read(self, operation: str, work: Callable[[sqlite3.Connection], _T]) -> _T:

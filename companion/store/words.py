@@ -10,8 +10,7 @@ _MAX_WORDS = 32
 _MAX_WORD_LENGTH = 100
 
 # What PostgreSQL's `english` configuration drops, so that every store searches for the same words.
-_FUNCTION_WORDS = frozenset(
-    # One word a line would be a page of nothing.
+FUNCTION_WORDS = frozenset(
     """
     i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her
     hers herself it its itself they them their theirs themselves what which who whom this that these those
@@ -20,12 +19,12 @@ _FUNCTION_WORDS = frozenset(
     from up down in out on off over under again further then once here there when where why how all any
     both each few more most other some such no nor not only own same so than too very s t can will just
     don should now
-    """.split()  # noqa: SIM905
+    """.split()  # noqa: SIM905 - as a list it fills a page
 )
 
 
 def search_words(query: str) -> list[str]:
     """The telling words of `query` in lower case: at most 32, no function words, none twice."""
     words = (word.group() for word in re.finditer(r"\w+", unicodedata.normalize("NFC", storable(query)).lower()))
-    telling = (word for word in words if word not in _FUNCTION_WORDS and len(word) <= _MAX_WORD_LENGTH)
+    telling = (word for word in words if word not in FUNCTION_WORDS and len(word) <= _MAX_WORD_LENGTH)
     return list(islice(dict.fromkeys(telling), _MAX_WORDS))

@@ -145,9 +145,7 @@ class OpenAIServer:
         return await send(request, body, reply)
 
     async def _stream(self, request: web.Request, body: dict[str, Any], reply: Reply) -> web.StreamResponse:
-        response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
-        )
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
         await response.prepare(request)
 
         async def send(data: str) -> None:
@@ -201,9 +199,7 @@ def _one_by_one(replies: Iterable[Reply | str]) -> Script:
 
     def script(body: dict[str, Any]) -> Reply | str:
         if not left:
-            raise AssertionError(
-                f"no reply is left in the list; the request ended with {body['messages'][-1]}"
-            )
+            raise AssertionError(f"no reply is left in the list; the request ended with {body['messages'][-1]}")
         return left.popleft()
 
     return script

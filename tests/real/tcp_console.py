@@ -114,9 +114,7 @@ class TcpConsole:
 
         Raises AssertionError if the agent answers with an error.
         """
-        answer = await self.request(
-            pb.SessionRequest(run_input=pb.SessionRequest.RunInput(text=text)), timeout
-        )
+        answer = await self.request(pb.SessionRequest(run_input=pb.SessionRequest.RunInput(text=text)), timeout)
         turn = Turn(list(answer.run_input.items))
         for item in turn.items:
             if item.HasField("function_call"):

@@ -179,9 +179,7 @@ async def test_the_console_greets_answers_and_ends(tmp_path: Path) -> None:
     async with TcpConsole("toy.py", cwd=tmp_path) as console:
         assert await console.next_message() == "Good morning."
         turn = await console.say("how is the weather?")
-        assert [(call.name, json.loads(call.arguments)) for call in turn.calls] == [
-            ("weather", {"city": "Bern"})
-        ]
+        assert [(call.name, json.loads(call.arguments)) for call in turn.calls] == [("weather", {"city": "Bern"})]
         assert turn.outputs == ["sun in Bern"]
         assert turn.text == "The tool says sun in Bern."
         assert (await console.say("good")).text == "You said good."

@@ -1,0 +1,233 @@
+"""What every store does, run over each of them."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from companion.store import Memory, Store, StoreError, Turn
+from companion.store.words import search_words
+
+NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+TEXTS = [
+    "",
+    "plain",
+    "  blanks kept \n\t",
+    "line\r\nline",
+    "quotes ' \" ` and \\ back\\slashes",
+    "Zażółć gęślą jaźń — 日本語 — 👩‍👩‍👧 — e\u0301",
+    '{"role": "user"}',
+    "null",
+    "'; DROP TABLE turns; --",
+    "%00 %s {0} $1 :x ?",
+    "x" * 200_000,
+]
+
+
+def said(text: str, seconds: float = 0, conversation: str = "c1") -> Turn:
+    return Turn("user", text, NOON + timedelta(seconds=seconds), conversation)
+
+
+async def test_a_stranger_has_nothing(store: Store, user: str) -> None:
+    assert await store.get_profile(user) is None
+    assert await store.recent_turns(user) == []
+    assert await store.search_memories(user, "dog") == []
+    assert await store.search_memories(user, "") == []
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
+async def test_texts_come_back_as_they_went_in(store: Store, user: str, text: str) -> None:
+    turn, memory = said(text), Memory(text, NOON)
+    await store.save_profile(user, text)
+    await store.add_turn(user, turn)
+    await store.add_memory(user, memory)
+    assert await store.get_profile(user) == text
+    assert await store.recent_turns(user) == [turn]
+    assert await store.search_memories(user, "") == [memory]
+
+
+async def test_what_no_database_can_hold_is_marked_not_lost(store: Store, user: str) -> None:
+    await store.save_profile(user, "a\x00b\ud800c")
+    await store.add_turn(user, said("a\x00b\udfffc"))
+    await store.add_memory(user, Memory("\x00 dog", NOON))
+    assert await store.get_profile(user) == "a\ufffdb\ufffdc"
+    assert [turn.text for turn in await store.recent_turns(user)] == ["a\ufffdb\ufffdc"]
+    assert [memory.text for memory in await store.search_memories(user, "dog")] == ["\ufffd dog"]
+
+
+async def test_a_profile_is_replaced(store: Store, user: str) -> None:
+    await store.save_profile(user, "first")
+    await store.save_profile(user, "second")
+    assert await store.get_profile(user) == "second"
+
+
+async def test_a_turn_keeps_all_it_has(store: Store, user: str) -> None:
+    turns = [
+        Turn("user", "hello", NOON, "c1", id="t1"),
+        Turn("assistant", "hi", NOON + timedelta(microseconds=1), "c2", id="t2"),
+        Turn("user", "elsewhere", datetime(2026, 3, 2, 1, tzinfo=timezone(timedelta(hours=5))), "c3"),
+    ]
+    for turn in turns:
+        await store.add_turn(user, turn)
+    kept = await store.recent_turns(user)
+    assert kept == turns
+    assert all(turn.at.tzinfo is UTC for turn in kept)
+
+
+async def test_recent_turns_are_the_last_ones_oldest_first(store: Store, user: str) -> None:
+    for second in (5, 1, 4, 2, 3):
+        await store.add_turn(user, said(str(second), second))
+    assert [turn.text for turn in await store.recent_turns(user, 3)] == ["3", "4", "5"]
+    assert [turn.text for turn in await store.recent_turns(user)] == ["1", "2", "3", "4", "5"]
+    assert await store.recent_turns(user, 0) == []
+    assert await store.recent_turns(user, -1) == []
+
+
+async def test_turns_of_one_instant_keep_the_order_of_writing(store: Store, user: str) -> None:
+    for number in range(6):
+        await store.add_turn(user, said(str(number)))
+    assert [turn.text for turn in await store.recent_turns(user, 4)] == ["2", "3", "4", "5"]
+
+
+async def test_writing_again_changes_nothing(store: Store, user: str) -> None:
+    turn, memory = said("once"), Memory("a fact", NOON)
+    for _ in range(3):
+        await store.add_turn(user, turn)
+        await store.add_memory(user, memory)
+    await store.add_turn(user, Turn("user", "another text", NOON, "c9", id=turn.id))
+    assert await store.recent_turns(user) == [turn]
+    assert await store.search_memories(user, "fact") == [memory]
+
+
+async def test_users_are_apart(store: Store, user: str) -> None:
+    other = f"{user}-2"
+    turn, memory = said("mine"), Memory("my dog", NOON)
+    await store.save_profile(user, "me")
+    await store.add_turn(user, turn)
+    await store.add_memory(user, memory)
+    # Not even by the same ids.
+    await store.add_turn(other, Turn("user", "theirs", NOON, "c1", id=turn.id))
+    await store.add_memory(other, Memory("their dog", NOON, id=memory.id))
+    assert await store.get_profile(other) is None
+    assert await store.recent_turns(user) == [turn]
+    assert await store.search_memories(user, "dog") == [memory]
+    assert [turn.text for turn in await store.recent_turns(other)] == ["theirs"]
+    assert [memory.text for memory in await store.search_memories(other, "dog")] == ["their dog"]
+
+
+@pytest.mark.parametrize("odd", ["a,b", "a.b", "eq.x", "*", "%", "a b&user_id=eq.b", '"q"', "(a)", "ünï", "x" * 500])
+async def test_odd_user_ids_are_only_names(store: Store, user: str, odd: str) -> None:
+    await store.save_profile(f"{user}{odd}", "odd")
+    await store.add_turn(f"{odd}{user}", said("odd"))
+    assert await store.get_profile(f"{user}{odd}") == "odd"
+    assert await store.get_profile(user) is None
+    assert len(await store.recent_turns(f"{odd}{user}")) == 1
+
+
+@pytest.fixture
+async def facts(store: Store, user: str) -> None:
+    for minutes, text in enumerate(
+        [
+            "Has a dog called Rex, a dog like no other dog",
+            "Favourite colour: blue",
+            "Drinks café crème",
+            "Plays chess with O'Neil on Sundays; the dog watches",
+            "Writes from rex@example.com",
+        ]
+    ):
+        await store.add_memory(user, Memory(text, NOON + timedelta(minutes=minutes), id=f"m{minutes}"))
+
+
+@pytest.mark.usefixtures("facts")
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("dog", ["m0", "m3"]),
+        ("What about my DOGS?", ["m0", "m3"]),
+        ("blue chess colour", ["m1", "m3"]),
+        ("cafe creme", ["m2"]),
+        ("CAFÉ", ["m2"]),
+        ("cafe\u0301", ["m2"]),
+        ("O'Neil's", ["m3"]),
+        ("neil", ["m3"]),
+        ("example", ["m4"]),
+        ("rex@example.com", ["m4", "m0"]),
+        ("playing", ["m3"]),
+        ("cat", []),
+        ("dog" * 1000, ["m4", "m3", "m2", "m1", "m0"]),
+        ("", ["m4", "m3", "m2", "m1", "m0"]),
+        ("  ?! ", ["m4", "m3", "m2", "m1", "m0"]),
+        ("what is it", ["m4", "m3", "m2", "m1", "m0"]),
+    ],
+)
+async def test_memories_are_found_by_their_words(store: Store, user: str, query: str, found: list[str]) -> None:
+    assert [memory.id for memory in await store.search_memories(user, query)] == found
+
+
+@pytest.mark.usefixtures("facts")
+async def test_a_search_has_a_limit(store: Store, user: str) -> None:
+    assert [memory.id for memory in await store.search_memories(user, "dog", 1)] == ["m0"]
+    assert [memory.id for memory in await store.search_memories(user, "", 2)] == ["m4", "m3"]
+    assert await store.search_memories(user, "dog", 0) == []
+    assert await store.search_memories(user, "dog", -1) == []
+
+
+@pytest.mark.usefixtures("facts")
+async def test_no_words_of_a_user_are_an_error(store: Store, user: str) -> None:
+    hostile = ['"', "'", '" OR text:*', "NEAR(a b, 2)", "AND", "OR NOT", "^dog*", "-dog", "{text}: dog", "dog\x00cat"]
+    hostile += ["a:b & c | !d <-> (e):*", "\\", "\ud800", "((((", "%_", "日本 語", "*", "__", "\u0301", "1 2 3", "²½"]
+    hostile += [" ".join(f"w{n}" for n in range(5000)), "é" * 50_000, "''::tsquery", "<b>dog</b>", "a" * 99]
+    for query in hostile:
+        assert isinstance(await store.search_memories(user, query), list)
+    assert [memory.id for memory in await store.search_memories(user, '"dog" OR* chess')] == ["m3", "m0"]
+
+
+def test_a_question_gives_its_telling_words() -> None:
+    assert search_words("What is my dog's name, and who is the Dog?") == ["dog", "name"]
+    assert search_words("what is it?!") == []
+    assert len(search_words(" ".join(map(str, range(100))))) == 32
+
+
+async def test_a_failure_names_the_operation_not_the_data(store: Store) -> None:
+    with pytest.raises(StoreError) as caught:
+        await store.get_profile("secret\ud800name")
+    assert caught.value.operation == "get_profile"
+    assert str(caught.value) == f"get_profile failed: {caught.value.reason}"
+    assert "secret" not in repr(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+async def test_many_at_once(store: Store, user: str) -> None:
+    turns = [said(str(number), number) for number in range(60)]
+    await asyncio.gather(*(store.add_turn(user, turn) for turn in turns))
+    assert await store.recent_turns(user, 100) == turns
+
+
+async def test_a_closed_store_says_so(store: Store, user: str) -> None:
+    await store.save_profile(user, "me")
+    await store.close()
+    await store.close()
+    for operation, call in {
+        "get_profile": store.get_profile(user),
+        "save_profile": store.save_profile(user, "x"),
+        "add_turn": store.add_turn(user, said("x")),
+        "recent_turns": store.recent_turns(user),
+        "add_memory": store.add_memory(user, Memory("x", NOON)),
+        "search_memories": store.search_memories(user, "x"),
+    }.items():
+        with pytest.raises(StoreError) as caught:
+            await call
+        assert (caught.value.operation, caught.value.reason) == (operation, "closed")
+
+
+def test_turns_and_memories_refuse_what_they_cannot_mean() -> None:
+    with pytest.raises(ValueError, match="time zone"):
+        Turn("user", "x", datetime(2026, 1, 1), "c")
+    with pytest.raises(ValueError, match="time zone"):
+        Memory("x", datetime(2026, 1, 1))
+    with pytest.raises(ValueError, match="role"):
+        Turn("king", "x", NOON, "c")  # type: ignore[arg-type]  # the point of the test
+    assert said("x").id != said("x").id

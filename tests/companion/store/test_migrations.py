@@ -1,0 +1,279 @@
+"""The migrations: they apply twice, users see only their own rows, versions count, one request tells all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from postgrest import APIError
+from supabase import AsyncClient
+
+from companion.store.words import FUNCTION_WORDS
+from tests.real.postgres import MIGRATIONS, Postgres, connection, migrate
+from tests.real.postgrest import PostgREST
+
+TABLES = ["companion_profiles", "companion_turns", "companion_memories", "companion_versions"]
+WRITTEN = TABLES[:3]
+
+
+@pytest.fixture
+async def db(project: str) -> AsyncIterator[asyncpg.Connection]:
+    async with connection(project) as superuser:
+        yield superuser
+
+
+async def fill(db: asyncpg.Connection, user: str) -> None:
+    await db.execute("insert into companion_profiles (user_id, text) values ($1, 'profile')", user)
+    await db.execute(
+        "insert into companion_turns (user_id, id, conversation_id, role, text, at)"
+        " select $1, n::text, 'c', 'user', 'turn ' || n, timestamptz '2026-03-01 12:00+00' + n * interval '1 second'"
+        " from generate_series(1, 3) n",
+        user,
+    )
+    await db.execute("insert into companion_memories values ($1, 'm', 'has a dog', now())", user)
+
+
+async def version(db: asyncpg.Connection, user: str) -> int:
+    return int(json.loads(await db.fetchval("select companion_context($1)", user))["version"])
+
+
+def test_files_are_named_as_supabase_wants_them() -> None:
+    names = [file.name for file in MIGRATIONS.iterdir()]
+    assert names
+    assert all(re.fullmatch(r"\d{14}_[a-z0-9_]+\.sql", name) for name in names)
+
+
+@pytest.mark.parametrize("open_by_default", [False, True])
+async def test_applying_twice_changes_nothing(postgres: Postgres, user: str, open_by_default: bool) -> None:
+    dsn = await postgres.create_database(open_by_default=open_by_default)
+    async with connection(dsn) as db:
+        await fill(db, user)
+        before = await db.fetchval("select companion_context($1)", user)
+        shape = await _shape(db)
+        await migrate(db)
+        assert await db.fetchval("select companion_context($1)", user) == before
+        assert await _shape(db) == shape
+
+
+async def _shape(db: asyncpg.Connection) -> list[Any]:
+    """Everything that a migration can leave behind: columns, indexes, triggers, policies, grants."""
+    return [
+        await db.fetch(query)
+        for query in (
+            "select table_name, column_name, data_type from information_schema.columns"
+            " where table_schema = 'public' order by 1, 2",
+            "select indexname, indexdef from pg_indexes where schemaname = 'public' order by 1",
+            "select tgrelid::regclass::text, tgname from pg_trigger where not tgisinternal order by 1, 2",
+            "select tablename, policyname, roles, qual from pg_policies order by 1, 2",
+            "select relname, relacl::text, relrowsecurity from pg_class where relname like 'companion%' order by 1",
+            "select proname, proacl::text from pg_proc where proname like 'companion%' order by 1",
+        )
+    ]
+
+
+@pytest.mark.parametrize("open_by_default", [False, True])
+@pytest.mark.parametrize("table", TABLES)
+async def test_only_the_service_role_writes(
+    postgres: Postgres, databases: dict[bool, str], open_by_default: bool, table: str
+) -> None:
+    async with connection(databases[open_by_default]) as db:
+        for role in ("anon", "authenticated", *(["service_role"] if table == "companion_versions" else [])):
+            for statement in (
+                f"insert into {table} (user_id) values ('x')",
+                f"update {table} set user_id = 'x'",
+                f"delete from {table}",
+                f"truncate {table}",
+            ):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await _as(db, role, statement)
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await _as(db, "anon", f"select * from {table}")
+        for function in ("companion_context('x')", "companion_search('x', 'y')", "companion_words('x')"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await _as(db, "anon", f"select {function}")
+
+
+@pytest.fixture
+async def databases(postgres: Postgres) -> dict[bool, str]:
+    """New databases with a project's strict (False) and its former, open default grants (True)."""
+    return {flag: await postgres.create_database(open_by_default=flag) for flag in (False, True)}
+
+
+async def _as(db: asyncpg.Connection, role: str, statement: str) -> None:
+    async with db.transaction():
+        await db.execute(f"set local role {role}")
+        await db.execute(statement)
+
+
+async def rows(supabase: AsyncClient, table: str, user: str) -> int:
+    return len((await supabase.table(table).select("user_id").eq("user_id", user).execute()).data)
+
+
+@pytest.fixture
+async def two_users(db: asyncpg.Connection) -> tuple[str, str]:
+    mine, theirs = str(uuid4()), str(uuid4())
+    for user in (mine, theirs):
+        await fill(db, user)
+    return mine, theirs
+
+
+@pytest.mark.parametrize("kind", ["publishable_key", "anon_key"])
+async def test_a_public_key_sees_nothing(api: PostgREST, two_users: tuple[str, str], kind: str) -> None:
+    anybody = api.client(getattr(api, kind))
+    for user in two_users:
+        for table in TABLES:
+            with pytest.raises(APIError) as caught:
+                await rows(anybody, table, user)
+            assert caught.value.code == "42501"
+        with pytest.raises(APIError) as caught:
+            await anybody.rpc("companion_context", {"p_user_id": user}).execute()
+        assert caught.value.code == "42501"
+    await anybody.postgrest.aclose()
+
+
+@pytest.mark.parametrize("kind", ["publishable_key", "anon_key"])
+async def test_a_signed_in_user_reads_their_own_and_writes_nothing(
+    api: PostgREST, two_users: tuple[str, str], kind: str
+) -> None:
+    mine, theirs = two_users
+    me = api.client(getattr(api, kind), api.token("authenticated", sub=mine))
+    for table in TABLES:
+        assert await rows(me, table, mine) > 0
+        assert await rows(me, table, theirs) == 0
+        with pytest.raises(APIError) as caught:
+            await me.table(table).insert({"user_id": mine}, returning="minimal").execute()
+        assert caught.value.code == "42501"
+    own = (await me.rpc("companion_context", {"p_user_id": mine}).execute()).data
+    other = (await me.rpc("companion_context", {"p_user_id": theirs}).execute()).data
+    assert own["profile"] == "profile"
+    assert other == {"profile": None, "turns": [], "version": 0}
+    search = {"p_query": "dog", "p_limit": 9}
+    assert len((await me.rpc("companion_search", {"p_user_id": mine, **search}).execute()).data) == 1
+    assert (await me.rpc("companion_search", {"p_user_id": theirs, **search}).execute()).data == []
+    await me.postgrest.aclose()
+
+
+@pytest.mark.parametrize("kind", ["secret_key", "service_role_key"])
+async def test_the_service_role_reads_and_writes_for_everybody(
+    api: PostgREST, two_users: tuple[str, str], kind: str
+) -> None:
+    service = api.client(getattr(api, kind))
+    for user in two_users:
+        for table in TABLES:
+            assert await rows(service, table, user) > 0
+        await (
+            service.table("companion_profiles")
+            .upsert({"user_id": user, "text": "new"}, on_conflict="user_id", returning="minimal")
+            .execute()
+        )
+        assert (await service.rpc("companion_context", {"p_user_id": user}).execute()).data["profile"] == "new"
+    await service.postgrest.aclose()
+
+
+async def test_every_change_counts_and_only_changes_count(db: asyncpg.Connection, user: str) -> None:
+    assert await version(db, user) == 0
+    await fill(db, user)
+    assert await version(db, user) == 5
+    await db.execute("insert into companion_memories values ($1, 'm', 'again', now()) on conflict do nothing", user)
+    assert await version(db, user) == 5
+    await db.execute("update companion_profiles set text = 'edited by hand' where user_id = $1", user)
+    assert await version(db, user) == 6
+    await db.execute("delete from companion_turns where user_id = $1", user)
+    assert await version(db, user) == 9
+    await db.execute("update companion_profiles set text = 'x' where user_id = 'nobody'")
+    assert await version(db, user) == 9
+    async with db.transaction():
+        await db.execute("set local role service_role")
+        await db.execute("update companion_memories set text = 'x' where user_id = $1", user)
+    assert await version(db, user) == 10
+
+
+async def test_a_row_that_changes_hands_counts_for_both(db: asyncpg.Connection, user: str) -> None:
+    heir = f"{user}-heir"
+    await fill(db, user)
+    await db.execute("update companion_memories set user_id = $2 where user_id = $1", user, heir)
+    assert (await version(db, user), await version(db, heir)) == (6, 1)
+
+
+async def test_versions_never_go_back_and_miss_nothing(project: str, db: asyncpg.Connection, user: str) -> None:
+    writing = 4
+
+    async def write(worker: int) -> None:
+        nonlocal writing
+        async with connection(project) as own:
+            for number in range(25):
+                await own.execute(
+                    "insert into companion_memories values ($1, $2, 'x', now())", user, f"{worker}-{number}"
+                )
+        writing -= 1
+
+    async def read() -> list[int]:
+        seen = []
+        async with connection(project) as own:
+            while writing:
+                seen.append(await version(own, user))
+        return seen
+
+    seen, *_ = await asyncio.gather(read(), *(write(worker) for worker in range(writing)))
+    assert seen == sorted(seen)
+    assert await version(db, user) == 100
+
+
+async def test_a_profile_tells_when_it_changed(db: asyncpg.Connection, user: str) -> None:
+    await fill(db, user)
+    when = "select updated_at from companion_profiles where user_id = $1"
+    before = await db.fetchval(when, user)
+    await db.execute("update companion_profiles set text = 'x' where user_id = $1", user)
+    assert await db.fetchval(when, user) > before
+
+
+async def test_the_whole_context_in_one_request(api: PostgREST, db: asyncpg.Connection, user: str) -> None:
+    await fill(db, user)
+    service = api.client(api.secret_key)
+    context = (await service.rpc("companion_context", {"p_user_id": user, "p_turns": 2}).execute()).data
+    assert context == {
+        "profile": "profile",
+        "turns": [
+            {
+                "id": str(number),
+                "conversation_id": "c",
+                "role": "user",
+                "text": f"turn {number}",
+                "at": f"2026-03-01T12:00:0{number}+00:00",
+            }
+            for number in (2, 3)
+        ],
+        "version": 5,
+    }
+    assert api.requests == 1
+    nobody = (await service.rpc("companion_context", {"p_user_id": f"{user}-2"}).execute()).data
+    assert nobody == {"profile": None, "turns": [], "version": 0}
+    await service.postgrest.aclose()
+
+
+async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
+    kinds = await db.fetch("select proname, provolatile, prosecdef from pg_proc where proname like 'companion%'")
+    assert {row["proname"]: (row["provolatile"], row["prosecdef"]) for row in kinds} == {
+        "companion_context": (b"s", False),
+        "companion_search": (b"s", False),
+        "companion_words": (b"i", False),
+        "companion_touch": (b"v", False),
+        "companion_bump_version": (b"v", True),
+    }
+
+
+async def test_both_sides_drop_the_same_function_words(db: asyncpg.Connection) -> None:
+    assert await db.fetchval("select companion_words($1)", " ".join(FUNCTION_WORDS)) == ""
+
+
+async def test_a_search_can_use_the_index(db: asyncpg.Connection) -> None:
+    async with db.transaction():
+        await db.execute("set local enable_seqscan = off")
+        plan = await db.fetch("explain select * from companion_memories where words @@ to_tsquery('english', 'dog')")
+    assert "companion_memories_by_words" in "\n".join(row[0] for row in plan)

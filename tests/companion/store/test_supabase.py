@@ -1,0 +1,233 @@
+"""What only the Supabase store must withstand: networks, proxies, keys, hang-ups. None of it may tell what was said."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import get_args
+
+import httpx
+import pytest
+
+from companion.store import Memory, StoreError, SupabaseStore, Turn
+from tests.real.postgrest import Fault, PostgREST
+from tests.wait import until
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+PRIVATE = "Xanthippe"
+TIMEOUT = 1.0
+
+OPERATIONS: dict[str, Callable[[SupabaseStore, str], Awaitable[object]]] = {
+    "get_profile": lambda store, user: store.get_profile(user),
+    "save_profile": lambda store, user: store.save_profile(user, f"about {PRIVATE}"),
+    "add_turn": lambda store, user: store.add_turn(user, Turn("user", f"I am {PRIVATE}", NOON, PRIVATE)),
+    "recent_turns": lambda store, user: store.recent_turns(user),
+    "add_memory": lambda store, user: store.add_memory(user, Memory(f"is {PRIVATE}", NOON)),
+    "search_memories": lambda store, user: store.search_memories(user, PRIVATE),
+}
+WRITES = {"save_profile", "add_turn", "add_memory"}
+REASONS: dict[Fault, str] = {
+    "silent": "timeout",
+    "drip": "timeout",
+    "gone": "ServerDisconnectedError",
+    "504": "HTTP 504",
+    "401": "HTTP 401",
+    "html": "unexpected answer",
+    "cut": "unexpected answer",
+    "cut off": "ClientPayloadError",
+    "empty": "unexpected answer",
+    "broken row": "unexpected answer",
+}
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Everything any library logs."""
+    caplog.set_level(logging.DEBUG)
+    return caplog
+
+
+async def fails(
+    store: SupabaseStore, operation: str, user: str, told: pytest.LogCaptureFixture, *more_private: str
+) -> str:
+    """Sees the operation fail in time and in silence; returns the reason."""
+    started = time.monotonic()
+    with pytest.raises(StoreError) as caught:
+        await OPERATIONS[operation](store, user)
+    assert time.monotonic() - started < TIMEOUT + 1
+    assert caught.value.operation == operation
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    everything = told.text + "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+    for private in (PRIVATE, user, *more_private):
+        assert private not in everything
+    return caught.value.reason
+
+
+def test_every_fault_has_a_test() -> None:
+    assert {*REASONS, "gone once"} == set(get_args(Fault))
+
+
+SLOW = {"silent", "drip"}  # these take their time in every test
+FAULTS = [
+    (fault, operation)
+    for fault in REASONS
+    for operation in OPERATIONS
+    # An empty answer is what a write expects.
+    if not (fault == "empty" and operation in WRITES)
+    and not (fault in SLOW and operation not in ("get_profile", "add_turn", "search_memories"))
+]
+
+
+@pytest.mark.parametrize(("fault", "operation"), FAULTS)
+async def test_a_fault_is_a_store_error_in_time(
+    api: PostgREST, user: str, told: pytest.LogCaptureFixture, fault: Fault, operation: str
+) -> None:
+    store = SupabaseStore(api.url, api.secret_key, timeout=TIMEOUT)
+    with api.failing(fault):
+        assert await fails(store, operation, user, told, api.secret_key) == REASONS[fault]
+    await OPERATIONS[operation](store, user)  # the store is as good as new
+    await store.close()
+
+
+async def test_a_server_that_is_away_and_comes_back(api: PostgREST, user: str, told: pytest.LogCaptureFixture) -> None:
+    store = SupabaseStore(api.url, api.secret_key, timeout=TIMEOUT)
+    await store.save_profile(user, "before")
+    await api.stop()
+    for operation in OPERATIONS:
+        assert await fails(store, operation, user, told) == "ClientConnectorError"
+    await api.start()
+    assert await store.get_profile(user) == "before"
+    await store.close()
+
+
+async def test_a_slow_server_is_waited_for(api: PostgREST, user: str) -> None:
+    store = SupabaseStore(api.url, api.secret_key, timeout=5)
+    api.delay = 0.3
+    await store.save_profile(user, "slowly")
+    assert await store.get_profile(user) == "slowly"
+    await store.close()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_a_kept_connection_may_be_lost_once(
+    supabase_store: SupabaseStore, api: PostgREST, user: str, operation: str
+) -> None:
+    await supabase_store.get_profile(user)
+    api.fault = "gone once"
+    await OPERATIONS[operation](supabase_store, user)
+    assert api.requests == 3
+
+
+async def test_a_write_that_was_done_before_the_connection_was_lost_is_done_once(
+    supabase_store: SupabaseStore, user: str
+) -> None:
+    turn = Turn("user", "once", NOON, "c")
+    await asyncio.gather(*(supabase_store.add_turn(user, turn) for _ in range(5)))
+    assert await supabase_store.recent_turns(user) == [turn]
+
+
+@pytest.mark.parametrize("kind", ["secret_key", "service_role_key"])
+async def test_both_kinds_of_secret_key_are_good(api: PostgREST, user: str, kind: str) -> None:
+    store = SupabaseStore(api.url, getattr(api, kind))
+    await store.save_profile(user, "me")
+    assert await store.get_profile(user) == "me"
+    await store.close()
+
+
+@pytest.mark.parametrize("kind", ["publishable_key", "anon_key"])
+def test_a_public_key_is_refused_without_showing_it(api: PostgREST, kind: str) -> None:
+    key = getattr(api, kind)
+    with pytest.raises(ValueError, match="secret") as caught:
+        SupabaseStore(api.url, key)
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["sb_secret_wrong", "nonsense", "a.b.c", "new\nline", "ünï"])
+async def test_a_wrong_key_is_a_store_error(
+    api: PostgREST, user: str, told: pytest.LogCaptureFixture, key: str
+) -> None:
+    store = SupabaseStore(api.url, key, timeout=TIMEOUT)
+    assert await fails(store, "get_profile", user, told, key)
+    await store.close()
+
+
+@pytest.mark.parametrize("url", ["", "not a url", "ftp://127.0.0.1", "http://", "http://127.0.0.1:99999"])
+async def test_a_wrong_url_is_a_store_error(user: str, told: pytest.LogCaptureFixture, url: str) -> None:
+    store = SupabaseStore(url, "sb_secret_x", timeout=TIMEOUT)
+    assert await fails(store, "get_profile", user, told)
+    await store.close()
+
+
+async def test_the_databases_own_words_are_not_passed_on(
+    api: PostgREST, told: pytest.LogCaptureFixture, user: str
+) -> None:
+    store = SupabaseStore(api.url, api.secret_key, timeout=TIMEOUT)
+    # PostgreSQL refuses NUL, and an index entry of this size, and quotes what it refuses.
+    assert await fails(store, "add_turn", f"{user}\x00", told) == "HTTP 400 22P05"
+    assert await fails(store, "add_turn", user + "".join(map(str, range(3000))), told) == "HTTP 500 54000"
+    await store.close()
+
+
+async def test_cancelled_calls_cost_the_pool_nothing(api: PostgREST, user: str) -> None:
+    store = SupabaseStore(api.url, api.secret_key, timeout=5)
+    await store.save_profile(user, "still here")
+    chance = random.Random(7)
+    operations = [OPERATIONS[name] for name in OPERATIONS if name != "save_profile"]
+    cut = 0
+
+    async def cut_short(number: int) -> None:
+        nonlocal cut
+        try:
+            # Wherever a call is by then: waiting for a connection, making one, writing, reading.
+            async with asyncio.timeout(chance.uniform(0, 0.02)):
+                await operations[number % len(operations)](store, user)
+        except TimeoutError:
+            cut += 1
+
+    for _ in range(3):
+        await asyncio.gather(*(cut_short(number) for number in range(100)))
+    assert cut > 100
+    started = time.monotonic()
+    assert await asyncio.gather(*(store.get_profile(user) for _ in range(40))) == ["still here"] * 40
+    assert time.monotonic() - started < 2
+    await store.close()
+
+
+async def test_the_first_callers_may_hang_up(api: PostgREST, user: str) -> None:
+    store = SupabaseStore(api.url, api.secret_key)
+    first, second = (asyncio.create_task(store.get_profile(user)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second is None
+    await store.close()
+
+
+async def test_closing_ends_a_call_under_way(api: PostgREST, user: str, told: pytest.LogCaptureFixture) -> None:
+    store = SupabaseStore(api.url, api.secret_key, timeout=5)
+    with api.failing("silent"):
+        call = asyncio.create_task(store.get_profile(user))
+        await until(lambda: api.requests)
+        await store.close()
+        with pytest.raises(StoreError, match="get_profile failed: closed"):
+            await call
+    assert user not in told.text
+
+
+async def test_what_httpx_logs_has_no_filters(
+    supabase_store: SupabaseStore, api: PostgREST, user: str, told: pytest.LogCaptureFixture
+) -> None:
+    await supabase_store.get_profile(user)
+    await supabase_store.search_memories(user, PRIVATE)
+    lines = [record.getMessage() for record in told.records if record.name == "httpx"]
+    assert any("/rest/v1/companion_profiles " in line for line in lines)
+    assert user not in told.text
+    assert PRIVATE not in told.text
+    async with httpx.AsyncClient(transport=httpx.MockTransport(lambda request: httpx.Response(200))) as theirs:
+        await theirs.get("http://elsewhere.example/path?a=1")
+    assert "http://elsewhere.example/path?a=1" in told.text  # other people's requests are logged as ever
