@@ -5,8 +5,6 @@ leaves this file in an error or a log line.
 """
 
 import asyncio
-import base64
-import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal, TypeVar, cast
@@ -15,6 +13,7 @@ from postgrest.types import ReturnMethod
 from supabase import AsyncClient
 
 from .base import Memory, StoreError, Turn, storable
+from .supabase_key import is_public_key
 from .supabase_link import Query, SupabaseLink, UnexpectedAnswer, reason_of
 from .words import search_words
 
@@ -32,7 +31,7 @@ class SupabaseStore:
     """
 
     def __init__(self, url: str, key: str, *, timeout: float = 5.0) -> None:
-        if _is_public_key(key):
+        if is_public_key(key):
             raise ValueError("the Supabase key is a public one: the companion needs the secret (service role) key")
         self._link = SupabaseLink(url, key, timeout)
         self._timeout = timeout
@@ -150,14 +149,3 @@ def _turn(row: _Row) -> Turn:
 
 def _memory(row: _Row) -> Memory:
     return Memory(_string(row, "text"), datetime.fromisoformat(_string(row, "at")), _string(row, "id"))
-
-
-def _is_public_key(key: str) -> bool:
-    if key.startswith("sb_publishable_"):
-        return True
-    try:
-        _, payload, _ = key.split(".")
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return claims["role"] in ("anon", "authenticated")
-    except (ValueError, TypeError, LookupError):
-        return False  # not a JWT: Supabase will say what it thinks of it

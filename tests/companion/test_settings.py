@@ -40,6 +40,7 @@ def test_which_models(env: dict[str, str], models: str) -> None:
         ({"SUPABASE_URL": "https://x.supabase.co"}, "SUPABASE_SERVICE_ROLE_KEY"),
         ({"SUPABASE_SECRET_KEY": "s3cret"}, "SUPABASE_URL"),
         ({"SUPABASE_URL": "x.supabase.co", "SUPABASE_SECRET_KEY": "s3cret"}, "https://"),
+        ({"SUPABASE_URL": "https://x.supabase.co", "SUPABASE_SECRET_KEY": "sb_publishable_s3c"}, "service-role"),
         ({"COMPANION_MODELS": "openai"}, "OPENAI_API_KEY"),
         ({"COMPANION_MODELS": "inference", "LIVEKIT_URL": "wss://a.livekit.cloud"}, "LIVEKIT_API_KEY"),
         ({"COMPANION_MODELS": "gpt"}, "COMPANION_MODELS"),
