@@ -82,8 +82,8 @@ class Settings:
             raise SettingsError("A Supabase key is set but SUPABASE_URL is not. Set it, or unset the key.")
         if key and is_public_key(key):
             raise SettingsError(
-                "The Supabase key is a public one (anon or publishable). The companion needs the service-role or secret "
-                "key, from the project's API settings."
+                "The Supabase key is a public one (anon or publishable). The companion needs the service-role or "
+                "secret key, from the project's API settings."
             )
         if url and urlsplit(url).scheme not in ("http", "https"):
             raise SettingsError("SUPABASE_URL must begin with https://, as shown in the project's API settings.")
