@@ -12,14 +12,19 @@ What is set here and why:
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
+from .dial import Endpoint
 from .settings import CacheConfigError, CacheSettings
+
+CLIENT_NAME = "companion-cache"
 
 
 def open_client(settings: CacheSettings) -> Redis:
@@ -38,7 +43,7 @@ def open_client(settings: CacheSettings) -> Redis:
         "health_check_interval": settings.health_check_interval,
         "protocol": 2,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-        "client_name": "companion-cache",
+        "client_name": CLIENT_NAME,
     }
     if settings.url.startswith("rediss://"):
         # redis-py checks certificates by default; said here so that it stays so.
@@ -51,3 +56,40 @@ def open_client(settings: CacheSettings) -> Redis:
             "REDIS_URL has an option after '?' that redis-py does not know, or with a value it cannot use."
         ) from None
     return Redis.from_pool(pool)  # the client owns its pool: closing one closes the other
+
+
+def endpoint(settings: CacheSettings) -> Endpoint:
+    """The same place for the lane.
+
+    Raises:
+        CacheConfigError: a certificate file that the URL names cannot be used.
+    """
+    parts: dict[str, Any] = dict(parse_url(settings.url))
+    return Endpoint(
+        host=parts.get("host") or "localhost",
+        port=parts.get("port") or 6379,
+        unix_path=parts.get("path"),
+        username=parts.get("username"),
+        password=parts.get("password"),
+        db=int(parts.get("db") or 0),
+        ssl_context=_tls(parts) if settings.url.startswith("rediss://") else None,
+        client_name=CLIENT_NAME,
+    )
+
+
+def _tls(parts: dict[str, Any]) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(
+            cafile=parts.get("ssl_ca_certs"), capath=parts.get("ssl_ca_path"), cadata=parts.get("ssl_ca_data")
+        )
+        if parts.get("ssl_certfile"):
+            context.load_cert_chain(parts["ssl_certfile"], parts.get("ssl_keyfile"), parts.get("ssl_password"))
+    except OSError as problem:
+        raise CacheConfigError(f"REDIS_URL names a certificate that cannot be used: {problem.strerror}.") from None
+    # Checks are on unless the URL itself says otherwise, in redis-py's words.
+    if str(parts.get("ssl_check_hostname", True)).lower() in ("false", "no", "0"):
+        context.check_hostname = False
+    if parts.get("ssl_cert_reqs") in ("none", "optional"):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE if parts["ssl_cert_reqs"] == "none" else ssl.CERT_OPTIONAL
+    return context

@@ -1,29 +1,35 @@
-"""What every operation stands on: the link to Redis, the counters, and the invalidations still owed.
+"""How a command reaches Redis: over the hot lane, or over the pool where a lane cannot be had.
 
-It also keeps house: once a second, off the hot path, owed invalidations are delivered and the counters are
-added to the fleet's.
+Single commands, small groups and scripts travel over the lane, one connection that all callers of this process
+share. The pool carries what is long or holds a connection of its own (scans, INFO, locks), and everything where
+the server speaks no RESP3 or is a cluster. Once a second, off the hot path, the engine keeps house: invalidations
+that are owed are delivered and the counters are added to the fleet's.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 
-from .invalidation import Pending
+from .connection import endpoint
+from .lane import Lane
 from .link import Link, LinkDown, Refused
+from .near import NearCache
+from .outage import Outage
+from .pending import Pending
+from .scripts import ALL, Script
 from .settings import CacheSettings
 from .stats import Counters
+from .wire import LaneDown, ReplyError
 
+FAILURES: Final = (LaneDown, ReplyError, LinkDown, Refused)
+"""What sending a command may raise: Redis is away, late, or said no."""
 _HOUSEKEEPING: Final = 1.0  # seconds between two rounds
+_TRACKING: Final = ("CLIENT", "TRACKING", "ON", "NOLOOP")
 T = TypeVar("T")
-
-
-async def _command(client: Any, command: tuple[Any, ...]) -> Any:
-    return await client.execute_command(*command)
 
 
 class Engine:
@@ -32,99 +38,249 @@ class Engine:
     Attributes:
         counters: what this process did.
         pending: invalidations that Redis does not know of yet.
+        near: values kept in this process.
+        lane: the connection that is shared; None while switched off or not yet started.
+        tracking: whether the server pushes changes of what was read over the lane.
+        max_value_bytes: larger values are not kept.
+        settle: delivers what is owed; set by whoever knows how.
+        on_change: called with the keys the server says have changed; with None when any may have.
     """
 
     def __init__(self, settings: CacheSettings) -> None:
         self.counters = Counters()
         self.pending = Pending()
+        self.near = NearCache(settings.near)
+        self.lane: Lane | None = None
+        self.tracking = False
+        self.on_change: Callable[[list[bytes] | None], None] = _ignore
+        self.settle: Callable[[], Awaitable[None]] = _nothing_owed
+        self.enabled = settings.enabled
+        self.max_value_bytes = settings.max_value_bytes
         self._settings = settings
-        self._enabled = settings.enabled
-        self._link = Link(settings, before_up=self._settle_debts, on_error=self.count_error)
+        self._outage = Outage(settings.safe_url, self.count_error)
+        self._link = Link(settings, on_up=self._link_up, on_failed=self._link_failed)
         self._housekeeper: asyncio.Task[None] | None = None
-
-    @property
-    def enabled(self) -> bool:
-        """Whether the cache is switched on."""
-        return self._enabled
+        self._leaving: set[asyncio.Task[None]] = set()
 
     @property
     def connected(self) -> bool:
-        """Whether it is switched on and Redis is believed to answer."""
-        return self._enabled and self._link.up
+        """Whether the cache is switched on and Redis is believed to answer."""
+        return self.lane is not None and (self.lane.up or (self.lane.unsupported and self._link.up))
+
+    # -- life ------------------------------------------------------------------------------------------
 
     async def start(self) -> bool:
-        """Begin connecting and wait for it briefly; whether Redis has answered."""
-        if not self._enabled:
+        """Begin connecting, and wait until it is known whether Redis is there, but only briefly."""
+        if not self.enabled:
             return False
-        self._wake()
-        return await self._link.wait_up(self._settings.connect_wait)
+        self.wake()
+        if not self.connected:
+            waiter = asyncio.ensure_future(self._outage.known.wait())
+            try:
+                await asyncio.wait({waiter}, timeout=self._settings.connect_wait)
+            finally:
+                waiter.cancel()
+        return self.connected
+
+    def wake(self) -> None:
+        """Begin connecting, unless that is under way."""
+        if self.lane is None:
+            self.lane = Lane(
+                endpoint(self._settings),
+                deadline=self._settings.deadline,
+                connect_timeout=self._settings.socket_connect_timeout,
+                on_up=self._lane_up,
+                on_down=self._lane_down,
+                on_push=self._pushed,
+            )
+            self.lane.start()
+        if self._housekeeper is None or self._housekeeper.done():
+            self._housekeeper = asyncio.create_task(self._housekeeping(), name="cache-housekeeping")
+
+    def disable(self) -> None:
+        """From this moment neutral answers and no traffic."""
+        self.enabled = False
+        self._rest()
+
+    def enable(self) -> None:
+        """Switch on again. Connecting begins at once, in the background."""
+        self.enabled = True
+        self.wake()
 
     async def close(self) -> None:
         """Do the last housekeeping and close every connection."""
-        self._rest()
-        if self._link.up:
+        if self.connected:
             await self._keep_house()
-        self._link.stop()
+        self._rest()
+        if self._leaving:
+            await asyncio.wait(set(self._leaving), timeout=2.0)
         await self._link.closed()
 
-    def enable(self) -> None:
-        """Switch on. Connecting begins at once, in the background."""
-        self._enabled = True
-        self._wake()
-
-    def disable(self) -> None:
-        """Switch off: from this moment neutral answers and no traffic."""
-        self._enabled = False
-        self._rest()
+    def _rest(self) -> None:
+        lane, self.lane = self.lane, None
+        if lane is not None:
+            leaving = asyncio.create_task(lane.close(), name="cache-lane-close")
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+        if self._housekeeper is not None:
+            self._housekeeper.cancel()
+            self._housekeeper = None
         self._link.stop()
+        self._forget()
+        self._outage.unknown()
 
-    async def ask(self, neutral: Any, *command: Any) -> Any:
-        """Redis's reply to one command; ``neutral`` when switched off, away, late or refused."""
-        if not self._enabled:
-            return neutral
-        if self._housekeeper is None:  # nobody called start(): the cache comes up by itself
-            self._wake()
+    # -- what Redis tells ------------------------------------------------------------------------------
+
+    async def _lane_up(self) -> None:
+        self._outage.ended()
+        lane = self.lane
+        if lane is None:
+            return
         try:
-            return await self._link.call(partial(_command, command=command))
-        except (LinkDown, Refused):
+            await lane.call(*_TRACKING)
+        except FAILURES:  # not permitted: no near cache, and waiters look again instead of being told
             self.count_error()
-            return neutral
+        else:
+            self.tracking = True
+            self.near.arm()
+        await self._keep_house()
+
+    def _lane_down(self, reason: str) -> None:
+        self._forget()
+        if self.lane is not None and self.lane.unsupported:
+            self._link.start()
+        elif self.lane is not None:
+            self._outage.began(reason)
+
+    def _pushed(self, push: list[Any]) -> None:
+        if push[0] != b"invalidate":
+            return
+        names: list[bytes] | None = push[1]
+        if names is None:  # FLUSHALL
+            self.near.drop_all()
+        else:
+            self.near.drop_many(name.decode(errors="surrogateescape") for name in names)
+        self.on_change(names)
+
+    def _link_up(self) -> None:
+        if self.lane is not None and self.lane.unsupported:
+            self._outage.ended()
+
+    def _link_failed(self, reason: str) -> None:
+        if self.lane is not None and self.lane.unsupported:
+            self._outage.began(reason)
+        else:
+            self.count_error()
+
+    def _forget(self) -> None:
+        self.tracking = False
+        self.near.disarm()
+        self.on_change(None)
+
+    # -- sending ---------------------------------------------------------------------------------------
+
+    async def send(self, *command: Any) -> Any:
+        """Redis's reply to one command. Raises FAILURES."""
+        lane = self._ready()
+        if not lane.unsupported:
+            return await lane.call(*command)
+        return await self.call(lambda client: _execute(client, command))
+
+    async def send_all(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """The replies to several commands sent together. Raises FAILURES: the first, whatever became of the rest."""
+        lane = self._ready()
+        if not lane.unsupported:
+            return [await reply for reply in lane.call_many(commands)]
+        return await self.call(lambda client: _pipeline(client, commands, transaction=False))
+
+    async def atomically(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """The replies to several commands that are one step for everybody else. Raises FAILURES."""
+        lane = self._ready()
+        if lane.unsupported:
+            return await self.call(lambda client: _pipeline(client, commands, transaction=True))
+        *_, done = lane.call_many([("MULTI",), *commands, ("EXEC",)])
+        replies: list[Any] = await done
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                raise reply
+        return replies
+
+    async def run(self, script: Script, names: tuple[str, ...], *args: Any) -> Any:
+        """Run a script over ``names``. Raises FAILURES."""
+        command = ("EVALSHA", script.digest, len(names), *names, *args)
+        try:
+            return await self.send(*command)
+        except (ReplyError, Refused) as problem:
+            if problem.code != "NOSCRIPT":
+                raise
+        for each in ALL:  # they are lost together
+            await self.send("SCRIPT", "LOAD", each.text)
+        return await self.send(*command)
+
+    async def unlink(self, names: Sequence[str | bytes]) -> int:
+        """Remove keys as they are, without their leases. Returns how many there were. Raises FAILURES."""
+        if not names:
+            return 0
+        if not self._ready().unsupported:
+            return int(await self.send("UNLINK", *names))
+        return sum(map(int, await self.send_all(*(("UNLINK", name) for name in names))))  # a cluster has many slots
 
     async def call(self, operation: Callable[[Redis], Awaitable[T]]) -> T:
-        """Run an operation of several commands. Raises LinkDown or Refused, see :meth:`Link.call`."""
-        if not self._enabled:
+        """Run an operation on a connection of the pool. Raises LinkDown or Refused, see :meth:`Link.call`."""
+        lane = self._ready()
+        if not lane.unsupported and not lane.up:
+            raise LinkDown(lane.reason)
+        deadline = self._settings.deadline
+        if not self._link.up:
+            began = asyncio.get_running_loop().time()
+            self._link.start()
+            await self._link.wait_up(deadline)
+            deadline = max(0.0, deadline - (asyncio.get_running_loop().time() - began))
+        return await self._link.call(operation, deadline=deadline)
+
+    def _ready(self) -> Lane:
+        if not self.enabled:
             raise LinkDown("the cache is disabled")
-        return await self._link.call(operation)
+        if self.lane is None:  # nobody called start(): the cache comes up by itself
+            self.wake()
+        assert self.lane is not None
+        return self.lane
+
+    # -- housekeeping ----------------------------------------------------------------------------------
 
     def count_error(self) -> None:
         """Count one thing that Redis failed to do."""
         self.counters.connection_errors += 1
 
-    def _wake(self) -> None:
-        self._link.start()
-        if self._housekeeper is None or self._housekeeper.done():
-            self._housekeeper = asyncio.create_task(self._housekeeping(), name="cache-housekeeping")
-
-    def _rest(self) -> None:
-        if self._housekeeper is not None:
-            self._housekeeper.cancel()
-            self._housekeeper = None
-
-    async def _settle_debts(self, client: Redis) -> None:
-        async def straight(operation: Callable[[Redis], Awaitable[Any]]) -> Any:
-            return await operation(client)
-
-        await self.pending.deliver(straight)
-
     async def _housekeeping(self) -> None:
         while True:
             await asyncio.sleep(_HOUSEKEEPING)
-            if self._link.up:
+            if self.connected:
                 await self._keep_house()
 
     async def _keep_house(self) -> None:
         try:
-            await self.pending.deliver(self._link.call)
-            await self.counters.flush(self._link.call)
-        except (LinkDown, Refused):
+            if self.pending:
+                await self.settle()
+            await self.counters.flush(self)
+        except FAILURES:
             pass  # it stays where it is, for the next round
+
+
+async def _execute(client: Any, command: tuple[Any, ...]) -> Any:
+    return await client.execute_command(*command)
+
+
+async def _pipeline(client: Any, commands: tuple[tuple[Any, ...], ...], *, transaction: bool) -> list[Any]:
+    pipe = client.pipeline(transaction=transaction)
+    for command in commands:
+        pipe.execute_command(*command)
+    return list(await pipe.execute())
+
+
+async def _nothing_owed() -> None:
+    """Nobody invalidates."""
+
+
+def _ignore(_: list[bytes] | None) -> None:
+    """Nobody waits for changes."""

@@ -63,3 +63,20 @@ def _set(pattern: str, p: int, char: str) -> tuple[bool, int]:
             found |= pattern[p] == char
             p += 1
     return found != negated, min(p + 1, len(pattern))
+
+
+def closed(pattern: str) -> bool:
+    """Whether more may follow ``pattern`` without changing its meaning: no open set, no backslash at its end."""
+    p = 0
+    inside = False
+    while p < len(pattern):
+        if pattern[p] == "\\":
+            if p + 1 == len(pattern):
+                return False
+            p += 1
+        elif pattern[p] == "[" and not inside:
+            inside = True
+        elif pattern[p] == "]":
+            inside = False
+        p += 1
+    return not inside

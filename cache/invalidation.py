@@ -1,32 +1,43 @@
-"""Making cached values go away, and remembering those that Redis could not be told about.
+"""Making cached values go away: by key, by pattern, by user.
 
-A sweep walks the keyspace with SCAN and removes what matches with UNLINK in batches, so the server is never
-held: not by KEYS, and not by one giant DEL. A sweep that could not finish, and a delete that got no answer,
-are kept as pending: no value they cover is served until they have been delivered.
+Whatever goes, its lease goes before it: a loader that began before the invalidation can no longer fill. What Redis
+cannot be told is remembered and obeyed here (:mod:`cache.pending`).
+
+One user's keys are found without walking the keyspace: the families every user has are known by name, and the names
+of the rest are kept in a set, ``index:{user_id}``. The set is trusted only where the server cannot evict it (no
+memory limit, or the policy ``noeviction``); elsewhere the keyspace is walked before the call returns. Keys that
+somebody else wrote, with redis-cli say, are in no index. In a small keyspace the walk is cheap and is always made;
+in a large one it is made in the background, one walk for all users who are waiting for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
-
-from redis.asyncio import Redis
+from typing import TYPE_CHECKING, Any, Final
 
 from . import keys
 from .glob import matches
-from .stats import Call
+from .pending import reaches
+from .sweep import pages, remove, spares_reserved, sweep
 
-_SCAN_COUNT: Final = 1000
-_BATCH: Final = 500
-_MAX_PENDING: Final = 10_000
-_MAX_PENDING_PATTERNS: Final = 100
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .fill import Filler
+
+SMALL: Final = 2_000
+"""Keys up to which a walk costs no more than asking the index does."""
+INDEX_TTL: Final = 7 * 86_400
+"""Seconds an index lives after its last write. Keys that may outlive it are left to the walk."""
+_POLICY_AGE: Final = 30.0  # seconds for which the server's eviction policy is believed not to change
 
 
 @dataclass(slots=True)
 class Invalidation:
-    """What a sweep did.
+    """What was done.
 
     Attributes:
         deleted: keys that were removed.
@@ -36,95 +47,131 @@ class Invalidation:
     deleted: int = 0
     complete: bool = False
 
-
-def scope(pattern: str, user_id: str | None) -> tuple[str, Callable[[str], bool]]:
-    """What to SCAN for, and which of the keys found are meant.
-
-    Args:
-        pattern: a Redis pattern.
-        user_id: None for everything the pattern reaches (never the layer's own keys unless the pattern names
-            them literally); else only that user's keys among them.
-    """
-    if user_id is not None:
-        prefix = keys.user_prefix(user_id)
-        return keys.user_pattern(user_id), lambda key: key.startswith(prefix) and matches(pattern, key)
-    if keys.names_reserved(pattern):
-        return pattern, lambda key: True
-    return pattern, lambda key: not keys.is_reserved(key)
+    def count(self, removed: int) -> None:
+        """So many more."""
+        self.deleted += removed
 
 
-async def sweep(call: Call, pattern: str, user_id: str | None, outcome: Invalidation) -> None:
-    """Remove what ``scope(pattern, user_id)`` means, counting in ``outcome``. Raises what ``call`` raises."""
-    match, meant = scope(pattern, user_id)
-    cursor = 0
-    while True:
-        cursor, found = await call(partial(_scan, cursor=cursor, match=match))
-        doomed = [key for key in found if meant(key.decode(errors="surrogateescape"))]
-        for start in range(0, len(doomed), _BATCH):
-            batch = doomed[start : start + _BATCH]
-            outcome.deleted += await call(partial(_unlink, names=batch))
-        if cursor == 0:
-            outcome.complete = True
-            return
+class Invalidator:
+    """Removes values everywhere they are kept: in Redis, in this process, and in loads under way."""
+
+    def __init__(self, engine: Engine, filler: Filler) -> None:
+        self._engine = engine
+        self._filler = filler
+        self._evicts = True
+        self._policy_asked = -_POLICY_AGE
+        self._strays: set[str] = set()
+        self._walk: asyncio.Task[None] | None = None
+
+    async def delete(self, names: Sequence[str]) -> int:
+        """Remove keys. Raises FAILURES."""
+        self._forget(names)
+        guards = [guard for name in names for guard in (keys.lease(name), keys.stale(name))]
+        await self._engine.unlink(guards)
+        removed = await self._engine.unlink(names)
+        self._forget(names)
+        return removed
+
+    async def everywhere(self, pattern: str, outcome: Invalidation) -> None:
+        """Remove what ``pattern`` reaches, of all users. Raises FAILURES; ``outcome`` counts what went."""
+        self._forget_all()
+        await sweep(self._engine, pattern, spares_reserved(pattern), outcome.count)
+        self._forget_all()
+        outcome.complete = True
+
+    async def of_user(self, user_id: str, pattern: str, outcome: Invalidation) -> None:
+        """Remove what ``pattern`` reaches of one user's keys. Raises FAILURES; ``outcome`` counts what went."""
+        self._forget_all()
+        size, members = await self._engine.send_all(("DBSIZE",), ("SMEMBERS", keys.index(user_id)))
+        if int(size) <= SMALL or await self._server_evicts():
+            wanted = partial(reaches, pattern, user_id)
+            await sweep(self._engine, keys.user_pattern(user_id), wanted, outcome.count)
+        else:
+            names = {member.decode(errors="surrogateescape") for member in members} | set(keys.FAMILIES)
+            mine = [keys.user_prefix(user_id) + name for name in names]
+            outcome.count(await self.delete([key for key in mine if matches(pattern, key)]))
+            self._walk_later(user_id, pattern)
+        self._forget_all()
+        outcome.complete = True
+
+    def index_entry(self, key: str, ttl: float | None) -> tuple[tuple[Any, ...], ...]:
+        """The commands to send before ``key`` is written, so that its user's index knows it."""
+        owned = keys.owner(key)
+        if owned is None or owned[1] in keys.FAMILIES or (ttl or INDEX_TTL + 1) > INDEX_TTL:
+            return ()
+        index = keys.index(owned[0])
+        return ("SADD", index, owned[1]), ("EXPIRE", index, INDEX_TTL)
+
+    async def settle(self) -> None:
+        """Deliver what is owed. Raises FAILURES."""
+        await self._engine.pending.deliver(self.delete, self._again)
+
+    async def close(self) -> None:
+        """Stop walking."""
+        if self._walk is not None:
+            self._walk.cancel()
+            await asyncio.wait({self._walk})
+
+    async def _again(self, pattern: str, user_id: str | None) -> int:
+        outcome = Invalidation()
+        if user_id is None:
+            await self.everywhere(pattern, outcome)
+        else:
+            await self.of_user(user_id, pattern, outcome)
+        return outcome.deleted
+
+    async def _server_evicts(self) -> bool:
+        """Whether the server may evict an index. Believed of one that does not say."""
+        now = time.monotonic()
+        if now - self._policy_asked >= _POLICY_AGE:
+            info = await self._engine.send("INFO", "memory")
+            self._policy_asked = now
+            self._evicts = not _keeps_everything(info)
+        return self._evicts
+
+    def _walk_later(self, user_id: str, pattern: str) -> None:
+        if pattern == keys.user_pattern(user_id):
+            self._strays.add(user_id)
+            if self._walk is None or self._walk.done():
+                self._walk = asyncio.create_task(self._walk_for_strays(), name="cache-walk")
+
+    async def _walk_for_strays(self) -> None:
+        """Remove the keys of the waiting users that no index knows. What this layer wrote meanwhile stays."""
+        while self._strays:
+            users, self._strays = self._strays, set()
+            try:
+                async for page in pages(self._engine, "user:*"):
+                    await self._remove_strays(page, users)
+            except Exception:
+                for user_id in users:
+                    self._engine.pending.add_pattern(keys.user_pattern(user_id), user_id)
+                return
+
+    async def _remove_strays(self, page: Iterable[str], users: set[str]) -> None:
+        strays = []
+        for key in page:
+            owned = keys.owner(key)
+            if owned is None or owned[0] not in users or owned[1] in keys.FAMILIES:
+                continue
+            if not await self._engine.send("SISMEMBER", keys.index(owned[0]), owned[1]):
+                strays.append(key)
+        if strays:
+            await remove(self._engine, strays)
+            self._forget(strays)
+
+    def _forget(self, names: Sequence[str]) -> None:
+        self._engine.near.drop_many(names)
+        self._filler.detach(names)
+
+    def _forget_all(self) -> None:
+        self._engine.near.drop_all()
+        self._filler.detach_all()
 
 
-async def _scan(client: Redis, cursor: int, match: str) -> tuple[int, list[bytes]]:
-    position, found = await client.scan(cursor, match=match, count=_SCAN_COUNT)
-    return int(position), [name if isinstance(name, bytes) else name.encode() for name in found]
-
-
-async def _unlink(client: Redis, names: Iterable[str | bytes]) -> int:
-    return int(await client.unlink(*names))
-
-
-class Pending:
-    """Invalidations that Redis does not know of yet. Bounded: past the bound they become "everything"."""
-
-    __slots__ = ("_keys", "_patterns", "_serial")
-
-    def __init__(self) -> None:
-        # Each debt has a serial number, so that one renewed while it is being delivered is not forgotten.
-        self._serial = 0
-        self._keys: dict[str, int] = {}
-        self._patterns: dict[tuple[str, str | None], int] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._keys or self._patterns)
-
-    def add(self, *names: str) -> None:
-        """Remember keys that must go."""
-        self._serial += 1
-        self._keys.update(dict.fromkeys(names, self._serial))
-        if len(self._keys) > _MAX_PENDING:
-            self._keys.clear()
-            self.add_pattern("*", None)
-
-    def add_pattern(self, pattern: str, user_id: str | None) -> None:
-        """Remember a sweep that did not finish."""
-        self._serial += 1
-        if len(self._patterns) >= _MAX_PENDING_PATTERNS:
-            self._patterns.clear()
-            pattern, user_id = "*", None
-        self._patterns[(pattern, user_id)] = self._serial
-
-    def covers(self, key: str) -> bool:
-        """Whether the value Redis holds for ``key`` must not be served."""
-        if key in self._keys:
-            return True
-        return any(matches(p, key) and scope(p, user)[1](key) for p, user in self._patterns)
-
-    def settle(self, key: str) -> None:
-        """A newer value of ``key`` has been stored: nothing is owed for it any more."""
-        self._keys.pop(key, None)
-
-    async def deliver(self, call: Call) -> None:
-        """Tell Redis. What it could not be told stays pending, and the exception goes on."""
-        while batch := dict(list(self._keys.items())[:_BATCH]):
-            await call(partial(_unlink, names=batch))
-            for name, serial in batch.items():
-                if self._keys.get(name) == serial:
-                    del self._keys[name]
-        for debt, serial in list(self._patterns.items()):
-            await sweep(call, *debt, Invalidation())
-            if self._patterns.get(debt) == serial:
-                del self._patterns[debt]
+def _keeps_everything(info: Any) -> bool:
+    """Whether the memory section of INFO, as text or as redis-py's dict, says that nothing is ever evicted."""
+    if not isinstance(info, dict):
+        text = info.decode() if isinstance(info, bytes) else str(info)
+        info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    policy = info.get("maxmemory_policy")
+    return policy == "noeviction" or (policy is not None and str(info.get("maxmemory")) == "0")

@@ -34,7 +34,7 @@ LOCK_TTL: Final = 60
 MAX_PART: Final = 128
 """Characters a user id, or any other part of a key, may have."""
 
-RESERVED: Final = ("lock:", "system:", "lease:", "index:")
+RESERVED: Final = ("lock:", "system:", "lease:", "stale:", "index:")
 """Prefixes that no pattern reaches unless it names them literally."""
 
 _SAFE = re.compile(r"[A-Za-z0-9._@+=~-]+")
@@ -131,6 +131,32 @@ def lock(resource: str, id: str) -> Key:
 def temp(session_id: str, key: str) -> Key:
     """``temp:{session_id}:{key}``, five minutes."""
     return Key(f"temp:{part(session_id, 'session id')}:{part(key, 'temporary key')}", TEMP_TTL)
+
+
+FAMILIES: Final = ("profile", "greeting_instructions", "settings", "state")
+"""The last part of the keys that every user may have one of."""
+
+
+def lease(key: str) -> str:
+    """``lease:{key}``: who may fill ``key``. The braces keep it in the same cluster slot."""
+    return f"lease:{{{key}}}"
+
+
+def stale(key: str) -> str:
+    """``stale:{key}``: the last good value of ``key``, for when its source fails."""
+    return f"stale:{{{key}}}"
+
+
+def index(user: str) -> str:
+    """``index:{user_id}``: the names of a user's keys outside the families, as far as this layer wrote them."""
+    return f"index:{{{user}}}"
+
+
+def owner(key: str) -> tuple[str, str] | None:
+    """The user id and the rest of a key ``user:{user_id}:{rest}``; None for another kind of key."""
+    kind, _, rest = key.partition(":")
+    user, colon, name = rest.partition(":")
+    return (user, name) if kind == "user" and colon and name else None
 
 
 def user_prefix(user: str) -> str:

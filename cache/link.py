@@ -12,7 +12,6 @@ late does not yet mean that Redis is away (our own loop may have been stalled): 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -24,7 +23,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from .connection import open_client
 from .settings import CacheSettings
 
-logger = logging.getLogger("cache")
 T = TypeVar("T")
 
 _PROBE = 0.25  # seconds a PING may take before Redis counts as away, and a brisk connection attempt
@@ -50,27 +48,26 @@ class Link:
 
     Args:
         settings: where and how long.
-        before_up: awaited with each fresh client before anybody else may use it.
-        on_error: called once for each connection attempt that failed.
+        on_up: called each time Redis is there again.
+        on_failed: called with the reason, free of credentials, of each attempt that failed.
     """
 
     def __init__(
         self,
         settings: CacheSettings,
         *,
-        before_up: Callable[[Redis], Awaitable[None]],
-        on_error: Callable[[], None],
+        on_up: Callable[[], None],
+        on_failed: Callable[[str], None],
     ) -> None:
         self._settings = settings
-        self._before_up = before_up
-        self._on_error = on_error
+        self._on_up = on_up
+        self._on_failed = on_failed
         self._client: Redis | None = None
         self._settled = asyncio.Event()  # set once it is known whether Redis is there
         self._doubt = asyncio.Event()
         self._broken = False
         self._keeper: asyncio.Task[None] | None = None
         self._loose: set[asyncio.Future[Any]] = set()
-        self._outage_told = False
 
     @property
     def up(self) -> bool:
@@ -84,7 +81,7 @@ class Link:
 
     async def wait_up(self, timeout: float) -> bool:
         """Wait for Redis to be there, until ``timeout`` (seconds) or the first failure; whether it is there."""
-        if self._client is None and not self._outage_told:
+        if self._client is None and not self._settled.is_set():
             waiter = asyncio.ensure_future(self._settled.wait())
             try:
                 await asyncio.wait({waiter}, timeout=timeout)
@@ -150,20 +147,9 @@ class Link:
     async def _keep(self) -> None:
         while True:
             client = await self._connect()
-            try:
-                await self._before_up(client)
-            except (RedisError, OSError) as problem:
-                self._failed(problem)
-                self._retire(client)
-                await asyncio.sleep(_PAUSE)
-                continue
-            except asyncio.CancelledError:
-                self._retire(client)
-                raise
             self._client, self._broken = client, False
             self._settled.set()
-            logger.info("[REDIS] Connected (%s)", self._settings.safe_url)
-            self._outage_told = False
+            self._on_up()
             try:
                 await self._watch(client)
             finally:
@@ -232,17 +218,8 @@ class Link:
         return client
 
     def _failed(self, problem: BaseException) -> None:
-        """Count a failure, and say so once per outage."""
-        self._on_error()
-        if not self._outage_told:
-            self._outage_told = True
-            self._settled.set()
-            logger.warning(
-                "[REDIS] Warning: Connection failed (%s: %s). Continuing without the cache; "
-                "it is used again as soon as Redis answers.",
-                self._settings.safe_url,
-                str(problem).partition("\n")[0][:160] or type(problem).__name__,
-            )
+        self._settled.set()
+        self._on_failed(str(problem) or type(problem).__name__)
 
     def _retire(self, client: Redis) -> None:
         self._hold(asyncio.ensure_future(client.aclose()))

@@ -8,22 +8,21 @@ positive, nx together with xx) raises at once, with or without Redis.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any
 
-from . import codec, keys
+from . import keys
 from .arguments import checked_key, checked_pattern, checked_ttl
-from .engine import Engine
-from .invalidation import Invalidation, sweep
-from .link import LinkDown, Refused
+from .engine import FAILURES, Engine
+from .fill import Filler, Loader, Terms
+from .invalidation import Invalidation, Invalidator
 from .lock import LockUnavailable, hold
+from .near import MISSING
+from .read import Reader
 from .settings import CacheSettings
 from .stats import hit_rate
-
-logger = logging.getLogger("cache")
-_MISSING: Final = object()
+from .write import Writer
 
 
 class RedisCache:
@@ -47,8 +46,12 @@ class RedisCache:
     ) -> None:
         self.settings = settings or CacheSettings.from_env(redis_url, enabled=enabled)
         self._engine = Engine(self.settings)
-        self._counters = self._engine.counters
-        self._pending = self._engine.pending
+        self._filler = Filler(self._engine)
+        self._invalidator = Invalidator(self._engine, self._filler)
+        self._filler.index_entry = self._invalidator.index_entry
+        self._engine.settle = self._invalidator.settle
+        self._writer = Writer(self._engine, self._filler, self._invalidator)
+        self._reader = Reader(self._engine, self._writer)
 
     @property
     def enabled(self) -> bool:
@@ -73,6 +76,8 @@ class RedisCache:
 
     async def close(self) -> None:
         """Send the last counters and close every connection. Bounded: a silent Redis delays it briefly."""
+        await self._filler.close()
+        await self._invalidator.close()
         await self._engine.close()
 
     def enable(self) -> None:
@@ -86,42 +91,69 @@ class RedisCache:
         """
         self._engine.disable()
 
-    async def get(self, key: str, default: Any = None) -> Any:
+    async def get(self, key: str, default: Any = None, *, fresh: bool = False) -> Any:
         """The value stored under ``key``, as it went in (a tuple comes back as a list).
 
         Args:
             key: the key.
             default: answered on a miss. Pass one to tell a stored None from a miss.
+            fresh: ask Redis even if the near cache knows.
         """
-        raw = await self._engine.ask(_MISSING, "GET", checked_key(key))
-        value = await self._decoded(key, raw)
-        return default if value is _MISSING else value
+        value, _ = await self._reader.one(checked_key(key), fresh=fresh)
+        return default if value is MISSING else value
 
     async def get_many(self, names: Iterable[str]) -> dict[str, Any]:
         """The values of several keys in one round trip; keys that miss are left out."""
-        wanted = [checked_key(name) for name in names]
-        if not wanted:
-            return {}
-        raws = await self._engine.ask([_MISSING] * len(wanted), "MGET", *wanted)
-        found = {name: await self._decoded(name, raw) for name, raw in zip(wanted, raws, strict=True)}
-        return {name: value for name, value in found.items() if value is not _MISSING}
+        return await self._reader.many([checked_key(name) for name in names])
 
-    async def _decoded(self, key: str, raw: Any) -> Any:
-        """The value behind a reply, counted as hit or miss. What cannot be decoded is removed."""
-        if not self._engine.enabled:
-            return _MISSING
-        if raw is not None and raw is not _MISSING and not (self._pending and self._pending.covers(key)):
-            try:
-                value = codec.decode(raw)
-            except codec.UndecodableValue:
-                self._counters.undecodable += 1
-                logger.warning("[REDIS] Warning: a value that cannot be decoded was removed (%s)", keys.shape(key))
-                await self.delete(key)
-            else:
-                self._counters.cache_hits += 1
-                return value
-        self._counters.cache_misses += 1
-        return _MISSING
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Loader,
+        ttl: int | None = None,
+        *,
+        stale_for: int = 0,
+        refresh_after: int | None = None,
+        negative_ttl: int | None = None,
+    ) -> Any:
+        """The value of ``key``; on a miss, what ``loader`` returns, loaded once across tasks and processes.
+
+        A load that began before an invalidation of the key was acknowledged is never stored. A caller that is
+        cancelled cancels nobody else's load. With Redis away the loader is asked, once for all callers of this
+        process.
+
+        Args:
+            key: the key.
+            loader: makes the value; an async callable without arguments.
+            ttl: seconds to live, at least 1, shortened at random by up to ``CACHE_TTL_SPREAD`` (5 %) so that keys
+                filled together do not expire together; None for no expiry.
+            stale_for: seconds beyond the TTL for which a loader that fails, or is slower than a quarter of a second,
+                is answered with the last good value; never after an invalidation.
+            refresh_after: seconds after which a hit is served at once and loaded anew in the background.
+            negative_ttl: seconds to keep a None that the loader returned; None keeps none.
+
+        Returns:
+            The value.
+
+        Raises:
+            whatever the loader raises, when no last good value may stand in.
+            codec.UnserialisableValue: the loader returned what cannot be stored.
+            ValueError, TypeError: an argument is not what it should be.
+        """
+        terms = Terms(
+            None if ttl is None else checked_ttl(ttl),
+            checked_ttl(stale_for) if stale_for else 0,
+            None if negative_ttl is None else checked_ttl(negative_ttl),
+            self.settings.ttl_spread,
+        )
+        if refresh_after is not None and (ttl is None or checked_ttl(refresh_after) >= ttl):
+            raise ValueError("refresh_after must be shorter than the TTL")
+        value, left = await self._reader.one(checked_key(key), with_ttl=refresh_after is not None)
+        if value is MISSING:
+            return await self._filler.fill(key, loader, terms)
+        if refresh_after is not None and ttl is not None and 0 <= left < (ttl - refresh_after) * 1000:
+            self._filler.refresh(key, loader, terms)
+        return value
 
     async def set(self, key: str, value: Any, ttl: int | None = None, nx: bool = False, xx: bool = False) -> bool:
         """Store ``value`` under ``key``.
@@ -138,25 +170,11 @@ class RedisCache:
 
         Raises:
             codec.UnserialisableValue: the value would not come back as it went in.
-            ValueError: the TTL is not positive, or nx and xx are both set.
+            ValueError: the value is larger than ``CACHE_MAX_VALUE_BYTES``, the TTL is not positive, or nx and xx
+                are both set.
             TypeError: the TTL is not a whole number.
         """
-        command: list[Any] = ["SET", checked_key(key), codec.encode(value)]
-        if ttl is not None:
-            command += ["EX", checked_ttl(ttl)]
-        if nx and xx:
-            raise ValueError("nx and xx exclude each other: nothing can both exist and not exist")
-        if nx or xx:
-            command.append("NX" if nx else "XX")
-        reply = await self._engine.ask(_MISSING, *command)
-        if reply is _MISSING:
-            if not nx:  # the old value may still be there, and it is no longer the right one
-                self._pending.add(key)
-            return False
-        stored = bool(reply)
-        if stored and self._pending:
-            self._pending.settle(key)
-        return stored
+        return await self._writer.set(key, value, ttl, nx=nx, xx=xx)
 
     async def set_many(self, values: Mapping[str, Any], ttl: int | None = None) -> int:
         """Store several values with one TTL (seconds), sent together. Returns how many were stored."""
@@ -169,26 +187,28 @@ class RedisCache:
         Where Redis cannot be told, the keys are remembered: this process serves none of their old values, and
         tells Redis as soon as it answers.
         """
-        if not names:
-            return 0
-        doomed = [checked_key(name) for name in names]
-        reply = await self._engine.ask(_MISSING, "UNLINK", *doomed)
-        if reply is _MISSING:
-            self._pending.add(*doomed)
-            return 0
-        return int(reply)
+        return await self._writer.delete([checked_key(name) for name in names])
+
+    async def _ask(self, neutral: int, *command: Any) -> int:
+        if not self._engine.enabled:
+            return neutral
+        try:
+            return int(await self._engine.send(*command))
+        except FAILURES:
+            self._engine.count_error()
+            return neutral
 
     async def exists(self, *names: str) -> int:
         """How many of the keys exist."""
-        return int(await self._engine.ask(0, "EXISTS", *map(checked_key, names))) if names else 0
+        return await self._ask(0, "EXISTS", *map(checked_key, names)) if names else 0
 
     async def expire(self, key: str, seconds: int) -> bool:
         """Let ``key`` live ``seconds`` from now on. Whether there was such a key."""
-        return bool(await self._engine.ask(False, "EXPIRE", checked_key(key), checked_ttl(seconds)))
+        return bool(await self._ask(0, "EXPIRE", checked_key(key), checked_ttl(seconds)))
 
     async def ttl(self, key: str) -> int:
         """Seconds ``key`` has left; -1 = no expiry, -2 = no such key (or Redis is away)."""
-        return int(await self._engine.ask(-2, "TTL", checked_key(key)))
+        return await self._ask(-2, "TTL", checked_key(key))
 
     async def invalidate_pattern(self, pattern: str) -> int:
         """Remove every key that matches a Redis pattern. Returns how many.
@@ -223,11 +243,14 @@ class RedisCache:
         outcome = Invalidation()
         if self._engine.enabled:
             try:
-                await sweep(self._engine.call, pattern, user_id, outcome)
-            except (LinkDown, Refused):
+                if user_id is None:
+                    await self._invalidator.everywhere(pattern, outcome)
+                else:
+                    await self._invalidator.of_user(user_id, pattern, outcome)
+            except FAILURES:
                 self._engine.count_error()
         if not outcome.complete:
-            self._pending.add_pattern(pattern, user_id)
+            self._engine.pending.add_pattern(pattern, user_id)
         return outcome
 
     @asynccontextmanager
@@ -247,13 +270,13 @@ class RedisCache:
 
     async def get_stats(self) -> dict[str, Any]:
         """The documented statistics: the fleet's totals, or this process's own while Redis is away."""
-        totals, redis_keys, redis_memory = self._counters.totals(), 0, "0B"
+        totals, redis_keys, redis_memory = self._engine.counters.totals(), 0, "0B"
         if self._engine.enabled:
             try:
-                totals, redis_keys, redis_memory = await self._counters.fleet(self._engine.call)
-            except (LinkDown, Refused):
+                totals, redis_keys, redis_memory = await self._engine.counters.fleet(self._engine.call)
+            except FAILURES:
                 self._engine.count_error()
-                totals = self._counters.totals()
+                totals = self._engine.counters.totals()
         total, hits, misses, errors = totals
         return {
             "enabled": self.enabled,
@@ -269,4 +292,11 @@ class RedisCache:
 
     async def health_check(self) -> bool:
         """Whether Redis answers a PING within the deadline."""
-        return bool(await self._engine.ask(False, "PING"))
+        if not self._engine.enabled:
+            return False
+        try:
+            await self._engine.send("PING")
+        except FAILURES:
+            self._engine.count_error()
+            return False
+        return True

@@ -8,6 +8,13 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
 
 DEFAULT_URL = "redis://localhost:6379/0"
+NEAR_FAMILIES = {
+    "profile": "profile",
+    "settings": "settings",
+    "state": "state",
+    "greeting": "greeting_instructions",
+}
+"""What ``CACHE_NEAR`` may list, and the last part of the keys it means."""
 _SCHEMES = ("redis", "rediss", "unix")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -30,6 +37,10 @@ class CacheSettings:
         socket_connect_timeout: seconds, outer bound of one connection attempt.
         socket_timeout: seconds, outer bound of one socket operation.
         health_check_interval: seconds a connection may idle before it is checked with a PING.
+        max_value_bytes: larger values are refused.
+        ttl_spread: share of a TTL by which ``get_or_load`` may shorten it at random, so that keys that were filled
+            together do not expire together; 0 turns it off.
+        near: families of keys kept in this process too (see :mod:`cache.near`).
         url_is_default: nobody chose this URL (an embedded server may take its place).
     """
 
@@ -41,6 +52,9 @@ class CacheSettings:
     socket_connect_timeout: float = 5.0
     socket_timeout: float = 5.0
     health_check_interval: int = 30
+    max_value_bytes: int = 1 << 20
+    ttl_spread: float = 0.05
+    near: frozenset[str] = frozenset()
     url_is_default: bool = True
     safe_url: str = field(init=False)
 
@@ -55,7 +69,7 @@ class CacheSettings:
         enabled: bool | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> CacheSettings:
-        """Read ``REDIS_URL``, ``REDIS_ENABLED``, ``CACHE_DEADLINE_MS`` and ``CACHE_CONNECT_WAIT_MS``.
+        """Read ``REDIS_URL``, ``REDIS_ENABLED`` and the ``CACHE_...`` variables of the README.
 
         Args:
             redis_url: used instead of ``REDIS_URL``.
@@ -70,8 +84,11 @@ class CacheSettings:
         return cls(
             url=url or DEFAULT_URL,
             enabled=_flag(env, "REDIS_ENABLED", True) if enabled is None else enabled,
-            deadline=_milliseconds(env, "CACHE_DEADLINE_MS", 50),
-            connect_wait=_milliseconds(env, "CACHE_CONNECT_WAIT_MS", 250),
+            deadline=_number(env, "CACHE_DEADLINE_MS", 50, 1, 60_000, "milliseconds") / 1000,
+            connect_wait=_number(env, "CACHE_CONNECT_WAIT_MS", 250, 1, 60_000, "milliseconds") / 1000,
+            max_value_bytes=int(_number(env, "CACHE_MAX_VALUE_BYTES", 1 << 20, 1, 512 << 20, "bytes")),
+            ttl_spread=_number(env, "CACHE_TTL_SPREAD", 0.05, 0, 0.5, "(a share)"),
+            near=_families(env),
             url_is_default=url in ("", DEFAULT_URL),
         )
 
@@ -119,14 +136,24 @@ def _flag(env: Mapping[str, str], name: str, default: bool) -> bool:
     raise CacheConfigError(f"{name} must be true or false, not {text[:20]!r}.")
 
 
-def _milliseconds(env: Mapping[str, str], name: str, default: int) -> float:
+def _number(env: Mapping[str, str], name: str, default: float, low: float, high: float, unit: str) -> float:
     text = env.get(name, "").strip()
     if not text:
-        return default / 1000
+        return default
     try:
         value = float(text)
     except ValueError:
-        value = -1
-    if not 1 <= value <= 60_000:
-        raise CacheConfigError(f"{name} must be a number of milliseconds from 1 to 60000, not {text[:20]!r}.")
-    return value / 1000
+        value = low - 1
+    if not low <= value <= high:
+        raise CacheConfigError(f"{name} must be a number of {unit} from {low} to {high}, not {text[:20]!r}.")
+    return value
+
+
+def _families(env: Mapping[str, str]) -> frozenset[str]:
+    chosen = {name.strip() for name in env.get("CACHE_NEAR", "").split(",") if name.strip()}
+    if unknown := chosen - NEAR_FAMILIES.keys():
+        raise CacheConfigError(
+            f"CACHE_NEAR lists families of keys among {', '.join(NEAR_FAMILIES)}, separated by commas; "
+            f"{min(unknown)[:20]!r} is none."
+        )
+    return frozenset(NEAR_FAMILIES[name] for name in chosen)

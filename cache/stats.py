@@ -7,7 +7,7 @@ are added to a hash in Redis now and then, off the hot path, and once more at cl
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from redis.asyncio import Redis
 
@@ -15,6 +15,19 @@ from . import keys
 
 FIELDS = ("total_requests", "cache_hits", "cache_misses", "connection_errors")
 Call = Callable[[Callable[[Redis], Awaitable[Any]]], Awaitable[Any]]
+"""Runs an operation on a connection of the pool."""
+
+
+class Sender(Protocol):
+    """Whoever sends commands to Redis."""
+
+    async def send(self, *command: Any) -> Any:
+        """The reply to one command."""
+        ...
+
+    async def send_all(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """The replies to several commands sent together."""
+        ...
 
 
 class Counters:
@@ -39,14 +52,14 @@ class Counters:
         now = self.totals()
         return {name: n - s for name, n, s in zip(FIELDS, now, self._sent, strict=True) if n != s}
 
-    async def flush(self, call: Call) -> None:
+    async def flush(self, sender: Sender) -> None:
         """Add what is unsent to the fleet's totals. If it raises, nothing was counted as sent."""
         now, news = self.totals(), self.unsent()
         if not news:
             return
         before, self._sent = self._sent, now
         try:
-            await call(lambda client: _add(client, news))
+            await sender.send_all(*(("HINCRBY", keys.system_stats(), name, amount) for name, amount in news.items()))
         except BaseException:
             self._sent = before
             raise
@@ -68,13 +81,6 @@ class Counters:
         )
         used = memory.get("used_memory_human", "0B")
         return (total, hits, misses, errors), int(size), used if isinstance(used, str) else used.decode()
-
-
-async def _add(client: Redis, news: dict[str, int]) -> None:
-    pipe = client.pipeline(transaction=False)
-    for name, amount in news.items():
-        pipe.hincrby(keys.system_stats(), name, amount)
-    await pipe.execute()
 
 
 def hit_rate(hits: int, total: int) -> str:

@@ -1,0 +1,83 @@
+"""Invalidations that Redis could not be told: remembered, obeyed here at once, and delivered when it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from .glob import matches
+from .keys import is_reserved, names_reserved, user_prefix
+
+_BATCH: Final = 500
+_MAX_KEYS: Final = 10_000
+_MAX_PATTERNS: Final = 100
+
+
+def reaches(pattern: str, user_id: str | None, key: str) -> bool:
+    """Whether invalidating ``pattern``, for one user or for all, means ``key``."""
+    if user_id is not None and not key.startswith(user_prefix(user_id)):
+        return False
+    return (not is_reserved(key) or names_reserved(pattern)) and matches(pattern, key)
+
+
+class Pending:
+    """What is owed. Bounded: past the bound it becomes "everything"."""
+
+    __slots__ = ("_keys", "_patterns", "_serial")
+
+    def __init__(self) -> None:
+        # Each debt has a serial number, so that one renewed while it is being delivered is not forgotten.
+        self._serial = 0
+        self._keys: dict[str, int] = {}
+        self._patterns: dict[tuple[str, str | None], int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._keys or self._patterns)
+
+    def add(self, *names: str) -> None:
+        """Remember keys that must go."""
+        self._serial += 1
+        self._keys.update(dict.fromkeys(names, self._serial))
+        if len(self._keys) > _MAX_KEYS:
+            self._keys.clear()
+            self.add_pattern("*", None)
+
+    def add_pattern(self, pattern: str, user_id: str | None) -> None:
+        """Remember a sweep that did not finish."""
+        self._serial += 1
+        if len(self._patterns) >= _MAX_PATTERNS:
+            self._patterns.clear()
+            pattern, user_id = "*", None
+        self._patterns[(pattern, user_id)] = self._serial
+
+    def covers(self, key: str) -> bool:
+        """Whether the value Redis holds for ``key`` must not be served."""
+        return key in self._keys or any(reaches(pattern, user, key) for pattern, user in self._patterns)
+
+    def settle(self, key: str) -> None:
+        """A newer value of ``key`` has been stored: nothing is owed for it any more."""
+        self._keys.pop(key, None)
+
+    async def deliver(
+        self,
+        remove: Callable[[Sequence[str]], Awaitable[int]],
+        sweep: Callable[[str, str | None], Awaitable[int]],
+    ) -> None:
+        """Tell Redis.
+
+        Args:
+            remove: removes keys.
+            sweep: removes what a pattern reaches, for one user or for all.
+
+        Raises:
+            whatever ``remove`` or ``sweep`` raises; what was not delivered stays pending.
+        """
+        while batch := dict(list(self._keys.items())[:_BATCH]):
+            await remove(list(batch))
+            for name, serial in batch.items():
+                if self._keys.get(name) == serial:
+                    del self._keys[name]
+        for debt, serial in list(self._patterns.items()):
+            await sweep(*debt)
+            if self._patterns.get(debt) == serial:
+                del self._patterns[debt]

@@ -1,0 +1,95 @@
+"""Reading: from the near cache, over the lane, or not at all, and always counted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from . import codec, keys
+from .engine import FAILURES, Engine
+from .near import MAX_STALENESS, MISSING
+from .write import Writer
+
+logger = logging.getLogger("cache")
+
+
+class Reader:
+    """Finds values. What cannot be decoded is a miss and is removed by ``writer``."""
+
+    def __init__(self, engine: Engine, writer: Writer) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._counters = engine.counters
+        self._pending = engine.pending
+        self._near = engine.near
+
+    async def one(self, key: str, *, fresh: bool = False, with_ttl: bool = False) -> tuple[Any, int]:
+        """The value, counted as hit or miss, and the milliseconds it has left if they were asked for."""
+        engine = self._engine
+        if not engine.enabled:
+            return MISSING, -2
+        near = self._near.on and self._near.keeps(key)
+        if near and not fresh and not with_ttl and (raw := self._near_value(key)) is not MISSING:
+            self._counters.cache_hits += 1
+            return codec.decode(raw), -1
+        left = -1
+        try:
+            if near or with_ttl:
+                raw, left = await self._read_with_ttl(key, near)
+            else:
+                lane = engine.lane
+                raw = await (lane.call("GET", key) if lane is not None and lane.up else engine.send("GET", key))
+        except FAILURES:
+            engine.count_error()
+            raw = None
+        return await self._decoded(key, raw), left
+
+    def _near_value(self, key: str) -> Any:
+        """What the near cache may serve now: only while a ping sent within the last second has been answered."""
+        lane = self._engine.lane
+        if lane is None:
+            return MISSING
+        now = self._loop_time()
+        return MISSING if now - lane.proven_at > MAX_STALENESS else self._near.get(key, now)
+
+    async def _read_with_ttl(self, key: str, near: bool) -> tuple[bytes | None, int]:
+        token = self._near.begin(key) if near else None
+        raw, left = None, -2
+        try:
+            raw, left = await self._engine.send_all(("GET", key), ("PTTL", key))
+        finally:
+            # A value without expiry may be kept for as long as nothing says that it changed.
+            self._near.end(token, raw, self._loop_time() + (left / 1000 if left >= 0 else 3600.0))
+        return raw, int(left)
+
+    async def many(self, wanted: Sequence[str]) -> dict[str, Any]:
+        """The values of several keys; those that miss are left out."""
+        if not wanted or not self._engine.enabled:
+            return {}
+        try:
+            raws = await self._engine.send_all(*(("GET", name) for name in wanted))
+        except FAILURES:
+            self._engine.count_error()
+            raws = [None] * len(wanted)
+        found = {name: await self._decoded(name, raw) for name, raw in zip(wanted, raws, strict=True)}
+        return {name: value for name, value in found.items() if value is not MISSING}
+
+    async def _decoded(self, key: str, raw: bytes | None) -> Any:
+        """The value behind a reply, counted as hit or miss. What cannot be decoded is removed."""
+        if raw is not None and not (self._pending and self._pending.covers(key)):
+            try:
+                value = codec.decode(raw)
+            except codec.UndecodableValue:
+                self._counters.undecodable += 1
+                logger.warning("[REDIS] Warning: a value that cannot be decoded was removed (%s)", keys.shape(key))
+                await self._writer.delete([key])
+            else:
+                self._counters.cache_hits += 1
+                return value
+        self._counters.cache_misses += 1
+        return MISSING
+
+    def _loop_time(self) -> float:
+        return asyncio.get_running_loop().time()

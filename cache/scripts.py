@@ -1,0 +1,58 @@
+"""The few steps that must be one step on the server, as Lua, and their names.
+
+Called by digest (EVALSHA). A server that does not know a script (restarted, SCRIPT FLUSH) says NOSCRIPT and is
+given it; the hot path never sends a script's text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script and its digest."""
+
+    text: str
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest())
+
+
+# KEYS: key, lease, stale. ARGV: token, lease in ms, whether the last good value is wanted.
+# The reads also make the server track the keys for whoever calls, so that a waiter is told when they change.
+ACQUIRE = Script("""
+local value = redis.call('GET', KEYS[1])
+if value then return {1, value} end
+local last = false
+if ARGV[3] == '1' then last = redis.call('GET', KEYS[3]) end
+if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return {2, last} end
+return {0, last, redis.call('PTTL', KEYS[2])}
+""")
+"""The value; or the right to fill it (2); or somebody else has that (0) and for how long."""
+
+# KEYS: key, lease, stale. ARGV: token, value, TTL in ms, TTL of the last good value in ms (0: none for both).
+FILL = Script("""
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+if ARGV[3] == '0' then redis.call('SET', KEYS[1], ARGV[2]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+if ARGV[4] ~= '0' then redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[4]) end
+redis.call('DEL', KEYS[2])
+return 1
+""")
+"""Fill, if the token is still the one that was granted. Absent means no: an invalidation removes it."""
+
+# KEYS: lease. ARGV: token, lease in ms.
+RENEW = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+""")
+
+# KEYS: lease. ARGV: token.
+RELEASE = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+""")
+
+ALL = (ACQUIRE, FILL, RENEW, RELEASE)

@@ -1,0 +1,41 @@
+"""Who waits for which key to change."""
+
+from __future__ import annotations
+
+import asyncio
+
+from . import keys
+
+
+class Waiters:
+    """Futures that are done when the server says that a key, or the lease on it, has changed."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[bytes, set[asyncio.Future[None]]] = {}
+
+    def wait(self, key: str) -> asyncio.Future[None]:
+        """A future for the next change. Make it before looking at the key, and leave it afterwards."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for name in _names(key):
+            self._waiting.setdefault(name, set()).add(future)
+        return future
+
+    def leave(self, key: str, future: asyncio.Future[None]) -> None:
+        """Stop waiting."""
+        future.cancel()
+        for name in _names(key):
+            if (futures := self._waiting.get(name)) is not None:
+                futures.discard(future)
+                if not futures:
+                    del self._waiting[name]
+
+    def changed(self, names: list[bytes] | None) -> None:
+        """The server says so; None: anything may have changed."""
+        for name in list(self._waiting) if names is None else names:
+            for future in self._waiting.get(name, ()):
+                if not future.done():
+                    future.set_result(None)
+
+
+def _names(key: str) -> tuple[bytes, bytes]:
+    return key.encode(), keys.lease(key).encode()

@@ -1,0 +1,236 @@
+"""One RESP3 connection to Redis that many callers share.
+
+A `Wire` lives from connect to loss. It writes the commands of one loop tick together and gives every reply to the
+caller whose turn it is. Deadlines are kept by `watch`; what becomes of the process when a wire is lost is `lane`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import hiredis
+
+Argument = bytes | str | int
+# The stub of hiredis types the argument as a tuple of exactly one item.
+pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
+
+# Unsent bytes above which new calls are refused, and below which they are taken again.
+_UNSENT_HIGH, _UNSENT_LOW = 8 << 20, 2 << 20
+# So many lone commands in a row, and the next one is written at once instead of at the end of the tick.
+_LONE = 4
+# So many commands queued in one tick, and they are written before the rest: the server begins while we still queue.
+_HEAD_START = 32
+_CLOSING = 0.25
+_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+
+
+class LaneDown(Exception):
+    """The command was not answered: there is no usable connection to Redis, or it was lost meanwhile."""
+
+
+class LaneTimeout(LaneDown):
+    """No reply within the deadline. The command may still have been carried out."""
+
+
+class LaneFull(LaneDown):
+    """Too much in flight, or too much waiting to be sent. The command was not sent."""
+
+
+class ReplyError(Exception):
+    """The server's own error reply. Its text may quote the command: log `code`, not the text."""
+
+    @property
+    def code(self) -> str:
+        """The first word of the reply: "WRONGTYPE", "ERR", "NOSCRIPT"."""
+        return str(self).partition(" ")[0]
+
+
+class Watcher(Protocol):
+    """Who keeps the deadlines of a wire. While it is idle it is woken by the next command."""
+
+    idle: bool
+
+    def wake(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+def fail(future: asyncio.Future[Any], error: Exception) -> None:
+    """Fails a future that perhaps nobody awaits any more, without asyncio complaining about that."""
+    future.set_exception(error)
+    future.exception()
+
+
+def _nowhere(_: bytes) -> None:
+    """What an unconnected wire writes to."""
+
+
+class Wire(asyncio.Protocol):
+    """One connection. It belongs to whoever dialled it until it is adopted."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, room: int) -> None:
+        reader = hiredis.Reader(replyError=ReplyError, notEnoughData=Ellipsis)
+        self.loop, self._now = loop, loop.time
+        self._feed, self._gets = reader.feed, reader.gets
+        # Every command sent and not yet answered, oldest first, with the loop time of its call. An abandoned one
+        # (timed out or cancelled: its future is done) keeps its place until its reply has been read.
+        self.waiters: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self.heard = False  # something arrived since the watcher last looked
+        self.room = self._room = room  # most commands in flight; 0 while the socket does not take what we have
+        self.ended: asyncio.Future[str] = loop.create_future()  # why the wire was lost
+        self._closed: asyncio.Future[None] = loop.create_future()
+        self._out: list[bytes] = []
+        self._flushing = False
+        self._started = False  # part of this tick's commands has been written already
+        self._lone = 0
+        self._transport: asyncio.Transport | None = None
+        self._write: Callable[[bytes], object] = _nowhere
+        self._watcher: Watcher | None = None
+        self._on_push: Callable[[list[Any]], None] | None = None
+        self._on_lost: Callable[[str], None] | None = None
+
+    def adopt(
+        self,
+        watcher: Watcher,
+        on_push: Callable[[list[Any]], None] | None,
+        on_lost: Callable[[str], None],
+    ) -> None:
+        """From here on somebody keeps the deadlines, wants the pushes, and is told of the loss."""
+        self._watcher, self._on_push, self._on_lost = watcher, on_push, on_lost
+
+    # Sending
+
+    def send(self, command: bytes) -> asyncio.Future[Any]:
+        """Queues one encoded command; the future becomes its reply, ReplyError or LaneDown."""
+        future: asyncio.Future[Any] = self.loop.create_future()
+        waiters = self.waiters
+        if self._lone >= _LONE and not waiters:
+            # A caller that awaits one command after the other gains nothing from the end of the tick, and a
+            # turn of the loop is a good part of what a command costs.
+            waiters.append((future, self._now()))
+            self._write(command)
+            if self._watcher is not None and self._watcher.idle:
+                self._watcher.wake()
+            return future
+        waiters.append((future, self._now()))
+        out = self._out
+        out.append(command)
+        if not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
+        elif len(out) == _HEAD_START and not self._started:
+            self._started = True
+            self._write(b"".join(out))
+            out.clear()
+        return future
+
+    def send_together(self, commands: list[bytes]) -> list[asyncio.Future[Any]]:
+        """Queues commands that reach the server in one piece, with nobody else's between them."""
+        self._lone = 0
+        return [self.send(command) for command in commands]
+
+    def _flush(self) -> None:
+        self._flushing = self._started = False
+        out = self._out
+        if len(out) == 1:
+            self._lone = self._lone + 1 if len(self.waiters) == 1 else 0
+            self._write(out[0])
+        elif out:
+            self._lone = 0
+            self._write(b"".join(out))
+        out.clear()
+        if self._watcher is not None and self._watcher.idle and self.waiters:
+            self._watcher.wake()
+
+    # Receiving
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = True
+        gets = self._gets
+        try:
+            self._feed(data)
+            reply = gets()
+            while reply is not Ellipsis:
+                kind = type(reply)
+                if kind is hiredis.PushNotification:
+                    self._push(reply)
+                else:
+                    future = self.waiters.popleft()[0]
+                    if not future.done():
+                        if kind is ReplyError:
+                            fail(future, reply)
+                        else:
+                            future.set_result(reply)
+                reply = gets()
+        except (hiredis.ProtocolError, IndexError):  # IndexError: a reply nobody asked for
+            self.lose("protocol error")
+
+    def _push(self, push: list[Any]) -> None:
+        if self._on_push is None:
+            return
+        try:
+            self._on_push(push)
+        except Exception as error:
+            # Whoever keeps copies of values has missed an invalidation: only a new connection makes it sound again.
+            self.loop.call_exception_handler({"message": "push handler failed", "exception": error})
+            self.lose("push handler failed")
+
+    # Life and death
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(_UNSENT_HIGH, _UNSENT_LOW)
+        self._write = self._transport.write
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError):  # a socket that just died is found out soon enough
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for name, value in _KEEPALIVE:
+                    if hasattr(socket, name):
+                        sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+    def pause_writing(self) -> None:
+        self.room = 0
+
+    def resume_writing(self) -> None:
+        self.room = self._room
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lose("connection lost")
+        self._closed.set_result(None)
+
+    def lose(self, reason: str, *, politely: bool = False) -> None:
+        """Ends the wire and fails all who wait. Politely: what was queued is still written first."""
+        if self.ended.done():
+            return
+        self.ended.set_result(reason)
+        if self._transport is not None:
+            if politely:
+                self._write(b"".join(self._out))
+                self._transport.close()
+            else:
+                self._transport.abort()
+        self._write = _nowhere
+        self._out.clear()
+        if self._watcher is not None:
+            self._watcher.stop()
+        while self.waiters:
+            future = self.waiters.popleft()[0]
+            if not future.done():
+                fail(future, LaneDown(reason))
+        if self._on_lost is not None:
+            self._on_lost(reason)
+
+    async def end(self, reason: str, *, politely: bool = False) -> None:
+        """Loses the wire and waits until its socket is closed, for half a second at most."""
+        self.lose(reason, politely=politely)
+        if self._transport is not None:
+            await asyncio.wait({self._closed}, timeout=_CLOSING)
+            if not self._closed.done():
+                self._transport.abort()
+                await asyncio.wait({self._closed}, timeout=_CLOSING)
