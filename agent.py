@@ -53,7 +53,8 @@ async def entrypoint(ctx: JobContext) -> None:
     settings = runtime.settings
     runtime.conversations += 1
     console = ctx.is_fake_job()
-    await runtime.open_cache(embedded=console or is_dev_mode() or "--dev" in sys.argv)
+    if console or is_dev_mode() or "--dev" in sys.argv:
+        await runtime.open_local_cache()
 
     named, caller = caller_from_metadata(ctx.job.metadata, settings.operators)
     if console and not named:

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from .redis_cache import RedisCache
 
-_caches: WeakKeyDictionary[asyncio.AbstractEventLoop, RedisCache] = WeakKeyDictionary()
+_caches: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[RedisCache, asyncio.Task[bool]]] = WeakKeyDictionary()
 
 
 async def get_redis_cache() -> RedisCache:
@@ -22,18 +22,19 @@ async def get_redis_cache() -> RedisCache:
     Raises:
         CacheConfigError: the environment holds a setting that cannot be used.
     """
-    loop = asyncio.get_running_loop()
-    cache = _caches.get(loop)
-    if cache is None:
-        cache = _caches[loop] = RedisCache()
-        await cache.initialize()
+    made = _caches.get(asyncio.get_running_loop())
+    cache, initialising = made if made is not None else _keep(RedisCache())
+    if not initialising.done():  # whoever asks second waits too, or would find a cache that is not there yet
+        await asyncio.shield(initialising)
     return cache
 
 
 async def close_redis_cache() -> None:
     """Close the cache of the running loop, if there is one. The next ``get_redis_cache`` makes a new one."""
-    cache = _caches.pop(asyncio.get_running_loop(), None)
-    if cache is not None:
+    made = _caches.pop(asyncio.get_running_loop(), None)
+    if made is not None:
+        cache, initialising = made
+        await asyncio.wait({initialising})
         await cache.close()
 
 
@@ -45,6 +46,11 @@ async def use_redis_cache(redis_url: str | None = None, *, enabled: bool | None 
         enabled: as for RedisCache.
     """
     await close_redis_cache()
-    cache = _caches[asyncio.get_running_loop()] = RedisCache(redis_url, enabled=enabled)
-    await cache.initialize()
-    return cache
+    _keep(RedisCache(redis_url, enabled=enabled))
+    return await get_redis_cache()
+
+
+def _keep(cache: RedisCache) -> tuple[RedisCache, asyncio.Task[bool]]:
+    loop = asyncio.get_running_loop()
+    made = _caches[loop] = (cache, loop.create_task(cache.initialize(), name="cache-initialise"))
+    return made

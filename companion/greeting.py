@@ -91,17 +91,34 @@ async def get_intelligent_first_message_instructions(user_id: str, base_instruct
         cache.keys.InvalidKeyPart: the id could name more than one user's data.
     """
     key = keys.greeting_instructions(user_id)
+
+    async def load() -> dict[str, str]:
+        plan, certain = await make_plan(user_id)
+        if not certain:
+            raise _Uncertain(plan)
+        return asdict(plan)
+
     cache = await get_redis_cache()
-    plan = Plan.from_cache(await cache.get(key))
-    if plan is None:
-        try:
-            plan, certain = await make_plan(user_id)
-        except StoreError as problem:
-            logger.warning("the history could not be read: %s", problem)
-            plan, certain = FIRST_MEETING, False
-        if certain:
-            await cache.set(key, asdict(plan), ttl=key.ttl)
+    try:
+        found = await cache.get_or_load(key, load, ttl=key.ttl)
+        plan = Plan.from_cache(found)
+        if plan is None:
+            await cache.delete(key)
+            plan = (await make_plan(user_id))[0]
+    except _Uncertain as decided:
+        plan = decided.plan
+    except StoreError as problem:
+        logger.warning("the history could not be read: %s", problem)
+        plan = FIRST_MEETING
     return plan.instructions(base_instructions)
+
+
+class _Uncertain(Exception):
+    """A plan made for want of an answer from the model: good enough to open with, not to be kept."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.plan = plan
 
 
 async def make_plan(user_id: str) -> tuple[Plan, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from cache import get_redis_cache, keys
 
@@ -11,6 +12,8 @@ from .runtime import get_runtime
 from .store import StoreError
 
 logger = logging.getLogger("companion")
+STALE_FOR: Final = 86_400
+"""Seconds for which the last good profile stands in while the store fails. Never after a change of it."""
 
 
 async def get_user_profile_async() -> str:
@@ -18,18 +21,18 @@ async def get_user_profile_async() -> str:
     caller = current_caller()
     if caller is None:
         return ""
-    cache = await get_redis_cache()
     key = keys.profile(caller.user_id)
-    cached = await cache.get(key)
-    if isinstance(cached, str):
-        return cached
+
+    async def load() -> str:
+        return await get_runtime().store.get_profile(caller.user_id) or ""
+
+    cache = await get_redis_cache()
     try:
-        profile = await get_runtime().store.get_profile(caller.user_id) or ""
+        profile = await cache.get_or_load(key, load, ttl=key.ttl, stale_for=STALE_FOR)
     except StoreError as problem:
         logger.warning("the profile could not be read: %s", problem)
         return ""
-    await cache.set(key, profile, ttl=key.ttl)
-    return profile
+    return profile if isinstance(profile, str) else ""
 
 
 async def save_user_profile_async(profile_text: str) -> bool:

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from livekit.agents import llm
 
-from cache import CacheSettings, close_redis_cache, get_redis_cache, use_redis_cache
+from cache import CacheSettings, close_redis_cache, use_redis_cache
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError
 
 from .local_redis import redis_answers
@@ -57,17 +57,12 @@ class Runtime:
             self._model = make_llm(self.settings)
         return self._model
 
-    async def open_cache(self, *, embedded: bool) -> None:
-        """Make the loop's cache ready.
-
-        Args:
-            embedded: where nobody chose a Redis and none answers at the default address, start a private one.
-        """
+    async def open_local_cache(self) -> None:
+        """Where nobody chose a Redis and none answers at the default address, start a private one."""
         wanted = CacheSettings.from_env()
         free_choice = wanted.enabled and wanted.url_is_default
-        if embedded and free_choice and self._embedded is None and not await redis_answers():
+        if free_choice and self._embedded is None and not await redis_answers():
             await self._open_embedded()
-        await get_redis_cache()
 
     async def _open_embedded(self) -> None:
         private = EmbeddedRedis(self.settings.home)
