@@ -116,9 +116,12 @@ class Filler:
             waiter = self._waiters.wait(key)  # before looking, so that no change goes unseen
             try:
                 try:
+                    await self._pay_debt(key)
                     kind, *rest = await self._acquire(key, token, terms)
                 except FAILURES:
                     self._engine.count_error()
+                    # The lease may have been granted all the same: nobody should wait for it to end.
+                    self._keep_behind(asyncio.create_task(self._release(key, token)))
                     return await loader()
                 if kind == _VALUE:
                     return codec.decode(rest[0])
@@ -136,6 +139,12 @@ class Filler:
                 await self._engine.unlink([key, keys.stale(key)])
             finally:
                 self._waiters.leave(key, waiter)
+
+    async def _pay_debt(self, key: str) -> None:
+        """An invalidation of ``key`` that is still owed comes first, or the old value would be taken for a hit."""
+        if self._engine.pending and self._engine.pending.covers(key):
+            await self._engine.unlink([keys.lease(key), keys.stale(key)])
+            await self._engine.unlink([key])
 
     async def _acquire(self, key: str, token: str, terms: Terms) -> list[Any]:
         if entry := self.index_entry(key, terms.ttl):
@@ -167,12 +176,12 @@ class Filler:
         renewing = asyncio.create_task(self._hold(key, token), name="cache-lease")
         try:
             value = await loader()
+            await self._store(key, token, value, terms)
         except BaseException:
-            renewing.cancel()
             self._keep_behind(asyncio.create_task(self._release(key, token)))
             raise
-        renewing.cancel()
-        await self._store(key, token, value, terms)
+        finally:
+            renewing.cancel()
         return value
 
     async def _store(self, key: str, token: str, value: Any, terms: Terms) -> None:
