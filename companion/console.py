@@ -77,15 +77,24 @@ def quiet_by_default(arguments: Sequence[str]) -> None:
     logging.getLogger("livekit.agents").setLevel(logging.ERROR)
 
 
-def allow_text_without_portaudio() -> None:
-    """Let the text console start on a machine without PortAudio.
+def allow_text_without_portaudio(arguments: Sequence[str] | None = None) -> None:
+    """Let the text console start on a machine without PortAudio, and say at once where audio cannot.
 
     The framework imports ``sounddevice`` even for text, and that import fails where the library is missing. A
     stand-in takes its place that fails only when it is used, and then says what to do.
+
+    Args:
+        arguments: the command line; ``sys.argv`` where None.
+
+    Raises:
+        SystemExit: the command line asks for a console that listens and speaks.
     """
     try:
         importlib.import_module("sounddevice")
     except OSError:
+        words = (sys.argv if arguments is None else arguments)[1:]
+        if words[:1] == ["console"] and not {"--text", "--help"} & set(words):
+            raise SystemExit(f"companion: {NO_AUDIO}") from None
         sys.modules["sounddevice"] = _NoAudio("sounddevice")
 
 
@@ -93,4 +102,6 @@ class _NoAudio(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise ValueError(NO_AUDIO)  # the kind of error the console shows as one line
+        # Said here, because the framework, on its way out, loses what the exception says.
+        print(NO_AUDIO, file=sys.stderr)
+        raise ValueError(NO_AUDIO)

@@ -15,54 +15,88 @@ class Call:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
+_POLITE: Final = r"^(?:please,? |can you |could you |would you |and |now |ok,? )*"
 # Words, the tool they ask for, and the argument that the first group is. The first that fits wins.
 _COMMANDS: Final[tuple[tuple[str, str, str], ...]] = (
-    (r"\bcache\b.*\b(?:stat\w*|health|hit rate)", "getRedisCacheStats", ""),
-    (r"\b(?:stat\w*|hit rate)\b.*\bcache\b", "getRedisCacheStats", ""),
-    (r"\b(?:clear|empty|flush|wipe|reset)\b.*\bcache\b", "clearUserCache", ""),
-    (
-        r"\binvalidate\s+(?:the\s+)?(?:cache\s+)?(?:for\s+)?[`'\"“]?([^\s`'\"”]+)",
-        "invalidateCache",
-        "pattern",
-    ),
+    (r"\b(?:cache|redis)\b.*\b(?:stat\w*|health\w*|hit rate|doing)\b", "getRedisCacheStats", ""),
+    (r"\b(?:stat\w*|health\w*|hit rate)\b.*\b(?:cache|redis)\b", "getRedisCacheStats", ""),
+    (r"^how(?:'s| is)(?: the| my)? (?:cache|redis)\b|\bhit rate\b", "getRedisCacheStats", ""),
+    # A pattern has a colon or a star: "invalidate that argument" is just talk.
+    (r"\binvalidate\b.*?[\s`'\"“]([^\s`'\"“”:*]*[:*][^\s`'\"”]*)", "invalidateCache", "pattern"),
+    (r"\b(?:clear|empty|flush|wipe|reset|refresh|invalidate)\b.*\bcache\b", "clearUserCache", ""),
     (r"\bdo you (?:still )?(?:remember|know) .*?about (?!me\b)(.{2,})", "recallFacts", "query"),
+    (r"\bdo you (?:still )?(?:remember|know) (my .{2,})", "recallFacts", "query"),
     (r"\bwhat did i (?:say|tell you) about (.{2,})", "recallFacts", "query"),
-    (r"\bwhat do you (?:know|remember) about me\b", "getUserProfile", ""),
-    (r"\bwho am i\b|\bwhat(?:'s| is) my name\b|\bmy profile\b", "getUserProfile", ""),
-    (r"^(?:please |can you |could you )*remember(?: that)? (.{3,})", "rememberFact", "fact"),
+    (r"\bwhat (?:do )?you (?:know|remember) about me\b", "getUserProfile", ""),
+    (r"\bdo you (?:still )?(?:remember|know) (?:(?:(?:any|some)thing )?about )?me\b", "getUserProfile", ""),
+    (r"\bwho am i\b|\bwhat(?:'s| is) my name\b|\b(?:show|see|read)\b.*\bmy profile\b", "getUserProfile", ""),
+    (r"^(?:when|where|who|what|which|how)\b.*\b(my .{2,}\?)$", "recallFacts", "query"),
+    (rf"{_POLITE}remember(?: that)? (?!me\b)(.{{3,}})", "rememberFact", "fact"),
 )
+_NEGATED: Final = re.compile(r"\b(?:don't|do not|never(?! mind)|not to|should not|shouldn't)\b", re.IGNORECASE)
+
+# A thing ends where the next one begins.
+_THING: Final = r"(?!(?:it|this|that|you|your|to know)\b)[^.,!?;]{2,60}?"
+_END: Final = r"(?= and i\b| but\b|[.,!?;]|$)"
 _ABOUT_ME: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
-    (re.compile(r"(?i:\b(?:my name is|call me|i am called)) (\w[\w'-]{1,30}(?: [A-Z][\w'-]{1,30})?)"), "Name"),
-    (re.compile(r"\b[Ii](?:'m| am) ([A-Z][a-z'-]{1,30})(?=[.,!]|$)"), "Name"),
-    (re.compile(r"\bi (?:really )?(?:like|love|enjoy) ([^.,!?;]{2,60})", re.IGNORECASE), "Likes"),
-    (re.compile(r"\bi (?:live|am living) in ([^.,!?;]{2,40})", re.IGNORECASE), "Lives in"),
-    (re.compile(r"\bi work (?:as|at|for|in) ([^.,!?;]{2,60})", re.IGNORECASE), "Work"),
-    (re.compile(r"\bmy favou?rite ([\w ]{2,20} is [^.,!?;]{2,40})", re.IGNORECASE), "Favourite"),
+    (
+        re.compile(
+            r"(?i:\b(?:my name is|my name's|i am called|i'm called)) (?!not\b)(\w[\w'-]{1,30}(?: [A-Z][\w'-]{1,30})?)"
+        ),
+        "Name",
+    ),
+    (re.compile(r"\b(?:[Cc]all me|[Ii]'m|[Ii] am) ([A-Z][a-z'-]{1,30})(?=[.,!]|$| and\b)"), "Name"),
+    (re.compile(rf"\bi (?:really )?(?:like|love|enjoy) ({_THING}){_END}", re.IGNORECASE), "Likes"),
+    (re.compile(rf"\bi (?:live|am living) in ({_THING}){_END}", re.IGNORECASE), "Lives in"),
+    (re.compile(rf"\bi work ((?:as|at|for|in) {_THING}){_END}", re.IGNORECASE), "Work"),
+    (re.compile(rf"\bmy favou?rite (?=[\w ]{{2,20}} is )({_THING}){_END}", re.IGNORECASE), "Favourite"),
 )
+_LONGEST: Final = 2000
+"""Characters that are looked at. The rules take time that grows faster than the text."""
+_ONLY_ONE: Final = ("Name", "Lives in", "Work")
 
 
 def command(said: str) -> Call | None:
     """The tool call that the words ask for; None if they are just talk."""
+    said = _plain(said)
     for pattern, tool, argument in _COMMANDS:
-        if found := re.search(pattern, said, re.IGNORECASE):
-            if not argument:
-                return Call(tool)
-            value = found.group(1)
-            return Call(tool, {argument: value if argument == "pattern" else value.strip(" .!?") or value})
+        found = re.search(pattern, said, re.IGNORECASE)
+        if found is None or (tool in ("clearUserCache", "invalidateCache") and _NEGATED.search(said)):
+            continue
+        if not argument:
+            return Call(tool)
+        value = found.group(1)
+        return Call(tool, {argument: value.rstrip(".,;!" if argument == "pattern" else " .,;!?") or value})
     return None
+
+
+def told(said: str) -> list[tuple[str, str]]:
+    """What the words tell about the person: ("Name", "Ada"), ("Likes", "chess"). A question tells nothing."""
+    found = []
+    for sentence in re.findall(r"[^.!?]+[.!?]?", _plain(said)):
+        if sentence.endswith("?"):
+            continue
+        for pattern, label in _ABOUT_ME:
+            if match := pattern.search(sentence):
+                value = match.group(1).strip()
+                found.append((label, f"{value[:1].upper()}{value[1:]}" if label == "Name" else value))
+    return found
 
 
 def profile_with(said: str, profile: str) -> str | None:
     """``profile`` with what ``said`` tells about the person; None if it tells nothing new."""
     before = [line for line in profile.splitlines() if line.strip()]
     lines = list(before)
-    for pattern, label in _ABOUT_ME:
-        if not (found := pattern.search(said)):
+    for label, value in told(said):
+        line = f"{label}: {value}"
+        if line in lines:
             continue
-        value = found.group(1).strip()
-        if label == "Name":
-            others = [line for line in lines if not line.lower().startswith("name:")]
-            lines = [f"Name: {value[:1].upper()}{value[1:]}", *others]
-        elif (line := f"{label}: {value}") not in lines:
-            lines.append(line)
+        if label in _ONLY_ONE:
+            lines = [other for other in lines if not other.lower().startswith(f"{label.lower()}:")]
+        lines.insert(0 if label == "Name" else len(lines), line)
     return "\n".join(lines) if lines != before else None
+
+
+def _plain(said: str) -> str:
+    """Not endless, with the apostrophe that keyboards have, and single spaces."""
+    return " ".join(said[:_LONGEST].replace("’", "'").split())

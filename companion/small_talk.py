@@ -14,7 +14,7 @@ from livekit.agents import llm
 
 from . import tool_talk
 from .continuity import PROMPT
-from .intent import Call, command, profile_with
+from .intent import Call, command, profile_with, told
 from .persona import NOTHING_KNOWN, PROFILE_HEADING
 
 NOTICE: Final = (
@@ -33,16 +33,15 @@ def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
     if not items:
         return HELP
     last = items[-1]
+    said = [_text(item) for item in items if _role(item) == "user"]
     if isinstance(last, llm.FunctionCallOutput):
-        asked = [call for call in context.items if isinstance(call, llm.FunctionCall) and call.call_id == last.call_id]
-        return tool_talk.tell(last.name, last.output, asked[-1].arguments if asked else "{}")
+        return tool_talk.tell(last.name, last.output, told(said[-1] if said else ""))
     system = "\n\n".join(_text(item) for item in items if _role(item) == "system")
     if system.startswith(PROMPT[:60]):
         return _continuity(_text(last))
     profile = profile_in(system)
     if last.role == "system":
         return _greeting(_text(last), profile)
-    said = [_text(item) for item in items if _role(item) == "user"]
     return _reply(said, profile, tools)
 
 
@@ -85,8 +84,8 @@ def _greeting(how: str, profile: str) -> str:
 def _continuity(question: str) -> str:
     """The answer to the continuity prompt: the last thing the user told, or else what they last asked for."""
     said = re.findall(r"(?m)^user: (.+)$", question.partition("Last conversation")[2])
-    told = [line for line in said if len(line.split()) >= 3 and command(line) is None]
-    topic = (told or said or [""])[-1].strip()[:120]
+    talk = [line for line in said if len(line.split()) >= 3 and command(line) is None]
+    topic = (talk or said or [""])[-1].strip()[:120]
     return json.dumps({"follow_up": bool(topic), "confidence": 0.9, "topic": topic})
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
-def tell(tool: str, output: str, arguments: str = "{}") -> str:
-    """The result of ``tool``, called with ``arguments``, as a sentence. An error comes as the text it is."""
+def tell(tool: str, output: str, told: Sequence[tuple[str, str]] = ()) -> str:
+    """The result of ``tool`` as a sentence. An error comes as the text it is.
+
+    Args:
+        tool: its name.
+        output: what it returned.
+        told: what the person has just told about themselves, see :func:`companion.intent.told`.
+    """
     try:
         result: Any = json.loads(output)
     except ValueError:
@@ -18,21 +24,25 @@ def tell(tool: str, output: str, arguments: str = "{}") -> str:
     if result.get("success") is False:
         return str(result.get("message") or "That did not work.")
     if tool == "updateUserProfile":
-        return _updated(json.loads(arguments).get("profile", ""))
+        return _updated(told)
     return _TELL.get(tool, _plain)(result)
 
 
-def _updated(profile: str) -> str:
-    """What was learnt stands in the last line of the profile, or in its name."""
-    lines = profile.splitlines() or [""]
-    name = lines[0].removeprefix("Name: ") if lines[0].startswith("Name: ") else ""
-    if name and len(lines) == 1:
-        return f"Nice to meet you, {name}. I will remember your name. What do you like to do?"
-    label, _, value = lines[-1].partition(": ")
-    learnt = {"Likes": f"you like {value}", "Lives in": f"you live in {value}", "Favourite": f"your favourite {value}"}
-    if label in learnt:
-        return f"I will remember that {learnt[label]}{f', {name}' if name else ''}."
-    return f"I will remember that{f', {name}' if name else ''}."
+def _updated(told: Sequence[tuple[str, str]]) -> str:
+    name = next((value for label, value in told if label == "Name"), "")
+    learnt = [_LEARNT[label].format(value) for label, value in told if label in _LEARNT]
+    hello = f"Nice to meet you, {name}. I will remember your name" if name else ""
+    if not learnt:
+        return f"{hello}. What do you like to do?" if name else "I will remember that."
+    return f"{hello}, and that {' and '.join(learnt)}." if name else f"I will remember that {' and '.join(learnt)}."
+
+
+_LEARNT = {
+    "Likes": "you like {}",
+    "Lives in": "you live in {}",
+    "Work": "you work {}",
+    "Favourite": "your favourite {}",
+}
 
 
 def _plain(result: dict[str, Any]) -> str:

@@ -59,7 +59,7 @@ class CacheTools(llm.Toolset):
         """The caller's id (None: nobody, or one that cannot be used) and whether they are an operator."""
         caller = self._caller(context)
         try:
-            return (None, False) if caller is None else (keys.user_id(caller.user_id), caller.operator is True)
+            return keys.user_id(getattr(caller, "user_id", None)), getattr(caller, "operator", False) is True
         except keys.InvalidKeyPart:
             return None, False
 

@@ -25,7 +25,8 @@ MAX_TEXT: Final = 4000
 """Characters a profile or a fact may have."""
 _FACTS: Final = 5
 _NOBODY = "I do not know who you are, so I cannot keep or look up anything about you."
-_STORE_AWAY = "I cannot reach my memory right now. Please tell me again in a moment."
+_STORE_AWAY = "I cannot reach my memory right now. Please try again in a moment."
+_FACTS_AWAY = "I cannot reach the facts you asked me to remember right now."
 
 
 class ProfileTools(llm.Toolset):
@@ -50,7 +51,8 @@ class ProfileTools(llm.Toolset):
             facts = await get_runtime().store.search_memories(caller.user_id, "", _FACTS)
         except StoreError as problem:
             logger.warning("facts could not be read: %s", problem)
-            facts = []
+            # A profile may still have come from the cache; but "nothing is known" would be a lie.
+            return _success(profile=profile, facts=[], message=_FACTS_AWAY) if profile else _failure(_STORE_AWAY)
         return _success(profile=profile, facts=[fact.text for fact in facts])
 
     @function_tool(name="updateUserProfile", flags=ToolFlag.IGNORE_ON_ENTER)

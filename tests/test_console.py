@@ -1,0 +1,213 @@
+"""`python agent.py console` as a person meets it: in a real terminal, with nothing configured."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from uuid import uuid4
+
+import pexpect
+import pyte
+import pytest
+
+from companion.console import NO_AUDIO, allow_text_without_portaudio, quiet_by_default
+from companion.local_redis import redis_answers
+from companion.small_talk import NOTICE
+from companion.store import SqliteStore
+from tests.leftovers import working_in
+
+AGENT = Path(__file__).parents[1] / "agent.py"
+COLUMNS, LINES = 300, 60  # wide, so that no line is broken
+PATIENCE = 40.0  # seconds
+
+
+class Terminal:
+    """A terminal with a command running in it: what it shows, and keys to press."""
+
+    def __init__(self, *arguments: str, cwd: Path, env: dict[str, str]) -> None:
+        self._screen = pyte.Screen(COLUMNS, LINES)
+        self._stream = pyte.ByteStream(self._screen)
+        self.everything = ""
+        self._process = pexpect.spawn(
+            sys.executable,
+            [str(AGENT), *arguments],
+            cwd=str(cwd),
+            env={**os.environ, "TERM": "xterm-256color", **env},
+            dimensions=(LINES, COLUMNS),
+        )
+
+    @property
+    def screen(self) -> str:
+        return "\n".join(line.rstrip() for line in self._screen.display)
+
+    def press(self, keys: str) -> None:
+        self._process.send(keys)
+
+    def say(self, words: str) -> None:
+        """Type a line when it is asked for, and wait until it is taken."""
+        self.wait_for("Type to talk to your agent")
+        self.press(f"{words}\r")
+        self.wait_for(f"You\n    {words}\n")
+
+    def wait_for(self, text: str) -> None:
+        """Until `text` stands on the screen."""
+        give_up = time.monotonic() + PATIENCE
+        while text not in self.screen:
+            assert time.monotonic() < give_up, f"waited for {text!r}\n{self.screen}"
+            assert self._read(), f"it ended before {text!r}\n{self.screen}"
+
+    def end(self) -> int | None:
+        """Wait until it ends by itself: the exit code, None if it was killed."""
+        give_up = time.monotonic() + PATIENCE
+        while self._read():
+            assert time.monotonic() < give_up, f"it does not end\n{self.screen}"
+        self._process.close()
+        return self._process.exitstatus
+
+    def kill(self) -> None:
+        self._process.close(force=True)
+
+    def _read(self) -> bool:
+        """Take what it has written, waiting for that a moment; whether there may be more."""
+        try:
+            data = self._process.read_nonblocking(65536, 0.05)
+        except pexpect.TIMEOUT:
+            return True
+        except pexpect.EOF:
+            return False
+        self.everything += data.decode(errors="replace")
+        self._stream.feed(data)
+        return True
+
+
+Open = Callable[..., Terminal]
+
+
+@pytest.fixture
+def user(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Somebody whom the Redis of this machine, if it has one, does not know."""
+    user = f"test-{uuid4()}"
+    monkeypatch.setenv("COMPANION_USER_ID", user)
+    return user
+
+
+@pytest.fixture
+def terminal(user: str, tmp_path: Path) -> Iterator[Open]:
+    """Opens terminals in an empty directory."""
+    opened: list[Terminal] = []
+
+    def start(*arguments: str, **env: str) -> Terminal:
+        opened.append(Terminal(*arguments, cwd=tmp_path, env=env))
+        return opened[-1]
+
+    yield start
+    for terminal in opened:
+        terminal.kill()
+
+
+@pytest.fixture
+def no_portaudio(tmp_path: Path) -> str:
+    """A PYTHONPATH on which sounddevice does what it does on a machine without the library."""
+    (tmp_path / "stub").mkdir()
+    (tmp_path / "stub" / "sounddevice.py").write_text('raise OSError("PortAudio library not found")\n')
+    return str(tmp_path / "stub")
+
+
+def said_by_user(home: Path, user: str) -> list[str]:
+    async def read() -> list[str]:
+        store = SqliteStore(home / "companion.db")
+        try:
+            return [turn.text for turn in await store.recent_turns(user, 100) if turn.role == "user"]
+        finally:
+            await store.close()
+
+    return asyncio.run(read())
+
+
+def test_a_first_and_a_second_conversation(terminal: Open, user: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    first = terminal("console", "--text")
+    first.wait_for("What is your name?")
+    assert NOTICE in first.screen
+    if not asyncio.run(redis_answers()):
+        assert len(working_in(home)) >= 2, "a private redis-server and its keeper"
+    first.say("My name is Ada")
+    first.wait_for("Nice to meet you, Ada.")
+    first.say("cache stats")
+    first.wait_for("The cache is healthy")
+    assert re.search(r'\{"enabled": true, "connected": true, .*"status": "healthy"\}', first.screen)
+    first.say("My sister visits on Friday")
+    first.press("\x03")  # Ctrl-C, before any answer
+    assert first.end() == 0, first.screen
+    assert not re.search(r"DEBUG|INFO|WARN|ERROR|Traceback|Exception", first.everything)
+    assert working_in(home) == []
+    assert said_by_user(home, user) == ["My name is Ada", "cache stats", "My sister visits on Friday"]
+
+    second = terminal("console", "--text")
+    second.wait_for("Shall we pick that up?")
+    assert "Welcome back, Ada! Last time, moments ago, you said: “My sister visits on Friday”." in second.screen
+    second.press("\x03")
+    assert second.end() == 0, second.screen
+    assert working_in(home) == []
+
+
+def test_without_portaudio(terminal: Open, no_portaudio: str, tmp_path: Path) -> None:
+    audio = terminal("console", PYTHONPATH=no_portaudio)
+    text = terminal("console", "--text", PYTHONPATH=no_portaudio, LIVEKIT_LOG_LEVEL="DEBUG")
+    assert audio.end() == 1
+    assert audio.screen.strip() == f"companion: {NO_AUDIO}"
+
+    text.wait_for("What is your name?")
+    assert "DEBUG" in text.everything, "the log is there for who asks for it"
+    text.press("\x14")  # Ctrl-T switches to audio
+    assert text.end() == 0
+    assert NO_AUDIO in text.screen
+    assert "Traceback" not in text.everything
+    assert working_in(tmp_path / "home") == []
+
+
+def test_only_a_console_in_text_needs_no_portaudio(monkeypatch: pytest.MonkeyPatch, no_portaudio: str) -> None:
+    monkeypatch.syspath_prepend(no_portaudio)
+    for arguments in (["console"], ["console", "--record"], ["console", "--list-devices"]):
+        monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
+        with pytest.raises(SystemExit, match="libportaudio2"):
+            allow_text_without_portaudio(["agent.py", *arguments])
+    for arguments in ([], ["start"], ["dev"], ["console", "--text"], ["console", "--help"]):
+        monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
+        allow_text_without_portaudio(["agent.py", *arguments])
+        with pytest.raises(ValueError, match="libportaudio2"):
+            _ = sys.modules["sounddevice"].default
+    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
+
+
+def test_where_there_is_portaudio_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "sounddevice", real)
+    allow_text_without_portaudio(["agent.py", "console"])
+    assert sys.modules["sounddevice"] is real
+
+
+@pytest.mark.parametrize(
+    ("arguments", "level", "quiet"),
+    [
+        (["console", "--text"], None, True),
+        (["console"], "", True),
+        (["console"], "DEBUG", False),
+        (["console", "--log-level", "INFO"], None, False),
+        (["start"], None, False),
+        ([], None, False),
+    ],
+)
+def test_it_is_quiet_in_a_console_unless_asked(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], level: str | None, quiet: bool
+) -> None:
+    if level is not None:
+        monkeypatch.setenv("LIVEKIT_LOG_LEVEL", level)
+    quiet_by_default(["agent.py", *arguments])
+    assert os.environ.get("LIVEKIT_LOG_LEVEL") == ("WARN" if quiet else level)

@@ -1,0 +1,90 @@
+"""A text conversation with a model that calls the tools it is told to call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from livekit.agents import Agent, AgentSession, llm
+
+
+class ObedientLLM(llm.LLM):
+    """Told ``NAME {json}``, it calls that tool; told anything else, or a tool's result, it says "Done."
+
+    ``offered`` holds, for each turn, the names of the tools it was shown.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offered: list[set[str]] = []
+
+    def chat(self, *, chat_ctx: llm.ChatContext, tools: Any = None, conn_options: Any, **_: Any) -> llm.LLMStream:
+        self.offered.append({tool.info.name for tool in tools or []})
+        return _ObedientStream(self, chat_ctx=chat_ctx, tools=tools or [], conn_options=conn_options)
+
+
+class _ObedientStream(llm.LLMStream):
+    async def _run(self) -> None:
+        delta = llm.ChoiceDelta(role="assistant")
+        last = self._chat_ctx.items[-1]
+        told = last.text_content or "" if isinstance(last, llm.ChatMessage) and last.role == "user" else ""
+        name, _, arguments = told.partition(" ")
+        if arguments.startswith("{"):
+            call = llm.FunctionToolCall(name=name, arguments=arguments, call_id=uuid4().hex)
+            delta.tool_calls = [call]
+        else:
+            delta.content = "Done."
+        self._event_ch.send_nowait(llm.ChatChunk(id="1", delta=delta))
+
+
+@dataclass(frozen=True)
+class Person:
+    """What the tools need to know of a caller."""
+
+    user_id: Any
+    operator: Any = False
+
+
+@dataclass(frozen=True)
+class Userdata:
+    """Where the tools look for the caller."""
+
+    caller: Any
+
+
+class Conversation:
+    """An AgentSession that can be told to use a tool."""
+
+    def __init__(self, session: AgentSession[Any], model: llm.LLM) -> None:
+        self.session = session
+        self.model = model
+
+    async def said_by(self, tool: str, /, **arguments: Any) -> str:
+        """Have the model call ``tool``; word for word what it got back. Fails if the tool failed."""
+        result = await self.session.run(user_input=f"{tool} {json.dumps(arguments)}")
+        result.expect.next_event().is_function_call(name=tool)
+        output = result.expect.next_event().is_function_call_output().event().item
+        assert not output.is_error, output.output
+        return str(output.output)
+
+    async def use(self, tool: str, /, **arguments: Any) -> dict[str, Any]:
+        """As ``said_by``, read as the JSON it must be."""
+        answer = json.loads(await self.said_by(tool, **arguments))
+        assert isinstance(answer, dict)
+        return answer
+
+
+@asynccontextmanager
+async def conversation(
+    *tools: llm.Toolset, agent: Agent | None = None, model: llm.LLM | None = None, **userdata: Any
+) -> AsyncIterator[Conversation]:
+    """A running session without ears and mouth. ``userdata=`` is the session's, none where it is left out."""
+    model = model or ObedientLLM()
+    session = AgentSession(llm=model, vad=None, turn_handling={"turn_detection": None}, **userdata)
+    async with session:
+        await session.start(agent or Agent(instructions="Do as you are told.", tools=list(tools)))
+        yield Conversation(session, model)

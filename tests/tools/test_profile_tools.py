@@ -1,0 +1,181 @@
+"""Reading and updating the profile, remembering and recalling, called by a model in a real session."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache import get_redis_cache
+from companion import Caller, get_user_profile_async, use_caller
+from companion.persona import CompanionAgent
+from companion.runtime import Runtime, close_runtime, set_runtime
+from companion.settings import Settings
+from companion.store import SqliteStore
+from tests.real.redis_server import RedisServer
+from tests.tools.conversation import Conversation, Person, Userdata, conversation
+from tools import ProfileTools
+
+ADA = Caller("ada")
+
+
+def talk_as(caller: Any) -> Any:
+    """A conversation with the companion that has the profile tools."""
+    return conversation(agent=CompanionAgent(tools=[ProfileTools()]), userdata=Userdata(caller))
+
+
+@pytest.fixture
+async def talk(runtime: Runtime) -> AsyncIterator[Conversation]:
+    async with talk_as(ADA) as talk:
+        yield talk
+
+
+def assert_refused(answer: dict[str, Any]) -> None:
+    """A failure in words that can be said aloud."""
+    assert list(answer) == ["success", "message"]
+    assert answer["success"] is False
+    assert re.fullmatch(r"[A-Z][^{}<>_\n]+[.!]", answer["message"]), answer["message"]
+
+
+# -- the profile -------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_known_at_first(talk: Conversation) -> None:
+    assert await talk.use("getUserProfile") == {"success": True, "profile": "", "facts": []}
+
+
+async def test_the_next_read_sees_the_update(talk: Conversation, redis: RedisServer) -> None:
+    await talk.use("getUserProfile")
+    assert redis.cli("EXISTS", "user:ada:profile") == 1, "what was read is cached"
+    answer = await talk.use("updateUserProfile", profile="  Name: Ada\nLikes: chess \n")
+    assert answer == {"success": True, "message": "I will remember that about you."}
+    assert redis.cli("EXISTS", "user:ada:profile") == 0, "no other process may read the old one"
+    assert (await talk.use("getUserProfile"))["profile"] == "Name: Ada\nLikes: chess"
+    with use_caller(ADA):
+        assert await get_user_profile_async() == "Name: Ada\nLikes: chess"
+    await talk.use("updateUserProfile", profile="Name: Ada")
+    assert (await talk.use("getUserProfile"))["profile"] == "Name: Ada"
+
+
+async def test_an_update_counts_in_this_conversation(talk: Conversation) -> None:
+    await talk.use("updateUserProfile", profile="Name: Ada")
+    assert "Name: Ada" in talk.session.current_agent.instructions
+
+
+@pytest.mark.parametrize("profile", ["", " \n ", "x" * 4001])
+async def test_a_profile_that_is_none_replaces_nothing(talk: Conversation, profile: str) -> None:
+    await talk.use("updateUserProfile", profile="Name: Ada")
+    assert_refused(await talk.use("updateUserProfile", profile=profile))
+    assert (await talk.use("getUserProfile"))["profile"] == "Name: Ada"
+
+
+# -- facts -------------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_remembered_is_recalled(talk: Conversation) -> None:
+    for fact in ("Her sister visits on Friday.", "The key is under the mat.", "Zoë spielt Geige 🎻"):
+        answer = await talk.use("rememberFact", fact=f" {fact} ")
+        assert answer == {"success": True, "message": "I will remember that."}
+    assert await talk.use("recallFacts", query="when does my sister visit?") == {
+        "success": True,
+        "facts": ["Her sister visits on Friday."],
+    }
+    assert (await talk.use("recallFacts", query="Zoë"))["facts"] == ["Zoë spielt Geige 🎻"]
+    assert (await talk.use("recallFacts", query="dragons"))["facts"] == []
+    assert len((await talk.use("getUserProfile"))["facts"]) == 3
+
+
+async def test_many_facts_are_not_all_read_out(talk: Conversation) -> None:
+    for number in range(7):
+        await talk.use("rememberFact", fact=f"Apple number {number}.")
+    assert (await talk.use("getUserProfile"))["facts"] == [f"Apple number {n}." for n in (6, 5, 4, 3, 2)]
+    assert len((await talk.use("recallFacts", query="apple " * 2000))["facts"]) == 5
+
+
+@pytest.mark.parametrize("fact", ["", "\t", "x" * 4001])
+async def test_a_fact_that_is_none_is_not_kept(talk: Conversation, fact: str) -> None:
+    assert_refused(await talk.use("rememberFact", fact=fact))
+    assert (await talk.use("recallFacts", query=""))["facts"] == []
+
+
+async def test_text_that_no_database_takes_is_kept_as_well_as_it_can_be(talk: Conversation) -> None:
+    await talk.use("rememberFact", fact="half \ud83d and nothing \0 here")
+    assert (await talk.use("recallFacts", query="half"))["facts"] == ["half \ufffd and nothing \ufffd here"]
+    await talk.use("updateUserProfile", profile="Name: \ud83d")
+    assert (await talk.use("getUserProfile"))["profile"] == "Name: \ufffd"
+
+
+# -- whose -------------------------------------------------------------------------------------------------------
+
+
+async def test_two_people_at_once_never_mix(runtime: Runtime) -> None:
+    async def live(name: str) -> None:
+        async with talk_as(Caller(name)) as talk:
+            for number in range(8):
+                profile = f"Name: {name}\nRound: {number}"
+                await talk.use("updateUserProfile", profile=profile, user_id="somebody-else")
+                await talk.use("rememberFact", fact=f"The secret of {name} is {number}.")
+                assert (await talk.use("getUserProfile", user_id="somebody-else"))["profile"] == profile
+                facts = (await talk.use("recallFacts", query="secret"))["facts"]
+                assert facts
+                assert all(f"of {name} is" in fact for fact in facts)
+                assert f"Name: {name}\n" in talk.session.current_agent.instructions
+
+    async with asyncio.TaskGroup() as group:
+        for name in ("ada", "bea", "cy"):
+            group.create_task(live(name))
+    assert await runtime.store.get_profile("somebody-else") is None
+
+
+@pytest.mark.parametrize("caller", [None, Person("ada"), "ada"], ids=repr)
+async def test_of_nobody_nothing_is_read_or_kept(runtime: Runtime, redis: RedisServer, caller: Any) -> None:
+    await runtime.store.save_profile("ada", "Name: Ada")
+    async with talk_as(caller) as talk:
+        assert_refused(await talk.use("getUserProfile"))
+        assert_refused(await talk.use("updateUserProfile", profile="Name: Eve"))
+        assert_refused(await talk.use("rememberFact", fact="Eve was here."))
+        assert_refused(await talk.use("recallFacts", query="Eve"))
+    assert await runtime.store.get_profile("ada") == "Name: Ada"
+    assert redis.cli("KEYS", "user:*") == []
+
+
+# -- when something is away --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def broken(redis: RedisServer, tmp_path: Path) -> AsyncIterator[Runtime]:
+    """A runtime whose database cannot be opened: a directory is in its place."""
+    yield set_runtime(Runtime(Settings.from_env(), store=SqliteStore(tmp_path)))
+    await close_runtime()
+
+
+async def test_with_the_store_away_it_says_so(broken: Runtime, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="companion")
+    async with talk_as(ADA) as talk:
+        assert_refused(await talk.use("getUserProfile"))
+        assert_refused(await talk.use("updateUserProfile", profile="Name: Ada"))
+        assert_refused(await talk.use("rememberFact", fact="Ada was here."))
+        assert_refused(await talk.use("recallFacts", query="Ada"))
+    ours = [record.getMessage() for record in caplog.records if record.name == "companion"]
+    assert ours, "somebody who runs this wants to know"
+    assert not any("Ada" in line for line in ours), "what a user says is not for the log"
+
+
+async def test_with_the_store_away_a_cached_profile_is_still_told(broken: Runtime, redis: RedisServer) -> None:
+    redis.cli("SET", "user:ada:profile", "Name: Ada")
+    async with talk_as(ADA) as talk:
+        answer = await talk.use("getUserProfile")
+    assert (answer["success"], answer["profile"], answer["facts"]) == (True, "Name: Ada", [])
+    assert "cannot reach" in answer["message"]
+
+
+async def test_with_the_cache_away_nothing_is_missing(runtime: Runtime) -> None:
+    (await get_redis_cache()).disable()
+    async with talk_as(ADA) as talk:
+        await talk.use("updateUserProfile", profile="Name: Ada")
+        assert (await talk.use("getUserProfile"))["profile"] == "Name: Ada"
