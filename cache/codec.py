@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, Final
 
+SEALED: Final = 0xFF
+"""First byte of an encrypted value (see :mod:`cache.seal`). No UTF-8 text begins with it, so no plain value does."""
 _OPENERS = b'{["'
 _LITERAL_STARTS = frozenset(b"-0123456789tfn")
 _LITERAL = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
@@ -23,7 +25,7 @@ class UnserialisableValue(TypeError, ValueError):
 
 
 class UndecodableValue(Exception):
-    """Stored bytes that this codec did not write and cannot read (cut short, or not UTF-8)."""
+    """Stored bytes that cannot be read. The text says why, and holds nothing of them."""
 
 
 def encode(value: Any) -> bytes:
@@ -59,7 +61,9 @@ def decode(raw: bytes) -> Any:
         if first in _OPENERS or (first in _LITERAL_STARTS and _LITERAL.fullmatch(raw)):
             return json.loads(text)
     except (ValueError, RecursionError):
-        raise UndecodableValue from None
+        raise UndecodableValue(
+            "encrypted, and CACHE_ENCRYPTION_KEYS is not set" if first == SEALED else "cut short, or written by others"
+        ) from None
     return text
 
 

@@ -8,23 +8,29 @@ What is set here and why:
 - RESP2 and no maintenance notifications: with them redis-py skips the check that a pooled connection has no
   unread reply, which is how one caller can be given another's answer.
 - replies stay bytes: decoding is the codec's work.
+- a connection gives itself a name if it may; redis-py does without a connection that may not. It does not tell the
+  server which library it is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import parse_url
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from .dial import Endpoint
 from .settings import CacheConfigError, CacheSettings
 
 CLIENT_NAME = "companion-cache"
+_BAD_OPTION = "REDIS_URL has an option after '?' that redis-py does not know, or with a value it cannot use."
 
 
 def open_client(settings: CacheSettings) -> Redis:
@@ -33,29 +39,56 @@ def open_client(settings: CacheSettings) -> Redis:
     Raises:
         CacheConfigError: the URL's query holds an option redis-py does not know.
     """
-    options: dict[str, Any] = {
-        "max_connections": settings.max_connections,
+    options = _options(settings) | {
         "timeout": settings.socket_timeout,
-        "socket_connect_timeout": settings.socket_connect_timeout,
-        "socket_timeout": settings.socket_timeout,
-        "retry": Retry(NoBackoff(), 1),
         "retry_on_timeout": True,
-        "health_check_interval": settings.health_check_interval,
-        "protocol": 2,
-        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-        "client_name": CLIENT_NAME,
+        "redis_connect_func": _introduce,
     }
-    if settings.url.startswith("rediss://"):
-        # redis-py checks certificates by default; said here so that it stays so.
-        options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
     try:
         pool: Any = BlockingConnectionPool.from_url(settings.url, **options)
         pool.make_connection()  # an unknown option in the URL's query shows itself only here
     except (TypeError, ValueError):
-        raise CacheConfigError(
-            "REDIS_URL has an option after '?' that redis-py does not know, or with a value it cannot use."
-        ) from None
+        raise CacheConfigError(_BAD_OPTION) from None
     return Redis.from_pool(pool)  # the client owns its pool: closing one closes the other
+
+
+def open_cluster(settings: CacheSettings) -> RedisCluster:
+    """Return a client for the cluster of which the URL names a node, with the same settings. Nothing is sent yet.
+
+    Its pools do not wait, they raise: whoever uses it must not ask for more than ``max_connections`` at a time.
+
+    Raises:
+        CacheConfigError: the URL's query holds an option redis-py does not know for a cluster.
+        redis.exceptions.RedisClusterException: the URL names a database other than 0.
+    """
+    try:
+        return RedisCluster.from_url(settings.url, client_name=CLIENT_NAME, **_options(settings))
+    except (TypeError, ValueError):
+        raise CacheConfigError(_BAD_OPTION) from None
+
+
+def _options(settings: CacheSettings) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "max_connections": settings.max_connections,
+        "socket_connect_timeout": settings.socket_connect_timeout,
+        "socket_timeout": settings.socket_timeout,
+        "retry": Retry(NoBackoff(), 1),
+        "health_check_interval": settings.health_check_interval,
+        "protocol": 2,
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        "driver_info": None,
+    }
+    if settings.url.startswith("rediss://"):
+        # redis-py checks certificates by default; said here so that it stays so.
+        options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+    return options
+
+
+async def _introduce(connection: AbstractConnection) -> None:
+    await connection.on_connect_check_health(check_health=False)
+    with contextlib.suppress(ResponseError):
+        await connection.send_command("CLIENT", "SETNAME", CLIENT_NAME, check_health=False)
+        await connection.read_response()
 
 
 def endpoint(settings: CacheSettings) -> Endpoint:

@@ -2,8 +2,8 @@
 
 After a loss an attempt begins at once; after 10 to 100 ms where the server refuses or is loading; after a second where
 it will not have us. An attempt that hangs is not waited for: the eldest may take `connect_timeout`, so a slow TLS
-handshake gets through, and beside it runs a fresh one that is replaced every 200 ms (or twice what connecting took last
-time, if that is longer). So when a network comes back, the first packet is at most 200 ms away, whatever the kernel's
+handshake gets through, and beside it runs a fresh one that is replaced every 200 ms (or twice what connecting took at
+best, if that is longer). So when a network comes back, the first packet is at most 200 ms away, whatever the kernel's
 own retry clock says, and there are never more than two attempts.
 """
 
@@ -48,11 +48,11 @@ class Endpoint:
         hello: tuple[Argument, ...] = (b"HELLO", 3)
         if self.username or self.password:
             hello += (b"AUTH", self.username or "default", self.password or "")
+        if self.client_name:  # here and not as CLIENT SETNAME: whoever may log in may say HELLO
+            hello += (b"SETNAME", self.client_name)
         commands: list[tuple[Argument, ...]] = [hello]
         if self.db:
             commands.append((b"SELECT", self.db))
-        if self.client_name:
-            commands.append((b"CLIENT", b"SETNAME", self.client_name))
         return [pack(command) for command in (*commands, *setup, (b"PING",))]
 
 
@@ -79,7 +79,7 @@ class Dialler:
         self._connect_timeout, self._room = connect_timeout, room
         self._explain = explain
         self._failures = 0
-        self._patience = _FRESH
+        self._quickest = math.inf  # the best, not the last: that one may have begun in an outage and waited for its end
         self._addresses: list[str] = []
         self._looked_up = -math.inf
         self._lookup: asyncio.Task[list[str]] | None = None
@@ -109,7 +109,7 @@ class Dialler:
                     if len(dials) == 2:
                         self._drop(dials.popitem()[0])
                     dials[loop.create_task(self._dial(loop))] = now
-                    next_at = now + self._patience
+                    next_at = now + self._patience()
                 if not dials:
                     await asyncio.sleep(next_at - now)
                     continue
@@ -117,7 +117,7 @@ class Dialler:
                 for dial in done:
                     error = dial.exception()
                     if error is None:
-                        self._patience = min(max(_FRESH, 2 * (loop.time() - dials.pop(dial))), self._connect_timeout)
+                        self._quickest = min(self._quickest, loop.time() - dials.pop(dial))
                         self.unsupported = False
                         return dial.result()
                     del dials[dial]
@@ -144,6 +144,12 @@ class Dialler:
             await asyncio.wait({self._lookup})
         if self._leaving:
             await asyncio.wait(self._leaving)
+
+    def _patience(self) -> float:
+        """Seconds until the next attempt is begun beside one that hangs."""
+        if self._quickest == math.inf:
+            return _FRESH
+        return min(max(_FRESH, 2 * self._quickest), self._connect_timeout)
 
     def _backoff(self) -> float:
         first, last = _REFUSED

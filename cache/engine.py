@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from redis.asyncio import Redis
 
@@ -25,10 +25,15 @@ from .settings import CacheSettings
 from .stats import Counters
 from .wire import LaneDown, ReplyError
 
+if TYPE_CHECKING:
+    from .seal import Sealer
+
 FAILURES: Final = (LaneDown, ReplyError, LinkDown, Refused)
 """What sending a command may raise: Redis is away, late, or said no."""
 _HOUSEKEEPING: Final = 1.0  # seconds between two rounds
-_TRACKING: Final = ("CLIENT", "TRACKING", "ON", "NOLOOP")
+_TRACKING: Final = ("CLIENT", "TRACKING", "ON")
+# Not NOLOOP, although we know what we write: what a command of ours evicts or lets expire, what our own EXPIRE
+# shortens and what our own load fills would not be told to us either, and the server would stop tracking it.
 T = TypeVar("T")
 
 
@@ -39,6 +44,7 @@ class Engine:
         counters: what this process did.
         pending: invalidations that Redis does not know of yet.
         near: values kept in this process.
+        sealer: encrypts what Redis keeps; None where values are kept as they are.
         lane: the connection that is shared; None while switched off or not yet started.
         tracking: whether the server pushes changes of what was read over the lane.
         max_value_bytes: larger values are not kept.
@@ -50,6 +56,7 @@ class Engine:
         self.counters = Counters()
         self.pending = Pending()
         self.near = NearCache(settings.near)
+        self.sealer = _sealer(settings)
         self.lane: Lane | None = None
         self.tracking = False
         self.on_change: Callable[[list[bytes] | None], None] = _ignore
@@ -191,19 +198,7 @@ class Engine:
         lane = self._ready()
         if not lane.unsupported:
             return [await reply for reply in lane.call_many(commands)]
-        return await self.call(lambda client: _pipeline(client, commands, transaction=False))
-
-    async def atomically(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """The replies to several commands that are one step for everybody else. Raises FAILURES."""
-        lane = self._ready()
-        if lane.unsupported:
-            return await self.call(lambda client: _pipeline(client, commands, transaction=True))
-        *_, done = lane.call_many([("MULTI",), *commands, ("EXEC",)])
-        replies: list[Any] = await done
-        for reply in replies:
-            if isinstance(reply, ReplyError):
-                raise reply
-        return replies
+        return await self.call(lambda client: _pipeline(client, commands))
 
     async def run(self, script: Script, names: tuple[str, ...], *args: Any) -> Any:
         """Run a script over ``names``. Raises FAILURES."""
@@ -267,12 +262,22 @@ class Engine:
             pass  # it stays where it is, for the next round
 
 
+def _sealer(settings: CacheSettings) -> Sealer | None:
+    if not settings.encryption_keys:
+        return None
+    from .seal import Sealer  # the cryptography package, which nobody else needs
+
+    return Sealer(settings.encryption_keys)
+
+
 async def _execute(client: Any, command: tuple[Any, ...]) -> Any:
+    if command[0] == "SCRIPT":  # redis-py knows it by both words, and so to which nodes of a cluster it goes
+        command = (f"{command[0]} {command[1]}", *command[2:])
     return await client.execute_command(*command)
 
 
-async def _pipeline(client: Any, commands: tuple[tuple[Any, ...], ...], *, transaction: bool) -> list[Any]:
-    pipe = client.pipeline(transaction=transaction)
+async def _pipeline(client: Any, commands: tuple[tuple[Any, ...], ...]) -> list[Any]:
+    pipe = client.pipeline(transaction=False)
     for command in commands:
         pipe.execute_command(*command)
     return list(await pipe.execute())

@@ -28,6 +28,7 @@ from typing import Any, Final
 from . import codec, keys
 from .engine import FAILURES, Engine
 from .flight import Flights
+from .near import MISSING
 from .scripts import ACQUIRE, FILL, RELEASE, RENEW
 from .waiters import Waiters
 
@@ -68,6 +69,19 @@ class Terms:
         return max(1, spread), (ttl + self.stale_for) * 1000 if self.stale_for else 0
 
 
+@dataclass(slots=True)
+class Lease:
+    """The right to fill a key, once it has been granted.
+
+    Attributes:
+        token: what stands in the key ``lease:{...}``.
+        paid: serial number of the newest owed invalidation that was delivered before the load began.
+    """
+
+    token: str
+    paid: int = 0
+
+
 class Filler:
     """Loads what is missing. One per cache."""
 
@@ -77,7 +91,7 @@ class Filler:
         self._refreshing = Flights()
         self._waiters = Waiters()
         self._behind: set[asyncio.Task[Any]] = set()
-        self.index_entry: Callable[[str, float | None], tuple[tuple[Any, ...], ...]] = lambda key, ttl: ()
+        self.index_entry: Callable[[str], tuple[tuple[Any, ...], ...]] = lambda key: ()
         engine.on_change = self._waiters.changed
 
     def detach(self, names: Iterable[str]) -> None:
@@ -111,53 +125,54 @@ class Filler:
     # -- flights ---------------------------------------------------------------------------------------
 
     async def _fly(self, key: str, loader: Loader, terms: Terms) -> Any:
-        token = token_hex(8)
+        lease = Lease(token_hex(8))
         while True:
             waiter = self._waiters.wait(key)  # before looking, so that no change goes unseen
             try:
                 try:
-                    await self._pay_debt(key)
-                    kind, *rest = await self._acquire(key, token, terms)
+                    await self._pay_debt(key, lease)
+                    kind, *rest = await self._acquire(key, lease, terms)
                 except FAILURES:
                     self._engine.count_error()
-                    # The lease may have been granted all the same: nobody should wait for it to end.
-                    self._keep_behind(asyncio.create_task(self._release(key, token)))
+                    self._release_later(key, lease)  # it may have been granted all the same
                     return await loader()
                 if kind == _VALUE:
-                    return codec.decode(rest[0])
-                last = rest[0]
+                    return self._decoded(key, rest[0])
+                last = self._last_good(key, rest[0])
                 if kind == _GRANTED:
-                    return await self._lead(key, token, loader, terms, last)
-                if last is not None:
+                    return await self._lead(key, lease, loader, terms, last)
+                if last is not MISSING:
                     await asyncio.wait({waiter}, timeout=SLOW)
                     if not waiter.done():
-                        return codec.decode(last)
+                        return last
                 else:
                     left = max(int(rest[1]), 1) / 1000
                     await asyncio.wait({waiter}, timeout=left if self._engine.tracking else min(left, _LOOK_AGAIN))
             except codec.UndecodableValue:
-                await self._engine.unlink([key, keys.stale(key)])
+                await self._discard(key)
             finally:
                 self._waiters.leave(key, waiter)
 
-    async def _pay_debt(self, key: str) -> None:
+    async def _pay_debt(self, key: str, lease: Lease) -> None:
         """An invalidation of ``key`` that is still owed comes first, or the old value would be taken for a hit."""
-        if self._engine.pending and self._engine.pending.covers(key):
+        if self._engine.pending and (debt := self._engine.pending.newest(key)):
+            lease.paid = debt
             await self._engine.unlink([keys.lease(key), keys.stale(key)])
             await self._engine.unlink([key])
 
-    async def _acquire(self, key: str, token: str, terms: Terms) -> list[Any]:
-        if entry := self.index_entry(key, terms.ttl):
+    async def _acquire(self, key: str, lease: Lease, terms: Terms) -> list[Any]:
+        if entry := self.index_entry(key):
             await self._engine.send_all(*entry)
         names = (key, keys.lease(key), keys.stale(key))
-        reply: list[Any] = await self._engine.run(ACQUIRE, names, token, int(LEASE * 1000), int(terms.stale_for > 0))
+        wanted = int(LEASE * 1000), int(terms.stale_for > 0)
+        reply: list[Any] = await self._engine.run(ACQUIRE, names, lease.token, *wanted)
         return reply
 
-    async def _lead(self, key: str, token: str, loader: Loader, terms: Terms, last: bytes | None) -> Any:
+    async def _lead(self, key: str, lease: Lease, loader: Loader, terms: Terms, last: Any) -> Any:
         """Load under the lease. With a last good value, a loader that is slow or fails is answered with it."""
-        load = asyncio.create_task(self._load(key, token, loader, terms), name="cache-load")
+        load = asyncio.create_task(self._load(key, lease, loader, terms), name="cache-load")
         try:
-            if last is None:
+            if last is MISSING:
                 return await load
             await asyncio.wait({load}, timeout=SLOW)
         except asyncio.CancelledError:
@@ -166,67 +181,95 @@ class Filler:
             raise
         if not load.done():
             self._keep_behind(load)  # it goes on, and fills for the next one
-            return codec.decode(last)
+            return last
         if (problem := load.exception()) is not None:
             logger.warning("a loader failed (%s): the last good value is served", type(problem).__name__)
-            return codec.decode(last)
+            return last
         return load.result()
 
-    async def _load(self, key: str, token: str, loader: Loader, terms: Terms) -> Any:
-        renewing = asyncio.create_task(self._hold(key, token), name="cache-lease")
+    async def _load(self, key: str, lease: Lease, loader: Loader, terms: Terms) -> Any:
+        renewing = asyncio.create_task(self._hold(key, lease), name="cache-lease")
         try:
             value = await loader()
-            await self._store(key, token, value, terms)
+            await self._store(key, lease, value, terms)
         except BaseException:
-            self._keep_behind(asyncio.create_task(self._release(key, token)))
+            self._release_later(key, lease)
             raise
         finally:
             renewing.cancel()
         return value
 
-    async def _store(self, key: str, token: str, value: Any, terms: Terms) -> None:
-        lives = terms.milliseconds(value)
-        if lives is None:
-            await self._release(key, token)
+    async def _store(self, key: str, lease: Lease, value: Any, terms: Terms) -> None:
+        lives, raw, pending = terms.milliseconds(value), codec.encode(value), self._engine.pending
+        if large := len(raw) > self._engine.max_value_bytes:
+            logger.warning("a loaded value of %d bytes is larger than CACHE_MAX_VALUE_BYTES: not kept", len(raw))
+        if lives is None or large or pending.newest(key) > lease.paid:
+            # Not to be kept, or invalidated since the load began without Redis knowing of it yet.
+            await self._release(key, lease)
             return
-        raw = codec.encode(value)
+        self._engine.near.drop(key)
+        if (sealer := self._engine.sealer) is not None:
+            raw = sealer.seal(key, raw)
         try:
-            if len(raw) > self._engine.max_value_bytes:
-                logger.warning("a loaded value of %d bytes is larger than CACHE_MAX_VALUE_BYTES: not kept", len(raw))
-                await self._release(key, token)
-                return
-            self._engine.near.drop(key)
-            filled = await self._engine.run(FILL, (key, keys.lease(key), keys.stale(key)), token, raw, *lives)
-            if filled:
-                self._engine.pending.settle(key)
+            names = (key, keys.lease(key), keys.stale(key))
+            if await self._engine.run(FILL, names, lease.token, raw, *lives) and pending.newest(key) <= lease.paid:
+                pending.settle(key)
         except FAILURES:
             self._engine.count_error()
 
     async def _renew(self, key: str, loader: Loader, terms: Terms) -> None:
-        token = token_hex(8)
+        lease = Lease(token_hex(8))
         try:
-            granted = await self._engine.send("SET", keys.lease(key), token, "NX", "PX", int(LEASE * 1000))
+            if entry := self.index_entry(key):
+                await self._engine.send_all(*entry)
+            granted = await self._engine.send("SET", keys.lease(key), lease.token, "NX", "PX", int(LEASE * 1000))
         except FAILURES:
             self._engine.count_error()
+            self._release_later(key, lease)
             return
         if granted:
             try:
-                await self._load(key, token, loader, terms)
+                await self._load(key, lease, loader, terms)
             except Exception as problem:
                 logger.warning("a loader failed (%s): the value that is there stays", type(problem).__name__)
 
-    async def _hold(self, key: str, token: str) -> None:
+    async def _hold(self, key: str, lease: Lease) -> None:
         while True:
             await asyncio.sleep(_RENEW)
             try:
-                if not await self._engine.run(RENEW, (keys.lease(key),), token, int(LEASE * 1000)):
+                if not await self._engine.run(RENEW, (keys.lease(key),), lease.token, int(LEASE * 1000)):
                     return  # invalidated or evicted: what is loaded will not be kept
             except FAILURES:
                 self._engine.count_error()
 
-    async def _release(self, key: str, token: str) -> None:
+    async def _release(self, key: str, lease: Lease) -> None:
         try:
-            await self._engine.run(RELEASE, (keys.lease(key),), token)
+            await self._engine.run(RELEASE, (keys.lease(key),), lease.token)
+        except FAILURES:
+            self._engine.count_error()
+
+    def _release_later(self, key: str, lease: Lease) -> None:
+        """So that nobody waits for a lease that nobody uses."""
+        self._keep_behind(asyncio.create_task(self._release(key, lease)))
+
+    def _decoded(self, key: str, raw: bytes) -> Any:
+        sealer = self._engine.sealer
+        return codec.decode(raw if sealer is None else sealer.open(key, raw))
+
+    def _last_good(self, key: str, raw: bytes | None) -> Any:
+        """The last good value; MISSING where there is none, or none that can be decoded."""
+        if raw is None:
+            return MISSING
+        try:
+            return self._decoded(key, raw)
+        except codec.UndecodableValue:
+            self._engine.counters.undecodable += 1
+            return MISSING
+
+    async def _discard(self, key: str) -> None:
+        """Remove what cannot be decoded."""
+        try:
+            await self._engine.unlink([key, keys.stale(key)])
         except FAILURES:
             self._engine.count_error()
 

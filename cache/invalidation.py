@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 SMALL: Final = 2_000
 """Keys up to which a walk costs no more than asking the index does."""
 INDEX_TTL: Final = 7 * 86_400
-"""Seconds an index lives after its last write. Keys that may outlive it are left to the walk."""
+"""Seconds an index lives after its last write. Keys that outlive it are left to the walk."""
 _POLICY_AGE: Final = 30.0  # seconds for which the server's eviction policy is believed not to change
+_LAST_WALK: Final = 5.0  # seconds that closing waits for a walk: a conversation may end just after it asked for one
 
 
 @dataclass(slots=True)
@@ -60,7 +61,7 @@ class Invalidator:
         self._filler = filler
         self._evicts = True
         self._policy_asked = -_POLICY_AGE
-        self._strays: set[str] = set()
+        self._strays: dict[str, set[str]] = {}  # patterns by user
         self._walk: asyncio.Task[None] | None = None
 
     async def delete(self, names: Sequence[str]) -> int:
@@ -82,7 +83,10 @@ class Invalidator:
     async def of_user(self, user_id: str, pattern: str, outcome: Invalidation) -> None:
         """Remove what ``pattern`` reaches of one user's keys. Raises FAILURES; ``outcome`` counts what went."""
         self._forget_all()
-        size, members = await self._engine.send_all(("DBSIZE",), ("SMEMBERS", keys.index(user_id)))
+        # Two commands in one tick. Not send_all: on a cluster the first goes to every node.
+        size, members = await asyncio.gather(
+            self._engine.send("DBSIZE"), self._engine.send("SMEMBERS", keys.index(user_id))
+        )
         if int(size) <= SMALL or await self._server_evicts():
             wanted = partial(reaches, pattern, user_id)
             await sweep(self._engine, keys.user_pattern(user_id), wanted, outcome.count)
@@ -94,10 +98,10 @@ class Invalidator:
         self._forget_all()
         outcome.complete = True
 
-    def index_entry(self, key: str, ttl: float | None) -> tuple[tuple[Any, ...], ...]:
-        """The commands to send before ``key`` is written, so that its user's index knows it."""
+    def index_entry(self, key: str) -> tuple[tuple[Any, ...], ...]:
+        """The commands to send before ``key`` or its lease is written, so that its user's index knows it."""
         owned = keys.owner(key)
-        if owned is None or owned[1] in keys.FAMILIES or (ttl or INDEX_TTL + 1) > INDEX_TTL:
+        if owned is None or owned[1] in keys.FAMILIES:
             return ()
         index = keys.index(owned[0])
         return ("SADD", index, owned[1]), ("EXPIRE", index, INDEX_TTL)
@@ -107,8 +111,9 @@ class Invalidator:
         await self._engine.pending.deliver(self.delete, self._again)
 
     async def close(self) -> None:
-        """Stop walking."""
+        """Let a walk end, but not for long."""
         if self._walk is not None:
+            await asyncio.wait({self._walk}, timeout=_LAST_WALK)
             self._walk.cancel()
             await asyncio.wait({self._walk})
 
@@ -130,28 +135,30 @@ class Invalidator:
         return self._evicts
 
     def _walk_later(self, user_id: str, pattern: str) -> None:
-        if pattern == keys.user_pattern(user_id):
-            self._strays.add(user_id)
-            if self._walk is None or self._walk.done():
-                self._walk = asyncio.create_task(self._walk_for_strays(), name="cache-walk")
+        self._strays.setdefault(user_id, set()).add(pattern)
+        if self._walk is None or self._walk.done():
+            self._walk = asyncio.create_task(self._walk_for_strays(), name="cache-walk")
 
     async def _walk_for_strays(self) -> None:
         """Remove the keys of the waiting users that no index knows. What this layer wrote meanwhile stays."""
         while self._strays:
-            users, self._strays = self._strays, set()
+            users, self._strays = self._strays, {}
             try:
                 async for page in pages(self._engine, "user:*"):
                     await self._remove_strays(page, users)
             except Exception:
-                for user_id in users:
-                    self._engine.pending.add_pattern(keys.user_pattern(user_id), user_id)
-                return
+                for user_id, patterns in (*users.items(), *self._strays.items()):
+                    for pattern in patterns:
+                        self._engine.pending.add_pattern(pattern, user_id)
+                self._strays.clear()
 
-    async def _remove_strays(self, page: Iterable[str], users: set[str]) -> None:
+    async def _remove_strays(self, page: Iterable[str], users: Mapping[str, Iterable[str]]) -> None:
         strays = []
         for key in page:
             owned = keys.owner(key)
             if owned is None or owned[0] not in users or owned[1] in keys.FAMILIES:
+                continue
+            if not any(matches(pattern, key) for pattern in users[owned[0]]):
                 continue
             if not await self._engine.send("SISMEMBER", keys.index(owned[0]), owned[1]):
                 strays.append(key)

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .connection import open_client
+from .connection import open_client, open_cluster
 from .settings import CacheSettings
 
 T = TypeVar("T")
@@ -29,6 +30,7 @@ _PROBE = 0.25  # seconds a PING may take before Redis counts as away, and a bris
 _PAUSE = 0.1  # seconds between two attempts that failed at once
 _PAUSE_REFUSED = 1.0  # seconds, when Redis answered but does not let us in
 _GRACE_TURNS = 3  # turns of the loop for a reply that has arrived but was not yet seen
+_SPARE = 2  # connections to a cluster's node that are left to redis-py for asking what has moved
 
 
 class LinkDown(Exception):
@@ -68,6 +70,7 @@ class Link:
         self._broken = False
         self._keeper: asyncio.Task[None] | None = None
         self._loose: set[asyncio.Future[Any]] = set()
+        self._room = asyncio.Semaphore(max(1, settings.max_connections - _SPARE))
 
     @property
     def up(self) -> bool:
@@ -118,7 +121,9 @@ class Link:
         client = self._client
         if client is None:
             raise LinkDown("not connected")
-        task = asyncio.ensure_future(operation(client))
+        task = asyncio.ensure_future(
+            self._in_turn(client, operation) if isinstance(client, RedisCluster) else operation(client)
+        )
         try:
             await asyncio.wait({task}, timeout=self._settings.deadline if deadline is None else deadline)
             for _ in range(_GRACE_TURNS):
@@ -140,9 +145,16 @@ class Link:
                 self._doubt.set()
             raise LinkDown(type(problem).__name__) from None
         except ResponseError as problem:
-            raise Refused(str(problem).partition(" ")[0][:40]) from None
-        except RedisError as problem:
+            # redis-py takes the code out of the text of some errors, NOSCRIPT among them.
+            raise Refused(problem.status_code or str(problem).partition(" ")[0][:40]) from None
+        except (RedisError, RedisClusterException) as problem:
+            self._doubt.set()
             raise Refused(type(problem).__name__) from None
+
+    async def _in_turn(self, client: Redis, operation: Callable[[Redis], Awaitable[T]]) -> T:
+        """Run ``operation`` when there is a connection for it. The pools of a cluster do not wait by themselves."""
+        async with self._room:
+            return await operation(client)
 
     async def _keep(self) -> None:
         while True:
@@ -194,6 +206,7 @@ class Link:
                 for attempt in done:
                     problem = attempt.exception()
                     if problem is None:
+                        attempts |= done - {attempt}
                         return attempt.result()
                     self._failed(problem)
                     let_in = not isinstance(problem, AuthenticationError | ResponseError)
@@ -202,20 +215,43 @@ class Link:
         finally:
             for attempt in attempts:
                 self._abandon(attempt)
+                attempt.add_done_callback(self._not_needed)
 
     async def _attempt(self, bound: float) -> Redis:
-        client = open_client(self._settings)
-        ping = asyncio.ensure_future(client.ping())
+        finding = asyncio.ensure_future(self._find())
         try:
-            await asyncio.wait({ping}, timeout=bound)
-            if not ping.done():
+            await asyncio.wait({finding}, timeout=bound)
+            if not finding.done():
                 raise RedisTimeoutError("no answer")
-            ping.result()
+            return finding.result()
         except BaseException:
-            self._abandon(ping)
+            self._abandon(finding)
+            finding.add_done_callback(self._not_needed)
+            raise
+
+    async def _find(self) -> Redis:
+        """A client that has been answered: for the node that the URL names, or for the cluster it belongs to."""
+        client = open_client(self._settings)
+        try:
+            await client.ping()
+            if not await _in_a_cluster(client):
+                return client
+        except BaseException:
             self._retire(client)
             raise
-        return client
+        self._retire(client)
+        cluster = cast(Redis, open_cluster(self._settings))  # no subclass, but what is called here is alike
+        try:
+            await cluster.initialize()
+        except BaseException:
+            self._retire(cluster)
+            raise
+        return cluster
+
+    def _not_needed(self, finding: asyncio.Future[Redis]) -> None:
+        """Close a client that came too late."""
+        if not finding.cancelled() and finding.exception() is None:
+            self._retire(finding.result())
 
     def _failed(self, problem: BaseException) -> None:
         self._settled.set()
@@ -237,3 +273,10 @@ class Link:
         self._loose.discard(task)
         if not task.cancelled():
             task.exception()
+
+
+async def _in_a_cluster(client: Redis) -> bool:
+    try:
+        return bool((await client.info("cluster")).get("cluster_enabled"))
+    except ResponseError:  # not allowed to ask
+        return False

@@ -54,6 +54,11 @@ class Pending:
         """Whether the value Redis holds for ``key`` must not be served."""
         return key in self._keys or any(reaches(pattern, user, key) for pattern, user in self._patterns)
 
+    def newest(self, key: str) -> int:
+        """The serial number of the newest debt that covers ``key``; 0 for none."""
+        serials = (serial for (pattern, user), serial in self._patterns.items() if reaches(pattern, user, key))
+        return max(self._keys.get(key, 0), max(serials, default=0))
+
     def settle(self, key: str) -> None:
         """A newer value of ``key`` has been stored: nothing is owed for it any more."""
         self._keys.pop(key, None)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import codec, keys
 from .engine import FAILURES, Engine
 from .near import MAX_STALENESS, MISSING
 from .write import Writer
+
+if TYPE_CHECKING:
+    from .seal import Sealer
 
 logger = logging.getLogger("cache")
 
@@ -24,13 +27,14 @@ class Reader:
         self._counters = engine.counters
         self._pending = engine.pending
         self._near = engine.near
+        self._sealer = engine.sealer
 
     async def one(self, key: str, *, fresh: bool = False, with_ttl: bool = False) -> tuple[Any, int]:
         """The value, counted as hit or miss, and the milliseconds it has left if they were asked for."""
         engine = self._engine
         if not engine.enabled:
             return MISSING, -2
-        near = self._near.on and self._near.keeps(key)
+        near = self._near.on and self._near.keeps(key) and not (self._pending and self._pending.covers(key))
         if near and not fresh and not with_ttl and (raw := self._near_value(key)) is not MISSING:
             self._counters.cache_hits += 1
             return codec.decode(raw), -1
@@ -41,6 +45,8 @@ class Reader:
             else:
                 lane = engine.lane
                 raw = await (lane.call("GET", key) if lane is not None and lane.up else engine.send("GET", key))
+                if self._sealer is not None:
+                    raw = await self._opened(self._sealer, key, raw)
         except FAILURES:
             engine.count_error()
             raw = None
@@ -56,12 +62,15 @@ class Reader:
 
     async def _read_with_ttl(self, key: str, near: bool) -> tuple[bytes | None, int]:
         token = self._near.begin(key) if near else None
-        raw, left = None, -2
+        raw, left, asked = None, -2, self._loop_time()
         try:
             raw, left = await self._engine.send_all(("GET", key), ("PTTL", key))
+            if self._sealer is not None:  # before it is kept near: what is kept in this process is kept open
+                raw = await self._opened(self._sealer, key, raw)
         finally:
-            # A value without expiry may be kept for as long as nothing says that it changed.
-            self._near.end(token, raw, self._loop_time() + (left / 1000 if left >= 0 else 3600.0))
+            # Counted from before the question, so never above what the key has left; -2: gone between the two
+            # answers. A value without expiry may be kept for as long as nothing says that it changed.
+            self._near.end(token, raw, asked + (3600.0 if left == -1 else left / 1000))
         return raw, int(left)
 
     async def many(self, wanted: Sequence[str]) -> dict[str, Any]:
@@ -73,6 +82,8 @@ class Reader:
         except FAILURES:
             self._engine.count_error()
             raws = [None] * len(wanted)
+        if (sealer := self._sealer) is not None:
+            raws = [await self._opened(sealer, name, raw) for name, raw in zip(wanted, raws, strict=True)]
         found = {name: await self._decoded(name, raw) for name, raw in zip(wanted, raws, strict=True)}
         return {name: value for name, value in found.items() if value is not MISSING}
 
@@ -81,15 +92,28 @@ class Reader:
         if raw is not None and not (self._pending and self._pending.covers(key)):
             try:
                 value = codec.decode(raw)
-            except codec.UndecodableValue:
-                self._counters.undecodable += 1
-                logger.warning("[REDIS] Warning: a value that cannot be decoded was removed (%s)", keys.shape(key))
-                await self._writer.delete([key])
+            except codec.UndecodableValue as problem:
+                await self._remove(key, problem)
             else:
                 self._counters.cache_hits += 1
                 return value
         self._counters.cache_misses += 1
         return MISSING
+
+    async def _opened(self, sealer: Sealer, key: str, raw: bytes | None) -> bytes | None:
+        """``raw`` as it was before it was sealed. What cannot be opened is removed, and None."""
+        if raw is None:
+            return None
+        try:
+            return sealer.open(key, raw)
+        except codec.UndecodableValue as problem:
+            await self._remove(key, problem)
+            return None
+
+    async def _remove(self, key: str, problem: codec.UndecodableValue) -> None:
+        self._counters.undecodable += 1
+        logger.warning("[REDIS] Warning: a value that cannot be decoded was removed (%s: %s)", keys.shape(key), problem)
+        await self._writer.delete([key])
 
     def _loop_time(self) -> float:
         return asyncio.get_running_loop().time()

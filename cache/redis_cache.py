@@ -151,7 +151,8 @@ class RedisCache:
         value, left = await self._reader.one(checked_key(key), with_ttl=refresh_after is not None)
         if value is MISSING:
             return await self._filler.fill(key, loader, terms)
-        if refresh_after is not None and ttl is not None and 0 <= left < (ttl - refresh_after) * 1000:
+        # A None is kept for its own, shorter time, and loaded anew when that has passed.
+        if refresh_after is not None and ttl and value is not None and 0 <= left < (ttl - refresh_after) * 1000:
             self._filler.refresh(key, loader, terms)
         return value
 

@@ -43,6 +43,18 @@ return 1
 """)
 """Fill, if the token is still the one that was granted. Absent means no: an invalidation removes it."""
 
+# KEYS: key, lease, stale. ARGV: value, and the options of SET.
+STORE = Script("""
+if not redis.call('SET', KEYS[1], unpack(ARGV)) then return 0 end
+redis.call('UNLINK', KEYS[2], KEYS[3])
+return 1
+""")
+"""SET, and in the same step the end of every load begun before: it may not fill over this value.
+
+A script and not MULTI, because a server may put a push between the replies inside an EXEC, and because redis-py
+cannot run a transaction on a cluster without blocking the loop.
+"""
+
 # KEYS: lease. ARGV: token, lease in ms.
 RENEW = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -55,4 +67,4 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 """)
 
-ALL = (ACQUIRE, FILL, RENEW, RELEASE)
+ALL = (ACQUIRE, FILL, STORE, RENEW, RELEASE)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
@@ -18,6 +20,7 @@ NEAR_FAMILIES = {
 _SCHEMES = ("redis", "rediss", "unix")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+_ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{43}=?")  # 32 bytes in base64url, padded or not
 
 
 class CacheConfigError(ValueError):
@@ -41,6 +44,7 @@ class CacheSettings:
         ttl_spread: share of a TTL by which ``get_or_load`` may shorten it at random, so that keys that were filled
             together do not expire together; 0 turns it off.
         near: families of keys kept in this process too (see :mod:`cache.near`).
+        encryption_keys: 32 bytes each. The first encrypts what is stored, all of them decrypt; none: values are plain.
         url_is_default: nobody chose this URL (an embedded server may take its place).
     """
 
@@ -55,6 +59,7 @@ class CacheSettings:
     max_value_bytes: int = 1 << 20
     ttl_spread: float = 0.05
     near: frozenset[str] = frozenset()
+    encryption_keys: tuple[bytes, ...] = field(default=(), repr=False)
     url_is_default: bool = True
     safe_url: str = field(init=False)
 
@@ -89,6 +94,7 @@ class CacheSettings:
             max_value_bytes=int(_number(env, "CACHE_MAX_VALUE_BYTES", 1 << 20, 1, 512 << 20, "bytes")),
             ttl_spread=_number(env, "CACHE_TTL_SPREAD", 0.05, 0, 0.5, "(a share)"),
             near=_families(env),
+            encryption_keys=_encryption_keys(env),
             url_is_default=url in ("", DEFAULT_URL),
         )
 
@@ -157,3 +163,15 @@ def _families(env: Mapping[str, str]) -> frozenset[str]:
             f"{min(unknown)[:20]!r} is none."
         )
     return frozenset(NEAR_FAMILIES[name] for name in chosen)
+
+
+def _encryption_keys(env: Mapping[str, str]) -> tuple[bytes, ...]:
+    text = env.get("CACHE_ENCRYPTION_KEYS", "").strip()
+    listed = [one.strip() for one in text.split(",")] if text else []
+    for position, one in enumerate(listed, 1):
+        if not _ENCRYPTION_KEY.fullmatch(one):
+            raise CacheConfigError(
+                f"CACHE_ENCRYPTION_KEYS: key {position} of {len(listed)} is not 32 bytes in base64url. "
+                "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            )
+    return tuple(urlsafe_b64decode(one[:43] + "=") for one in listed)

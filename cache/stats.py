@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
 
 from . import keys
 
@@ -67,20 +68,35 @@ class Counters:
     async def fleet(self, call: Call) -> tuple[tuple[int, int, int, int], int, str]:
         """The fleet's totals with this process's unsent ones, the number of keys, and the memory used."""
 
-        async def ask(client: Redis) -> list[Any]:
-            pipe = client.pipeline(transaction=False)
-            pipe.hmget(keys.system_stats(), list(FIELDS))
-            pipe.dbsize()
-            pipe.info("memory")
-            return list(await pipe.execute())
-
-        stored, size, memory = await call(ask)
+        stored, size, memory = await call(_ask)
         news = self.unsent()
         total, hits, misses, errors = (
             int(value or 0) + news.get(name, 0) for name, value in zip(FIELDS, stored, strict=True)
         )
-        used = memory.get("used_memory_human", "0B")
-        return (total, hits, misses, errors), int(size), used if isinstance(used, str) else used.decode()
+        return (total, hits, misses, errors), int(size), human(sum(int(node["used_memory"]) for node in memory))
+
+
+async def _ask(client: Redis) -> tuple[list[Any], int, list[dict[str, Any]]]:
+    """The stored totals, the number of keys, and the memory section of INFO of each node."""
+    if isinstance(client, RedisCluster):  # no pipeline: the last two go to every node
+        stored = await client.hmget(keys.system_stats(), list(FIELDS))
+        primaries = client.get_primaries()
+        sizes = [await client.dbsize(target_nodes=node) for node in primaries]
+        return stored, sum(sizes), [await client.info("memory", target_nodes=node) for node in primaries]
+    pipe = client.pipeline(transaction=False)
+    pipe.hmget(keys.system_stats(), list(FIELDS))
+    pipe.dbsize()
+    pipe.info("memory")
+    stored, size, memory = await pipe.execute()
+    return stored, size, [memory]
+
+
+def human(size: int) -> str:
+    """Bytes as Redis writes them in ``used_memory_human``: ``"1.20M"``."""
+    for unit, name in ((1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")):
+        if size >= unit:
+            return f"{size / unit:.2f}{name}"
+    return f"{size}B"
 
 
 def hit_rate(hits: int, total: int) -> str:

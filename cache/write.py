@@ -10,6 +10,7 @@ from .arguments import checked_key, checked_ttl
 from .engine import FAILURES, Engine
 from .fill import Filler
 from .invalidation import Invalidator
+from .scripts import STORE
 
 
 class Writer:
@@ -24,17 +25,16 @@ class Writer:
 
     async def set(self, key: str, value: Any, ttl: int | None, *, nx: bool, xx: bool) -> bool:
         """See :meth:`cache.RedisCache.set`."""
-        command = self._command(key, value, ttl, nx, xx)
+        arguments = self._arguments(key, value, ttl, nx, xx)
         if not self._engine.enabled:
             self._owe(key, nx)
             return False
         self._near.drop(key)
         self._filler.detach((key,))
         try:
-            if entry := self._invalidator.index_entry(key, ttl):
+            if entry := self._invalidator.index_entry(key):
                 await self._engine.send_all(*entry)
-            # Lease and last good value go in the same step: no load begun before may overwrite this value.
-            stored, _ = await self._engine.atomically(command, ("UNLINK", keys.lease(key), keys.stale(key)))
+            stored = await self._engine.run(STORE, (key, keys.lease(key), keys.stale(key)), *arguments)
         except FAILURES:
             self._engine.count_error()
             self._owe(key, nx)
@@ -55,19 +55,23 @@ class Writer:
         self._pending.add(*doomed)
         return 0
 
-    def _command(self, key: str, value: Any, ttl: int | None, nx: bool, xx: bool) -> tuple[Any, ...]:
+    def _arguments(self, key: str, value: Any, ttl: int | None, nx: bool, xx: bool) -> tuple[Any, ...]:
+        """What SET is given after the key, once everything is known to be as it should be."""
+        checked_key(key)
         raw = codec.encode(value)
         if len(raw) > self._engine.max_value_bytes:
             raise ValueError(
                 f"the value has {len(raw)} bytes; at most {self._engine.max_value_bytes} are cached "
                 "(CACHE_MAX_VALUE_BYTES)"
             )
-        command: tuple[Any, ...] = ("SET", checked_key(key), raw)
+        if (sealer := self._engine.sealer) is not None:
+            raw = sealer.seal(key, raw)
+        arguments: tuple[Any, ...] = (raw,)
         if ttl is not None:
-            command += ("EX", checked_ttl(ttl))
+            arguments += ("EX", checked_ttl(ttl))
         if nx and xx:
             raise ValueError("nx and xx exclude each other: nothing can both exist and not exist")
-        return (*command, "NX" if nx else "XX") if nx or xx else command
+        return (*arguments, "NX" if nx else "XX") if nx or xx else arguments
 
     def _owe(self, key: str, nx: bool) -> None:
         """A value could not be stored: the old one may still be there, and it is no longer the right one."""
