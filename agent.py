@@ -18,6 +18,7 @@ from companion import Caller, use_caller
 from companion.briefing import BriefingOrder
 from companion.console import allow_text_without_portaudio, quiet_by_default, show, text_console
 from companion.conversation import TurnLog
+from companion.ending import wrap_up
 from companion.identity import caller_from_identity, caller_from_metadata
 from companion.models import make_voice
 from companion.persona import CompanionAgent
@@ -70,6 +71,7 @@ async def entrypoint(ctx: JobContext) -> None:
 
     async def end() -> None:
         await turns.drain()
+        await wrap_up(caller, turns.conversation_id, turns.turns)
         await leave_runtime()
 
     ctx.add_shutdown_callback(end)
@@ -91,6 +93,7 @@ async def entrypoint(ctx: JobContext) -> None:
     with use_caller(caller):
         agent = CompanionAgent(
             profile=briefing.profile,
+            earlier=briefing.earlier,
             greeting=briefing.greeting,
             language=settings.language,
             tools=[CacheTools(), ProfileTools()],

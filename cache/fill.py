@@ -89,6 +89,7 @@ class Filler:
         self._engine = engine
         self._flights = Flights()
         self._refreshing = Flights()
+        self._asked: set[str] = set()  # keys that somebody began to look for in this turn of the loop
         self._waiters = Waiters()
         self._behind: set[asyncio.Task[Any]] = set()
         self.index_entry: Callable[[str], tuple[tuple[Any, ...], ...]] = lambda key: ()
@@ -113,9 +114,22 @@ class Filler:
         if self._behind:
             await asyncio.wait(set(self._behind))
 
-    async def fill(self, key: str, loader: Loader, terms: Terms) -> Any:
-        """The value of a key that missed, loaded once whoever else asks. Raises what the loader raises."""
-        return await self._flights.join(key, lambda: self._fly(key, loader, terms))
+    def busy(self, key: str) -> bool:
+        """Whether others in this process are at ``key``: they load it, or began to look in this turn of the loop.
+
+        Whoever comes now need not ask Redis by himself: :meth:`fill` tells him what they find.
+        """
+        if key in self._flights or key in self._asked:
+            return True
+        if not self._asked:
+            asyncio.get_running_loop().call_soon(self._asked.clear)
+        self._asked.add(key)
+        return False
+
+    async def fill(self, key: str, loader: Loader, terms: Terms) -> tuple[Any, bool]:
+        """The value, and whether it was there; loaded once whoever else asks. Raises what the loader raises."""
+        value, raw = await self._flights.join(key, lambda: self._fly(key, loader, terms))
+        return (value, False) if raw is None else (self._decoded(key, raw), True)  # to each his own
 
     def refresh(self, key: str, loader: Loader, terms: Terms) -> None:
         """Load anew in the background, unless somebody is at it."""
@@ -124,7 +138,8 @@ class Filler:
 
     # -- flights ---------------------------------------------------------------------------------------
 
-    async def _fly(self, key: str, loader: Loader, terms: Terms) -> Any:
+    async def _fly(self, key: str, loader: Loader, terms: Terms) -> tuple[Any, bytes | None]:
+        """The value, and as it was stored if it was there."""
         lease = Lease(token_hex(8))
         while True:
             waiter = self._waiters.wait(key)  # before looking, so that no change goes unseen
@@ -135,16 +150,16 @@ class Filler:
                 except FAILURES:
                     self._engine.count_error()
                     self._release_later(key, lease)  # it may have been granted all the same
-                    return await loader()
+                    return await loader(), None
                 if kind == _VALUE:
-                    return self._decoded(key, rest[0])
+                    return self._decoded(key, rest[0]), rest[0]
                 last = self._last_good(key, rest[0])
                 if kind == _GRANTED:
-                    return await self._lead(key, lease, loader, terms, last)
+                    return await self._lead(key, lease, loader, terms, last), None
                 if last is not MISSING:
                     await asyncio.wait({waiter}, timeout=SLOW)
                     if not waiter.done():
-                        return last
+                        return last, None
                 else:
                     left = max(int(rest[1]), 1) / 1000
                     await asyncio.wait({waiter}, timeout=left if self._engine.tracking else min(left, _LOOK_AGAIN))

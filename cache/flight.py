@@ -19,6 +19,9 @@ class Flights:
         self._flights: dict[str, _Flight] = {}
         self._detached: set[asyncio.Task[Any]] = set()
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._flights
+
     async def join(self, key: str, start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """The outcome of the flight for ``key``; ``start`` makes one if there is none.
 

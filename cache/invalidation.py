@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import keys
 from .glob import matches
+from .link import Refused
 from .pending import reaches
 from .sweep import pages, remove, spares_reserved, sweep
+from .wire import ReplyError
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -129,7 +131,10 @@ class Invalidator:
         """Whether the server may evict an index. Believed of one that does not say."""
         now = time.monotonic()
         if now - self._policy_asked >= _POLICY_AGE:
-            info = await self._engine.send("INFO", "memory")
+            try:
+                info = await self._engine.send("INFO", "memory")
+            except (ReplyError, Refused):  # who may not ask walks
+                info = None
             self._policy_asked = now
             self._evicts = not _keeps_everything(info)
         return self._evicts

@@ -22,6 +22,8 @@ SYSTEM_CONFIG_TTL: Final = 3600
 """Seconds. Long-lived: system configuration."""
 STATE_TTL: Final = 600
 """Seconds. Medium-lived: user state or stage."""
+SUMMARY_TTL: Final = 600
+"""Seconds. Medium-lived: conversation summaries."""
 MEMORY_TTL: Final = 300
 """Seconds. Medium-lived: memory search results."""
 GREETING_TTL: Final = 120
@@ -108,6 +110,11 @@ def state(user: str) -> Key:
     return Key(f"user:{user_id(user)}:state", STATE_TTL)
 
 
+def summary(user: str) -> Key:
+    """``user:{user_id}:summary``, ten minutes."""
+    return Key(f"user:{user_id(user)}:summary", SUMMARY_TTL)
+
+
 def memory(user: str, memory_id: str) -> Key:
     """``user:{user_id}:memory:{memory_id}``, five minutes."""
     return Key(f"user:{user_id(user)}:memory:{part(memory_id, 'memory id')}", MEMORY_TTL)
@@ -133,7 +140,7 @@ def temp(session_id: str, key: str) -> Key:
     return Key(f"temp:{part(session_id, 'session id')}:{part(key, 'temporary key')}", TEMP_TTL)
 
 
-FAMILIES: Final = ("profile", "greeting_instructions", "settings", "state")
+FAMILIES: Final = ("profile", "greeting_instructions", "settings", "state", "summary")
 """The last part of the keys that every user may have one of."""
 
 

@@ -28,6 +28,7 @@ class Lane:
     on_down: called with a reason (never credentials) when the connection is lost, and while there is none each time
     the reason changes. A held connection is not lost: `up` is False meanwhile, but the server still tracks for it.
     on_push: called with every push, in order with the replies; if it raises, the connection is given up.
+    largest_reply: bytes; a larger one costs the connection, and `on_larger` is called with the packed command.
 
     Not for commands that block or change the connection (SELECT, SUBSCRIBE, BLPOP, CLIENT REPLY). A MULTI and its EXEC
     belong into one `call_many`.
@@ -46,10 +47,13 @@ class Lane:
         on_down: Callable[[str], None] | None = None,
         on_push: Callable[[list[Any]], None] | None = None,
         setup: Sequence[tuple[Argument, ...]] = (),
+        largest_reply: int = 0,
+        on_larger: Callable[[bytes], None] | None = None,
     ) -> None:
         self._timing = Timing(deadline, heartbeat, max(deadline, silent_after))
         self._dialler = Dialler(endpoint, setup, connect_timeout, max_in_flight, self._explain)
         self._on_up, self._on_down, self._on_push = on_up, on_down, on_push
+        self._largest_reply, self._on_larger = largest_reply, on_larger
         self._loop: asyncio.AbstractEventLoop | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._up_task: asyncio.Task[None] | None = None
@@ -131,7 +135,7 @@ class Lane:
             else:
                 self._wire = wire
                 watch = Watch(wire, self._timing, self._proven, self._held)
-                wire.adopt(watch, self._on_push, self._lost)
+                wire.adopt(watch, self._on_push, self._lost, self._largest_reply, self._on_larger)
                 if began - greeted <= self._timing.deadline:
                     self._proven(greeted)
                 else:

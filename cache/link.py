@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 _PROBE = 0.25  # seconds a PING may take before Redis counts as away, and a brisk connection attempt
 _PAUSE = 0.1  # seconds between two attempts that failed at once
-_PAUSE_REFUSED = 1.0  # seconds, when Redis answered but does not let us in
+_PAUSE_REFUSED = 0.2  # seconds, when Redis answered but does not let us in (what that costs: see dial)
 _GRACE_TURNS = 3  # turns of the loop for a reply that has arrived but was not yet seen
 _SPARE = 2  # connections to a cluster's node that are left to redis-py for asking what has moved
 

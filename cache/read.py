@@ -35,9 +35,8 @@ class Reader:
         if not engine.enabled:
             return MISSING, -2
         near = self._near.on and self._near.keeps(key) and not (self._pending and self._pending.covers(key))
-        if near and not fresh and not with_ttl and (raw := self._near_value(key)) is not MISSING:
-            self._counters.cache_hits += 1
-            return codec.decode(raw), -1
+        if near and not fresh and not with_ttl and (value := self.kept(key)) is not MISSING:
+            return value, -1
         left = -1
         try:
             if near or with_ttl:
@@ -52,13 +51,20 @@ class Reader:
             raw = None
         return await self._decoded(key, raw), left
 
-    def _near_value(self, key: str) -> Any:
-        """What the near cache may serve now: only while a ping sent within the last second has been answered."""
+    def kept(self, key: str) -> Any:
+        """What the near cache may serve now, counted as a hit; MISSING for nothing.
+
+        It serves only while a ping sent within the last second has been answered.
+        """
         lane = self._engine.lane
-        if lane is None:
+        if not self._near.on or lane is None or (self._pending and self._pending.covers(key)):
             return MISSING
         now = self._loop_time()
-        return MISSING if now - lane.proven_at > MAX_STALENESS else self._near.get(key, now)
+        raw = MISSING if now - lane.proven_at > MAX_STALENESS else self._near.get(key, now)
+        if raw is MISSING:
+            return MISSING
+        self._counters.cache_hits += 1
+        return codec.decode(raw)
 
     async def _read_with_ttl(self, key: str, near: bool) -> tuple[bytes | None, int]:
         token = self._near.begin(key) if near else None

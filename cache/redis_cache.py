@@ -148,9 +148,16 @@ class RedisCache:
         )
         if refresh_after is not None and (ttl is None or checked_ttl(refresh_after) >= ttl):
             raise ValueError("refresh_after must be shorter than the TTL")
-        value, left = await self._reader.one(checked_key(key), with_ttl=refresh_after is not None)
+        checked_key(key)
+        if refresh_after is None and (value := self._reader.kept(key)) is not MISSING:
+            return value
+        if self._engine.enabled and self._filler.busy(key):
+            value, there = await self._filler.fill(key, loader, terms)
+            self._engine.counters.count(there)
+            return value
+        value, left = await self._reader.one(key, with_ttl=refresh_after is not None)
         if value is MISSING:
-            return await self._filler.fill(key, loader, terms)
+            return (await self._filler.fill(key, loader, terms))[0]
         # A None is kept for its own, shorter time, and loaded anew when that has passed.
         if refresh_after is not None and ttl and value is not None and 0 <= left < (ttl - refresh_after) * 1000:
             self._filler.refresh(key, loader, terms)

@@ -43,6 +43,13 @@ class Counters:
         self.undecodable = 0
         self._sent = (0, 0, 0, 0)
 
+    def count(self, there: bool) -> None:
+        """One more request, answered from the cache or not."""
+        if there:
+            self.cache_hits += 1
+        else:
+            self.cache_misses += 1
+
     def totals(self) -> tuple[int, int, int, int]:
         """This process's counters, in the order of ``FIELDS``."""
         hits, misses = self.cache_hits, self.cache_misses

@@ -1,6 +1,7 @@
 """Walking the whole keyspace for what a pattern reaches, without ever holding the server.
 
-SCAN in pages and UNLINK in batches: not KEYS, which answers nobody else meanwhile, and not one giant DEL.
+SCAN in pages and UNLINK in batches: not KEYS, which answers nobody else meanwhile, and not one giant DEL. While one
+page is dealt with the next is on its way, so that the server and this process work at the same time.
 
 Leases go first, in a walk of their own. A loader that still held one could otherwise fill a key whose place the
 walk has already passed; once the leases are gone no fill begun before can land, and what landed earlier is found by
@@ -9,6 +10,7 @@ the second walk. Last good values (``stale:{...}``) go with the leases.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -38,7 +40,8 @@ async def sweep(engine: Engine, pattern: str, wanted: Callable[[str], bool], cou
         engine.FAILURES: Redis stopped answering; what was removed by then stays removed.
     """
     # A pattern with a set that is never closed cannot be put between braces; then every lease is looked at.
-    around = f"*:{{{pattern}}}" if closed(pattern) else "*:{*}"
+    # The first letter is that of lease and stale: nearly every other key is put aside by looking at one character.
+    around = f"[ls]*:{{{pattern}}}" if closed(pattern) else "[ls]*:{*}"
     async for page in pages(engine, around):
         await remove(engine, [key for key in page if _guarded(key) and wanted(_guarded(key))])
     async for page in pages(engine, pattern):
@@ -46,16 +49,32 @@ async def sweep(engine: Engine, pattern: str, wanted: Callable[[str], bool], cou
 
 
 async def pages(engine: Engine, pattern: str) -> AsyncIterator[list[str]]:
-    """The keys that match, page by page, each page asked for when the one before has been dealt with."""
+    """The keys that match, page by page; the next page is asked for before one is handed out."""
     nodes: Sequence[Any] = await engine.call(_primaries)
     for node in nodes:
-        cursor = 0
-        while True:
-            cursor, found = await engine.call(partial(_scan, node=node, cursor=cursor, pattern=pattern))
-            if found:
-                yield [key.decode(errors="surrogateescape") for key in found]
-            if cursor == 0:
-                break
+        asked: asyncio.Task[tuple[int, list[bytes]]] | None = _ask(engine, node, 0, pattern)
+        try:
+            while asked is not None:
+                cursor, found = await asked
+                asked = _ask(engine, node, cursor, pattern) if cursor else None
+                if found:
+                    yield [key.decode(errors="surrogateescape") for key in found]
+        finally:
+            if asked is not None:
+                asked.cancel()
+
+
+def _ask(engine: Engine, node: Any, cursor: int, pattern: str) -> asyncio.Task[tuple[int, list[bytes]]]:
+    page = engine.call(partial(_scan, node=node, cursor=cursor, pattern=pattern))
+    task = asyncio.create_task(page, name="cache-scan")
+    task.add_done_callback(_look)
+    return task
+
+
+def _look(page: asyncio.Future[Any]) -> None:
+    """Look at the outcome of a page that perhaps nobody waits for any more, so that nothing warns of it."""
+    if not page.cancelled():
+        page.exception()
 
 
 async def remove(engine: Engine, names: Sequence[str]) -> int:

@@ -96,7 +96,7 @@ class Watch:
 
     def _look_later(self, now: float) -> None:
         when = now + self._step
-        for future, called in self._wire.waiters:
+        for future, called, _ in self._wire.waiters:
             if not (future.done() or (future is self._pong and self._late)):
                 when = min(when, called + self._deadline)
                 break
@@ -120,7 +120,7 @@ class Watch:
 
     def _judge(self) -> None:
         wire, now = self._wire, self._loop.time()
-        for future, called in wire.waiters:
+        for future, called, _ in wire.waiters:
             if called + self._deadline > now:
                 break
             if future is self._pong:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +27,8 @@ _LONE = 4
 # So many commands queued in one tick, and they are written before the rest: the server begins while we still queue.
 _HEAD_START = 32
 _CLOSING = 0.25
+# How servers before version 7 say that a command inside a script failed: the code stands in the text, or not at all.
+_IN_A_SCRIPT = re.compile(r"@user_script: ?\d+: -?(?:([A-Z]{2,}) |The user executing the script can't)")
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 
 
@@ -46,7 +49,9 @@ class ReplyError(Exception):
 
     @property
     def code(self) -> str:
-        """The first word of the reply: "WRONGTYPE", "ERR", "NOSCRIPT"."""
+        """The first word of the reply: "WRONGTYPE", "ERR", "NOSCRIPT"; of an error in a script, that error's own."""
+        if found := _IN_A_SCRIPT.search(str(self)):
+            return found[1] or "NOPERM"
         return str(self).partition(" ")[0]
 
 
@@ -76,9 +81,9 @@ class Wire(asyncio.Protocol):
         reader = hiredis.Reader(replyError=ReplyError, notEnoughData=Ellipsis)
         self.loop, self._now = loop, loop.time
         self._feed, self._gets = reader.feed, reader.gets
-        # Every command sent and not yet answered, oldest first, with the loop time of its call. An abandoned one
-        # (timed out or cancelled: its future is done) keeps its place until its reply has been read.
-        self.waiters: deque[tuple[asyncio.Future[Any], float]] = deque()
+        # Every command sent and not yet answered, oldest first, with the loop time of its call and what was asked. An
+        # abandoned one (timed out or cancelled: its future is done) keeps its place until its reply has been read.
+        self.waiters: deque[tuple[asyncio.Future[Any], float, bytes]] = deque()
         self.heard = False  # something arrived since the watcher last looked
         self.room = self._room = room  # most commands in flight; 0 while the socket does not take what we have
         self.ended: asyncio.Future[str] = loop.create_future()  # why the wire was lost
@@ -92,14 +97,23 @@ class Wire(asyncio.Protocol):
         self._watcher: Watcher | None = None
         self._on_push: Callable[[list[Any]], None] | None = None
         self._on_lost: Callable[[str], None] | None = None
+        self._largest, self._partial = 0, 0  # bytes a reply may have; and those of one that is not complete
+        self._on_larger: Callable[[bytes], None] | None = None
 
     def adopt(
         self,
         watcher: Watcher,
         on_push: Callable[[list[Any]], None] | None,
         on_lost: Callable[[str], None],
+        largest: int = 0,
+        on_larger: Callable[[bytes], None] | None = None,
     ) -> None:
-        """From here on somebody keeps the deadlines, wants the pushes, and is told of the loss."""
+        """From here on somebody keeps the deadlines, wants the pushes, and is told of the loss.
+
+        A reply of more than `largest` bytes (0: any number) costs the connection: nobody else would be answered until
+        it is through. `on_larger` is told which command asked for it.
+        """
+        self._largest, self._on_larger = largest, on_larger
         self._watcher, self._on_push, self._on_lost = watcher, on_push, on_lost
 
     # Sending
@@ -111,12 +125,12 @@ class Wire(asyncio.Protocol):
         if self._lone >= _LONE and not waiters:
             # A caller that awaits one command after the other gains nothing from the end of the tick, and a
             # turn of the loop is a good part of what a command costs.
-            waiters.append((future, self._now()))
+            waiters.append((future, self._now(), command))
             self._write(command)
             if self._watcher is not None and self._watcher.idle:
                 self._watcher.wake()
             return future
-        waiters.append((future, self._now()))
+        waiters.append((future, self._now(), command))
         out = self._out
         out.append(command)
         if not self._flushing:
@@ -154,6 +168,12 @@ class Wire(asyncio.Protocol):
         try:
             self._feed(data)
             reply = gets()
+            if reply is Ellipsis:
+                self._partial += len(data)
+                if 0 < self._largest < self._partial:
+                    self._give_up_reply()
+                return
+            self._partial = 0
             while reply is not Ellipsis:
                 kind = type(reply)
                 if kind is hiredis.PushNotification:
@@ -178,6 +198,11 @@ class Wire(asyncio.Protocol):
             # Whoever keeps copies of values has missed an invalidation: only a new connection makes it sound again.
             self.loop.call_exception_handler({"message": "push handler failed", "exception": error})
             self.lose("push handler failed")
+
+    def _give_up_reply(self) -> None:
+        if self.waiters and self._on_larger is not None:
+            self._on_larger(self.waiters[0][2])
+        self.lose("reply too large")
 
     # Life and death
 

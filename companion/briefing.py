@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+from .context import get_conversation_summary_async, get_user_state_async
 from .continuity import DEADLINE as CONTINUITY_DEADLINE
 from .greeting import FIRST_MEETING, get_intelligent_first_message_instructions
 from .identity import Caller, use_caller
@@ -31,10 +33,12 @@ class Briefing:
     Attributes:
         profile: the caller's profile; empty when nothing is known.
         greeting: the instructions for the first message.
+        earlier: what was before this conversation; empty when nothing was.
     """
 
     profile: str = ""
     greeting: str = FIRST_MEETING.instructions(GREETING)
+    earlier: str = ""
 
 
 class BriefingOrder:
@@ -42,36 +46,46 @@ class BriefingOrder:
 
     def __init__(self, caller: Caller | None) -> None:
         self._ends = asyncio.get_running_loop().time() + DEADLINE
-        self._profile: asyncio.Task[str] | None = None
-        self._greeting: asyncio.Task[str] | None = None
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
         if caller is not None:
+            greeting = get_intelligent_first_message_instructions(caller.user_id, GREETING)
             with use_caller(caller):
-                self._profile = asyncio.create_task(get_user_profile_async(), name="briefing-profile")
-                self._greeting = asyncio.create_task(
-                    get_intelligent_first_message_instructions(caller.user_id, GREETING), name="briefing-greeting"
-                )
+                self._fetch("profile", get_user_profile_async())
+                self._fetch("greeting", greeting)
+                self._fetch("summary", get_conversation_summary_async())
+                self._fetch("state", get_user_state_async())
 
     async def ready(self) -> Briefing:
         """The briefing, as complete as it is by its deadline."""
-        pending = {task for task in (self._profile, self._greeting) if task is not None}
-        if pending:
-            await asyncio.wait(pending, timeout=max(0.0, self._ends - asyncio.get_running_loop().time()))
+        if self._tasks:
+            left = self._ends - asyncio.get_running_loop().time()
+            await asyncio.wait(self._tasks.values(), timeout=max(0.0, left))
         blank = Briefing()
         return Briefing(
-            profile=_outcome(self._profile, blank.profile, "profile"),
-            greeting=_outcome(self._greeting, blank.greeting, "greeting"),
+            profile=self._outcome("profile", blank.profile),
+            greeting=self._outcome("greeting", blank.greeting),
+            earlier=_earlier(self._outcome("summary", ""), self._outcome("state", {})),
         )
 
+    def _fetch(self, what: str, work: Coroutine[Any, Any, Any]) -> None:
+        self._tasks[what] = asyncio.create_task(work, name=f"briefing-{what}")
 
-def _outcome(task: asyncio.Task[T] | None, otherwise: T, what: str) -> T:
-    if task is None:
-        return otherwise
-    if not task.done():
-        task.cancel()
-        logger.warning("the %s was not ready in time: going on without it", what)
-        return otherwise
-    if task.cancelled() or (problem := task.exception()) is not None:
-        reason = "cancelled" if task.cancelled() else type(problem).__name__
-        logger.warning("the %s could not be fetched (%s): going on without it", what, reason)
-        return otherwise
-    return task.result()
+    def _outcome(self, what: str, otherwise: T) -> T:
+        task: asyncio.Task[T] | None = self._tasks.get(what)
+        if task is None:
+            return otherwise
+        if not task.done():
+            task.cancel()
+            logger.warning("the %s was not ready in time: going on without it", what)
+            return otherwise
+        if task.cancelled() or (problem := task.exception()) is not None:
+            reason = "cancelled" if task.cancelled() else type(problem).__name__
+            logger.warning("the %s could not be fetched (%s): going on without it", what, reason)
+            return otherwise
+        return task.result()
+
+
+def _earlier(summary: str, state: dict[str, Any]) -> str:
+    stage, count = state.get("stage"), state.get("conversations")
+    known = f"You have talked {count} time{'s' if count != 1 else ''} before; you are {stage} to each other."
+    return "\n".join(part for part in (summary, known if stage and count else "") if part)

@@ -51,14 +51,17 @@ class Continuity:
     certain: bool = True
 
 
-async def judge(turns: Sequence[Turn], profile: str, model: llm.LLM[Any], *, deadline: float = DEADLINE) -> Continuity:
+async def judge(
+    turns: Sequence[Turn], profile: str, model: llm.LLM[Any], *, summary: str = "", deadline: float = DEADLINE
+) -> Continuity:
     """Ask the model. Never raises but for cancellation, never takes longer than ``deadline`` seconds."""
     transcript = "\n".join(f"{turn.role}: {turn.text[:300]}" for turn in turns[-_TURNS:])
     question = llm.ChatContext.empty()
     question.add_message(role="system", content=PROMPT)
     question.add_message(
         role="user",
-        content=f"Profile:\n{profile or '(nothing yet)'}\n\nLast conversation, {ago(turns[-1].at)}:\n{transcript}",
+        content=f"Profile:\n{profile or '(nothing yet)'}\n\nSummary:\n{summary or '(none)'}\n\n"
+        f"Last conversation, {ago(turns[-1].at)}:\n{transcript}",
     )
     task = asyncio.create_task(_ask(model, question), name="continuity")
     try:

@@ -33,6 +33,8 @@ class TurnLog:
     def __init__(self, caller: Caller | None, conversation_id: str | None = None) -> None:
         self._caller = caller
         self.conversation_id = conversation_id or uuid4().hex
+        self.turns: list[Turn] = []
+        """What was said in this conversation."""
         self._waiting: list[Turn] = []
         self._writer: asyncio.Task[None] | None = None
 
@@ -49,6 +51,7 @@ class TurnLog:
         """Keep a turn. Returns at once; the store is written in the background."""
         if self._caller is None:
             return
+        self.turns.append(turn)
         self._waiting.append(turn)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write(self._caller), name="turn-log")

@@ -15,14 +15,15 @@ from typing import Any, Final, Literal
 from cache import get_redis_cache, keys
 
 from .ago import ago
-from .continuity import judge
+from .continuity import MAX_TOPIC, judge
 from .runtime import get_runtime
 from .store import StoreError
 
 logger = logging.getLogger("companion")
 FRESH_AFTER: Final = timedelta(hours=72)
 """After this long nobody wants to be asked about the last thing they said."""
-_TURNS: Final = 12
+DROPPED_WITHIN: Final = timedelta(minutes=2)
+"""Whoever is back so soon was cut off: nobody greets them as if they had been away."""
 
 Opening = Literal["first_meeting", "follow_up", "fresh_start"]
 
@@ -35,11 +36,13 @@ class Plan:
         opening: which of the three.
         last_seen: when they last talked, ISO 8601; empty at a first meeting.
         topic: what to pick up, for a follow-up.
+        last_words: the last thing they said.
     """
 
     opening: Opening
     last_seen: str = ""
     topic: str = ""
+    last_words: str = ""
 
     @classmethod
     def from_cache(cls, value: Any) -> Plan | None:
@@ -50,14 +53,19 @@ class Plan:
                 datetime.fromisoformat(plan.last_seen)
         except (TypeError, ValueError):
             return None
-        if plan.opening not in ("first_meeting", "follow_up", "fresh_start") or not isinstance(plan.topic, str):
-            return None
-        return plan
+        texts = isinstance(plan.topic, str) and isinstance(plan.last_words, str)
+        return plan if texts and plan.opening in ("first_meeting", "follow_up", "fresh_start") else None
 
     def instructions(self, base_instructions: str) -> str:
         """The instructions for the first message."""
         if self.opening == "first_meeting":
             how = "## First meeting\nYou have not met before. Introduce yourself in a sentence and ask for their name."
+        elif self._dropped():
+            said = f" The last thing they said was: {self.last_words}" if self.last_words else ""
+            how = (
+                f"## Back after a dropped call\nYou were talking {self._ago()}, and the connection was lost.{said}\n"
+                "Say that you are back together and go on where you were; do not greet them as if they had been away."
+            )
         elif self.opening == "follow_up":
             how = (
                 f"## Follow-up\nYou last talked {self._ago()}. They said something worth picking up: {self.topic}\n"
@@ -69,6 +77,9 @@ class Plan:
                 "Welcome them back; do not bring up the last conversation unless they do."
             )
         return f"{base_instructions.rstrip()}\n\n{how}" if base_instructions.strip() else how
+
+    def _dropped(self) -> bool:
+        return bool(self.last_seen) and datetime.now(UTC) - datetime.fromisoformat(self.last_seen) < DROPPED_WITHIN
 
     def _ago(self) -> str:
         return ago(datetime.fromisoformat(self.last_seen)) if self.last_seen else "a while ago"
@@ -124,13 +135,16 @@ class _Uncertain(Exception):
 async def make_plan(user_id: str) -> tuple[Plan, bool]:
     """Decide from the store, and whether the decision may be kept. Raises StoreError."""
     runtime = get_runtime()
-    turns = await runtime.store.recent_turns(user_id, _TURNS)
+    context = await runtime.contexts.get(user_id)
+    turns = context.turns
     if not turns:
         return FIRST_MEETING, True
     last_seen = turns[-1].at
+    said = [turn.text for turn in turns if turn.role == "user"]
+    last_words = " ".join(said[-1].split())[:MAX_TOPIC] if said else ""
     if datetime.now(UTC) - last_seen > FRESH_AFTER:
-        return Plan("fresh_start", last_seen.isoformat()), True
-    profile = await runtime.store.get_profile(user_id) or ""
-    verdict = await judge(turns, profile, runtime.model)
+        return Plan("fresh_start", last_seen.isoformat(), last_words=last_words), True
+    summary = context.summary.text if context.summary else ""
+    verdict = await judge(turns, context.profile or "", runtime.model, summary=summary)
     opening: Opening = "follow_up" if verdict.follow_up else "fresh_start"
-    return Plan(opening, last_seen.isoformat(), verdict.topic), verdict.certain
+    return Plan(opening, last_seen.isoformat(), verdict.topic, last_words), verdict.certain

@@ -27,6 +27,7 @@ _COMMANDS: Final[tuple[tuple[str, str, str], ...]] = (
     (r"\bdo you (?:still )?(?:remember|know) .*?about (?!me\b)(.{2,})", "recallFacts", "query"),
     (r"\bdo you (?:still )?(?:remember|know) (my .{2,})", "recallFacts", "query"),
     (r"\bwhat did i (?:say|tell you) about (.{2,})", "recallFacts", "query"),
+    (r"\bwhat did we (?:talk|speak) about (?:last time|before|the last time)\b", "getConversationContext", ""),
     (r"\bwhat (?:do )?you (?:know|remember) about me\b", "getUserProfile", ""),
     (r"\bdo you (?:still )?(?:remember|know) (?:(?:(?:any|some)thing )?about )?me\b", "getUserProfile", ""),
     (r"\bwho am i\b|\bwhat(?:'s| is) my name\b|\b(?:show|see|read)\b.*\bmy profile\b", "getUserProfile", ""),

@@ -26,10 +26,12 @@ PROFILE_HEADING: Final = "## What you know about this person"
 NOTHING_KNOWN: Final = "(nothing yet)"
 
 
-def instructions(profile: str, language: str = "en") -> str:
-    """The system prompt: the persona, the language, and what is known about the person."""
+def instructions(profile: str, language: str = "en", earlier: str = "") -> str:
+    """The system prompt: the persona, the language, what is known about the person, and what was before."""
     speak = f'Speak the language with the code "{language}" unless the person speaks another one.'
-    return f"{PERSONA}\n\n## Language\n{speak}\n\n{PROFILE_HEADING}\n{profile.strip() or NOTHING_KNOWN}"
+    known = f"{PROFILE_HEADING}\n{profile.strip() or NOTHING_KNOWN}"
+    before = f"\n\n## Before this conversation\n{earlier.strip()}" if earlier.strip() else ""
+    return f"{PERSONA}\n\n## Language\n{speak}\n\n{known}{before}"
 
 
 class CompanionAgent(Agent):
@@ -37,6 +39,7 @@ class CompanionAgent(Agent):
 
     Args:
         profile: what is known about the person.
+        earlier: what was before this conversation.
         greeting: instructions for the first message.
         language: language code of speech.
         tools: what it may do.
@@ -46,13 +49,15 @@ class CompanionAgent(Agent):
         self,
         *,
         profile: str = "",
+        earlier: str = "",
         greeting: str = GREETING,
         language: str = "en",
         tools: Sequence[llm.Tool | llm.Toolset] = (),
     ) -> None:
-        super().__init__(instructions=instructions(profile, language), tools=list(tools))
+        super().__init__(instructions=instructions(profile, language, earlier), tools=list(tools))
         self._greeting = greeting
         self._language = language
+        self._earlier = earlier
 
     async def on_enter(self) -> None:
         """Speak first. The greeting needs no tool, and asks for none."""
@@ -61,4 +66,4 @@ class CompanionAgent(Agent):
 
     async def know(self, profile: str) -> None:
         """Go on with a profile that has changed during the conversation."""
-        await self.update_instructions(instructions(profile, self._language))
+        await self.update_instructions(instructions(profile, self._language, self._earlier))

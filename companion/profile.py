@@ -24,7 +24,7 @@ async def get_user_profile_async() -> str:
     key = keys.profile(caller.user_id)
 
     async def load() -> str:
-        return await get_runtime().store.get_profile(caller.user_id) or ""
+        return (await get_runtime().contexts.get(caller.user_id)).profile or ""
 
     cache = await get_redis_cache()
     try:

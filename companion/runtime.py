@@ -16,6 +16,7 @@ from livekit.agents import llm
 from cache import CacheSettings, close_redis_cache, use_redis_cache
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError
 
+from .batch import ContextBatches
 from .local_redis import redis_answers
 from .models import make_llm
 from .settings import Settings
@@ -39,6 +40,7 @@ class Runtime:
     ) -> None:
         self.settings = settings or Settings.from_env()
         self.conversations = 0
+        self.contexts = ContextBatches(lambda user_id: self.store.context(user_id))
         self._store = store
         self._model = model
         self._embedded: EmbeddedRedis | None = None

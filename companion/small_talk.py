@@ -16,6 +16,7 @@ from . import tool_talk
 from .continuity import PROMPT
 from .intent import Call, command, profile_with, told
 from .persona import NOTHING_KNOWN, PROFILE_HEADING
+from .summary import SUMMARY_PROMPT
 
 NOTICE: Final = (
     "(Offline voice: set OPENAI_API_KEY, or LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET of LiveKit Cloud, "
@@ -39,6 +40,8 @@ def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
     system = "\n\n".join(_text(item) for item in items if _role(item) == "system")
     if system.startswith(PROMPT[:60]):
         return _continuity(_text(last))
+    if system.startswith(SUMMARY_PROMPT[:60]):
+        return _summary(_text(last))
     profile = profile_in(system)
     if last.role == "system":
         return _greeting(_text(last), profile)
@@ -71,6 +74,10 @@ def _role(item: llm.ChatMessage | llm.FunctionCallOutput) -> str:
 def _greeting(how: str, profile: str) -> str:
     name = name_in(profile)
     back = f"Welcome back{f', {name}' if name else ''}!"
+    if "## Back after a dropped call" in how:
+        said = re.search(r"The last thing they said was: (.+)", how)
+        words = f"You had just said: “{said.group(1)}”." if said else "You had only just arrived."
+        return f"{NOTICE}\nThere you are again{f', {name}' if name else ''}! We were cut off. {words} Shall we go on?"
     if topic := re.search(r"worth picking up: (.+)", how):
         when = re.search(r"You last talked (.+?)\.", how)
         words = f"{back} Last time{f', {when.group(1)},' if when else ''} you said: “{topic.group(1)}”."
@@ -87,6 +94,14 @@ def _continuity(question: str) -> str:
     talk = [line for line in said if len(line.split()) >= 3 and command(line) is None]
     topic = (talk or said or [""])[-1].strip()[:120]
     return json.dumps({"follow_up": bool(topic), "confidence": 0.9, "topic": topic})
+
+
+def _summary(transcript: str) -> str:
+    """The answer to the summary prompt: what the user told, in their own words; else what they asked for."""
+    said = re.findall(r"(?m)^user: (.+)$", transcript)
+    talk = [line for line in said if len(line.split()) >= 3 and command(line) is None]
+    quotes = ", ".join(f"“{line.strip()[:120]}”" for line in (talk or said)[-3:])
+    return f"They said: {quotes}." if quotes else ""
 
 
 # -- talking ---------------------------------------------------------------------------------------------------

@@ -73,6 +73,14 @@ def _profile(result: dict[str, Any]) -> str:
     return " ".join(part for part in parts if part)
 
 
+def _context(result: dict[str, Any]) -> str:
+    summary = str(result.get("summary") or "").strip().replace("They said:", "you said")
+    count = result.get("conversations") or 0
+    if not summary:
+        return "This is our first conversation." if not count else "I have no note of our last conversation."
+    return f"We have talked {count} time{'s' if count != 1 else ''} before. Last time {summary}"
+
+
 def _facts(result: dict[str, Any]) -> str:
     facts = result.get("facts") or []
     return f"Yes: {'; '.join(map(str, facts))}." if facts else "I do not remember anything about that."
@@ -82,4 +90,5 @@ _TELL: dict[str, Callable[[dict[str, Any]], str]] = {
     "getRedisCacheStats": _stats,
     "getUserProfile": _profile,
     "recallFacts": _facts,
+    "getConversationContext": _context,
 }

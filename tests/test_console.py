@@ -150,8 +150,8 @@ def test_a_first_and_a_second_conversation(terminal: Open, user: str, tmp_path: 
     assert said_by_user(home, user) == ["My name is Ada", "cache stats", "My sister visits on Friday"]
 
     second = terminal("console", "--text")
-    second.wait_for("Shall we pick that up?")
-    assert "Welcome back, Ada! Last time, moments ago, you said: “My sister visits on Friday”." in second.screen
+    second.wait_for("“My sister visits on Friday”")
+    assert ", Ada!" in second.screen
     second.press("\x03")
     assert second.end() == 0, second.screen
     assert working_in(home) == []

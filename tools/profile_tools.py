@@ -1,10 +1,11 @@
-"""What the companion may do with what it knows: read and update the profile, remember and recall a fact.
+"""What the companion may do with what it knows: profile, earlier conversations, facts to remember and recall.
 
 As with the cache, whose memories these are is never an argument; the session says it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from datetime import UTC, datetime
@@ -14,8 +15,13 @@ from livekit.agents import RunContext, function_tool, llm
 from livekit.agents.llm import ToolFlag
 
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
+from companion.context import (
+    add_memory_async,
+    get_conversation_summary_async,
+    get_user_state_async,
+    search_memories_async,
+)
 from companion.persona import CompanionAgent
-from companion.runtime import get_runtime
 from companion.store import Memory, StoreError
 
 from .cache_tools import caller_of_session
@@ -23,14 +29,13 @@ from .cache_tools import caller_of_session
 logger = logging.getLogger("companion")
 MAX_TEXT: Final = 4000
 """Characters a profile or a fact may have."""
-_FACTS: Final = 5
 _NOBODY = "I do not know who you are, so I cannot keep or look up anything about you."
 _STORE_AWAY = "I cannot reach my memory right now. Please try again in a moment."
 _FACTS_AWAY = "I cannot reach the facts you asked me to remember right now."
 
 
 class ProfileTools(llm.Toolset):
-    """getUserProfile, updateUserProfile, rememberFact and recallFacts."""
+    """getUserProfile, updateUserProfile, getConversationContext, rememberFact and recallFacts."""
 
     def __init__(self) -> None:
         super().__init__(id="profile_tools")
@@ -47,13 +52,26 @@ class ProfileTools(llm.Toolset):
             return _failure(_NOBODY)
         with use_caller(caller):
             profile = await get_user_profile_async()
-        try:
-            facts = await get_runtime().store.search_memories(caller.user_id, "", _FACTS)
-        except StoreError as problem:
-            logger.warning("facts could not be read: %s", problem)
-            # A profile may still have come from the cache; but "nothing is known" would be a lie.
-            return _success(profile=profile, facts=[], message=_FACTS_AWAY) if profile else _failure(_STORE_AWAY)
-        return _success(profile=profile, facts=[fact.text for fact in facts])
+            try:
+                facts = await search_memories_async("")
+            except StoreError as problem:
+                logger.warning("facts could not be read: %s", problem)
+                # A profile may still have come from the cache; but "nothing is known" would be a lie.
+                return _success(profile=profile, facts=[], message=_FACTS_AWAY) if profile else _failure(_STORE_AWAY)
+        return _success(profile=profile, facts=facts)
+
+    @function_tool(name="getConversationContext")
+    async def get_conversation_context(self, context: RunContext[Any]) -> str:
+        """Look up what earlier conversations were about and how well you know the person.
+
+        Use it when they ask what you talked about before, or refer to an earlier conversation you cannot place.
+        """
+        caller = _caller(context)
+        if caller is None:
+            return _failure(_NOBODY)
+        with use_caller(caller):
+            summary, state = await asyncio.gather(get_conversation_summary_async(), get_user_state_async())
+        return _success(summary=summary, conversations=state.get("conversations", 0), stage=state.get("stage", "new"))
 
     @function_tool(name="updateUserProfile", flags=ToolFlag.IGNORE_ON_ENTER)
     async def update_user_profile(self, context: RunContext[Any], profile: str) -> str:
@@ -92,7 +110,8 @@ class ProfileTools(llm.Toolset):
         if not fact.strip() or len(fact) > MAX_TEXT:
             return _failure(f"A fact has between 1 and {MAX_TEXT} characters.")
         try:
-            await get_runtime().store.add_memory(caller.user_id, Memory(text=fact.strip(), at=datetime.now(UTC)))
+            with use_caller(caller):
+                await add_memory_async(Memory(text=fact.strip(), at=datetime.now(UTC)))
         except StoreError as problem:
             logger.warning("a fact could not be kept: %s", problem)
             return _failure(_STORE_AWAY)
@@ -111,11 +130,12 @@ class ProfileTools(llm.Toolset):
         if caller is None:
             return _failure(_NOBODY)
         try:
-            facts = await get_runtime().store.search_memories(caller.user_id, query[:MAX_TEXT], _FACTS)
+            with use_caller(caller):
+                facts = await search_memories_async(query[:MAX_TEXT])
         except StoreError as problem:
             logger.warning("facts could not be searched: %s", problem)
             return _failure(_STORE_AWAY)
-        return _success(facts=[fact.text for fact in facts])
+        return _success(facts=facts)
 
 
 def _caller(context: RunContext[Any]) -> Caller | None:

@@ -1,4 +1,4 @@
-"""The source of truth: where profiles, turns and memories are kept for good.
+"""The source of truth: where profiles, turns, memories, summaries and states are kept for good.
 
 The cache above may forget; this may not. `SqliteStore` needs nothing but a file,
 `SupabaseStore` a hosted project.
@@ -6,13 +6,25 @@ The cache above may forget; this may not. `SqliteStore` needs nothing but a file
 
 from typing import TYPE_CHECKING, Any
 
-from .base import Memory, Store, StoreError, Turn
+from .base import Context, Memory, Store, StoreError, Summary, Turn
+from .outbox import Owed, What
 from .sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from .supabase import SupabaseStore
 
-__all__ = ["Memory", "SqliteStore", "Store", "StoreError", "SupabaseStore", "Turn"]
+__all__ = [
+    "Context",
+    "Memory",
+    "Owed",
+    "SqliteStore",
+    "Store",
+    "StoreError",
+    "Summary",
+    "SupabaseStore",
+    "Turn",
+    "What",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,10 +1,12 @@
-"""What a store keeps (turns, memories, a profile per user), what it can do, and how it fails."""
+"""What a store keeps (turns, memories, summaries; a profile and a state per user), what it can do, how it fails."""
 
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 from uuid import uuid4
+
+from .outbox import Outbox
 
 # PostgreSQL refuses NUL in text, and no database can encode half of a surrogate pair.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -55,6 +57,34 @@ class Memory:
         object.__setattr__(self, "at", _utc(self.at))
 
 
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What one conversation was about. A user has at most one summary per conversation.
+
+    Raises ValueError when `at` has no time zone.
+    """
+
+    conversation_id: str
+    text: str
+    at: datetime
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "at", _utc(self.at))
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a conversation starts from, all of it as it was at one moment.
+
+    `turns` are the user's last ones, oldest first; `summary` is the latest. What there is not is None.
+    """
+
+    profile: str | None
+    turns: list[Turn]
+    summary: Summary | None
+    state: dict[str, Any] | None
+
+
 class StoreError(Exception):
     """A store could not do what it was asked.
 
@@ -71,12 +101,16 @@ class StoreError(Exception):
         return f"{self.operation} failed: {self.reason}"
 
 
-class Store(Protocol):
+class Store(Outbox, Protocol):
     """What every source of truth can do.
 
     Every method raises StoreError, and nothing else, when it cannot. A write whose caller is cancelled may still
     be done; since every write may be repeated, that does no harm.
     """
+
+    async def context(self, user_id: str, turns: int = 12) -> Context:
+        """Profile, last `turns` turns, latest summary and state, in one request."""
+        ...
 
     async def get_profile(self, user_id: str) -> str | None:
         """The user's profile text, None when there is none."""
@@ -103,6 +137,25 @@ class Store(Protocol):
 
         A query without a word to look for (empty, punctuation, "what is it?") gives the newest.
         """
+        ...
+
+    async def save_summary(self, user_id: str, summary: Summary) -> None:
+        """Keeps a summary, in place of the one this user's conversation may have."""
+        ...
+
+    async def latest_summary(self, user_id: str) -> Summary | None:
+        """The user's summary with the latest time, None when there is none."""
+        ...
+
+    async def save_state(self, user_id: str, state: dict[str, Any]) -> None:
+        """Replaces the user's state, a JSON object.
+
+        A state that is none is a programming error: TypeError or ValueError, before anything is asked.
+        """
+        ...
+
+    async def get_state(self, user_id: str) -> dict[str, Any] | None:
+        """The user's state, None when there is none."""
         ...
 
     async def close(self) -> None:

@@ -2,15 +2,13 @@
 
 import sqlite3
 
-_VERSION = 1
-
 
 class WrittenByNewerVersion(Exception):
     """The file has tables this version does not know."""
 
 
 # Times are whole microseconds since 1970: they sort, and come back exactly as they went in.
-_SCHEMA = """
+_TABLES = """
 CREATE TABLE profiles (
     user_id TEXT PRIMARY KEY,
     text TEXT NOT NULL,
@@ -54,12 +52,71 @@ CREATE TRIGGER memories_updated AFTER UPDATE ON memories BEGIN
 END;
 """
 
+_CONTEXT_AND_OUTBOX = """
+CREATE TABLE summaries (
+    user_id TEXT NOT NULL,
+    conversation_id TEXT NOT NULL,
+    text TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (user_id, conversation_id)
+);
+CREATE INDEX summaries_by_time ON summaries (user_id, at);
+
+CREATE TABLE states (
+    user_id TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    updated_at INTEGER NOT NULL
+);
+
+CREATE TABLE outbox (
+    user_id TEXT NOT NULL,
+    what TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    delivered INTEGER NOT NULL DEFAULT 0,
+    written_at INTEGER NOT NULL,
+    PRIMARY KEY (user_id, what)
+) WITHOUT ROWID;
+CREATE INDEX outbox_owed ON outbox (written_at) WHERE version > delivered;
+"""
+
+
+def _counting(table: str, what: str) -> str:
+    """Triggers that count every change to `table` in the outbox: of one transaction with it, whoever makes it."""
+
+    def count(row: str) -> str:
+        # 'now' has milliseconds: rounded to them, they are exact.
+        return f"""
+    INSERT INTO outbox (user_id, what, version, written_at)
+    VALUES ({row}.user_id, '{what}', 1, CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000)
+    ON CONFLICT (user_id, what) DO UPDATE SET version = version + 1, written_at = excluded.written_at;
+"""
+
+    return f"""
+CREATE TRIGGER {table}_counts_insert AFTER INSERT ON {table} BEGIN {count("new")} END;
+CREATE TRIGGER {table}_counts_delete AFTER DELETE ON {table} BEGIN {count("old")} END;
+CREATE TRIGGER {table}_counts_update AFTER UPDATE ON {table} BEGIN {count("new")} END;
+CREATE TRIGGER {table}_counts_handover AFTER UPDATE ON {table} WHEN old.user_id <> new.user_id BEGIN {count("old")} END;
+"""
+
+
+# What brings a file from one version to the next. A file of version 1 has been through the first.
+_STEPS = (
+    _TABLES,
+    _CONTEXT_AND_OUTBOX
+    + _counting("profiles", "profile")
+    + _counting("turns", "turn")
+    + _counting("memories", "memory")
+    + _counting("summaries", "summary")
+    + _counting("states", "state"),
+)
+
 
 def create_schema(db: sqlite3.Connection) -> None:
     """Brings the file up to this version. Raises WrittenByNewerVersion, sqlite3.Error."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version > _VERSION:
+    if version > len(_STEPS):
         raise WrittenByNewerVersion
-    if version < _VERSION:
+    if version < len(_STEPS):
         # One script: executescript would commit a transaction begun outside of it.
-        db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+        steps = "".join(_STEPS[version:])
+        db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {len(_STEPS)}; COMMIT;")

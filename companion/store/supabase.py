@@ -5,20 +5,22 @@ leaves this file in an error or a log line.
 """
 
 import asyncio
-from collections.abc import Callable
-from datetime import datetime
-from typing import Any, Literal, TypeVar, cast
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from postgrest.types import ReturnMethod
 from supabase import AsyncClient
 
-from .base import Memory, StoreError, Turn, storable
+from . import supabase_answers as answers
+from .base import Context, Memory, StoreError, Summary, Turn, storable
+from .outbox import Owed, What
+from .state import state_to_json
 from .supabase_key import is_public_key
-from .supabase_link import Query, SupabaseLink, UnexpectedAnswer, reason_of
+from .supabase_link import Query, SupabaseLink, reason_of
 from .words import search_words
 
 _T = TypeVar("_T")
-_Row = dict[str, Any]
 
 
 class SupabaseStore:
@@ -36,11 +38,15 @@ class SupabaseStore:
         self._link = SupabaseLink(url, key, timeout)
         self._timeout = timeout
 
+    async def context(self, user_id: str, turns: int = 12) -> Context:
+        arguments = {"p_user_id": user_id, "p_turns": max(turns, 0)}
+        return await self._ask("context", lambda db: db.rpc("companion_context", arguments), answers.context)
+
     async def get_profile(self, user_id: str) -> str | None:
         return await self._ask(
             "get_profile",
             lambda db: db.table("companion_profiles").select("text").eq("user_id", user_id).limit(1),
-            lambda rows: _string(rows[0], "text") if rows else None,
+            answers.first_of(answers.profile),
         )
 
     async def save_profile(self, user_id: str, text: str) -> None:
@@ -69,7 +75,7 @@ class SupabaseStore:
                 .order("seq", desc=True)
                 .limit(max(limit, 0))
             ),
-            lambda rows: [_turn(row) for row in reversed(rows)],
+            lambda rows: answers.all_of(answers.turn)(rows)[::-1],
         )
 
     async def add_memory(self, user_id: str, memory: Memory) -> None:
@@ -88,64 +94,78 @@ class SupabaseStore:
         return await self._ask(
             "search_memories",
             lambda db: db.rpc("companion_search", arguments),
-            lambda rows: [_memory(row) for row in rows],
+            answers.all_of(answers.memory),
         )
+
+    async def save_summary(self, user_id: str, summary: Summary) -> None:
+        row = {
+            "user_id": user_id,
+            "conversation_id": summary.conversation_id,
+            "text": storable(summary.text),
+            "at": summary.at.isoformat(),
+        }
+        await self._put("save_summary", "companion_summaries", row, key="user_id,conversation_id")
+
+    async def latest_summary(self, user_id: str) -> Summary | None:
+        return await self._ask(
+            "latest_summary",
+            lambda db: (
+                db.table("companion_summaries")
+                .select("conversation_id", "text", "at")
+                .eq("user_id", user_id)
+                .order("at", desc=True)
+                .limit(1)
+            ),
+            answers.first_of(answers.summary),
+        )
+
+    async def save_state(self, user_id: str, state: dict[str, Any]) -> None:
+        row = {"user_id": user_id, "state": json.loads(state_to_json(state))}
+        await self._put("save_state", "companion_states", row, key="user_id")
+
+    async def get_state(self, user_id: str) -> dict[str, Any] | None:
+        return await self._ask(
+            "get_state",
+            lambda db: db.table("companion_states").select("state").eq("user_id", user_id).limit(1),
+            answers.first_of(answers.state),
+        )
+
+    async def owed(self, limit: int = 100, older_than: float = 0) -> list[Owed]:
+        arguments = {"p_limit": max(limit, 0), "p_older_than": older_than}
+        return await self._ask("owed", lambda db: db.rpc("companion_owed", arguments), answers.all_of(answers.owed))
+
+    async def owed_by(self, user_id: str, whats: Iterable[What]) -> list[Owed]:
+        arguments = {"p_user_id": user_id, "p_whats": list(whats)}
+        return await self._ask(
+            "owed_by", lambda db: db.rpc("companion_owed_by", arguments), answers.all_of(answers.owed)
+        )
+
+    async def settle(self, owed: Sequence[Owed]) -> None:
+        if owed:
+            told = [{"user_id": one.user_id, "what": one.what, "version": one.version} for one in owed]
+            await self._ask("settle", lambda db: db.rpc("companion_settle", {"p_owed": told}), answers.count)
 
     async def close(self) -> None:
         await self._link.close()
 
-    async def _put(self, operation: str, table: str, row: _Row, *, key: str, keep_first: bool = False) -> None:
+    async def _put(
+        self, operation: str, table: str, row: dict[str, Any], *, key: str, keep_first: bool = False
+    ) -> None:
         await self._ask(
             operation,
             lambda db: db.table(table).upsert(
                 row, returning=ReturnMethod.minimal, on_conflict=key, ignore_duplicates=keep_first
             ),
-            _nothing,
+            answers.nothing,
         )
 
-    async def _ask(self, operation: str, query: Callable[[AsyncClient], Query], read: Callable[[list[_Row]], _T]) -> _T:
+    async def _ask(self, operation: str, query: Callable[[AsyncClient], Query], answer: Callable[[object], _T]) -> _T:
         if self._link.closed:
             raise StoreError(operation, "closed")
         try:
             async with asyncio.timeout(self._timeout):
-                return _read(await self._link.execute(query), read)
+                return answers.read(await self._link.execute(query), answer)
         except Exception as error:  # whatever three libraries may raise, the caller knows one type
             reason = "closed" if self._link.closed else reason_of(error)
         # Raised out here, it carries no context: those errors quote rows and filters.
         raise StoreError(operation, reason)
-
-
-def _read(data: object, read: Callable[[list[_Row]], _T]) -> _T:
-    # Text that is not JSON (a proxy's page, an answer cut short) arrives here as a str.
-    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
-        raise UnexpectedAnswer
-    try:
-        return read(cast(list[_Row], data))
-    except ValueError:
-        raise UnexpectedAnswer from None
-
-
-def _nothing(rows: list[_Row]) -> None:
-    if rows:
-        raise UnexpectedAnswer
-
-
-def _string(row: _Row, column: str) -> str:
-    value = row.get(column)
-    if not isinstance(value, str):
-        raise UnexpectedAnswer
-    return value
-
-
-def _turn(row: _Row) -> Turn:
-    return Turn(
-        role=cast(Literal["user", "assistant"], _string(row, "role")),  # Turn refuses anything else
-        text=_string(row, "text"),
-        at=datetime.fromisoformat(_string(row, "at")),
-        conversation_id=_string(row, "conversation_id"),
-        id=_string(row, "id"),
-    )
-
-
-def _memory(row: _Row) -> Memory:
-    return Memory(_string(row, "text"), datetime.fromisoformat(_string(row, "at")), _string(row, "id"))

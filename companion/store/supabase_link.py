@@ -78,6 +78,8 @@ class SupabaseLink:
                     persist_session=False,
                     postgrest_client_retry=False,  # its retries sleep for seconds; who waits here decides
                 )
+                # The database's triggers know by it who writes: our own writes need not be told to our cache.
+                options.headers["x-companion"] = "1"
                 self._client = AsyncClient(self._url, self._key, options)
                 logging.getLogger("httpx").addFilter(_hide_filters)
             return self._client

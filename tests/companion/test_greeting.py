@@ -134,9 +134,9 @@ async def test_a_failing_store_is_a_first_meeting_and_nothing_is_cached(
     runtime: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
-        raise StoreError("recent_turns", "timeout")
+        raise StoreError("context", "timeout")
 
-    monkeypatch.setattr(runtime.store, "recent_turns", fail)
+    monkeypatch.setattr(runtime.store, "context", fail)
     assert "## First meeting" in await get_intelligent_first_message_instructions("1", "")
     assert cached(redis_server) is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -314,7 +315,7 @@ async def test_a_conversation_from_hello_to_goodbye(talk: Talk, runtime: Runtime
         calls, said = await ask(session, "cache stats")
         assert calls == ["getRedisCacheStats"]
         assert said.startswith("The cache is healthy")
-        assert await ask(session, "clear my cache") == (["clearUserCache"], "Cleared 1 cached entries for user ada")
+        assert await ask(session, "clear my cache") == (["clearUserCache"], "Cleared 3 cached entries for user ada")
         assert await ask(session, "invalidate user:*:profile") == (
             ["invalidateCache"],
             "Invalidated 0 cache entries matching 'user:*:profile'",

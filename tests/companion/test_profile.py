@@ -66,9 +66,9 @@ async def test_a_failing_store_is_an_empty_profile_and_nothing_is_cached(
     runtime: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fail(*_: object) -> None:
-        raise StoreError("get_profile", "timeout")
+        raise StoreError("context", "timeout")
 
-    monkeypatch.setattr(runtime.store, "get_profile", fail)
+    monkeypatch.setattr(runtime.store, "context", fail)
     monkeypatch.setattr(runtime.store, "save_profile", fail)
     with use_caller(Caller("1")):
         assert await get_user_profile_async() == ""

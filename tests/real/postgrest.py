@@ -20,6 +20,7 @@ import httpx
 import jwt
 from aiohttp import web
 
+from tests.real.phoenix import Phoenix
 from tests.real.postgrest_sql import Refusal, call, insert, plain_name, read_json, select, unknown
 
 Fault = Literal["silent", "drip", "gone", "gone once", "504", "401", "html", "cut", "cut off", "empty", "broken row"]
@@ -41,10 +42,11 @@ class PostgREST:
     """The API of one project on 127.0.0.1. Use as `async with`, or `start` and `stop` (again on the same port).
 
     `url` and the keys are what a user of the project has; `requests` counts what arrived; `delay` (seconds) is
-    waited before every answer; `fault` is what goes wrong at the moment, None for nothing.
+    waited before every answer; `fault` is what goes wrong at the moment, None for nothing. With `realtime`, the
+    project has Realtime too, at the same address.
     """
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, realtime: Phoenix | None = None) -> None:
         self.secret_key = f"sb_secret_{secrets.token_urlsafe(16)}"
         self.publishable_key = f"sb_publishable_{secrets.token_urlsafe(16)}"
         self._signing_secret = secrets.token_hex(32)
@@ -54,6 +56,7 @@ class PostgREST:
         self.delay = 0.0
         self.requests = 0
         self._dsn = dsn
+        self._realtime = realtime
         self._port = 0
         self._pool: asyncpg.Pool | None = None
         self._runner: web.AppRunner | None = None
@@ -84,6 +87,9 @@ class PostgREST:
     async def start(self) -> Self:
         self._pool = await asyncpg.create_pool(self._dsn, min_size=1, max_size=8)
         app = web.Application(client_max_size=64 * 1024 * 1024)
+        if self._realtime is not None:
+            app.router.add_get("/realtime/v1/websocket", self._ring)
+            app.on_shutdown.append(self._realtime.close_all)
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -122,18 +128,26 @@ class PostgREST:
             if spoilt is not None:
                 return spoilt
         try:
-            caller = self._identify(request)
-            return await self._serve(request, caller)
+            key = request.headers.get("apikey", "")
+            bearer = request.headers.get("Authorization", f"Bearer {key}").removeprefix("Bearer ")
+            return await self._serve(request, self._identify(key, bearer))
         except Refusal as refusal:
             return web.json_response(refusal.body, status=refusal.status)
 
-    def _identify(self, request: web.Request) -> Caller:
+    async def _ring(self, request: web.Request) -> web.StreamResponse:
+        assert self._realtime is not None
+        key = request.query.get("apikey", "")
+        try:
+            role = self._identify(key, key).role
+        except Refusal as refusal:
+            return web.json_response(refusal.body, status=refusal.status)
+        return await self._realtime.serve(request, role, lambda token: self._identify(key, token).role)
+
+    def _identify(self, key: str, bearer: str) -> Caller:
         """First the gateway, which knows the project's keys, then PostgREST, which knows tokens."""
-        key = request.headers.get("apikey", "")
         opaque = {self.secret_key: "service_role", self.publishable_key: "anon"}
         if key not in (*opaque, self.service_role_key, self.anon_key):
             raise Refusal(401, None, "Invalid API key", hint="Double check your Supabase API key.")
-        bearer = request.headers.get("Authorization", f"Bearer {key}").removeprefix("Bearer ")
         if bearer in opaque:
             if bearer != key:
                 raise Refusal(401, None, "Invalid API key")
@@ -149,17 +163,20 @@ class PostgREST:
     async def _serve(self, request: web.Request, caller: Caller) -> web.Response:
         match request.method, request.path.strip("/").split("/"):
             case "GET", ["rest", "v1", table]:
-                return await self._run(caller, lambda db: select(db, plain_name(table), request), readonly=True)
+                return await self._run(
+                    request, caller, lambda db: select(db, plain_name(table), request), readonly=True
+                )
             case "POST", ["rest", "v1", "rpc", function]:
                 arguments = await read_json(request)
-                return await self._run(caller, lambda db: call(db, plain_name(function), arguments, request))
+                return await self._run(request, caller, lambda db: call(db, plain_name(function), arguments, request))
             case "POST", ["rest", "v1", table]:
                 body = await read_json(request)
-                return await self._run(caller, lambda db: insert(db, plain_name(table), body, request))
+                return await self._run(request, caller, lambda db: insert(db, plain_name(table), body, request))
         raise unknown(f"{request.method} {request.path}")
 
     async def _run(
         self,
+        request: web.Request,
         caller: Caller,
         work: Callable[[asyncpg.Connection], Coroutine[Any, Any, web.Response]],
         *,
@@ -168,6 +185,8 @@ class PostgREST:
         assert self._pool is not None
         try:
             async with self._pool.acquire() as db, db.transaction(readonly=readonly):
+                headers = {name.lower(): value for name, value in request.headers.items()}
+                await db.execute("select set_config('request.headers', $1, true)", json.dumps(headers))
                 await db.execute("select set_config('request.jwt.claims', $1, true)", json.dumps(caller.claims))
                 await db.execute(f"set local role {plain_name(caller.role)}")
                 return await work(db)

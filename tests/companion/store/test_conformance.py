@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from companion.store import Memory, Store, StoreError, Turn
+from companion.store import Memory, Owed, Store, StoreError, Summary, Turn
 from companion.store.words import search_words
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -217,6 +217,14 @@ async def test_a_closed_store_says_so(store: Store, user: str) -> None:
         "recent_turns": store.recent_turns(user),
         "add_memory": store.add_memory(user, Memory("x", NOON)),
         "search_memories": store.search_memories(user, "x"),
+        "save_summary": store.save_summary(user, Summary("c1", "x", NOON)),
+        "latest_summary": store.latest_summary(user),
+        "save_state": store.save_state(user, {}),
+        "get_state": store.get_state(user),
+        "context": store.context(user),
+        "owed": store.owed(),
+        "owed_by": store.owed_by(user, ["turn"]),
+        "settle": store.settle([Owed(user, "turn", 1)]),
     }.items():
         with pytest.raises(StoreError) as caught:
             await call

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+import pytest_asyncio
 from postgrest import APIError
 from supabase import AsyncClient
 
@@ -18,8 +19,16 @@ from companion.store.words import FUNCTION_WORDS
 from tests.real.postgres import MIGRATIONS, Postgres, connection, migrate
 from tests.real.postgrest import PostgREST
 
-TABLES = ["companion_profiles", "companion_turns", "companion_memories", "companion_versions"]
-WRITTEN = TABLES[:3]
+COUNTED = ["companion_versions", "companion_outbox"]  # written by triggers alone
+TABLES = [
+    "companion_profiles",
+    "companion_turns",
+    "companion_memories",
+    "companion_summaries",
+    "companion_states",
+    *COUNTED,
+]
+NOTHING = {"profile": None, "turns": [], "summary": None, "state": None, "version": 0}
 
 
 @pytest.fixture
@@ -37,6 +46,8 @@ async def fill(db: asyncpg.Connection, user: str) -> None:
         user,
     )
     await db.execute("insert into companion_memories values ($1, 'm', 'has a dog', now())", user)
+    await db.execute("insert into companion_summaries values ($1, 'c', 'about a dog', '2026-03-01 12:00+00')", user)
+    await db.execute("""insert into companion_states values ($1, '{"stage": 2}')""", user)
 
 
 async def version(db: asyncpg.Connection, user: str) -> int:
@@ -79,11 +90,9 @@ async def _shape(db: asyncpg.Connection) -> list[Any]:
 
 @pytest.mark.parametrize("open_by_default", [False, True])
 @pytest.mark.parametrize("table", TABLES)
-async def test_only_the_service_role_writes(
-    postgres: Postgres, databases: dict[bool, str], open_by_default: bool, table: str
-) -> None:
+async def test_only_the_service_role_writes(databases: dict[bool, str], open_by_default: bool, table: str) -> None:
     async with connection(databases[open_by_default]) as db:
-        for role in ("anon", "authenticated", *(["service_role"] if table == "companion_versions" else [])):
+        for role in ("anon", "authenticated", *(["service_role"] if table in COUNTED else [])):
             for statement in (
                 f"insert into {table} (user_id) values ('x')",
                 f"update {table} set user_id = 'x'",
@@ -94,12 +103,23 @@ async def test_only_the_service_role_writes(
                     await _as(db, role, statement)
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await _as(db, "anon", f"select * from {table}")
-        for function in ("companion_context('x')", "companion_search('x', 'y')", "companion_words('x')"):
+
+
+@pytest.mark.parametrize("open_by_default", [False, True])
+async def test_functions_are_for_those_who_need_them(databases: dict[bool, str], open_by_default: bool) -> None:
+    for_users = ("companion_context('x')", "companion_search('x', 'y')", "companion_words('x')")
+    for_the_service = ("companion_owed()", "companion_owed_by('x', '{turn}')", "companion_settle('[]')")
+    async with connection(databases[open_by_default]) as db:
+        for function in (*for_users, *for_the_service):
+            await _as(db, "service_role", f"select {function}")
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await _as(db, "anon", f"select {function}")
+        for function in for_the_service:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await _as(db, "authenticated", f"select {function}")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def databases(postgres: Postgres) -> dict[bool, str]:
     """New databases with a project's strict (False) and its former, open default grants (True)."""
     return {flag: await postgres.create_database(open_by_default=flag) for flag in (False, True)}
@@ -152,7 +172,7 @@ async def test_a_signed_in_user_reads_their_own_and_writes_nothing(
     own = (await me.rpc("companion_context", {"p_user_id": mine}).execute()).data
     other = (await me.rpc("companion_context", {"p_user_id": theirs}).execute()).data
     assert own["profile"] == "profile"
-    assert other == {"profile": None, "turns": [], "version": 0}
+    assert other == NOTHING
     search = {"p_query": "dog", "p_limit": 9}
     assert len((await me.rpc("companion_search", {"p_user_id": mine, **search}).execute()).data) == 1
     assert (await me.rpc("companion_search", {"p_user_id": theirs, **search}).execute()).data == []
@@ -179,26 +199,26 @@ async def test_the_service_role_reads_and_writes_for_everybody(
 async def test_every_change_counts_and_only_changes_count(db: asyncpg.Connection, user: str) -> None:
     assert await version(db, user) == 0
     await fill(db, user)
-    assert await version(db, user) == 5
+    assert await version(db, user) == 7
     await db.execute("insert into companion_memories values ($1, 'm', 'again', now()) on conflict do nothing", user)
-    assert await version(db, user) == 5
+    assert await version(db, user) == 7
     await db.execute("update companion_profiles set text = 'edited by hand' where user_id = $1", user)
-    assert await version(db, user) == 6
+    assert await version(db, user) == 8
     await db.execute("delete from companion_turns where user_id = $1", user)
-    assert await version(db, user) == 9
+    assert await version(db, user) == 11
     await db.execute("update companion_profiles set text = 'x' where user_id = 'nobody'")
-    assert await version(db, user) == 9
+    assert await version(db, user) == 11
     async with db.transaction():
         await db.execute("set local role service_role")
         await db.execute("update companion_memories set text = 'x' where user_id = $1", user)
-    assert await version(db, user) == 10
+    assert await version(db, user) == 12
 
 
 async def test_a_row_that_changes_hands_counts_for_both(db: asyncpg.Connection, user: str) -> None:
     heir = f"{user}-heir"
     await fill(db, user)
     await db.execute("update companion_memories set user_id = $2 where user_id = $1", user, heir)
-    assert (await version(db, user), await version(db, heir)) == (6, 1)
+    assert (await version(db, user), await version(db, heir)) == (8, 1)
 
 
 async def test_versions_never_go_back_and_miss_nothing(project: str, db: asyncpg.Connection, user: str) -> None:
@@ -249,11 +269,13 @@ async def test_the_whole_context_in_one_request(api: PostgREST, db: asyncpg.Conn
             }
             for number in (2, 3)
         ],
-        "version": 5,
+        "summary": {"conversation_id": "c", "text": "about a dog", "at": "2026-03-01T12:00:00+00:00"},
+        "state": {"stage": 2},
+        "version": 7,
     }
     assert api.requests == 1
     nobody = (await service.rpc("companion_context", {"p_user_id": f"{user}-2"}).execute()).data
-    assert nobody == {"profile": None, "turns": [], "version": 0}
+    assert nobody == NOTHING
     await service.postgrest.aclose()
 
 
@@ -265,6 +287,12 @@ async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
         "companion_words": (b"i", False),
         "companion_touch": (b"v", False),
         "companion_bump_version": (b"v", True),
+        "companion_owe": (b"v", True),
+        "companion_owed": (b"s", False),
+        "companion_owed_by": (b"s", False),
+        "companion_settle": (b"v", True),
+        "companion_note_change": (b"v", True),
+        "companion_changes_since": (b"s", False),
     }
 
 

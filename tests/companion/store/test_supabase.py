@@ -14,7 +14,7 @@ from typing import get_args
 import httpx
 import pytest
 
-from companion.store import Memory, StoreError, SupabaseStore, Turn
+from companion.store import Memory, Owed, StoreError, Summary, SupabaseStore, Turn
 from tests.real.postgrest import Fault, PostgREST
 from tests.wait import until
 
@@ -29,8 +29,16 @@ OPERATIONS: dict[str, Callable[[SupabaseStore, str], Awaitable[object]]] = {
     "recent_turns": lambda store, user: store.recent_turns(user),
     "add_memory": lambda store, user: store.add_memory(user, Memory(f"is {PRIVATE}", NOON)),
     "search_memories": lambda store, user: store.search_memories(user, PRIVATE),
+    "save_summary": lambda store, user: store.save_summary(user, Summary(PRIVATE, f"about {PRIVATE}", NOON)),
+    "latest_summary": lambda store, user: store.latest_summary(user),
+    "save_state": lambda store, user: store.save_state(user, {PRIVATE: PRIVATE}),
+    "get_state": lambda store, user: store.get_state(user),
+    "context": lambda store, user: store.context(user),
+    "owed": lambda store, user: store.owed(),
+    "owed_by": lambda store, user: store.owed_by(user, ["turn"]),
+    "settle": lambda store, user: store.settle([Owed(user, "turn", 1)]),
 }
-WRITES = {"save_profile", "add_turn", "add_memory"}
+WRITES = {"save_profile", "add_turn", "add_memory", "save_summary", "save_state"}
 REASONS: dict[Fault, str] = {
     "silent": "timeout",
     "drip": "timeout",
@@ -73,14 +81,13 @@ def test_every_fault_has_a_test() -> None:
     assert {*REASONS, "gone once"} == set(get_args(Fault))
 
 
-SLOW = {"silent", "drip"}  # these take their time in every test
+SLOW: list[Fault] = ["silent", "drip"]
 FAULTS = [
     (fault, operation)
     for fault in REASONS
     for operation in OPERATIONS
     # An empty answer is what a write expects.
-    if not (fault == "empty" and operation in WRITES)
-    and not (fault in SLOW and operation not in ("get_profile", "add_turn", "search_memories"))
+    if fault not in SLOW and not (fault == "empty" and operation in WRITES)
 ]
 
 
@@ -92,6 +99,18 @@ async def test_a_fault_is_a_store_error_in_time(
     with api.failing(fault):
         assert await fails(store, operation, user, told, api.secret_key) == REASONS[fault]
     await OPERATIONS[operation](store, user)  # the store is as good as new
+    await store.close()
+
+
+@pytest.mark.parametrize("fault", SLOW)
+async def test_a_fault_that_takes_its_time_is_a_store_error_in_time(
+    api: PostgREST, user: str, told: pytest.LogCaptureFixture, fault: Fault
+) -> None:
+    store = SupabaseStore(api.url, api.secret_key, timeout=TIMEOUT)
+    with api.failing(fault):
+        failures = await asyncio.gather(*(fails(store, name, user, told, api.secret_key) for name in OPERATIONS))
+    assert failures == [REASONS[fault]] * len(OPERATIONS)
+    await asyncio.gather(*(operation(store, user) for operation in OPERATIONS.values()))
     await store.close()
 
 

@@ -1,0 +1,74 @@
+"""What happens after goodbye: the conversation is summed up, and the next greeting is prepared.
+
+None of it is on the way of an answer. It has a few seconds, and whatever is not done by then is left out: the next
+conversation begins without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from cache import get_redis_cache, keys
+
+from .context import get_user_state_async, save_user_state_async
+from .greeting import get_intelligent_first_message_instructions
+from .identity import Caller, use_caller
+from .profile import get_user_profile_async
+from .runtime import get_runtime
+from .store import StoreError, Summary, Turn
+from .summary import summarise
+
+logger = logging.getLogger("companion")
+DEADLINE: Final = 6.0
+"""Seconds for all of it; the framework gives a job ten to shut down."""
+STAGES: Final = ((10, "familiar"), (3, "acquainted"), (0, "new"))
+"""From how many conversations on, which stage."""
+
+
+async def wrap_up(caller: Caller | None, conversation_id: str, turns: Sequence[Turn]) -> None:
+    """Sum up and prepare. Never raises but for cancellation, never takes longer than ``DEADLINE`` seconds."""
+    if caller is None or not any(turn.role == "user" for turn in turns):
+        return
+    with use_caller(caller):
+        task = asyncio.create_task(_wrap_up(caller, conversation_id, turns), name="wrap-up")
+    await asyncio.wait({task}, timeout=DEADLINE)
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=1.0)
+        logger.warning("summing up took too long: the next greeting is made when it is needed")
+    elif not task.cancelled() and (problem := task.exception()) is not None:
+        logger.warning("summing up failed (%s)", type(problem).__name__)
+
+
+async def _wrap_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -> None:
+    await asyncio.gather(_sum_up(caller, conversation_id, turns), _count_conversation())
+    # The greeting reads the turns and the summary that are stored by now, and is cached for whoever comes back.
+    await asyncio.gather(get_intelligent_first_message_instructions(caller.user_id, ""), get_user_profile_async())
+
+
+async def _sum_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -> None:
+    try:
+        note = await summarise(turns, get_runtime().model)
+    except Exception as problem:  # whatever a model's client raises
+        logger.warning("the conversation could not be summed up (%s)", type(problem).__name__)
+        return
+    if not note:
+        return
+    try:
+        await get_runtime().store.save_summary(caller.user_id, Summary(conversation_id, note, datetime.now(UTC)))
+    except StoreError as problem:
+        logger.warning("the summary could not be saved: %s", problem)
+        return
+    await (await get_redis_cache()).delete(keys.summary(caller.user_id), keys.greeting_instructions(caller.user_id))
+
+
+async def _count_conversation() -> None:
+    state = await get_user_state_async()
+    before = state.get("conversations")
+    count = (before if isinstance(before, int) else 0) + 1
+    stage = next(name for least, name in STAGES if count >= least)
+    await save_user_state_async({**state, "conversations": count, "stage": stage})

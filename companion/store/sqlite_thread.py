@@ -1,0 +1,173 @@
+"""The thread that owns the connection to a SQLite file; callers wait for it without holding the event loop.
+
+Several worker processes may share the file: WAL lets them read while one writes, and every write takes the write
+lock when it begins. A transaction that reads first and writes later would be refused at once, whatever the busy
+timeout says.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from .base import StoreError
+from .sqlite_schema import create_schema
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_BUSY_TIMEOUT_MS = 5000
+
+
+class SqliteThread:
+    """The one connection to the file at `path`, created with its directory (mode 0700) on first use.
+
+    Every method but `close` raises StoreError, and nothing else, when it cannot.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = Path(path)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-store")
+        # These two belong to the thread.
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+
+    async def read(self, operation: str, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """What `work` makes of the file as it is at one moment."""
+
+        def in_snapshot(db: sqlite3.Connection) -> _T:
+            with _transaction(db, "BEGIN"):
+                return work(db)
+
+        job = self._submit(operation, in_snapshot)
+        try:
+            await _finished(job)
+        except asyncio.CancelledError:
+            job.cancel()
+            raise
+        return job.result()
+
+    async def write(self, operation: str, statement: str, *rows: tuple[str | int, ...]) -> None:
+        """Executes `statement` once per row, all in one transaction. Done even if the caller is cancelled."""
+
+        def work(db: sqlite3.Connection) -> None:
+            with _transaction(db, "BEGIN IMMEDIATE"):
+                db.executemany(statement, rows)
+
+        job = self._submit(operation, work)
+        try:
+            await _finished(job)
+        except asyncio.CancelledError:
+            # The caller hung up, the write goes on: only a failure is left to tell.
+            job.add_done_callback(_report_failure)
+            raise
+        job.result()
+
+    async def close(self) -> None:
+        """Does what is queued, then lets go of the file. May be called twice."""
+        try:
+            job = self._thread.submit(self._disconnect)
+        except RuntimeError:  # closed already, or about to be
+            return
+        # From here on nothing new is accepted; what is queued is still done, the closing last.
+        self._thread.shutdown(wait=False)
+        await _finished(job)
+        self._thread.shutdown()
+
+    def _submit(self, operation: str, work: Callable[[sqlite3.Connection], _T]) -> Future[_T]:
+        with contextlib.suppress(RuntimeError):
+            return self._thread.submit(self._on_thread, operation, work)
+        raise StoreError(operation, "closed")
+
+    def _on_thread(self, operation: str, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        try:
+            return work(self._connect())
+        except Exception as error:  # a file may be edited by hand, and then hold anything
+            reason = getattr(error, "sqlite_errorname", None) or type(error).__name__
+        # Raised out here, it carries no context: some of these errors quote the value they choked on.
+        raise StoreError(operation, reason)
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            if self._identity == _identity(self._path):
+                return self._connection
+            # The file was deleted or replaced under us. Writing on would fill a file that nobody can open.
+            logger.warning("The database file was deleted or replaced: opening what is there now.")
+            self._disconnect()
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _file_lock(self._path.with_name(self._path.name + ".lock")):
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+            db = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_MS / 1000, isolation_level=None)
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+                create_schema(db)
+            except BaseException:
+                db.close()
+                raise
+        self._connection, self._identity = db, _identity(self._path)
+        return db
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = self._identity = None
+
+
+async def _finished(job: "Future[_T]") -> None:
+    """Waits until `job` has ended, however it ended. Cancelling the wait leaves the job alone."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    def tell(_: "Future[_T]") -> None:
+        with contextlib.suppress(RuntimeError):  # the loop may be gone by now, the work is done all the same
+            loop.call_soon_threadsafe(wake)
+
+    job.add_done_callback(tell)
+    await ended
+
+
+def _report_failure(job: "Future[None]") -> None:
+    error = job.exception()
+    if error is not None:
+        logger.warning("A write failed after its caller had left: %s", error)
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection, begin: str) -> Iterator[None]:
+    db.execute(begin)
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
+    # SQLite's own locks do not cover a switch to WAL and the DDL of several processes at once.
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

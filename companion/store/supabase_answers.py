@@ -1,0 +1,110 @@
+"""What Supabase answered, taken apart. What is not as it was asked for is an UnexpectedAnswer."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Literal, TypeVar, cast
+
+from .base import Context, Memory, Summary, Turn
+from .outbox import Owed, What
+from .supabase_link import UnexpectedAnswer
+
+_T = TypeVar("_T")
+_Row = dict[str, Any]
+
+
+def read(data: object, what: Callable[[object], _T]) -> _T:
+    """`what` makes of `data`. Raises UnexpectedAnswer, whatever may be wrong with the values."""
+    try:
+        return what(data)
+    except ValueError:
+        raise UnexpectedAnswer from None
+
+
+def all_of(row: Callable[[object], _T]) -> Callable[[object], list[_T]]:
+    """Reads a list of what `row` reads."""
+    return lambda data: [row(one) for one in _rows(data)]
+
+
+def first_of(row: Callable[[object], _T]) -> Callable[[object], _T | None]:
+    """Reads what `row` reads from the first of a list, None from an empty one."""
+    return lambda data: next((row(one) for one in _rows(data)), None)
+
+
+def nothing(data: object) -> None:
+    """Reads the answer to a write."""
+    if _rows(data):
+        raise UnexpectedAnswer
+
+
+def count(data: object) -> int:
+    if not isinstance(data, int):
+        raise UnexpectedAnswer
+    return data
+
+
+def profile(data: object) -> str:
+    return _string(_row(data), "text")
+
+
+def state(data: object) -> _Row:
+    return _row(_row(data).get("state"))
+
+
+def turn(data: object) -> Turn:
+    row = _row(data)
+    return Turn(
+        role=cast(Literal["user", "assistant"], _string(row, "role")),  # Turn refuses anything else
+        text=_string(row, "text"),
+        at=datetime.fromisoformat(_string(row, "at")),
+        conversation_id=_string(row, "conversation_id"),
+        id=_string(row, "id"),
+    )
+
+
+def memory(data: object) -> Memory:
+    row = _row(data)
+    return Memory(_string(row, "text"), datetime.fromisoformat(_string(row, "at")), _string(row, "id"))
+
+
+def summary(data: object) -> Summary:
+    row = _row(data)
+    at = datetime.fromisoformat(_string(row, "at"))
+    return Summary(_string(row, "conversation_id"), _string(row, "text"), at)
+
+
+def owed(data: object) -> Owed:
+    row = _row(data)
+    # Owed refuses what is nothing a store keeps.
+    return Owed(_string(row, "user_id"), cast(What, _string(row, "what")), count(row.get("version")))
+
+
+def context(data: object) -> Context:
+    row = _row(data)
+    if not row.keys() >= {"profile", "turns", "summary", "state"}:
+        raise UnexpectedAnswer
+    return Context(
+        profile=None if row["profile"] is None else _string(row, "profile"),
+        turns=all_of(turn)(row["turns"]),
+        summary=None if row["summary"] is None else summary(row["summary"]),
+        state=None if row["state"] is None else _row(row["state"]),
+    )
+
+
+def _rows(data: object) -> list[object]:
+    # Text that is not JSON (a proxy's page, an answer cut short) arrives here as a str.
+    if not isinstance(data, list):
+        raise UnexpectedAnswer
+    return data
+
+
+def _row(data: object) -> _Row:
+    if not isinstance(data, dict):
+        raise UnexpectedAnswer
+    return data
+
+
+def _string(row: _Row, column: str) -> str:
+    value = row.get(column)
+    if not isinstance(value, str):
+        raise UnexpectedAnswer
+    return value

@@ -1,0 +1,56 @@
+"""Lanes that leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import warnings
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from cache.dial import Endpoint
+from cache.lane import Lane
+from tests.wait import until
+
+
+class Lanes:
+    """Makes lanes. `complaints`: what the loop's exception handler was told; a test that expects some clears them."""
+
+    def __init__(self) -> None:
+        self.made: list[Lane] = []
+        self.complaints: list[dict[str, Any]] = []
+
+    def complain(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # Python 3.11's streams complain when the proxy, at its end, cancels a connection it still serves.
+        if "StreamReaderProtocol" not in context["message"]:
+            self.complaints.append(context)
+
+    async def __call__(
+        self, port: int = 0, *, wait: bool = True, endpoint: Endpoint | None = None, **options: Any
+    ) -> Lane:
+        """A started lane to `endpoint`, or to `port` of this machine; connected unless told not to wait."""
+        lane = Lane(endpoint or Endpoint("127.0.0.1", port), **options)
+        self.made.append(lane)
+        lane.start()
+        if wait:
+            await until(lambda: lane.up)
+        return lane
+
+
+@pytest.fixture
+async def lanes() -> AsyncIterator[Lanes]:
+    """Afterwards nothing of them may be left: no task, no socket, no complaint of the loop."""
+    lanes = Lanes()
+    asyncio.get_running_loop().set_exception_handler(lanes.complain)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield lanes
+        for lane in lanes.made:
+            await lane.close()
+        await asyncio.sleep(0)
+        assert [task for task in asyncio.all_tasks() if task.get_name().startswith("cache-")] == []
+        lanes.made.clear()
+        gc.collect()
+    assert lanes.complaints == []

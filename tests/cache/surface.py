@@ -1,0 +1,175 @@
+"""Everything the cache can do, done once, with what came of it: for rules about what a Redis user may do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from cache import CacheSettings, LockUnavailable, RedisCache, fill, invalidation
+from tests.real.redis_server import RedisServer
+from tests.wait import until
+
+
+class Surface:
+    """One worker's way through all of it.
+
+    Args:
+        server: where; it must be empty.
+        url: as whom.
+        patience: seconds to wait for what happens in the background before it counts as not happening.
+    """
+
+    def __init__(self, server: RedisServer, url: str, patience: float = 10.0) -> None:
+        self.server = server
+        self.patience = patience
+        self.settings = CacheSettings(
+            url=url, url_is_default=False, deadline=1.0, connect_wait=2.0, ttl_spread=0.0, near=frozenset({"profile"})
+        )
+        self.outcomes: dict[str, Any] = {}
+
+    async def walk(self, patch: pytest.MonkeyPatch) -> dict[str, Any]:
+        """What came of each thing, by name. ``patch``: makes renewing quick and the keyspace count as large."""
+        patch.setattr(fill, "_RENEW", 0.02)
+        patch.setattr(invalidation, "SMALL", 0)
+        async with self._cache() as cache:
+            self.outcomes["connect"] = await cache.initialize()
+            for part in (self._values, self._near, self._lock, self._patterns):
+                await part(cache)
+            async with self._cache() as other:
+                await self._load(cache, other)
+            await self._one_user(cache)
+        async with self._cache() as later:  # the one before has counted itself into the fleet's statistics
+            await later.initialize()
+            await self._stats(later)
+        return self.outcomes
+
+    @asynccontextmanager
+    async def _cache(self) -> AsyncIterator[RedisCache]:
+        cache = RedisCache(settings=self.settings)
+        try:
+            yield cache
+        finally:
+            await cache.close()
+
+    async def _values(self, cache: RedisCache) -> None:
+        say = self.outcomes
+        say["set"] = await cache.set("user:1:settings", {"voice": "warm"}, ttl=60)
+        say["set nx"] = await cache.set("temp:s:a", 1, ttl=60, nx=True)
+        say["set_many"] = await cache.set_many({"temp:s:b": 2, "system:config": 3}, ttl=60)
+        say["get"] = await cache.get("user:1:settings")
+        say["get_many"] = await cache.get_many(["temp:s:a", "temp:s:b"])
+        say["exists"] = await cache.exists("temp:s:a", "temp:s:b", "temp:s:c")
+        say["expire"] = await cache.expire("temp:s:a", 300)
+        say["ttl"] = await cache.ttl("temp:s:b") in (59, 60)
+        say["delete"] = await cache.delete("temp:s:a", "temp:s:b")
+        say["health_check"] = await cache.health_check()
+
+    async def _near(self, cache: RedisCache) -> None:
+        self.server.cli("SET", "user:1:profile", "Ada", "PX", 60_000)
+        self.outcomes["near read"] = await cache.get("user:1:profile")
+        asked = self._calls("get")
+        self.outcomes["near value"] = await cache.get("user:1:profile")
+        self.outcomes["near"] = self._calls("get") == asked
+        self.server.cli("SET", "user:1:profile", "Grace")
+
+        async def seen() -> bool:
+            return bool(await cache.get("user:1:profile") == "Grace")
+
+        self.outcomes["near coherent"] = await self._happens(seen)
+
+    async def _lock(self, cache: RedisCache) -> None:
+        say = self.outcomes
+        try:
+            async with cache.lock("greeting", "1"):
+                say["lock"] = True
+                try:
+                    async with cache.lock("greeting", "1"):
+                        say["lock twice"] = True
+                except LockUnavailable:
+                    say["lock twice"] = False
+        except LockUnavailable:
+            say["lock"] = False
+        say["lock released"] = self.server.cli("EXISTS", "lock:greeting:1") == 0
+
+    async def _patterns(self, cache: RedisCache) -> None:
+        await cache.set("user:2:settings", 1)
+        outcome = await cache.invalidate("user:*:settings")
+        self.outcomes["invalidate"] = (outcome.deleted, outcome.complete)
+        self.outcomes["invalidated"] = self.server.cli("EXISTS", "user:1:settings", "user:2:settings") == 0
+
+    async def _load(self, cache: RedisCache, other: RedisCache) -> None:
+        say = self.outcomes
+        loads = 0
+        key = "user:3:state"
+        lease = f"lease:{{{key}}}"
+
+        async def slow() -> str:
+            nonlocal loads
+            loads += 1
+            left: list[int] = [self.server.cli("PTTL", lease)]
+
+            def renewed() -> bool:
+                left.append(self.server.cli("PTTL", lease))
+                return left[-1] > left[-2]
+
+            say["lease renewed"] = await self._happens(renewed)
+            return "calm"
+
+        async def failing() -> str:
+            raise ConnectionError
+
+        await other.initialize()
+        both = [one.get_or_load(key, slow, ttl=60, stale_for=600) for one in (cache, other)]
+        say["get_or_load"] = await asyncio.gather(*both)
+        say["loads"] = loads
+        say["loaded"] = self.server.cli("GET", key)
+        self.server.cli("DEL", key)  # as if it had expired
+        try:
+            say["last good value"] = await cache.get_or_load(key, failing, ttl=60, stale_for=600)
+        except ConnectionError:
+            say["last good value"] = None
+
+        async def quick() -> str:
+            return "merry"
+
+        await cache.get_or_load("user:3:mood", quick, ttl=60)
+        self.server.cli("SET", "user:3:mood", "old", "EX", 10)
+        say["served before refresh"] = await cache.get_or_load("user:3:mood", quick, ttl=60, refresh_after=30)
+        say["refreshed"] = await self._happens(lambda: self.server.cli("GET", "user:3:mood") == "merry")
+        say["lease left"] = self.server.cli("EXISTS", "lease:{user:3:mood}")
+
+    async def _one_user(self, cache: RedisCache) -> None:
+        say = self.outcomes
+        await cache.set("user:4:memory:rex", "a dog", ttl=60)
+        say["indexed"] = self.server.cli("SMEMBERS", "index:{4}")
+        say["index expires"] = self.server.cli("TTL", "index:{4}") > 0
+        self.server.cli("SET", "user:4:stray", "by hand")
+        self.server.cli("CONFIG", "RESETSTAT")
+        outcome = await cache.invalidate("*", user_id="4")
+        say["clear_user_cache"] = outcome.complete
+        say["cleared"] = self.server.cli("EXISTS", "user:4:memory:rex") == 0
+        await cache.close()  # waits for the walk behind it
+        say["asked the index"] = self._calls("sismember") > 0
+        say["stray cleared"] = self.server.cli("EXISTS", "user:4:stray") == 0
+
+    async def _stats(self, cache: RedisCache) -> None:
+        stats = await cache.get_stats()
+        self.outcomes["fleet's statistics"] = stats["total_requests"] > 0
+        self.outcomes["number of keys"] = stats["redis_keys"] > 0
+        self.outcomes["memory"] = stats["redis_memory"] != "0B"
+
+    async def _happens(self, condition: Callable[[], bool | Awaitable[bool]]) -> bool:
+        try:
+            await until(condition, timeout=self.patience)
+        except AssertionError:
+            return False
+        return True
+
+    def _calls(self, command: str) -> int:
+        lines = self.server.cli("INFO", "commandstats").splitlines()
+        found = next((line for line in lines if line.startswith(f"cmdstat_{command}:")), "calls=0,")
+        return int(found.partition("calls=")[2].partition(",")[0])

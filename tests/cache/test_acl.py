@@ -1,0 +1,169 @@
+"""The rule in docs/security.md: enough for everything the cache does, and nothing in it without a reason."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache import LockUnavailable, RedisCache
+from tests.cache.surface import Surface
+from tests.real.redis_server import RedisServer
+from tests.real.resp import RedisReplyError, ask
+from tests.wait import until
+
+DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "security.md").read_text()
+RULE = re.search(r"(?m)^ACL SETUSER companion (.*)$", DOCUMENT)[1].split()  # type: ignore[index]  # fails loudly
+COMMANDS = [part for part in RULE if part.startswith("+")]
+KEYS = [part for part in RULE if part.startswith("~")]
+WITHOUT = dict(re.findall(r"(?m)^\| `(\+[a-z|\\]+)` \| [^|]+ \| ([^|]+) \|$", DOCUMENT.replace("\\|", "\\")))
+
+# What exactly is lost without some of it: everything else must go on as it was.
+LOST = {
+    "+client|setname": set(),
+    "+client|tracking": {"near"},
+    "+scan": {"invalidate", "invalidated", "asked the index", "stray cleared"},
+    "+info": {"asked the index", "fleet's statistics", "number of keys", "memory"},
+    "+hincrby": {"fleet's statistics"},
+    "+hmget": {"fleet's statistics", "number of keys", "memory"},
+    "+exists": {"exists"},
+    "+ttl": {"ttl"},
+    "+pexpire": {"lease renewed"},
+    "~lock:*": {"lock", "lock twice"},
+    "~temp:*": {"set nx", "set_many", "get_many", "exists", "expire", "ttl", "delete"},
+}
+
+
+@pytest.fixture
+def server(redis_server: RedisServer) -> Iterator[RedisServer]:
+    """Without scripts, so that they have to be loaded; afterwards without the user."""
+    redis_server.cli("SCRIPT", "FLUSH")
+    redis_server.cli("ACL", "LOG", "RESET")
+    yield redis_server
+    redis_server.cli("ACL", "DELUSER", "companion")
+
+
+def become(server: RedisServer, *rule: str, database: int = 0) -> str:
+    """The URL of the user the rule makes."""
+    server.cli("ACL", "SETUSER", "companion", *(part.replace("PASSWORD", "pw") for part in rule))
+    return f"redis://companion:pw@127.0.0.1:{server.port}/{database}"
+
+
+def refusals(server: RedisServer) -> list[str]:
+    """What the user tried and was not allowed to."""
+    entries: list[dict[str, str]] = [
+        dict(zip(entry[::2], entry[1::2], strict=True)) for entry in server.cli("ACL", "LOG", "128")
+    ]
+    return [entry["object"] for entry in entries]
+
+
+@pytest.fixture(scope="session")
+def outcomes_of_an_administrator() -> dict[str, Any]:
+    """Filled by the first test that needs it: what comes of everything where everything is allowed."""
+    return {}
+
+
+@pytest.fixture
+async def everything(
+    server: RedisServer, outcomes_of_an_administrator: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    if not outcomes_of_an_administrator:
+        outcomes_of_an_administrator |= await Surface(server, server.url).walk(monkeypatch)
+        server.cli("FLUSHALL")
+        server.cli("SCRIPT", "FLUSH")
+    return outcomes_of_an_administrator
+
+
+def test_the_document_explains_every_command() -> None:
+    assert COMMANDS
+    assert sorted(command.replace("|", "\\") for command in COMMANDS) == sorted(WITHOUT)
+    assert "-@all" not in RULE, "reset has taken everything away already"
+    assert RULE[0] == "reset"
+
+
+async def test_the_rule_suffices(
+    server: RedisServer, everything: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await Surface(server, become(server, *RULE)).walk(monkeypatch) == everything
+    assert refusals(server) == []
+    assert everything["connect"] is everything["near"] is everything["refreshed"] is True
+
+
+@pytest.mark.parametrize("part", COMMANDS + KEYS)
+async def test_nothing_in_the_rule_is_without_a_reason(
+    server: RedisServer, everything: dict[str, Any], monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    url = become(server, *(kept for kept in RULE if kept != part))
+    # Where only this is lost all else must still happen, however busy the machine; a lease lives for three seconds.
+    outcomes = await Surface(server, url, patience=1.0 if part in LOST else 0.05).walk(monkeypatch)
+    assert refusals(server), f"{part} is not used"
+    lost = {name for name in everything if outcomes.get(name) != everything[name]}
+    assert lost == LOST.get(part, lost)
+    assert lost or part == "+client|setname", f"{part} is not needed"
+
+
+async def test_other_keys_and_other_commands_are_refused(server: RedisServer, make_cache: Any) -> None:
+    server.cli("SET", "others:1", "theirs")
+    server.cli("SET", "user:1:profile", "Ada")
+    cache = make_cache(become(server, *RULE), deadline=2.0, connect_wait=5.0)
+    assert await cache.initialize()
+    assert await cache.get("others:1") is None
+    assert await cache.set("others:1", "ours") is False
+    assert (await cache.invalidate("others:*")).complete is False
+    for command in ("KEYS *", "FLUSHALL", "CONFIG GET *", "EVAL return 0", "ACL LIST", "DEBUG SLEEP 0", "MONITOR"):
+        with (
+            socket.create_connection(("127.0.0.1", server.port)) as link,
+            pytest.raises(RedisReplyError, match="NOPERM"),
+        ):
+            ask(link, ["AUTH", "companion", "pw"], command.split())
+    assert server.cli("GET", "others:1") == "theirs"
+
+
+async def test_another_database_needs_select(server: RedisServer, make_cache: Any) -> None:
+    refused = make_cache(become(server, *RULE, database=1), connect_wait=5.0)
+    assert await refused.initialize() is False
+    cache: RedisCache = make_cache(become(server, *RULE, "+select", database=1), deadline=2.0, connect_wait=5.0)
+    assert await cache.initialize()
+    assert await cache.set("user:1:profile", "Ada")
+    assert (await cache.invalidate("user:*")).deleted == 1
+
+
+async def test_a_cluster_needs_two_more(tmp_path: Path, make_cache: Any) -> None:
+    with RedisServer(tmp_path / "r", args=["--cluster-enabled", "yes"]) as server:
+        server.cli("CLUSTER", "ADDSLOTS", *range(16384))
+        await until(lambda: "cluster_state:ok" in server.cli("CLUSTER", "INFO"))
+        url = become(server, *RULE, "+cluster|slots", "+command")
+        cache: RedisCache = make_cache(url, deadline=2.0, connect_wait=5.0)
+        await until(cache.initialize)
+        assert await cache.set("user:1:profile", "Ada")
+        assert await cache.get("user:1:profile") == "Ada"
+        assert (await cache.invalidate("user:*")).deleted == 1
+        assert (await cache.get_stats())["redis_memory"] != "0B"
+        assert refusals(server) == []
+
+
+async def test_connections_name_themselves(server: RedisServer, make_cache: Any) -> None:
+    for rule, named in ((RULE, 2), ([part for part in RULE if part != "+client|setname"], 1)):
+        cache: RedisCache = make_cache(become(server, *rule), deadline=2.0, connect_wait=5.0)
+        await cache.initialize()
+        async with cache.lock("a", "b"):  # over the pool
+            ours = [line for line in server.cli("CLIENT", "LIST").splitlines() if "user=companion" in line]
+        assert len(ours) == 2
+        assert sum("name=companion-cache" in line for line in ours) == named
+        await cache.close()
+        await until(lambda: "user=companion" not in server.cli("CLIENT", "LIST"))
+
+
+async def test_a_wrong_password_and_no_rights_at_all(server: RedisServer, make_cache: Any) -> None:
+    url = become(server, "reset", "on", ">PASSWORD")
+    for cache in (make_cache(url, connect_wait=5.0), make_cache(url.replace(":pw@", ":no@"), connect_wait=5.0)):
+        await cache.initialize()
+        assert await cache.get("user:1:profile", "default") == "default"
+        assert await cache.set("user:1:profile", "Ada") is False
+        with pytest.raises(LockUnavailable):
+            async with cache.lock("a", "b"):
+                pass

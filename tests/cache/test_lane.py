@@ -1,0 +1,230 @@
+"""The lane on a healthy server: whose reply is whose, what is written when, what is told, and what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+
+from cache.dial import Endpoint
+from cache.lane import Lane
+from cache.wire import LaneDown, LaneFull, LaneTimeout, ReplyError, pack
+from tests.cache.conftest import Lanes
+from tests.real.redis_server import RedisServer
+from tests.wait import until
+
+
+async def test_replies_are_bytes_and_errors_have_a_code(own_redis: RedisServer, lanes: Lanes) -> None:
+    lane = await lanes(own_redis.port)
+    assert await lane.call("SET", "k", b"\x00\xff") == b"OK"
+    assert await lane.call(b"GET", b"k") == b"\x00\xff"
+    assert await lane.call("GET", "absent") is None
+    assert await lane.call("INCRBY", "n", -5) == -5
+    with pytest.raises(ReplyError) as caught:
+        await lane.call("LPUSH", "k", "x")
+    assert caught.value.code == "WRONGTYPE"
+    assert await lane.call("GET", "k") == b"\x00\xff"
+    for bad in (None, True, 1.5j, object()):
+        with pytest.raises(TypeError):
+            lane.call("SET", "k", bad)
+    assert await lane.call("PING") == b"PONG"
+
+
+async def test_500_callers_get_their_own_replies_with_two_writes_a_tick_at_most(
+    own_redis: RedisServer, lanes: Lanes
+) -> None:
+    lane = await lanes(own_redis.port, deadline=2.0)
+    await lane.call_many([("SET", f"k{i}", f"v{i}") for i in range(500)])[-1]
+    writes: list[int] = []
+    wire = lane._open
+    write = wire._write
+    wire._write = lambda data: (writes.append(len(data)), write(data))
+
+    async def caller(i: int) -> None:
+        for _ in range(20):
+            assert await lane.call("GET", f"k{i}") == b"v%d" % i
+
+    await asyncio.gather(*(caller(i) for i in range(500)))
+    # The first 32 are written while the rest still queue, so that the server can begin; the rest in one piece.
+    sizes = [len(pack(("GET", f"k{i}"))) for i in range(500)]
+    assert writes[:2] == [sum(sizes[:32]), sum(sizes[32:])]
+    assert len(writes) < 500
+
+
+async def test_a_lone_caller_is_written_at_once_and_a_crowd_together(own_redis: RedisServer, lanes: Lanes) -> None:
+    lane = await lanes(own_redis.port, heartbeat=60)
+    for _ in range(8):
+        await lane.call("PING")
+    writes: list[bytes] = []
+    write = lane._open._write
+    lane._open._write = lambda data: (writes.append(data), write(data))
+    lone = lane.call("PING")
+    assert len(writes) == 1
+    others = [lane.call("ECHO", i) for i in range(10)]
+    assert await lone == b"PONG"
+    assert [await other for other in others] == [b"%d" % i for i in range(10)]
+    assert len(writes) == 2
+    await asyncio.gather(*(lane.call("ECHO", i) for i in range(10)))
+    assert len(writes) == 3
+
+
+async def test_call_many_is_not_interleaved(own_redis: RedisServer, lanes: Lanes) -> None:
+    lane = await lanes(own_redis.port, deadline=2.0)
+
+    async def transaction(i: int) -> None:
+        for _ in range(10):
+            *_, result = lane.call_many([("MULTI",), ("INCR", f"n{i}"), ("INCR", f"n{i}"), ("EXEC",)])
+            first, second = await result
+            assert second == first + 1
+
+    await asyncio.gather(*(transaction(i) for i in range(50)))
+    small = await lanes(own_redis.port, max_in_flight=3)
+    refused = small.call_many([("MULTI",), ("SET", "x", 1), ("SET", "y", 1), ("EXEC",)])
+    for future in refused:
+        with pytest.raises(LaneFull):
+            await future
+    assert await small.call("EXISTS", "x") == 0
+
+
+async def test_bounded_in_flight(own_redis: RedisServer, lanes: Lanes) -> None:
+    lane = await lanes(own_redis.port, max_in_flight=100)
+    futures = [lane.call("PING") for _ in range(150)]
+    replies = await asyncio.gather(*futures, return_exceptions=True)
+    assert [type(reply) for reply in replies] == [bytes] * 100 + [LaneFull] * 50
+    assert await lane.call("PING") == b"PONG"
+
+
+async def test_a_socket_that_takes_nothing_refuses_instead_of_growing(own_redis: RedisServer, lanes: Lanes) -> None:
+    lane = await lanes(own_redis.port, silent_after=30, deadline=5.0)
+    own_redis.pause()
+    value = bytes(1 << 20)
+    futures = []
+    for _ in range(64):
+        futures.append(lane.call("SET", "big", value))
+        await asyncio.sleep(0)
+    assert lane._open._transport.get_write_buffer_size() < 16 << 20
+    own_redis.resume()
+    replies = await asyncio.gather(*futures, return_exceptions=True)
+    assert {type(reply) for reply in replies} == {bytes, LaneFull}
+    assert await lane.call("STRLEN", "big") == 1 << 20
+
+
+async def test_pushes_take_nobodys_turn(own_redis: RedisServer, lanes: Lanes) -> None:
+    pushes: list[Any] = []
+    tracking = ("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "user:")
+    lane = await lanes(own_redis.port, setup=[tracking], on_push=pushes.append, deadline=1.0)
+    other = await lanes(own_redis.port, deadline=1.0)
+
+    async def write(i: int) -> None:
+        await other.call("SET", f"user:{i}", i)
+
+    async def read(i: int) -> None:
+        for _ in range(20):
+            assert await lane.call("ECHO", f"{i}") == b"%d" % i
+
+    await asyncio.gather(*(write(i) for i in range(100)), *(read(i) for i in range(100)))
+    await until(lambda: len({key for push in pushes for key in push[1]}) == 100)
+    assert pushes[0][0] == b"invalidate"
+    pushes.clear()
+    await other.call("FLUSHALL")
+    await until(lambda: pushes)
+    assert pushes == [[b"invalidate", None]]
+
+
+async def test_a_push_handler_that_raises_costs_the_connection(own_redis: RedisServer, lanes: Lanes) -> None:
+    reasons: list[str] = []
+
+    def refuse(_: list[Any]) -> None:
+        raise ValueError("cannot")
+
+    lane = await lanes(
+        own_redis.port, setup=[("CLIENT", "TRACKING", "ON", "BCAST")], on_push=refuse, on_down=reasons.append
+    )
+    own_redis.cli("SET", "k", 1)
+    await until(lambda: reasons == ["push handler failed"])
+    assert [complaint["message"] for complaint in lanes.complaints] == ["push handler failed"]
+    lanes.complaints.clear()
+    await until(lambda: lane.up)
+
+
+async def test_up_and_down_are_told_once_each(own_redis: RedisServer, lanes: Lanes) -> None:
+    told: list[str] = []
+    lane: Lane
+
+    async def up() -> None:
+        told.append(f"up {await lane.call('PING')}")
+
+    lane = await lanes(own_redis.port, wait=False, on_up=up, on_down=told.append)
+    await until(lambda: told == ["up b'PONG'"])
+    own_redis.cli("CLIENT", "KILL", "TYPE", "normal")
+    await until(lambda: len(told) == 3)
+    assert told == ["up b'PONG'", "connection lost", "up b'PONG'"]
+    assert lane.reason == ""
+
+
+async def test_proven_at_follows_the_heartbeat(own_redis: RedisServer, lanes: Lanes) -> None:
+    lane = await lanes(own_redis.port, heartbeat=0.05)
+    loop = asyncio.get_running_loop()
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+        assert loop.time() - lane.proven_at < 0.1
+    own_redis.pause()
+    await asyncio.sleep(0.3)
+    assert loop.time() - lane.proven_at > 0.2
+    own_redis.resume()
+
+
+async def test_100k_calls_leave_nothing(own_redis: RedisServer, lanes: Lanes) -> None:
+    lane = await lanes(own_redis.port, deadline=2.0)
+    await lane.call("SET", "k", "v" * 200)
+
+    async def caller() -> None:
+        for _ in range(500):
+            await lane.call(b"GET", "k")
+
+    await asyncio.gather(*(caller() for _ in range(200)))
+    gc.collect()
+    before = len(gc.get_objects())
+    await asyncio.gather(*(caller() for _ in range(200)))
+    gc.collect()
+    assert len(gc.get_objects()) - before < 200
+    assert len(lane._open.waiters) == 0
+
+
+async def test_close_fails_what_is_in_flight_and_writes_what_is_queued(own_redis: RedisServer, lanes: Lanes) -> None:
+    lane = await lanes(own_redis.port)
+    own_redis.pause()
+    sent = [lane.call("GET", "k") for _ in range(10)]
+    await asyncio.sleep(0.01)
+    queued = lane.call("SET", "last", "words")
+    await lane.close()
+    for future in (*sent, queued, lane.call("GET", "k")):
+        with pytest.raises(LaneDown, match="closed"):
+            await future
+    await lane.close()
+    own_redis.resume()
+    await asyncio.to_thread(lambda: own_redis.cli("PING"))
+    assert own_redis.cli("GET", "last") == "words"
+
+
+async def test_never_started(lanes: Lanes) -> None:
+    lane = Lane(Endpoint())
+    with pytest.raises(LaneDown, match="not started"):
+        await lane.call("PING")
+    await lane.close()
+
+
+async def test_nobody_looks_at_the_future(own_redis: RedisServer, lanes: Lanes) -> None:
+    lane = await lanes(own_redis.port)
+    lane.call("LPUSH", "s", 1)
+    lane.call("GET", "s")  # an error nobody awaits
+    own_redis.pause()
+    await asyncio.sleep(0.05)
+    lane.call("GET", "s")
+    await until(lambda: not lane.up)
+    own_redis.resume()
+    assert isinstance(lane.call("GET", "s").exception(), LaneDown)
+    await until(lambda: lane.up)
+    assert LaneTimeout is not LaneFull

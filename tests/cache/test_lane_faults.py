@@ -1,0 +1,298 @@
+"""The lane when the server, the network or our own loop misbehaves: deadlines hold, and it heals itself."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import Any
+
+import pytest
+
+from cache.lane import Lane
+from cache.wire import LaneDown, LaneTimeout
+from tests.cache.clock import seconds_until
+from tests.cache.conftest import Lanes
+from tests.real.proxy import Proxy
+from tests.real.redis_server import RedisServer
+from tests.wait import until
+
+LATE = 0.07  # deadline 50 ms + 20 ms
+
+
+async def ask(lane: Lane, *command: Any) -> tuple[float, Any]:
+    """How long it took, from call to answer, and the answer."""
+    began = time.perf_counter()
+    try:
+        answer = await lane.call(*command)
+    except LaneDown as error:
+        answer = error
+    return time.perf_counter() - began, answer
+
+
+async def test_100k_cancellations_through_a_bad_network(own_redis: RedisServer, lanes: Lanes) -> None:
+    async with Proxy(own_redis.port) as proxy:
+        lane = await lanes(proxy.port, deadline=2.0, max_in_flight=200_000)
+        proxy.split_replies, proxy.delay_to_client = True, (0.0, 0.004)
+        draw = random.Random(3)
+        wrong, right, cancelled, refused = 0, 0, 0, 0
+
+        async def caller(name: int) -> None:
+            nonlocal wrong, right, cancelled, refused
+            for turn in range(45):
+                call = asyncio.ensure_future(lane.call("ECHO", f"{name}.{turn}"))
+                if draw.random() < 0.9:
+                    for _ in range(draw.randrange(4)):
+                        await asyncio.sleep(0)
+                    cancelled += call.cancel()
+                try:
+                    reply = await call
+                except asyncio.CancelledError:
+                    continue
+                except LaneDown:
+                    refused += 1
+                    continue
+                right += reply == f"{name}.{turn}".encode()
+                wrong += reply != f"{name}.{turn}".encode()
+
+        await asyncio.gather(*(caller(name) for name in range(2500)))
+        proxy.split_replies, proxy.delay_to_client = False, 0.0
+        await until(lambda: lane.up and not lane._open.waiters, 10)
+        assert await lane.call("ECHO", "still in step") == b"still in step"
+        assert wrong == 0
+        assert cancelled > 100_000
+        assert right > 500
+        await lane.close()
+
+
+async def test_stopped_server(own_redis: RedisServer, lanes: Lanes) -> None:
+    lane = await lanes(own_redis.port)
+    own_redis.pause()
+    answers = await asyncio.gather(*(ask(lane, "GET", "k") for _ in range(200)))
+    assert all(isinstance(answer, LaneTimeout) for _, answer in answers)
+    assert min(took for took, _ in answers) > 0.045
+    assert max(took for took, _ in answers) < LATE
+    await until(lambda: not lane.up)
+    for _ in range(100):
+        took, answer = await ask(lane, "GET", "k")
+        assert isinstance(answer, LaneDown)
+        assert took < 0.001
+        await asyncio.sleep(0.01)  # across the loss of the connection and several attempts
+    own_redis.resume()
+    assert await seconds_until(lambda: lane.up) < 0.3
+    assert await lane.call("PING") == b"PONG"
+
+
+async def test_a_short_pause_costs_nobody_the_connection(own_redis: RedisServer, lanes: Lanes) -> None:
+    lost: list[str] = []
+    lane = await lanes(own_redis.port, on_down=lost.append, heartbeat=0.05)
+    me = await lane.call("CLIENT", "ID")
+    for _ in range(3):
+        own_redis.pause()
+        await until(lambda: not lane.up)
+        own_redis.resume()
+        assert await seconds_until(lambda: lane.up) < 0.05
+    assert await lane.call("CLIENT", "ID") == me
+    assert lost == []
+
+
+async def test_killed_and_restarted(own_redis: RedisServer, lanes: Lanes) -> None:
+    reasons: list[str] = []
+    lane = await lanes(own_redis.port, on_down=reasons.append)
+    flying = [lane.call("GET", "k") for _ in range(10)]
+    own_redis.kill()
+    answers = await asyncio.gather(*flying, return_exceptions=True)
+    assert all(isinstance(answer, LaneDown) for answer in answers)
+    await until(lambda: not lane.up)
+    for _ in range(50):
+        took, answer = await ask(lane, "GET", "k")
+        assert isinstance(answer, LaneDown)
+        assert took < 0.001
+        await asyncio.sleep(0.01)
+    await asyncio.to_thread(own_redis.start)
+    assert await seconds_until(lambda: lane.up) < 0.3
+    assert reasons == ["connection lost", "cannot connect (ECONNREFUSED)"]
+
+
+@pytest.mark.parametrize("seconds", [0.13, 0.6, 1.5])
+async def test_black_hole(own_redis: RedisServer, lanes: Lanes, seconds: float) -> None:
+    async with Proxy(own_redis.port) as proxy:
+        lane = await lanes(proxy.port)
+        proxy.blackhole()
+        took, answer = await ask(lane, "GET", "k")
+        assert isinstance(answer, LaneTimeout)
+        assert took < LATE
+        await asyncio.sleep(seconds)
+        assert (await ask(lane, "GET", "k"))[0] < 0.001
+        await proxy.heal()
+        assert await seconds_until(lambda: lane.up) < 0.3
+        await lane.close()
+
+
+async def test_an_outage_does_not_make_the_next_one_longer(own_redis: RedisServer, lanes: Lanes) -> None:
+    async with Proxy(own_redis.port) as proxy:
+        lane = await lanes(proxy.port)
+        own_redis.pause()
+        await asyncio.sleep(1.2)
+        own_redis.resume()
+        assert await seconds_until(lambda: lane.up) < 0.3
+        proxy.blackhole()
+        await asyncio.sleep(0.8)
+        await proxy.heal()
+        assert await seconds_until(lambda: lane.up) < 0.3
+        await lane.close()
+
+
+async def test_a_network_that_loses_bytes_is_found_out(own_redis: RedisServer, lanes: Lanes) -> None:
+    """TCP does not do that; a broken box between us and the server might. Every later reply would be a wrong one."""
+    lost: list[str] = []
+    losing = False
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal losing
+        while data := await reader.read(65536):
+            if losing:
+                losing = False
+            else:
+                writer.write(data)
+        writer.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream = await asyncio.open_connection("127.0.0.1", own_redis.port)
+        await asyncio.gather(pump(reader, upstream[1]), pump(upstream[0], writer), return_exceptions=True)
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as box:
+        lane = await lanes(box.sockets[0].getsockname()[1], on_down=lost.append, heartbeat=0.1)
+        losing = True
+        call = lane.call("ECHO", "swallowed")
+        await until(lambda: not losing)
+        for _ in range(200):
+            lane.call("ECHO", "later").cancel()
+            await asyncio.sleep(0.001)
+        await until(lambda: lost == ["out of step"] and lane.up)
+        assert call.done()
+        assert await lane.call("ECHO", "right") == b"right"
+        await lane.close()
+
+
+async def test_on_up_is_cancelled_when_the_connection_is_lost(own_redis: RedisServer, lanes: Lanes) -> None:
+    told: list[str] = []
+
+    async def up() -> None:
+        told.append("up")
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            told.append("cancelled")
+            raise
+
+    lane = await lanes(own_redis.port, on_up=up)
+    await until(lambda: told == ["up"])
+    own_redis.cli("CLIENT", "KILL", "TYPE", "normal")
+    await until(lambda: told == ["up", "cancelled", "up"] and lane.up)
+
+
+async def test_stalled_loop_keeps_deadlines_with_a_dead_server(own_redis: RedisServer, lanes: Lanes) -> None:
+    lane = await lanes(own_redis.port)
+    own_redis.pause()
+    asks = [asyncio.ensure_future(ask(lane, "GET", "k")) for _ in range(200)]
+    await asyncio.sleep(0.001)
+    began = time.perf_counter()
+    time.sleep(0.06)  # noqa: ASYNC251  the point of the test
+    answers = await asyncio.gather(*asks)
+    assert time.perf_counter() - began < 0.06 + 0.02
+    assert all(isinstance(answer, LaneTimeout) for _, answer in answers)
+    own_redis.resume()
+
+
+async def test_stalled_loop_is_nobodys_silence(own_redis: RedisServer, lanes: Lanes) -> None:
+    lost: list[str] = []
+    lane = await lanes(own_redis.port, on_down=lost.append, heartbeat=0.02)
+    me = await lane.call("CLIENT", "ID")
+    for turn in range(6):
+        asks = [asyncio.ensure_future(ask(lane, "ECHO", i)) for i in range(100)]
+        await asyncio.sleep(0.0 if turn % 2 else 0.001)
+        time.sleep(0.3)  # noqa: ASYNC251  the point of the test
+        answers = await asyncio.gather(*asks)
+        assert all(answer == b"%d" % i or isinstance(answer, LaneTimeout) for i, (_, answer) in enumerate(answers))
+        assert lane.up
+    assert await lane.call("CLIENT", "ID") == me
+    assert lost == []
+
+
+async def test_replies_that_arrived_during_a_stall_are_delivered(own_redis: RedisServer, lanes: Lanes) -> None:
+    lane = await lanes(own_redis.port)
+    calls = [lane.call("ECHO", i) for i in range(200)]
+    await asyncio.sleep(0)  # written
+    await asyncio.sleep(0)
+    time.sleep(0.2)  # noqa: ASYNC251  the point of the test
+    assert [await call for call in calls] == [b"%d" % i for i in range(200)]
+
+
+async def test_a_loop_that_stalls_all_the_time_still_notices_a_dead_server(
+    own_redis: RedisServer, lanes: Lanes
+) -> None:
+    lane = await lanes(own_redis.port)
+    own_redis.pause()
+    began = time.perf_counter()
+    while lane.reason != "silent" or lane._wire is not None:
+        time.sleep(0.05)  # noqa: ASYNC251  the point of the test
+        await asyncio.sleep(0.001)
+        assert time.perf_counter() - began < 3
+    own_redis.resume()
+
+
+async def test_a_server_slower_than_the_deadline_is_not_waited_for(own_redis: RedisServer, lanes: Lanes) -> None:
+    async with Proxy(own_redis.port) as proxy:
+        lane = await lanes(proxy.port)
+        proxy.delay_to_client = 0.09
+        stop = asyncio.get_running_loop().time() + 1.5
+        waits = []
+        while asyncio.get_running_loop().time() < stop:
+            waits.append((await ask(lane, "GET", "k"))[0])
+            await asyncio.sleep(0.01)
+        assert max(waits) < LATE
+        assert sum(wait > 0.01 for wait in waits) < 10
+        assert not lane.up
+        proxy.delay_to_client = 0.0
+        assert await seconds_until(lambda: lane.up) < 0.3
+        await lane.close()
+
+
+async def test_dead_from_the_start_and_alive_later(own_redis: RedisServer, lanes: Lanes) -> None:
+    own_redis.stop()
+    lane = await lanes(own_redis.port, wait=False)
+    took, answer = await ask(lane, "GET", "k")
+    assert isinstance(answer, LaneDown)
+    assert took < 0.001
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(own_redis.start)
+    assert await seconds_until(lambda: lane.up) < 0.3
+
+
+async def test_deadlines_hold_under_load_while_the_server_comes_and_goes(own_redis: RedisServer, lanes: Lanes) -> None:
+    lane = await lanes(own_redis.port)
+    waits: list[float] = []
+    wrong = 0
+    running = True
+
+    async def caller(name: int) -> None:
+        nonlocal wrong
+        while running:
+            took, answer = await ask(lane, "ECHO", name)
+            waits.append(took)
+            if not isinstance(answer, LaneDown):
+                wrong += answer != b"%d" % name
+            await asyncio.sleep(0.002)
+
+    callers = [asyncio.ensure_future(caller(name)) for name in range(50)]
+    for _ in range(4):
+        await asyncio.sleep(0.2)
+        own_redis.pause()
+        await asyncio.sleep(0.3)
+        own_redis.resume()
+        await until(lambda: lane.up)
+    running = False
+    await asyncio.gather(*callers)
+    assert wrong == 0
+    assert max(waits) < LATE

@@ -1,0 +1,684 @@
+"""What others change in the database, the cache forgets: with Realtime at once, without it soon, after outages too."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, get_args
+from uuid import uuid4
+
+import aiohttp
+import asyncpg
+import pytest
+import pytest_asyncio
+from realtime import AsyncRealtimeClient, RealtimePostgresChangesListenEvent
+
+from cache import RedisCache, keys
+from companion.store import Memory, Summary, SupabaseStore, Turn
+from companion.store.change_feed import LOOK_BACK, Change, ChangeFeed, FeedFailed
+from companion.store.changes import ChangeListener, Pace, invalidate
+from companion.store.realtime import BellTiming
+from tests.real.phoenix import Fault, Phoenix
+from tests.real.postgres import Postgres, connection, migrate
+from tests.real.postgrest import PostgREST
+from tests.wait import until
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+HOUR = 3600.0
+# With this pace a look is made only when the bell rings (and at the start).
+BELL_ONLY = Pace(
+    look_every=HOUR,
+    look_again=HOUR,
+    look_apart=0.01,
+    retry_first=0.02,
+    retry_longest=0.05,
+    bell=BellTiming(heartbeat=0.1, answer=2, subscribe=5),
+)
+IMPATIENT = replace(BELL_ONLY, bell=BellTiming(heartbeat=0.1, answer=0.15, subscribe=0.25))
+SOON = replace(BELL_ONLY, look_every=0.1)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def watched(postgres: Postgres) -> str:
+    """The DSN of a database with Realtime's publication, as a hosted project has it."""
+    dsn = await postgres.create_database(migrated=False)
+    async with connection(dsn) as db:
+        await db.execute("create publication supabase_realtime")
+        await migrate(db)
+        await migrate(db)
+    return dsn
+
+
+@pytest.fixture
+async def db(watched: str) -> AsyncIterator[asyncpg.Connection]:
+    """Somebody else at the database."""
+    async with connection(watched) as superuser:
+        yield superuser
+
+
+@pytest.fixture
+async def realtime(watched: str) -> AsyncIterator[Phoenix]:
+    async with Phoenix(watched) as server:
+        yield server
+
+
+@pytest.fixture
+async def api(watched: str, realtime: Phoenix) -> AsyncIterator[PostgREST]:
+    async with PostgREST(watched, realtime) as server:
+        yield server
+
+
+class Listening:
+    """Listeners, and what they heard."""
+
+    def __init__(self, api: PostgREST) -> None:
+        self.heard: list[tuple[str, str]] = []
+        self._api = api
+        self._listeners: list[ChangeListener] = []
+
+    def __call__(self, pace: Pace = BELL_ONLY, on_change: Any = None) -> ChangeListener:
+        listener = ChangeListener(self._api.url, self._api.secret_key, on_change or self.hear, pace=pace)
+        listener.start()
+        self._listeners.append(listener)
+        return listener
+
+    async def hear(self, user_id: str, what: str) -> None:
+        self.heard.append((user_id, what))
+
+    def of(self, user: str) -> list[str]:
+        return [what for one, what in self.heard if one == user]
+
+    async def end(self) -> None:
+        for listener in self._listeners:
+            await listener.stop()
+
+
+@pytest.fixture
+async def listen(api: PostgREST) -> AsyncIterator[Listening]:
+    listening = Listening(api)
+    yield listening
+    await listening.end()
+
+
+async def edit(db: asyncpg.Connection, user: str, text: str = "edited by hand") -> None:
+    await db.execute(
+        "insert into companion_profiles (user_id, text) values ($1, $2)"
+        " on conflict (user_id) do update set text = excluded.text",
+        user,
+        text,
+    )
+
+
+async def noted(db: asyncpg.Connection, user: str) -> set[str]:
+    rows = await db.fetch("select what from companion_changes where user_id = $1", user)
+    return {row["what"] for row in rows}
+
+
+# What is noted -----------------------------------------------------------------------------------------------------
+
+
+async def test_our_own_writes_are_not_noted(api: PostgREST, db: asyncpg.Connection, user: str) -> None:
+    store = SupabaseStore(api.url, api.secret_key)
+    await store.save_profile(user, "me")
+    await store.save_profile(user, "me again")
+    await store.add_turn(user, Turn("user", "hello", NOON, "c"))
+    await store.add_memory(user, Memory("likes tea", NOON))
+    await store.save_summary(user, Summary("c", "about tea", NOON))
+    await store.save_state(user, {"stage": 1})
+    await store.settle(await store.owed_by(user, ["profile", "turn"]))
+    await store.close()
+    assert await noted(db, user) == set()
+
+
+async def test_whatever_comes_without_our_header_is_noted(api: PostgREST, db: asyncpg.Connection, user: str) -> None:
+    service = api.client(api.secret_key)
+    row = {"user_id": user, "text": "from another service"}
+    await service.table("companion_profiles").upsert(row, on_conflict="user_id", returning="minimal").execute()
+    await service.postgrest.aclose()
+    assert await noted(db, user) == {"profile"}
+
+
+async def test_every_kind_of_data_and_of_change_is_noted(db: asyncpg.Connection, user: str) -> None:
+    heir = f"{user}-heir"
+    await edit(db, user)
+    await db.execute("insert into companion_turns values ($1, 't', 'c', 'user', 'hello', now())", user)
+    await db.execute("insert into companion_memories (user_id, id, text, at) values ($1, 'm', 'tea', now())", user)
+    await db.execute("insert into companion_summaries values ($1, 'c', 'about tea', now())", user)
+    await db.execute("insert into companion_states values ($1, '{}')", user)
+    assert await noted(db, user) == {"profile", "turn", "memory", "summary", "state"}
+
+    async def changes() -> dict[str, int]:
+        rows = await db.fetch("select * from companion_changes where user_id = $1", user)
+        return {row["what"]: row["xact"] for row in rows}
+
+    before = await changes()
+    await db.execute("update companion_memories set user_id = $2 where user_id = $1", user, heir)
+    assert await noted(db, heir) == {"memory"}
+    await db.execute("delete from companion_turns where user_id = $1", user)
+    after = await changes()
+    assert {what for what in after if after[what] > before[what]} == {"memory", "turn"}
+    async with db.transaction():  # a session in which PostgREST's setting was once set: it is empty, not absent
+        await db.execute("select set_config('request.headers', '', true)")
+        await db.execute("truncate companion_summaries")
+    assert (await changes())["summary"] > after["summary"]
+
+
+async def test_only_the_service_role_reads_what_is_noted(db: asyncpg.Connection) -> None:
+    allowed = {
+        "select * from companion_changes": ["service_role"],
+        "select companion_changes_since(0)": ["service_role"],
+        "delete from companion_changes": [],
+        "insert into companion_changes values ('u', 'profile', 1, now())": [],
+    }
+    for statement, roles in allowed.items():
+        for role in ("anon", "authenticated", "service_role"):
+            refusal: Any = pytest.raises(asyncpg.InsufficientPrivilegeError)
+            with contextlib.nullcontext() if role in roles else refusal:
+                async with db.transaction():
+                    await db.execute(f"set local role {role}")
+                    await db.execute(statement)
+
+
+# What is read ------------------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """A feed, read by hand."""
+
+    def __init__(self, api: PostgREST, page: int = 1000) -> None:
+        self.pages = 0
+        self._feed = ChangeFeed(api.url, api.secret_key, timeout=2, page=page)
+
+    async def news(self) -> list[Change]:
+        told: list[Change] = []
+
+        async def apply(changes: list[Change]) -> None:
+            self.pages += 1
+            told.extend(changes)
+
+        async with aiohttp.ClientSession() as http:
+            await self._feed.read(http, apply)
+        return told
+
+
+async def test_a_transaction_that_ends_late_is_not_missed(
+    api: PostgREST, watched: str, db: asyncpg.Connection, user: str
+) -> None:
+    reader = Reader(api)
+    await reader.news()
+    async with connection(watched) as slow:
+        transaction = slow.transaction()
+        await transaction.start()
+        await edit(slow, f"{user}-slow")
+        await edit(db, f"{user}-quick")
+        (quick,) = await reader.news()
+        assert quick.user_id == f"{user}-quick"
+        assert await reader.news() == []  # and nothing is told twice because another is open
+        await edit(db, f"{user}-quick")
+        (again,) = await reader.news()
+        assert again.xact > quick.xact
+        await transaction.commit()
+    (late,) = await reader.news()
+    assert late.user_id == f"{user}-slow"
+    assert late.xact < quick.xact  # whoever had gone on after the highest number seen would have missed it
+    assert await reader.news() == []
+
+
+async def test_a_change_that_is_rolled_back_is_none(api: PostgREST, db: asyncpg.Connection, user: str) -> None:
+    reader = Reader(api)
+    await reader.news()
+    transaction = db.transaction()
+    await transaction.start()
+    await edit(db, user)
+    await transaction.rollback()
+    assert await reader.news() == []
+
+
+async def test_many_changes_come_in_pages(api: PostgREST, db: asyncpg.Connection, user: str) -> None:
+    reader = Reader(api, page=10)
+    await reader.news()
+    reader.pages = 0
+    many = "insert into companion_profiles (user_id, text) select $1 || n, 'x' from generate_series(1, 35) n"
+    await db.execute(many, user)
+    assert sorted(change.user_id for change in await reader.news()) == sorted(f"{user}{n}" for n in range(1, 36))
+    assert reader.pages == 4
+    await db.execute(many.replace("'x'", "'y'").replace("$1", "$1 || '-'"), user)
+    async with db.transaction():
+        await edit(db, user)
+        assert len(await reader.news()) == 35
+    assert len(await reader.news()) == 1
+
+
+async def test_a_new_reader_begins_with_what_caches_may_still_hold(
+    api: PostgREST, db: asyncpg.Connection, user: str
+) -> None:
+    for name, age in (("new", 0), ("held", LOOK_BACK - 60), ("gone", LOOK_BACK + 60)):
+        await edit(db, f"{user}-{name}")
+        await db.execute(
+            "update companion_changes set at = now() - make_interval(secs => $2) where user_id = $1",
+            f"{user}-{name}",
+            float(age),
+        )
+    told = {change.user_id for change in await Reader(api).news()}
+    assert {f"{user}-new", f"{user}-held"} <= told
+    assert f"{user}-gone" not in told
+
+
+async def test_what_is_no_answer_is_an_error_and_nothing_is_lost(
+    api: PostgREST, db: asyncpg.Connection, user: str
+) -> None:
+    reader = Reader(api)
+    await reader.news()
+    await edit(db, user)
+    for fault, reason in (("504", "HTTP 504"), ("html", "unexpected"), ("cut", "unexpected"), ("empty", "unexpected")):
+        with api.failing(fault), pytest.raises(FeedFailed, match=reason):  # type: ignore[arg-type]
+            await reader.news()
+    assert [change.user_id for change in await reader.news()] == [user]
+
+
+# The listener ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_change_is_heard_at_once(listen: Listening, realtime: Phoenix, db: asyncpg.Connection) -> None:
+    listen()
+    await until(lambda: realtime.subscribed)
+    users = [str(uuid4()) for _ in range(60)]
+    delays = []
+    for user in users:
+        await edit(db, user)
+        committed = time.perf_counter()
+        await until(lambda user=user: listen.of(user))
+        delays.append(time.perf_counter() - committed)
+    assert sorted(delays)[-2] < 0.5, delays  # of 60; alone on the machine it is about 20 ms
+    assert realtime.attempts == 1
+
+
+async def test_what_was_changed_before_the_start_is_heard(listen: Listening, db: asyncpg.Connection, user: str) -> None:
+    await edit(db, user)
+    listen()
+    await until(lambda: listen.of(user))
+
+
+async def test_our_own_writes_do_not_ring(
+    listen: Listening, api: PostgREST, realtime: Phoenix, db: asyncpg.Connection, user: str
+) -> None:
+    listen()
+    await until(lambda: realtime.subscribed)
+    store = SupabaseStore(api.url, api.secret_key)
+    await store.save_profile(user, "ours")
+    await store.close()
+    await edit(db, f"{user}-2")
+    await until(lambda: listen.of(f"{user}-2"))
+    assert listen.of(user) == []
+
+
+async def test_changes_between_the_join_and_the_subscription_are_heard(
+    listen: Listening, api: PostgREST, realtime: Phoenix, db: asyncpg.Connection, user: str
+) -> None:
+    realtime.delay = 0.2
+    listen()
+    await until(lambda: api.requests)  # the look at the start
+    await asyncio.sleep(0.05)
+    assert not realtime.subscribed
+    await edit(db, user)
+    await until(lambda: listen.of(user))
+
+
+BROKEN: dict[Fault, str] = {
+    "disabled": "HTTP 403",
+    "gone": "ServerDisconnectedError",
+    "silent": "no answer in time",
+    "mute": "the subscription was not answered",
+    "join refused": "refused: ConnectionRateLimitReached",
+    "never subscribed": "the subscription was not answered",
+    "no heartbeat": "a heartbeat was not answered",
+}
+LEAKY: set[Fault] = {"lossy", "malformed"}
+
+
+def test_every_fault_has_a_test() -> None:
+    assert BROKEN.keys() | LEAKY == set(get_args(Fault))
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Everything any library logs; called, it gives our lines."""
+    caplog.set_level(logging.DEBUG)
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "companion"]
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+async def test_what_changes_while_realtime_fails_is_heard_when_it_is_back(
+    listen: Listening,
+    api: PostgREST,
+    realtime: Phoenix,
+    db: asyncpg.Connection,
+    user: str,
+    fault: Fault,
+    told: Callable[[], list[str]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    listen(IMPATIENT)
+    await until(lambda: realtime.subscribed)
+    realtime.attempts = 0
+    with realtime.failing(fault):
+        realtime.drop()
+        await until(lambda: realtime.attempts > 2)
+        await edit(db, user)
+        if fault != "no heartbeat":  # there changes still come
+            assert listen.of(user) == []
+    await until(lambda: listen.of(user))
+    assert f"changes made elsewhere: Realtime does not tell of them ({BROKEN[fault]})" in "\n".join(told())
+    for private in (api.secret_key, user):
+        assert private not in caplog.text
+
+
+async def test_it_never_gives_up(
+    listen: Listening, realtime: Phoenix, db: asyncpg.Connection, user: str, told: Callable[[], list[str]]
+) -> None:
+    with realtime.failing("disabled"):
+        listen()
+        await until(lambda: realtime.attempts > 20)  # supabase-py's client would have stopped at five
+        await edit(db, user)
+    await until(lambda: listen.of(user))
+    assert [line for line in told() if "Realtime" in line] == [
+        "changes made elsewhere: Realtime does not tell of them (HTTP 403); looked for every 3600 s",
+        "changes made elsewhere: Realtime tells of them; looked for every 3600 s",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("event", "payload"),
+    [
+        ("phx_close", {}),
+        ("phx_error", {}),
+        ("system", {"extension": "system", "status": "error", "message": "Too many messages per second"}),
+        ("system", {"extension": "postgres_changes", "status": "error", "message": "Unable to subscribe"}),
+    ],
+)
+async def test_bad_news_means_another_try(
+    listen: Listening,
+    realtime: Phoenix,
+    db: asyncpg.Connection,
+    user: str,
+    event: str,
+    payload: dict[str, Any],
+) -> None:
+    listen()
+    await until(lambda: realtime.subscribed)
+    await realtime.push(event, payload)
+    await until(lambda: realtime.attempts == 2 and realtime.subscribed)
+    await edit(db, user)
+    await until(lambda: listen.of(user))
+
+
+async def test_a_connection_that_is_cut_is_made_anew(
+    listen: Listening, realtime: Phoenix, db: asyncpg.Connection, user: str
+) -> None:
+    listen()
+    for number in range(1, 8):  # supabase-py's client would have stopped at five
+        await until(lambda number=number: realtime.attempts == number and realtime.subscribed)
+        realtime.drop()
+        await edit(db, f"{user}-{number}")
+        await until(lambda number=number: listen.of(f"{user}-{number}"))
+
+
+async def test_heartbeats_keep_a_quiet_connection(listen: Listening, realtime: Phoenix) -> None:
+    listen()
+    await until(lambda: realtime.heartbeats > 3)
+    assert realtime.attempts == 1
+
+
+@pytest.mark.parametrize(
+    "garbage", ["malformed", "{}", '{"topic": "realtime:companion", "event": "system"}', "[1]", "7"]
+)
+async def test_what_cannot_be_read_may_have_been_a_change(
+    listen: Listening, realtime: Phoenix, db: asyncpg.Connection, user: str, garbage: str
+) -> None:
+    listen()
+    await until(lambda: realtime.subscribed)
+    if garbage == "malformed":
+        with realtime.failing("malformed"):
+            await edit(db, user)
+            await until(lambda: listen.of(user))
+    else:
+        with realtime.failing("lossy"):
+            await edit(db, user)
+            await realtime.say(garbage)
+            await until(lambda: listen.of(user))
+    assert realtime.attempts == 1
+
+
+async def test_what_realtime_leaves_out_is_found(
+    listen: Listening, realtime: Phoenix, db: asyncpg.Connection, user: str
+) -> None:
+    listen(SOON)
+    await until(lambda: realtime.subscribed)
+    with realtime.failing("lossy"):
+        await edit(db, user)
+        await until(lambda: listen.of(user))
+    assert realtime.attempts == 1
+
+
+async def test_without_realtime_it_looks_now_and_then(project: str, user: str, told: Callable[[], list[str]]) -> None:
+    """A project whose Realtime does not know the table: here the publication is missing."""
+    async with Phoenix(project) as realtime, PostgREST(project, realtime) as api, connection(project) as db:
+        listening = Listening(api)
+        listening(SOON)
+        await until(lambda: realtime.attempts > 3)
+        await edit(db, user)
+        await until(lambda: listening.of(user))
+        await listening.end()
+    assert [line for line in told() if "Realtime" in line] == [
+        "changes made elsewhere: Realtime does not tell of them (no subscription; is the table in the publication "
+        "supabase_realtime?); looked for every 0.1 s"
+    ]
+
+
+async def test_a_bell_that_rings_too_early_is_not_the_last_word(
+    listen: Listening, api: PostgREST, realtime: Phoenix, watched: str, db: asyncpg.Connection, user: str
+) -> None:
+    """Realtime reads the log, and a commit is in the log before others can see it."""
+    listen(replace(BELL_ONLY, look_again=0.3))
+    await until(lambda: realtime.subscribed)
+    await db.execute("alter table companion_changes disable trigger stand_in_tells")
+    try:
+        async with connection(watched) as slow, slow.transaction():
+            await edit(slow, user)
+            looks = api.requests
+            realtime.emit({"schema": "public", "table": "companion_changes", "type": "UPDATE", "record": {}})
+            await until(lambda: api.requests > looks)
+            assert listen.of(user) == []
+        await until(lambda: listen.of(user))
+    finally:
+        await db.execute("alter table companion_changes enable trigger stand_in_tells")
+
+
+async def test_the_project_may_be_away(
+    listen: Listening, api: PostgREST, db: asyncpg.Connection, user: str, told: Callable[[], list[str]]
+) -> None:
+    listen(SOON)
+    await until(lambda: told()[1:])
+    await api.stop()
+    await until(lambda: any("cannot be read (ClientConnectorError)" in line for line in told()))
+    await edit(db, user)
+    assert listen.of(user) == []
+    await api.start()
+    await until(lambda: listen.of(user))
+    assert len([line for line in told() if "can be read" in line or "cannot be read" in line]) == 3
+
+
+async def test_missing_migrations_are_told(postgres: Postgres, told: Callable[[], list[str]]) -> None:
+    dsn = await postgres.create_database(migrated=False)
+    async with Phoenix(dsn) as realtime, PostgREST(dsn, realtime) as api:
+        listening = Listening(api)
+        listening(SOON)
+        await until(lambda: any("HTTP 404; are all migrations applied?" in line for line in told()))
+        await listening.end()
+
+
+async def test_a_change_that_cannot_be_applied_stops_nothing(
+    listen: Listening, realtime: Phoenix, db: asyncpg.Connection, user: str, told: Callable[[], list[str]]
+) -> None:
+    async def hear(user_id: str, what: str) -> None:
+        if user_id.endswith("bad"):
+            raise RuntimeError(user_id)
+        await listen.hear(user_id, what)
+
+    listen(on_change=hear)
+    await until(lambda: realtime.subscribed)
+    for name in ("bad", "good"):
+        await edit(db, f"{user}-{name}")
+    await until(lambda: listen.of(f"{user}-good"))
+    assert "a change made elsewhere could not be applied (RuntimeError)" in told()
+    assert user not in "".join(told())
+
+
+@pytest.mark.parametrize("fault", [None, *BROKEN])
+async def test_stopping_leaves_nothing(listen: Listening, realtime: Phoenix, fault: Fault | None) -> None:
+    before = asyncio.all_tasks()
+    realtime.fault = fault
+    listener = listen(replace(BELL_ONLY, bell=BellTiming()))
+    await until(lambda: realtime.attempts and (fault or realtime.subscribed))
+    ours = {task for task in asyncio.all_tasks() - before if task.get_name().startswith("change-listener")}
+    assert len(ours) == 3
+    began = time.monotonic()
+    await listener.stop()
+    assert time.monotonic() - began < 1
+    assert all(task.done() for task in ours)
+    await until(lambda: not realtime.sockets)
+    await listener.stop()
+    realtime.fault = None
+    listener.start()
+    await until(lambda: realtime.subscribed)
+
+
+# The cache ---------------------------------------------------------------------------------------------------------
+
+KEYS = {
+    "profile": "user:ada:profile",
+    "greeting": "user:ada:greeting_instructions",
+    "summary": "user:ada:summary",
+    "state": "user:ada:state",
+    "settings": "user:ada:settings",
+    "memory": "user:ada:memory:search-1",
+}
+
+
+@pytest.mark.parametrize(
+    ("what", "gone"),
+    [
+        ("profile", {"profile", "greeting"}),
+        ("turn", {"greeting"}),
+        ("summary", {"summary", "greeting"}),
+        ("state", {"state"}),
+        ("memory", {"memory"}),
+        ("something new", set(KEYS)),
+    ],
+)
+async def test_what_hangs_on_it_is_forgotten(cache: RedisCache, what: str, gone: set[str]) -> None:
+    await cache.set_many({**dict.fromkeys(KEYS.values(), "old"), "user:ad:profile": "another's"})
+    await invalidate(cache, "ada", what)
+    left = await cache.get_many([*KEYS.values(), "user:ad:profile"])
+    assert left.keys() == {KEYS[name] for name in KEYS.keys() - gone} | {"user:ad:profile"}
+
+
+@pytest.mark.parametrize("user_id", ["", "*", "a:b", "user-*", "x" * 1000, "ünï", "a\nb"])
+async def test_an_id_that_cannot_be_cached_is_passed_over(cache: RedisCache, user_id: str) -> None:
+    await cache.set("user:a:profile", "stays")
+    for what in ("profile", "memory", "anything"):
+        await invalidate(cache, user_id, what)
+    assert await cache.get("user:a:profile") == "stays"
+
+
+async def test_an_edit_by_hand_reaches_the_cache(
+    listen: Listening, api: PostgREST, realtime: Phoenix, db: asyncpg.Connection, user: str, cache: RedisCache
+) -> None:
+    store = SupabaseStore(api.url, api.secret_key)
+    key = keys.profile(user)
+
+    async def profile() -> Any:
+        return await cache.get_or_load(key, lambda: store.get_profile(user), ttl=key.ttl)
+
+    async def on_change(user_id: str, what: str) -> None:
+        await invalidate(cache, user_id, what)
+
+    listen(on_change=on_change)
+    await until(lambda: realtime.subscribed)
+    await store.save_profile(user, "as it was")
+    assert await profile() == "as it was"
+    await edit(db, "not:an id that is ever cached")
+    await edit(db, user)
+
+    async def has_changed() -> bool:
+        return await profile() == "edited by hand"
+
+    await until(has_changed)
+    await store.close()
+
+
+# The stand-in ------------------------------------------------------------------------------------------------------
+
+
+async def test_supabases_own_client_understands_the_stand_in(
+    api: PostgREST, realtime: Phoenix, db: asyncpg.Connection, user: str
+) -> None:
+    client = AsyncRealtimeClient(f"{api.url}/realtime/v1", api.secret_key)
+    heard: list[Any] = []
+    channel = client.channel("theirs").on_postgres_changes(
+        RealtimePostgresChangesListenEvent.All, heard.append, table="companion_changes", schema="public"
+    )
+    systems: list[Any] = []
+    channel.on_system(systems.append)
+    await channel.subscribe()
+    await until(lambda: systems)
+    assert systems[0].message == "Subscribed to PostgreSQL"
+    await edit(db, user)
+    await until(lambda: heard)
+    assert heard[0]["data"]["record"]["user_id"] == user
+    assert realtime.heartbeats == 1
+    await client.remove_all_channels()
+    await until(lambda: not realtime.sockets)
+
+
+@pytest.mark.parametrize(
+    ("key", "join", "reason"),
+    [
+        ("secret_key", {"config": {}}, "does not know this way to join"),
+        ("secret_key", {"filter": "user_id=eq.1"}, "does not know this kind of change"),
+        ("secret_key", {"access_token": "not.a.token"}, "MalformedJWT"),
+        ("publishable_key", {}, "knows nothing of row level security"),
+    ],
+)
+async def test_what_it_does_not_know_it_refuses(
+    api: PostgREST, realtime: Phoenix, key: str, join: dict[str, Any], reason: str
+) -> None:
+    change = {"event": "*", "schema": "public", "table": "companion_changes"}
+    if "filter" in join:
+        change |= join
+    config = {
+        "broadcast": {"ack": False, "self": False},
+        "presence": {"key": "", "enabled": False},
+        "private": False,
+        "postgres_changes": [change],
+    }
+    payload = {"config": join.get("config", config), "access_token": join.get("access_token", getattr(api, key))}
+    address = f"{api.url}/realtime/v1/websocket?apikey={getattr(api, key)}&vsn=1.0.0"
+    async with aiohttp.ClientSession() as http, http.ws_connect(address) as socket:
+        await socket.send_json({"topic": "realtime:x", "event": "phx_join", "payload": payload, "ref": "1"})
+        answer = await socket.receive_json()
+    assert answer["payload"]["status"] == "error"
+    assert reason in answer["payload"]["response"]["reason"]
+
+
+async def test_a_wrong_key_is_refused_at_the_gateway(api: PostgREST, realtime: Phoenix) -> None:
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            await http.ws_connect(f"{api.url}/realtime/v1/websocket?apikey=wrong&vsn=1.0.0")
+    assert caught.value.status == 401
+    assert realtime.attempts == 0

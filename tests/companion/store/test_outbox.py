@@ -1,0 +1,196 @@
+"""The outbox: what is written is owed until the cache was told, whoever dies on the way. Run over every store."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from itertools import count
+from typing import get_args
+
+import pytest
+
+from companion.store import Memory, Owed, Store, StoreError, Summary, Turn, What
+from tests.wait import until
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ALL: tuple[What, ...] = get_args(What)
+WRITES: dict[What, Callable[[Store, str], Awaitable[None]]] = {
+    "profile": lambda store, user: store.save_profile(user, "me"),
+    "turn": lambda store, user: store.add_turn(user, Turn("user", "hello", NOON, "c1")),
+    "memory": lambda store, user: store.add_memory(user, Memory("likes tea", NOON)),
+    "summary": lambda store, user: store.save_summary(user, Summary("c1", "about tea", NOON)),
+    "state": lambda store, user: store.save_state(user, {"stage": 1}),
+}
+
+
+async def owed_to(store: Store, user: str, older_than: float = 0) -> list[Owed]:
+    """What the whole outbox holds of one user: other tests may share the database."""
+    return [one for one in await store.owed(1_000_000, older_than) if one.user_id == user]
+
+
+def test_every_write_has_a_test() -> None:
+    assert set(WRITES) == set(ALL)
+
+
+@pytest.mark.parametrize("what", ALL)
+async def test_every_write_is_owed_until_it_is_settled(store: Store, user: str, what: What) -> None:
+    assert await store.owed_by(user, ALL) == []
+    await WRITES[what](store, user)
+    owed = [Owed(user, what, 1)]
+    assert await store.owed_by(user, [what]) == owed
+    assert await store.owed_by(user, ALL) == owed
+    assert await store.owed_by(user, [other for other in ALL if other != what]) == []
+    assert await store.owed_by(user, []) == []
+    assert await owed_to(store, user) == owed
+    await store.settle(owed)
+    assert await store.owed_by(user, ALL) == []
+    assert await owed_to(store, user) == []
+    await WRITES[what](store, user)
+    assert await owed_to(store, user) == [Owed(user, what, 2)]
+
+
+async def test_many_writes_are_one_row(store: Store, user: str) -> None:
+    for _ in range(3):
+        for write in WRITES.values():
+            await write(store, user)
+    expected = {Owed(user, what, 3) for what in ALL}
+    assert set(await store.owed_by(user, ALL)) == expected
+    assert set(await owed_to(store, user)) == expected
+    await store.settle(list(expected))
+    assert await owed_to(store, user) == []
+
+
+async def test_a_write_that_changes_nothing_is_not_owed(store: Store, user: str) -> None:
+    turn, memory = Turn("user", "once", NOON, "c1"), Memory("once", NOON)
+    for _ in range(3):
+        await store.add_turn(user, turn)
+        await store.add_memory(user, memory)
+    assert set(await store.owed_by(user, ALL)) == {Owed(user, "turn", 1), Owed(user, "memory", 1)}
+
+
+async def test_a_settle_never_covers_a_later_write(store: Store, user: str) -> None:
+    await store.save_profile(user, "first")
+    owed = await store.owed_by(user, ["profile"])
+    await store.save_profile(user, "second")  # while the cache is being told of the first
+    await store.settle(owed)
+    assert await store.owed_by(user, ["profile"]) == [Owed(user, "profile", 2)]
+
+
+async def test_settling_again_or_late_changes_nothing(store: Store, user: str) -> None:
+    for _ in range(3):
+        await store.save_profile(user, "me")
+    await store.settle([Owed(user, "profile", 3)])
+    await store.settle([Owed(user, "profile", 1), Owed(user, "profile", 3), Owed(user, "profile", 2)])
+    assert await store.owed_by(user, ALL) == []
+    await store.save_profile(user, "me")
+    await store.settle([])
+    await store.settle([Owed(user, "profile", 2)])
+    assert await store.owed_by(user, ALL) == [Owed(user, "profile", 4)]
+
+
+async def test_a_version_from_before_a_restored_backup_settles_nothing(store: Store, user: str) -> None:
+    await store.save_profile(user, "me")
+    await store.settle([Owed(user, "profile", 50), Owed(user, "turn", 1), Owed("nobody", "turn", 1)])
+    assert await store.owed_by(user, ALL) == [Owed(user, "profile", 1)]
+    assert await store.owed_by("nobody", ALL) == []
+    await store.add_turn(user, Turn("user", "x", NOON, "c1"))
+    assert Owed(user, "turn", 1) in await owed_to(store, user)
+
+
+async def test_users_are_apart(store: Store, user: str) -> None:
+    odd = f'{user}, "x" \'\\ {{}} *%'
+    for one in (user, odd):
+        await store.save_profile(one, "me")
+        await store.save_state(one, {})
+    await store.settle([Owed(odd, "profile", 1), Owed(user, "state", 1)])
+    assert await store.owed_by(user, ALL) == [Owed(user, "profile", 1)]
+    assert await store.owed_by(odd, ALL) == [Owed(odd, "state", 1)]
+
+
+async def test_the_longest_waiting_comes_first(store: Store, user: str) -> None:
+    users = [f"{user}-{number}" for number in (2, 3, 1)]
+    for one in users:
+        await store.save_profile(one, "me")
+        await asyncio.sleep(0.002)  # the clock of an outbox has milliseconds
+    owed = [one.user_id for one in await store.owed(1_000_000) if one.user_id in users]
+    assert owed == users
+    assert len(await store.owed(2)) == 2
+    assert await store.owed(2) == (await store.owed(1_000_000))[:2]
+    assert await store.owed(0) == await store.owed(-1) == []
+
+
+async def test_a_write_under_way_is_left_to_its_writer(store: Store, user: str) -> None:
+    started = time.monotonic()
+    await store.save_profile(user, "me")
+    assert await owed_to(store, user, older_than=60) == []
+    assert await owed_to(store, user, older_than=0) == [Owed(user, "profile", 1)]
+    assert await until(lambda: owed_to(store, user, older_than=0.2)) == [Owed(user, "profile", 1)]
+    assert time.monotonic() - started > 0.19
+
+
+async def test_nothing_is_settled_that_the_cache_was_not_told(store: Store, user: str) -> None:
+    """Two writers of which each may die after its commit, and two sweepers, all at random points."""
+    chance = random.Random(11)
+    written = 0  # writes that were acknowledged
+    told = 0  # of those, the ones the cache has been told of
+    writing = 2
+    numbers = count()
+
+    async def deliver(owed: list[Owed]) -> None:
+        nonlocal told
+        await asyncio.sleep(chance.uniform(0, 0.002))
+        told = written
+        await asyncio.sleep(chance.uniform(0, 0.002))
+        if chance.random() < 0.8:
+            await store.settle(owed)
+
+    async def write() -> None:
+        nonlocal written, writing
+        for _ in range(30):
+            await store.add_turn(user, Turn("user", "x", NOON, "c1", id=str(next(numbers))))
+            written += 1
+            if chance.random() < 0.7:
+                await deliver(await store.owed_by(user, ["turn"]))
+            await asyncio.sleep(chance.uniform(0, 0.002))
+        writing -= 1
+
+    async def sweep() -> None:
+        while writing:
+            acknowledged = written
+            owed = await owed_to(store, user)
+            if not owed:
+                assert told >= acknowledged
+            elif chance.random() < 0.3:
+                await deliver(owed)
+            await asyncio.sleep(0.001)
+
+    await asyncio.gather(write(), write(), sweep(), sweep())
+    await store.add_turn(user, Turn("user", "the last", NOON, "c1"))
+    owed = await owed_to(store, user)
+    assert owed == [Owed(user, "turn", 61)]
+    await store.settle(owed)
+    assert await owed_to(store, user) == []
+
+
+FAILING: dict[str, Callable[[Store, str], Awaitable[object]]] = {
+    "owed_by": lambda store, user: store.owed_by(user, ALL),
+    "settle": lambda store, user: store.settle([Owed(user, "turn", 1)]),
+}
+
+
+@pytest.mark.parametrize("operation", FAILING)
+async def test_a_failure_names_the_operation_not_the_data(store: Store, operation: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        await FAILING[operation](store, "secret\ud800name")
+    assert caught.value.operation == operation
+    assert "secret" not in repr(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+def test_only_what_a_store_keeps_can_be_owed() -> None:
+    with pytest.raises(ValueError, match="no store keeps"):
+        Owed("u", "weather", 1)  # type: ignore[arg-type]  # the point of the test

@@ -1,0 +1,181 @@
+"""The outbox in PostgreSQL: whoever writes is counted, and nobody stands in anybody's way for long."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import asyncpg
+import pytest
+
+from companion.store import Owed, StoreError, SupabaseStore
+from tests.companion.store.test_outbox import ALL
+from tests.real.postgres import MIGRATIONS, Postgres, connection, migrate
+from tests.wait import until
+
+PROFILE = (
+    "insert into companion_profiles values ($1, 'x') on conflict (user_id) do update set text = excluded.text || 'x'"
+)
+MEMORY = "insert into companion_memories values ($1, gen_random_uuid()::text, 'x', now())"
+STATE = "insert into companion_states values ($1, '{}') on conflict (user_id) do update set state = excluded.state"
+
+
+@pytest.fixture
+async def two(project: str) -> AsyncIterator[tuple[asyncpg.Connection, asyncpg.Connection]]:
+    """Two people with SQL editors."""
+    async with AsyncExitStack() as stack:
+        first, second = [await stack.enter_async_context(connection(project)) for _ in range(2)]
+        yield first, second
+
+
+@pytest.fixture
+async def db(two: tuple[asyncpg.Connection, asyncpg.Connection]) -> asyncpg.Connection:
+    return two[0]
+
+
+async def counters(db: asyncpg.Connection, user: str) -> dict[str, tuple[int, int]]:
+    rows = await db.fetch("select what, version, delivered from companion_outbox where user_id = $1", user)
+    return {row["what"]: (row["version"], row["delivered"]) for row in rows}
+
+
+async def waiting(db: asyncpg.Connection, *, pid: int | None = None) -> int:
+    """How many wait for somebody's lock: the connection `pid`, or those that settle."""
+    return int(
+        await db.fetchval(
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+            " and ($1::int is null and query like '%companion_settle%' or pid = $1)",
+            pid,
+        )
+    )
+
+
+async def test_every_change_counts_whoever_makes_it(db: asyncpg.Connection, user: str) -> None:
+    heir = f"{user}-heir"
+    await db.execute(PROFILE, user)
+    await db.execute("update companion_profiles set text = 'by hand' where user_id = $1", user)
+    async with db.transaction():
+        await db.execute("set local role service_role")
+        await db.execute(PROFILE, user)
+        await db.execute(STATE, user)
+    assert await counters(db, user) == {"profile": (3, 0), "state": (1, 0)}
+    await db.execute("update companion_profiles set user_id = $2 where user_id = $1", user, heir)
+    await db.execute("delete from companion_states where user_id = $1", user)
+    await db.execute("delete from companion_states where user_id = $1", user)
+    assert await counters(db, user) == {"profile": (4, 0), "state": (2, 0)}
+    assert await counters(db, heir) == {"profile": (1, 0)}
+
+
+async def test_a_write_that_is_taken_back_is_not_owed(db: asyncpg.Connection, user: str) -> None:
+    undone = db.transaction()
+    await undone.start()
+    await db.execute(PROFILE, user)
+    assert await counters(db, user) == {"profile": (1, 0)}
+    await undone.rollback()
+    assert await counters(db, user) == {}
+
+
+async def test_all_rows_deleted_count_for_everybody(db: asyncpg.Connection, user: str) -> None:
+    await db.execute(PROFILE, user)
+    await db.execute(STATE, f"{user}-2")
+    undone = db.transaction()
+    await undone.start()
+    await db.execute("truncate companion_profiles")
+    # Who has a profile cannot be told any more: everybody may have had one.
+    assert (await counters(db, user), await counters(db, f"{user}-2")) == (
+        {"profile": (2, 0)},
+        {"profile": (1, 0), "state": (1, 0)},
+    )
+    await undone.rollback()
+
+
+async def test_two_who_write_in_another_order_do_not_block_each_other(
+    two: tuple[asyncpg.Connection, asyncpg.Connection], user: str
+) -> None:
+    first, second = two
+
+    async def the_other_way_round() -> None:
+        async with second.transaction():
+            await second.execute(MEMORY, user)
+            await second.execute(PROFILE, user)
+
+    async with first.transaction():
+        await first.execute(PROFILE, user)
+        other = asyncio.create_task(the_other_way_round())
+        await until(lambda: waiting(first, pid=second.get_server_pid()))
+        await first.execute(MEMORY, user)
+    await other
+    assert await counters(first, user) == {"profile": (2, 0), "memory": (2, 0)}
+
+
+async def test_settling_gives_way_to_a_long_transaction(
+    two: tuple[asyncpg.Connection, asyncpg.Connection], supabase_store: SupabaseStore, user: str
+) -> None:
+    db, watch = two
+    await supabase_store.save_profile(user, "x")
+    await supabase_store.save_state(user, {})
+    started = time.monotonic()
+    async with db.transaction():
+        await db.execute(STATE, user)
+        settling = asyncio.create_task(supabase_store.settle(await supabase_store.owed_by(user, ALL)))
+        await until(lambda: waiting(watch))  # it has the row of the profile and wants the other
+        await db.execute(PROFILE, user)  # and we want the row it has
+    with pytest.raises(StoreError, match="settle failed: HTTP 500 55P03"):
+        await settling
+    assert time.monotonic() - started < 0.95  # before anybody would have been thrown out
+    assert set(await supabase_store.owed_by(user, ALL)) == {Owed(user, "profile", 2), Owed(user, "state", 2)}
+
+
+async def test_two_who_settle_in_another_order_do_not_block_each_other(
+    two: tuple[asyncpg.Connection, asyncpg.Connection], supabase_store: SupabaseStore, user: str
+) -> None:
+    db, watch = two
+    await supabase_store.save_profile(user, "x")
+    await supabase_store.save_state(user, {})
+    owed = [Owed(user, "profile", 1), Owed(user, "state", 1)]
+    async with db.transaction():  # keeps both waiting, so that they go on at the same time
+        await db.execute("select from companion_outbox where user_id = $1 and what = 'profile' for update", user)
+        settling = asyncio.gather(supabase_store.settle(owed), supabase_store.settle(owed[::-1]))
+
+        async def both_wait() -> bool:
+            return await waiting(watch) == 2
+
+        await until(both_wait)
+    await settling
+    assert await supabase_store.owed_by(user, ALL) == []
+
+
+async def test_what_is_owed_is_found_by_an_index(db: asyncpg.Connection) -> None:
+    async with db.transaction():
+        await db.execute("set local enable_seqscan = off")
+        plan = await db.fetch(
+            "explain select * from companion_outbox where version > delivered order by written_at limit 100"
+        )
+    assert "companion_outbox_owed" in "\n".join(row[0] for row in plan)
+    assert "Sort" not in "\n".join(row[0] for row in plan)
+
+
+async def test_a_project_with_data_from_before(postgres: Postgres, user: str) -> None:
+    dsn = await postgres.create_database(migrated=False)
+    async with connection(dsn) as db:
+        await db.execute((MIGRATIONS / "20261125000000_companion.sql").read_text(encoding="utf-8"))
+        await db.execute(PROFILE, user)
+        await migrate(db)
+        assert json.loads(await db.fetchval("select companion_context($1)", user)) == {
+            "profile": "x",
+            "turns": [],
+            "summary": None,
+            "state": None,
+            "version": 1,
+        }
+        assert await counters(db, user) == {}
+        await db.execute(PROFILE, user)
+        assert await counters(db, user) == {"profile": (1, 0)}
+
+
+@pytest.mark.parametrize("state", ["[]", "null", '"x"', "1"])
+async def test_a_state_is_an_object(db: asyncpg.Connection, user: str, state: str) -> None:
+    with pytest.raises(asyncpg.CheckViolationError):
+        await db.execute("insert into companion_states values ($1, $2)", user, state)

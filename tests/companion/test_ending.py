@@ -1,0 +1,85 @@
+"""After goodbye: a summary, one more conversation counted, and the next greeting ready."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from companion import Caller, get_intelligent_first_message_instructions, use_caller
+from companion import ending as ending_module
+from companion.context import get_conversation_summary_async, get_user_state_async
+from companion.ending import wrap_up
+from companion.greeting import Plan
+from companion.runtime import Runtime
+from companion.store import Turn
+from tests.companion.scripted import ScriptedLLM
+from tests.real.redis_server import RedisServer
+
+
+def turn(role: Any, text: str, minutes_ago: float = 0) -> Turn:
+    at = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+    return Turn(role=role, text=text, at=at, conversation_id="c1")
+
+
+async def test_the_next_greeting_is_ready(runtime: Runtime, redis_server: RedisServer, model: ScriptedLLM) -> None:
+    said = [turn("assistant", "Hello"), turn("user", "I prepare a chess tournament")]
+    for one in said:
+        await runtime.store.add_turn("1", one)
+    model.says = json.dumps({"follow_up": True, "confidence": 0.9, "topic": "the chess tournament"})
+    await wrap_up(Caller("1"), "c1", said)
+    assert json.loads(redis_server.cli("GET", "user:1:greeting_instructions"))["topic"] == "the chess tournament"
+    asked = len(model.asked)
+    text = await get_intelligent_first_message_instructions("1", "Be kind.")
+    assert len(model.asked) == asked  # nobody waits for a model now
+    assert "dropped call" in text
+    assert "I prepare a chess tournament" in text
+    with use_caller(Caller("1")):
+        assert await get_conversation_summary_async() == model.says  # what this model says to everything
+        assert await get_user_state_async() == {"conversations": 1, "stage": "new"}
+
+
+@pytest.mark.parametrize(("minutes", "heading"), [(1, "## Back after a dropped call"), (3, "## Follow-up")])
+def test_back_within_two_minutes_is_a_dropped_call(minutes: float, heading: str) -> None:
+    at = (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat()
+    assert heading in Plan("follow_up", at, "chess", "I play chess").instructions("Be kind.")
+
+
+async def test_stages(runtime: Runtime) -> None:
+    stages = []
+    for _ in range(10):
+        await wrap_up(Caller("1"), "c1", [turn("user", "hello")])
+        with use_caller(Caller("1")):
+            stages.append((await get_user_state_async())["stage"])
+    assert stages == ["new"] * 2 + ["acquainted"] * 7 + ["familiar"]
+
+
+async def test_a_conversation_without_a_word_changes_nothing(runtime: Runtime, redis_server: RedisServer) -> None:
+    await wrap_up(Caller("1"), "c1", [turn("assistant", "Hello")])
+    await wrap_up(None, "c1", [turn("user", "Hello")])
+    assert redis_server.cli("KEYS", "user:*") == []
+    assert await runtime.store.get_state("1") is None
+
+
+async def test_a_model_that_hangs_does_not_hold_the_end(
+    runtime: Runtime, model: ScriptedLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ending_module, "DEADLINE", 0.2)
+    model.gate.clear()
+    start = time.perf_counter()
+    await wrap_up(Caller("1"), "c1", [turn("user", "hello")])
+    assert time.perf_counter() - start < 1
+
+
+async def test_a_model_that_fails_leaves_no_summary(
+    runtime: Runtime, model: ScriptedLLM, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.fails = ValueError("echo: my secret")
+    await runtime.store.add_turn("1", turn("user", "my secret"))
+    await wrap_up(Caller("1"), "c1", [turn("user", "my secret")])
+    assert await runtime.store.latest_summary("1") is None
+    ours = [record.getMessage() for record in caplog.records if record.name in ("companion", "cache")]
+    assert "my secret" not in "".join(ours)

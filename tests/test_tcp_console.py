@@ -1,0 +1,39 @@
+"""`python -m livekit.agents console agent.py`, which is what `lk agent console` starts, over its TCP protocol."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from companion.small_talk import NOTICE
+from tests.leftovers import working_in
+from tests.real.tcp_console import TcpConsole
+
+AGENT = Path(__file__).parents[1] / "agent.py"
+
+
+@pytest.mark.parametrize("text", [True, False], ids=["text", "audio"])
+async def test_greeting_question_tool_call_answer_and_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bool
+) -> None:
+    monkeypatch.setenv("COMPANION_USER_ID", f"test-{uuid4()}")  # unknown to the Redis of this machine, if it has one
+    async with TcpConsole(AGENT, cwd=tmp_path, text=text) as console:
+        greeting = await console.next_message()
+        assert greeting.startswith(NOTICE)
+        assert "What is your name?" in greeting
+
+        turn = await console.say("My name is Ada")
+        assert [call.name for call in turn.calls] == ["updateUserProfile"]
+        assert json.loads(turn.calls[0].arguments) == {"profile": "Name: Ada"}
+        assert json.loads(turn.outputs[0])["success"] is True
+        assert turn.text.startswith("Nice to meet you, Ada.")
+
+        turn = await console.say("cache stats")
+        assert [call.name for call in turn.calls] == ["getRedisCacheStats"]
+        assert json.loads(turn.outputs[0])["status"] == "healthy"
+        assert turn.text.startswith("The cache is healthy")
+    assert "Traceback" not in console.process.log
+    assert working_in(tmp_path / "home") == []
