@@ -7,29 +7,31 @@ python agent.py start             the same, for production
 
 from __future__ import annotations
 
-import logging
 import sys
 from dataclasses import dataclass
+from multiprocessing import parent_process
 
 from livekit.agents import NOT_GIVEN, AgentServer, AgentSession, JobContext, cli
 from livekit.agents.utils import is_dev_mode
+from livekit.agents.voice.room_io import RoomOptions
 
 from companion import Caller, use_caller
 from companion.briefing import BriefingOrder
 from companion.console import allow_text_without_portaudio, quiet_by_default, show, text_console
 from companion.conversation import TurnLog
+from companion.elsewhere import start_listening
 from companion.ending import wrap_up
 from companion.identity import caller_from_identity, caller_from_metadata
 from companion.models import make_voice
 from companion.persona import CompanionAgent
 from companion.runtime import get_runtime, leave_runtime
-from companion.settings import Settings, SettingsError
+from companion.settings import Settings, SettingsError, check_worker
 from tools import CacheTools, ProfileTools
 
-logger = logging.getLogger("companion")
-
 try:
-    Settings.load()
+    settings = Settings.load()
+    if parent_process() is None:
+        check_worker(sys.argv)
 except SettingsError as problem:
     raise SystemExit(f"companion: {problem}") from None
 
@@ -38,6 +40,12 @@ server = AgentServer(
     log_level="INFO",
     preload_modules=["companion", "companion.store.supabase", "tools"],
 )
+
+
+@server.once("worker_started")
+def listen_for_changes() -> None:
+    """Once a worker, in its main process: what others change in the database, the cache forgets."""
+    start_listening(settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +61,32 @@ async def entrypoint(ctx: JobContext) -> None:
     runtime = get_runtime()
     settings = runtime.settings
     runtime.conversations += 1
+    turns: TurnLog | None = None
+
+    async def end() -> None:
+        if turns is not None:
+            await turns.drain()
+            await wrap_up(turns.caller, turns.conversation_id, turns.turns)
+        await leave_runtime()
+
+    ctx.add_shutdown_callback(end)
     console = ctx.is_fake_job()
     if console or is_dev_mode() or "--dev" in sys.argv:
         await runtime.open_local_cache()
+    runtime.delivery.start()
 
     named, caller = caller_from_metadata(ctx.job.metadata, settings.operators)
     if console and not named:
         named, caller = True, Caller(settings.console_user, operator=True)
     order = BriefingOrder(caller) if named else None  # before the room is connected: it costs nothing there
-    await ctx.connect()
+    with use_caller(caller):
+        await ctx.connect()
     if order is None:
         participant = await ctx.wait_for_participant()
         caller = caller_from_identity(participant.identity, settings.operators)
         order = BriefingOrder(caller)
 
     turns = TurnLog(caller)
-
-    async def end() -> None:
-        await turns.drain()
-        await wrap_up(caller, turns.conversation_id, turns.turns)
-        await leave_runtime()
-
-    ctx.add_shutdown_callback(end)
     voice = make_voice(settings)
     session = AgentSession(
         llm=runtime.model,
@@ -84,8 +96,10 @@ async def entrypoint(ctx: JobContext) -> None:
         **voice.session,
     )
     # Without a voice the conversation is in text; audio that nobody can make would silence the greeting.
-    session.input.set_audio_enabled(voice.stt is not None)
-    session.output.set_audio_enabled(voice.tts is not None)
+    hears, speaks = voice.stt is not None, voice.tts is not None
+    session.input.set_audio_enabled(hears)
+    session.output.set_audio_enabled(speaks)
+    options = RoomOptions(audio_input=hears, audio_output=speaks)
     session.on("conversation_item_added", turns.on_item)
     if (terminal := text_console()) is not None:
         show(session, terminal)
@@ -98,7 +112,7 @@ async def entrypoint(ctx: JobContext) -> None:
             language=settings.language,
             tools=[CacheTools(), ProfileTools()],
         )
-        await session.start(agent=agent, room=ctx.room)
+        await session.start(agent=agent, room=ctx.room, room_options=options)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Getting a wire: where Redis is, how to greet it, and how to keep trying without ever being stuck in one attempt.
 
 After a loss an attempt begins at once; after 10 to 100 ms where the server refuses or is loading; after a fifth of a
-second where it will not have us (see `_UNWANTED`). An attempt that hangs is not waited for: the eldest may take `connect_timeout`, so a slow TLS
-handshake gets through, and beside it runs a fresh one that is replaced every 200 ms (or twice what connecting took at
-best, if that is longer). So when a network comes back, the first packet is at most 200 ms away, whatever the kernel's
-own retry clock says, and there are never more than two attempts.
+second where it will not have us (see `_UNWANTED`). An attempt that hangs is not waited for: the eldest may take
+`connect_timeout`, so a slow TLS handshake gets through, and beside it runs a fresh one that is replaced every 200 ms
+(or twice what connecting took at best, if that is longer). So when a network comes back, the first packet is at most
+200 ms away, whatever the kernel's own retry clock says, and there are never more than two attempts.
 """
 
 from __future__ import annotations

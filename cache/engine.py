@@ -12,8 +12,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import hiredis
 from redis.asyncio import Redis
 
+from . import keys
 from .connection import endpoint
 from .lane import Lane
 from .link import Link, LinkDown, Refused
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 FAILURES: Final = (LaneDown, ReplyError, LinkDown, Refused)
 """What sending a command may raise: Redis is away, late, or said no."""
 _HOUSEKEEPING: Final = 1.0  # seconds between two rounds
+_LOOK: Final = 0.25  # seconds between two looks at how Redis does
+_LARGEST: Final = 16 << 20  # bytes of a reply; nothing that is asked for over the lane should come near it
 _TRACKING: Final = ("CLIENT", "TRACKING", "ON")
 # Not NOLOOP, although we know what we write: what a command of ours evicts or lets expire, what our own EXPIRE
 # shortens and what our own load fills would not be told to us either, and the server would stop tracking it.
@@ -66,6 +70,7 @@ class Engine:
         self._settings = settings
         self._outage = Outage(settings.safe_url, self.count_error)
         self._link = Link(settings, on_up=self._link_up, on_failed=self._link_failed)
+        self._looking_since = 0.0
         self._housekeeper: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -99,7 +104,10 @@ class Engine:
                 on_up=self._lane_up,
                 on_down=self._lane_down,
                 on_push=self._pushed,
+                largest_reply=max(_LARGEST, 2 * self.max_value_bytes),
+                on_larger=self._too_large,
             )
+            self._looking_since = asyncio.get_running_loop().time()
             self.lane.start()
         if self._housekeeper is None or self._housekeeper.done():
             self._housekeeper = asyncio.create_task(self._housekeeping(), name="cache-housekeeping")
@@ -143,10 +151,12 @@ class Engine:
         lane = self.lane
         if lane is None:
             return
+        # The scripts too, so that nobody has to send them on the way to an answer.
+        tracking, *_ = lane.call_many([_TRACKING, *(("SCRIPT", "LOAD", script.text) for script in ALL)])
         try:
-            await lane.call(*_TRACKING)
-        except FAILURES:  # not permitted: no near cache, and waiters look again instead of being told
-            self.count_error()
+            await tracking
+        except FAILURES as problem:  # not permitted: no near cache, and waiters look again instead of being told
+            self.count_error(problem)
         else:
             self.tracking = True
             self.near.arm()
@@ -243,14 +253,41 @@ class Engine:
 
     # -- housekeeping ----------------------------------------------------------------------------------
 
-    def count_error(self) -> None:
-        """Count one thing that Redis failed to do."""
+    def count_error(self, problem: Exception | None = None) -> None:
+        """Count one thing that Redis failed to do, and tell the operator if that was to refuse."""
         self.counters.connection_errors += 1
+        if isinstance(problem, ReplyError | Refused):
+            what = f"commands are refused ({problem.code})"
+            self._outage.trouble(what, _now(), f"{what}. What they were for goes on without the cache.")
+
+    def count_undecodable(self, key: str, problem: Exception) -> None:
+        """Count a value that cannot be decoded, or should not be there, and is removed."""
+        self.counters.undecodable += 1
+        line = f"a value that cannot be decoded was removed ({keys.shape(key)}: {problem})"
+        self._outage.trouble("values that cannot be decoded", _now(), line)
+
+    def _too_large(self, command: bytes) -> None:
+        """The reply to ``command`` was given up. What asked for it must go, or it would be asked for again."""
+        reader = hiredis.Reader()
+        reader.feed(command)
+        name, *arguments = reader.gets()
+        if name == b"EVALSHA":
+            asked = arguments[2 : 2 + int(arguments[1])]
+        else:
+            asked = arguments[:1] if name == b"GET" else []
+        for key in (raw.decode(errors="surrogateescape") for raw in asked):
+            self.count_undecodable(key, ValueError("too large to be read"))
+            self.pending.add(key)
 
     async def _housekeeping(self) -> None:
+        rounds = 0
         while True:
-            await asyncio.sleep(_HOUSEKEEPING)
-            if self.connected:
+            await asyncio.sleep(_LOOK)
+            rounds += 1
+            if (lane := self.lane) is not None and not lane.unsupported:
+                answered = None if lane.up else max(lane.proven_at, self._looking_since)
+                self._outage.look(_now(), answered, lane.reason)
+            if self.connected and rounds % round(_HOUSEKEEPING / _LOOK) == 0:
                 await self._keep_house()
 
     async def _keep_house(self) -> None:
@@ -281,6 +318,10 @@ async def _pipeline(client: Any, commands: tuple[tuple[Any, ...], ...]) -> list[
     for command in commands:
         pipe.execute_command(*command)
     return list(await pipe.execute())
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _nothing_owed() -> None:

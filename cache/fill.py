@@ -147,8 +147,8 @@ class Filler:
                 try:
                     await self._pay_debt(key, lease)
                     kind, *rest = await self._acquire(key, lease, terms)
-                except FAILURES:
-                    self._engine.count_error()
+                except FAILURES as problem:
+                    self._engine.count_error(problem)
                     self._release_later(key, lease)  # it may have been granted all the same
                     return await loader(), None
                 if kind == _VALUE:
@@ -229,8 +229,8 @@ class Filler:
             names = (key, keys.lease(key), keys.stale(key))
             if await self._engine.run(FILL, names, lease.token, raw, *lives) and pending.newest(key) <= lease.paid:
                 pending.settle(key)
-        except FAILURES:
-            self._engine.count_error()
+        except FAILURES as problem:
+            self._engine.count_error(problem)
 
     async def _renew(self, key: str, loader: Loader, terms: Terms) -> None:
         lease = Lease(token_hex(8))
@@ -238,8 +238,8 @@ class Filler:
             if entry := self.index_entry(key):
                 await self._engine.send_all(*entry)
             granted = await self._engine.send("SET", keys.lease(key), lease.token, "NX", "PX", int(LEASE * 1000))
-        except FAILURES:
-            self._engine.count_error()
+        except FAILURES as problem:
+            self._engine.count_error(problem)
             self._release_later(key, lease)
             return
         if granted:
@@ -254,14 +254,14 @@ class Filler:
             try:
                 if not await self._engine.run(RENEW, (keys.lease(key),), lease.token, int(LEASE * 1000)):
                     return  # invalidated or evicted: what is loaded will not be kept
-            except FAILURES:
-                self._engine.count_error()
+            except FAILURES as problem:
+                self._engine.count_error(problem)
 
     async def _release(self, key: str, lease: Lease) -> None:
         try:
             await self._engine.run(RELEASE, (keys.lease(key),), lease.token)
-        except FAILURES:
-            self._engine.count_error()
+        except FAILURES as problem:
+            self._engine.count_error(problem)
 
     def _release_later(self, key: str, lease: Lease) -> None:
         """So that nobody waits for a lease that nobody uses."""
@@ -285,8 +285,8 @@ class Filler:
         """Remove what cannot be decoded."""
         try:
             await self._engine.unlink([key, keys.stale(key)])
-        except FAILURES:
-            self._engine.count_error()
+        except FAILURES as problem:
+            self._engine.count_error(problem)
 
     def _keep_behind(self, task: asyncio.Task[Any]) -> None:
         self._behind.add(task)

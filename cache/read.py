@@ -46,8 +46,8 @@ class Reader:
                 raw = await (lane.call("GET", key) if lane is not None and lane.up else engine.send("GET", key))
                 if self._sealer is not None:
                     raw = await self._opened(self._sealer, key, raw)
-        except FAILURES:
-            engine.count_error()
+        except FAILURES as problem:
+            engine.count_error(problem)
             raw = None
         return await self._decoded(key, raw), left
 
@@ -60,7 +60,7 @@ class Reader:
         if not self._near.on or lane is None or (self._pending and self._pending.covers(key)):
             return MISSING
         now = self._loop_time()
-        raw = MISSING if now - lane.proven_at > MAX_STALENESS else self._near.get(key, now)
+        raw: Any = MISSING if now - lane.proven_at > MAX_STALENESS else self._near.get(key, now)
         if raw is MISSING:
             return MISSING
         self._counters.cache_hits += 1
@@ -85,8 +85,8 @@ class Reader:
             return {}
         try:
             raws = await self._engine.send_all(*(("GET", name) for name in wanted))
-        except FAILURES:
-            self._engine.count_error()
+        except FAILURES as problem:
+            self._engine.count_error(problem)
             raws = [None] * len(wanted)
         if (sealer := self._sealer) is not None:
             raws = [await self._opened(sealer, name, raw) for name, raw in zip(wanted, raws, strict=True)]

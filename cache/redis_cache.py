@@ -63,6 +63,11 @@ class RedisCache:
         """Whether Redis is believed to answer right now."""
         return self._engine.connected
 
+    @property
+    def owing(self) -> bool:
+        """Whether an invalidation still waits to be told to Redis."""
+        return bool(self._engine.pending)
+
     async def initialize(self) -> bool:
         """Begin connecting, and wait for it at most ``CACHE_CONNECT_WAIT_MS``.
 
@@ -202,8 +207,8 @@ class RedisCache:
             return neutral
         try:
             return int(await self._engine.send(*command))
-        except FAILURES:
-            self._engine.count_error()
+        except FAILURES as problem:
+            self._engine.count_error(problem)
             return neutral
 
     async def exists(self, *names: str) -> int:
@@ -255,8 +260,8 @@ class RedisCache:
                     await self._invalidator.everywhere(pattern, outcome)
                 else:
                     await self._invalidator.of_user(user_id, pattern, outcome)
-            except FAILURES:
-                self._engine.count_error()
+            except FAILURES as problem:
+                self._engine.count_error(problem)
         if not outcome.complete:
             self._engine.pending.add_pattern(pattern, user_id)
         return outcome
@@ -282,8 +287,8 @@ class RedisCache:
         if self._engine.enabled:
             try:
                 totals, redis_keys, redis_memory = await self._engine.counters.fleet(self._engine.call)
-            except FAILURES:
-                self._engine.count_error()
+            except FAILURES as problem:
+                self._engine.count_error(problem)
                 totals = self._engine.counters.totals()
         total, hits, misses, errors = totals
         return {
@@ -304,7 +309,7 @@ class RedisCache:
             return False
         try:
             await self._engine.send("PING")
-        except FAILURES:
-            self._engine.count_error()
+        except FAILURES as problem:
+            self._engine.count_error(problem)
             return False
         return True

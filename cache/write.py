@@ -35,8 +35,8 @@ class Writer:
             if entry := self._invalidator.index_entry(key):
                 await self._engine.send_all(*entry)
             stored = await self._engine.run(STORE, (key, keys.lease(key), keys.stale(key)), *arguments)
-        except FAILURES:
-            self._engine.count_error()
+        except FAILURES as problem:
+            self._engine.count_error(problem)
             self._owe(key, nx)
             return False
         finally:
@@ -50,8 +50,8 @@ class Writer:
         if doomed and self._engine.enabled:
             try:
                 return await self._invalidator.delete(doomed)
-            except FAILURES:
-                self._engine.count_error()
+            except FAILURES as problem:
+                self._engine.count_error(problem)
         self._pending.add(*doomed)
         return 0
 

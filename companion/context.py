@@ -62,7 +62,7 @@ async def save_user_state_async(state: dict[str, Any]) -> bool:
     except StoreError as problem:
         logger.warning("the state could not be saved: %s", problem)
         return False
-    await (await get_redis_cache()).delete(keys.state(caller.user_id))
+    await get_runtime().delivery.changed(caller.user_id, "state")
     return True
 
 
@@ -96,8 +96,7 @@ async def add_memory_async(memory: Memory) -> None:
     if caller is None:
         raise StoreError("add_memory", "nobody is known")
     await get_runtime().store.add_memory(caller.user_id, memory)
-    cache = await get_redis_cache()
-    await cache.invalidate(f"{keys.user_prefix(caller.user_id)}memory:*", user_id=caller.user_id)
+    await get_runtime().delivery.changed(caller.user_id, "memory")
 
 
 async def _read(key: keys.Key, load: Any, otherwise: Any) -> Any:

@@ -10,8 +10,6 @@ from uuid import uuid4
 
 from livekit.agents import ConversationItemAddedEvent, llm
 
-from cache import get_redis_cache, keys
-
 from .identity import Caller
 from .runtime import get_runtime
 from .store import StoreError, Turn
@@ -31,7 +29,7 @@ class TurnLog:
     """
 
     def __init__(self, caller: Caller | None, conversation_id: str | None = None) -> None:
-        self._caller = caller
+        self.caller = caller
         self.conversation_id = conversation_id or uuid4().hex
         self.turns: list[Turn] = []
         """What was said in this conversation."""
@@ -41,7 +39,7 @@ class TurnLog:
     def on_item(self, event: ConversationItemAddedEvent) -> None:
         """The session's ``conversation_item_added``: keep what the user and the companion said."""
         item = event.item
-        if self._caller is None or not isinstance(item, llm.ChatMessage) or item.role not in ("user", "assistant"):
+        if self.caller is None or not isinstance(item, llm.ChatMessage) or item.role not in ("user", "assistant"):
             return
         if text := (item.text_content or "").strip():
             role, at = item.role, datetime.fromtimestamp(item.created_at, UTC)
@@ -49,12 +47,12 @@ class TurnLog:
 
     def add(self, turn: Turn) -> None:
         """Keep a turn. Returns at once; the store is written in the background."""
-        if self._caller is None:
+        if self.caller is None:
             return
         self.turns.append(turn)
         self._waiting.append(turn)
         if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write(self._caller), name="turn-log")
+            self._writer = asyncio.create_task(self._write(self.caller), name="turn-log")
 
     async def drain(self, timeout: float = DRAIN) -> int:
         """Wait until everything is stored, at most ``timeout`` seconds. Returns how many turns are not."""
@@ -73,14 +71,14 @@ class TurnLog:
             try:
                 # The id is the natural key, so a write that was cut off and is tried again changes nothing.
                 await get_runtime().store.add_turn(caller.user_id, self._waiting[0])
-            except StoreError as problem:
+            except Exception as problem:  # whatever a store may do, the turn is kept and tried again
                 if failures == 0:
-                    logger.warning("turns wait for the store: %s", problem)
+                    reason = problem if isinstance(problem, StoreError) else type(problem).__name__
+                    logger.warning("turns wait for the store: %s", reason)
                 await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
                 failures += 1
                 continue
             failures = 0
             self._waiting.pop(0)
             if not self._waiting:  # what was just said decides how the next conversation opens
-                cache = await get_redis_cache()
-                await cache.delete(keys.greeting_instructions(caller.user_id))
+                await get_runtime().delivery.changed(caller.user_id, "turn")

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from cache import get_redis_cache, keys
-
 from .context import get_user_state_async, save_user_state_async
 from .greeting import get_intelligent_first_message_instructions
 from .identity import Caller, use_caller
@@ -63,7 +61,7 @@ async def _sum_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -
     except StoreError as problem:
         logger.warning("the summary could not be saved: %s", problem)
         return
-    await (await get_redis_cache()).delete(keys.summary(caller.user_id), keys.greeting_instructions(caller.user_id))
+    await get_runtime().delivery.changed(caller.user_id, "summary")
 
 
 async def _count_conversation() -> None:

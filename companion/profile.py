@@ -57,6 +57,5 @@ async def save_user_profile_async(profile_text: str) -> bool:
     except StoreError as problem:
         logger.warning("the profile could not be saved: %s", problem)
         return False
-    cache = await get_redis_cache()
-    await cache.delete(keys.profile(caller.user_id), keys.greeting_instructions(caller.user_id))
+    await get_runtime().delivery.changed(caller.user_id, "profile")
     return True

@@ -17,6 +17,7 @@ from cache import CacheSettings, close_redis_cache, use_redis_cache
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError
 
 from .batch import ContextBatches
+from .delivery import Delivery
 from .local_redis import redis_answers
 from .models import make_llm
 from .settings import Settings
@@ -40,6 +41,7 @@ class Runtime:
     ) -> None:
         self.settings = settings or Settings.from_env()
         self.conversations = 0
+        self.delivery = Delivery(lambda: self.store)
         self.contexts = ContextBatches(lambda user_id: self.store.context(user_id))
         self._store = store
         self._model = model
@@ -77,6 +79,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Close what was opened."""
+        await self.delivery.close()
         if self._model is not None:
             await self._model.aclose()
         if self._store is not None:

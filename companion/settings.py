@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, cast
@@ -101,6 +101,30 @@ class Settings:
                 if one.strip()
             ),
             language=_language(env.get("COMPANION_LANGUAGE") or "en"),
+        )
+
+
+def check_worker(arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
+    """Before a worker starts: does it know its LiveKit server?
+
+    Args:
+        arguments: the command line, ``sys.argv``.
+        environ: the process's environment where None.
+
+    Raises:
+        SettingsError: ``start`` or ``dev`` was asked for and a variable is missing.
+    """
+    command = arguments[1] if len(arguments) > 1 else ""
+    if command not in ("start", "dev") or "--help" in arguments:
+        return
+    env = os.environ if environ is None else environ
+    given = {word.split("=")[0] for word in arguments}
+    wanted = {"LIVEKIT_URL": "--url", "LIVEKIT_API_KEY": "--api-key", "LIVEKIT_API_SECRET": "--api-secret"}
+    missing = [name for name, option in wanted.items() if not env.get(name) and option not in given]
+    if missing:
+        raise SettingsError(
+            f"'{command}' needs {', '.join(missing)} (in the environment or in .env). "
+            "To talk without a LiveKit server: make console"
         )
 
 

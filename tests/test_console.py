@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from uuid import uuid4
 import pexpect
 import pyte
 import pytest
+from pexpect.fdpexpect import fdspawn
 
 from companion.console import NO_AUDIO, allow_text_without_portaudio, quiet_by_default
 from companion.local_redis import redis_answers
@@ -25,6 +28,12 @@ from tests.leftovers import working_in
 AGENT = Path(__file__).parents[1] / "agent.py"
 COLUMNS, LINES = 300, 60  # wide, so that no line is broken
 PATIENCE = 40.0  # seconds
+# The terminal must become the session's own, or Ctrl-C would interrupt nobody.
+ON_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
 class Terminal:
@@ -34,20 +43,27 @@ class Terminal:
         self._screen = pyte.Screen(COLUMNS, LINES)
         self._stream = pyte.ByteStream(self._screen)
         self.everything = ""
-        self._process = pexpect.spawn(
-            sys.executable,
-            [str(AGENT), *arguments],
-            cwd=str(cwd),
+        # Not pexpect.spawn, which forks: in a process with threads that may deadlock.
+        keyboard, inside = os.openpty()
+        termios.tcsetwinsize(inside, (LINES, COLUMNS))
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", ON_TERMINAL, str(AGENT), *arguments],
+            cwd=cwd,
             env={**os.environ, "TERM": "xterm-256color", **env},
-            dimensions=(LINES, COLUMNS),
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+            start_new_session=True,
         )
+        os.close(inside)
+        self._terminal = fdspawn(keyboard)
 
     @property
     def screen(self) -> str:
         return "\n".join(line.rstrip() for line in self._screen.display)
 
     def press(self, keys: str) -> None:
-        self._process.send(keys)
+        self._terminal.send(keys)
 
     def say(self, words: str) -> None:
         """Type a line when it is asked for, and wait until it is taken."""
@@ -62,21 +78,22 @@ class Terminal:
             assert time.monotonic() < give_up, f"waited for {text!r}\n{self.screen}"
             assert self._read(), f"it ended before {text!r}\n{self.screen}"
 
-    def end(self) -> int | None:
-        """Wait until it ends by itself: the exit code, None if it was killed."""
+    def end(self) -> int:
+        """Wait until it ends by itself: the exit code."""
         give_up = time.monotonic() + PATIENCE
         while self._read():
             assert time.monotonic() < give_up, f"it does not end\n{self.screen}"
-        self._process.close()
-        return self._process.exitstatus
+        return self._process.wait(PATIENCE)
 
     def kill(self) -> None:
-        self._process.close(force=True)
+        self._process.kill()
+        self._process.wait()
+        self._terminal.close()
 
     def _read(self) -> bool:
         """Take what it has written, waiting for that a moment; whether there may be more."""
         try:
-            data = self._process.read_nonblocking(65536, 0.05)
+            data = self._terminal.read_nonblocking(65536, 0.05)
         except pexpect.TIMEOUT:
             return True
         except pexpect.EOF:

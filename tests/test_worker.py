@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +247,7 @@ async def test_a_second_conversation_starts_from_the_cache(house: House) -> None
     await house.end(job)
 
     # Only Redis knows this topic now, and only SQLite this profile.
-    plan = Plan("follow_up", datetime.now(UTC).isoformat(), "the blue bicycle")
+    plan = Plan("follow_up", (datetime.now(UTC) - timedelta(minutes=10)).isoformat(), "the blue bicycle")
     house.redis.cli("SET", keys.greeting_instructions("dan"), json.dumps(asdict(plan)), "EX", "120")
     await house.know("dan", "Likes: deserts")
     before = house.totals()

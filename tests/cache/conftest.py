@@ -1,15 +1,16 @@
-"""Lanes that leave nothing behind."""
+"""Lanes that leave nothing behind, and caches that are connected."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from cache import RedisCache
 from cache.dial import Endpoint
 from cache.lane import Lane
 from tests.wait import until
@@ -54,3 +55,17 @@ async def lanes() -> AsyncIterator[Lanes]:
         lanes.made.clear()
         gc.collect()
     assert lanes.complaints == []
+
+
+@pytest.fixture
+async def connect(make_cache: Callable[..., RedisCache]) -> Callable[..., Awaitable[RedisCache]]:
+    """Makes caches that are connected and tracked. The deadline is generous: these tests are not about it."""
+
+    async def connect(url: str, *, tracked: bool = True, **settings: Any) -> RedisCache:
+        cache = make_cache(url, **({"deadline": 2.0, "connect_wait": 5.0} | settings))
+        assert await cache.initialize()
+        if tracked:
+            await until(lambda: cache._engine.tracking)
+        return cache
+
+    return connect

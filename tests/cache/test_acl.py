@@ -12,7 +12,7 @@ import pytest
 
 from cache import LockUnavailable, RedisCache
 from tests.cache.surface import Surface
-from tests.real.redis_server import RedisServer
+from tests.real.redis_server import RedisServer, unused_port
 from tests.real.resp import RedisReplyError, ask
 from tests.wait import until
 
@@ -133,7 +133,9 @@ async def test_another_database_needs_select(server: RedisServer, make_cache: An
 
 
 async def test_a_cluster_needs_two_more(tmp_path: Path, make_cache: Any) -> None:
-    with RedisServer(tmp_path / "r", args=["--cluster-enabled", "yes"]) as server:
+    while (port := unused_port()) > 55_535:  # the nodes' own is 10,000 higher
+        pass
+    with RedisServer(tmp_path / "r", port=port, args=["--cluster-enabled", "yes"]) as server:
         server.cli("CLUSTER", "ADDSLOTS", *range(16384))
         await until(lambda: "cluster_state:ok" in server.cli("CLUSTER", "INFO"))
         url = become(server, *RULE, "+cluster|slots", "+command")

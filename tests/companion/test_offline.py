@@ -315,7 +315,9 @@ async def test_a_conversation_from_hello_to_goodbye(talk: Talk, runtime: Runtime
         calls, said = await ask(session, "cache stats")
         assert calls == ["getRedisCacheStats"]
         assert said.startswith("The cache is healthy")
-        assert await ask(session, "clear my cache") == (["clearUserCache"], "Cleared 3 cached entries for user ada")
+        calls, said = await ask(session, "clear my cache")
+        assert calls == ["clearUserCache"]
+        assert re.fullmatch(r"Cleared [1-9] cached entries for user ada", said)
         assert await ask(session, "invalidate user:*:profile") == (
             ["invalidateCache"],
             "Invalidated 0 cache entries matching 'user:*:profile'",

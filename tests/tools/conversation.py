@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from livekit.agents import Agent, AgentSession, llm
+from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, Agent, AgentSession, APIConnectOptions, llm
 
 
 class ObedientLLM(llm.LLM):
@@ -22,7 +22,14 @@ class ObedientLLM(llm.LLM):
         super().__init__()
         self.offered: list[set[str]] = []
 
-    def chat(self, *, chat_ctx: llm.ChatContext, tools: Any = None, conn_options: Any, **_: Any) -> llm.LLMStream:
+    def chat(
+        self,
+        *,
+        chat_ctx: llm.ChatContext,
+        tools: Any = None,
+        conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS,
+        **_: Any,
+    ) -> llm.LLMStream:
         self.offered.append({tool.info.name for tool in tools or []})
         return _ObedientStream(self, chat_ctx=chat_ctx, tools=tools or [], conn_options=conn_options)
 

@@ -29,14 +29,14 @@ async def test_a_stranger_has_no_context(store: Store, user: str) -> None:
     assert await store.context(user) == Context(None, [], None, None)
 
 
-@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
-async def test_texts_come_back_as_they_went_in(store: Store, user: str, text: str) -> None:
-    await store.save_profile(user, text)
-    await store.save_summary(user, about(text))
-    await store.save_state(user, {text: [text]})
-    assert await store.latest_summary(user) == about(text)
-    assert await store.get_state(user) == {text: [text]}
-    assert await store.context(user) == Context(text, [], about(text), {text: [text]})
+async def test_texts_come_back_as_they_went_in(store: Store, user: str) -> None:
+    for text in TEXTS:
+        await store.save_profile(user, text)
+        await store.save_summary(user, about(text))
+        await store.save_state(user, {text: [text]})
+        assert await store.latest_summary(user) == about(text)
+        assert await store.get_state(user) == {text: [text]}
+        assert await store.context(user) == Context(text, [], about(text), {text: [text]})
 
 
 async def test_a_conversation_has_one_summary(store: Store, user: str) -> None:
@@ -72,13 +72,13 @@ STATES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("state", STATES, ids=range(len(STATES)))
-async def test_a_state_comes_back_as_it_went_in(store: Store, user: str, state: dict[str, Any]) -> None:
-    await store.save_state(user, state)
-    kept = await store.get_state(user)
-    assert kept == state
-    assert {key: type(value) for key, value in kept.items()} == {key: type(value) for key, value in state.items()}
-    assert (await store.context(user)).state == state
+async def test_a_state_comes_back_as_it_went_in(store: Store, user: str) -> None:
+    for state in STATES:
+        await store.save_state(user, state)
+        kept = await store.get_state(user)
+        assert kept == state
+        assert {key: type(value) for key, value in kept.items()} == {key: type(value) for key, value in state.items()}
+        assert (await store.context(user)).state == state
 
 
 async def test_a_state_is_replaced_not_merged(store: Store, user: str) -> None:
@@ -125,12 +125,14 @@ NO_STATES: dict[str, tuple[Any, type[Exception]]] = {
 }
 
 
-@pytest.mark.parametrize("what", NO_STATES)
-async def test_what_is_no_state_is_refused_at_once(store: Store, user: str, what: str) -> None:
-    state, error = NO_STATES[what]
+async def test_what_is_no_state_is_refused_at_once(store: Store, user: str) -> None:
     await store.save_state(user, {"before": True})
-    with pytest.raises(error):
-        await store.save_state(user, state)
+    for what, (state, error) in NO_STATES.items():
+        try:
+            await store.save_state(user, state)
+        except error:
+            continue
+        pytest.fail(f"{what} was taken for a state")
     assert await store.get_state(user) == {"before": True}
 
 
@@ -170,14 +172,14 @@ FAILING: dict[str, Callable[[Store, str], Awaitable[object]]] = {
 }
 
 
-@pytest.mark.parametrize("operation", FAILING)
-async def test_a_failure_names_the_operation_not_the_data(store: Store, operation: str) -> None:
-    with pytest.raises(StoreError) as caught:
-        await FAILING[operation](store, "secret\ud800name")
-    assert caught.value.operation == operation
-    assert "secret" not in repr(caught.value)
-    assert caught.value.__cause__ is None
-    assert caught.value.__context__ is None
+async def test_a_failure_names_the_operation_not_the_data(store: Store) -> None:
+    for name, operation in FAILING.items():
+        with pytest.raises(StoreError) as caught:
+            await operation(store, "secret\ud800name")
+        assert caught.value.operation == name
+        assert "secret" not in repr(caught.value)
+        assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None
 
 
 # The context is of one moment: somebody who changes two things at once is never seen halfway.

@@ -181,14 +181,14 @@ FAILING: dict[str, Callable[[Store, str], Awaitable[object]]] = {
 }
 
 
-@pytest.mark.parametrize("operation", FAILING)
-async def test_a_failure_names_the_operation_not_the_data(store: Store, operation: str) -> None:
-    with pytest.raises(StoreError) as caught:
-        await FAILING[operation](store, "secret\ud800name")
-    assert caught.value.operation == operation
-    assert "secret" not in repr(caught.value)
-    assert caught.value.__cause__ is None
-    assert caught.value.__context__ is None
+async def test_a_failure_names_the_operation_not_the_data(store: Store) -> None:
+    for name, operation in FAILING.items():
+        with pytest.raises(StoreError) as caught:
+            await operation(store, "secret\ud800name")
+        assert caught.value.operation == name
+        assert "secret" not in repr(caught.value)
+        assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None
 
 
 def test_only_what_a_store_keeps_can_be_owed() -> None:

@@ -1,0 +1,102 @@
+"""Invalidations that must not get lost: told to the cache at once, and struck off the store's outbox when they are.
+
+The store counts every write in its own transaction (see ``store.outbox``). After a write the versions so far are read,
+then the cache is told, then, in the background, those versions are settled. A process that dies anywhere on that way
+leaves them owed, and the next worker that starts delivers them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from cache import RedisCache, get_redis_cache
+
+from .store import Owed, Store, StoreError, What
+from .store.changes import invalidate
+
+logger = logging.getLogger("companion")
+LOOK_EVERY: Final = 30.0
+"""Seconds between two looks for what somebody else owes."""
+GRACE: Final = 5.0
+"""Seconds a write is left to its own writer."""
+_DRAIN: Final = 2.0
+
+
+class Delivery:
+    """Tells the cache what has changed in the store.
+
+    Args:
+        store: gives the store when it is needed.
+    """
+
+    def __init__(self, store: Callable[[], Store]) -> None:
+        self._store = store
+        self._settling: set[asyncio.Task[None]] = set()
+        self._looking: asyncio.Task[None] | None = None
+
+    async def changed(self, user_id: str, *whats: What) -> None:
+        """These have just been written for this user: the cache forgets what hangs on them."""
+        try:
+            # Read first, so that nothing is settled which the cache has not heard of.
+            owed = await self._store().owed_by(user_id, whats)
+        except StoreError as problem:
+            logger.warning("an invalidation stays in the outbox: %s", problem)
+            owed = []
+        cache = await get_redis_cache()
+        for what in whats:
+            await invalidate(cache, user_id, what)
+        if owed and cache.connected and not cache.owing:
+            task = asyncio.create_task(self._settle(owed), name="delivery")
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+
+    def start(self) -> None:
+        """Deliver in the background what is owed by processes that died, now and every half minute."""
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look(), name="delivery-look")
+
+    async def deliver(self, older_than: float = GRACE) -> int:
+        """Deliver what has been owed for ``older_than`` seconds, by anybody. Returns how many rows were settled.
+
+        Raises:
+            StoreError: the outbox cannot be read.
+        """
+        owed = await self._store().owed(older_than=older_than)
+        cache: RedisCache = await get_redis_cache()
+        for one in owed:
+            await invalidate(cache, one.user_id, one.what)
+        if not owed or cache.owing or not cache.connected:
+            return 0
+        await self._store().settle(owed)
+        return len(owed)
+
+    async def close(self) -> None:
+        """Finish what was begun, within two seconds. What is left stays owed."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
+            self._looking = None
+        if self._settling:
+            await asyncio.wait(set(self._settling), timeout=_DRAIN)
+        for task in self._settling:
+            task.cancel()
+        if self._settling:
+            await asyncio.wait(set(self._settling), timeout=1.0)
+
+    async def _settle(self, owed: Sequence[Owed]) -> None:
+        try:
+            await self._store().settle(owed)
+        except StoreError as problem:
+            logger.warning("an invalidation stays in the outbox: %s", problem)
+
+    async def _look(self) -> None:
+        while True:
+            try:
+                if count := await self.deliver():
+                    logger.info("%d invalidations of a worker that died were delivered", count)
+            except StoreError as problem:
+                logger.warning("the outbox could not be read: %s", problem)
+            await asyncio.sleep(LOOK_EVERY)
