@@ -52,7 +52,7 @@ class NearCache:
     def __init__(self, families: frozenset[str], *, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> None:
         self._families = families
         self._max_entries, self._max_bytes = max_entries, max_bytes
-        self._entries: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[bytes | str, float]] = OrderedDict()
         self._bytes = 0
         self._reading: dict[str, Token] = {}
         self.armed = False
@@ -71,7 +71,7 @@ class NearCache:
         return key.rpartition(":")[2] in self._families and key.startswith("user:")
 
     def get(self, key: str, now: float) -> Any:
-        """The bytes kept for ``key``, or MISSING. The caller has made sure that the link is proven.
+        """What is kept for ``key``, or MISSING. The caller has made sure that the link is proven.
 
         Args:
             key: the key.
@@ -96,12 +96,12 @@ class NearCache:
         token.readers += 1
         return token
 
-    def end(self, token: Token | None, raw: bytes | None, until: float) -> None:
+    def end(self, token: Token | None, value: bytes | str | None, until: float) -> None:
         """The reply is here: keep it if nothing spoilt the token. Call it also when there was none.
 
         Args:
             token: from :meth:`begin`.
-            raw: the value; None keeps nothing.
+            value: the value; None keeps nothing.
             until: loop time at which the key expires.
         """
         if token is None:
@@ -109,11 +109,11 @@ class NearCache:
         token.readers -= 1
         if not token.readers and self._reading.get(token.key) is token:
             del self._reading[token.key]
-        if raw is None or not token.clean or not self.armed:
+        if value is None or not token.clean or not self.armed:
             return
         self._forget(token.key)
-        self._entries[token.key] = (raw, until)
-        self._bytes += _size(token.key, raw)
+        self._entries[token.key] = (value, until)
+        self._bytes += _size(token.key, value)
         while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
             self._forget(next(iter(self._entries)))
 
@@ -153,5 +153,5 @@ class NearCache:
             self._bytes -= _size(key, entry[0])
 
 
-def _size(key: str, raw: bytes) -> int:
-    return len(key) + len(raw) + _OVERHEAD
+def _size(key: str, value: bytes | str) -> int:
+    return len(key) + len(value) + _OVERHEAD

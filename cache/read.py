@@ -27,16 +27,15 @@ class Reader:
         self._counters = engine.counters
         self._pending = engine.pending
         self._near = engine.near
+        self._keeping = engine.near.on
         self._sealer = engine.sealer
 
-    async def one(self, key: str, *, fresh: bool = False, with_ttl: bool = False) -> tuple[Any, int]:
-        """The value, counted as hit or miss, and the milliseconds it has left if they were asked for."""
+    async def one(self, key: str, *, with_ttl: bool = False) -> tuple[Any, int]:
+        """What Redis says, counted as hit or miss, and the milliseconds the key has left if they were asked for."""
         engine = self._engine
         if not engine.enabled:
             return MISSING, -2
-        near = self._near.on and self._near.keeps(key) and not (self._pending and self._pending.covers(key))
-        if near and not fresh and not with_ttl and (value := self.kept(key)) is not MISSING:
-            return value, -1
+        near = self._keeping and self._near.keeps(key) and not (self._pending and self._pending.covers(key))
         left = -1
         try:
             if near or with_ttl:
@@ -49,6 +48,14 @@ class Reader:
         except FAILURES as problem:
             engine.count_error(problem)
             raw = None
+        if raw is not None and not self._pending:  # the usual case, without a further coroutine
+            try:
+                value = codec.decode(raw)
+            except codec.UndecodableValue:
+                pass
+            else:
+                self._counters.cache_hits += 1
+                return value, left
         return await self._decoded(key, raw), left
 
     def kept(self, key: str) -> Any:
@@ -57,14 +64,14 @@ class Reader:
         It serves only while a ping sent within the last second has been answered.
         """
         lane = self._engine.lane
-        if not self._near.on or lane is None or (self._pending and self._pending.covers(key)):
+        if not self._keeping or lane is None or (self._pending and self._pending.covers(key)):
             return MISSING
-        now = self._loop_time()
-        raw: Any = MISSING if now - lane.proven_at > MAX_STALENESS else self._near.get(key, now)
-        if raw is MISSING:
+        now = asyncio.get_running_loop().time()
+        kept: Any = MISSING if now - lane.proven_at > MAX_STALENESS else self._near.get(key, now)
+        if kept is MISSING:
             return MISSING
         self._counters.cache_hits += 1
-        return codec.decode(raw)
+        return kept if type(kept) is str else codec.decode(kept)
 
     async def _read_with_ttl(self, key: str, near: bool) -> tuple[bytes | None, int]:
         token = self._near.begin(key) if near else None
@@ -76,7 +83,7 @@ class Reader:
         finally:
             # Counted from before the question, so never above what the key has left; -2: gone between the two
             # answers. A value without expiry may be kept for as long as nothing says that it changed.
-            self._near.end(token, raw, asked + (3600.0 if left == -1 else left / 1000))
+            self._near.end(token, _keepable(raw), asked + (3600.0 if left == -1 else left / 1000))
         return raw, int(left)
 
     async def many(self, wanted: Sequence[str]) -> dict[str, Any]:
@@ -123,3 +130,12 @@ class Reader:
 
     def _loop_time(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _keepable(raw: bytes | None) -> bytes | str | None:
+    """A text decoded, since nobody can change it; anything else as it is, so that every caller gets his own."""
+    try:
+        value = None if raw is None else codec.decode(raw)
+    except codec.UndecodableValue:
+        return None
+    return value if type(value) is str else raw

@@ -104,7 +104,10 @@ class RedisCache:
             default: answered on a miss. Pass one to tell a stored None from a miss.
             fresh: ask Redis even if the near cache knows.
         """
-        value, _ = await self._reader.one(checked_key(key), fresh=fresh)
+        checked_key(key)
+        if not fresh and (value := self._reader.kept(key)) is not MISSING:
+            return value
+        value, _ = await self._reader.one(key)
         return default if value is MISSING else value
 
     async def get_many(self, names: Iterable[str]) -> dict[str, Any]:

@@ -1,0 +1,186 @@
+"""The real code, paused at its awaits and let go in every order a seed can think of, against a real server.
+
+Several caches (each as in a process of its own) read one key through ``get_or_load`` while others write the source
+and invalidate, leases and values are evicted, and the scripts are flushed. Each operation that goes to Redis waits at
+a gate; a seeded hand opens the gates one at a time. When everybody has finished, the cache holds nothing older than
+the source: every write was followed by an invalidation that was acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache import CacheSettings, RedisCache, engine, fill, scripts
+from cache.embedded import find_redis_server
+from cache.engine import Engine
+from cache.scripts import Script
+from tests.real.redis_server import RedisServer, server_version
+
+SEEDS = range(150)
+KEY = "user:1:profile"
+
+
+def servers() -> list[Path]:
+    """The server under test, and where another major version is installed, that one too."""
+    usual = find_redis_server()
+    assert usual is not None
+    found = {server_version(usual)[0]: usual}
+    for place in (shutil.which("redis-server"), "/usr/bin/redis-server"):
+        if place and Path(place).is_file():
+            found.setdefault(server_version(Path(place))[0], Path(place))
+    return list(found.values())
+
+
+@pytest.fixture(scope="module", params=servers(), ids=lambda binary: f"redis {server_version(binary)[0]}")
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("interleavings"), binary=request.param) as running:
+        yield running
+
+
+class Gate:
+    """Where operations wait until a seeded hand lets one through."""
+
+    def __init__(self, seed: int) -> None:
+        self.draw = random.Random(seed)
+        self.waiting: list[asyncio.Future[None]] = []
+        self.closed = True
+        self.in_the_air = 0
+        """Operations that have been sent and not yet answered: nobody else moves meanwhile, so a seed is an order."""
+
+    async def passing(self) -> None:
+        if self.closed:
+            mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.waiting.append(mine)
+            await mine
+
+    def open_one(self) -> bool:
+        self.waiting = [one for one in self.waiting if not one.done()]
+        if not self.waiting:
+            return False
+        self.waiting.pop(self.draw.randrange(len(self.waiting))).set_result(None)
+        return True
+
+    def open_all(self) -> None:
+        self.closed = False
+        while self.open_one():
+            pass
+
+
+@pytest.fixture
+async def caches(server: RedisServer) -> AsyncIterator[list[RedisCache]]:
+    made = [RedisCache(settings=CacheSettings(url=server.url, deadline=5.0, connect_wait=5.0)) for _ in range(3)]
+    for one in made:
+        assert await one.initialize()
+    yield made
+    for one in made:
+        await one.close()
+
+
+async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(seed)
+    source = 0
+    server.cli("FLUSHALL")
+
+    def gated(name: str) -> Any:
+        original = getattr(Engine, name)
+
+        async def wrapper(self: Engine, *args: Any, **options: Any) -> Any:
+            await gate.passing()
+            gate.in_the_air += 1
+            try:
+                reply = await original(self, *args, **options)
+            finally:
+                gate.in_the_air -= 1
+            await gate.passing()  # the server has answered, and the caller does not know yet
+            return reply
+
+        return wrapper
+
+    with monkeypatch.context() as patch:
+        for name in ("run", "unlink"):  # everything that reads or changes a key in steps
+            patch.setattr(Engine, name, gated(name))
+
+        async def load() -> int:
+            await gate.passing()
+            seen = source
+            await gate.passing()
+            return seen
+
+        async def read(cache: RedisCache) -> None:
+            for _ in range(2):
+                await cache.get_or_load(KEY, load, ttl=60, stale_for=60)
+
+        async def write(cache: RedisCache) -> None:
+            nonlocal source
+            await gate.passing()
+            source += 1
+            committed = source
+            if gate.draw.random() < 0.5:
+                await cache.delete(KEY)
+            else:
+                await cache.set(KEY, committed, ttl=60)  # may be older than the next commit, which deletes it again
+                if committed != source:
+                    await cache.delete(KEY)
+
+        async def weather() -> None:
+            for _ in range(3):
+                await gate.passing()
+                what = gate.draw.choice(["lease", "value", "scripts", "nothing"])
+                if what == "lease":
+                    server.cli("DEL", f"lease:{{{KEY}}}")
+                elif what == "value":
+                    server.cli("DEL", KEY)
+                elif what == "scripts":
+                    server.cli("SCRIPT", "FLUSH")
+
+        players = [read(caches[n % 3]) for n in range(4)] + [write(caches[n]) for n in range(2)] + [weather()]
+        tasks = [asyncio.ensure_future(player) for player in players]
+        idle = 0
+        while not all(task.done() for task in tasks) and idle < 200:
+            # Let whoever can go on do so, then open one gate.
+            for _ in range(3):
+                await asyncio.sleep(0)
+            if gate.in_the_air:
+                await asyncio.sleep(0.0001)
+            elif gate.open_one():
+                idle = 0
+            else:
+                idle += 1
+                await asyncio.sleep(0.0005)
+        gate.open_all()
+        await asyncio.wait_for(asyncio.gather(*tasks), 10)
+
+    held = server.cli("GET", KEY)
+    assert held is None or int(held) == source, f"seed {seed}: the cache holds {held}, the source {source}"
+    stale = server.cli("GET", f"stale:{{{KEY}}}")
+    assert stale is None or int(stale) == source, f"seed {seed}: the last good value is {stale}, the source {source}"
+
+
+async def test_no_order_leaves_an_old_value(
+    caches: list[RedisCache], server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in SEEDS:
+        await play(seed, caches, server, monkeypatch)
+
+
+async def test_the_hand_would_find_a_broken_fence(
+    caches: list[RedisCache], server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a fill that does not look at its token, some seed fails: so the test above can see."""
+    blind = Script("redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])\nredis.call('DEL', KEYS[2])\nreturn 1\n")
+    monkeypatch.setattr(fill, "FILL", blind)
+    monkeypatch.setattr(engine, "ALL", (*scripts.ALL, blind))
+
+    async def every_seed() -> None:
+        for seed in range(4 * len(SEEDS)):
+            await play(seed, caches, server, monkeypatch)
+
+    with pytest.raises(AssertionError, match="the cache holds"):
+        await every_seed()
