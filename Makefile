@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: console test lint format setup help clean
+.PHONY: console test lint bench format setup help clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,6 +33,13 @@ test: .venv/.dev  ## run the whole test suite
 
 lint: .venv/.dev  ## ruff and mypy --strict
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy --strict agent.py cache companion tools
+
+.venv/.bench: requirements-bench.txt .venv/.dev
+	@echo "Installing what the benchmarks compare with into .venv..."
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt && touch $@
+
+bench: .venv/.bench  ## measure against the peers, in one run (ARGS=quick for two minutes)
+	@$(RUN) -m benchmarks $(ARGS)
 
 format: .venv/.dev  ## let ruff put the code in order
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

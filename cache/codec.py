@@ -29,6 +29,13 @@ class UndecodableValue(Exception):
     """Stored bytes that cannot be read. The text says why, and holds nothing of them."""
 
 
+def checked_size(raw: bytes, most: int) -> bytes:
+    """Return ``raw`` if it has at most ``most`` bytes. Raises UndecodableValue: this layer stores nothing larger."""
+    if len(raw) > most:
+        raise UndecodableValue("larger than CACHE_MAX_VALUE_BYTES")
+    return raw
+
+
 def encode(value: Any) -> bytes:
     """Return the bytes to store for ``value``.
 

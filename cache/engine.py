@@ -9,7 +9,9 @@ that are owed are delivered and the counters are added to the fleet's.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import hiredis
@@ -25,7 +27,7 @@ from .pending import Pending
 from .scripts import ALL, Script
 from .settings import CacheSettings
 from .stats import Counters
-from .wire import LaneDown, ReplyError
+from .wire import LaneDown, LaneTimeout, ReplyError
 
 if TYPE_CHECKING:
     from .seal import Sealer
@@ -35,6 +37,7 @@ FAILURES: Final = (LaneDown, ReplyError, LinkDown, Refused)
 _HOUSEKEEPING: Final = 1.0  # seconds between two rounds
 _LOOK: Final = 0.25  # seconds between two looks at how Redis does
 _LARGEST: Final = 16 << 20  # bytes of a reply; nothing that is asked for over the lane should come near it
+_LOADS: Final = tuple(("SCRIPT", "LOAD", script.text) for script in ALL)
 _TRACKING: Final = ("CLIENT", "TRACKING", "ON")
 # Not NOLOOP, although we know what we write: what a command of ours evicts or lets expire, what our own EXPIRE
 # shortens and what our own load fills would not be told to us either, and the server would stop tracking it.
@@ -52,6 +55,8 @@ class Engine:
         lane: the connection that is shared; None while switched off or not yet started.
         tracking: whether the server pushes changes of what was read over the lane.
         max_value_bytes: larger values are not kept.
+        deadline: seconds within which a call is to be answered.
+        deadline: seconds a call may take.
         settle: delivers what is owed; set by whoever knows how.
         on_change: called with the keys the server says have changed; with None when any may have.
     """
@@ -67,12 +72,15 @@ class Engine:
         self.settle: Callable[[], Awaitable[None]] = _nothing_owed
         self.enabled = settings.enabled
         self.max_value_bytes = settings.max_value_bytes
+        self.deadline = settings.deadline
+        self.deadline = settings.deadline
         self._settings = settings
         self._outage = Outage(settings.safe_url, self.count_error)
         self._link = Link(settings, on_up=self._link_up, on_failed=self._link_failed)
         self._looking_since = 0.0
         self._housekeeper: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
+        self._settling: asyncio.Task[None] | None = None
 
     @property
     def connected(self) -> bool:
@@ -152,7 +160,7 @@ class Engine:
         if lane is None:
             return
         # The scripts too, so that nobody has to send them on the way to an answer.
-        tracking, *_ = lane.call_many([_TRACKING, *(("SCRIPT", "LOAD", script.text) for script in ALL)])
+        tracking, *_ = lane.call_many([_TRACKING, *_LOADS])
         try:
             await tracking
         except FAILURES as problem:  # not permitted: no near cache, and waiters look again instead of being told
@@ -203,45 +211,79 @@ class Engine:
             return await lane.call(*command)
         return await self.call(lambda client: _execute(client, command))
 
-    async def send_all(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """The replies to several commands sent together. Raises FAILURES: the first, whatever became of the rest."""
+    async def send_all(self, *commands: tuple[Any, ...], ends: float | None = None) -> list[Any]:
+        """The replies to several commands sent together. Raises FAILURES: the first, whatever became of the rest.
+
+        Args:
+            commands: what to send.
+            ends: loop time at which waiting ends, for one of several steps of a call; None for the deadline of one.
+        """
         lane = self._ready()
         if not lane.unsupported:
-            return [await reply for reply in lane.call_many(commands)]
-        return await self.call(lambda client: _pipeline(client, commands))
+            return await _replies(lane.call_many(commands), ends)
+        return await self.call(lambda client: _pipeline(client, commands), ends)
 
-    async def run(self, script: Script, names: tuple[str, ...], *args: Any) -> Any:
-        """Run a script over ``names``. Raises FAILURES."""
+    async def run(
+        self,
+        script: Script,
+        names: tuple[str, ...],
+        *args: Any,
+        before: Sequence[tuple[Any, ...]] = (),
+        ends: float | None = None,
+    ) -> Any:
+        """Run a script over ``names``. Raises FAILURES.
+
+        Args:
+            script: one of ours.
+            names: its keys.
+            args: its arguments.
+            before: commands to send before it, in the same write.
+            ends: as for :meth:`send_all`.
+        """
         command = ("EVALSHA", script.digest, len(names), *names, *args)
+        if self._ready().unsupported:  # a cluster may have to send each of them to another node
+            for each in before:
+                await self.call(partial(_execute, command=each), ends)
+            try:
+                return await self.call(partial(_execute, command=command), ends)
+            except Refused as problem:
+                if problem.code != "NOSCRIPT":
+                    raise
+            for load in _LOADS:
+                await self.call(partial(_execute, command=load), ends)
+            return await self.call(partial(_execute, command=command), ends)
         try:
-            return await self.send(*command)
-        except (ReplyError, Refused) as problem:
+            return (await self.send_all(*before, command, ends=ends))[-1]
+        except ReplyError as problem:
             if problem.code != "NOSCRIPT":
                 raise
-        for each in ALL:  # they are lost together
-            await self.send("SCRIPT", "LOAD", each.text)
-        return await self.send(*command)
+        return (await self.send_all(*_LOADS, command, ends=ends))[-1]  # they are lost together
 
-    async def unlink(self, names: Sequence[str | bytes]) -> int:
-        """Remove keys as they are, without their leases. Returns how many there were. Raises FAILURES."""
+    async def unlink(self, names: Sequence[str | bytes], *, before: Sequence[str | bytes] = ()) -> int:
+        """Remove keys as they are, and ``before`` them others. Returns how many of ``names`` there were.
+
+        Raises:
+            FAILURES: Redis is away, late, or said no.
+        """
         if not names:
             return 0
         if not self._ready().unsupported:
-            return int(await self.send("UNLINK", *names))
-        return sum(map(int, await self.send_all(*(("UNLINK", name) for name in names))))  # a cluster has many slots
+            doomed = (before, names) if before else (names,)
+            return int((await self.send_all(*(("UNLINK", *some) for some in doomed)))[-1])
+        # A cluster has many slots. What belongs together is in one, and so removed in this order.
+        counts = await self.send_all(*(("UNLINK", name) for name in (*before, *names)))
+        return sum(map(int, counts[len(before) :]))
 
-    async def call(self, operation: Callable[[Redis], Awaitable[T]]) -> T:
+    async def call(self, operation: Callable[[Redis], Awaitable[T]], ends: float | None = None) -> T:
         """Run an operation on a connection of the pool. Raises LinkDown or Refused, see :meth:`Link.call`."""
         lane = self._ready()
         if not lane.unsupported and not lane.up:
             raise LinkDown(lane.reason)
-        deadline = self._settings.deadline
+        ends = min(_now() + self.deadline, math.inf if ends is None else ends)
         if not self._link.up:
-            began = asyncio.get_running_loop().time()
             self._link.start()
-            await self._link.wait_up(deadline)
-            deadline = max(0.0, deadline - (asyncio.get_running_loop().time() - began))
-        return await self._link.call(operation, deadline=deadline)
+            await self._link.wait_up(max(0.0, ends - _now()))
+        return await self._link.call(operation, deadline=max(0.0, ends - _now()))
 
     def _ready(self) -> Lane:
         if not self.enabled:
@@ -271,10 +313,9 @@ class Engine:
         reader = hiredis.Reader()
         reader.feed(command)
         name, *arguments = reader.gets()
+        asked = arguments[:1] if name == b"GET" else []
         if name == b"EVALSHA":
             asked = arguments[2 : 2 + int(arguments[1])]
-        else:
-            asked = arguments[:1] if name == b"GET" else []
         for key in (raw.decode(errors="surrogateescape") for raw in asked):
             self.count_undecodable(key, ValueError("too large to be read"))
             self.pending.add(key)
@@ -287,8 +328,15 @@ class Engine:
             if (lane := self.lane) is not None and not lane.unsupported:
                 answered = None if lane.up else max(lane.proven_at, self._looking_since)
                 self._outage.look(_now(), answered, lane.reason)
-            if self.connected and rounds % round(_HOUSEKEEPING / _LOOK) == 0:
+            if self.connected and (self.pending or rounds % round(_HOUSEKEEPING / _LOOK) == 0):
                 await self._keep_house()
+
+    def settle_soon(self) -> None:
+        """Deliver what is owed now, beside whatever the caller does next."""
+        if self.connected and (self._settling is None or self._settling.done()):
+            self._settling = asyncio.create_task(self._keep_house(), name="cache-settle")
+            self._leaving.add(self._settling)
+            self._settling.add_done_callback(self._leaving.discard)
 
     async def _keep_house(self) -> None:
         try:
@@ -305,6 +353,17 @@ def _sealer(settings: CacheSettings) -> Sealer | None:
     from .seal import Sealer  # the cryptography package, which nobody else needs
 
     return Sealer(settings.encryption_keys)
+
+
+async def _replies(futures: list[asyncio.Future[Any]], ends: float | None) -> list[Any]:
+    if ends is not None:
+        await asyncio.wait(futures, timeout=max(0.0, ends - _now()))
+        late = [future for future in futures if not future.done()]
+        for future in late:
+            future.cancel()
+        if late:
+            raise LaneTimeout("no reply within what was left of the deadline")
+    return [await future for future in futures]
 
 
 async def _execute(client: Any, command: tuple[Any, ...]) -> Any:

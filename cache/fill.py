@@ -38,6 +38,7 @@ LEASE: Final = 3.0
 SLOW: Final = 0.25
 """Seconds a caller waits for a loader when there is a last good value to answer with."""
 _RENEW: Final = LEASE / 3
+_LEAST: Final = 0.1  # share of a deadline that every step is given
 _LOOK_AGAIN: Final = 0.05  # seconds, where the server cannot push
 
 Loader = Callable[[], Awaitable[Any]]
@@ -75,10 +76,12 @@ class Lease:
 
     Attributes:
         token: what stands in the key ``lease:{...}``.
+        spare: seconds of the deadline that are left for Redis; the loader's time does not count.
         paid: serial number of the newest owed invalidation that was delivered before the load began.
     """
 
     token: str
+    spare: float
     paid: int = 0
 
 
@@ -126,9 +129,16 @@ class Filler:
         self._asked.add(key)
         return False
 
-    async def fill(self, key: str, loader: Loader, terms: Terms) -> tuple[Any, bool]:
-        """The value, and whether it was there; loaded once whoever else asks. Raises what the loader raises."""
-        value, raw = await self._flights.join(key, lambda: self._fly(key, loader, terms))
+    async def fill(self, key: str, loader: Loader, terms: Terms, began: float) -> tuple[Any, bool]:
+        """The value, and whether it was there; loaded once whoever else asks. Raises what the loader raises.
+
+        Args:
+            key: the key.
+            loader: makes the value.
+            terms: how long it may be used.
+            began: loop time at which the caller was asked; from then on the deadline counts.
+        """
+        value, raw = await self._flights.join(key, lambda: self._fly(key, loader, terms, began))
         return (value, False) if raw is None else (self._decoded(key, raw), True)  # to each his own
 
     def refresh(self, key: str, loader: Loader, terms: Terms) -> None:
@@ -138,16 +148,17 @@ class Filler:
 
     # -- flights ---------------------------------------------------------------------------------------
 
-    async def _fly(self, key: str, loader: Loader, terms: Terms) -> tuple[Any, bytes | None]:
+    async def _fly(self, key: str, loader: Loader, terms: Terms, began: float) -> tuple[Any, bytes | None]:
         """The value, and as it was stored if it was there."""
-        lease = Lease(token_hex(8))
+        lease = Lease(token_hex(8), began + self._engine.deadline - self._now())
         while True:
             waiter = self._waiters.wait(key)  # before looking, so that no change goes unseen
             try:
                 try:
-                    await self._pay_debt(key, lease)
                     kind, *rest = await self._acquire(key, lease, terms)
                 except FAILURES as problem:
+                    if getattr(problem, "code", "") == "WRONGTYPE" and not lease.paid:
+                        raise codec.UndecodableValue("of another type") from None
                     self._engine.count_error(problem)
                     self._release_later(key, lease)  # it may have been granted all the same
                     return await loader(), None
@@ -163,24 +174,26 @@ class Filler:
                 else:
                     left = max(int(rest[1]), 1) / 1000
                     await asyncio.wait({waiter}, timeout=left if self._engine.tracking else min(left, _LOOK_AGAIN))
-            except codec.UndecodableValue:
-                await self._discard(key)
+            except codec.UndecodableValue as problem:
+                self._engine.count_undecodable(key, problem)
+                self._engine.pending.add(key)  # it goes before the next try
             finally:
                 self._waiters.leave(key, waiter)
 
-    async def _pay_debt(self, key: str, lease: Lease) -> None:
-        """An invalidation of ``key`` that is still owed comes first, or the old value would be taken for a hit."""
-        if self._engine.pending and (debt := self._engine.pending.newest(key)):
-            lease.paid = debt
-            await self._engine.unlink([keys.lease(key), keys.stale(key)])
-            await self._engine.unlink([key])
-
     async def _acquire(self, key: str, lease: Lease, terms: Terms) -> list[Any]:
-        if entry := self.index_entry(key):
-            await self._engine.send_all(*entry)
-        names = (key, keys.lease(key), keys.stale(key))
-        wanted = int(LEASE * 1000), int(terms.stale_for > 0)
-        reply: list[Any] = await self._engine.run(ACQUIRE, names, lease.token, *wanted)
+        """Ask for the value, or the right to fill."""
+        names, before = (key, keys.lease(key), keys.stale(key)), self.index_entry(key)
+        if self._engine.pending and (debt := self._engine.pending.newest(key)):
+            # An invalidation that is still owed comes first, or the old value would be taken for a hit.
+            lease.paid = debt
+            before = (("UNLINK", *names[1:]), ("UNLINK", key), *before)
+        wanted, asked = (int(LEASE * 1000), int(terms.stale_for > 0)), self._now()
+        try:
+            reply: list[Any] = await self._engine.run(
+                ACQUIRE, names, lease.token, *wanted, before=before, ends=self._ends(lease)
+            )
+        finally:
+            lease.spare -= self._now() - asked
         return reply
 
     async def _lead(self, key: str, lease: Lease, loader: Loader, terms: Terms, last: Any) -> Any:
@@ -220,20 +233,21 @@ class Filler:
             logger.warning("a loaded value of %d bytes is larger than CACHE_MAX_VALUE_BYTES: not kept", len(raw))
         if lives is None or large or pending.newest(key) > lease.paid:
             # Not to be kept, or invalidated since the load began without Redis knowing of it yet.
-            await self._release(key, lease)
+            self._release_later(key, lease)
             return
         self._engine.near.drop(key)
         if (sealer := self._engine.sealer) is not None:
             raw = sealer.seal(key, raw)
         try:
             names = (key, keys.lease(key), keys.stale(key))
-            if await self._engine.run(FILL, names, lease.token, raw, *lives) and pending.newest(key) <= lease.paid:
+            filled = await self._engine.run(FILL, names, lease.token, raw, *lives, ends=self._ends(lease))
+            if filled and pending.newest(key) <= lease.paid:
                 pending.settle(key)
         except FAILURES as problem:
             self._engine.count_error(problem)
 
     async def _renew(self, key: str, loader: Loader, terms: Terms) -> None:
-        lease = Lease(token_hex(8))
+        lease = Lease(token_hex(8), self._engine.deadline)
         try:
             if entry := self.index_entry(key):
                 await self._engine.send_all(*entry)
@@ -262,6 +276,9 @@ class Filler:
             await self._engine.run(RELEASE, (keys.lease(key),), lease.token)
         except FAILURES as problem:
             self._engine.count_error(problem)
+            self._engine.pending.add(
+                keys.lease(key)
+            )  # whose ever it is by then: nobody waits for it, nobody fills by it
 
     def _release_later(self, key: str, lease: Lease) -> None:
         """So that nobody waits for a lease that nobody uses."""
@@ -269,7 +286,9 @@ class Filler:
 
     def _decoded(self, key: str, raw: bytes) -> Any:
         sealer = self._engine.sealer
-        return codec.decode(raw if sealer is None else sealer.open(key, raw))
+        return codec.decode(
+            codec.checked_size(raw if sealer is None else sealer.open(key, raw), self._engine.max_value_bytes)
+        )
 
     def _last_good(self, key: str, raw: bytes | None) -> Any:
         """The last good value; MISSING where there is none, or none that can be decoded."""
@@ -277,16 +296,16 @@ class Filler:
             return MISSING
         try:
             return self._decoded(key, raw)
-        except codec.UndecodableValue:
-            self._engine.counters.undecodable += 1
+        except codec.UndecodableValue as problem:
+            self._engine.count_undecodable(key, problem)
             return MISSING
 
-    async def _discard(self, key: str) -> None:
-        """Remove what cannot be decoded."""
-        try:
-            await self._engine.unlink([key, keys.stale(key)])
-        except FAILURES as problem:
-            self._engine.count_error(problem)
+    def _ends(self, lease: Lease) -> float:
+        """When to stop waiting for Redis in the next step. A little is always left: a reply may be there already."""
+        return self._now() + max(lease.spare, self._engine.deadline * _LEAST)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
     def _keep_behind(self, task: asyncio.Task[Any]) -> None:
         self._behind.add(task)

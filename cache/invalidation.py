@@ -70,8 +70,7 @@ class Invalidator:
         """Remove keys. Raises FAILURES."""
         self._forget(names)
         guards = [guard for name in names for guard in (keys.lease(name), keys.stale(name))]
-        await self._engine.unlink(guards)
-        removed = await self._engine.unlink(names)
+        removed = await self._engine.unlink(names, before=guards)
         self._forget(names)
         return removed
 

@@ -1,4 +1,4 @@
-"""What an operator is told of Redis: one line when something begins and one when it is over, and a count of each time."""
+"""What an operator is told: one line when Redis goes, one when it is back, one when it refuses, each counted."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ class Reader:
         self._near = engine.near
         self._keeping = engine.near.on
         self._sealer = engine.sealer
+        self._most = engine.max_value_bytes
 
     async def one(self, key: str, *, with_ttl: bool = False) -> tuple[Any, int]:
         """What Redis says, counted as hit or miss, and the milliseconds the key has left if they were asked for."""
@@ -48,7 +49,9 @@ class Reader:
         except FAILURES as problem:
             engine.count_error(problem)
             raw = None
-        if raw is not None and not self._pending:  # the usual case, without a further coroutine
+        if (
+            raw is not None and not self._pending and len(raw) <= self._most
+        ):  # the usual case, without a further coroutine
             try:
                 value = codec.decode(raw)
             except codec.UndecodableValue:
@@ -104,9 +107,9 @@ class Reader:
         """The value behind a reply, counted as hit or miss. What cannot be decoded is removed."""
         if raw is not None and not (self._pending and self._pending.covers(key)):
             try:
-                value = codec.decode(raw)
+                value = codec.decode(codec.checked_size(raw, self._most))
             except codec.UndecodableValue as problem:
-                await self._remove(key, problem)
+                self._remove(key, problem)
             else:
                 self._counters.cache_hits += 1
                 return value
@@ -120,13 +123,14 @@ class Reader:
         try:
             return sealer.open(key, raw)
         except codec.UndecodableValue as problem:
-            await self._remove(key, problem)
+            self._remove(key, problem)
             return None
 
-    async def _remove(self, key: str, problem: codec.UndecodableValue) -> None:
-        self._counters.undecodable += 1
-        logger.warning("[REDIS] Warning: a value that cannot be decoded was removed (%s: %s)", keys.shape(key), problem)
-        await self._writer.delete([key])
+    def _remove(self, key: str, problem: codec.UndecodableValue) -> None:
+        """Not served from now on, and removed at once, but nobody waits for that."""
+        self._engine.count_undecodable(key, problem)
+        self._pending.add(key)
+        self._engine.settle_soon()
 
     def _loop_time(self) -> float:
         return asyncio.get_running_loop().time()

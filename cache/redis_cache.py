@@ -159,13 +159,14 @@ class RedisCache:
         checked_key(key)
         if refresh_after is None and (value := self._reader.kept(key)) is not MISSING:
             return value
+        began = asyncio.get_running_loop().time()
         if self._engine.enabled and self._filler.busy(key):
-            value, there = await self._filler.fill(key, loader, terms)
+            value, there = await self._filler.fill(key, loader, terms, began)
             self._engine.counters.count(there)
             return value
         value, left = await self._reader.one(key, with_ttl=refresh_after is not None)
         if value is MISSING:
-            return (await self._filler.fill(key, loader, terms))[0]
+            return (await self._filler.fill(key, loader, terms, began))[0]
         # A None is kept for its own, shorter time, and loaded anew when that has passed.
         if refresh_after is not None and ttl and value is not None and 0 <= left < (ttl - refresh_after) * 1000:
             self._filler.refresh(key, loader, terms)
@@ -230,8 +231,9 @@ class RedisCache:
         """Remove every key that matches a Redis pattern. Returns how many.
 
         Locks, statistics and other keys of the layer itself are reached only by a pattern that names their
-        prefix literally (``lock:*``). Redis may take long over many keys; each step has the usual deadline,
-        so the call answers that soon after Redis falls silent, and what is left is done when it is back.
+        prefix literally (``lock:*``). Redis may take long over many keys; each step has the usual deadline, and once
+        begun a few tries, so the call answers that soon after Redis falls silent. What is left is done when it is
+        back.
 
         Raises:
             ValueError: the pattern is empty or longer than 1024 characters.
@@ -265,6 +267,9 @@ class RedisCache:
                     await self._invalidator.of_user(user_id, pattern, outcome)
             except FAILURES as problem:
                 self._engine.count_error(problem)
+            except asyncio.CancelledError:  # nobody knows how far it got
+                self._engine.pending.add_pattern(pattern, user_id)
+                raise
         if not outcome.complete:
             self._engine.pending.add_pattern(pattern, user_id)
         return outcome

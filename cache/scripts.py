@@ -29,9 +29,15 @@ if value then return {1, value} end
 local last = false
 if ARGV[3] == '1' then last = redis.call('GET', KEYS[3]) end
 if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return {2, last} end
-return {0, last, redis.call('PTTL', KEYS[2])}
+local left = redis.call('PTTL', KEYS[2])
+if left >= 0 then return {0, last, left} end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+return {2, last}
 """)
-"""The value; or the right to fill it (2); or somebody else has that (0) and for how long."""
+"""The value; or the right to fill it (2); or somebody else has that (0) and for how long.
+
+A lease that never ends is not ours, and nobody would ever get past it: it is taken over.
+"""
 
 # KEYS: key, lease, stale. ARGV: token, value, TTL in ms, TTL of the last good value in ms (0: none for both).
 FILL = Script("""

@@ -6,25 +6,33 @@ page is dealt with the next is on its way, so that the server and this process w
 Leases go first, in a walk of their own. A loader that still held one could otherwise fill a key whose place the
 walk has already passed; once the leases are gone no fill begun before can land, and what landed earlier is found by
 the second walk. Last good values (``stale:{...}``) go with the leases.
+
+Each step has the usual deadline. Once a walk has begun, a server that pauses is given ``_PATIENCE`` tries at a step, a
+deadline apart: a walk over a million keys should not be lost to one hiccup.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from redis.asyncio.cluster import RedisCluster
 
 from . import keys
 from .glob import closed
+from .link import LinkDown
+from .wire import LaneDown
 
 if TYPE_CHECKING:
     from .engine import Engine
 
+T = TypeVar("T")
 _PAGE: Final = 1000
+_LEASE_PAGE: Final = 2 * _PAGE  # hardly any of these match, so a page is mostly looking
 _BATCH: Final = 500
+_PATIENCE: Final = 3
 
 
 async def sweep(engine: Engine, pattern: str, wanted: Callable[[str], bool], count: Callable[[int], None]) -> None:
@@ -42,21 +50,30 @@ async def sweep(engine: Engine, pattern: str, wanted: Callable[[str], bool], cou
     # A pattern with a set that is never closed cannot be put between braces; then every lease is looked at.
     # The first letter is that of lease and stale: nearly every other key is put aside by looking at one character.
     around = f"[ls]*:{{{pattern}}}" if closed(pattern) else "[ls]*:{*}"
-    async for page in pages(engine, around):
+    async for page in pages(engine, around, _LEASE_PAGE):
         await remove(engine, [key for key in page if _guarded(key) and wanted(_guarded(key))])
     async for page in pages(engine, pattern):
         count(await remove(engine, [key for key in page if wanted(key)]))
 
 
-async def pages(engine: Engine, pattern: str) -> AsyncIterator[list[str]]:
-    """The keys that match, page by page; the next page is asked for before one is handed out."""
+async def pages(engine: Engine, pattern: str, size: int = _PAGE) -> AsyncIterator[list[str]]:
+    """The keys that match, page by page; the next page is asked for before one is handed out.
+
+    Args:
+        engine: sends the commands.
+        pattern: a Redis pattern.
+        size: keys that the server looks at for one page.
+    """
     nodes: Sequence[Any] = await engine.call(_primaries)
     for node in nodes:
-        asked: asyncio.Task[tuple[int, list[bytes]]] | None = _ask(engine, node, 0, pattern)
+        asked: asyncio.Task[tuple[int, list[bytes]]] | None = _ask(engine, node, 0, pattern, size)
         try:
+            cursor, begun = 0, False
             while asked is not None:
-                cursor, found = await asked
-                asked = _ask(engine, node, cursor, pattern) if cursor else None
+                first, again = asked, partial(_ask, engine, node, cursor, pattern)
+                cursor, found = await _patiently(engine, first, again if begun else None)
+                begun = True
+                asked = _ask(engine, node, cursor, pattern, size) if cursor else None
                 if found:
                     yield [key.decode(errors="surrogateescape") for key in found]
         finally:
@@ -64,8 +81,8 @@ async def pages(engine: Engine, pattern: str) -> AsyncIterator[list[str]]:
                 asked.cancel()
 
 
-def _ask(engine: Engine, node: Any, cursor: int, pattern: str) -> asyncio.Task[tuple[int, list[bytes]]]:
-    page = engine.call(partial(_scan, node=node, cursor=cursor, pattern=pattern))
+def _ask(engine: Engine, node: Any, cursor: int, pattern: str, size: int) -> asyncio.Task[tuple[int, list[bytes]]]:
+    page = engine.call(partial(_scan, node=node, cursor=cursor, pattern=pattern, size=size))
     task = asyncio.create_task(page, name="cache-scan")
     task.add_done_callback(_look)
     return task
@@ -82,8 +99,20 @@ async def remove(engine: Engine, names: Sequence[str]) -> int:
     removed = 0
     for start in range(0, len(names), _BATCH):
         batch = [name.encode(errors="surrogateescape") for name in names[start : start + _BATCH]]
-        removed += await engine.unlink(batch)
+        removed += await _patiently(engine, engine.unlink(batch), partial(engine.unlink, batch))
     return removed
+
+
+async def _patiently(engine: Engine, first: Awaitable[T], again: Callable[[], Awaitable[T]] | None) -> T:
+    """The outcome of ``first``; if Redis did not answer in time, of ``again``, tried after a deadline each."""
+    for _ in range(_PATIENCE - 1 if again is not None else 0):
+        try:
+            return await first
+        except (LaneDown, LinkDown):
+            assert again is not None
+            await asyncio.sleep(engine.deadline)
+            first = again()
+    return await first
 
 
 def _guarded(key: str) -> str:
@@ -96,11 +125,11 @@ async def _primaries(client: Any) -> Sequence[Any]:
     return client.get_primaries() if isinstance(client, RedisCluster) else [None]
 
 
-async def _scan(client: Any, node: Any, cursor: int, pattern: str) -> tuple[int, list[bytes]]:
+async def _scan(client: Any, node: Any, cursor: int, pattern: str, size: int) -> tuple[int, list[bytes]]:
     if node is None:
-        position, found = await client.scan(cursor, match=pattern, count=_PAGE)
+        position, found = await client.scan(cursor, match=pattern, count=size)
         return int(position), found
-    positions, found = await client.scan(cursor, match=pattern, count=_PAGE, target_nodes=node)
+    positions, found = await client.scan(cursor, match=pattern, count=size, target_nodes=node)
     return int(next(iter(positions.values()))), found
 
 
@@ -108,4 +137,5 @@ def spares_reserved(pattern: str) -> Callable[[str], bool]:
     """Everything, but the layer's own keys only for a pattern that names their prefix literally."""
     if keys.names_reserved(pattern):
         return lambda key: True
-    return lambda key: not keys.is_reserved(key)
+    reserved = keys.RESERVED
+    return lambda key: not key.startswith(reserved)

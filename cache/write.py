@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,14 +32,17 @@ class Writer:
             return False
         self._near.drop(key)
         self._filler.detach((key,))
+        names = (key, keys.lease(key), keys.stale(key))
+        before, ends = self._invalidator.index_entry(key), asyncio.get_running_loop().time() + self._engine.deadline
         try:
-            if entry := self._invalidator.index_entry(key):
-                await self._engine.send_all(*entry)
-            stored = await self._engine.run(STORE, (key, keys.lease(key), keys.stale(key)), *arguments)
+            stored = await self._engine.run(STORE, names, *arguments, before=before, ends=ends)
         except FAILURES as problem:
             self._engine.count_error(problem)
             self._owe(key, nx)
             return False
+        except asyncio.CancelledError:  # nobody knows whether Redis was told
+            self._owe(key, nx)
+            raise
         finally:
             self._near.drop(key)
         if stored and self._pending:
@@ -52,6 +56,9 @@ class Writer:
                 return await self._invalidator.delete(doomed)
             except FAILURES as problem:
                 self._engine.count_error(problem)
+            except asyncio.CancelledError:  # nobody knows whether Redis was told
+                self._pending.add(*doomed)
+                raise
         self._pending.add(*doomed)
         return 0
 

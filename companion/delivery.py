@@ -96,7 +96,7 @@ class Delivery:
         while True:
             try:
                 if count := await self.deliver():
-                    logger.info("%d invalidations of a worker that died were delivered", count)
+                    logger.info("%d invalidations that were still owed have been delivered", count)
             except StoreError as problem:
                 logger.warning("the outbox could not be read: %s", problem)
             await asyncio.sleep(LOOK_EVERY)

@@ -2,7 +2,8 @@
 
 One listener per worker, in its main process. How long after its commit a change is applied:
 
-- Realtime works: about a second. (The listener adds some 10 ms; a hosted Realtime reads the log twice a second.)
+- Realtime works: about a second. (The listener needs 0.04 s, at p99 0.12 s; a hosted Realtime, when it was idle, reads
+  the log every half second.)
 - Realtime fails, is not there, or leaves the change out: at most `look_every` (30 s) later.
 - The project does not answer, or no worker runs: as soon as it answers one again, at most `look_every` later.
 - None of it, ever: when the value's TTL ends (a profile: 3600 s).
@@ -186,7 +187,7 @@ async def invalidate(cache: RedisCache, user_id: str, what: str) -> None:
         case "turn":
             await cache.delete(greeting)
         case "summary":
-            await cache.delete(f"{keys.user_prefix(user_id)}summary", greeting)
+            await cache.delete(keys.summary(user_id), greeting)
         case "state":
             await cache.delete(keys.state(user_id))
         case "memory":

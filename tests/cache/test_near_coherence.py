@@ -1,0 +1,217 @@
+"""The near cache against a real server: quick, bounded, and never older than it says."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+from cache import CacheConfigError, CacheSettings, RedisCache, keys
+from cache.near import MISSING, NearCache
+from tests.real.proxy import Proxy
+from tests.real.redis_server import RedisServer
+from tests.wait import until
+
+FAMILIES = frozenset({"profile", "settings"})
+
+
+@pytest.fixture
+async def near(redis_server: RedisServer, make_cache: Any) -> RedisCache:
+    return await connected(make_cache, redis_server.url)
+
+
+async def connected(make_cache: Any, url: str, **settings: Any) -> RedisCache:
+    cache: RedisCache = make_cache(url, connect_wait=5.0, near=FAMILIES, **({"deadline": 2.0} | settings))
+    assert await cache.initialize()
+    await until(lambda: cache._engine.near.armed)
+    return cache
+
+
+def gets(server: RedisServer) -> int:
+    """How many GETs the server has been asked."""
+    for line in server.cli("INFO", "commandstats").splitlines():
+        if line.startswith("cmdstat_get:calls="):
+            return int(line.split("=")[1].split(",")[0])
+    return 0
+
+
+async def test_a_hit_asks_nobody(near: RedisCache, redis_server: RedisServer) -> None:
+    await near.set("user:1:profile", {"name": "Ada"}, ttl=60)
+    assert await near.get("user:1:profile") == {"name": "Ada"}
+    before = gets(redis_server)
+    for _ in range(100):
+        value = await near.get("user:1:profile")
+        assert value == {"name": "Ada"}
+        value["name"] = "changed by the caller"  # what a caller does to its copy is its own affair
+    assert gets(redis_server) == before
+    assert await near.get("user:1:profile", fresh=True) == {"name": "Ada"}
+    assert gets(redis_server) == before + 1
+    assert (await near.get_stats())["cache_hits"] == 102
+
+
+async def test_only_families_that_were_chosen(near: RedisCache, redis_server: RedisServer) -> None:
+    for key in ("user:1:state", "user:1:other", "system:profile", "profile"):
+        await near.set(key, "v", ttl=60)
+        await near.get(key)
+        before = gets(redis_server)
+        await near.get(key)
+        assert gets(redis_server) == before + 1
+
+
+CHANGES = {
+    "SET": lambda server: server.cli("SET", "user:1:profile", "new"),
+    "DEL": lambda server: server.cli("DEL", "user:1:profile"),
+    "RENAME": lambda server: server.cli("RENAME", "user:1:profile", "elsewhere"),
+    "expiry": lambda server: server.cli("PEXPIRE", "user:1:profile", "1"),
+    "FLUSHALL": lambda server: server.cli("FLUSHALL"),
+    "Lua": lambda server: server.cli("EVAL", "return redis.call('DEL', KEYS[1])", 1, "user:1:profile"),
+}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+async def test_a_change_elsewhere_is_seen(near: RedisCache, redis_server: RedisServer, how: str) -> None:
+    await near.set("user:1:profile", "old", ttl=60)
+    assert await near.get("user:1:profile") == "old"
+    assert await near.get("user:1:profile") == "old"
+    CHANGES[how](redis_server)
+    await until(lambda: near_value(near), timeout=2)
+
+
+async def near_value(cache: RedisCache) -> bool:
+    return await cache.get("user:1:profile") != "old"
+
+
+async def test_an_eviction_is_seen(own_redis: RedisServer, make_cache: Any) -> None:
+    own_redis.cli("CONFIG", "SET", "maxmemory", "3mb")
+    own_redis.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    cache = await connected(make_cache, own_redis.url)
+    await cache.set("user:1:profile", "old", ttl=600)
+    await cache.get("user:1:profile")
+    for n in range(20_000):  # which key goes is the server's choice, by sample
+        own_redis.cli("SET", f"filler:{n}", "x" * 10_000)
+        if not own_redis.cli("EXISTS", "user:1:profile"):
+            break
+    assert own_redis.cli("EXISTS", "user:1:profile") == 0
+    await until(lambda: near_value(cache), timeout=2)
+
+
+async def test_a_process_reads_its_own_writes(near: RedisCache) -> None:
+    draw = random.Random(1)
+    wrong = 0
+
+    async def live(user: int) -> None:
+        nonlocal wrong
+        key = keys.profile(str(user))
+        for n in range(60):
+            await near.set(key, n, ttl=60)
+            if draw.random() < 0.5:
+                await asyncio.sleep(0)
+            wrong += await near.get(key) != n
+            if draw.random() < 0.2:
+                await near.delete(key)
+                wrong += await near.get(key) is not None
+
+    async def read(user: int) -> None:
+        for _ in range(200):
+            await near.get(keys.profile(str(user)))
+
+    await asyncio.gather(*(live(user) for user in range(10)), *(read(user) for user in range(10)))
+    assert wrong == 0
+
+
+async def test_an_entry_never_outlives_its_key(near: RedisCache, redis_server: RedisServer) -> None:
+    await near.set("user:1:profile", "old", ttl=1)
+    assert await near.get("user:1:profile") == "old"
+    until_expiry = near._engine.near._entries["user:1:profile"][1] - asyncio.get_running_loop().time()
+    assert until_expiry <= redis_server.cli("PTTL", "user:1:profile") / 1000 + 0.05
+
+
+async def test_a_dead_link_serves_nothing_after_a_second(redis_server: RedisServer, make_cache: Any) -> None:
+    async with Proxy(redis_server.port) as proxy:
+        cache = await connected(make_cache, f"redis://127.0.0.1:{proxy.port}/0", deadline=0.05)
+        await cache.set("user:1:profile", "old", ttl=60)
+        assert await cache.get("user:1:profile") == "old"
+        proxy.blackhole()
+        redis_server.cli("SET", "user:1:profile", "new")
+        start = asyncio.get_running_loop().time()
+        await until(lambda: near_value(cache), timeout=5)
+        assert asyncio.get_running_loop().time() - start < 1.6  # a second since the last ping that was answered
+        await proxy.heal()
+        await until(lambda: cache._engine.near.armed)
+        assert await cache.get("user:1:profile") == "new"
+
+
+async def test_a_killed_connection_drops_everything(near: RedisCache, redis_server: RedisServer) -> None:
+    await near.set("user:1:profile", "old", ttl=60)
+    await near.get("user:1:profile")
+    assert len(near._engine.near) == 1
+    redis_server.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    redis_server.cli("SET", "user:1:profile", "new")
+    await until(lambda: near_value(near), timeout=3)
+    await until(lambda: near._engine.near.armed)
+
+
+async def test_replies_that_are_late_leave_nothing_old(redis_server: RedisServer, make_cache: Any) -> None:
+    async with Proxy(redis_server.port, seed=3, delay_to_client=(0.0, 0.004)) as proxy:
+        cache = await connected(make_cache, f"redis://127.0.0.1:{proxy.port}/0")
+        names = [keys.profile(str(n)) for n in range(300)]
+        draw = random.Random(3)
+
+        async def write() -> None:
+            for n in range(1500):
+                redis_server.cli("SET", draw.choice(names), str(n))
+                if n % 5 == 0:
+                    await asyncio.sleep(0)
+
+        async def read() -> None:
+            for _ in range(200):
+                await cache.get(draw.choice(names))
+
+        await asyncio.gather(write(), *(read() for _ in range(10)))
+        # Everything that was under way has arrived once a later command has been answered.
+        for _ in range(3):
+            await cache.health_check()
+        kept = dict(cache._engine.near._entries)
+        truth = dict(zip(names, redis_server.cli("MGET", *names), strict=True))
+        assert kept
+        assert {key: raw.decode() for key, (raw, _) in kept.items()} == {key: truth[key] for key in kept}
+
+
+def filled(cache: NearCache, key: str, raw: bytes) -> None:
+    cache.end(cache.begin(key), raw, 1e9)
+
+
+def test_bounds() -> None:
+    cache = NearCache(FAMILIES, max_entries=3, max_bytes=10_000)
+    cache.arm()
+    for n in range(5):
+        filled(cache, f"user:{n}:profile", b"v")
+        cache.get("user:2:profile", 0)
+    assert [n for n in range(5) if cache.get(f"user:{n}:profile", 0) is not MISSING] == [2, 3, 4]
+    filled(cache, "user:9:profile", b"x" * 9_500)
+    assert len(cache) == 1
+    filled(cache, "user:9:profile", b"x" * 20_000)
+    assert len(cache) == 0
+
+
+def test_what_spoils_a_read() -> None:
+    cache = NearCache(FAMILIES)
+    assert cache.begin("user:1:profile") is None  # not armed: nothing is kept
+    cache.arm()
+    for spoil in (lambda: cache.drop("user:1:profile"), cache.drop_all, cache.disarm, cache.arm):
+        cache.arm()
+        token = cache.begin("user:1:profile")
+        spoil()
+        cache.end(token, b"old", 1e9)
+        assert len(cache) == 0
+
+
+def test_families_are_named() -> None:
+    assert CacheSettings.from_env(environ={"CACHE_NEAR": "profile, greeting"}).near == {
+        "profile",
+        "greeting_instructions",
+    }
+    with pytest.raises(CacheConfigError, match="CACHE_NEAR"):
+        CacheSettings.from_env(environ={"CACHE_NEAR": "profiles"})

@@ -1,0 +1,107 @@
+"""An invalidation that was not told survives its process, and is told by the next."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from cache import get_redis_cache
+from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
+from companion.elsewhere import start_listening
+from companion.runtime import Runtime
+from companion.settings import Settings
+from companion.store import StoreError
+from tests.real.redis_server import RedisServer
+from tests.wait import until
+
+
+async def owed(runtime: Runtime) -> list[tuple[str, str]]:
+    return [(one.user_id, one.what) for one in await runtime.store.owed()]
+
+
+async def test_what_was_told_is_settled(runtime: Runtime) -> None:
+    with use_caller(Caller("1")):
+        await save_user_profile_async("Name: Ada")
+    await runtime.delivery.close()
+    assert await owed(runtime) == []
+
+
+async def test_killed_between_commit_and_invalidation(
+    runtime: Runtime, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    with use_caller(Caller("1")):
+        await save_user_profile_async("old")
+        assert await get_user_profile_async() == "old"
+    await runtime.delivery.close()
+    script = textwrap.dedent(f"""
+        import asyncio, os, signal
+        from pathlib import Path
+        from companion import Caller, save_user_profile_async, use_caller
+        from companion.delivery import Delivery
+        from companion.runtime import Runtime, set_runtime
+        from companion.store import SqliteStore
+
+        async def die(self, user_id, *whats):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        Delivery.changed = die
+
+        async def main():
+            set_runtime(Runtime(store=SqliteStore(Path({str(tmp_path / "store" / "companion.db")!r}))))
+            with use_caller(Caller("1")):
+                await save_user_profile_async("new")
+
+        asyncio.run(main())
+    """)
+    root = Path(__file__).parent.parent.parent
+    environment = {**os.environ, "REDIS_URL": redis_server.url}
+    dying = await asyncio.create_subprocess_exec(sys.executable, "-c", script, cwd=root, env=environment)
+    assert await dying.wait() == -signal.SIGKILL
+    assert redis_server.cli("GET", "user:1:profile") == "old"
+    assert await owed(runtime) == [("1", "profile")]
+    # The next worker that starts.
+    assert await runtime.delivery.deliver(older_than=0) == 1
+    with use_caller(Caller("1")):
+        assert await get_user_profile_async() == "new"
+    assert await owed(runtime) == []
+
+
+async def test_it_starts_by_itself(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    deliver = runtime.delivery.deliver
+    monkeypatch.setattr(runtime.delivery, "deliver", lambda: deliver(older_than=0))
+    await runtime.store.save_profile("1", "written past the cache")
+    assert await owed(runtime) == [("1", "profile")]
+    runtime.delivery.start()
+
+    async def settled() -> bool:
+        return await owed(runtime) == []
+
+    await until(settled)
+
+
+async def test_with_the_cache_off_it_stays_owed(runtime: Runtime) -> None:
+    (await get_redis_cache()).disable()
+    with use_caller(Caller("1")):
+        assert await save_user_profile_async("Name: Ada") is True
+    await runtime.delivery.close()
+    assert await owed(runtime) == [("1", "profile")]
+
+
+async def test_an_outbox_that_cannot_be_read_stops_nobody(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise StoreError("owed_by", "timeout")
+
+    monkeypatch.setattr(runtime.store, "owed_by", fail)
+    with use_caller(Caller("1")):
+        assert await save_user_profile_async("Name: Ada") is True
+        assert await get_user_profile_async() == "Name: Ada"
+
+
+async def test_nobody_listens_without_a_project(tmp_path: Path) -> None:
+    assert start_listening(Settings(home=tmp_path, models="offline")) is None
