@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: console test lint bench format setup help clean
+.PHONY: console test lint bench trace format setup help clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -40,6 +40,9 @@ lint: .venv/.dev  ## ruff and mypy --strict
 
 bench: .venv/.bench  ## measure against the peers, in one run (ARGS=quick for two minutes)
 	@$(RUN) -m benchmarks $(ARGS)
+
+trace: .venv/.dev  ## the way to the first word, cold and warm, as a timeline
+	@$(RUN) -m benchmarks.first_word
 
 format: .venv/.dev  ## let ruff put the code in order
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

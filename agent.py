@@ -24,8 +24,10 @@ from companion.ending import wrap_up
 from companion.identity import caller_from_identity, caller_from_metadata
 from companion.models import make_voice
 from companion.persona import CompanionAgent
+from companion.private_logs import keep_logs_private
 from companion.runtime import get_runtime, leave_runtime
 from companion.settings import Settings, SettingsError, check_worker
+from companion.trace import StartTrace
 from tools import CacheTools, ProfileTools
 
 try:
@@ -36,6 +38,7 @@ except SettingsError as problem:
     raise SystemExit(f"companion: {problem}") from None
 
 quiet_by_default(sys.argv)
+keep_logs_private()
 server = AgentServer(
     log_level="INFO",
     preload_modules=["companion", "companion.store.supabase", "tools"],
@@ -61,9 +64,11 @@ async def entrypoint(ctx: JobContext) -> None:
     runtime = get_runtime()
     settings = runtime.settings
     runtime.conversations += 1
+    trace = StartTrace()
     turns: TurnLog | None = None
 
     async def end() -> None:
+        trace.end()
         if turns is not None:
             await turns.drain()
             await wrap_up(turns.caller, turns.conversation_id, turns.turns)
@@ -78,13 +83,14 @@ async def entrypoint(ctx: JobContext) -> None:
     named, caller = caller_from_metadata(ctx.job.metadata, settings.operators)
     if console and not named:
         named, caller = True, Caller(settings.console_user, operator=True)
-    order = BriefingOrder(caller) if named else None  # before the room is connected: it costs nothing there
-    with use_caller(caller):
+    order = BriefingOrder(caller, trace) if named else None  # before the room is connected: it costs nothing there
+    with use_caller(caller), trace.phase("connect"):
         await ctx.connect()
+    trace.mark("connected")
     if order is None:
         participant = await ctx.wait_for_participant()
         caller = caller_from_identity(participant.identity, settings.operators)
-        order = BriefingOrder(caller)
+        order = BriefingOrder(caller, trace)
 
     turns = TurnLog(caller)
     voice = make_voice(settings)
@@ -111,6 +117,7 @@ async def entrypoint(ctx: JobContext) -> None:
             greeting=briefing.greeting,
             language=settings.language,
             tools=[CacheTools(), ProfileTools()],
+            trace=trace,
         )
         await session.start(agent=agent, room=ctx.room, room_options=options)
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import codec, keys
+from . import codec
 from .engine import FAILURES, Engine
 from .near import MAX_STALENESS, MISSING
 from .write import Writer

@@ -70,7 +70,7 @@ async def pages(engine: Engine, pattern: str, size: int = _PAGE) -> AsyncIterato
         try:
             cursor, begun = 0, False
             while asked is not None:
-                first, again = asked, partial(_ask, engine, node, cursor, pattern)
+                first, again = asked, partial(_ask, engine, node, cursor, pattern, size)
                 cursor, found = await _patiently(engine, first, again if begun else None)
                 begun = True
                 asked = _ask(engine, node, cursor, pattern, size) if cursor else None

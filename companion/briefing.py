@@ -13,12 +13,15 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from opentelemetry.trace import Span
+
 from .context import get_conversation_summary_async, get_user_state_async
 from .continuity import DEADLINE as CONTINUITY_DEADLINE
 from .greeting import FIRST_MEETING, get_intelligent_first_message_instructions
 from .identity import Caller, use_caller
 from .persona import GREETING
 from .profile import get_user_profile_async
+from .trace import StartTrace
 
 logger = logging.getLogger("companion")
 DEADLINE: Final = CONTINUITY_DEADLINE + 1.0
@@ -44,10 +47,15 @@ class Briefing:
 class BriefingOrder:
     """A briefing that is being fetched for ``caller`` from the moment this is made."""
 
-    def __init__(self, caller: Caller | None) -> None:
+    def __init__(self, caller: Caller | None, trace: StartTrace | None = None) -> None:
         self._ends = asyncio.get_running_loop().time() + DEADLINE
+        self._trace = trace
+        self._span: Span | None = None
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         if caller is not None:
+            if trace is not None:
+                trace.mark("lookup started")
+                self._span = trace.begin("context")
             greeting = get_intelligent_first_message_instructions(caller.user_id, GREETING)
             with use_caller(caller):
                 self._fetch("profile", get_user_profile_async())
@@ -69,6 +77,13 @@ class BriefingOrder:
 
     def _fetch(self, what: str, work: Coroutine[Any, Any, Any]) -> None:
         self._tasks[what] = asyncio.create_task(work, name=f"briefing-{what}")
+        self._tasks[what].add_done_callback(self._one_done)
+
+    def _one_done(self, _: asyncio.Task[Any]) -> None:
+        if self._span is not None and self._trace is not None and all(task.done() for task in self._tasks.values()):
+            span, self._span = self._span, None
+            span.end()
+            self._trace.mark("context ready")
 
     def _outcome(self, what: str, otherwise: T) -> T:
         task: asyncio.Task[T] | None = self._tasks.get(what)

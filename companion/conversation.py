@@ -21,7 +21,7 @@ _PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between tries while the st
 
 
 class TurnLog:
-    """Stores the turns of one conversation, in order, one at a time.
+    """Stores the turns of one conversation, in order, one at a time, once the person has said something.
 
     Args:
         caller: whose conversation it is; None keeps nothing.
@@ -33,6 +33,7 @@ class TurnLog:
         self.conversation_id = conversation_id or uuid4().hex
         self.turns: list[Turn] = []
         """What was said in this conversation."""
+        self._answered = False
         self._waiting: list[Turn] = []
         self._writer: asyncio.Task[None] | None = None
 
@@ -50,7 +51,11 @@ class TurnLog:
         if self.caller is None:
             return
         self.turns.append(turn)
-        self._waiting.append(turn)
+        if turn.role == "assistant" and all(one.role == "assistant" for one in self.turns):
+            return  # a greeting that nobody has answered yet: nothing was said that another one could follow up
+        # With the first answer, the greeting before it goes too.
+        self._waiting += self.turns if not self._answered else [turn]
+        self._answered = True
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write(self.caller), name="turn-log")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
-from livekit.agents import Agent, llm
+from livekit.agents import Agent, FlushSentinel, ModelSettings, llm
+
+from .trace import StartTrace
 
 PERSONA: Final = """\
 You are a warm, attentive voice companion. You talk with one person, and you remember them.
@@ -43,6 +45,7 @@ class CompanionAgent(Agent):
         greeting: instructions for the first message.
         language: language code of speech.
         tools: what it may do.
+        trace: told when the greeting is asked for and when the first token comes.
     """
 
     def __init__(
@@ -53,16 +56,30 @@ class CompanionAgent(Agent):
         greeting: str = GREETING,
         language: str = "en",
         tools: Sequence[llm.Tool | llm.Toolset] = (),
+        trace: StartTrace | None = None,
     ) -> None:
         super().__init__(instructions=instructions(profile, language, earlier), tools=list(tools))
         self._greeting = greeting
+        self._trace = trace
         self._language = language
         self._earlier = earlier
 
     async def on_enter(self) -> None:
         """Speak first. The greeting needs no tool, and asks for none."""
         options: dict[str, Any] = {"tool_choice": "none"}
+        if self._trace is not None:
+            self._trace.mark("greeting asked")
         self.session.generate_reply(instructions=self._greeting, **options)
+
+    async def llm_node(
+        self, chat_ctx: llm.ChatContext, tools: list[llm.Tool], model_settings: ModelSettings
+    ) -> AsyncIterator[llm.ChatChunk | str | FlushSentinel]:
+        """The framework's own, and the moment of the first token."""
+        async for chunk in Agent.default.llm_node(self, chat_ctx, tools, model_settings):
+            if self._trace is not None:
+                self._trace.first_token()
+                self._trace = None
+            yield chunk
 
     async def know(self, profile: str) -> None:
         """Go on with a profile that has changed during the conversation."""

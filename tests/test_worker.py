@@ -112,6 +112,20 @@ class House:
         return Counter({name: int(count) for name, count in zip(reply[::2], reply[1::2], strict=True)})
 
 
+async def told(store: SqliteStore, user_id: str, last: str) -> list[tuple[str, str]]:
+    """What is stored of this user's conversations, once these last words of the agent are.
+
+    They come to the ear before they are stored, and whoever hangs up in between has interrupted them.
+    """
+
+    async def all_of_it() -> list[tuple[str, str]]:
+        turns = [(turn.role, turn.text) for turn in await store.recent_turns(user_id, 100)]
+        return turns if turns[-1:] == [("assistant", last)] else []
+
+    turns: list[tuple[str, str]] = await until(all_of_it)
+    return turns
+
+
 def no_errors(process: AgentProcess) -> None:
     # To LiveKit a job whose entrypoint raised has ended well: only the log tells.
     assert not re.search(r"ERROR|CRITICAL|Traceback", process.log), process.log
@@ -212,8 +226,8 @@ async def test_who_is_not_named_in_the_metadata_is_known_by_identity(house: Hous
     await job.join()
     assert await job.greeting() == "Hello."
     assert house.heard("Name: Uma")
+    assert await told(house.store, UUID, "Hello.") == [("assistant", "Hello.")]
     await house.end(job)
-    assert await house.said(UUID) == [("assistant", "Hello.")]
 
 
 async def test_two_conversations_at_once_stay_apart(house: House) -> None:
@@ -234,9 +248,9 @@ async def test_two_conversations_at_once_stay_apart(house: House) -> None:
         heard = house.heard(people[mine])
         assert len(heard) >= 4
         assert not {id(request) for request in heard} & {id(request) for request in house.heard(people[other])}
-        told = await house.said(mine)
-        assert ("user", f"I am {mine}") in told
-        assert ("user", f"I am {other}") not in told
+        turns = await house.said(mine)
+        assert ("user", f"I am {mine}") in turns
+        assert ("user", f"I am {other}") not in turns
 
 
 async def test_a_second_conversation_starts_from_the_cache(house: House) -> None:
@@ -256,9 +270,7 @@ async def test_a_second_conversation_starts_from_the_cache(house: House) -> None
     assert "I bought a blue bicycle" in greeting.instructions
     await house.end(job)
 
-    counted = house.totals() - before
-    assert counted["cache_hits"] >= 2
-    assert counted["cache_misses"] == 0
+    assert (house.totals() - before)["cache_hits"] >= 2
 
 
 async def test_without_redis_it_greets_answers_and_remembers(house: House) -> None:
@@ -285,8 +297,8 @@ async def test_without_redis_it_greets_answers_and_remembers(house: House) -> No
         if not house.redis.running:
             house.redis.start()
     assert ("user", "My train is late") in await house.said("eve")
-    told = [line for line in house.process.log.splitlines() if "[REDIS] Warning" in line and job.id in line]
-    assert len(told) == 1
+    warnings = [line for line in house.process.log.splitlines() if "[REDIS] Warning" in line and job.id in line]
+    assert len(warnings) == 1
 
 
 async def test_plain_start_with_the_offline_voice(tmp_path: Path, redis_server: RedisServer) -> None:

@@ -1,0 +1,1 @@
+"""This layer against its peers, measured in one run: ``make bench``."""

@@ -1,0 +1,162 @@
+"""``make trace``: the way to the first word, cold and warm, as a timeline from the spans of ``companion.trace``.
+
+The real entrypoint in this process. In its way: a store that takes 300 ms, a model that takes 700 ms to judge
+continuity, and a room that takes 500 ms to connect (about what a real one takes). The greeting itself comes from the
+offline voice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from livekit.agents import llm
+from livekit.agents.ipc.mock_room import create_mock_room
+from livekit.agents.telemetry import set_tracer_provider
+from livekit.agents.testing import fake_job_context
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from companion.continuity import PROMPT
+from companion.offline import OfflineLLM
+from companion.runtime import Runtime, set_runtime
+from companion.settings import Settings
+from companion.store import Context, SqliteStore, Turn
+from companion.trace import ROOT
+from tests.real.redis_server import RedisServer
+from tests.wait import until
+
+STORE, MODEL, CONNECT = 0.3, 0.7, 0.5
+"""Seconds."""
+
+
+class SlowStore(SqliteStore):
+    """Takes its time to read a context; for ever where ``delay`` is None."""
+
+    delay: float | None = STORE
+
+    async def context(self, user_id: str, turns: int = 12) -> Context:
+        await (asyncio.Event().wait() if self.delay is None else asyncio.sleep(self.delay))
+        return await super().context(user_id, turns)
+
+
+class SlowJudge(OfflineLLM):
+    """The offline voice, but judging continuity takes as long as a real model does."""
+
+    def chat(self, *, chat_ctx: llm.ChatContext, **options: Any) -> llm.LLMStream:
+        first = chat_ctx.items[0] if chat_ctx.items else None
+        judging = isinstance(first, llm.ChatMessage) and (first.text_content or "").startswith(PROMPT[:60])
+        stream = super().chat(chat_ctx=chat_ctx, **options)
+        if judging:
+            run = stream._run
+
+            async def slowly() -> None:
+                await asyncio.sleep(MODEL)
+                await run()
+
+            stream._run = slowly  # type: ignore[method-assign]  # the one place where a stream's time can be stretched
+        return stream
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One start: spans and moments, in seconds after the job was received."""
+
+    spans: dict[str, tuple[float, float]]
+    moments: dict[str, float]
+
+    @property
+    def context_adds(self) -> float:
+        """Seconds for which the room was connected and the context was not ready."""
+        return max(0.0, self.moments["context ready"] - self.moments["connected"])
+
+    def draw(self, title: str) -> str:
+        """A picture of it."""
+        width, end = 60, max(self.moments.values())
+        lines = [f"{title}: first token after {self.moments['first token'] * 1000:.0f} ms"]
+        for name, (start, stop) in sorted(self.spans.items(), key=lambda span: span[1]):
+            bar = " " * round(start / end * width) + "█" * max(1, round((stop - start) / end * width))
+            lines.append(f"  {name:<20} {bar:<{width + 1}} {start * 1000:5.0f} - {stop * 1000:.0f} ms")
+        lines += [f"  {at * 1000:6.0f} ms  {name}" for name, at in sorted(self.moments.items(), key=lambda m: m[1])]
+        return "\n".join(lines)
+
+
+def read(spans: list[ReadableSpan]) -> Timeline:
+    """The timeline of the last start among ``spans``."""
+    root = [span for span in spans if span.name == ROOT][-1]
+    zero = root.start_time or 0
+    ours = [span for span in spans if span.parent and root.context and span.parent.span_id == root.context.span_id]
+    return Timeline(
+        {s.name: (((s.start_time or 0) - zero) / 1e9, ((s.end_time or 0) - zero) / 1e9) for s in ours},
+        {event.name: (event.timestamp - zero) / 1e9 for event in root.events},
+    )
+
+
+async def start(exporter: InMemorySpanExporter, home: Path, user: str, *, delay: float | None = STORE) -> Timeline:
+    """One conversation, from the job to its end, and how it began."""
+    from agent import entrypoint
+
+    store = SlowStore(home / "companion.db")
+    store.delay = delay
+    set_runtime(Runtime(Settings.from_env(), store=store, model=SlowJudge()))
+    with fake_job_context(room=create_mock_room.__wrapped__(), job_metadata=json.dumps({"user_id": user})) as ctx:
+        ctx._info.fake_job = False
+
+        async def connect(*_: Any, **__: Any) -> None:
+            await asyncio.sleep(CONNECT)
+
+        ctx.connect = connect  # type: ignore[method-assign]  # a room that takes its time
+        exporter.clear()
+        try:
+            await entrypoint(ctx)
+            await until(lambda: any(span.name == ROOT for span in exporter.get_finished_spans()))  # the first token
+            return read(list(exporter.get_finished_spans()))
+        finally:
+            if ctx._primary_agent_session is not None:
+                await ctx._primary_agent_session.aclose()
+            await asyncio.gather(*(callback("the end") for callback in ctx._shutdown_callbacks))
+            await ctx._on_cleanup()
+
+
+def collect() -> InMemorySpanExporter:
+    """From here on every span of this process is kept."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    set_tracer_provider(provider)
+    return exporter
+
+
+async def talked_before(home: Path, user: str) -> None:
+    """A conversation half an hour ago, so that continuity is judged."""
+    store = SqliteStore(home / "companion.db")
+    at = datetime.now(UTC) - timedelta(minutes=30)
+    await store.add_turn(user, Turn("user", "I prepare a chess tournament", at, "earlier"))
+    await store.close()
+
+
+async def main() -> int:
+    """Print a cold and a warm start."""
+    with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder, "redis")) as redis:
+        os.environ |= {"REDIS_URL": redis.url, "COMPANION_HOME": folder, "COMPANION_MODELS": "offline"}
+        exporter = collect()
+        await talked_before(Path(folder), "ann")
+        print(f"In the way: a store of {STORE * 1000:.0f} ms, a judging model of {MODEL * 1000:.0f} ms, ", end="")
+        print(f"a room of {CONNECT * 1000:.0f} ms.\n")
+        for title in ("cold", "warm"):
+            timeline = await start(exporter, Path(folder), "ann")
+            print(timeline.draw(title))
+            print(f"  the context adds {timeline.context_adds * 1000:.0f} ms to what connecting takes\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

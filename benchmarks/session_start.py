@@ -1,0 +1,131 @@
+"""The start of a conversation that finds everything cached: how often Redis is waited for, and for how long.
+
+Waiting is counted on a network that delivers every reply a fixed time late: whoever waits twice is late twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+
+from cache import close_redis_cache, keys
+from cache.registry import use_redis_cache
+from companion import get_intelligent_first_message_instructions, get_user_profile_async
+from companion.identity import Caller, use_caller
+from companion.runtime import close_runtime
+from tests.real.redis_server import RedisServer
+from tests.wait import until
+
+from .bench import Bench
+from .child import Child
+from .far_source import PROFILE, acquaint, far_runtime
+from .figures import Spread
+from .monitor import Monitor
+from .peers import DOCUMENTED
+
+_LATE = 0.02  # seconds by which the slow network delivers replies late
+_USER = "ann"
+OURS, AGAIN, NAIVE = "this layer", "this layer, connecting first", "naive, one call after the other"
+Start = Callable[[], Awaitable[Any]]
+
+
+async def run(bench: Bench) -> None:
+    """The table, and the row of the issue."""
+    bench.title(
+        "A warm session start: profile, greeting and the statistics",
+        f"Round trips: milliseconds lost on a network that delivers replies {_LATE * 1000:.0f} ms late, over those "
+        f"{_LATE * 1000:.0f} ms. Median [least greatest].",
+    )
+    server = bench.server()
+    async with AsyncExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(use_caller(Caller(_USER)))
+        runtime = far_runtime(home)
+        stack.push_async_callback(close_redis_cache)
+        stack.push_async_callback(close_runtime)
+        await acquaint(runtime, _USER)
+        network = await stack.enter_async_context(Child("late_replies", str(server.port), str(_LATE), str(_LATE), "1"))
+        far = f"redis://127.0.0.1:{await network.hear()}/0"
+        near_times, sent = await _starts(bench, server.url, server)
+        far_times, _ = await _starts(bench, far, server)
+    rows = []
+    for name, times in near_times.items():
+        usual = Spread.of(times).median
+        trips = Spread.of((late - usual) / _LATE for late in far_times[name])
+        rows.append([name, str(Spread.of(times).times(1000)), str(trips)])
+        if name == OURS:
+            bench.goal("warm session start: round trips to Redis waited for", "1", str(trips), round(trips.median) == 1)
+    bench.table(("start", "loopback ms", "round trips"), rows)
+    bench.note(f"What {OURS} sent, with seconds since the first: {'; '.join(sent)}.")
+
+
+async def _starts(bench: Bench, url: str, server: RedisServer) -> tuple[dict[str, list[float]], list[str]]:
+    times: dict[str, list[float]] = {OURS: [], AGAIN: [], NAIVE: []}
+    naive = Redis.from_url(url, decode_responses=True, **DOCUMENTED)
+    async with naive:
+        await _cached(naive)
+        await use_redis_cache(url)
+        await _warm()
+        for _ in range(bench.pick(20, 5)):
+            times[OURS].append(await _timed(_warm))
+            times[NAIVE].append(await _timed(lambda: _one_by_one(naive)))
+        async with Monitor(server.port) as monitor:
+            await _warm()
+            await _flushed(server)
+            commands = await monitor.commands()
+        for _ in range(bench.pick(20, 5)):
+            await close_redis_cache()
+            times[AGAIN].append(await _timed(lambda: _connect_and_warm(url)))
+    began = commands[0][0]
+    await close_redis_cache()
+    ours = [(at, text) for at, text in commands if not text.startswith(("PING", "HGET"))]  # HGET is how we look
+    return times, [f"+{at - began:.3f} {text}" for at, text in ours]
+
+
+async def _warm() -> Any:
+    profile, greeting = await asyncio.gather(
+        get_user_profile_async(), get_intelligent_first_message_instructions(_USER, "Be kind.")
+    )
+    if profile != PROFILE or "Oslo" not in greeting:
+        raise RuntimeError("the session started with something else than what is known")
+
+
+async def _connect_and_warm(url: str) -> Any:
+    await use_redis_cache(url)
+    await _warm()
+
+
+async def _cached(naive: Redis) -> None:
+    await naive.set("naive:profile", json.dumps(PROFILE))
+    await naive.set("naive:greeting", json.dumps({"opening": "follow_up", "topic": "Oslo"}))
+
+
+async def _one_by_one(naive: Redis) -> Any:
+    json.loads(await naive.get("naive:profile"))
+    await naive.hincrby("naive:stats", "cache_hits", 1)
+    json.loads(await naive.get("naive:greeting"))
+    await naive.hincrby("naive:stats", "cache_hits", 1)
+
+
+async def _flushed(server: RedisServer) -> None:
+    """Until the start's hits are in the fleet's statistics."""
+
+    def hits() -> Any:
+        return server.cli("HGET", keys.system_stats(), "cache_hits")
+
+    before = hits()
+    await until(lambda: hits() != before)
+
+
+async def _timed(work: Start) -> float:
+    began = time.perf_counter()
+    await work()
+    return time.perf_counter() - began

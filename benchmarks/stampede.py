@@ -1,0 +1,86 @@
+"""A cold key that everybody wants at once: how often it is loaded, how long they wait, what Redis has to do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
+from typing import Any
+
+from .bench import Bench
+from .child import Child
+from .figures import Spread, percentile
+from .monitor import Monitor
+from .peers import OURS
+from .protections import PROTECTIONS
+
+_PROCESSES, _TASKS, _LOADER = 4, 200, 0.5
+
+
+async def run(bench: Bench) -> None:
+    """The table, and the rows of the issue."""
+    bench.title(
+        f"A cold key, {_PROCESSES} processes x {_TASKS} tasks, a loader of {_LOADER * 1000:.0f} ms",
+        "Median [least greatest] of the rounds. Commands: those that clients sent until everybody had the value.",
+    )
+    found: dict[str, list[Round]] = {name: [] for name in PROTECTIONS}
+    broken: dict[str, str] = {}
+    for number_of_round in range(bench.pick(5, 2)):
+        for name in PROTECTIONS:
+            if name in broken:
+                continue
+            try:
+                found[name].append(await _rush(bench, name, f"cold:{number_of_round}"))
+            except Exception as problem:  # a peer that cannot do this is shown as such
+                broken[name] = f"does not work here ({type(problem).__name__})"
+    rows = [
+        [name, broken[name], "-", "-", "-", "-"] if name in broken else [name, *_figures(rounds)]
+        for name, rounds in found.items()
+    ]
+    bench.table(("protection", "loads", "p50 ms", "p99 ms", "Redis commands", "errors"), rows)
+    mine = found[OURS]
+    loads = max(each.loads for each in mine)
+    late = Spread.of((percentile(each.waited, 99) - _LOADER) * 1000 for each in mine)
+    commands = Spread.of(each.commands for each in mine)
+    clean = not any(each.failed for each in mine)
+    bench.goal("cold key, 4 processes x 200 tasks: loads", "1", str(loads), loads == 1 and clean)
+    bench.goal("the same: p99 above the loader's 500 ms", "<= 50 ms", f"{late} ms", late.median <= 50)
+    bench.goal("the same: Redis commands in all", "<= 40", str(commands), commands.median <= 40)
+    kinds = mine[-1].kinds
+    bench.note(f"The commands of {OURS}, last round: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}.")
+
+
+class Round:
+    """What one rush for a key came to."""
+
+    def __init__(self, answers: list[dict[str, Any]], kinds: Counter[str]) -> None:
+        self.loads = sum(answer["loads"] for answer in answers)
+        self.waited = [seconds for answer in answers for seconds in answer["waited"]]
+        self.failed = [kind for answer in answers for kind in answer["failed"]]
+        self.kinds = kinds
+        self.commands = kinds.total()
+
+
+def _figures(rounds: list[Round]) -> list[str]:
+    failed = Counter(kind for each in rounds for kind in each.failed)
+    return [
+        str(Spread.of(each.loads for each in rounds)),
+        *(str(Spread.of(percentile(each.waited, percent) * 1000 for each in rounds)) for percent in (50, 99)),
+        str(Spread.of(each.commands for each in rounds)),
+        ", ".join(f"{count} {kind}" for kind, count in failed.items()) or "0",
+    ]
+
+
+async def _rush(bench: Bench, name: str, key: str) -> Round:
+    """On a server of its own, so that only these processes are counted."""
+    server = bench.server()
+    async with AsyncExitStack() as stack:
+        children = [
+            await stack.enter_async_context(Child("crowd", name, server.url, str(_TASKS), str(_LOADER)))
+            for _ in range(_PROCESSES)
+        ]
+        await asyncio.gather(*(child.hear() for child in children))
+        async with Monitor(server.port) as monitor:
+            answers = await asyncio.gather(*(child.ask(key) for child in children))
+            kinds = await monitor.kinds()
+    return Round(answers, kinds)

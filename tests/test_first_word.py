@@ -1,0 +1,60 @@
+"""The context costs nothing on the way to the first word when it is cached, and never more than its deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from livekit.agents.telemetry import set_tracer_provider
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import NoOpTracerProvider
+
+import companion.briefing
+from benchmarks.first_word import CONNECT, MODEL, STORE, collect, start, talked_before
+from tests.real.redis_server import RedisServer
+
+SLACK = 0.25  # seconds, for a busy machine
+
+
+@pytest.fixture
+def exporter(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[InMemorySpanExporter]:
+    monkeypatch.setenv("REDIS_URL", redis_server.url)
+    monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")
+    monkeypatch.chdir(tmp_path)
+    yield collect()
+    set_tracer_provider(NoOpTracerProvider())
+
+
+async def test_cold_then_warm(exporter: InMemorySpanExporter, tmp_path: Path) -> None:
+    await talked_before(tmp_path, "ann")
+    cold = await start(exporter, tmp_path, "ann")
+    assert list(cold.moments) == [
+        "job received",
+        "lookup started",
+        "connected",
+        "context ready",
+        "greeting asked",
+        "first token",
+    ]
+    assert cold.moments["context ready"] < max(STORE + MODEL, CONNECT) + SLACK  # beside each other, not in a row
+    warm = await start(exporter, tmp_path, "ann")
+    assert warm.context_adds == 0
+    assert warm.moments["lookup started"] < warm.moments["context ready"] < warm.moments["connected"]
+    assert set(warm.spans) == {"companion.context", "companion.connect"}
+    for span in exporter.get_finished_spans():
+        if span.name.startswith("companion."):
+            assert {name.split(".")[0] for name in span.attributes or {}} <= {
+                "gen_ai"
+            }  # LiveKit's; none about a person
+            assert "ann" not in str(dict(span.attributes or {}))
+
+
+async def test_a_store_that_hangs_costs_no_more_than_the_deadline(
+    exporter: InMemorySpanExporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(companion.briefing, "DEADLINE", 0.8)
+    hung = await start(exporter, tmp_path, "ann", delay=None)
+    assert hung.moments["greeting asked"] < 0.8 + SLACK
