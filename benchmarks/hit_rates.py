@@ -49,9 +49,9 @@ async def run(bench: Bench) -> None:
     users = bench.pick(150, 20)
     bench.title(
         f"Hit rates: a day of {users} users, two workers, one Redis",
-        "Replayed with the documented TTLs on the day's own clock. By family: of the reads at the start of a "
-        "conversation, which somebody waits for.\nOverall: of all reads, as the fleet's statistics count them, those "
-        "that prepare the next start included.",
+        "Replayed with the documented TTLs on the day's own clock. By family: the reads at the start of a conversation,\n"
+        "which somebody waits for. Overall: all reads, as the fleet's statistics count them, with those that prepare\n"
+        "the next start.",
     )
     days = await asyncio.gather(
         *(_replay(bench, habit, users, shared=True) for habit in HABITS.values()),

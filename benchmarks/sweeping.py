@@ -24,8 +24,8 @@ async def run(bench: Bench) -> None:
     size = bench.pick(1_000_000, 200_000)
     bench.title(
         f"invalidate_pattern: all {size:,} keys",
-        "Median [least greatest], against SCAN count=100 + one DEL of everything, with an idle second before each. Beside "
-        "it somebody\nelse's GETs, every half millisecond, and the longest command by the server's own account.",
+        "Median [least greatest], against SCAN count=100 + one DEL of everything, with an idle second before each. "
+        "Beside it somebody\nelse's GETs, every half millisecond, and the longest command by the server's own account.",
     )
     turns: dict[str, list[Turn]] = {name: [] for name in SWEEPS}
     idle: dict[str, list[Turn]] = {name: [] for name in SWEEPS}
@@ -47,9 +47,7 @@ async def run(bench: Bench) -> None:
         figures = [str(Spread.of(getattr(turn, figure) for turn in mine)) for figure in ("took", "client", "server")]
         rows.append([name, *figures, str(_ratio(turns, name)), *others(mine)])
     bench.table(("what", "took s", "client CPU s", "server CPU s", "times faster", *WAITS), rows)
-    bench.note(
-        f"Sweeps that ended early because a step was not answered within its deadline, and were done anew: {cut_short}."
-    )
+    bench.note(f"Sweeps that ended early, since a step was not answered in time, and were done anew: {cut_short}.")
     ratio, above = _ratio(turns, OURS), above_idle(turns[OURS], idle[OURS])
     bench.goal(f"invalidate_pattern of all {size:,}, against SCAN + DEL", ">= 1.3x", f"{ratio}x", ratio.median >= 1.3)
     bench.goal("the same: somebody else's longest GET above idle", "<= 10 ms", f"{above} ms", above.median <= 10)
