@@ -20,7 +20,7 @@ async def run(bench: Bench) -> None:
     many = bench.pick(1_000_000, 200_000)
     bench.title(
         f"clear_user_cache: 3 keys of one user among 10,000 and among {many:,}",
-        "Median [least greatest], against SCAN count=100 + DEL, with an idle second before each round. Beside it "
+        "Median [least greatest], against SCAN count=100 + DEL, with idle seconds before each round. Beside it "
         "somebody else's GETs,\nevery half millisecond; for this layer until its search in the background, for what "
         "others wrote, has ended.",
     )
@@ -51,7 +51,7 @@ def _row(what: str, turns: list[Turn], ratio: str) -> list[str]:
 
 
 async def _compare(space: Keyspace, rounds: int) -> tuple[list[Turn], list[Turn], list[Turn]]:
-    """An idle second, this layer, and SCAN + DEL, round after round."""
+    """Idle seconds, this layer, and SCAN + DEL, round after round."""
     idle, mine, naive = [], [], []
     for _ in range(rounds):
         idle.append(await space.idle())

@@ -95,8 +95,8 @@ class Keyspace:
         return Turn(removed or 0, took, client, server, max(slow, default=0.0), waits)
 
     async def idle(self) -> Turn:
-        """Nothing but somebody else's reading, for a second."""
-        return await self.watched(asyncio.sleep(1.0))
+        """Nothing but somebody else's reading, for two seconds."""
+        return await self.watched(asyncio.sleep(2.0))
 
     async def _server_cpu(self) -> float:
         used = await self.redis.info("cpu")
@@ -148,7 +148,5 @@ def others(turns: Sequence[Turn]) -> list[str]:
 
 
 def above_idle(turns: Sequence[Turn], idle: Sequence[Turn]) -> Spread:
-    """Milliseconds by which somebody else's longest GET was above a usual one in the idle second of its round."""
-    return Spread.of(
-        (turn.longest - percentile(quiet.waits, 50)) * 1000 for turn, quiet in zip(turns, idle, strict=True)
-    )
+    """Milliseconds by which somebody else's longest GET was above the longest in the idle seconds of its round."""
+    return Spread.of((turn.longest - quiet.longest) * 1000 for turn, quiet in zip(turns, idle, strict=True))

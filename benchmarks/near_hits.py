@@ -71,13 +71,13 @@ async def _staleness(bench: Bench) -> None:
     for name, opener in KEEPING.items():
         stale = reads = 0
         try:
-            for seed in range(bench.pick(3, 1)):
+            for seed in range(bench.pick(2, 1)):
                 old, made = await _stale(bench, opener, seed)
                 stale, reads = stale + old, reads + made
         except Exception as problem:  # a peer that cannot do this is shown as such
             rows.append([name, f"does not work here ({type(problem).__name__})", "-"])
             continue
-        rows.append([name, f"{stale} of {_KEYS * bench.pick(3, 1)}", f"{reads:,}"])
+        rows.append([name, f"{stale} of {_KEYS * bench.pick(2, 1)}", f"{reads:,}"])
         if name == NEAR:
             bench.goal("stale entries after quiesce, replies 0-4 ms late", "0", str(stale), stale == 0)
     bench.table(("client", "keys that stay old", "reads meanwhile"), rows)

@@ -3,9 +3,10 @@
 SCAN in pages and UNLINK in batches: not KEYS, which answers nobody else meanwhile, and not one giant DEL. While one
 page is dealt with the next is on its way, so that the server and this process work at the same time.
 
-Leases go first, in a walk of their own. A loader that still held one could otherwise fill a key whose place the
-walk has already passed; once the leases are gone no fill begun before can land, and what landed earlier is found by
-the second walk. Last good values (``stale:{...}``) go with the leases.
+Leases go before values, in a walk of their own. A loader that still held one could otherwise fill a key whose place
+the walk has already passed; once the leases are gone no fill begun before can land, and what landed earlier is found
+by the walk for values. Last good values (``stale:{...}``) go with the leases. A pattern that reaches most of what
+there is gets rid of that before either walk: both are then walks through a nearly empty server.
 
 Each step has the usual deadline. Once a walk has begun, a server that pauses is given ``_PATIENCE`` tries at a step, a
 deadline apart: a walk over a million keys should not be lost to one hiccup.
@@ -14,7 +15,8 @@ deadline apart: a walk over a million keys should not be lost to one hiccup.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _PAGE: Final = 1000
-_LEASE_PAGE: Final = 2 * _PAGE  # hardly any of these match, so a page is mostly looking
+_MOST: Final = 0.4  # share of a page from which on it is worth to remove values before leases, and once more after
 _BATCH: Final = 500
 _PATIENCE: Final = 3
 
@@ -47,42 +49,48 @@ async def sweep(engine: Engine, pattern: str, wanted: Callable[[str], bool], cou
     Raises:
         engine.FAILURES: Redis stopped answering; what was removed by then stays removed.
     """
+    async with aclosing(pages(engine, pattern, ahead=True)) as values:
+        async for page in values:
+            count(await remove(engine, [key for key in page if wanted(key)]))
+            if len(page) < _MOST * _PAGE:
+                break
     # A pattern with a set that is never closed cannot be put between braces; then every lease is looked at.
     # The first letter is that of lease and stale: nearly every other key is put aside by looking at one character.
     around = f"[ls]*:{{{pattern}}}" if closed(pattern) else "[ls]*:{*}"
-    async for page in pages(engine, around, _LEASE_PAGE):
+    async for page in pages(engine, around, ahead=True):
         await remove(engine, [key for key in page if _guarded(key) and wanted(_guarded(key))])
-    async for page in pages(engine, pattern):
+    async for page in pages(engine, pattern, ahead=True):
         count(await remove(engine, [key for key in page if wanted(key)]))
 
 
-async def pages(engine: Engine, pattern: str, size: int = _PAGE) -> AsyncIterator[list[str]]:
-    """The keys that match, page by page; the next page is asked for before one is handed out.
+async def pages(engine: Engine, pattern: str, *, ahead: bool = False) -> AsyncGenerator[list[str], None]:
+    """The keys that match, page by page, empty pages too.
 
     Args:
         engine: sends the commands.
         pattern: a Redis pattern.
-        size: keys that the server looks at for one page.
+        ahead: ask for the next page before one is handed out. It keeps the server busy all the time.
     """
     nodes: Sequence[Any] = await engine.call(_primaries)
     for node in nodes:
-        asked: asyncio.Task[tuple[int, list[bytes]]] | None = _ask(engine, node, 0, pattern, size)
+        asked: asyncio.Task[tuple[int, list[bytes]]] | None = _ask(engine, node, 0, pattern)
         try:
             cursor, begun = 0, False
             while asked is not None:
-                first, again = asked, partial(_ask, engine, node, cursor, pattern, size)
+                first, again = asked, partial(_ask, engine, node, cursor, pattern)
                 cursor, found = await _patiently(engine, first, again if begun else None)
                 begun = True
-                asked = _ask(engine, node, cursor, pattern, size) if cursor else None
-                if found:
-                    yield [key.decode(errors="surrogateescape") for key in found]
+                asked = _ask(engine, node, cursor, pattern) if cursor and ahead else None
+                yield [key.decode(errors="surrogateescape") for key in found]
+                if cursor and asked is None:
+                    asked = _ask(engine, node, cursor, pattern)
         finally:
             if asked is not None:
                 asked.cancel()
 
 
-def _ask(engine: Engine, node: Any, cursor: int, pattern: str, size: int) -> asyncio.Task[tuple[int, list[bytes]]]:
-    page = engine.call(partial(_scan, node=node, cursor=cursor, pattern=pattern, size=size))
+def _ask(engine: Engine, node: Any, cursor: int, pattern: str) -> asyncio.Task[tuple[int, list[bytes]]]:
+    page = engine.call(partial(_scan, node=node, cursor=cursor, pattern=pattern))
     task = asyncio.create_task(page, name="cache-scan")
     task.add_done_callback(_look)
     return task
@@ -125,11 +133,11 @@ async def _primaries(client: Any) -> Sequence[Any]:
     return client.get_primaries() if isinstance(client, RedisCluster) else [None]
 
 
-async def _scan(client: Any, node: Any, cursor: int, pattern: str, size: int) -> tuple[int, list[bytes]]:
+async def _scan(client: Any, node: Any, cursor: int, pattern: str) -> tuple[int, list[bytes]]:
     if node is None:
-        position, found = await client.scan(cursor, match=pattern, count=size)
+        position, found = await client.scan(cursor, match=pattern, count=_PAGE)
         return int(position), found
-    positions, found = await client.scan(cursor, match=pattern, count=size, target_nodes=node)
+    positions, found = await client.scan(cursor, match=pattern, count=_PAGE, target_nodes=node)
     return int(next(iter(positions.values()))), found
 
 

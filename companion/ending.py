@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from .context import get_user_state_async, save_user_state_async
+from .context import get_conversation_summary_async, get_user_state_async, save_user_state_async
 from .greeting import get_intelligent_first_message_instructions
 from .identity import Caller, use_caller
 from .profile import get_user_profile_async
@@ -44,8 +44,13 @@ async def wrap_up(caller: Caller | None, conversation_id: str, turns: Sequence[T
 
 async def _wrap_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -> None:
     await asyncio.gather(_sum_up(caller, conversation_id, turns), _count_conversation())
-    # The greeting reads the turns and the summary that are stored by now, and is cached for whoever comes back.
-    await asyncio.gather(get_intelligent_first_message_instructions(caller.user_id, ""), get_user_profile_async())
+    # All of it reads what is stored by now, and is cached for whoever comes back.
+    await asyncio.gather(
+        get_intelligent_first_message_instructions(caller.user_id, ""),
+        get_user_profile_async(),
+        get_conversation_summary_async(),
+        get_user_state_async(),
+    )
 
 
 async def _sum_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -> None:

@@ -1,0 +1,179 @@
+"""No fill lands after an acknowledged invalidation of its key, whoever invalidated and however.
+
+The loader is held at its await; the source changes; the key is invalidated and that is acknowledged; the loader is
+let go with what it saw before. Its own caller gets that, nobody else does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from cache import RedisCache, fill, invalidation, keys
+from tests.cache.loader import Loader
+from tests.real.redis_server import RedisServer
+from tests.wait import until
+
+PROFILE = keys.profile("123")
+CUSTOM = "user:123:notes:7"  # of no family: its user's index has to know of the load
+
+INVALIDATIONS: dict[str, Callable[[RedisCache, str], Awaitable[Any]]] = {
+    "delete": lambda cache, key: cache.delete(key),
+    "set": lambda cache, key: cache.set(key, "new", ttl=60),
+    "invalidate_pattern": lambda cache, key: cache.invalidate_pattern("user:*"),
+    "invalidate_pattern, open set": lambda cache, key: cache.invalidate_pattern("user:[0-9"),
+    "clear_user_cache": lambda cache, key: cache.clear_user_cache("123"),
+}
+
+
+@pytest.fixture
+async def pair(redis_server: RedisServer, connect: Any) -> list[RedisCache]:
+    """Two caches, as in two processes."""
+    return [await connect(redis_server.url) for _ in range(2)]
+
+
+async def held_load(cache: RedisCache, key: str, **terms: Any) -> tuple[Loader, asyncio.Task[Any]]:
+    """A load that has seen the old value and is held there."""
+    loader = Loader("old", held=True)
+    task = asyncio.create_task(cache.get_or_load(key, loader, **({"ttl": 60} | terms)))
+    await loader.started.wait()
+    loader.value = "new"
+    return loader, task
+
+
+@pytest.mark.parametrize("small", [True, False], ids=["small keyspace", "large keyspace"])
+@pytest.mark.parametrize("key", [PROFILE, CUSTOM])
+@pytest.mark.parametrize("who", [0, 1], ids=["by itself", "by another"])
+@pytest.mark.parametrize("how", INVALIDATIONS)
+async def test_no_fill_after_an_acknowledged_invalidation(
+    pair: list[RedisCache],
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    who: int,
+    key: str,
+    small: bool,
+) -> None:
+    monkeypatch.setattr(invalidation, "SMALL", 2_000 if small else 0)
+    if how == "invalidate_pattern, open set" and key == PROFILE:
+        key = "user:1"  # what "user:[0-9" matches
+    loader, task = await held_load(pair[0], key, ttl=None, stale_for=60)
+    await INVALIDATIONS[how](pair[who], key)
+    after = asyncio.create_task(pair[who].get_or_load(key, Loader("new"), ttl=60))
+    loader.gate.set()
+    assert await task == "old"  # asked before, and answered with what there was then
+    assert await after == "new"
+    assert redis_server.cli("GET", key) == "new"
+    assert redis_server.cli("GET", keys.stale(key)) in (None, "new")
+    for cache in pair:
+        assert await cache.get(key) == "new"
+
+
+async def test_by_redis_cli_with_the_lease(pair: list[RedisCache], redis_server: RedisServer) -> None:
+    """Whoever invalidates by hand names the lease too: ``UNLINK user:123:profile lease:{user:123:profile}``."""
+    loader, task = await held_load(pair[0], PROFILE)
+    redis_server.cli("UNLINK", PROFILE, keys.lease(PROFILE))
+    loader.gate.set()
+    assert await task == "old"
+    assert redis_server.cli("EXISTS", PROFILE, keys.lease(PROFILE)) == 0
+
+
+async def test_by_redis_cli_without_the_lease(pair: list[RedisCache], redis_server: RedisServer) -> None:
+    """A bare DEL of a key that is just being loaded does nothing, as with any cache: there is no key yet to delete.
+
+    It is no acknowledged invalidation of this layer; the fill lands. The key lives as long as its TTL, or until
+    somebody invalidates through the layer.
+    """
+    loader, task = await held_load(pair[0], PROFILE)
+    assert redis_server.cli("DEL", PROFILE) == 0
+    loader.gate.set()
+    assert await task == "old"
+    assert redis_server.cli("GET", PROFILE) == "old"
+    redis_server.cli("DEL", PROFILE)
+    assert await pair[1].get_or_load(PROFILE, Loader("new"), ttl=60) == "new"
+
+
+async def test_an_evicted_lease_means_no(pair: list[RedisCache], redis_server: RedisServer) -> None:
+    loader, task = await held_load(pair[0], PROFILE)
+    redis_server.cli("DEL", keys.lease(PROFILE))
+    loader.gate.set()
+    assert await task == "old"
+    assert redis_server.cli("EXISTS", PROFILE) == 0
+
+
+async def test_a_lease_that_ended_while_our_process_slept_is_not_ours_any_more(
+    pair: list[RedisCache], redis_server: RedisServer
+) -> None:
+    loader, task = await held_load(pair[0], PROFILE)
+    redis_server.cli("SET", keys.lease(PROFILE), "the next one's token", "PX", 60_000)
+    loader.gate.set()
+    assert await task == "old"
+    assert redis_server.cli("GET", keys.lease(PROFILE)) == "the next one's token"
+    assert redis_server.cli("EXISTS", PROFILE) == 0
+
+
+async def test_the_lease_is_renewed_while_the_loader_runs(
+    pair: list[RedisCache], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fill, "LEASE", 0.3)
+    monkeypatch.setattr(fill, "_RENEW", 0.1)
+    loader, task = await held_load(pair[0], PROFILE)
+    other = Loader("loaded twice")
+    waiter = asyncio.create_task(pair[1].get_or_load(PROFILE, other, ttl=60))
+    for _ in range(10):  # three leases long
+        await asyncio.sleep(0.1)
+        assert 0 < redis_server.cli("PTTL", keys.lease(PROFILE)) <= 300
+    loader.gate.set()
+    assert await asyncio.gather(task, waiter) == ["old", "old"]
+    assert other.calls == 0
+
+
+async def test_script_flush_between_any_two_steps(
+    pair: list[RedisCache], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fill, "_RENEW", 0.01)
+    flushes = 0
+    real = pair[0]._engine.run
+
+    async def run(*args: Any, **options: Any) -> Any:
+        nonlocal flushes
+        flushes += 1
+        redis_server.cli("SCRIPT", "FLUSH")
+        return await real(*args, **options)
+
+    monkeypatch.setattr(pair[0]._engine, "run", run)
+    loader, task = await held_load(pair[0], PROFILE)
+    await until(lambda: flushes > 2)  # taken, and renewed
+    loader.gate.set()
+    assert await task == "old"
+    assert redis_server.cli("GET", PROFILE) == "old"
+    assert await pair[0].set(PROFILE, "set", ttl=60)
+    assert await pair[1].get(PROFILE) == "set"
+
+
+async def test_an_invalidation_that_redis_refuses_still_stops_the_fill(
+    own_redis: RedisServer, connect: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = await connect(own_redis.url)
+    loader, task = await held_load(cache, PROFILE)
+    own_redis.cli("ACL", "SETUSER", "default", "-unlink")
+    assert await cache.delete(PROFILE) == 0
+    loader.gate.set()
+    assert await task == "old"
+    assert await cache.get(PROFILE) is None
+    own_redis.cli("ACL", "SETUSER", "default", "+unlink")
+    assert await cache.get_or_load(PROFILE, Loader("new"), ttl=60) == "new"
+    await until(lambda: not cache.owing)
+    assert await cache.get(PROFILE) in (None, "new")
+    assert own_redis.cli("GET", PROFILE) in (None, "new")
+
+
+async def test_nx_that_does_not_store_does_not_end_a_load(pair: list[RedisCache], redis_server: RedisServer) -> None:
+    loader, task = await held_load(pair[0], PROFILE)
+    assert await pair[1].set(PROFILE, "changed", xx=True) is False
+    loader.gate.set()
+    assert await task == "old"
+    assert redis_server.cli("GET", PROFILE) == "old"

@@ -1,0 +1,220 @@
+"""What get_or_load answers with while a load is slow, fails, or is done behind the callers' backs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache import RedisCache, fill, keys
+from tests.cache.clock import timed
+from tests.cache.loader import Loader
+from tests.real.redis_server import RedisServer
+from tests.wait import until
+
+KEY = keys.profile("123")
+
+
+@pytest.fixture
+async def pair(redis_server: RedisServer, connect: Any) -> list[RedisCache]:
+    return [await connect(redis_server.url, ttl_spread=0) for _ in range(2)]
+
+
+async def expired(cache: RedisCache, server: RedisServer, value: str = "good") -> None:
+    """A key whose value is gone and whose last good value is not."""
+    await cache.get_or_load(KEY, Loader(value), ttl=60, stale_for=60)
+    assert 60_000 < server.cli("PTTL", keys.stale(KEY)) <= 120_000
+    server.cli("DEL", KEY)
+
+
+async def load(cache: RedisCache, loader: Loader, **terms: Any) -> Any:
+    return await cache.get_or_load(KEY, loader, **({"ttl": 60, "stale_for": 60} | terms))
+
+
+# -- the last good value ---------------------------------------------------------------------------------
+
+
+async def test_a_failing_loader_is_answered_with_the_last_good_value(
+    pair: list[RedisCache], redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    await expired(pair[0], redis_server)
+    assert await load(pair[1], Loader(OSError("what the user said"))) == "good"
+    assert "OSError" in caplog.text
+    assert "what the user said" not in caplog.text
+    await until(lambda: redis_server.cli("EXISTS", keys.lease(KEY)) == 0, 1)
+    with pytest.raises(OSError, match="down"):  # who did not ask for a stale value gets none
+        await load(pair[1], Loader(OSError("down")), stale_for=0)
+    assert await load(pair[0], Loader("recovered")) == "recovered"
+
+
+async def test_a_slow_loader_is_answered_too_and_fills_for_the_next(
+    pair: list[RedisCache], redis_server: RedisServer
+) -> None:
+    await expired(pair[0], redis_server)
+    slow = Loader("newer", held=True)
+    answers = await asyncio.gather(*(timed(load(cache, slow)) for cache in pair for _ in range(10)))
+    assert {answer for answer, _ in answers} == {"good"}
+    assert max(took for _, took in answers) < fill.SLOW + 0.3
+    assert slow.calls == 1
+    assert (slow.ended, redis_server.cli("EXISTS", KEY)) == (0, 0)
+    slow.gate.set()
+    await until(lambda: redis_server.cli("GET", KEY) == "newer")
+    assert await load(pair[1], Loader("not asked")) == "newer"
+    assert redis_server.cli("GET", keys.stale(KEY)) == "newer"
+
+
+async def test_a_loader_that_is_quick_enough_answers_for_itself(
+    pair: list[RedisCache], redis_server: RedisServer
+) -> None:
+    await expired(pair[0], redis_server)
+    assert await load(pair[0], Loader("newer")) == "newer"
+
+
+@pytest.mark.parametrize("how", ["delete", "set", "invalidate_pattern", "clear_user_cache"])
+async def test_never_after_an_invalidation(pair: list[RedisCache], redis_server: RedisServer, how: str) -> None:
+    await expired(pair[0], redis_server)
+    await {
+        "delete": lambda: pair[1].delete(KEY),
+        "set": lambda: pair[1].set(KEY, "set", ttl=60),
+        "invalidate_pattern": lambda: pair[1].invalidate_pattern("user:*:profile"),
+        "clear_user_cache": lambda: pair[1].clear_user_cache("123"),
+    }[how]()
+    assert redis_server.cli("EXISTS", keys.stale(KEY)) == 0
+    redis_server.cli("DEL", KEY)
+    with pytest.raises(OSError, match="down"):
+        await load(pair[0], Loader(OSError("down")))
+    slow = Loader("new", held=True)
+    waiting = asyncio.create_task(load(pair[0], slow))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(waiting), fill.SLOW + 0.1)
+    slow.gate.set()
+    assert await waiting == "new"
+
+
+async def test_an_invalidation_while_others_wait_for_a_slow_loader(
+    pair: list[RedisCache], redis_server: RedisServer
+) -> None:
+    """Who waits elsewhere is woken by the invalidation and loads anew, instead of taking what was good before it."""
+    await expired(pair[0], redis_server)
+    slow = Loader("newer", held=True)
+    leading = asyncio.create_task(load(pair[0], slow))
+    await slow.started.wait()
+    waiting = asyncio.create_task(load(pair[1], Loader("newest")))
+    await until(lambda: KEY.encode() in pair[1]._filler._waiters._waiting)
+    await asyncio.sleep(0.05)  # the waiter has asked, and sits before the lease
+    await pair[0].delete(KEY)
+    assert await waiting == "newest"
+    assert await leading == "good"
+    slow.gate.set()
+    await until(lambda: slow.ended)
+    assert await pair[0].get(KEY) == "newest"
+
+
+# -- refresh ---------------------------------------------------------------------------------------------
+
+
+async def aged(cache: RedisCache, server: RedisServer) -> None:
+    """A value of 60 s that is past its first 30."""
+    await cache.get_or_load(KEY, Loader("first"), ttl=60)
+    server.cli("PEXPIRE", KEY, 29_000)
+
+
+async def test_a_hit_past_it_is_served_at_once_and_refreshed_once(
+    pair: list[RedisCache], redis_server: RedisServer
+) -> None:
+    await aged(pair[0], redis_server)
+    slow = Loader("second", held=True)
+
+    async def ask(cache: RedisCache) -> Any:
+        return await cache.get_or_load(KEY, slow, ttl=60, refresh_after=30)
+
+    answers = await asyncio.gather(*(timed(ask(cache)) for cache in pair for _ in range(20)))
+    assert {answer for answer, _ in answers} == {"first"}
+    assert max(took for _, took in answers) < 0.2
+    await slow.started.wait()
+    assert await ask(pair[1]) == "first"
+    slow.gate.set()
+    await until(lambda: redis_server.cli("GET", KEY) == "second")
+    assert slow.calls == 1
+    assert redis_server.cli("PTTL", KEY) > 59_000
+    assert await ask(pair[1]) == "second"
+    assert slow.calls == 1
+
+
+async def test_a_young_hit_is_not_refreshed(pair: list[RedisCache]) -> None:
+    loader = Loader()
+    for _ in range(3):
+        assert await pair[0].get_or_load(KEY, loader, ttl=60, refresh_after=30) == "loaded"
+    assert loader.calls == 1
+    assert not pair[0]._filler._behind
+
+
+async def test_a_refresh_that_fails_leaves_the_value_and_is_tried_again(
+    pair: list[RedisCache], redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    await aged(pair[0], redis_server)
+    loader = Loader(OSError("down"))
+    assert await pair[0].get_or_load(KEY, loader, ttl=60, refresh_after=30) == "first"
+    await until(lambda: not pair[0]._filler._behind)
+    assert "OSError" in caplog.text
+    assert redis_server.cli("GET", KEY) == "first"
+    loader.value = "second"
+    assert await pair[0].get_or_load(KEY, loader, ttl=60, refresh_after=30) == "first"
+    await until(lambda: redis_server.cli("GET", KEY) == "second")
+
+
+async def test_no_refresh_lands_after_an_invalidation(pair: list[RedisCache], redis_server: RedisServer) -> None:
+    await aged(pair[0], redis_server)
+    slow = Loader("old", held=True)
+    await pair[0].get_or_load(KEY, slow, ttl=60, refresh_after=30)
+    await slow.started.wait()
+    await pair[1].delete(KEY)
+    slow.gate.set()
+    await until(lambda: not pair[0]._filler._behind)
+    assert redis_server.cli("EXISTS", KEY, keys.lease(KEY)) == 0
+
+
+async def test_a_value_that_expires_during_its_refresh_is_waited_for_not_loaded_twice(
+    pair: list[RedisCache], redis_server: RedisServer
+) -> None:
+    await aged(pair[0], redis_server)
+    slow = Loader("second", held=True)
+    await pair[0].get_or_load(KEY, slow, ttl=60, refresh_after=30)
+    await slow.started.wait()
+    redis_server.cli("DEL", KEY)
+    waiting = [asyncio.create_task(cache.get_or_load(KEY, slow, ttl=60)) for cache in pair]
+    await until(lambda: all(KEY in cache._filler._flights for cache in pair))
+    await asyncio.sleep(0.05)
+    slow.gate.set()
+    values, took = await timed(asyncio.gather(*waiting))
+    assert values == ["second", "second"]
+    assert took < 1.0  # woken, also in the process that refreshes: its own lease is no reason to sleep out its term
+    assert slow.calls == 1
+
+
+# -- where the server may not push -----------------------------------------------------------------------
+
+
+async def test_without_tracking_waiters_look_again(tmp_path: Path, connect: Any) -> None:
+    acl = ["--user", "ann", "on", ">pw", "~*", "&*", "+@all", "-client", "+client|setname"]
+    with RedisServer(tmp_path / "r", args=acl) as server:
+        url = f"redis://ann:pw@127.0.0.1:{server.port}/0"
+        pair = [await connect(url, tracked=False, near=frozenset({"profile"})) for _ in range(2)]
+        slow = Loader(held=True)
+        leading = asyncio.create_task(load(pair[0], slow))
+        await slow.started.wait()
+        waiting = asyncio.create_task(load(pair[1], slow))
+        await until(lambda: KEY in pair[1]._filler._flights)
+        slow.gate.set()
+        (value, took), _ = await asyncio.gather(timed(waiting), leading)
+        assert value == "loaded"
+        assert took < 0.5
+        assert slow.calls == 1
+        assert not any(cache._engine.tracking for cache in pair)
+        server.cli("SET", KEY, "changed elsewhere")
+        assert await pair[1].get(KEY) == "changed elsewhere"  # nothing is kept near
+        assert len(pair[1]._engine.near) == 0
+        for cache in pair:
+            await cache.close()
