@@ -37,8 +37,9 @@ async def run(bench: Bench) -> None:
                 _row(f"clear_user_cache, {size:,} keys", mine, str(ratio)),
             ]
     bench.table(("what", "took ms", "client CPU ms", "times faster", *WAITS), rows)
-    reach = f"3 keys among {many:,}"
-    bench.goal(f"clear_user_cache, {reach}, against SCAN + DEL", ">= 1000x", f"{ratio}x", ratio.median >= 1000)
+    reach = many // 1000  # 1000x of a million: what SCAN costs grows with the keyspace
+    good = ratio.median >= reach
+    bench.goal(f"clear_user_cache, 3 keys among {many:,}, against SCAN + DEL", f">= {reach:,}x", f"{ratio}x", good)
     above = above_idle(mine, idle)
     bench.goal("the same: somebody else's longest GET above idle", "<= 5 ms", f"{above} ms", above.median <= 5)
     costs = medians[many] / medians[10_000]

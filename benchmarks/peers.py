@@ -109,6 +109,11 @@ def cashews_near(url: str) -> AbstractAsyncContextManager[Client]:
     return _cashews(url, client_side=True)
 
 
+def cashews_near_resp2(url: str) -> AbstractAsyncContextManager[Client]:
+    """Its listener understands invalidations only in the older protocol, which redis-py must be told to speak."""
+    return _cashews(url, client_side=True, protocol=2)
+
+
 @asynccontextmanager
 async def aiocache(url: str) -> AsyncIterator[Client]:
     from aiocache import Cache
@@ -230,6 +235,7 @@ KEEPING: dict[str, Open] = {
     "valkey-glide, server-assisted cache": glide_tracking,
     "valkey-glide, client-side cache": glide_near,
     "cashews, client_side": cashews_near,
+    "cashews, client_side, protocol=2": cashews_near_resp2,
 }
 """A value that was read is kept in the process."""
 

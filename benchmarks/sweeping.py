@@ -24,14 +24,14 @@ async def run(bench: Bench) -> None:
     size = bench.pick(1_000_000, 200_000)
     bench.title(
         f"invalidate_pattern: all {size:,} keys",
-        "Median [least greatest], against SCAN count=100 + one DEL of everything, with an idle second before each. "
+        "Median [least greatest], against SCAN count=100 + one DEL of everything, with idle seconds before each. "
         "Beside it somebody\nelse's GETs, every half millisecond, and the longest command by the server's own account.",
     )
     turns: dict[str, list[Turn]] = {name: [] for name in SWEEPS}
     idle: dict[str, list[Turn]] = {name: [] for name in SWEEPS}
     cut_short = 0
     async with keyspace(bench) as space:
-        for _ in range(bench.pick(3, 1)):
+        for _ in range(bench.pick(3, 2)):
             for name, sweep in SWEEPS.items():
                 quiet, turn = await _sweep(space, size, sweep)
                 while turn.removed != size:  # Redis did not answer a step in time; the rest goes in the background
