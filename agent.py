@@ -103,8 +103,10 @@ async def entrypoint(ctx: JobContext) -> None:
     )
     # Without a voice the conversation is in text; audio that nobody can make would silence the greeting.
     hears, speaks = voice.stt is not None, voice.tts is not None
-    session.input.set_audio_enabled(hears)
-    session.output.set_audio_enabled(speaks)
+    if not hears:
+        session.input.set_audio_enabled(False)
+    if not speaks:
+        session.output.set_audio_enabled(False)
     options = RoomOptions(audio_input=hears, audio_output=speaks)
     session.on("conversation_item_added", turns.on_item)
     if (terminal := text_console()) is not None:

@@ -56,7 +56,6 @@ class Engine:
         tracking: whether the server pushes changes of what was read over the lane.
         max_value_bytes: larger values are not kept.
         deadline: seconds within which a call is to be answered.
-        deadline: seconds a call may take.
         settle: delivers what is owed; set by whoever knows how.
         on_change: called with the keys the server says have changed; with None when any may have.
     """
@@ -72,7 +71,6 @@ class Engine:
         self.settle: Callable[[], Awaitable[None]] = _nothing_owed
         self.enabled = settings.enabled
         self.max_value_bytes = settings.max_value_bytes
-        self.deadline = settings.deadline
         self.deadline = settings.deadline
         self._settings = settings
         self._outage = Outage(settings.safe_url, self.count_error)
@@ -274,6 +272,12 @@ class Engine:
         counts = await self.send_all(*(("UNLINK", name) for name in (*before, *names)))
         return sum(map(int, counts[len(before) :]))
 
+    async def exists(self, names: Sequence[str]) -> int:
+        """How many of the keys there are. Raises FAILURES."""
+        if not self._ready().unsupported:
+            return int(await self.send("EXISTS", *names))
+        return sum(map(int, await self.send_all(*(("EXISTS", name) for name in names))))
+
     async def call(self, operation: Callable[[Redis], Awaitable[T]], ends: float | None = None) -> T:
         """Run an operation on a connection of the pool. Raises LinkDown or Refused, see :meth:`Link.call`."""
         lane = self._ready()
@@ -281,6 +285,8 @@ class Engine:
             raise LinkDown(lane.reason)
         ends = min(_now() + self.deadline, math.inf if ends is None else ends)
         if not self._link.up:
+            if lane.unsupported and self._link.away:
+                raise LinkDown("away")
             self._link.start()
             await self._link.wait_up(max(0.0, ends - _now()))
         return await self._link.call(operation, deadline=max(0.0, ends - _now()))

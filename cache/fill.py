@@ -29,7 +29,7 @@ from . import codec, keys
 from .engine import FAILURES, Engine
 from .flight import Flights
 from .near import MISSING
-from .scripts import ACQUIRE, FILL, RELEASE, RENEW
+from .scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW
 from .waiters import Waiters
 
 logger = logging.getLogger("cache")
@@ -95,6 +95,7 @@ class Filler:
         self._asked: set[str] = set()  # keys that somebody began to look for in this turn of the loop
         self._waiters = Waiters()
         self._behind: set[asyncio.Task[Any]] = set()
+        self._releasing: set[asyncio.Task[None]] = set()
         self.index_entry: Callable[[str], tuple[tuple[Any, ...], ...]] = lambda key: ()
         engine.on_change = self._waiters.changed
 
@@ -116,6 +117,10 @@ class Filler:
             task.cancel()
         if self._behind:
             await asyncio.wait(set(self._behind))
+        if self._releasing:  # or whoever asks for these keys next would wait for leases that nobody uses
+            await asyncio.wait(set(self._releasing), timeout=2 * self._engine.deadline)
+            for task in self._releasing:
+                task.cancel()
 
     def busy(self, key: str) -> bool:
         """Whether others in this process are at ``key``: they load it, or began to look in this turn of the loop.
@@ -141,9 +146,9 @@ class Filler:
         value, raw = await self._flights.join(key, lambda: self._fly(key, loader, terms, began))
         return (value, False) if raw is None else (self._decoded(key, raw), True)  # to each his own
 
-    def refresh(self, key: str, loader: Loader, terms: Terms) -> None:
-        """Load anew in the background, unless somebody is at it."""
-        task = asyncio.create_task(self._refreshing.join(key, lambda: self._renew(key, loader, terms)))
+    def refresh(self, key: str, loader: Loader, terms: Terms, old: int) -> None:
+        """Load anew in the background, unless somebody is at it or has just been. ``old``: milliseconds left."""
+        task = asyncio.create_task(self._refreshing.join(key, lambda: self._renew(key, loader, terms, old)))
         self._keep_behind(task)
 
     # -- flights ---------------------------------------------------------------------------------------
@@ -162,6 +167,9 @@ class Filler:
                     self._engine.count_error(problem)
                     self._release_later(key, lease)  # it may have been granted all the same
                     return await loader(), None
+                except asyncio.CancelledError:
+                    self._release_later(key, lease)
+                    raise
                 if kind == _VALUE:
                     return self._decoded(key, rest[0]), rest[0]
                 last = self._last_good(key, rest[0])
@@ -206,6 +214,7 @@ class Filler:
         except asyncio.CancelledError:
             load.cancel()
             self._keep_behind(load)
+            self._release_later(key, lease)  # a load that has not yet taken its first step cannot do it itself
             raise
         if not load.done():
             self._keep_behind(load)  # it goes on, and fills for the next one
@@ -246,16 +255,18 @@ class Filler:
         except FAILURES as problem:
             self._engine.count_error(problem)
 
-    async def _renew(self, key: str, loader: Loader, terms: Terms) -> None:
+    async def _renew(self, key: str, loader: Loader, terms: Terms, old: int) -> None:
         lease = Lease(token_hex(8), self._engine.deadline)
+        names, wanted = (key, keys.lease(key)), (int(LEASE * 1000), old)
         try:
-            if entry := self.index_entry(key):
-                await self._engine.send_all(*entry)
-            granted = await self._engine.send("SET", keys.lease(key), lease.token, "NX", "PX", int(LEASE * 1000))
+            granted = await self._engine.run(REFRESH, names, lease.token, *wanted, before=self.index_entry(key))
         except FAILURES as problem:
             self._engine.count_error(problem)
             self._release_later(key, lease)
             return
+        except asyncio.CancelledError:
+            self._release_later(key, lease)
+            raise
         if granted:
             try:
                 await self._load(key, lease, loader, terms)
@@ -263,13 +274,24 @@ class Filler:
                 logger.warning("a loader failed (%s): the value that is there stays", type(problem).__name__)
 
     async def _hold(self, key: str, lease: Lease) -> None:
-        while True:
-            await asyncio.sleep(_RENEW)
-            try:
-                if not await self._engine.run(RENEW, (keys.lease(key),), lease.token, int(LEASE * 1000)):
-                    return  # invalidated or evicted: what is loaded will not be kept
-            except FAILURES as problem:
-                self._engine.count_error(problem)
+        """Renew the lease, until it is not ours any more: invalidated or evicted, and what is loaded will not be kept.
+
+        Whoever asks from then on asks anew, instead of joining a load that may have begun before the invalidation.
+        """
+        change = self._waiters.wait(key)
+        try:
+            while True:
+                await asyncio.wait({change}, timeout=_RENEW)
+                self._waiters.leave(key, change)
+                change = self._waiters.wait(key)  # before looking, so that no change goes unseen
+                try:
+                    if not await self._engine.run(RENEW, (keys.lease(key),), lease.token, int(LEASE * 1000)):
+                        self._flights.detach((key,))
+                        return
+                except FAILURES as problem:
+                    self._engine.count_error(problem)
+        finally:
+            self._waiters.leave(key, change)
 
     async def _release(self, key: str, lease: Lease) -> None:
         try:
@@ -282,7 +304,9 @@ class Filler:
 
     def _release_later(self, key: str, lease: Lease) -> None:
         """So that nobody waits for a lease that nobody uses."""
-        self._keep_behind(asyncio.create_task(self._release(key, lease)))
+        task = asyncio.create_task(self._release(key, lease), name="cache-release")
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
 
     def _decoded(self, key: str, raw: bytes) -> Any:
         sealer = self._engine.sealer

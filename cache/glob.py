@@ -10,6 +10,8 @@ from __future__ import annotations
 
 def matches(pattern: str, text: str) -> bool:
     """Whether ``text`` matches the Redis pattern ``pattern``."""
+    if not (pattern.isascii() and text.isascii()):
+        pattern, text = _octets(pattern), _octets(text)
     p = t = 0
     star = -1
     resume = 0
@@ -30,6 +32,11 @@ def matches(pattern: str, text: str) -> bool:
     while p < len(pattern) and pattern[p] == "*":
         p += 1
     return p == len(pattern)
+
+
+def _octets(text: str) -> str:
+    """One character for each byte, as Redis counts them."""
+    return text.encode(errors="surrogateescape").decode("latin-1")
 
 
 def _one(pattern: str, p: int, char: str) -> tuple[bool, int]:
@@ -74,9 +81,15 @@ def closed(pattern: str) -> bool:
             if p + 1 == len(pattern):
                 return False
             p += 1
-        elif pattern[p] == "[" and not inside:
-            inside = True
+        elif not inside:
+            if pattern[p] == "[":
+                inside = True
+                p += pattern[p + 1 : p + 2] == "^"
         elif pattern[p] == "]":
             inside = False
+        elif pattern[p + 1 : p + 2] == "-":
+            p += 2  # a range: whatever stands at its end closes nothing
+            if p >= len(pattern):
+                return False
         p += 1
     return not inside

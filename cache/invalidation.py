@@ -92,7 +92,7 @@ class Invalidator:
             wanted = partial(reaches, pattern, user_id)
             await sweep(self._engine, keys.user_pattern(user_id), wanted, outcome.count)
         else:
-            names = {member.decode(errors="surrogateescape") for member in members} | set(keys.FAMILIES)
+            names = {member.decode(errors="replace") for member in members} | set(keys.FAMILIES)
             mine = [keys.user_prefix(user_id) + name for name in names]
             outcome.count(await self.delete([key for key in mine if matches(pattern, key)]))
             self._walk_later(user_id, pattern)
@@ -164,7 +164,9 @@ class Invalidator:
                 continue
             if not any(matches(pattern, key) for pattern in users[owned[0]]):
                 continue
-            if not await self._engine.send("SISMEMBER", keys.index(owned[0]), owned[1]):
+            if not await self._engine.send(
+                "SISMEMBER", keys.index(owned[0]), owned[1].encode(errors="surrogateescape")
+            ):
                 strays.append(key)
         if strays:
             await remove(self._engine, strays)

@@ -68,8 +68,11 @@ class Link:
         self._settled = asyncio.Event()  # set once it is known whether Redis is there
         self._doubt = asyncio.Event()
         self._broken = False
+        self.away = False
+        """Whether Redis is known not to answer; otherwise it is there, or nobody knows yet."""
         self._keeper: asyncio.Task[None] | None = None
         self._loose: set[asyncio.Future[Any]] = set()
+        self._under_way: dict[asyncio.Future[Any], Redis] = {}
         self._room = asyncio.Semaphore(max(1, settings.max_connections - _SPARE))
 
     @property
@@ -97,7 +100,7 @@ class Link:
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             self._abandon(keeper)
-        self._client = None
+        self._client, self.away = None, False
         self._settled.clear()
 
     async def closed(self) -> None:
@@ -124,6 +127,8 @@ class Link:
         task = asyncio.ensure_future(
             self._in_turn(client, operation) if isinstance(client, RedisCluster) else operation(client)
         )
+        self._under_way[task] = client
+        task.add_done_callback(self._under_way.pop)
         try:
             await asyncio.wait({task}, timeout=self._settings.deadline if deadline is None else deadline)
             for _ in range(_GRACE_TURNS):
@@ -159,7 +164,7 @@ class Link:
     async def _keep(self) -> None:
         while True:
             client = await self._connect()
-            self._client, self._broken = client, False
+            self._client, self._broken, self.away = client, False, False
             self._settled.set()
             self._on_up()
             try:
@@ -255,10 +260,21 @@ class Link:
 
     def _failed(self, problem: BaseException) -> None:
         self._settled.set()
+        self.away = True
         self._on_failed(str(problem) or type(problem).__name__)
 
     def _retire(self, client: Redis) -> None:
-        self._hold(asyncio.ensure_future(client.aclose()))
+        self._hold(asyncio.ensure_future(self._close(client)))
+
+    async def _close(self, client: Redis) -> None:
+        """Close it, and again when nobody uses it any more: who is cut off by the first may connect once more."""
+        await client.aclose()
+        users = {task for task, used in self._under_way.items() if used is client}
+        for task in users:
+            task.cancel()
+        if users:
+            await asyncio.wait(users)
+            await client.aclose()
 
     def _abandon(self, task: asyncio.Future[Any]) -> None:
         task.cancel()

@@ -169,7 +169,7 @@ class RedisCache:
             return (await self._filler.fill(key, loader, terms, began))[0]
         # A None is kept for its own, shorter time, and loaded anew when that has passed.
         if refresh_after is not None and ttl and value is not None and 0 <= left < (ttl - refresh_after) * 1000:
-            self._filler.refresh(key, loader, terms)
+            self._filler.refresh(key, loader, terms, (ttl - refresh_after) * 1000)
         return value
 
     async def set(self, key: str, value: Any, ttl: int | None = None, nx: bool = False, xx: bool = False) -> bool:
@@ -217,7 +217,14 @@ class RedisCache:
 
     async def exists(self, *names: str) -> int:
         """How many of the keys exist."""
-        return await self._ask(0, "EXISTS", *map(checked_key, names)) if names else 0
+        wanted = [checked_key(name) for name in names]
+        if not wanted or not self._engine.enabled:
+            return 0
+        try:
+            return await self._engine.exists(wanted)
+        except FAILURES as problem:
+            self._engine.count_error(problem)
+            return 0
 
     async def expire(self, key: str, seconds: int) -> bool:
         """Let ``key`` live ``seconds`` from now on. Whether there was such a key."""

@@ -22,13 +22,17 @@ class Script:
 
 
 # KEYS: key, lease, stale. ARGV: token, lease in ms, whether the last good value is wanted.
-# The reads also make the server track the keys for whoever calls, so that a waiter is told when they change.
+# The reads also make the server track the keys for whoever calls (the second GET does nothing else), so that a waiter
+# is told when they change, and whoever loads is told when his lease is gone.
 ACQUIRE = Script("""
 local value = redis.call('GET', KEYS[1])
 if value then return {1, value} end
 local last = false
 if ARGV[3] == '1' then last = redis.call('GET', KEYS[3]) end
-if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return {2, last} end
+if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
+  redis.call('GET', KEYS[2])
+  return {2, last}
+end
 local left = redis.call('PTTL', KEYS[2])
 if left >= 0 then return {0, last, left} end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
@@ -61,11 +65,21 @@ A script and not MULTI, because a server may put a push between the replies insi
 cannot run a transaction on a cluster without blocking the loop.
 """
 
+# KEYS: key, lease. ARGV: token, lease in ms, ms that a value to be refreshed has left at most.
+REFRESH = Script("""
+local left = redis.call('PTTL', KEYS[1])
+if left < 0 or left >= tonumber(ARGV[3]) then return 0 end
+return redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0
+""")
+"""The right to fill anew, if the value is still there, still old, and nobody is at it."""
+
 # KEYS: lease. ARGV: token, lease in ms.
 RENEW = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if redis.call('PTTL', KEYS[1]) * 6 < ARGV[2] * 5 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return 1
 """)
+"""Whether the lease is still ours; renewed if it is not nearly new, so that looking does not make it change."""
 
 # KEYS: lease. ARGV: token.
 RELEASE = Script("""
@@ -73,4 +87,4 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 """)
 
-ALL = (ACQUIRE, FILL, STORE, RENEW, RELEASE)
+ALL = (ACQUIRE, FILL, STORE, REFRESH, RENEW, RELEASE)

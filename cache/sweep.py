@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from redis.asyncio.cluster import RedisCluster
 
 from . import keys
-from .glob import closed
+from .glob import closed, matches
 from .link import LinkDown
 from .wire import LaneDown
 
@@ -58,7 +58,9 @@ async def sweep(engine: Engine, pattern: str, wanted: Callable[[str], bool], cou
     # The first letter is that of lease and stale: nearly every other key is put aside by looking at one character.
     around = f"[ls]*:{{{pattern}}}" if closed(pattern) else "[ls]*:{*}"
     async for page in pages(engine, around, ahead=True):
-        await remove(engine, [key for key in page if _guarded(key) and wanted(_guarded(key))])
+        await remove(
+            engine, [key for key in page if (name := _guarded(key)) and matches(pattern, name) and wanted(name)]
+        )
     async for page in pages(engine, pattern, ahead=True):
         count(await remove(engine, [key for key in page if wanted(key)]))
 

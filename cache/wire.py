@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import re
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, cast
@@ -27,6 +28,7 @@ _LONE = 4
 # So many commands queued in one tick, and they are written before the rest: the server begins while we still queue.
 _HEAD_START = 32
 _CLOSING = 0.25
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time at all
 # How servers before version 7 say that a command inside a script failed: the code stands in the text, or not at all.
 _IN_A_SCRIPT = re.compile(r"@user_script: ?\d+: -?(?:([A-Z]{2,}) |The user executing the script can't)")
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
@@ -239,7 +241,7 @@ class Wire(asyncio.Protocol):
                 self._write(b"".join(self._out))
                 self._transport.close()
             else:
-                self._transport.abort()
+                self._abort(self._transport)
         self._write = _nowhere
         self._out.clear()
         if self._watcher is not None:
@@ -251,11 +253,23 @@ class Wire(asyncio.Protocol):
         if self._on_lost is not None:
             self._on_lost(reason)
 
+    def _abort(self, transport: asyncio.Transport) -> None:
+        """Hang up with a reset. Otherwise the kernel would go on delivering what it has, for minutes if need be.
+
+        A SET that nobody answered would then be carried out after a later one, which was answered over the next
+        connection.
+        """
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        transport.abort()
+
     async def end(self, reason: str, *, politely: bool = False) -> None:
         """Loses the wire and waits until its socket is closed, for half a second at most."""
         self.lose(reason, politely=politely)
         if self._transport is not None:
             await asyncio.wait({self._closed}, timeout=_CLOSING)
             if not self._closed.done():
-                self._transport.abort()
+                self._abort(self._transport)
                 await asyncio.wait({self._closed}, timeout=_CLOSING)

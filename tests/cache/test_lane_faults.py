@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -155,11 +157,15 @@ async def test_a_network_that_loses_bytes_is_found_out(own_redis: RedisServer, l
                 losing = False
             else:
                 writer.write(data)
-        writer.close()
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream = await asyncio.open_connection("127.0.0.1", own_redis.port)
-        await asyncio.gather(pump(reader, upstream[1]), pump(upstream[0], writer), return_exceptions=True)
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", own_redis.port)
+        down = asyncio.create_task(pump(server_reader, writer))
+        with suppress(ConnectionResetError):
+            await pump(reader, server_writer)
+        down.cancel()
+        server_writer.close()
+        writer.close()
 
     async with await asyncio.start_server(relay, "127.0.0.1", 0) as box:
         lane = await lanes(box.sockets[0].getsockname()[1], on_down=lost.append, heartbeat=0.1)
@@ -172,6 +178,34 @@ async def test_a_network_that_loses_bytes_is_found_out(own_redis: RedisServer, l
         await until(lambda: lost == ["out of step"] and lane.up)
         assert call.done()
         assert await lane.call("ECHO", "right") == b"right"
+        await lane.close()
+
+
+async def test_what_was_given_up_does_not_arrive_later(lanes: Lanes) -> None:
+    """Or a SET that nobody answered would be carried out after the one that was answered over the next connection."""
+    loop = asyncio.get_running_loop()
+    hello = b"%2\r\n$5\r\nproto\r\n:3\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n+PONG\r\n"
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        lane = await lanes(listener.getsockname()[1], wait=False)
+        taken, _ = await loop.sock_accept(listener)
+        with taken:
+            await loop.sock_recv(taken, 65536)
+            await loop.sock_sendall(taken, hello)
+            await until(lambda: lane.up)
+            assert lane._wire is not None
+            size = 100_000
+            lane.call("SET", "k", bytes(size))
+            await until(lambda: lane._wire._transport.get_write_buffer_size() == 0)  # the kernel has it
+            await until(lambda: lane._wire is None)  # silent for too long
+            arrived = 0
+            with suppress(ConnectionResetError):
+                while data := await loop.sock_recv(taken, 1 << 20):
+                    arrived += len(data)
+        assert arrived < size
         await lane.close()
 
 

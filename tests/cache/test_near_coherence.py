@@ -97,6 +97,75 @@ async def test_an_eviction_is_seen(own_redis: RedisServer, make_cache: Any) -> N
     await until(lambda: near_value(cache), timeout=2)
 
 
+async def test_what_our_own_writes_evict_is_told_to_us_too(own_redis: RedisServer, make_cache: Any) -> None:
+    """With NOLOOP it would not be on every server, and who writes the key anew would not be heard either."""
+    cache = await connected(make_cache, own_redis.url)
+    names = [keys.profile(str(n)) for n in range(50)]
+    await cache.set_many(dict.fromkeys(names, "old"), ttl=600)
+    await asyncio.gather(*(cache.get(name) for name in names))
+    assert len(cache._engine.near) == 50
+    own_redis.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
+    used = int(own_redis.cli("INFO", "memory").split("used_memory:")[1].split()[0])
+    own_redis.cli("CONFIG", "SET", "maxmemory", used + 100_000)
+    for n in range(100):
+        await cache.set(f"filler:{n}", "x" * 5_000)
+    evicted = [name for name in names if not own_redis.cli("EXISTS", name)]
+    assert evicted
+    own_redis.cli("CONFIG", "SET", "maxmemory", 0)
+    for name in evicted:
+        own_redis.cli("SET", name, "new")
+    await until(lambda: all_say(cache, evicted, "new"), timeout=2)
+
+
+async def all_say(cache: RedisCache, names: list[str], value: str) -> bool:
+    return {await cache.get(name) for name in names} == {value}
+
+
+async def test_our_own_expire_counts(near: RedisCache, redis_server: RedisServer) -> None:
+    await near.set("user:1:profile", "old", ttl=3600)
+    assert await near.get("user:1:profile") == "old"
+    assert await near.expire("user:1:profile", 100)
+    assert await near.get("user:1:profile") == "old"
+    left = near._engine.near._entries["user:1:profile"][1] - asyncio.get_running_loop().time()
+    assert left <= 100
+    redis_server.cli("SET", "user:1:profile", "new")
+    await until(lambda: near_value(near), timeout=2)
+
+
+async def test_an_owed_invalidation_is_obeyed_here_too(own_redis: RedisServer, make_cache: Any) -> None:
+    cache = await connected(make_cache, own_redis.url)
+    await cache.set("user:1:profile", "old", ttl=600)
+    assert await cache.get("user:1:profile") == "old"
+    own_redis.cli("ACL", "SETUSER", "default", "-unlink")
+    assert await cache.delete("user:1:profile") == 0
+    for _ in range(3):  # Redis still has it, and reading it does not bring it back
+        assert await cache.get("user:1:profile") is None
+    own_redis.cli("ACL", "SETUSER", "default", "+unlink")
+    await until(lambda: own_redis.cli("EXISTS", "user:1:profile") == 0)
+
+
+async def test_a_load_fills_without_leaving_the_old_value_near(near: RedisCache, redis_server: RedisServer) -> None:
+    """The fill is our own write, and its script may have to be sent first: a read in between keeps the old value."""
+    await near.set("user:1:profile", "old", ttl=60)
+    redis_server.cli("PEXPIRE", "user:1:profile", "20000")
+    go = asyncio.Event()
+
+    async def load() -> str:
+        await go.wait()
+        redis_server.cli("SCRIPT", "FLUSH")
+        return "new"
+
+    assert await near.get_or_load("user:1:profile", load, ttl=60, refresh_after=30) == "old"
+    go.set()
+
+    async def filled() -> bool:
+        await near.get("user:1:profile")
+        return redis_server.cli("GET", "user:1:profile") == "new"
+
+    await until(filled)
+    await until(lambda: near_value(near), timeout=1)
+
+
 async def test_a_process_reads_its_own_writes(near: RedisCache) -> None:
     draw = random.Random(1)
     wrong = 0
@@ -141,6 +210,21 @@ async def test_a_dead_link_serves_nothing_after_a_second(redis_server: RedisServ
         await proxy.heal()
         await until(lambda: cache._engine.near.armed)
         assert await cache.get("user:1:profile") == "new"
+
+
+async def test_without_proof_of_life_nothing_is_served(near: RedisCache, redis_server: RedisServer) -> None:
+    """Whatever else may be known of the link."""
+    await near.set("user:1:profile", "v", ttl=60)
+    await near.get("user:1:profile")
+    lane = near._engine.lane
+    assert lane is not None
+    before = gets(redis_server)
+    lane.proven_at = asyncio.get_running_loop().time() - 0.99
+    assert await near.get("user:1:profile") == "v"
+    assert gets(redis_server) == before
+    lane.proven_at = asyncio.get_running_loop().time() - 1.01
+    assert await near.get("user:1:profile") == "v"
+    assert gets(redis_server) == before + 1
 
 
 async def test_a_killed_connection_drops_everything(near: RedisCache, redis_server: RedisServer) -> None:

@@ -42,8 +42,9 @@ class World:
 class Protocol:
     """GET, then SET. Nothing guards the key."""
 
-    invalidation = ("value",)
+    invalidation: tuple[str, ...] = ("value",)
     """What an invalidation removes, one step after the other; "a+b" is one step."""
+    writers = WRITERS
 
     def miss(self, world: World, who: int) -> tuple[World, int] | None:
         """The right to fill, with a token; None while somebody else has it."""
@@ -124,6 +125,26 @@ class ValueFirst(TokenPerFill):
     invalidation = ("value", "meta")
 
 
+class Store(TokenPerFill):
+    """``set``: the new value takes the old one's place, and the lease goes in the same step.
+
+    One writer: of two who set what they committed, the slower may set what is older, whatever the cache does.
+    """
+
+    invalidation = ("store+meta",)
+    writers = 1
+
+    def removed(self, world: World, what: str) -> World:
+        world = super().removed(world, what)
+        return replace(world, value=world.source) if "store" in what else world
+
+
+class StoreThenFree(Store):
+    """The same in two steps: first the value, then the lease."""
+
+    invalidation = ("store", "meta")
+
+
 class TokenPerClient(TokenPerFill):
     """The token names the client, not the fill: two loads of one client cannot be told apart."""
 
@@ -176,4 +197,4 @@ def check(protocol: Protocol, *, evicts_meta: bool = True) -> Verdict[World]:
             return f"the cache holds {world.value}, the source {world.source}"
         return ""
 
-    return search(World(), steps, wrong)
+    return search(World(writers=(0,) * protocol.writers), steps, wrong)

@@ -26,6 +26,7 @@ class Rules:
     drop_on_loss: bool = True  # forget everything when the connection is lost
     spoil_on_loss: bool = True  # and spoil the reads under way
     only_proven: bool = True  # serve only while a ping sent within the bound has been answered
+    told_of_own: bool = True  # be told also of what our own commands change (no NOLOOP)
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class World:
     reads: int = READS
     writes: int = WRITES
     losses: int = 1
+    evictions: int = 1
     link: str = "up"  # "up", "dead" (nobody knows), "aged" (dead for longer than the bound)
     stale_served: bool = False
 
@@ -59,6 +61,18 @@ def check(rules: Rules) -> Verdict[World]:
                     world,
                     version=world.version + 1,
                     writes=world.writes - 1,
+                    coming=world.coming + push,
+                    tracked=False,
+                ),
+            )
+        if world.evictions and world.link == "up":
+            push = (("push", 0),) if world.tracked and rules.told_of_own else ()
+            yield (
+                "a command of ours evicts the key",
+                replace(
+                    world,
+                    version=world.version + 1,
+                    evictions=0,
                     coming=world.coming + push,
                     tracked=False,
                 ),

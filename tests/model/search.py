@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -39,9 +40,9 @@ def search(
         wrong: says what is wrong with a state, given whether nothing more can happen in it; empty if nothing.
     """
     came_from: dict[State, tuple[State, str] | None] = {start: None}
-    frontier = [start]
+    frontier = deque([start])
     while frontier:
-        state = frontier.pop()
+        state = frontier.popleft()  # breadth first, so that a counterexample is as short as can be
         following = list(steps(state))
         if fault := wrong(state, not following):
             return Verdict(len(came_from), (*_path(came_from, state), f"WRONG: {fault}"))

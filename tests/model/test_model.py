@@ -10,7 +10,9 @@ import pytest
 from . import fill, near
 
 
-@pytest.mark.parametrize("protocol", [fill.TokenPerFill(), fill.OneStep()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "protocol", [fill.TokenPerFill(), fill.OneStep(), fill.Store()], ids=lambda p: type(p).__name__
+)
 def test_a_token_per_fill_holds_also_when_it_is_evicted(protocol: fill.Protocol) -> None:
     verdict = fill.check(protocol)
     assert verdict.holds, "\n".join(verdict.counterexample)
@@ -25,6 +27,7 @@ def test_a_token_per_fill_holds_also_when_it_is_evicted(protocol: fill.Protocol)
         fill.LockAndDelete(),
         fill.Generation(),
         fill.ValueFirst(),
+        fill.StoreThenFree(),
         fill.TokenPerClient(),
     ],
     ids=lambda protocol: type(protocol).__name__,
@@ -45,7 +48,7 @@ def test_the_near_cache_is_coherent() -> None:
     assert verdict.states > 500
 
 
-@pytest.mark.parametrize("rule", ["token", "drop_on_loss", "spoil_on_loss", "only_proven"])
+@pytest.mark.parametrize("rule", ["token", "drop_on_loss", "spoil_on_loss", "only_proven", "told_of_own"])
 def test_every_rule_of_the_near_cache_is_needed(rule: str) -> None:
     verdict = near.check(near.Rules(**{rule: False}))
     assert not verdict.holds

@@ -204,7 +204,8 @@ def pieces(data: bytes, choice: random.Random) -> Iterator[bytes]:
 
 def _bound_socket(port: int) -> socket.socket:
     """Bound, not listening: keeps the port, and who connects to it is refused."""
-    bound = socket.socket()
+    # The protocol is named because asyncio turns Nagle's algorithm off only where it is; with it, pieces wait 40 ms.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind(("127.0.0.1", port))
     return bound

@@ -1,0 +1,233 @@
+"""Where there can be no lane, the pool carries everything: a server without RESP3, clusters of one and two nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache import LockUnavailable, RedisCache, keys
+from tests.cache.clock import timed
+from tests.cache.loader import Loader
+from tests.real.redis_server import RedisServer, unused_port
+from tests.real.resp2_server import without_resp3
+from tests.wait import until
+
+KEY = keys.profile("123")
+
+
+class Place:
+    """A URL, and the servers behind it."""
+
+    def __init__(self, url: str, servers: list[RedisServer]) -> None:
+        self.url, self.servers = url, servers
+
+    def keys(self, pattern: str) -> set[str]:
+        return {key for server in self.servers for key in server.cli("KEYS", pattern)}
+
+    def each(self, *command: str | int) -> None:
+        for server in self.servers:
+            server.cli(*command)
+
+
+def node(directory: Path) -> RedisServer:
+    while (port := unused_port()) > 55_535:  # the nodes' own port is 10,000 higher
+        pass
+    return RedisServer(directory, port=port, args=["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"])
+
+
+def form(nodes: list[RedisServer]) -> None:
+    """One cluster of them, the slots shared out evenly."""
+    share = 16384 // len(nodes)
+    for number, server in enumerate(nodes):
+        server.cli("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        server.cli("CLUSTER", "ADDSLOTS", *range(number * share, (number + 1) * share))
+        server.cli("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
+
+
+@pytest.fixture(scope="module")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[RedisServer]]]:
+    """They take two seconds to form, so all tests here share them."""
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(node(tmp_path_factory.mktemp("node"))) for _ in range(3)]
+        formed = {"cluster of one": nodes[:1], "cluster of two": nodes[1:]}
+        for members in formed.values():
+            form(members)
+        give_up = time.monotonic() + 20
+        while not all("cluster_state:ok" in server.cli("CLUSTER", "INFO") for server in nodes):
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+        yield formed
+
+
+@pytest.fixture(params=["no RESP3", "cluster of one", "cluster of two"])
+async def place(request: pytest.FixtureRequest, redis_server: RedisServer) -> AsyncIterator[Place]:
+    if request.param == "no RESP3":
+        async with without_resp3(redis_server.port) as port:
+            yield Place(f"redis://127.0.0.1:{port}/0", [redis_server])
+    else:
+        nodes = request.getfixturevalue("clusters")[request.param]
+        for server in nodes:
+            server.cli("FLUSHALL")
+        yield Place(nodes[0].url, nodes)
+
+
+@pytest.fixture
+async def fallen(place: Place, connect: Any) -> RedisCache:
+    cache: RedisCache = await connect(place.url, tracked=False, ttl_spread=0)
+    assert cache._engine.lane is not None
+    assert cache._engine.lane.unsupported
+    return cache
+
+
+async def test_every_documented_method(fallen: RedisCache, place: Place) -> None:
+    cache = fallen
+    assert await cache.health_check()
+    assert await cache.set(KEY, {"name": "Ada"}, ttl=3600)
+    assert await cache.get(KEY) == {"name": "Ada"}
+    assert 3598 <= await cache.ttl(KEY) <= 3600
+    assert await cache.set(KEY, "again", nx=True) is False
+    assert await cache.set(KEY, "other", xx=True) is True
+    assert await cache.set("absent", 1, xx=True) is False
+    names = [f"k{n}" for n in range(20)]  # on every node
+    assert await cache.set_many({name: n for n, name in enumerate(names)}, ttl=60) == 20
+    assert await cache.get_many([*names, "missing"]) == {name: n for n, name in enumerate(names)}
+    assert await cache.exists(*names, "missing") == 20
+    assert await cache.expire("k1", 300)
+    assert await cache.expire("missing", 300) is False
+    assert await cache.delete(*names[:10], "missing") == 10
+    stats = await cache.get_stats()
+    assert (stats["connected"], stats["connection_errors"]) == (True, 0)
+    assert (stats["cache_hits"], stats["cache_misses"], stats["redis_keys"]) == (21, 1, len(place.keys("*")))
+    assert stats["redis_memory"][-1] in "KM"
+    assert len(place.servers) == 1 or all(server.cli("DBSIZE") for server in place.servers)
+
+
+async def test_one_load_and_no_fill_after_an_invalidation(fallen: RedisCache, place: Place, connect: Any) -> None:
+    other = await connect(place.url, tracked=False, ttl_spread=0)
+    place.each("SCRIPT", "FLUSH")
+    loader = Loader("old", held=True)
+    callers = [asyncio.create_task(cache.get_or_load(KEY, loader, ttl=60)) for cache in (fallen, other) * 10]
+    await loader.started.wait()
+    await asyncio.sleep(0.1)
+    loader.gate.set()
+    values, took = await timed(asyncio.gather(*callers))
+    assert values == ["old"] * 20
+    assert took < 0.5
+    assert loader.calls == 1
+    for invalidate in (
+        lambda: other.delete(KEY),
+        lambda: other.set(KEY, "new", ttl=60),
+        lambda: other.invalidate_pattern("user:*:profile"),
+        lambda: other.clear_user_cache("123"),
+    ):
+        await other.delete(KEY)
+        held = Loader("old", held=True)
+        load = asyncio.create_task(fallen.get_or_load(KEY, held, ttl=60, stale_for=60))
+        await held.started.wait()
+        place.each("SCRIPT", "FLUSH")
+        await invalidate()
+        held.gate.set()
+        assert await load == "old"
+        assert await fallen.get(KEY) in (None, "new")
+        assert place.keys("stale:*") == set()
+
+
+async def test_refresh_and_the_last_good_value(fallen: RedisCache, place: Place) -> None:
+    assert await fallen.get_or_load(KEY, Loader("first"), ttl=60, stale_for=60) == "first"
+    await fallen.expire(KEY, 20)
+    second = Loader("second")
+    assert await fallen.get_or_load(KEY, second, ttl=60, refresh_after=30) == "first"
+
+    async def refreshed() -> bool:
+        return await fallen.get(KEY) == "second"
+
+    await until(refreshed)
+    assert second.calls == 1
+    assert await fallen.get_or_load("user:1:custom", Loader("good"), ttl=60, stale_for=60) == "good"
+    for server in place.servers:
+        if "user:1:custom" in server.cli("KEYS", "user:*"):
+            server.cli("DEL", "user:1:custom")
+    assert await fallen.get_or_load("user:1:custom", Loader(OSError("down")), ttl=60, stale_for=60) == "good"
+
+
+async def test_invalidation_reaches_every_node_and_nobody_else(fallen: RedisCache, place: Place) -> None:
+    for user in range(30):
+        assert await fallen.set_many({keys.profile(str(user)): 1, f"user:{user}:notes:1": 2}, ttl=60) == 2
+    assert await fallen.clear_user_cache("7") == 2
+    assert place.keys("user:7:*") == set()
+    assert len(place.keys("user:*")) == 58
+    assert await fallen.invalidate_pattern("user:*:profile") == 29
+    assert await fallen.invalidate_pattern("user:*") == 29
+    assert place.keys("user:*") == set()
+
+
+async def test_locks(fallen: RedisCache, place: Place) -> None:
+    async with fallen.lock("user", "1"):
+        assert place.keys("lock:*") == {"lock:user:1"}
+        with pytest.raises(LockUnavailable):
+            async with fallen.lock("user", "1"):
+                pass
+    assert place.keys("lock:*") == set()
+
+
+async def test_more_callers_than_connections_are_no_misses(fallen: RedisCache, place: Place) -> None:
+    await fallen.set("k", "v")
+    assert await asyncio.gather(*(fallen.get("k") for _ in range(500))) == ["v"] * 500
+    assert (await fallen.get_stats())["connection_errors"] == 0
+    for server in place.servers:
+        assert server.cli("CLIENT", "LIST").count("name=companion-cache") <= 50
+
+
+async def test_no_reply_reaches_another_caller(fallen: RedisCache) -> None:
+    await fallen.set_many({f"k{n}": n for n in range(50)}, ttl=60)
+    wrong = cancelled = 0
+
+    async def caller(number: int) -> None:
+        nonlocal wrong, cancelled
+        for turn in range(30):
+            call = asyncio.create_task(fallen.get(f"k{number}"))
+            if turn % 3:
+                for _ in range(turn % 7):
+                    await asyncio.sleep(0)
+                cancelled += call.cancel()
+            with suppress(asyncio.CancelledError):
+                wrong += await call != number
+
+    await asyncio.gather(*(caller(number) for number in range(50)))
+    assert wrong == 0
+    assert cancelled > 500
+    assert await asyncio.gather(*(fallen.get(f"k{n}") for n in range(50))) == list(range(50))
+
+
+async def test_it_is_used_again_after_an_outage(place: Place, connect: Any) -> None:
+    cache = await connect(place.url, tracked=False, deadline=0.1)
+    await cache.set("k", "v")
+    for server in place.servers:
+        server.pause()
+    try:
+        _, took = await timed(cache.get("k"))
+        assert took < 0.15
+        await until(lambda: not cache.connected)
+        _, took = await timed(cache.get("k"))
+        assert took < 0.02
+    finally:
+        for server in place.servers:
+            server.resume()
+    await until(lambda: cache.connected, 5)
+    assert await cache.get("k") == "v"
+
+
+async def test_a_cluster_has_no_second_database(
+    clusters: dict[str, list[RedisServer]], make_cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    (server,) = clusters["cluster of one"]
+    cache = make_cache(server.url.replace("/0", "/3"), connect_wait=1.0)
+    assert await cache.initialize() is False
+    assert await cache.get("k") is None
+    assert "Connection failed" in caplog.text

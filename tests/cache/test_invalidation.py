@@ -1,0 +1,289 @@
+"""Whose keys go, who is not touched, what is counted, and what becomes of a sweep that is interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache import RedisCache, invalidation, keys
+from cache.glob import closed, matches
+from tests.cache.loader import Loader
+from tests.real.redis_server import RedisServer
+from tests.wait import until
+
+
+@pytest.fixture(params=["small keyspace", "large keyspace"])
+def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whether the keyspace counts as small (a walk) or as large (the index, and a walk in the background)."""
+    if request.param == "large keyspace":
+        monkeypatch.setattr(invalidation, "SMALL", 0)
+    return str(request.param)
+
+
+def of_users(server: RedisServer) -> set[str]:
+    return set(server.cli("KEYS", "user:*"))
+
+
+def scans(server: RedisServer) -> int:
+    found = re.search(r"cmdstat_scan:calls=(\d+)", server.cli("INFO", "commandstats"))
+    return int(found[1]) if found else 0
+
+
+async def written(cache: RedisCache, user: str) -> int:
+    """A user's keys of every kind that this layer writes; how many."""
+    await cache.set(keys.profile(user), "p", ttl=3600)
+    await cache.get_or_load(keys.greeting_instructions(user), Loader("g"), ttl=120, stale_for=600)
+    await cache.set_many({keys.settings(user): 1, keys.state(user): 2}, ttl=600)
+    await cache.set(keys.memory(user, "m1"), "m", ttl=300)
+    await cache.get_or_load(f"user:{user}:notes:today", Loader("n"), ttl=60, stale_for=60)
+    await cache.set(f"user:{user}:for ever", "f")
+    await cache.get_or_load(f"user:{user}:for a year", Loader("y"), ttl=365 * 86_400)
+    return 8
+
+
+async def test_one_user_goes_and_nobody_else_is_touched(
+    cache: RedisCache, redis_server: RedisServer, size: str
+) -> None:
+    mine = await written(cache, "1")
+    others = ["12", "1.2", "1@x", "2", "a-1", "1~"]
+    for other in others:
+        await written(cache, other)
+    redis_server.cli("SET", "temp:1:draft", "kept")
+    before = of_users(redis_server)
+    assert await cache.clear_user_cache("1") == mine
+    await settled(cache)
+    assert of_users(redis_server) == {key for key in before if not key.startswith("user:1:")}
+    assert not redis_server.cli("KEYS", "lease:*")
+    assert not redis_server.cli("KEYS", "stale:{user:1:*")
+    assert len(redis_server.cli("KEYS", "stale:*")) == 2 * len(others)
+    assert redis_server.cli("EXISTS", "temp:1:draft") == 1
+    assert await cache.clear_user_cache("1") == 0
+
+
+async def settled(cache: RedisCache) -> None:
+    """Until no walk is under way."""
+    await until(lambda: cache._invalidator._walk is None or cache._invalidator._walk.done())
+
+
+async def test_keys_somebody_else_wrote_go_too(cache: RedisCache, redis_server: RedisServer, size: str) -> None:
+    await written(cache, "1")
+    for n in range(50):
+        redis_server.cli("SET", f"user:1:by hand:{n}", "x")
+        redis_server.cli("SET", f"user:2:by hand:{n}", "x")
+    redis_server.cli("SET", b"user:1:\xff\xfe", "not even UTF-8")
+    assert await cache.clear_user_cache("1") >= 8
+    await until(lambda: not redis_server.cli("KEYS", "user:1:*"))
+    assert len(redis_server.cli("KEYS", "user:2:*")) == 50
+
+
+async def test_a_large_keyspace_is_not_walked_before_the_answer(
+    cache: RedisCache, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invalidation, "SMALL", 0)
+    mine = await written(cache, "1")
+    scans_before_the_answer: list[int] = []
+    walk = cache._invalidator._walk_later
+    monkeypatch.setattr(
+        cache._invalidator,
+        "_walk_later",
+        lambda *args: (scans_before_the_answer.append(scans(redis_server)), walk(*args)),
+    )
+    redis_server.cli("CONFIG", "RESETSTAT")
+    assert await cache.clear_user_cache("1") == mine
+    assert scans_before_the_answer == [0]
+    await settled(cache)
+    assert scans(redis_server) > 0
+
+
+async def test_what_is_written_again_meanwhile_stays(
+    cache: RedisCache, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invalidation, "SMALL", 0)
+    await written(cache, "1")
+    assert await cache.clear_user_cache("1") == 8
+    await written(cache, "1")
+    await settled(cache)
+    assert len(redis_server.cli("KEYS", "user:1:*")) == 8
+
+
+async def test_one_walk_serves_all_who_wait_for_it(
+    cache: RedisCache, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invalidation, "SMALL", 0)
+    for n in range(40):
+        redis_server.cli("SET", f"user:{n}:by hand", "x")
+    redis_server.cli("CONFIG", "RESETSTAT")
+    await asyncio.gather(*(cache.clear_user_cache(str(n)) for n in range(40)))
+    await until(lambda: not of_users(redis_server))
+    await settled(cache)
+    assert scans(redis_server) <= 10
+
+
+async def test_closing_lets_a_walk_end(
+    redis_server: RedisServer, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conversation is a process: it may well end right after somebody asked to be forgotten."""
+    monkeypatch.setattr(invalidation, "SMALL", 0)
+    cache = await connect(redis_server.url)
+    redis_server.cli("EVAL", "for n = 1, 5000 do redis.call('SET', 'user:' .. n .. ':by hand', 'x') end", 0)
+    await cache.clear_user_cache("77")
+    await cache.close()
+    assert redis_server.cli("EXISTS", "user:77:by hand") == 0
+    assert len(of_users(redis_server)) == 4999
+
+
+async def test_an_index_that_may_be_evicted_is_not_trusted(
+    own_redis: RedisServer, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invalidation, "SMALL", 0)
+    own_redis.cli("CONFIG", "SET", "maxmemory", "64mb")
+    own_redis.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    cache = await connect(own_redis.url)
+    mine = await written(cache, "1")
+    own_redis.cli("DEL", keys.index("1"))  # evicted
+    own_redis.cli("SET", "user:1:by hand", "x")
+    assert await cache.clear_user_cache("1") == mine + 1
+    assert not of_users(own_redis)  # at once: the walk came before the answer
+    assert cache._invalidator._walk is None
+
+
+async def test_a_narrower_pattern_for_one_user(cache: RedisCache, redis_server: RedisServer, size: str) -> None:
+    await written(cache, "1")
+    await written(cache, "2")
+    redis_server.cli("SET", "user:1:notes:by hand", "x")
+    redis_server.cli("SET", "user:1:other:by hand", "x")
+    outcome = await cache.invalidate("*:notes:*", user_id="1")
+    assert outcome.complete
+    assert outcome.deleted >= 1
+    await settled(cache)
+    assert not redis_server.cli("KEYS", "user:1:notes:*")
+    assert redis_server.cli("EXISTS", "user:1:other:by hand", "user:2:notes:today") == 2
+    assert (await cache.invalidate("user:2:*", user_id="1")).deleted == 0
+    assert len(redis_server.cli("KEYS", "user:2:*")) == 8
+
+
+# -- patterns --------------------------------------------------------------------------------------------
+
+PATTERNS = [
+    "user:[1",
+    "user:[12",
+    "user:[^1",
+    "user:[1-",
+    "user:1\\",
+    "user:[a-]",
+    "user:[1\\]2]",
+    "user:[]x",
+    "us?r:1*",
+    "user:?",
+    "user:??",
+    "user:[é",
+]
+NAMES = [
+    "user:1",
+    "user:2",
+    "user:12",
+    "user:1\\",
+    "user:-",
+    "user:a",
+    "user:`",
+    "user:]",
+    "user:[1",
+    "user:x",
+    "user:^",
+    "user:é",
+    "user:è",
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+async def test_odd_patterns_reach_what_redis_says_and_stop_its_fills(
+    cache: RedisCache, redis_server: RedisServer, pattern: str
+) -> None:
+    for name in NAMES:
+        redis_server.cli("SET", name, "v")
+    meant = set(redis_server.cli("KEYS", pattern))
+    assert meant == {name for name in NAMES if matches(pattern, name)}
+    redis_server.cli("FLUSHALL")
+    loaders = {name: Loader("old", held=True) for name in NAMES}
+    loads = [asyncio.create_task(cache.get_or_load(name, loader, ttl=60)) for name, loader in loaders.items()]
+    await until(lambda: all(loader.calls for loader in loaders.values()))
+    await cache.invalidate_pattern(pattern)
+    for loader in loaders.values():
+        loader.gate.set()
+    await asyncio.gather(*loads)
+    filled = {name for name in NAMES if redis_server.cli("EXISTS", name)}
+    assert filled == set(NAMES) - meant
+
+
+@given(st.text(alphabet="ab-]^[*?\\", max_size=8), st.text(alphabet="ab-]^[\\", max_size=5))
+def test_more_may_follow_a_pattern_that_is_closed(pattern: str, text: str) -> None:
+    if closed(pattern):
+        assert matches(pattern + "}", text + "}") == matches(pattern, text)
+
+
+def test_most_patterns_are_closed() -> None:
+    for pattern in ("user:*", "user:[12]:*", "user:1\\*", "*", "user:[]]", "a]b", "user:[^1]"):
+        assert closed(pattern), pattern
+
+
+# -- true counts, and interruptions ----------------------------------------------------------------------
+
+
+async def test_the_count_is_true_while_others_write_and_delete(cache: RedisCache, redis_server: RedisServer) -> None:
+    redis_server.cli("EVAL", "for n = 1, 20000 do redis.call('SET', 'user:' .. n .. ':profile', 'x') end", 0)
+    draw = random.Random(1)
+    taken = 0
+    sweeping = asyncio.create_task(cache.invalidate_pattern("user:*:profile"))
+    while not sweeping.done():
+        taken += redis_server.cli("DEL", f"user:{draw.randrange(1, 20001)}:profile")
+        redis_server.cli("SET", f"user:{draw.randrange(1, 20001)}:settings", "kept")
+        await asyncio.sleep(0)
+    left = len(redis_server.cli("KEYS", "user:*:profile"))
+    assert sweeping.result() + taken + left == 20_000
+    assert left == 0
+    assert redis_server.cli("KEYS", "user:*:settings")
+
+
+async def test_a_sweep_that_is_interrupted_is_finished_later(own_redis: RedisServer, connect: Any) -> None:
+    cache = await connect(own_redis.url, deadline=0.05)
+    own_redis.cli("EVAL", "for n = 1, 30000 do redis.call('SET', 'user:' .. n .. ':profile', 'x') end", 0)
+    own_redis.cli("SET", "user:1:settings", "kept")
+    sweeping = asyncio.create_task(cache.invalidate("user:*:profile"))
+    await until(lambda: own_redis.cli("DBSIZE") < 29_000)
+    own_redis.pause()
+    outcome = await sweeping
+    assert not outcome.complete
+    assert 0 < outcome.deleted < 30_000
+    assert cache.owing
+    own_redis.resume()
+    await until(lambda: cache.connected)
+    for _ in range(5):  # what is still there is not served meanwhile
+        assert await cache.get("user:30000:profile") is None
+    await until(lambda: not cache.owing)
+    assert own_redis.cli("KEYS", "user:*:profile") == []
+    assert await cache.get("user:1:settings") == "kept"
+
+
+async def test_clearing_a_user_that_is_interrupted_is_finished_later(
+    own_redis: RedisServer, connect: Any, size: str
+) -> None:
+    cache = await connect(own_redis.url, deadline=0.05)
+    await written(cache, "1")
+    await written(cache, "2")
+    own_redis.cli("SET", "user:1:by hand", "x")
+    own_redis.pause()
+    assert await cache.clear_user_cache("1") == 0
+    own_redis.resume()
+    served = set()
+    while cache.owing:
+        served |= {await cache.get(keys.profile("1")), await cache.get("user:1:by hand")}
+        await asyncio.sleep(0.002)
+    assert served == {None}
+    await until(lambda: not own_redis.cli("KEYS", "user:1:*"))
+    assert len(own_redis.cli("KEYS", "user:2:*")) == 8
