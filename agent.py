@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing import parent_process
 
 from livekit.agents import NOT_GIVEN, AgentServer, AgentSession, JobContext, cli
+from livekit.agents.cli import AgentsConsole
 from livekit.agents.utils import is_dev_mode
 from livekit.agents.voice.room_io import RoomOptions
 
@@ -45,10 +46,15 @@ server = AgentServer(
 )
 
 
+def runs_locally() -> bool:
+    """Whether this is a console or a worker for development, which may have a private Redis."""
+    return AgentsConsole.get_instance().enabled or is_dev_mode() or "--dev" in sys.argv
+
+
 @server.once("worker_started")
 def listen_for_changes() -> None:
     """Once a worker, in its main process: what others change in the database, the cache forgets."""
-    start_listening(settings)
+    start_listening(settings, local=runs_locally())
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ async def entrypoint(ctx: JobContext) -> None:
 
     ctx.add_shutdown_callback(end)
     console = ctx.is_fake_job()
-    if console or is_dev_mode() or "--dev" in sys.argv:
+    if console or runs_locally():
         await runtime.open_local_cache()
     runtime.delivery.start()
 

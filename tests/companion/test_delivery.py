@@ -13,9 +13,7 @@ import pytest
 
 from cache import get_redis_cache
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
-from companion.elsewhere import start_listening
 from companion.runtime import Runtime
-from companion.settings import Settings
 from companion.store import StoreError
 from tests.real.redis_server import RedisServer
 from tests.wait import until
@@ -101,7 +99,3 @@ async def test_an_outbox_that_cannot_be_read_stops_nobody(runtime: Runtime, monk
     with use_caller(Caller("1")):
         assert await save_user_profile_async("Name: Ada") is True
         assert await get_user_profile_async() == "Name: Ada"
-
-
-async def test_nobody_listens_without_a_project(tmp_path: Path) -> None:
-    assert start_listening(Settings(home=tmp_path, models="offline")) is None
