@@ -1,0 +1,90 @@
+"""The whole suite with its tables: ``make chaos``, or ``python -m tests.faults --only OOM``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import faulthandler
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.faults.faults import FAULTS
+from tests.faults.storms import STORMS
+from tests.faults.table import NOTES, heads, storm_line, trial_line
+from tests.faults.trial import PLACES, trial
+
+CALLS: Final = {"lane": 170_000, "get_or_load": 50_000, "SQLite": 10_000, "Supabase": 5_000, "pool": 112_000}
+"""So that 100,000 are cancelled on the lane and on the pool; the pool, which takes longest, gets what time is left."""
+_LAST: Final = 15.0  # seconds kept for coming to rest
+
+
+def main() -> int:
+    """Run what was asked for. The exit code is 1 if a promise was broken."""
+    options = _options()
+    faulthandler.dump_traceback_later(options.seconds, exit=True)
+    ends = time.monotonic() + options.seconds - _LAST
+    for name in ("livekit", "aiohttp", "asyncio", "companion", "cache"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+        logging.getLogger(name).propagate = False
+    print(f"seed {options.seed}, at most {options.seconds:.0f} s\n")
+    with _directory() as elsewhere:
+        os.chdir(elsewhere)  # importing the agent reads the .env of the working directory
+        broken = _trials(options.only, options.seed, ends) + _storms(options.only, options.seed, ends)
+        os.chdir("/")
+    print(f"\n{NOTES}\n\n{broken} broken promises, {time.monotonic() - ends + options.seconds - _LAST:.0f} s")
+    faulthandler.cancel_dump_traceback_later()
+    return 1 if broken else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="of all that is random (%(default)s)")
+    parser.add_argument("--only", default="", help="faults and storms whose name contains this")
+    parser.add_argument("--seconds", type=float, default=300.0, help="time there is (%(default)s)")
+    return parser.parse_args()
+
+
+def _trials(only: str, seed: int, ends: float) -> int:
+    broken = 0
+    chosen = [(fault, place) for fault in FAULTS if only in fault.name for place in PLACES]
+    if chosen:
+        print(heads())
+    for fault, place in chosen:
+        if time.monotonic() > ends:
+            print("there was no time for the rest")
+            return broken + 1
+        with _directory() as directory:
+            outcome = asyncio.run(trial(fault, place, directory, seed))
+        print(trial_line(outcome), flush=True)
+        broken += len(outcome.broken)
+    return broken
+
+
+def _storms(only: str, seed: int, ends: float) -> int:
+    broken = 0
+    chosen = [name for name in CALLS if only in name]
+    if chosen:
+        print(f"\n{heads(storms=True)}")
+    for name in chosen:
+        with _directory() as directory:
+            storm = asyncio.run(STORMS[name](directory, CALLS[name], seed, ends))
+        print(storm_line(storm), flush=True)
+        broken += len(storm.broken)
+    return broken
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as directory:
+        yield Path(directory)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

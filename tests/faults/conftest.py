@@ -1,0 +1,18 @@
+"""What the tests of the fault suite share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from cache import RedisCache
+from tests.real.redis_server import RedisServer
+
+
+@pytest.fixture
+async def hurt(own_redis: RedisServer, make_cache: Callable[..., RedisCache]) -> RedisCache:
+    """A connected cache with the default deadline, on a server of this test's own."""
+    cache = make_cache(own_redis.url, connect_wait=5.0)
+    assert await cache.initialize()
+    return cache

@@ -1,0 +1,83 @@
+"""One conversation through the worker's real entrypoint, in this process, with the offline model and SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from livekit.agents import AgentSession, llm
+from livekit.agents.ipc.mock_room import create_mock_room
+from livekit.agents.testing import fake_job_context
+
+from companion.store import SqliteStore, Turn
+from tests.wait import until
+
+USER = "ada"
+PROFILE = "Name: Ada"
+TOPIC = "my sister visits on Friday"
+_ANSWER = 5.0  # seconds an answer may take before it counts as none
+
+
+class Talk:
+    """A conversation under way."""
+
+    def __init__(self, session: AgentSession[Any]) -> None:
+        self._session = session
+
+    @property
+    def greeting(self) -> str:
+        return str(self._session.history.messages()[0].text_content)
+
+    async def say(self, words: str) -> str:
+        """What it answers; empty if it does not."""
+        try:
+            async with asyncio.timeout(_ANSWER):
+                events = (await self._session.run(user_input=words)).events
+        except TimeoutError:
+            return ""
+        item = events[-1].item if events else None
+        return str(item.text_content) if isinstance(item, llm.ChatMessage) and item.role == "assistant" else ""
+
+
+@asynccontextmanager
+async def session() -> AsyncIterator[Talk]:
+    """The job of ``USER``, dispatched as from a LiveKit server. It has greeted when the block begins."""
+    from agent import entrypoint  # importing it reads the environment, which is set by now
+
+    room = create_mock_room.__wrapped__()
+    with fake_job_context(room=room, job_metadata=json.dumps({"user_id": USER})) as ctx:
+        ctx._info.fake_job = False  # not the console
+        try:
+            await entrypoint(ctx)
+            running: AgentSession[Any] = ctx.primary_session
+            await until(lambda: running.history.messages())
+            yield Talk(running)
+        finally:  # as livekit.agents.ipc ends a job
+            if ctx._primary_agent_session is not None:
+                await ctx._primary_agent_session.aclose()
+            await asyncio.gather(*(callback("the test is over") for callback in ctx._shutdown_callbacks))
+            await ctx._on_cleanup()
+
+
+async def have_talked_before() -> None:
+    """What is in the store when somebody calls for the second time."""
+    async with store() as memory:
+        await memory.save_profile(USER, PROFILE)
+        at = datetime.now(UTC) - timedelta(hours=1)
+        await memory.add_turn(USER, Turn(role="user", text=TOPIC, at=at, conversation_id="an earlier one"))
+
+
+@asynccontextmanager
+async def store() -> AsyncIterator[SqliteStore]:
+    """The companion's own store, opened a second time."""
+    opened = SqliteStore(Path(os.environ["COMPANION_HOME"]) / "companion.db")
+    try:
+        yield opened
+    finally:
+        await opened.close()

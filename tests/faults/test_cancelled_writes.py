@@ -1,0 +1,45 @@
+"""A write that is cut off may or may not have reached Redis: it counts as owed, so that nothing old is served."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from cache import RedisCache, keys
+from tests.faults.background import BackgroundProxy
+from tests.real.redis_server import RedisServer
+from tests.wait import until
+
+KEY = keys.profile("1")
+WRITES = {
+    "set": lambda c: c.set(KEY, "new", ttl=60),
+    "delete": lambda c: c.delete(KEY),
+    "clear_user_cache": lambda c: c.clear_user_cache("1"),
+    "invalidate_pattern": lambda c: c.invalidate_pattern("user:*"),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+async def test_a_cancelled_write_is_made_up_for(
+    own_redis: RedisServer, make_cache: Callable[..., RedisCache], name: str
+) -> None:
+    with BackgroundProxy(own_redis.port) as proxy:
+        cache = make_cache(f"redis://127.0.0.1:{proxy.port}/0", connect_wait=5.0)
+        await cache.initialize()
+        await cache.get_stats()  # the pool too is connected
+        for turns in (1, 2, 5):
+            await cache.set(KEY, "old", ttl=60)
+            await proxy.do(lambda it: it.stall())
+            writing = asyncio.create_task(WRITES[name](cache))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            writing.cancel()
+            await asyncio.wait({writing})
+            await proxy.do(lambda it: (it.reset_all(), it.heal())[1])  # it never arrives
+            assert await cache.get(KEY) != "old"
+            await until(lambda: cache.connected, 3)
+            assert await cache.get(KEY) != "old"
+            await until(lambda: cache.connected and not cache.owing, 3)
+            assert own_redis.cli("GET", KEY) in (None, "new")

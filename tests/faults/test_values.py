@@ -1,0 +1,67 @@
+"""What should not be in Redis: not served, removed, and no reason to hang."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from cache import RedisCache, keys
+from cache.engine import _LARGEST
+from tests.cache.clock import timed
+from tests.real.redis_server import RedisServer
+from tests.wait import until
+
+KEY = keys.profile("1")
+
+
+async def right() -> str:
+    return "right"
+
+
+@pytest.mark.parametrize("spoilt", [KEY, keys.stale(KEY)])
+async def test_another_type_is_replaced(hurt: RedisCache, own_redis: RedisServer, spoilt: str) -> None:
+    own_redis.cli("RPUSH", spoilt, "not", "a", "string")
+    assert await hurt.get_or_load(KEY, right, ttl=60, stale_for=60) == "right"
+    assert own_redis.cli("GET", KEY) == "right"
+
+
+async def test_reading_alone_removes_nothing_of_another_type(hurt: RedisCache, own_redis: RedisServer) -> None:
+    own_redis.cli("RPUSH", "somebody's list", 1)
+    assert await hurt.get("somebody's list", "nothing") == "nothing"
+    assert own_redis.cli("LLEN", "somebody's list") == 1
+
+
+async def test_what_cannot_be_decoded_and_cannot_be_removed(hurt: RedisCache, own_redis: RedisServer) -> None:
+    own_redis.cli("SET", KEY, b"\xff")
+    own_redis.cli("ACL", "SETUSER", "default", "-unlink")
+    async with asyncio.timeout(1):
+        assert await hurt.get_or_load(KEY, right, ttl=60) == "right"
+        assert await hurt.get(KEY) is None
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda c: c.get(KEY), lambda c: c.get_many([KEY]), lambda c: c.get_or_load(KEY, right)]
+)
+async def test_larger_than_anything_we_store(
+    own_redis: RedisServer, make_cache: Callable[..., RedisCache], ask: Callable[[RedisCache], object]
+) -> None:
+    cache = make_cache(own_redis.url, connect_wait=5.0, max_value_bytes=1000)
+    await cache.initialize()
+    own_redis.cli("SET", KEY, "x" * 1001)
+    assert await ask(cache) in (None, {}, "right")  # type: ignore[misc] # a coroutine, whichever it is
+    await until(lambda: own_redis.cli("GET", KEY) in (None, "right"))
+
+
+async def test_a_reply_of_a_hundred_megabytes_costs_one_connection(hurt: RedisCache, own_redis: RedisServer) -> None:
+    own_redis.cli("SETRANGE", KEY, 100 << 20, "x")
+    others = [asyncio.create_task(timed(hurt.get(f"k{n}"))) for n in range(20)]
+    answer, took = await timed(hurt.get(KEY))
+    assert answer is None
+    assert took < 0.07
+    assert max([(await other)[1] for other in others]) < 0.07
+    await until(lambda: hurt.connected and own_redis.cli("EXISTS", KEY) == 0, 3)
+    assert await hurt.get_or_load(KEY, right, ttl=60) == "right"
+    assert await hurt.get(KEY) == "right"
+    assert _LARGEST < 100 << 20
