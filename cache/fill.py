@@ -298,9 +298,8 @@ class Filler:
             await self._engine.run(RELEASE, (keys.lease(key),), lease.token)
         except FAILURES as problem:
             self._engine.count_error(problem)
-            self._engine.pending.add(
-                keys.lease(key)
-            )  # whose ever it is by then: nobody waits for it, nobody fills by it
+            # It must go, whose ever it is by then: what another one loads under it is not kept, that is all.
+            self._engine.pending.add(keys.lease(key))
 
     def _release_later(self, key: str, lease: Lease) -> None:
         """So that nobody waits for a lease that nobody uses."""

@@ -67,11 +67,11 @@ async def restart_empty(world: World) -> None:
 
 
 async def restart_loading(world: World) -> None:
-    """A second and a half of loading: a dump of 13 MB, and a pause at each key."""
+    """More than a second of loading: a dump of 23 MB, and a pause at each key."""
     server = world.server
     users = server.directory / "users.acl"
     users.write_text(f"user default on nopass ~* &* +@all\nuser {NAME} on >{PASSWORD} ~* &* +@all\n")
-    await world.bulk(*(("SETRANGE", f"ballast:{number}", 1 << 16, "x") for number in range(200)))
+    await world.bulk(*(("SETRANGE", f"ballast:{number}", 1 << 16, "x") for number in range(350)))
     await asyncio.to_thread(server.stop, save=True)
     server.args += ["--key-load-delay", "4000", "--aclfile", str(users)]
     loaded = world.meanwhile(asyncio.to_thread(server.start))
