@@ -11,6 +11,7 @@ import pytest
 
 from cache import CacheSettings, RedisCache
 from tests.real.redis_server import RedisServer
+from tests.wait import initialised
 
 OURS = ("REDIS_", "CACHE_", "SUPABASE_", "LIVEKIT_", "OPENAI_", "COMPANION_")
 
@@ -62,5 +63,5 @@ async def make_cache() -> AsyncIterator[Callable[..., RedisCache]]:
 async def cache(redis_server: RedisServer, make_cache: Callable[..., RedisCache]) -> RedisCache:
     """A connected cache on the shared server. The deadline is generous: these tests are not about it."""
     cache = make_cache(redis_server.url, deadline=2.0, connect_wait=5.0)
-    assert await cache.initialize()
+    await initialised(cache)
     return cache

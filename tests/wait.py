@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from cache import RedisCache
+
 
 async def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
     """Poll ``condition`` (plain or async) until it is true, and return what it said."""
@@ -20,3 +22,9 @@ async def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
         if time.monotonic() > give_up:
             raise AssertionError(f"not true within {timeout} s: {getattr(condition, '__name__', condition)}")
         await asyncio.sleep(0.005)
+
+
+async def initialised(cache: RedisCache) -> None:
+    """Initialise and wait for Redis: on a busy machine the first greeting may be late, and another follows."""
+    await cache.initialize()
+    await until(lambda: cache.connected)

@@ -13,7 +13,7 @@ import pytest
 from cache import RedisCache
 from cache.dial import Endpoint
 from cache.lane import Lane
-from tests.wait import until
+from tests.wait import initialised, until
 
 
 class Lanes:
@@ -64,7 +64,7 @@ async def connect(make_cache: Callable[..., RedisCache]) -> Callable[..., Awaita
 
     async def connect(url: str, *, tracked: bool = True, **settings: Any) -> RedisCache:
         cache = make_cache(url, **({"deadline": 2.0, "connect_wait": 5.0} | settings))
-        assert await cache.initialize()
+        await initialised(cache)
         if tracked:
             await until(lambda: cache._engine.tracking)
         return cache

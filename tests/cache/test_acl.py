@@ -14,7 +14,7 @@ from cache import LockUnavailable, RedisCache
 from tests.cache.surface import Surface
 from tests.real.redis_server import RedisServer, unused_port
 from tests.real.resp import RedisReplyError, ask
-from tests.wait import until
+from tests.wait import initialised, until
 
 DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "security.md").read_text()
 RULE = re.search(r"(?m)^ACL SETUSER companion (.*)$", DOCUMENT)[1].split()  # type: ignore[index]  # fails loudly
@@ -110,7 +110,7 @@ async def test_other_keys_and_other_commands_are_refused(server: RedisServer, ma
     server.cli("SET", "others:1", "theirs")
     server.cli("SET", "user:1:profile", "Ada")
     cache = make_cache(become(server, *RULE), deadline=2.0, connect_wait=5.0)
-    assert await cache.initialize()
+    await initialised(cache)
     assert await cache.get("others:1") is None
     assert await cache.set("others:1", "ours") is False
     assert (await cache.invalidate("others:*")).complete is False
@@ -127,7 +127,7 @@ async def test_another_database_needs_select(server: RedisServer, make_cache: An
     refused = make_cache(become(server, *RULE, database=1), connect_wait=5.0)
     assert await refused.initialize() is False
     cache: RedisCache = make_cache(become(server, *RULE, "+select", database=1), deadline=2.0, connect_wait=5.0)
-    assert await cache.initialize()
+    await initialised(cache)
     assert await cache.set("user:1:profile", "Ada")
     assert (await cache.invalidate("user:*")).deleted == 1
 

@@ -24,7 +24,7 @@ from cache.embedded import find_redis_server
 from cache.engine import Engine
 from cache.scripts import Script
 from tests.real.redis_server import RedisServer, server_version
-from tests.wait import until
+from tests.wait import initialised, until
 
 SEEDS = range(150)
 KEYS = ("user:1:profile", "user:1:notes")  # one of a family, and one that only the user's index knows
@@ -93,7 +93,7 @@ class Gate:
 async def caches(server: RedisServer) -> AsyncIterator[list[RedisCache]]:
     made = [RedisCache(settings=CacheSettings(url=server.url, deadline=5.0, connect_wait=5.0)) for _ in range(3)]
     for one in made:
-        assert await one.initialize()
+        await initialised(one)
     yield made
     for one in made:
         await one.close()

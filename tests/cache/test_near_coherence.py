@@ -12,7 +12,7 @@ from cache import CacheConfigError, CacheSettings, RedisCache, keys
 from cache.near import MISSING, NearCache
 from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
-from tests.wait import until
+from tests.wait import initialised, until
 
 FAMILIES = frozenset({"profile", "settings"})
 
@@ -24,7 +24,7 @@ async def near(redis_server: RedisServer, make_cache: Any) -> RedisCache:
 
 async def connected(make_cache: Any, url: str, **settings: Any) -> RedisCache:
     cache: RedisCache = make_cache(url, connect_wait=5.0, near=FAMILIES, **({"deadline": 2.0} | settings))
-    assert await cache.initialize()
+    await initialised(cache)
     await until(lambda: cache._engine.near.armed)
     return cache
 

@@ -11,7 +11,7 @@ import pytest
 
 from cache import RedisCache
 from tests.real.redis_server import RedisServer, unused_port
-from tests.wait import until
+from tests.wait import initialised, until
 
 OPERATIONS = {
     "get": (lambda c: c.get("k", "default"), "default"),
@@ -69,7 +69,7 @@ async def test_a_silent_server_at_start(own_redis: RedisServer, make_cache: Any)
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_a_stopped_server_costs_one_deadline(own_redis: RedisServer, make_cache: Any, name: str) -> None:
     cache = make_cache(own_redis.url, deadline=DEADLINE, connect_wait=5.0)
-    assert await cache.initialize()
+    await initialised(cache)
     own_redis.pause()
     call, neutral = OPERATIONS[name]
     answer, took = await timed(call(cache))
@@ -86,7 +86,7 @@ async def test_a_stopped_server_costs_one_deadline(own_redis: RedisServer, make_
 async def test_a_stalled_loop_does_not_make_a_call_hang(own_redis: RedisServer, make_cache: Any) -> None:
     """The case in which a time-out around redis-py is swallowed: server silent, loop stalled past the deadline."""
     cache = make_cache(own_redis.url, deadline=DEADLINE, connect_wait=5.0)
-    assert await cache.initialize()
+    await initialised(cache)
     await asyncio.gather(*(cache.get("k") for _ in range(50)))  # a full pool of warm connections
     own_redis.pause()
     for _ in range(4):

@@ -16,7 +16,7 @@ from cache.seal import Sealer
 from companion.settings import Settings, SettingsError
 from tests.cache.test_codec import same, values
 from tests.real.redis_server import RedisServer
-from tests.wait import until
+from tests.wait import initialised, until
 
 OLD, NEW = b"o" * 32, b"n" * 32
 SAID = "the surgery is on Tuesday"
@@ -31,7 +31,7 @@ async def make(redis_server: RedisServer, make_cache: Any) -> Any:
     async def make(*sealed_with: bytes, **settings: Any) -> RedisCache:
         options = {"deadline": 2.0, "connect_wait": 5.0, "encryption_keys": sealed_with} | settings
         cache: RedisCache = make_cache(redis_server.url, **options)
-        assert await cache.initialize()
+        await initialised(cache)
         return cache
 
     return make

@@ -8,11 +8,12 @@ import pytest
 
 from cache import RedisCache
 from tests.real.redis_server import RedisServer
+from tests.wait import initialised
 
 
 @pytest.fixture
 async def hurt(own_redis: RedisServer, make_cache: Callable[..., RedisCache]) -> RedisCache:
     """A connected cache with the default deadline, on a server of this test's own."""
     cache = make_cache(own_redis.url, connect_wait=5.0)
-    assert await cache.initialize()
+    await initialised(cache)
     return cache

@@ -19,7 +19,7 @@ from tests.faults.storm import Storm, nothing_left, rage
 from tests.real.postgres import Postgres
 from tests.real.postgrest import PostgREST
 from tests.real.redis_server import RedisServer
-from tests.wait import until
+from tests.wait import initialised, until
 
 DELAY = (0.0, 0.003)
 SUPABASE_TIMEOUT = 2.0
@@ -36,7 +36,7 @@ async def _bad_road(directory: Path, storm: Storm, seed: int) -> AsyncIterator[R
                 cache = RedisCache(
                     settings=CacheSettings(url=url, url_is_default=False, connect_wait=5.0, deadline=storm.deadline)
                 )
-                assert await cache.initialize()
+                await initialised(cache)
                 await proxy.do(lambda it: _spoil(it, True))
                 yield cache
                 await proxy.do(lambda it: _spoil(it, False))

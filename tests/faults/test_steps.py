@@ -10,7 +10,7 @@ from cache import RedisCache, keys
 from tests.cache.clock import timed
 from tests.faults.background import BackgroundProxy
 from tests.real.redis_server import RedisServer
-from tests.wait import until
+from tests.wait import initialised, until
 
 DEADLINE, SLACK = 0.05, 0.02
 KEY = keys.memory("1", "a")  # of a kind that has an index besides
@@ -25,7 +25,7 @@ async def far(own_redis: RedisServer, make_cache: Callable[..., RedisCache]) -> 
     """A cache to which every reply takes 20 ms: within the deadline, but three of them are not."""
     with BackgroundProxy(own_redis.port, delay_to_client=0.02) as proxy:
         cache = make_cache(f"redis://127.0.0.1:{proxy.port}/0", deadline=DEADLINE, connect_wait=5.0)
-        assert await cache.initialize()
+        await initialised(cache)
         yield cache
         await cache.close()
 
