@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import codec
 from .engine import FAILURES, Engine
 from .near import MAX_STALENESS, MISSING
-from .write import Writer
 
 if TYPE_CHECKING:
     from .seal import Sealer
 
-logger = logging.getLogger("cache")
-
 
 class Reader:
-    """Finds values. What cannot be decoded is a miss and is removed by ``writer``."""
+    """Finds values. What cannot be decoded is a miss and is removed."""
 
-    def __init__(self, engine: Engine, writer: Writer) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._writer = writer
         self._counters = engine.counters
         self._pending = engine.pending
         self._near = engine.near
@@ -49,9 +44,7 @@ class Reader:
         except FAILURES as problem:
             engine.count_error(problem)
             raw = None
-        if (
-            raw is not None and not self._pending and len(raw) <= self._most
-        ):  # the usual case, without a further coroutine
+        if raw is not None and not self._pending and len(raw) <= self._most:  # usual: no further coroutine
             try:
                 value = codec.decode(raw)
             except codec.UndecodableValue:

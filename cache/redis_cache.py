@@ -51,7 +51,7 @@ class RedisCache:
         self._filler.index_entry = self._invalidator.index_entry
         self._engine.settle = self._invalidator.settle
         self._writer = Writer(self._engine, self._filler, self._invalidator)
-        self._reader = Reader(self._engine, self._writer)
+        self._reader = Reader(self._engine)
 
     @property
     def enabled(self) -> bool:

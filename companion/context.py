@@ -10,10 +10,10 @@ import hashlib
 import logging
 from typing import Any, Final
 
-from cache import get_redis_cache, keys
+from cache import keys
 
+from .cached import read_or, read_through
 from .identity import current_caller
-from .profile import STALE_FOR
 from .runtime import get_runtime
 from .store import Memory, StoreError
 from .store.words import search_words
@@ -34,8 +34,7 @@ async def get_conversation_summary_async() -> str:
         summary = (await get_runtime().contexts.get(caller.user_id)).summary
         return summary.text if summary else ""
 
-    found = await _read(key, load, "")
-    return found if isinstance(found, str) else ""
+    return await read_or("", key, load, str)
 
 
 async def get_user_state_async() -> dict[str, Any]:
@@ -48,8 +47,7 @@ async def get_user_state_async() -> dict[str, Any]:
     async def load() -> dict[str, Any]:
         return (await get_runtime().contexts.get(caller.user_id)).state or {}
 
-    found = await _read(key, load, {})
-    return found if isinstance(found, dict) else {}
+    return await read_or({}, key, load, dict)
 
 
 async def save_user_state_async(state: dict[str, Any]) -> bool:
@@ -58,11 +56,11 @@ async def save_user_state_async(state: dict[str, Any]) -> bool:
     if caller is None:
         return False
     try:
-        await get_runtime().store.save_state(caller.user_id, state)
+        runtime = get_runtime()
+        await runtime.delivery.write(runtime.store.save_state(caller.user_id, state), caller.user_id, "state")
     except StoreError as problem:
         logger.warning("the state could not be saved: %s", problem)
         return False
-    await get_runtime().delivery.changed(caller.user_id, "state")
     return True
 
 
@@ -81,9 +79,7 @@ async def search_memories_async(query: str) -> list[str]:
         return [memory.text for memory in found]
 
     key = keys.memory(caller.user_id, _search_id(query))
-    cache = await get_redis_cache()
-    facts = await cache.get_or_load(key, load, ttl=key.ttl)
-    return [fact for fact in facts if isinstance(fact, str)] if isinstance(facts, list) else []
+    return [fact for fact in await read_through(key, load, list) if isinstance(fact, str)]
 
 
 async def add_memory_async(memory: Memory) -> None:
@@ -95,17 +91,8 @@ async def add_memory_async(memory: Memory) -> None:
     caller = current_caller()
     if caller is None:
         raise StoreError("add_memory", "nobody is known")
-    await get_runtime().store.add_memory(caller.user_id, memory)
-    await get_runtime().delivery.changed(caller.user_id, "memory")
-
-
-async def _read(key: keys.Key, load: Any, otherwise: Any) -> Any:
-    cache = await get_redis_cache()
-    try:
-        return await cache.get_or_load(key, load, ttl=key.ttl, stale_for=STALE_FOR)
-    except StoreError as problem:
-        logger.warning("the %s could not be read: %s", key.rpartition(":")[2], problem)
-        return otherwise
+    runtime = get_runtime()
+    await runtime.delivery.write(runtime.store.add_memory(caller.user_id, memory), caller.user_id, "memory")
 
 
 def _search_id(query: str) -> str:

@@ -2,15 +2,16 @@
 
 The store counts every write in its own transaction (see ``store.outbox``). After a write the versions so far are read,
 then the cache is told, then, in the background, those versions are settled. A process that dies anywhere on that way
-leaves them owed, and the next worker that starts delivers them.
+leaves them owed, and the next worker that starts delivers them. A caller who is cut off stops nothing: once a write has
+begun, the cache is told.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
 
 from cache import RedisCache, get_redis_cache
 
@@ -22,6 +23,7 @@ LOOK_EVERY: Final = 30.0
 """Seconds between two looks for what somebody else owes."""
 GRACE: Final = 5.0
 """Seconds a write is left to its own writer."""
+_READ: Final = 0.25  # seconds the cache may have to wait for the versions; without them nothing is settled, that is all
 _DRAIN: Final = 2.0
 
 
@@ -34,24 +36,39 @@ class Delivery:
 
     def __init__(self, store: Callable[[], Store]) -> None:
         self._store = store
-        self._settling: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
+
+    async def write(self, work: Coroutine[Any, Any, None], user_id: str, *whats: What) -> None:
+        """Do ``work``, which writes ``whats`` of this user to the store, and tell the cache.
+
+        Who is cancelled while waiting (a turn that is interrupted, say) stops neither: the store may have committed.
+
+        Raises:
+            StoreError: it is not written.
+        """
+        task = self._keep(self._write(work, user_id, whats))
+        await asyncio.shield(task)
 
     async def changed(self, user_id: str, *whats: What) -> None:
         """These have just been written for this user: the cache forgets what hangs on them."""
+        # Read first, so that nothing is settled which the cache has not heard of.
+        reading = asyncio.ensure_future(self._store().owed_by(user_id, whats))
+        owed: Sequence[Owed] = ()
         try:
-            # Read first, so that nothing is settled which the cache has not heard of.
-            owed = await self._store().owed_by(user_id, whats)
+            await asyncio.wait({reading}, timeout=_READ)
+            if reading.done():
+                owed = reading.result()
         except StoreError as problem:
             logger.warning("an invalidation stays in the outbox: %s", problem)
-            owed = []
+        finally:
+            reading.cancel()
+            reading.add_done_callback(_look_at)
         cache = await get_redis_cache()
         for what in whats:
             await invalidate(cache, user_id, what)
         if owed and cache.connected and not cache.owing:
-            task = asyncio.create_task(self._settle(owed), name="delivery")
-            self._settling.add(task)
-            task.add_done_callback(self._settling.discard)
+            self._keep(self._settle(owed))
 
     def start(self) -> None:
         """Deliver in the background what is owed by processes that died, now and every half minute."""
@@ -79,12 +96,23 @@ class Delivery:
             self._looking.cancel()
             await asyncio.wait({self._looking})
             self._looking = None
-        if self._settling:
-            await asyncio.wait(set(self._settling), timeout=_DRAIN)
-        for task in self._settling:
+        if self._under_way:
+            await asyncio.wait(set(self._under_way), timeout=_DRAIN)
+        for task in self._under_way:
             task.cancel()
-        if self._settling:
-            await asyncio.wait(set(self._settling), timeout=1.0)
+        if self._under_way:
+            await asyncio.wait(set(self._under_way), timeout=1.0)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name="delivery")
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(_look_at)
+        return task
+
+    async def _write(self, work: Coroutine[Any, Any, None], user_id: str, whats: Sequence[What]) -> None:
+        await work
+        await self.changed(user_id, *whats)
 
     async def _settle(self, owed: Sequence[Owed]) -> None:
         try:
@@ -100,3 +128,9 @@ class Delivery:
             except StoreError as problem:
                 logger.warning("the outbox could not be read: %s", problem)
             await asyncio.sleep(LOOK_EVERY)
+
+
+def _look_at(task: asyncio.Future[Any]) -> None:
+    """Look at the outcome of what perhaps nobody waits for any more, so that nothing warns of it."""
+    if not task.cancelled():
+        task.exception()

@@ -62,11 +62,10 @@ async def _sum_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -
     if not note:
         return
     try:
-        await get_runtime().store.save_summary(caller.user_id, Summary(conversation_id, note, datetime.now(UTC)))
+        runtime, summary = get_runtime(), Summary(conversation_id, note, datetime.now(UTC))
+        await runtime.delivery.write(runtime.store.save_summary(caller.user_id, summary), caller.user_id, "summary")
     except StoreError as problem:
         logger.warning("the summary could not be saved: %s", problem)
-        return
-    await get_runtime().delivery.changed(caller.user_id, "summary")
 
 
 async def _count_conversation() -> None:

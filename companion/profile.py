@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
 
-from cache import get_redis_cache, keys
+from cache import keys
 
+from .cached import read_or
 from .identity import current_caller
 from .runtime import get_runtime
 from .store import StoreError
 
 logger = logging.getLogger("companion")
-STALE_FOR: Final = 86_400
-"""Seconds for which the last good profile stands in while the store fails. Never after a change of it."""
 
 
 async def get_user_profile_async() -> str:
@@ -26,13 +24,7 @@ async def get_user_profile_async() -> str:
     async def load() -> str:
         return (await get_runtime().contexts.get(caller.user_id)).profile or ""
 
-    cache = await get_redis_cache()
-    try:
-        profile = await cache.get_or_load(key, load, ttl=key.ttl, stale_for=STALE_FOR)
-    except StoreError as problem:
-        logger.warning("the profile could not be read: %s", problem)
-        return ""
-    return profile if isinstance(profile, str) else ""
+    return await read_or("", key, load, str)
 
 
 async def save_user_profile_async(profile_text: str) -> bool:
@@ -53,9 +45,11 @@ async def save_user_profile_async(profile_text: str) -> bool:
     if caller is None:
         return False
     try:
-        await get_runtime().store.save_profile(caller.user_id, profile_text)
+        runtime = get_runtime()
+        await runtime.delivery.write(
+            runtime.store.save_profile(caller.user_id, profile_text), caller.user_id, "profile"
+        )
     except StoreError as problem:
         logger.warning("the profile could not be saved: %s", problem)
         return False
-    await get_runtime().delivery.changed(caller.user_id, "profile")
     return True

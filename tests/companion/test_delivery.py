@@ -83,6 +83,46 @@ async def test_it_starts_by_itself(runtime: Runtime, monkeypatch: pytest.MonkeyP
     await until(settled)
 
 
+async def test_who_is_cut_off_after_the_commit_leaves_nothing_old(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed, go_on = asyncio.Event(), asyncio.Event()
+    save = runtime.store.save_profile
+
+    async def slowly(user_id: str, text: str) -> None:
+        await save(user_id, text)
+        committed.set()
+        await go_on.wait()
+
+    with use_caller(Caller("1")):
+        await save_user_profile_async("old")
+        assert await get_user_profile_async() == "old"
+        monkeypatch.setattr(runtime.store, "save_profile", slowly)
+        saving = asyncio.create_task(save_user_profile_async("new"))
+        await committed.wait()
+        saving.cancel()  # as an interrupted turn does
+        await asyncio.wait({saving})
+        go_on.set()
+        await runtime.delivery.close()
+        assert await get_user_profile_async() == "new"
+    assert await owed(runtime) == []
+
+
+async def test_a_slow_outbox_does_not_hold_an_invalidation(
+    runtime: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(runtime.store, "owed_by", hang)
+    redis_server.cli("SET", "user:1:profile", "old")
+    with use_caller(Caller("1")):
+        async with asyncio.timeout(2):
+            assert await save_user_profile_async("new") is True
+        assert redis_server.cli("EXISTS", "user:1:profile") == 0
+    assert await owed(runtime) == [("1", "profile")]  # told, but not settled: it will be told once more
+
+
 async def test_with_the_cache_off_it_stays_owed(runtime: Runtime) -> None:
     (await get_redis_cache()).disable()
     with use_caller(Caller("1")):

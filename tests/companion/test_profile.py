@@ -95,3 +95,11 @@ async def test_a_profile_is_text(runtime: Runtime) -> None:
             await save_user_profile_async(text)
             assert await get_user_profile_async() == text
             assert await get_user_profile_async() == text
+
+
+async def test_what_others_put_under_the_key_is_read_anew(runtime: Runtime, redis_server: RedisServer) -> None:
+    await runtime.store.save_profile("1", "Name: Ada")
+    redis_server.cli("SET", "user:1:profile", '{"not": "a profile"}')
+    with use_caller(Caller("1")):
+        assert await get_user_profile_async() == "Name: Ada"
+    assert redis_server.cli("GET", "user:1:profile") != '{"not": "a profile"}'

@@ -276,7 +276,7 @@ async def test_what_is_no_answer_is_an_error_and_nothing_is_lost(
     await reader.news()
     await edit(db, user)
     for fault, reason in (("504", "HTTP 504"), ("html", "unexpected"), ("cut", "unexpected"), ("empty", "unexpected")):
-        with api.failing(fault), pytest.raises(FeedFailed, match=reason):  # type: ignore[arg-type]
+        with api.failing(fault), pytest.raises(FeedFailed, match=reason):  # type: ignore[arg-type]  # the fault's name, as a str
             await reader.news()
     assert [change.user_id for change in await reader.news()] == [user]
 

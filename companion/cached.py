@@ -1,0 +1,45 @@
+"""Reading what belongs to a person: through the cache, from the store where the cache does not know."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from cache import get_redis_cache, keys
+
+from .store import StoreError
+
+logger = logging.getLogger("companion")
+STALE_FOR: Final = 86_400
+"""Seconds for which the last good value stands in while the store fails. Never after a change of it."""
+T = TypeVar("T", str, dict, list)  # type: ignore[type-arg]  # what is kept under these keys, whatever is in it
+
+
+async def read_through(key: keys.Key, load: Callable[[], Awaitable[T]], kind: type[T], *, stale_for: int = 0) -> T:
+    """The value of ``key``, of type ``kind``.
+
+    Args:
+        key: the key, with its TTL.
+        load: reads the store.
+        kind: what the value is. Something else under the key was put there by others, and is read anew.
+        stale_for: seconds beyond the TTL for which the last good value may stand in for a failing store.
+
+    Raises:
+        StoreError: neither cache nor store can say.
+    """
+    cache = await get_redis_cache()
+    found = await cache.get_or_load(key, load, ttl=key.ttl, stale_for=stale_for)
+    if isinstance(found, kind):
+        return found
+    await cache.delete(key)
+    return await load()
+
+
+async def read_or(otherwise: T, key: keys.Key, load: Callable[[], Awaitable[T]], kind: type[T]) -> T:
+    """As :func:`read_through`, the last good value for a day included; ``otherwise`` when nobody can say."""
+    try:
+        return await read_through(key, load, kind, stale_for=STALE_FOR)
+    except StoreError as problem:
+        logger.warning("the %s could not be read: %s", key.rpartition(":")[2], problem)
+        return otherwise
