@@ -11,13 +11,15 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
+from .loose import Loose, look
+
 
 class Flights:
     """The loads under way in this process, by key."""
 
     def __init__(self) -> None:
         self._flights: dict[str, _Flight] = {}
-        self._detached: set[asyncio.Task[Any]] = set()
+        self._detached = Loose()
 
     def __contains__(self, key: str) -> bool:
         return key in self._flights
@@ -42,8 +44,7 @@ class Flights:
             if not flight.waiting and not flight.task.done():
                 if self._flights.get(key) is flight:
                     del self._flights[key]
-                self._keep(flight.task)
-                flight.task.cancel()
+                self._detached.abandon(flight.task)
 
     def detach(self, names: Iterable[str]) -> None:
         """Whoever asks for these keys from now on starts a new flight."""
@@ -51,7 +52,7 @@ class Flights:
             for name in names:
                 flight = self._flights.pop(name, None)
                 if flight is not None:
-                    self._keep(flight.task)
+                    self._detached.keep(flight.task)
 
     def detach_all(self) -> None:
         """Whoever asks for any key from now on starts a new flight."""
@@ -60,21 +61,13 @@ class Flights:
     async def close(self) -> None:
         """Cancel everything and wait for it."""
         self.detach_all()
-        for task in self._detached:
-            task.cancel()
-        if self._detached:
-            await asyncio.wait(set(self._detached))
+        await self._detached.cancel()
 
     def _landed(self, key: str, task: asyncio.Task[Any]) -> None:
         flight = self._flights.get(key)
         if flight is not None and flight.task is task:
             del self._flights[key]
-        if not task.cancelled():
-            task.exception()  # seen, even if the last caller has just hung up
-
-    def _keep(self, task: asyncio.Task[Any]) -> None:
-        self._detached.add(task)
-        task.add_done_callback(self._detached.discard)
+        look(task)  # even if the last caller has just hung up
 
 
 class _Flight:

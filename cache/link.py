@@ -22,6 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .connection import open_client, open_cluster
+from .loose import Loose
 from .settings import CacheSettings
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class Link:
         self.away = False
         """Whether Redis is known not to answer; otherwise it is there, or nobody knows yet."""
         self._keeper: asyncio.Task[None] | None = None
-        self._loose: set[asyncio.Future[Any]] = set()
+        self._loose = Loose()
         self._under_way: dict[asyncio.Future[Any], Redis] = {}
         self._room = asyncio.Semaphore(max(1, settings.max_connections - _SPARE))
 
@@ -99,16 +100,14 @@ class Link:
         """Stop using Redis from this moment. What is open closes in the background; see ``closed``."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
-            self._abandon(keeper)
+            self._loose.abandon(keeper)
         self._client, self.away = None, False
         self._settled.clear()
 
     async def closed(self) -> None:
         """Wait, at most a second, until everything that ``stop`` ended has ended."""
-        give_up = asyncio.get_running_loop().time() + 1.0
-        # A keeper that ends hands its client over to be closed, so look again until nothing is left.
-        while self._loose and (left := give_up - asyncio.get_running_loop().time()) > 0:
-            await asyncio.wait(set(self._loose), timeout=left)
+        # A keeper that ends hands its client over to be closed.
+        await self._loose.ended(1.0)
 
     async def call(self, operation: Callable[[Redis], Awaitable[T]], *, deadline: float | None = None) -> T:
         """Run ``operation`` against Redis.
@@ -136,10 +135,10 @@ class Link:
                     break
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
-            self._abandon(task)
+            self._loose.abandon(task)
             raise
         if not task.done():
-            self._abandon(task)
+            self._loose.abandon(task)
             self._doubt.set()
             raise LinkDown("no answer within the deadline")
         try:
@@ -188,7 +187,7 @@ class Link:
                 await asyncio.wait({ping}, timeout=_PROBE)
             finally:
                 if not ping.done():
-                    self._abandon(ping)
+                    self._loose.abandon(ping)
             if not ping.done() or ping.cancelled() or ping.exception() is not None:
                 self._failed(RedisTimeoutError("no answer"))
                 return
@@ -219,7 +218,7 @@ class Link:
                 await asyncio.sleep(pause)
         finally:
             for attempt in attempts:
-                self._abandon(attempt)
+                self._loose.abandon(attempt)
                 attempt.add_done_callback(self._not_needed)
 
     async def _attempt(self, bound: float) -> Redis:
@@ -230,7 +229,7 @@ class Link:
                 raise RedisTimeoutError("no answer")
             return finding.result()
         except BaseException:
-            self._abandon(finding)
+            self._loose.abandon(finding)
             finding.add_done_callback(self._not_needed)
             raise
 
@@ -264,7 +263,7 @@ class Link:
         self._on_failed(str(problem) or type(problem).__name__)
 
     def _retire(self, client: Redis) -> None:
-        self._hold(asyncio.ensure_future(self._close(client)))
+        self._loose.spawn(self._close(client), name="cache-close")
 
     async def _close(self, client: Redis) -> None:
         """Close it, and again when nobody uses it any more: who is cut off by the first may connect once more."""
@@ -275,20 +274,6 @@ class Link:
         if users:
             await asyncio.wait(users)
             await client.aclose()
-
-    def _abandon(self, task: asyncio.Future[Any]) -> None:
-        task.cancel()
-        self._hold(task)
-
-    def _hold(self, task: asyncio.Future[Any]) -> None:
-        """Keep a task that nobody waits for until it ends, and look at its exception so nothing warns."""
-        self._loose.add(task)
-        task.add_done_callback(self._drop)
-
-    def _drop(self, task: asyncio.Future[Any]) -> None:
-        self._loose.discard(task)
-        if not task.cancelled():
-            task.exception()
 
 
 async def _in_a_cluster(client: Redis) -> bool:

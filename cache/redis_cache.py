@@ -8,21 +8,24 @@ positive, nx together with xx) raises at once, with or without Redis.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from . import keys
 from .arguments import checked_key, checked_pattern, checked_ttl
 from .engine import FAILURES, Engine
-from .fill import Filler, Loader, Terms
+from .fill import Filler, Loader
 from .invalidation import Invalidation, Invalidator
 from .lock import LockUnavailable, hold
 from .near import MISSING
 from .read import Reader
 from .settings import CacheSettings
-from .stats import hit_rate
+from .stats import report
+from .terms import Terms
 from .write import Writer
+
+T = TypeVar("T")
 
 
 class RedisCache:
@@ -48,7 +51,7 @@ class RedisCache:
         self._engine = Engine(self.settings)
         self._filler = Filler(self._engine)
         self._invalidator = Invalidator(self._engine, self._filler)
-        self._filler.index_entry = self._invalidator.index_entry
+        self._filler.leases.index_entry = self._invalidator.index_entry
         self._engine.settle = self._invalidator.settle
         self._writer = Writer(self._engine, self._filler, self._invalidator)
         self._reader = Reader(self._engine)
@@ -148,28 +151,22 @@ class RedisCache:
             codec.UnserialisableValue: the loader returned what cannot be stored.
             ValueError, TypeError: an argument is not what it should be.
         """
-        terms = Terms(
-            None if ttl is None else checked_ttl(ttl),
-            checked_ttl(stale_for) if stale_for else 0,
-            None if negative_ttl is None else checked_ttl(negative_ttl),
-            self.settings.ttl_spread,
-        )
-        if refresh_after is not None and (ttl is None or checked_ttl(refresh_after) >= ttl):
-            raise ValueError("refresh_after must be shorter than the TTL")
+        terms = Terms.checked(ttl, stale_for, negative_ttl, self.settings.ttl_spread)
+        old = terms.oldest(refresh_after)
         checked_key(key)
-        if refresh_after is None and (value := self._reader.kept(key)) is not MISSING:
+        if old is None and (value := self._reader.kept(key)) is not MISSING:
             return value
         began = asyncio.get_running_loop().time()
         if self._engine.enabled and self._filler.busy(key):
             value, there = await self._filler.fill(key, loader, terms, began)
             self._engine.counters.count(there)
             return value
-        value, left = await self._reader.one(key, with_ttl=refresh_after is not None)
+        value, left = await self._reader.one(key, with_ttl=old is not None)
         if value is MISSING:
             return (await self._filler.fill(key, loader, terms, began))[0]
         # A None is kept for its own, shorter time, and loaded anew when that has passed.
-        if refresh_after is not None and ttl and value is not None and 0 <= left < (ttl - refresh_after) * 1000:
-            self._filler.refresh(key, loader, terms, (ttl - refresh_after) * 1000)
+        if old is not None and value is not None and 0 <= left < old:
+            self._filler.refresh(key, loader, terms, old)
         return value
 
     async def set(self, key: str, value: Any, ttl: int | None = None, nx: bool = False, xx: bool = False) -> bool:
@@ -206,33 +203,27 @@ class RedisCache:
         """
         return await self._writer.delete([checked_key(name) for name in names])
 
-    async def _ask(self, neutral: int, *command: Any) -> int:
-        if not self._engine.enabled:
-            return neutral
+    async def _answered(self, neutral: T, work: Coroutine[Any, Any, T]) -> T:
+        """What ``work`` gives; ``neutral``, counted as an error, when Redis is away, late or says no."""
         try:
-            return int(await self._engine.send(*command))
+            return await work
         except FAILURES as problem:
-            self._engine.count_error(problem)
+            if self._engine.enabled:
+                self._engine.count_error(problem)
             return neutral
 
     async def exists(self, *names: str) -> int:
         """How many of the keys exist."""
         wanted = [checked_key(name) for name in names]
-        if not wanted or not self._engine.enabled:
-            return 0
-        try:
-            return await self._engine.exists(wanted)
-        except FAILURES as problem:
-            self._engine.count_error(problem)
-            return 0
+        return await self._answered(0, self._engine.exists(wanted)) if wanted else 0
 
     async def expire(self, key: str, seconds: int) -> bool:
         """Let ``key`` live ``seconds`` from now on. Whether there was such a key."""
-        return bool(await self._ask(0, "EXPIRE", checked_key(key), checked_ttl(seconds)))
+        return bool(await self._answered(0, self._engine.send("EXPIRE", checked_key(key), checked_ttl(seconds))))
 
     async def ttl(self, key: str) -> int:
         """Seconds ``key`` has left; -1 = no expiry, -2 = no such key (or Redis is away)."""
-        return await self._ask(-2, "TTL", checked_key(key))
+        return int(await self._answered(-2, self._engine.send("TTL", checked_key(key))))
 
     async def invalidate_pattern(self, pattern: str) -> int:
         """Remove every key that matches a Redis pattern. Returns how many.
@@ -298,33 +289,11 @@ class RedisCache:
 
     async def get_stats(self) -> dict[str, Any]:
         """The documented statistics: the fleet's totals, or this process's own while Redis is away."""
-        totals, redis_keys, redis_memory = self._engine.counters.totals(), 0, "0B"
-        if self._engine.enabled:
-            try:
-                totals, redis_keys, redis_memory = await self._engine.counters.fleet(self._engine.call)
-            except FAILURES as problem:
-                self._engine.count_error(problem)
-                totals = self._engine.counters.totals()
-        total, hits, misses, errors = totals
-        return {
-            "enabled": self.enabled,
-            "connected": self.connected,
-            "total_requests": total,
-            "cache_hits": hits,
-            "cache_misses": misses,
-            "hit_rate": hit_rate(hits, total),
-            "connection_errors": errors,
-            "redis_keys": redis_keys,
-            "redis_memory": redis_memory,
-        }
+        counters, own = self._engine.counters, (self._engine.counters.totals(), 0, "0B")
+        found = await self._answered(None, counters.fleet(self._engine.call))
+        totals, redis_keys, redis_memory = found or own
+        return report(self.enabled, self.connected, totals, redis_keys, redis_memory)
 
     async def health_check(self) -> bool:
         """Whether Redis answers a PING within the deadline."""
-        if not self._engine.enabled:
-            return False
-        try:
-            await self._engine.send("PING")
-        except FAILURES as problem:
-            self._engine.count_error(problem)
-            return False
-        return True
+        return await self._answered(None, self._engine.send("PING")) is not None

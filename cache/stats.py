@@ -109,3 +109,21 @@ def human(size: int) -> str:
 def hit_rate(hits: int, total: int) -> str:
     """The documented form: ``"79.4%"``, and ``"0.0%"`` before the first request."""
     return f"{100 * hits / total if total else 0.0:.1f}%"
+
+
+def report(
+    enabled: bool, connected: bool, totals: tuple[int, int, int, int], redis_keys: int, redis_memory: str
+) -> dict[str, Any]:
+    """The documented statistics, under their documented names."""
+    total, hits, misses, errors = totals
+    return {
+        "enabled": enabled,
+        "connected": connected,
+        "total_requests": total,
+        "cache_hits": hits,
+        "cache_misses": misses,
+        "hit_rate": hit_rate(hits, total),
+        "connection_errors": errors,
+        "redis_keys": redis_keys,
+        "redis_memory": redis_memory,
+    }

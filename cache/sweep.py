@@ -25,6 +25,7 @@ from redis.asyncio.cluster import RedisCluster
 from . import keys
 from .glob import closed, matches
 from .link import LinkDown
+from .loose import look
 from .wire import LaneDown
 
 if TYPE_CHECKING:
@@ -94,14 +95,8 @@ async def pages(engine: Engine, pattern: str, *, ahead: bool = False) -> AsyncGe
 def _ask(engine: Engine, node: Any, cursor: int, pattern: str) -> asyncio.Task[tuple[int, list[bytes]]]:
     page = engine.call(partial(_scan, node=node, cursor=cursor, pattern=pattern))
     task = asyncio.create_task(page, name="cache-scan")
-    task.add_done_callback(_look)
+    task.add_done_callback(look)
     return task
-
-
-def _look(page: asyncio.Future[Any]) -> None:
-    """Look at the outcome of a page that perhaps nobody waits for any more, so that nothing warns of it."""
-    if not page.cancelled():
-        page.exception()
 
 
 async def remove(engine: Engine, names: Sequence[str]) -> int:

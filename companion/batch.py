@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from cache.loose import look
+
 from .store import Context
 
 WINDOW: Final = 0.002
@@ -33,7 +35,7 @@ class ContextBatches:
         task = self._gathering.get(user_id)
         if task is None:
             task = self._gathering[user_id] = asyncio.create_task(self._gather(user_id), name="context-read")
-            task.add_done_callback(_look)
+            task.add_done_callback(look)
         return await asyncio.shield(task)
 
     async def _gather(self, user_id: str) -> Context:
@@ -42,9 +44,3 @@ class ContextBatches:
         finally:
             del self._gathering[user_id]
         return await self._read(user_id)
-
-
-def _look(task: asyncio.Task[Context]) -> None:
-    """Look at the outcome, in case everybody who asked has gone."""
-    if not task.cancelled():
-        task.exception()

@@ -15,6 +15,8 @@ from typing import Any, Final
 
 from livekit.agents import llm
 
+from cache.loose import look
+
 from .ago import ago
 from .store import Turn
 
@@ -70,7 +72,7 @@ async def judge(
     finally:
         if not task.done():
             task.cancel()
-            task.add_done_callback(_look)
+            task.add_done_callback(look)
     if not task.done():
         logger.warning("the continuity model took too long: fresh start")
         return Continuity(False, certain=False)
@@ -81,12 +83,6 @@ async def judge(
     except Exception as problem:  # whatever a model's client raises must not stop a greeting
         logger.warning("the continuity model failed (%s): fresh start", type(problem).__name__)
         return Continuity(False, certain=False)
-
-
-def _look(task: asyncio.Task[str]) -> None:
-    """Look at the outcome of a task nobody waits for, so that nothing warns of it."""
-    if not task.cancelled():
-        task.exception()
 
 
 async def _ask(model: llm.LLM[Any], question: llm.ChatContext) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from cache import RedisCache, get_redis_cache
+from cache.loose import Loose
 
 from .store import Owed, Store, StoreError, What
 from .store.changes import invalidate
@@ -36,7 +37,7 @@ class Delivery:
 
     def __init__(self, store: Callable[[], Store]) -> None:
         self._store = store
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way = Loose()
         self._looking: asyncio.Task[None] | None = None
 
     async def write(self, work: Coroutine[Any, Any, None], user_id: str, *whats: What) -> None:
@@ -47,8 +48,7 @@ class Delivery:
         Raises:
             StoreError: it is not written.
         """
-        task = self._keep(self._write(work, user_id, whats))
-        await asyncio.shield(task)
+        await asyncio.shield(self._under_way.spawn(self._write(work, user_id, whats), name="delivery"))
 
     async def changed(self, user_id: str, *whats: What) -> None:
         """These have just been written for this user: the cache forgets what hangs on them."""
@@ -62,13 +62,12 @@ class Delivery:
         except StoreError as problem:
             logger.warning("an invalidation stays in the outbox: %s", problem)
         finally:
-            reading.cancel()
-            reading.add_done_callback(_look_at)
+            self._under_way.abandon(reading)
         cache = await get_redis_cache()
         for what in whats:
             await invalidate(cache, user_id, what)
         if owed and cache.connected and not cache.owing:
-            self._keep(self._settle(owed))
+            self._under_way.spawn(self._settle(owed), name="delivery")
 
     def start(self) -> None:
         """Deliver in the background what is owed by processes that died, now and every half minute."""
@@ -96,19 +95,8 @@ class Delivery:
             self._looking.cancel()
             await asyncio.wait({self._looking})
             self._looking = None
-        if self._under_way:
-            await asyncio.wait(set(self._under_way), timeout=_DRAIN)
-        for task in self._under_way:
-            task.cancel()
-        if self._under_way:
-            await asyncio.wait(set(self._under_way), timeout=1.0)
-
-    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name="delivery")
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        task.add_done_callback(_look_at)
-        return task
+        await self._under_way.ended(_DRAIN)
+        await self._under_way.cancel(timeout=1.0)
 
     async def _write(self, work: Coroutine[Any, Any, None], user_id: str, whats: Sequence[What]) -> None:
         await work
@@ -128,9 +116,3 @@ class Delivery:
             except StoreError as problem:
                 logger.warning("the outbox could not be read: %s", problem)
             await asyncio.sleep(LOOK_EVERY)
-
-
-def _look_at(task: asyncio.Future[Any]) -> None:
-    """Look at the outcome of what perhaps nobody waits for any more, so that nothing warns of it."""
-    if not task.cancelled():
-        task.exception()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cache import CacheSettings, LockUnavailable, RedisCache, fill, invalidation
+from cache import CacheSettings, LockUnavailable, RedisCache, invalidation, lease
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
@@ -33,7 +33,7 @@ class Surface:
 
     async def walk(self, patch: pytest.MonkeyPatch) -> dict[str, Any]:
         """What came of each thing, by name. ``patch``: makes renewing quick and the keyspace count as large."""
-        patch.setattr(fill, "_RENEW", 0.02)
+        patch.setattr(lease, "_RENEW", 0.02)
         patch.setattr(invalidation, "SMALL", 0)
         async with self._cache() as cache:
             self.outcomes["connect"] = await cache.initialize()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cache import RedisCache, fill, invalidation, keys
+from cache import RedisCache, invalidation, keys, lease
 from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer
 from tests.wait import until
@@ -128,8 +128,8 @@ async def test_a_lease_that_ended_while_our_process_slept_is_not_ours_any_more(
 async def test_the_lease_is_renewed_while_the_loader_runs(
     pair: list[RedisCache], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fill, "LEASE", 0.3)
-    monkeypatch.setattr(fill, "_RENEW", 0.1)
+    monkeypatch.setattr(lease, "LEASE", 0.3)
+    monkeypatch.setattr(lease, "_RENEW", 0.1)
     loader, task = await held_load(pair[0], PROFILE)
     other = Loader("loaded twice")
     waiter = asyncio.create_task(pair[1].get_or_load(PROFILE, other, ttl=60))
@@ -144,7 +144,7 @@ async def test_the_lease_is_renewed_while_the_loader_runs(
 async def test_script_flush_between_any_two_steps(
     pair: list[RedisCache], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fill, "_RENEW", 0.01)
+    monkeypatch.setattr(lease, "_RENEW", 0.01)
     flushes = 0
     real = pair[0]._engine.run
 

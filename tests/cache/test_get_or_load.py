@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cache import RedisCache, UnserialisableValue, fill, keys
+from cache import RedisCache, UnserialisableValue, keys, lease
 from tests.cache.clock import timed
 from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer, unused_port
@@ -258,4 +258,4 @@ async def test_a_late_reply_leaves_no_lease_that_others_wait_for(own_redis: Redi
     await until(lambda: late.connected)
     value, took = await timed(other.get_or_load(KEY, Loader("together"), ttl=60))
     assert value in ("alone", "together")
-    assert took < fill.LEASE / 2
+    assert took < lease.LEASE / 2

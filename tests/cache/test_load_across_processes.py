@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from cache import fill, keys, scripts
+from cache import keys, lease, scripts
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
@@ -94,8 +94,8 @@ async def test_a_killed_leader_is_replaced_when_its_lease_ends(redis_server: Red
         other.go()
         await until(lambda: redis_server.cli("PTTL", keys.lease(KEY)) > 0)
         leader.process.kill()
-        outcome = await asyncio.wait_for(other.outcome(), fill.LEASE + 3)
+        outcome = await asyncio.wait_for(other.outcome(), lease.LEASE + 3)
     assert outcome["loads"] == 1
     assert outcome["values"] == ["value"]
-    assert outcome["took"] < fill.LEASE + 1.5
+    assert outcome["took"] < lease.LEASE + 1.5
     assert redis_server.cli("GET", KEY) == "value"

@@ -60,7 +60,9 @@ async def _come_to_rest(cache: RedisCache, storm: Storm) -> None:
         lane, client = engine.lane, engine._link._client
         taken = {
             "places on the lane": len(lane._wire.waiters) if lane and lane._wire else 0,
-            "loads": len(cache._filler._flights._flights) + len(cache._filler._behind) + len(cache._filler._releasing),
+            "loads": len(cache._filler._flights._flights)
+            + len(cache._filler._behind)
+            + len(cache._filler.leases.releasing),
             "waiters": len(cache._filler._waiters._waiting),
             "abandoned calls": len(engine._link._loose),
             "connections of the pool": len(client.connection_pool._in_use_connections) if client else 0,
