@@ -1,50 +1,41 @@
-"""How a command reaches Redis: over the hot lane, or over the pool where a lane cannot be had.
+"""What every operation stands on: the way to Redis, the counters, the near cache, and the invalidations still owed.
 
-Single commands, small groups and scripts travel over the lane, one connection that all callers of this process
-share. The pool carries what is long or holds a connection of its own (scans, INFO, locks), and everything where
-the server speaks no RESP3 or is a cluster. Once a second, off the hot path, the engine keeps house: invalidations
-that are owed are delivered and the counters are added to the fleet's.
+Once a second, off the hot path, the engine keeps house: invalidations that are owed are delivered and the counters
+are added to the fleet's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
 
 import hiredis
-from redis.asyncio import Redis
 
 from . import keys
 from .connection import endpoint
 from .lane import Lane
-from .link import Link, LinkDown, Refused
+from .link import Link, Refused
 from .near import NearCache
 from .outage import Outage
 from .pending import Pending
-from .scripts import ALL, Script
+from .road import FAILURES, LOADS, Road
 from .settings import CacheSettings
 from .stats import Counters
-from .wire import LaneDown, LaneTimeout, ReplyError
+from .wire import ReplyError
 
 if TYPE_CHECKING:
     from .seal import Sealer
 
-FAILURES: Final = (LaneDown, ReplyError, LinkDown, Refused)
-"""What sending a command may raise: Redis is away, late, or said no."""
 _HOUSEKEEPING: Final = 1.0  # seconds between two rounds
 _LOOK: Final = 0.25  # seconds between two looks at how Redis does
 _LARGEST: Final = 16 << 20  # bytes of a reply; nothing that is asked for over the lane should come near it
-_LOADS: Final = tuple(("SCRIPT", "LOAD", script.text) for script in ALL)
 _TRACKING: Final = ("CLIENT", "TRACKING", "ON")
 # Not NOLOOP, although we know what we write: what a command of ours evicts or lets expire, what our own EXPIRE
 # shortens and what our own load fills would not be told to us either, and the server would stop tracking it.
-T = TypeVar("T")
 
 
-class Engine:
+class Engine(Road):
     """The parts of one cache, in one event loop.
 
     Attributes:
@@ -52,10 +43,8 @@ class Engine:
         pending: invalidations that Redis does not know of yet.
         near: values kept in this process.
         sealer: encrypts what Redis keeps; None where values are kept as they are.
-        lane: the connection that is shared; None while switched off or not yet started.
         tracking: whether the server pushes changes of what was read over the lane.
         max_value_bytes: larger values are not kept.
-        deadline: seconds within which a call is to be answered.
         settle: delivers what is owed; set by whoever knows how.
         on_change: called with the keys the server says have changed; with None when any may have.
     """
@@ -158,7 +147,7 @@ class Engine:
         if lane is None:
             return
         # The scripts too, so that nobody has to send them on the way to an answer.
-        tracking, *_ = lane.call_many([_TRACKING, *_LOADS])
+        tracking, *_ = lane.call_many([_TRACKING, *LOADS])
         try:
             await tracking
         except FAILURES as problem:  # not permitted: no near cache, and waiters look again instead of being told
@@ -199,105 +188,6 @@ class Engine:
         self.tracking = False
         self.near.disarm()
         self.on_change(None)
-
-    # -- sending ---------------------------------------------------------------------------------------
-
-    async def send(self, *command: Any) -> Any:
-        """Redis's reply to one command. Raises FAILURES."""
-        lane = self._ready()
-        if not lane.unsupported:
-            return await lane.call(*command)
-        return await self.call(lambda client: _execute(client, command))
-
-    async def send_all(self, *commands: tuple[Any, ...], ends: float | None = None) -> list[Any]:
-        """The replies to several commands sent together. Raises FAILURES: the first, whatever became of the rest.
-
-        Args:
-            commands: what to send.
-            ends: loop time at which waiting ends, for one of several steps of a call; None for the deadline of one.
-        """
-        lane = self._ready()
-        if not lane.unsupported:
-            return await _replies(lane.call_many(commands), ends)
-        return await self.call(lambda client: _pipeline(client, commands), ends)
-
-    async def run(
-        self,
-        script: Script,
-        names: tuple[str, ...],
-        *args: Any,
-        before: Sequence[tuple[Any, ...]] = (),
-        ends: float | None = None,
-    ) -> Any:
-        """Run a script over ``names``. Raises FAILURES.
-
-        Args:
-            script: one of ours.
-            names: its keys.
-            args: its arguments.
-            before: commands to send before it, in the same write.
-            ends: as for :meth:`send_all`.
-        """
-        command = ("EVALSHA", script.digest, len(names), *names, *args)
-        if self._ready().unsupported:  # a cluster may have to send each of them to another node
-            for each in before:
-                await self.call(partial(_execute, command=each), ends)
-            try:
-                return await self.call(partial(_execute, command=command), ends)
-            except Refused as problem:
-                if problem.code != "NOSCRIPT":
-                    raise
-            for load in _LOADS:
-                await self.call(partial(_execute, command=load), ends)
-            return await self.call(partial(_execute, command=command), ends)
-        try:
-            return (await self.send_all(*before, command, ends=ends))[-1]
-        except ReplyError as problem:
-            if problem.code != "NOSCRIPT":
-                raise
-        return (await self.send_all(*_LOADS, command, ends=ends))[-1]  # they are lost together
-
-    async def unlink(self, names: Sequence[str | bytes], *, before: Sequence[str | bytes] = ()) -> int:
-        """Remove keys as they are, and ``before`` them others. Returns how many of ``names`` there were.
-
-        Raises:
-            FAILURES: Redis is away, late, or said no.
-        """
-        if not names:
-            return 0
-        if not self._ready().unsupported:
-            doomed = (before, names) if before else (names,)
-            return int((await self.send_all(*(("UNLINK", *some) for some in doomed)))[-1])
-        # A cluster has many slots. What belongs together is in one, and so removed in this order.
-        counts = await self.send_all(*(("UNLINK", name) for name in (*before, *names)))
-        return sum(map(int, counts[len(before) :]))
-
-    async def exists(self, names: Sequence[str]) -> int:
-        """How many of the keys there are. Raises FAILURES."""
-        if not self._ready().unsupported:
-            return int(await self.send("EXISTS", *names))
-        return sum(map(int, await self.send_all(*(("EXISTS", name) for name in names))))
-
-    async def call(self, operation: Callable[[Redis], Awaitable[T]], ends: float | None = None) -> T:
-        """Run an operation on a connection of the pool. Raises LinkDown or Refused, see :meth:`Link.call`."""
-        lane = self._ready()
-        if not lane.unsupported and not lane.up:
-            raise LinkDown(lane.reason)
-        ends = min(_now() + self.deadline, math.inf if ends is None else ends)
-        if not self._link.up:
-            if lane.unsupported and self._link.away:
-                raise LinkDown("away")
-            self._link.start()
-            await self._link.wait_up(max(0.0, ends - _now()))
-        return await self._link.call(operation, deadline=max(0.0, ends - _now()))
-
-    def _ready(self) -> Lane:
-        if not self.enabled:
-            raise LinkDown("the cache is disabled")
-        if self.lane is None:  # nobody called start(): the cache comes up by itself
-            self.wake()
-        assert self.lane is not None
-        return self.lane
 
     # -- housekeeping ----------------------------------------------------------------------------------
 
@@ -359,30 +249,6 @@ def _sealer(settings: CacheSettings) -> Sealer | None:
     from .seal import Sealer  # the cryptography package, which nobody else needs
 
     return Sealer(settings.encryption_keys)
-
-
-async def _replies(futures: list[asyncio.Future[Any]], ends: float | None) -> list[Any]:
-    if ends is not None:
-        await asyncio.wait(futures, timeout=max(0.0, ends - _now()))
-        late = [future for future in futures if not future.done()]
-        for future in late:
-            future.cancel()
-        if late:
-            raise LaneTimeout("no reply within what was left of the deadline")
-    return [await future for future in futures]
-
-
-async def _execute(client: Any, command: tuple[Any, ...]) -> Any:
-    if command[0] == "SCRIPT":  # redis-py knows it by both words, and so to which nodes of a cluster it goes
-        command = (f"{command[0]} {command[1]}", *command[2:])
-    return await client.execute_command(*command)
-
-
-async def _pipeline(client: Any, commands: tuple[tuple[Any, ...], ...]) -> list[Any]:
-    pipe = client.pipeline(transaction=False)
-    for command in commands:
-        pipe.execute_command(*command)
-    return list(await pipe.execute())
 
 
 def _now() -> float:

@@ -23,11 +23,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from . import codec
-from .engine import FAILURES, Engine
+from .engine import Engine
 from .flight import Flights
 from .lease import GRANTED, VALUE, Lease, Leases
 from .loose import Loose
 from .near import MISSING
+from .road import FAILURES
 from .terms import Terms
 from .waiters import Waiters
 

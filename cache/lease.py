@@ -13,8 +13,9 @@ from secrets import token_hex
 from typing import Any, Final
 
 from . import keys
-from .engine import FAILURES, Engine
+from .engine import Engine
 from .loose import Loose
+from .road import FAILURES
 from .scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW
 from .waiters import Waiters
 

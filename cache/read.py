@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import codec
-from .engine import FAILURES, Engine
+from .engine import Engine
 from .near import MAX_STALENESS, MISSING
+from .road import FAILURES
 
 if TYPE_CHECKING:
     from .seal import Sealer

@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 
 from . import keys
 from .arguments import checked_key, checked_pattern, checked_ttl
-from .engine import FAILURES, Engine
+from .engine import Engine
 from .fill import Filler, Loader
 from .invalidation import Invalidation, Invalidator
 from .lock import LockUnavailable, hold
 from .near import MISSING
 from .read import Reader
+from .road import FAILURES
 from .settings import CacheSettings
 from .stats import report
 from .terms import Terms

@@ -48,7 +48,7 @@ async def sweep(engine: Engine, pattern: str, wanted: Callable[[str], bool], cou
         count: told of each batch how many keys were removed, so that an unfinished sweep is counted truly.
 
     Raises:
-        engine.FAILURES: Redis stopped answering; what was removed by then stays removed.
+        road.FAILURES: Redis stopped answering; what was removed by then stays removed.
     """
     async with aclosing(pages(engine, pattern, ahead=True)) as values:
         async for page in values:

@@ -8,9 +8,10 @@ from typing import Any
 
 from . import codec, keys
 from .arguments import checked_key, checked_ttl
-from .engine import FAILURES, Engine
+from .engine import Engine
 from .fill import Filler
 from .invalidation import Invalidator
+from .road import FAILURES
 from .scripts import STORE
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from cache import CacheSettings, RedisCache, engine, invalidation, keys, lease
+from cache import CacheSettings, RedisCache, invalidation, keys, lease, road
 from cache.embedded import find_redis_server
 from cache.engine import Engine
 from cache.scripts import Script
@@ -207,7 +207,7 @@ async def test_the_hand_would_find_a_broken_fence(
     """With a fill that does not look at its token, some seed fails: so the test above can see."""
     blind = Script("redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])\nredis.call('DEL', KEYS[2])\nreturn 1\n")
     monkeypatch.setattr(lease, "FILL", blind)
-    monkeypatch.setattr(engine, "_LOADS", (*engine._LOADS, ("SCRIPT", "LOAD", blind.text)))
+    monkeypatch.setattr(road, "LOADS", (*road.LOADS, ("SCRIPT", "LOAD", blind.text)))
 
     async def every_seed() -> None:
         for seed in range(4 * len(SEEDS)):
