@@ -75,8 +75,8 @@ async def entrypoint(ctx: JobContext) -> None:
 
     async def end() -> None:
         trace.end()
-        if turns is not None:
-            await turns.drain()
+        # Where not everything could be stored, the store is away: there is nothing to sum up into, and no time to lose.
+        if turns is not None and await turns.drain() == 0:
             await wrap_up(turns.caller, turns.conversation_id, turns.turns)
         await leave_runtime()
 
@@ -85,6 +85,7 @@ async def entrypoint(ctx: JobContext) -> None:
     if console or runs_locally():
         await runtime.open_local_cache()
     runtime.delivery.start()
+    runtime.backlog.start()
 
     named, caller = caller_from_metadata(ctx.job.metadata, settings.operators)
     if console and not named:

@@ -15,7 +15,7 @@ from cache import keys
 from .cached import read_or, read_through
 from .identity import current_caller
 from .runtime import get_runtime
-from .store import Memory, StoreError
+from .store import Memory, Store, StoreError, What
 from .store.words import search_words
 
 logger = logging.getLogger("companion")
@@ -57,7 +57,7 @@ async def save_user_state_async(state: dict[str, Any]) -> bool:
         return False
     try:
         runtime = get_runtime()
-        await runtime.delivery.write(runtime.store.save_state(caller.user_id, state), caller.user_id, "state")
+        await runtime.delivery.write(_save_state(runtime.store, caller.user_id, state), caller.user_id)
     except StoreError as problem:
         logger.warning("the state could not be saved: %s", problem)
         return False
@@ -82,17 +82,20 @@ async def search_memories_async(query: str) -> list[str]:
     return [fact for fact in await read_through(key, load, list) if isinstance(fact, str)]
 
 
-async def add_memory_async(memory: Memory) -> None:
+async def add_memory_async(memory: Memory) -> bool:
     """Remember a fact of the current caller, and invalidate what was searched before.
 
-    Raises:
-        StoreError: it is not stored.
+    Returns:
+        Whether it is stored. False when nobody is known; or when the store cannot keep it now: then it is kept here,
+        and stored as soon as the store can.
     """
     caller = current_caller()
-    if caller is None:
-        raise StoreError("add_memory", "nobody is known")
-    runtime = get_runtime()
-    await runtime.delivery.write(runtime.store.add_memory(caller.user_id, memory), caller.user_id, "memory")
+    return caller is not None and await get_runtime().backlog.write(caller.user_id, memory)
+
+
+async def _save_state(store: Store, user_id: str, state: dict[str, Any]) -> What:
+    await store.save_state(user_id, state)
+    return "state"
 
 
 def _search_id(query: str) -> str:

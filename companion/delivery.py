@@ -40,15 +40,15 @@ class Delivery:
         self._under_way = Loose()
         self._looking: asyncio.Task[None] | None = None
 
-    async def write(self, work: Coroutine[Any, Any, None], user_id: str, *whats: What) -> None:
-        """Do ``work``, which writes ``whats`` of this user to the store, and tell the cache.
+    async def write(self, work: Coroutine[Any, Any, What], user_id: str) -> None:
+        """Do ``work``, which writes to the store and says what of this user has changed, and tell the cache.
 
         Who is cancelled while waiting (a turn that is interrupted, say) stops neither: the store may have committed.
 
         Raises:
             StoreError: it is not written.
         """
-        await asyncio.shield(self._under_way.spawn(self._write(work, user_id, whats), name="delivery"))
+        await asyncio.shield(self._under_way.spawn(self._write(work, user_id), name="delivery"))
 
     async def changed(self, user_id: str, *whats: What) -> None:
         """These have just been written for this user: the cache forgets what hangs on them."""
@@ -98,9 +98,8 @@ class Delivery:
         await self._under_way.ended(_DRAIN)
         await self._under_way.cancel(timeout=1.0)
 
-    async def _write(self, work: Coroutine[Any, Any, None], user_id: str, whats: Sequence[What]) -> None:
-        await work
-        await self.changed(user_id, *whats)
+    async def _write(self, work: Coroutine[Any, Any, What], user_id: str) -> None:
+        await self.changed(user_id, await work)
 
     async def _settle(self, owed: Sequence[Owed]) -> None:
         try:

@@ -17,7 +17,7 @@ from .greeting import get_intelligent_first_message_instructions
 from .identity import Caller, use_caller
 from .profile import get_user_profile_async
 from .runtime import get_runtime
-from .store import StoreError, Summary, Turn
+from .store import Summary, Turn
 from .summary import summarise
 
 logger = logging.getLogger("companion")
@@ -61,11 +61,7 @@ async def _sum_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -
         return
     if not note:
         return
-    try:
-        runtime, summary = get_runtime(), Summary(conversation_id, note, datetime.now(UTC))
-        await runtime.delivery.write(runtime.store.save_summary(caller.user_id, summary), caller.user_id, "summary")
-    except StoreError as problem:
-        logger.warning("the summary could not be saved: %s", problem)
+    await get_runtime().backlog.write(caller.user_id, Summary(conversation_id, note, datetime.now(UTC)))
 
 
 async def _count_conversation() -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-
 from cache import keys
 
 from .cached import read_or
 from .identity import current_caller
 from .runtime import get_runtime
-from .store import StoreError
-
-logger = logging.getLogger("companion")
+from .writes import Profile
 
 
 async def get_user_profile_async() -> str:
@@ -19,6 +15,8 @@ async def get_user_profile_async() -> str:
     caller = current_caller()
     if caller is None:
         return ""
+    if (waiting := get_runtime().backlog.profile(caller.user_id)) is not None:
+        return waiting
     key = keys.profile(caller.user_id)
 
     async def load() -> str:
@@ -34,7 +32,8 @@ async def save_user_profile_async(profile_text: str) -> bool:
         profile_text: the whole new text.
 
     Returns:
-        Whether it is stored. False when nobody is known or the store cannot keep it now.
+        Whether it is stored. False when nobody is known; or when the store cannot keep it now: then it is kept here,
+        and stored as soon as the store can.
 
     Raises:
         TypeError: it is not a string.
@@ -42,14 +41,4 @@ async def save_user_profile_async(profile_text: str) -> bool:
     if not isinstance(profile_text, str):
         raise TypeError(f"a profile is a string, not {type(profile_text).__name__}")
     caller = current_caller()
-    if caller is None:
-        return False
-    try:
-        runtime = get_runtime()
-        await runtime.delivery.write(
-            runtime.store.save_profile(caller.user_id, profile_text), caller.user_id, "profile"
-        )
-    except StoreError as problem:
-        logger.warning("the profile could not be saved: %s", problem)
-        return False
-    return True
+    return caller is not None and await get_runtime().backlog.write(caller.user_id, Profile(profile_text))

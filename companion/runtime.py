@@ -16,11 +16,13 @@ from livekit.agents import llm
 from cache import CacheSettings, close_redis_cache, use_redis_cache
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError
 
+from .backlog import Backlog
 from .batch import ContextBatches
 from .delivery import Delivery
 from .local_redis import redis_answers
 from .models import make_llm
 from .settings import Settings
+from .spool import Spool
 from .store import SqliteStore, Store
 
 logger = logging.getLogger("companion")
@@ -42,6 +44,7 @@ class Runtime:
         self.settings = settings or Settings.from_env()
         self.conversations = 0
         self.delivery = Delivery(lambda: self.store)
+        self.backlog = Backlog(lambda: self.store, self.delivery, Spool(self.settings.home))
         self.contexts = ContextBatches(lambda user_id: self.store.context(user_id))
         self._store = store
         self._model = model
@@ -79,6 +82,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Close what was opened."""
+        await self.backlog.close()
         await self.delivery.close()
         if self._model is not None:
             await self._model.aclose()

@@ -343,7 +343,7 @@ async def test_a_store_that_fails(
     async with job(entrypoint, {"user_id": "ada"}) as talk:
         assert "What is your name?" in greeting(talk)
         assert (await talk.session.run(user_input="The train was late.")).events[-1].item.text_content
-    assert "turns could not be stored" in caplog.text
+    assert "They wait in COMPANION_HOME" in caplog.text
     assert "train" not in "".join(record.getMessage() for record in caplog.records if record.name == "companion")
 
 
@@ -356,7 +356,7 @@ async def test_a_database_that_cannot_be_opened(
         assert "What is your name?" in greeting(talk)
         events = (await talk.session.run(user_input="My name is Ada.")).events
         assert "cannot reach my memory" in events[-1].item.text_content
-    assert "turns could not be stored" in caplog.text
+    assert "They wait in COMPANION_HOME" in caplog.text
     ours = [record.getMessage() for record in caplog.records if record.name in ("companion", "cache")]
     assert not any("My name" in line for line in ours)
 

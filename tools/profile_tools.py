@@ -31,6 +31,7 @@ MAX_TEXT: Final = 4000
 """Characters a profile or a fact may have."""
 _NOBODY = "I do not know who you are, so I cannot keep or look up anything about you."
 _STORE_AWAY = "I cannot reach my memory right now. Please try again in a moment."
+_KEPT = "I cannot reach my memory right now. I keep it in mind, and write it down as soon as I can."
 _FACTS_AWAY = "I cannot reach the facts you asked me to remember right now."
 
 
@@ -90,12 +91,10 @@ class ProfileTools(llm.Toolset):
             return _failure(f"A profile has between 1 and {MAX_TEXT} characters.")
         with use_caller(caller):
             saved = await save_user_profile_async(profile.strip())
-        if not saved:
-            return _failure(_STORE_AWAY)
         agent = context.session.current_agent
         if isinstance(agent, CompanionAgent):
             await agent.know(profile)
-        return _success(message="I will remember that about you.")
+        return _success(message="I will remember that about you.") if saved else _failure(_KEPT)
 
     @function_tool(name="rememberFact", flags=ToolFlag.IGNORE_ON_ENTER)
     async def remember_fact(self, context: RunContext[Any], fact: str) -> str:
@@ -109,13 +108,9 @@ class ProfileTools(llm.Toolset):
             return _failure(_NOBODY)
         if not fact.strip() or len(fact) > MAX_TEXT:
             return _failure(f"A fact has between 1 and {MAX_TEXT} characters.")
-        try:
-            with use_caller(caller):
-                await add_memory_async(Memory(text=fact.strip(), at=datetime.now(UTC)))
-        except StoreError as problem:
-            logger.warning("a fact could not be kept: %s", problem)
-            return _failure(_STORE_AWAY)
-        return _success(message="I will remember that.")
+        with use_caller(caller):
+            kept = await add_memory_async(Memory(text=fact.strip(), at=datetime.now(UTC)))
+        return _success(message="I will remember that.") if kept else _failure(_KEPT)
 
     @function_tool(name="recallFacts")
     async def recall_facts(self, context: RunContext[Any], query: str) -> str:

@@ -1,0 +1,101 @@
+"""What the store would not take until the very end, in files of ``COMPANION_HOME``, for whoever starts next.
+
+Each process writes files of its own, `unstored/<random>.jsonl`, and whoever reads one holds a lock on it. A file goes
+when all of it is stored; every write in it may be repeated, so a reader that dies half-way does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from .store import StoreError
+from .writes import Write, from_line, to_line
+
+logger = logging.getLogger("companion")
+
+
+class Spool:
+    """The files in the folder ``unstored`` of ``home``. The folder is made when it is needed (mode 0700)."""
+
+    def __init__(self, home: Path) -> None:
+        self.folder = home / "unstored"
+
+    def keep(self, user_id: str, writes: Sequence[Write]) -> None:
+        """Put what this user's writes are into a file of their own. Blocks. Raises OSError."""
+        self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        _write(self.folder / f"{uuid4().hex}.jsonl", [to_line(user_id, write) for write in writes])
+
+    def waiting(self) -> list[Path]:
+        """The files there are."""
+        try:
+            return sorted(path for path in self.folder.iterdir() if path.suffix == ".jsonl")
+        except OSError:
+            return []
+
+    async def hand_over(self, path: Path, store: Callable[[str, Write], Awaitable[None]]) -> int:
+        """Let ``store`` have what is in a file, one after the other. Returns how many it took.
+
+        Lines that cannot be read are put aside, in a file beside it. A file that another process is reading, or has
+        just removed, is left to it.
+
+        Raises:
+            StoreError: ``store`` raised it; what it had not taken stays in the file.
+            OSError: the file cannot be read or written.
+        """
+        with _locked(path) as lines:
+            if lines is None:
+                return 0
+            taken, unreadable = 0, []
+            try:
+                for line in lines:
+                    try:
+                        user_id, write = from_line(line)
+                    except ValueError:
+                        unreadable.append(line)
+                    else:
+                        await store(user_id, write)
+                    taken += 1
+            except StoreError:
+                # Under the same name: who waits for the lock sees that it is another file.
+                await asyncio.to_thread(_write, path, [*unreadable, *lines[taken:]])
+                raise
+            if unreadable:
+                await asyncio.to_thread(_write, path.with_suffix(".unreadable"), unreadable)
+                logger.error("%d lines of %s cannot be read: put aside", len(unreadable), path.name)
+            await asyncio.to_thread(path.unlink)
+            return taken - len(unreadable)
+
+
+def _write(path: Path, lines: Sequence[str]) -> None:
+    """The whole file or nothing of it, for its owner alone."""
+    new = path.with_suffix(".new")
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[list[str] | None]:
+    """The lines of the file while nobody else reads it; None where somebody does, or it is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        yield None
+        return
+    with open(descriptor, encoding="utf-8", errors="replace") as file:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            same = os.path.samestat(os.fstat(descriptor), path.stat())
+        except OSError:
+            same = False
+        yield file.read().splitlines() if same else None

@@ -1,0 +1,303 @@
+"""What the store does not take is kept, tried again, and survives the process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
+from companion.context import add_memory_async, search_memories_async
+from companion.conversation import TurnLog
+from companion.runtime import Runtime
+from companion.spool import Spool
+from companion.store import Memory, StoreError, Summary, Turn
+from companion.writes import Profile, Write, from_line, to_line
+from tests.wait import until
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+WRITES: list[Write] = [
+    Turn("user", "I like chess \u2028 \ud800 \n", NOON, "c"),
+    Memory("my sister visits", NOON),
+    Summary("c", "about chess", NOON),
+    Profile("Name: Ada", ("", "Name: A.")),
+]
+METHODS = ("add_turn", "add_memory", "save_summary", "save_profile")
+
+
+class Switch:
+    """Lets the store's writes fail, or hang, while it is off."""
+
+    def __init__(self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.on = True
+        self.hangs = False
+        self.calls = 0
+        for name in METHODS:
+            monkeypatch.setattr(runtime.store, name, self._switched(getattr(runtime.store, name), name))
+
+    def _switched(self, method: Any, name: str) -> Any:
+        async def switched(*args: Any) -> None:
+            self.calls += 1
+            if not self.on:
+                if self.hangs:
+                    await asyncio.Event().wait()
+                raise StoreError(name, "timeout")
+            await method(*args)
+
+        return switched
+
+
+@pytest.fixture
+def switch(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Switch:
+    return Switch(runtime, monkeypatch)
+
+
+def spool_of(runtime: Runtime) -> Spool:
+    return Spool(runtime.settings.home)
+
+
+# -- as a line ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("write", WRITES, ids=lambda write: type(write).__name__)
+def test_a_line_and_back(write: Write) -> None:
+    line = to_line("ada", write)
+    assert len(line.splitlines()) == 1
+    assert from_line(line) == ("ada", write)
+
+
+GOOD = json.loads(to_line("ada", WRITES[0]))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "nonsense",
+        "[]",
+        "7",
+        "{}",
+        '"turn"',
+        "[" * 100_000,
+        json.dumps(GOOD | {"kind": "king"}),
+        json.dumps(GOOD | {"kind": []}),
+        json.dumps(GOOD | {"at": "yesterday"}),
+        json.dumps(GOOD | {"at": "2026-03-01T12:00:00"}),
+        json.dumps(GOOD | {"role": "king"}),
+        json.dumps(GOOD | {"text": None}),
+        json.dumps(GOOD | {"user_id": 7}),
+        json.dumps(GOOD | {"more": "x"}),
+        json.dumps({name: value for name, value in GOOD.items() if name != "id"} | {"id": 1}),
+    ],
+)
+def test_a_line_that_is_none(line: str) -> None:
+    with pytest.raises(ValueError, match="not a line"):
+        from_line(line)
+
+
+# -- while the conversation lasts --------------------------------------------------------------------------------
+
+
+async def test_what_was_said_is_stored_when_the_store_is_back(runtime: Runtime, switch: Switch) -> None:
+    switch.on = False
+    log = TurnLog(Caller("ada"))
+    for number in range(3):
+        log.add(Turn("user", f"word {number}", datetime.now(UTC), "c"))
+    with use_caller(Caller("ada")):
+        assert await add_memory_async(Memory("my sister visits", NOON)) is False
+        assert await save_user_profile_async("Name: Ada") is False
+        assert await get_user_profile_async() == "Name: Ada"  # it goes on with what it was told
+        switch.on = True
+        assert await log.drain() == 0
+        assert await get_user_profile_async() == "Name: Ada"
+        assert await search_memories_async("sister") == ["my sister visits"]
+    assert [turn.text for turn in await runtime.store.recent_turns("ada")] == ["word 0", "word 1", "word 2"]
+    assert await runtime.store.get_profile("ada") == "Name: Ada"
+    assert spool_of(runtime).waiting() == []
+
+
+async def test_a_silent_store_holds_an_answer_for_two_seconds_at_most(
+    runtime: Runtime, switch: Switch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("companion.write_queue.ANSWER", 0.1)
+    switch.on, switch.hangs = False, True
+    began = time.monotonic()
+    with use_caller(Caller("ada")):
+        assert await save_user_profile_async("Name: Ada") is False
+    assert time.monotonic() - began < 1
+
+
+async def test_one_that_is_never_taken_holds_up_nobody(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    add = runtime.store.add_turn
+
+    async def picky(user_id: str, turn: Turn) -> None:
+        if "poison" in turn.text:
+            raise StoreError("add_turn", "HTTP 400")
+        await add(user_id, turn)
+
+    monkeypatch.setattr(runtime.store, "add_turn", picky)
+    log = TurnLog(Caller("ada"))
+    for text in ("poison", "one", "two"):
+        log.add(Turn("user", text, datetime.now(UTC), "c"))
+
+    async def stored() -> bool:
+        return [turn.text for turn in await runtime.store.recent_turns("ada")] == ["one", "two"]
+
+    await until(stored)
+    assert await log.drain(0.1) == 1
+    assert "poison" not in caplog.text
+
+
+async def test_a_caller_who_is_cut_off_stops_nothing(runtime: Runtime, switch: Switch) -> None:
+    with use_caller(Caller("ada")):
+        saving = asyncio.create_task(save_user_profile_async("Name: Ada"))
+    await asyncio.sleep(0)
+    saving.cancel()
+    await asyncio.wait({saving})
+    assert await runtime.backlog.drain("ada", 5) == 0
+    assert await runtime.store.get_profile("ada") == "Name: Ada"
+
+
+async def test_of_two_profiles_the_newer_wins(runtime: Runtime, switch: Switch) -> None:
+    with use_caller(Caller("ada")):
+        switch.on = False
+        await save_user_profile_async("first")
+        await save_user_profile_async("second")
+        switch.on = True
+        assert await save_user_profile_async("third") is True
+    assert await runtime.backlog.drain("ada", 5) == 0
+    assert await runtime.store.get_profile("ada") == "third"
+    assert await runtime.store.search_memories("ada", "") == []
+
+
+async def test_a_late_profile_does_not_replace_what_others_wrote(runtime: Runtime, switch: Switch) -> None:
+    switch.on = False
+    with use_caller(Caller("ada")):
+        await save_user_profile_async("Name: Ada\nLives in: Oslo")
+    switch.on = True
+    await runtime.store.save_profile("ada", "Name: Ada\nLikes: chess")  # by somebody else, meanwhile
+    assert await runtime.backlog.drain("ada", 5) == 0
+    assert await runtime.store.get_profile("ada") == "Name: Ada\nLikes: chess"
+    assert [memory.text for memory in await runtime.store.search_memories("ada", "Oslo")] == [
+        "Name: Ada\nLives in: Oslo"
+    ]
+
+
+# -- after it ----------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_not_stored_at_the_end_is_stored_next_time(
+    runtime: Runtime, switch: Switch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    switch.on = False
+    log = TurnLog(Caller("ada"))
+    log.add(Turn("user", "my secret", datetime.now(UTC), "c"))
+    with use_caller(Caller("ada")):
+        await save_user_profile_async("Name: Ada")
+    assert await log.drain(0.05) == 2
+    assert "not stored: 2" in caplog.text
+    (path,) = spool_of(runtime).waiting()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    # The next start, with the store still away, and then with the store.
+    with pytest.raises(StoreError):
+        await runtime.backlog.recover()
+    assert spool_of(runtime).waiting() == [path]
+    switch.on = True
+    runtime.backlog.start()
+    await until(lambda: not spool_of(runtime).waiting())
+    assert [turn.text for turn in await runtime.store.recent_turns("ada")] == ["my secret"]
+    with use_caller(Caller("ada")):
+        assert await get_user_profile_async() == "Name: Ada"
+    await until(lambda: "stored what an earlier process could not: 2" in caplog.text)
+    assert "my secret" not in caplog.text
+
+
+async def test_closing_keeps_what_nobody_drained(runtime: Runtime, switch: Switch) -> None:
+    switch.on, switch.hangs = False, True
+    runtime.backlog.add("ada", WRITES[0])
+    await until(lambda: switch.calls)
+    await runtime.backlog.close()
+    assert len(spool_of(runtime).waiting()) == 1
+
+
+async def test_what_was_taken_before_the_store_failed_again_is_not_left_in_the_file(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = spool_of(runtime)
+    spool.keep("ada", WRITES)
+    (path,) = spool.waiting()
+    taken: list[Write] = []
+
+    async def two(_: str, write: Write) -> None:
+        if len(taken) == 2:
+            raise StoreError("save_summary", "timeout")
+        taken.append(write)
+
+    with pytest.raises(StoreError):
+        await spool.hand_over(path, two)
+    assert [from_line(line) for line in path.read_text().splitlines()] == [("ada", write) for write in WRITES[2:]]
+    assert await runtime.backlog.recover() == 2
+
+
+async def test_two_that_start_at_once_share_the_work(runtime: Runtime) -> None:
+    spool = spool_of(runtime)
+    spool.keep("ada", WRITES)
+    (path,) = spool.waiting()
+    inside, go_on, seen = asyncio.Event(), asyncio.Event(), []
+
+    async def slowly(_: str, write: Write) -> None:
+        seen.append(write)
+        inside.set()
+        await go_on.wait()
+
+    first = asyncio.create_task(spool.hand_over(path, slowly))
+    await inside.wait()
+    assert await spool.hand_over(path, slowly) == 0
+    go_on.set()
+    assert await first == len(WRITES) == len(seen)
+    assert await spool.hand_over(path, slowly) == 0
+
+
+async def test_lines_that_cannot_be_read_are_put_aside(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:
+    spool = spool_of(runtime)
+    spool.keep("ada", WRITES[:1])
+    (path,) = spool.waiting()
+    with path.open("ab") as file:
+        file.write(b'{"text": "my secret"\n\xff\xfe\n')
+    assert await runtime.backlog.recover() == 1
+    assert [each.suffix for each in spool.folder.iterdir()] == [".unreadable"]
+    assert "2 lines" in caplog.text
+    assert "my secret" not in caplog.text
+
+
+async def test_a_home_that_cannot_be_written(
+    runtime: Runtime, switch: Switch, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime.settings.home.parent.mkdir(parents=True, exist_ok=True)
+    runtime.settings.home.write_text("a file where a folder should be")
+    switch.on = False
+    runtime.backlog.add("ada", WRITES[0])
+    assert await runtime.backlog.drain("ada", 0.05) == 1
+    assert "not stored, and lost: 1. COMPANION_HOME cannot be written" in caplog.text
+    assert await runtime.backlog.recover() == 0
+
+
+def test_no_file_is_left_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", full)
+    spool = Spool(tmp_path)
+    with pytest.raises(OSError, match="space"):
+        spool.keep("ada", WRITES)
+    assert spool.waiting() == []
