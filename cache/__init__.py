@@ -13,7 +13,7 @@ from . import keys
 from .codec import UnserialisableValue
 from .lock import LockLost, LockUnavailable
 from .redis_cache import RedisCache
-from .registry import close_redis_cache, get_redis_cache, use_redis_cache
+from .registry import close_redis_cache, get_redis_cache, recall_with, use_redis_cache
 from .settings import CacheConfigError, CacheSettings
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "close_redis_cache",
     "get_redis_cache",
     "keys",
+    "recall_with",
     "use_redis_cache",
 ]

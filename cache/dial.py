@@ -15,7 +15,7 @@ import math
 import random
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .wire import Argument, LaneDown, ReplyError, Wire, pack
@@ -73,12 +73,12 @@ class Dialler:
     def __init__(
         self,
         endpoint: Endpoint,
-        setup: Iterable[tuple[Argument, ...]],
+        setup: Sequence[tuple[Argument, ...]],
         connect_timeout: float,
         room: int,
         explain: Callable[[str], None],
     ) -> None:
-        self._endpoint, self._greeting = endpoint, endpoint.greeting(setup)
+        self._endpoint, self._greeting, self._setups = endpoint, endpoint.greeting(setup), len(setup)
         self._connect_timeout, self._room = connect_timeout, room
         self._explain = explain
         self._failures = 0
@@ -243,12 +243,15 @@ class Dialler:
             raise Unusable("no RESP3", _UNSUPPORTED, unsupported=True)
         if answer.get(b"mode") in (b"cluster", b"sentinel"):
             raise Unusable("not a single node", _UNSUPPORTED, unsupported=True)
-        for other in others:
+        *before, pong = others
+        selected = len(before) - self._setups
+        wire.set_up = await asyncio.gather(*before[selected:], return_exceptions=True)
+        for other in (*before[:selected], pong):
             try:
                 await other
             except ReplyError as error:
                 # Who is not allowed to PING has been answered all the same.
-                if other is not others[-1] or error.code != "NOPERM":
+                if other is not pong or error.code != "NOPERM":
                     raise _unwanted(error) from None
 
 

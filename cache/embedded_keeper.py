@@ -91,6 +91,23 @@ class ServerFile:
             except OSError:
                 return ""
 
+    def vouch(self, key: str) -> None:
+        """Note under ``key`` which run of the server this is (see `recall`): its log of writes is complete.
+
+        Whatever it was told before it was killed it wrote there before it acknowledged it.
+        """
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(0.2)
+            link.connect(self.read()[0])
+            link.sendall(b"INFO server\r\n")
+            told = b""
+            while not (run_id := told.partition(b"run_id:")[2].partition(b"\r\n"))[1]:
+                if not (more := link.recv(4096)):
+                    return
+                told += more
+            link.sendall(b"SET %s %s\r\n" % (key.encode(), run_id[0]))
+            link.recv(64)
+
     def end(self, stop_seconds: float = STOP_SECONDS) -> bool:
         """End the server, if one runs, within `stop_seconds` + KILL_SECONDS; only for who holds users.lock alone.
 

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
-from . import embedded_keeper
+from . import embedded_keeper, keys
 from .embedded_keeper import KILL_SECONDS, STOP_SECONDS, FileLock, ServerFile
 
 START_SECONDS = 3.0
@@ -145,6 +145,7 @@ class Seat:
         finally:
             server.lock.close()
         if self._answers(deadline):
+            self.server.vouch(keys.system_server())
             return socket_path
         ended = not self.server.alive
         self.server.end(stop_seconds=0.1)

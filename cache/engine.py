@@ -19,6 +19,7 @@ from .link import Link, Refused
 from .near import NearCache
 from .outage import Outage
 from .pending import Pending
+from .recall import QUESTIONS, Recall
 from .road import FAILURES, LOADS, Road
 from .settings import CacheSettings
 from .stats import Counters
@@ -46,6 +47,8 @@ class Engine(Road):
         tracking: whether the server pushes changes of what was read over the lane.
         max_value_bytes: larger values are not kept.
         settle: delivers what is owed; set by whoever knows how.
+        recall: whether the server is the one we knew.
+        clear: removes every value of every user; set likewise.
         on_change: called with the keys the server says have changed; with None when any may have.
     """
 
@@ -57,7 +60,9 @@ class Engine(Road):
         self.lane: Lane | None = None
         self.tracking = False
         self.on_change: Callable[[list[bytes] | None], None] = _ignore
-        self.settle: Callable[[], Awaitable[None]] = _nothing_owed
+        self.settle: Callable[[], Awaitable[None]] = _nothing
+        self.clear: Callable[[], Awaitable[None]] = _nothing
+        self.recall = Recall(self, self.pending, lambda: self.clear())
         self.enabled = settings.enabled
         self.max_value_bytes = settings.max_value_bytes
         self.deadline = settings.deadline
@@ -101,6 +106,8 @@ class Engine(Road):
                 on_push=self._pushed,
                 largest_reply=max(_LARGEST, 2 * self.max_value_bytes),
                 on_larger=self._too_large,
+                setup=QUESTIONS,
+                on_setup=self.recall.met,
             )
             self._looking_since = asyncio.get_running_loop().time()
             self.lane.start()
@@ -121,6 +128,7 @@ class Engine(Road):
         """Do the last housekeeping and close every connection."""
         if self.connected:
             await self._keep_house()
+        await self.recall.close()
         self._rest()
         if self._leaving:
             await asyncio.wait(set(self._leaving), timeout=2.0)
@@ -155,6 +163,7 @@ class Engine(Road):
         else:
             self.tracking = True
             self.near.arm()
+        self.recall.keep(_now())
         await self._keep_house()
 
     def _lane_down(self, reason: str) -> None:
@@ -224,6 +233,8 @@ class Engine(Road):
             if (lane := self.lane) is not None and not lane.unsupported:
                 answered = None if lane.up else max(lane.proven_at, self._looking_since)
                 self._outage.look(_now(), answered, lane.reason)
+            if lane is not None and lane.up:
+                self.recall.keep(_now())
             if self.connected and (self.pending or rounds % round(_HOUSEKEEPING / _LOOK) == 0):
                 await self._keep_house()
 
@@ -255,7 +266,7 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def _nothing_owed() -> None:
+async def _nothing() -> None:
     """Nobody invalidates."""
 
 

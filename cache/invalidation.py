@@ -107,6 +107,10 @@ class Invalidator:
         index = keys.index(owned[0])
         return ("SADD", index, owned[1]), ("EXPIRE", index, INDEX_TTL)
 
+    async def clear(self) -> None:
+        """Remove every value of every user. Raises FAILURES."""
+        await self.everywhere(f"{keys.USERS}*", Invalidation())
+
     async def settle(self) -> None:
         """Deliver what is owed. Raises FAILURES."""
         await self._engine.pending.deliver(self.delete, self._again)

@@ -33,6 +33,9 @@ TEMP_TTL: Final = 300
 LOCK_TTL: Final = 60
 """Seconds. Short-lived: temporary locks."""
 
+USERS: Final = "user:"
+"""What every key of every user begins with."""
+
 MAX_PART: Final = 128
 """Characters a user id, or any other part of a key, may have."""
 
@@ -157,6 +160,11 @@ def stale(key: str) -> str:
 def index(user: str) -> str:
     """``index:{user_id}``: the names of a user's keys outside the families, as far as this layer wrote them."""
     return f"index:{{{user}}}"
+
+
+def system_server() -> str:
+    """``system:server``: the run of the server whose values were last known to be right (:mod:`cache.recall`)."""
+    return "system:server"
 
 
 def owner(key: str) -> tuple[str, str] | None:

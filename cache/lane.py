@@ -23,7 +23,8 @@ class Lane:
 
     deadline: seconds a call may take. connect_timeout: seconds one attempt to connect may take, TLS and AUTH included.
     heartbeat: seconds between pings. silent_after: seconds of silence after which a connection is given up.
-    setup: commands sent on every new connection before it is used, such as CLIENT TRACKING.
+    setup: commands sent on every new connection before it is used. A refusal of one stops nothing.
+    on_setup: called with the replies to them, ReplyErrors among them, before the connection is used.
     on_up: runs in a task of its own each time a new connection begins to be used; cancelled when that is lost.
     on_down: called with a reason (never credentials) when the connection is lost, and while there is none each time
     the reason changes. A held connection is not lost: `up` is False meanwhile, but the server still tracks for it.
@@ -47,12 +48,13 @@ class Lane:
         on_down: Callable[[str], None] | None = None,
         on_push: Callable[[list[Any]], None] | None = None,
         setup: Sequence[tuple[Argument, ...]] = (),
+        on_setup: Callable[[list[Any]], None] | None = None,
         largest_reply: int = 0,
         on_larger: Callable[[bytes], None] | None = None,
     ) -> None:
         self._timing = Timing(deadline, heartbeat, max(deadline, silent_after))
         self._dialler = Dialler(endpoint, setup, connect_timeout, max_in_flight, self._explain)
-        self._on_up, self._on_down, self._on_push = on_up, on_down, on_push
+        self._on_up, self._on_down, self._on_push, self._on_setup = on_up, on_down, on_push, on_setup
         self._largest_reply, self._on_larger = largest_reply, on_larger
         self._loop: asyncio.AbstractEventLoop | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -134,6 +136,8 @@ class Lane:
                 self._explain(wire.ended.result())
             else:
                 self._wire = wire
+                if self._on_setup is not None:
+                    self._on_setup(wire.set_up)
                 watch = Watch(wire, self._timing, self._proven, self._held)
                 wire.adopt(watch, self._on_push, self._lost, self._largest_reply, self._on_larger)
                 if began - greeted <= self._timing.deadline:

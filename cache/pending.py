@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from .glob import matches
-from .keys import is_reserved, names_reserved, user_prefix
+from .keys import USERS, is_reserved, names_reserved, user_prefix
 
 _BATCH: Final = 500
 _MAX_KEYS: Final = 10_000
@@ -23,16 +23,18 @@ def reaches(pattern: str, user_id: str | None, key: str) -> bool:
 class Pending:
     """What is owed. Bounded: past the bound it becomes "everything"."""
 
-    __slots__ = ("_keys", "_patterns", "_serial")
+    __slots__ = ("_keys", "_patterns", "_serial", "doubted")
 
     def __init__(self) -> None:
         # Each debt has a serial number, so that one renewed while it is being delivered is not forgotten.
         self._serial = 0
         self._keys: dict[str, int] = {}
         self._patterns: dict[tuple[str, str | None], int] = {}
+        self.doubted = 0
+        """Serial number of the doubt about every value of every user (:mod:`cache.recall`); 0 for none."""
 
     def __bool__(self) -> bool:
-        return bool(self._keys or self._patterns)
+        return bool(self._keys or self._patterns or self.doubted)
 
     def add(self, *names: str) -> None:
         """Remember keys that must go."""
@@ -50,14 +52,27 @@ class Pending:
             pattern, user_id = "*", None
         self._patterns[(pattern, user_id)] = self._serial
 
+    def doubt(self) -> None:
+        """From now on no value of a user is served."""
+        self._serial += 1
+        self.doubted = self._serial
+
+    def trust(self, doubt: int) -> None:
+        """What gave rise to this doubt is settled; a later one stays."""
+        if self.doubted == doubt:
+            self.doubted = 0
+
     def covers(self, key: str) -> bool:
         """Whether the value Redis holds for ``key`` must not be served."""
-        return key in self._keys or any(reaches(pattern, user, key) for pattern, user in self._patterns)
+        if key in self._keys or (self.doubted and key.startswith(USERS)):
+            return True
+        return any(reaches(pattern, user, key) for pattern, user in self._patterns)
 
     def newest(self, key: str) -> int:
         """The serial number of the newest debt that covers ``key``; 0 for none."""
         serials = (serial for (pattern, user), serial in self._patterns.items() if reaches(pattern, user, key))
-        return max(self._keys.get(key, 0), max(serials, default=0))
+        doubted = self.doubted if key.startswith(USERS) else 0
+        return max(self._keys.get(key, 0), doubted, max(serials, default=0))
 
     def settle(self, key: str) -> None:
         """A newer value of ``key`` has been stored: nothing is owed for it any more."""

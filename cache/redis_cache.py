@@ -20,6 +20,7 @@ from .invalidation import Invalidation, Invalidator
 from .lock import LockUnavailable, hold
 from .near import MISSING
 from .read import Reader
+from .recall import Ask
 from .road import FAILURES
 from .settings import CacheSettings
 from .stats import report
@@ -53,7 +54,7 @@ class RedisCache:
         self._filler = Filler(self._engine)
         self._invalidator = Invalidator(self._engine, self._filler)
         self._filler.leases.index_entry = self._invalidator.index_entry
-        self._engine.settle = self._invalidator.settle
+        self._engine.settle, self._engine.clear = self._invalidator.settle, self._invalidator.clear
         self._writer = Writer(self._engine, self._filler, self._invalidator)
         self._reader = Reader(self._engine)
 
@@ -71,6 +72,17 @@ class RedisCache:
     def owing(self) -> bool:
         """Whether an invalidation still waits to be told to Redis."""
         return bool(self._engine.pending)
+
+    def recall_with(self, ask: Ask | None) -> None:
+        """Let ``ask`` be called when Redis may have forgotten what it was told: restarted, restored, or another server.
+
+        It invalidates once more what changed lately, and says whether that is all there is. Until it has returned no
+        value of a user is served. Where it says no, and where there is none, everything under ``user:*`` is removed.
+
+        Args:
+            ask: an async callable without arguments. What it raises counts as no.
+        """
+        self._engine.recall.ask = ask
 
     async def initialize(self) -> bool:
         """Begin connecting, and wait for it at most ``CACHE_CONNECT_WAIT_MS``.

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from weakref import WeakKeyDictionary
 
+from .recall import Ask
 from .redis_cache import RedisCache
 
+_asks: WeakKeyDictionary[asyncio.AbstractEventLoop, Ask | None] = WeakKeyDictionary()
 _caches: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[RedisCache, asyncio.Task[bool]]] = WeakKeyDictionary()
 
 
@@ -50,7 +52,16 @@ async def use_redis_cache(redis_url: str | None = None, *, enabled: bool | None 
     return await get_redis_cache()
 
 
+def recall_with(ask: Ask | None) -> None:
+    """As :meth:`RedisCache.recall_with`, for the cache of the running loop, now and whenever it is another one."""
+    loop = asyncio.get_running_loop()
+    _asks[loop] = ask
+    if loop in _caches:
+        _caches[loop][0].recall_with(ask)
+
+
 def _keep(cache: RedisCache) -> tuple[RedisCache, asyncio.Task[bool]]:
     loop = asyncio.get_running_loop()
+    cache.recall_with(_asks.get(loop))
     made = _caches[loop] = (cache, loop.create_task(cache.initialize(), name="cache-initialise"))
     return made

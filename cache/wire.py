@@ -101,6 +101,7 @@ class Wire(asyncio.Protocol):
         self._on_lost: Callable[[str], None] | None = None
         self._largest, self._partial = 0, 0  # bytes a reply may have; and those of one that is not complete
         self._on_larger: Callable[[bytes], None] | None = None
+        self.set_up: list[Any] = []  # the replies to what was sent before the wire was used, refusals among them
 
     def adopt(
         self,

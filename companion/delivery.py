@@ -13,9 +13,10 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from cache import RedisCache, get_redis_cache
+from cache import RedisCache, get_redis_cache, keys
 from cache.loose import Loose
 
+from .cached import STALE_FOR
 from .store import Owed, Store, StoreError, What
 from .store.changes import invalidate
 
@@ -26,6 +27,10 @@ GRACE: Final = 5.0
 """Seconds a write is left to its own writer."""
 _READ: Final = 0.25  # seconds the cache may have to wait for the versions; without them nothing is settled, that is all
 _DRAIN: Final = 2.0
+LIFE: Final = keys.PROFILE_TTL + STALE_FOR
+"""Seconds that a value may live in Redis at most, the last good copy of it included."""
+_CLOCKS: Final = 300.0  # seconds by which the clocks of Redis, store and worker may differ
+_MOST: Final = 1000  # more invalidations than that, and clearing the cache is quicker
 
 
 class Delivery:
@@ -88,6 +93,25 @@ class Delivery:
             return 0
         await self._store().settle(owed)
         return len(owed)
+
+    async def recall(self) -> bool:
+        """Invalidate once more what was written within the life of a cached value.
+
+        For a Redis that may have forgotten what it was told. Returns whether that is all that may be old in it: not
+        where the store cannot say, or says too much.
+        """
+        try:
+            written = await self._store().written(within=LIFE + _CLOCKS, limit=_MOST + 1)
+        except StoreError as problem:
+            logger.warning("what changed lately is not known: %s", problem)
+            return False
+        if len(written) > _MOST:
+            return False
+        cache = await get_redis_cache()
+        for one in written:
+            await invalidate(cache, one.user_id, one.what)
+        logger.info("Redis was restarted or restored: %d invalidations of the last day told again", len(written))
+        return True
 
     async def close(self) -> None:
         """Finish what was begun, within two seconds. What is left stays owed."""

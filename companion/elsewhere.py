@@ -31,8 +31,9 @@ def start_listening(settings: Settings, *, local: bool = False) -> asyncio.Task[
 
 
 async def _listen(url: str, key: str, local: bool) -> ChangeListener:
+    runtime = get_runtime()  # before the cache connects: it may have to ask what changed lately
     if local:
-        await get_runtime().open_local_cache()
+        await runtime.open_local_cache()
     listener = ChangeListener(url, key, _forget)
     listener.start()
     return listener

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from livekit.agents import llm
 
-from cache import CacheSettings, close_redis_cache, use_redis_cache
+from cache import CacheSettings, close_redis_cache, recall_with, use_redis_cache
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError
 
 from .backlog import Backlog
@@ -104,15 +104,14 @@ def open_store(settings: Settings) -> Store:
 
 def get_runtime() -> Runtime:
     """The runtime of the running loop, made from the environment if there is none yet."""
-    loop = asyncio.get_running_loop()
-    if loop not in _runtimes:
-        _runtimes[loop] = Runtime()
-    return _runtimes[loop]
+    runtime = _runtimes.get(asyncio.get_running_loop())
+    return set_runtime(Runtime()) if runtime is None else runtime
 
 
 def set_runtime(runtime: Runtime) -> Runtime:
     """Let ``runtime`` be the running loop's."""
     _runtimes[asyncio.get_running_loop()] = runtime
+    recall_with(runtime.delivery.recall)
     return runtime
 
 
@@ -129,4 +128,5 @@ async def close_runtime() -> None:
     """Close the running loop's runtime and cache. The next ``get_runtime`` makes a new one."""
     runtime = _runtimes.pop(asyncio.get_running_loop(), None)
     if runtime is not None:
+        recall_with(None)
         await runtime.close()

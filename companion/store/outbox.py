@@ -46,6 +46,10 @@ class Outbox(Protocol):
         """What is owed for one user and these kinds of data. To be read before the invalidation is sent."""
         ...
 
+    async def written(self, within: float, limit: int) -> list[Owed]:
+        """What was written within so many seconds, to anybody, owed or not: at most `limit` rows, the newest first."""
+        ...
+
     async def settle(self, owed: Sequence[Owed]) -> None:
         """The cache has been told of these. Settling again, or an older version, changes nothing.
 

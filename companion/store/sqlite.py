@@ -115,6 +115,18 @@ class SqliteStore:
 
         return await self._file.read("owed_by", work)
 
+    async def written(self, within: float, limit: int) -> list[Owed]:
+        since = _to_microseconds(datetime.now(UTC)) - int(within * 1e6)
+
+        def work(db: sqlite3.Connection) -> list[Owed]:
+            rows = db.execute(
+                "SELECT user_id, what, version FROM outbox WHERE written_at >= ? ORDER BY written_at DESC LIMIT ?",
+                (since, max(limit, 0)),
+            )
+            return [Owed(*row) for row in rows]
+
+        return await self._file.read("written", work)
+
     async def settle(self, owed: Sequence[Owed]) -> None:
         if owed:
             await self._file.write(

@@ -140,6 +140,12 @@ class SupabaseStore:
             "owed_by", lambda db: db.rpc("companion_owed_by", arguments), answers.all_of(answers.owed)
         )
 
+    async def written(self, within: float, limit: int) -> list[Owed]:
+        arguments = {"p_within": within, "p_limit": max(limit, 0)}
+        return await self._ask(
+            "written", lambda db: db.rpc("companion_written", arguments), answers.all_of(answers.owed)
+        )
+
     async def settle(self, owed: Sequence[Owed]) -> None:
         if owed:
             told = [{"user_id": one.user_id, "what": one.what, "version": one.version} for one in owed]

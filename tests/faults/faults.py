@@ -61,11 +61,6 @@ async def kill(world: World) -> None:
     await asyncio.to_thread(world.server.kill)
 
 
-async def restart_empty(world: World) -> None:
-    await asyncio.to_thread(world.server.start)
-    await world.welcome_worker()
-
-
 async def restart_loading(world: World) -> None:
     """More than a second of loading: a dump of 23 MB, and a pause at each key."""
     server = world.server
@@ -91,6 +86,20 @@ async def wait_until_loaded(world: World) -> None:
             return
         except (RedisReplyError, OSError):
             await asyncio.sleep(0.005)
+
+
+async def restore_old_dump(world: World) -> None:
+    """What others write between the dump and its restoration is not in it."""
+    server = world.server
+    dump = await asyncio.to_thread(server.dump)
+    await asyncio.sleep(0.2)
+    await asyncio.to_thread(server.kill)
+    (server.directory / "dump.rdb").write_bytes(dump)
+
+
+async def restart(world: World) -> None:
+    await asyncio.to_thread(world.server.start)
+    await world.welcome_worker()
 
 
 async def become_replica(world: World) -> None:
@@ -254,8 +263,9 @@ FAULTS = (
     Fault("port closed", close_port, heal, "proxy"),
     Fault("connection reset", reset, heal, "proxy", changes=math.inf),
     Fault("server stopped (SIGSTOP)", stop, resume),
-    Fault("killed, restarted empty", kill, restart_empty),
+    Fault("killed, restarted empty", kill, restart),
     Fault("restarted, LOADING", restart_loading, wait_until_loaded),
+    Fault("restored, old dump", restore_old_dump, restart),
     Fault("READONLY replica", become_replica, become_primary),
     Fault("OOM, noeviction", fill_memory, give_memory),
     Fault("eviction under load", evict, give_memory, noticed=False),

@@ -245,6 +245,17 @@ class RedisServer:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return self.start()
 
+    def dump(self) -> bytes:
+        """A snapshot of everything, as a backup would keep it."""
+        self.cli("SAVE")
+        return (self.directory / "dump.rdb").read_bytes()
+
+    def restore(self, dump: bytes) -> Self:
+        """Kill it, put a snapshot in place of its data, and start it again on the same port."""
+        self.kill()
+        (self.directory / "dump.rdb").write_bytes(dump)
+        return self.start()
+
     def cli(self, *command: Part) -> Any:
         """Run one command on a connection of its own and return str, int, None or a list of them.
 

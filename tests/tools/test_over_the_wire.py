@@ -87,7 +87,7 @@ async def test_calls_that_a_model_got_wrong_do_nothing_and_are_answered(redis: R
             await talk.session.run(user_input="Drop everything.")
     assert len(server.requests[-1].tool_outputs) == 4
     assert all(server.requests[-1].tool_outputs)
-    assert redis.cli("KEYS", "*") == ["user:abc-123:profile"]
+    assert set(redis.cli("KEYS", "*")) - {"system:server"} == {"user:abc-123:profile"}
 
 
 async def test_the_companion_learns_during_the_conversation(runtime: Runtime) -> None:

@@ -108,7 +108,12 @@ async def test_only_the_service_role_writes(databases: dict[bool, str], open_by_
 @pytest.mark.parametrize("open_by_default", [False, True])
 async def test_functions_are_for_those_who_need_them(databases: dict[bool, str], open_by_default: bool) -> None:
     for_users = ("companion_context('x')", "companion_search('x', 'y')", "companion_words('x')")
-    for_the_service = ("companion_owed()", "companion_owed_by('x', '{turn}')", "companion_settle('[]')")
+    for_the_service = (
+        "companion_written(1, 1)",
+        "companion_owed()",
+        "companion_owed_by('x', '{turn}')",
+        "companion_settle('[]')",
+    )
     async with connection(databases[open_by_default]) as db:
         for function in (*for_users, *for_the_service):
             await _as(db, "service_role", f"select {function}")
@@ -289,6 +294,7 @@ async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
         "companion_bump_version": (b"v", True),
         "companion_owe": (b"v", True),
         "companion_owed": (b"s", False),
+        "companion_written": (b"s", False),
         "companion_owed_by": (b"s", False),
         "companion_settle": (b"v", True),
         "companion_note_change": (b"v", True),

@@ -131,6 +131,30 @@ async def test_a_write_under_way_is_left_to_its_writer(store: Store, user: str) 
     assert time.monotonic() - started > 0.19
 
 
+async def test_what_was_written_lately(store: Store, user: str) -> None:
+    started = time.monotonic()
+    for _ in range(2):
+        await store.save_profile(user, "me")
+    await store.settle(await store.owed_by(user, ALL))  # told or not makes no difference
+    await asyncio.sleep(0.002)
+    await store.save_state(user, {})
+
+    async def written(within: float, limit: int = 1_000_000) -> list[Owed]:
+        return [one for one in await store.written(within, limit) if one.user_id == user]
+
+    everything = [Owed(user, "state", 1), Owed(user, "profile", 2)]
+    assert await written(60) == everything
+    assert await written(60, 0) == await written(60, -1) == []
+    assert len(await store.written(60, 1)) == 1
+    assert await until(lambda: _none(written(0.2)))
+    assert time.monotonic() - started > 0.19
+    assert await written(60) == everything
+
+
+async def _none(rows: Awaitable[list[Owed]]) -> bool:
+    return await rows == []
+
+
 async def test_nothing_is_settled_that_the_cache_was_not_told(store: Store, user: str) -> None:
     """Two writers of which each may die after its commit, and two sweepers, all at random points."""
     chance = random.Random(11)

@@ -35,6 +35,7 @@ OPERATIONS: dict[str, Callable[[SupabaseStore, str], Awaitable[object]]] = {
     "get_state": lambda store, user: store.get_state(user),
     "context": lambda store, user: store.context(user),
     "owed": lambda store, user: store.owed(),
+    "written": lambda store, user: store.written(60, 10),
     "owed_by": lambda store, user: store.owed_by(user, ["turn"]),
     "settle": lambda store, user: store.settle([Owed(user, "turn", 1)]),
 }

@@ -1,0 +1,156 @@
+"""Three workers, one store, one Redis: after whatever loses invalidations, nobody is given anything old."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from cache import get_redis_cache, keys
+from companion import Caller, get_user_profile_async, use_caller
+from companion.delivery import GRACE
+from companion.runtime import Runtime
+from companion.store import SqliteStore, StoreError
+from tests.real.redis_server import RedisServer
+from tests.wait import until
+
+ROOT = Path(__file__).parents[2]
+
+
+class Worker:
+    """One of them; see `memory_worker`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    @classmethod
+    async def start(cls, store: Path, redis: RedisServer) -> Self:
+        settings = {"REDIS_URL": redis.url, "CACHE_DEADLINE_MS": "1000", "CACHE_CONNECT_WAIT_MS": "5000"}
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.companion.memory_worker", store),
+            cwd=ROOT,
+            env=os.environ | settings,
+            stdin=pipe,
+            stdout=pipe,
+        )
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+        return cls(process)
+
+    async def do(self, order: str) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{order}\n".encode())
+        answer = await self.process.stdout.readline()
+        return json.loads(answer) if answer else None
+
+    async def stop(self) -> None:
+        if self.process.returncode is None:
+            self.process.stdin.close()  # type: ignore[union-attr]
+        await self.process.wait()
+
+
+Start = Callable[[], Awaitable[Worker]]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store" / "companion.db"
+
+
+@pytest.fixture
+async def start(path: Path, own_redis: RedisServer) -> AsyncIterator[Start]:
+    workers: list[Worker] = []
+
+    async def start() -> Worker:
+        workers.append(await Worker.start(path, own_redis))
+        return workers[-1]
+
+    yield start
+    await asyncio.gather(*(worker.stop() for worker in workers))
+
+
+async def together(workers: list[Worker], order: str) -> list[Any]:
+    return await asyncio.gather(*(worker.do(order) for worker in workers))
+
+
+async def test_three_workers_and_a_redis_restored_from_an_old_dump(start: Start, own_redis: RedisServer) -> None:
+    workers = await asyncio.gather(start(), start(), start())
+    first, second, _ = workers
+    await first.do("save old")
+    assert await together(workers, "read") == ["old"] * 3
+    await until(lambda: own_redis.cli("GET", keys.system_server()))
+    dump = await asyncio.to_thread(own_redis.dump)
+    await second.do("save new")
+    assert await together(workers, "read") == ["new"] * 3
+    await together(workers, "watch")
+    await asyncio.to_thread(own_redis.restore, dump)  # with the old profile in it, and nothing owed in the outbox
+    late = await start()
+    assert await late.do("read") == "new"
+    await until(lambda: own_redis.cli("GET", keys.profile("ada")) == "new")
+    assert await together(workers, "seen") == [["new"]] * 3
+
+
+async def test_three_workers_of_which_one_dies_between_commit_and_invalidation(
+    start: Start, own_redis: RedisServer, path: Path
+) -> None:
+    workers = await asyncio.gather(start(), start(), start())
+    dying, *others = workers
+    await dying.do("save old")
+    assert await together(workers, "read") == ["old"] * 3
+    assert await dying.do("save_and_die new") is None
+    assert await dying.process.wait() < 0
+    # Whoever starts next delivers it, once the writer has had its time. Here it has passed already.
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE outbox SET written_at = written_at - ?", (int((GRACE + 1) * 1e6),))
+    store = SqliteStore(path)
+    assert own_redis.cli("GET", keys.profile("ada")) == "old"
+    late = await start()
+
+    async def delivered() -> bool:
+        return await store.owed() == []
+
+    await until(delivered)
+    assert await together([*others, late], "read") == ["new"] * 3
+    await store.close()
+
+
+# -- what is told again ------------------------------------------------------------------------------------------
+
+
+async def test_what_was_written_lately_is_told_again(runtime: Runtime, redis_server: RedisServer) -> None:
+    cache = await get_redis_cache()
+    for user in ("ada", "bea"):
+        await cache.set(keys.profile(user), "old", ttl=60)
+    await runtime.store.save_profile("ada", "new")
+    await runtime.store.settle(await runtime.store.owed())
+    assert await runtime.delivery.recall() is True
+    assert redis_server.cli("KEYS", "user:*") == [keys.profile("bea")]
+    with use_caller(Caller("ada")):
+        assert await get_user_profile_async() == "new"
+
+
+async def test_too_much_to_tell(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("companion.delivery._MOST", 2)
+    for user in ("ada", "bea"):
+        await runtime.store.save_profile(user, "new")
+    assert await runtime.delivery.recall() is True
+    await runtime.store.save_profile("cleo", "new")
+    assert await runtime.delivery.recall() is False
+
+
+async def test_a_store_that_cannot_say(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(**_: object) -> None:
+        raise StoreError("written", "timeout")
+
+    monkeypatch.setattr(runtime.store, "written", fail)
+    assert await runtime.delivery.recall() is False
