@@ -8,6 +8,7 @@ positive, nx together with xx) raises at once, with or without Redis.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ from .stats import report
 from .terms import Terms
 from .write import Writer
 
+logger = logging.getLogger("cache")
 T = TypeVar("T")
 
 
@@ -306,6 +308,18 @@ class RedisCache:
         found = await self._answered(None, counters.fleet(self._engine.call))
         totals, redis_keys, redis_memory = found or own
         return report(self.enabled, self.connected, totals, redis_keys, redis_memory)
+
+    async def report_stale(self, key: str, age: float) -> None:
+        """Say that ``key`` serves what is no longer true: it is counted (``stale_reads``), logged, and removed.
+
+        Args:
+            key: the key; it stands in the log, and so does the user id in it.
+            age: seconds since the truth changed.
+        """
+        checked_key(key)
+        self._engine.counters.stale_reads += 1
+        logger.warning("[REDIS] Warning: stale value under %s, %.1f s after the change: removed", key, age)
+        await self.delete(key)
 
     async def health_check(self) -> bool:
         """Whether Redis answers a PING within the deadline."""

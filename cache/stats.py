@@ -14,7 +14,9 @@ from redis.asyncio.cluster import RedisCluster
 
 from . import keys
 
-FIELDS = ("total_requests", "cache_hits", "cache_misses", "connection_errors")
+FIELDS = ("total_requests", "cache_hits", "cache_misses", "connection_errors", "stale_reads")
+Totals = tuple[int, int, int, int, int]
+"""Counters in the order of ``FIELDS``."""
 Call = Callable[[Callable[[Redis], Awaitable[Any]]], Awaitable[Any]]
 """Runs an operation on a connection of the pool."""
 
@@ -34,14 +36,15 @@ class Sender(Protocol):
 class Counters:
     """Counters of one process. Plain integers, because the hot path adds to them."""
 
-    __slots__ = ("_sent", "cache_hits", "cache_misses", "connection_errors", "undecodable")
+    __slots__ = ("_sent", "cache_hits", "cache_misses", "connection_errors", "stale_reads", "undecodable")
 
     def __init__(self) -> None:
         self.cache_hits = 0
         self.cache_misses = 0
         self.connection_errors = 0
+        self.stale_reads = 0
         self.undecodable = 0
-        self._sent = (0, 0, 0, 0)
+        self._sent: Totals = (0, 0, 0, 0, 0)
 
     def count(self, there: bool) -> None:
         """One more request, answered from the cache or not."""
@@ -50,10 +53,10 @@ class Counters:
         else:
             self.cache_misses += 1
 
-    def totals(self) -> tuple[int, int, int, int]:
+    def totals(self) -> Totals:
         """This process's counters, in the order of ``FIELDS``."""
         hits, misses = self.cache_hits, self.cache_misses
-        return hits + misses, hits, misses, self.connection_errors
+        return hits + misses, hits, misses, self.connection_errors, self.stale_reads
 
     def unsent(self) -> dict[str, int]:
         """What the fleet's totals do not yet know of, without zeros."""
@@ -72,15 +75,15 @@ class Counters:
             self._sent = before
             raise
 
-    async def fleet(self, call: Call) -> tuple[tuple[int, int, int, int], int, str]:
+    async def fleet(self, call: Call) -> tuple[Totals, int, str]:
         """The fleet's totals with this process's unsent ones, the number of keys, and the memory used."""
 
         stored, size, memory = await call(_ask)
         news = self.unsent()
-        total, hits, misses, errors = (
+        total, hits, misses, errors, stale = (
             int(value or 0) + news.get(name, 0) for name, value in zip(FIELDS, stored, strict=True)
         )
-        return (total, hits, misses, errors), int(size), human(sum(int(node["used_memory"]) for node in memory))
+        return (total, hits, misses, errors, stale), int(size), human(sum(int(node["used_memory"]) for node in memory))
 
 
 async def _ask(client: Redis) -> tuple[list[Any], int, list[dict[str, Any]]]:
@@ -111,11 +114,9 @@ def hit_rate(hits: int, total: int) -> str:
     return f"{100 * hits / total if total else 0.0:.1f}%"
 
 
-def report(
-    enabled: bool, connected: bool, totals: tuple[int, int, int, int], redis_keys: int, redis_memory: str
-) -> dict[str, Any]:
-    """The documented statistics, under their documented names."""
-    total, hits, misses, errors = totals
+def report(enabled: bool, connected: bool, totals: Totals, redis_keys: int, redis_memory: str) -> dict[str, Any]:
+    """The documented statistics under their documented names, and ``stale_reads``."""
+    total, hits, misses, errors, stale = totals
     return {
         "enabled": enabled,
         "connected": connected,
@@ -126,4 +127,5 @@ def report(
         "connection_errors": errors,
         "redis_keys": redis_keys,
         "redis_memory": redis_memory,
+        "stale_reads": stale,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -9,10 +10,13 @@ from typing import Final, TypeVar
 from cache import get_redis_cache, keys
 
 from .store import StoreError
+from .store.words import search_words
 
 logger = logging.getLogger("companion")
 STALE_FOR: Final = 86_400
 """Seconds for which the last good value stands in while the store fails. Never after a change of it."""
+MAX_FACTS: Final = 5
+"""Facts a search gives at most."""
 T = TypeVar("T", str, dict, list)  # type: ignore[type-arg]  # what is kept under these keys, whatever is in it
 
 
@@ -43,3 +47,9 @@ async def read_or(otherwise: T, key: keys.Key, load: Callable[[], Awaitable[T]],
     except StoreError as problem:
         logger.warning("the %s could not be read: %s", key.rpartition(":")[2], problem)
         return otherwise
+
+
+def search_key(user_id: str, query: str) -> keys.Key:
+    """What a memory search is kept under: the same for questions that look for the same words."""
+    words = " ".join(sorted(set(search_words(query))))
+    return keys.memory(user_id, f"search-{hashlib.sha256(words.encode()).hexdigest()[:32]}")

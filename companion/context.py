@@ -6,21 +6,17 @@ written to the store first and then invalidated.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from typing import Any, Final
+from typing import Any
 
 from cache import keys
 
-from .cached import read_or, read_through
+from .cached import MAX_FACTS, read_or, read_through, search_key
 from .identity import current_caller
 from .runtime import get_runtime
 from .store import Memory, Store, StoreError, What
-from .store.words import search_words
 
 logger = logging.getLogger("companion")
-MAX_FACTS: Final = 5
-"""Facts a search gives at most."""
 
 
 async def get_conversation_summary_async() -> str:
@@ -78,8 +74,8 @@ async def search_memories_async(query: str) -> list[str]:
         found = await get_runtime().store.search_memories(caller.user_id, query, MAX_FACTS)
         return [memory.text for memory in found]
 
-    key = keys.memory(caller.user_id, _search_id(query))
-    return [fact for fact in await read_through(key, load, list) if isinstance(fact, str)]
+    found = await read_through(search_key(caller.user_id, query), load, list)
+    return [fact for fact in found if isinstance(fact, str)]
 
 
 async def add_memory_async(memory: Memory) -> bool:
@@ -96,9 +92,3 @@ async def add_memory_async(memory: Memory) -> bool:
 async def _save_state(store: Store, user_id: str, state: dict[str, Any]) -> What:
     await store.save_state(user_id, state)
     return "state"
-
-
-def _search_id(query: str) -> str:
-    """What the search is kept under: the same for questions that look for the same words."""
-    words = " ".join(sorted(set(search_words(query))))
-    return f"search-{hashlib.sha256(words.encode()).hexdigest()[:32]}"

@@ -17,6 +17,7 @@ from cache import RedisCache, get_redis_cache, keys
 from cache.loose import Loose
 
 from .cached import STALE_FOR
+from .consistency import ConsistencyWatch
 from .store import Owed, Store, StoreError, What
 from .store.changes import invalidate
 
@@ -38,10 +39,12 @@ class Delivery:
 
     Args:
         store: gives the store when it is needed.
+        watch: told of what was written.
     """
 
-    def __init__(self, store: Callable[[], Store]) -> None:
+    def __init__(self, store: Callable[[], Store], watch: ConsistencyWatch) -> None:
         self._store = store
+        self._watch = watch
         self._under_way = Loose()
         self._looking: asyncio.Task[None] | None = None
 
@@ -71,6 +74,7 @@ class Delivery:
         cache = await get_redis_cache()
         for what in whats:
             await invalidate(cache, user_id, what)
+            self._watch.wrote(user_id, what)
         if owed and cache.connected and not cache.owing:
             self._under_way.spawn(self._settle(owed), name="delivery")
 
@@ -119,6 +123,7 @@ class Delivery:
             self._looking.cancel()
             await asyncio.wait({self._looking})
             self._looking = None
+        await self._watch.close()
         await self._under_way.ended(_DRAIN)
         await self._under_way.cancel(timeout=1.0)
 

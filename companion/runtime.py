@@ -18,6 +18,7 @@ from cache.embedded import EmbeddedRedis, EmbeddedRedisError
 
 from .backlog import Backlog
 from .batch import ContextBatches
+from .consistency import ConsistencyWatch
 from .delivery import Delivery
 from .local_redis import redis_answers
 from .models import make_llm
@@ -43,7 +44,8 @@ class Runtime:
     ) -> None:
         self.settings = settings or Settings.from_env()
         self.conversations = 0
-        self.delivery = Delivery(lambda: self.store)
+        watch = ConsistencyWatch(lambda: self.store, self.settings.watch_share)
+        self.delivery = Delivery(lambda: self.store, watch)
         self.backlog = Backlog(lambda: self.store, self.delivery, Spool(self.settings.home))
         self.contexts = ContextBatches(lambda user_id: self.store.context(user_id))
         self._store = store

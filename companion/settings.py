@@ -37,6 +37,7 @@ class Settings:
         console_user: who the console talks as.
         operators: user ids that may invalidate other users' cache entries.
         language: language code of speech, such as ``en``.
+        watch_share: of the writes, which are checked for stale reads a while later; 0 to 1.
     """
 
     home: Path
@@ -48,6 +49,7 @@ class Settings:
     console_user: str = CONSOLE_USER
     operators: frozenset[str] = frozenset()
     language: str = "en"
+    watch_share: float = 0.01
 
     @classmethod
     def load(cls) -> Settings:
@@ -101,6 +103,7 @@ class Settings:
                 if one.strip()
             ),
             language=_language(env.get("COMPANION_LANGUAGE") or "en"),
+            watch_share=_share(env.get("COMPANION_WATCH_SHARE") or "0.01"),
         )
 
 
@@ -154,6 +157,16 @@ def _user(text: str, variable: str) -> str:
         return keys.user_id(text)
     except keys.InvalidKeyPart as problem:
         raise SettingsError(f"{variable}: {problem}.") from None
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise SettingsError("COMPANION_WATCH_SHARE must be a number from 0 (no write is checked) to 1 (every one is).")
+    return share
 
 
 def _language(text: str) -> str:

@@ -32,6 +32,7 @@ def test_an_identity_is_a_user(identity: str, user_id: str) -> None:
 
 
 HOSTILE = ["", "user-*", "../x", "a b", "x" * 10_000, "😀", "a\n", "a:b", "a\x00", "[^x]", None, 7, b"ada", ["ada"]]
+HOSTILE += [f"u\u017fer-{UUID}"]  # a long s, which is an s to those who ignore case
 
 
 @pytest.mark.parametrize("identity", [*HOSTILE, MagicMock()])
