@@ -24,10 +24,11 @@ class SqliteStore:
     """A Store in the SQLite file at `path`, created with its directory (mode 0700) on first use."""
 
     def __init__(self, path: Path) -> None:
-        self._file = SqliteThread(path)
+        # Two, so that nobody who reads waits behind a write that waits for somebody else's.
+        self._reading, self._writing = SqliteThread(path), SqliteThread(path)
 
     async def context(self, user_id: str, turns: int = 12) -> Context:
-        return await self._file.read(
+        return await self._reading.read(
             "context",
             lambda db: Context(
                 profile=_profile(db, user_id),
@@ -38,10 +39,10 @@ class SqliteStore:
         )
 
     async def get_profile(self, user_id: str) -> str | None:
-        return await self._file.read("get_profile", lambda db: _profile(db, user_id))
+        return await self._reading.read("get_profile", lambda db: _profile(db, user_id))
 
     async def save_profile(self, user_id: str, text: str) -> None:
-        await self._file.write(
+        await self._writing.write(
             "save_profile",
             "INSERT INTO profiles (user_id, text, updated_at) VALUES (?, ?, ?)"
             " ON CONFLICT (user_id) DO UPDATE SET text = excluded.text, updated_at = excluded.updated_at",
@@ -50,7 +51,7 @@ class SqliteStore:
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:
         at = _to_microseconds(turn.at)
-        await self._file.write(
+        await self._writing.write(
             "add_turn",
             "INSERT INTO turns (user_id, id, conversation_id, role, text, at) VALUES (?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (user_id, id) DO NOTHING",
@@ -58,20 +59,20 @@ class SqliteStore:
         )
 
     async def recent_turns(self, user_id: str, limit: int = 20) -> list[Turn]:
-        return await self._file.read("recent_turns", lambda db: _turns(db, user_id, limit))
+        return await self._reading.read("recent_turns", lambda db: _turns(db, user_id, limit))
 
     async def add_memory(self, user_id: str, memory: Memory) -> None:
-        await self._file.write(
+        await self._writing.write(
             "add_memory",
             "INSERT INTO memories (user_id, id, text, at) VALUES (?, ?, ?, ?) ON CONFLICT (user_id, id) DO NOTHING",
             (user_id, memory.id, storable(memory.text), _to_microseconds(memory.at)),
         )
 
     async def search_memories(self, user_id: str, query: str, limit: int = 5) -> list[Memory]:
-        return await self._file.read("search_memories", lambda db: _memories(db, user_id, search_words(query), limit))
+        return await self._reading.read("search_memories", lambda db: _memories(db, user_id, search_words(query), limit))
 
     async def save_summary(self, user_id: str, summary: Summary) -> None:
-        await self._file.write(
+        await self._writing.write(
             "save_summary",
             "INSERT INTO summaries (user_id, conversation_id, text, at) VALUES (?, ?, ?, ?)"
             " ON CONFLICT (user_id, conversation_id) DO UPDATE SET text = excluded.text, at = excluded.at",
@@ -79,10 +80,10 @@ class SqliteStore:
         )
 
     async def latest_summary(self, user_id: str) -> Summary | None:
-        return await self._file.read("latest_summary", lambda db: _summary(db, user_id))
+        return await self._reading.read("latest_summary", lambda db: _summary(db, user_id))
 
     async def save_state(self, user_id: str, state: dict[str, Any]) -> None:
-        await self._file.write(
+        await self._writing.write(
             "save_state",
             "INSERT INTO states (user_id, state, updated_at) VALUES (?, ?, ?)"
             " ON CONFLICT (user_id) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at",
@@ -90,7 +91,7 @@ class SqliteStore:
         )
 
     async def get_state(self, user_id: str) -> dict[str, Any] | None:
-        return await self._file.read("get_state", lambda db: _state(db, user_id))
+        return await self._reading.read("get_state", lambda db: _state(db, user_id))
 
     async def owed(self, limit: int = 100, older_than: float = 0) -> list[Owed]:
         def work(db: sqlite3.Connection) -> list[Owed]:
@@ -102,7 +103,7 @@ class SqliteStore:
             )
             return [Owed(*row) for row in rows]
 
-        return await self._file.read("owed", work)
+        return await self._reading.read("owed", work)
 
     async def owed_by(self, user_id: str, whats: Iterable[What]) -> list[Owed]:
         wanted = frozenset(whats)
@@ -113,7 +114,7 @@ class SqliteStore:
             )
             return [Owed(*row) for row in rows if row[1] in wanted]
 
-        return await self._file.read("owed_by", work)
+        return await self._reading.read("owed_by", work)
 
     async def written(self, within: float, limit: int) -> list[Owed]:
         since = _to_microseconds(datetime.now(UTC)) - int(within * 1e6)
@@ -125,18 +126,19 @@ class SqliteStore:
             )
             return [Owed(*row) for row in rows]
 
-        return await self._file.read("written", work)
+        return await self._reading.read("written", work)
 
     async def settle(self, owed: Sequence[Owed]) -> None:
         if owed:
-            await self._file.write(
+            await self._writing.write(
                 "settle",
                 "UPDATE outbox SET delivered = ? WHERE user_id = ? AND what = ? AND ? > delivered AND ? <= version",
                 *((one.version, one.user_id, one.what, one.version, one.version) for one in owed),
             )
 
     async def close(self) -> None:
-        await self._file.close()
+        await self._writing.close()
+        await self._reading.close()
 
 
 def _profile(db: sqlite3.Connection, user_id: str) -> str | None:

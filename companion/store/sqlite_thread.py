@@ -1,4 +1,4 @@
-"""The thread that owns the connection to a SQLite file; callers wait for it without holding the event loop.
+"""A thread that owns a connection to a SQLite file; callers wait for it without holding the event loop.
 
 Several worker processes may share the file: WAL lets them read while one writes, and every write takes the write
 lock when it begins. A transaction that reads first and writes later would be refused at once, whatever the busy
@@ -26,7 +26,7 @@ _BUSY_TIMEOUT_MS = 5000
 
 
 class SqliteThread:
-    """The one connection to the file at `path`, created with its directory (mode 0700) on first use.
+    """One connection to the file at `path`, created with its directory (mode 0700) on first use.
 
     Every method but `close` raises StoreError, and nothing else, when it cannot.
     """

@@ -15,7 +15,7 @@ from livekit.agents import AgentSession, llm
 from livekit.agents.ipc.mock_room import create_mock_room
 from livekit.agents.testing import fake_job_context
 
-from companion.store import SqliteStore, Turn
+from companion.store import SqliteStore, Store, Turn
 from tests.wait import until
 
 USER = "ada"
@@ -28,17 +28,17 @@ class Talk:
     """A conversation under way."""
 
     def __init__(self, session: AgentSession[Any]) -> None:
-        self._session = session
+        self.session = session
 
     @property
     def greeting(self) -> str:
-        return str(self._session.history.messages()[0].text_content)
+        return str(self.session.history.messages()[0].text_content)
 
-    async def say(self, words: str) -> str:
-        """What it answers; empty if it does not."""
+    async def say(self, words: str, within: float = _ANSWER) -> str:
+        """What it answers; empty if it does not ``within`` so many seconds."""
         try:
-            async with asyncio.timeout(_ANSWER):
-                events = (await self._session.run(user_input=words)).events
+            async with asyncio.timeout(within):
+                events = (await self.session.run(user_input=words)).events
         except TimeoutError:
             return ""
         item = events[-1].item if events else None
@@ -46,12 +46,15 @@ class Talk:
 
 
 @asynccontextmanager
-async def session() -> AsyncIterator[Talk]:
-    """The job of ``USER``, dispatched as from a LiveKit server. It has greeted when the block begins."""
+async def session(user_id: str = USER, room: Any = None) -> AsyncIterator[Talk]:
+    """The job of a user, dispatched as from a LiveKit server. It has greeted when the block begins.
+
+    ``room`` is a mock to be used instead of a new one, which takes 25 ms to make.
+    """
     from agent import entrypoint  # importing it reads the environment, which is set by now
 
-    room = create_mock_room.__wrapped__()
-    with fake_job_context(room=room, job_metadata=json.dumps({"user_id": USER})) as ctx:
+    room = room or create_mock_room.__wrapped__()
+    with fake_job_context(room=room, job_metadata=json.dumps({"user_id": user_id})) as ctx:
         ctx._info.fake_job = False  # not the console
         try:
             await entrypoint(ctx)
@@ -65,12 +68,11 @@ async def session() -> AsyncIterator[Talk]:
             await ctx._on_cleanup()
 
 
-async def have_talked_before() -> None:
-    """What is in the store when somebody calls for the second time."""
-    async with store() as memory:
-        await memory.save_profile(USER, PROFILE)
-        at = datetime.now(UTC) - timedelta(hours=1)
-        await memory.add_turn(USER, Turn(role="user", text=TOPIC, at=at, conversation_id="an earlier one"))
+async def have_talked_before(memory: Store) -> None:
+    """Put into the store what is there when ``USER`` calls for the second time."""
+    await memory.save_profile(USER, PROFILE)
+    at = datetime.now(UTC) - timedelta(hours=1)
+    await memory.add_turn(USER, Turn(role="user", text=TOPIC, at=at, conversation_id="an earlier one"))
 
 
 @asynccontextmanager

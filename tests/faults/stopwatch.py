@@ -7,11 +7,14 @@ in time by anybody. So stalls are measured, and shown beside the call; they are 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Final
 from unittest.mock import patch
 
 from cache import RedisCache
@@ -33,6 +36,8 @@ CALLS = (
 )
 _BEAT = 0.004  # seconds between two looks at the loop
 _TOLERATED = 0.001  # seconds by which a timer of a loop that runs well may be late
+KEPT: Final = 120.0
+"""Seconds for which stalls and loads are remembered: longer than any call lasts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,10 @@ class LoopWatch:
     """Measures the stalls of the running loop, between ``start`` and ``stop``."""
 
     def __init__(self) -> None:
-        self.stalls: list[tuple[float, float]] = []
+        self.stalls: deque[tuple[float, float]] = deque()
+        """Those of the last ``KEPT`` seconds."""
+        self.total = 0.0
+        """Seconds of all stalls."""
         self.cpu = 0.0
         """Seconds of all stalls in which this thread was on the processor: ours. The rest is the machine's."""
         self._timer: asyncio.TimerHandle | None = None
@@ -73,17 +81,11 @@ class LoopWatch:
         if self._timer is not None:
             self._timer.cancel()
 
-    @property
-    def total(self) -> float:
-        """Seconds of all stalls."""
-        return sum(end - begin for begin, end in self.stalls)
-
     def within(self, began: float, ended: float) -> float:
         """Seconds of the time between two moments in which the loop did not run."""
-        late = ended - self._due
-        stalls = [*self.stalls, (self._due, ended)] if late > _TOLERATED else self.stalls
+        now_late = [(self._due, ended)] if ended - self._due > _TOLERATED else []
         total = 0.0
-        for begin, end in reversed(stalls):
+        for begin, end in chain(now_late, reversed(self.stalls)):
             if end <= began:
                 break
             total += max(0.0, min(end, ended) - max(begin, began))
@@ -96,23 +98,39 @@ class LoopWatch:
     def _look(self) -> None:
         now = time.perf_counter()
         if now - self._due > _TOLERATED:
+            self.total += now - self._due
             self.stalls.append((self._due, now))
+            _forget(self.stalls, now)
             self.cpu += min(now - self._due, time.thread_time() - self._cpu_then)
         self._later()
 
 
-class Stopwatch:
-    """Times the calls of every RedisCache while ``running``."""
+@dataclass
+class _Loads:
+    """The loads of one key, by whomever, as [begin, end] (inf: under way); and when somebody last asked for it."""
 
-    def __init__(self) -> None:
-        self.calls: list[Timed] = []
+    spans: deque[list[float]] = field(default_factory=deque)
+    asked: float = 0.0
+
+
+class Stopwatch:
+    """Times the calls of every RedisCache while ``running``.
+
+    Args:
+        limit: seconds an ordinary call may take by itself; what takes longer counts as ``late``.
+    """
+
+    def __init__(self, limit: float = math.inf) -> None:
+        self.calls = 0
+        self.late = 0
         self.loop = LoopWatch()
-        self._loads: dict[str, list[tuple[float, float]]] = {}
+        self._limit = limit
+        self._slowest = dict.fromkeys((False, True), Timed("none", 0.0, 0.0))
+        self._loads: dict[str, _Loads] = {}
 
     def slowest(self, stepwise: bool = False) -> Timed:
         """The call that took longest by itself, among the ordinary ones or those that go step by step."""
-        chosen = [call for call in self.calls if (call.name in STEPWISE) is stepwise]
-        return max(chosen, key=lambda call: call.net, default=Timed("none", 0.0, 0.0))
+        return self._slowest[stepwise]
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -140,29 +158,48 @@ class Stopwatch:
         async def timed(
             cache: RedisCache, key: str, loader: Callable[[], Awaitable[Any]], *args: Any, **kw: Any
         ) -> Any:
-            loads = self._loads.setdefault(key, [])
+            loads = self._loads_of(key)
 
             async def timed_loader() -> Any:
-                start = time.perf_counter()
+                loads.spans.append(span := [time.perf_counter(), math.inf])
                 try:
                     return await loader()
                 finally:
-                    loads.append((start, time.perf_counter()))
+                    span[1] = time.perf_counter()
 
             began = time.perf_counter()
             try:
                 return await method(cache, key, timed_loader, *args, **kw)
             finally:
-                self._note("get_or_load", *_between(loads, began, time.perf_counter()))
+                self._note("get_or_load", *_between(loads.spans, began, time.perf_counter()))
 
         return timed
 
     def _note(self, name: str, *spans: tuple[float, float]) -> None:
         took = sum(end - begin for begin, end in spans)
-        self.calls.append(Timed(name, took, sum(self.loop.within(*span) for span in spans)))
+        call = Timed(name, took, sum(self.loop.within(*span) for span in spans))
+        stepwise = name in STEPWISE
+        self.calls += 1
+        self.late += not stepwise and call.net > self._limit
+        self._slowest[stepwise] = max(self._slowest[stepwise], call, key=lambda one: one.net)
+
+    def _loads_of(self, key: str) -> _Loads:
+        now = time.perf_counter()
+        # Put at the end again, so that those nobody has asked for in a long time are at the front.
+        loads = self._loads[key] = self._loads.pop(key, None) or _Loads()
+        loads.asked = now
+        _forget(loads.spans, now)
+        while (oldest := next(iter(self._loads))) != key and self._loads[oldest].asked < now - KEPT:
+            del self._loads[oldest]
+        return loads
 
 
-def _between(loads: list[tuple[float, float]], began: float, ended: float) -> list[tuple[float, float]]:
+def _forget(spans: deque[Any], now: float) -> None:
+    while spans and spans[0][1] < now - KEPT:
+        spans.popleft()
+
+
+def _between(loads: Iterable[list[float]], began: float, ended: float) -> list[tuple[float, float]]:
     """The parts of the time between two moments in which no load, by whomever, was under way."""
     gaps = []
     for start, end in sorted(loads):

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
-from unittest.mock import patch
 
-import companion.offline
 from cache import get_redis_cache, keys
 from companion import Caller, get_user_profile_async, use_caller
-from tests.conftest import OURS
 from tests.faults.faults import Fault
 from tests.faults.session import PROFILE, TOPIC, USER, Talk, have_talked_before, session, store
 from tests.faults.stopwatch import Stopwatch, Timed
+from tests.faults.surroundings import environment, listening
 from tests.faults.witness import USERS, Witness
 from tests.faults.world import PASSWORD, World, connections_to
 from tests.wait import until
@@ -69,8 +65,13 @@ async def trial(
     spoilt = (keys.profile(USER), *map(keys.profile, USERS))
     stopwatch = Stopwatch()
     async with World(directory, fault.road, spoilt) as world:
-        with _environment(directory, world.url), _log(outcome), stopwatch.running():
-            await have_talked_before()
+        with (
+            environment(REDIS_URL=world.url, COMPANION_HOME=str(directory / "home")),
+            listening(partial(_note, outcome)),
+            stopwatch.running(),
+        ):
+            async with store() as memory:
+                await have_talked_before(memory)
             await world.cli("SET", keys.profile(USER), PROFILE)  # an earlier conversation's, still good
             before = asyncio.all_tasks()
             await _converse(fault, world, outcome, stopwatch, seed, lasts)
@@ -170,37 +171,9 @@ def _judge(fault: Fault, outcome: Outcome, stopwatch: Stopwatch) -> None:
     outcome.check(not outcome.secrets, "the log tells secrets")
 
 
-@contextmanager
-def _environment(directory: Path, url: str) -> Iterator[None]:
-    """The settings of a trial, and none of the developer's."""
-    settings = {"REDIS_URL": url, "COMPANION_HOME": str(directory / "home"), "COMPANION_MODELS": "offline"}
-    with patch.dict(os.environ, settings), patch.object(companion.offline, "PACE", 0.0):
-        for name in os.environ.keys() - settings.keys():
-            if name.startswith(OURS):
-                del os.environ[name]
-        yield
-
-
-@contextmanager
-def _log(outcome: Outcome) -> Iterator[None]:
-    """Collect what the cache tells an operator; whatever else is logged may at least tell no secrets."""
-
-    def note(record: logging.LogRecord) -> None:
-        line = record.getMessage()
-        if record.name == "cache" and record.levelno >= logging.INFO:
-            outcome.lines.append(line)
-        outcome.secrets += PASSWORD in line or any(words in line for words in (*_SAID, PROFILE))
-
-    handler = logging.Handler()
-    handler.emit = note  # type: ignore[method-assign] # one function is all there is to it
-    loggers = [logging.getLogger(name) for name in ("cache", "companion")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.removeHandler(handler)
-            logger.setLevel(level)
+def _note(outcome: Outcome, record: logging.LogRecord) -> None:
+    """Keep what the cache tells an operator; whatever else is logged may at least tell no secrets."""
+    line = record.getMessage()
+    if record.name == "cache" and record.levelno >= logging.INFO:
+        outcome.lines.append(line)
+    outcome.secrets += PASSWORD in line or any(words in line for words in (*_SAID, PROFILE))

@@ -161,7 +161,11 @@ async def test_a_cancelled_write_is_still_done(sqlite_store: SqliteStore) -> Non
     for write in writes:
         write.cancel()
     assert all(isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*writes, return_exceptions=True))
-    assert [turn.text for turn in await sqlite_store.recent_turns("u", 100)] == [str(number) for number in range(50)]
+
+    async def done() -> bool:
+        return [turn.text for turn in await sqlite_store.recent_turns("u", 100)] == [str(n) for n in range(50)]
+
+    await until(done)
 
 
 async def test_closing_does_what_is_queued_first(path: Path) -> None:
@@ -183,13 +187,15 @@ def test_a_write_outlives_its_event_loop(path: Path) -> None:
         await asyncio.sleep(0)
         assert not all(write.done() for write in writes)
 
-    async def look() -> int:
-        turns = await store.recent_turns("u")
+    async def look() -> None:
+        async def done() -> bool:
+            return len(await store.recent_turns("u")) == 20
+
+        await until(done)
         await store.close()
-        return len(turns)
 
     asyncio.run(hang_up())
-    assert asyncio.run(look()) == 20
+    asyncio.run(look())
 
 
 async def test_closing_ends_the_thread(path: Path) -> None:
@@ -285,3 +291,20 @@ async def test_the_search_index_follows_a_change_by_hand(path: Path) -> None:
     by_hand.close()
     assert [memory.text for memory in await store.search_memories("u", "tea coffee chess")] == ["likes coffee"]
     await store.close()
+
+
+async def test_a_full_disk_is_a_store_error_and_loses_nothing(sqlite_store: SqliteStore) -> None:
+    await sqlite_store.save_profile("u", "me")
+    writing = sqlite_store._writing
+
+    def limit(pages: int) -> None:  # as if there were no room for more
+        assert writing._connection is not None
+        writing._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    await asyncio.wrap_future(writing._thread.submit(limit, 1))
+    with pytest.raises(StoreError, match="add_memory failed: SQLITE_FULL"):
+        await sqlite_store.add_memory("u", Memory("tea " * 50_000, NOON))
+    assert await sqlite_store.get_profile("u") == "me"
+    await asyncio.wrap_future(writing._thread.submit(limit, 1 << 30))
+    await sqlite_store.add_memory("u", Memory("tea " * 50_000, NOON))
+    assert len(await sqlite_store.search_memories("u", "tea")) == 1
