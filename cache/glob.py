@@ -1,37 +1,23 @@
 """Redis's own pattern language, so that a pattern can be narrowed before it reaches Redis.
 
 The rules are those of ``KEYS`` and ``SCAN MATCH``: ``*`` any run, ``?`` one character, ``[abc]``, ``[a-z]``
-and ``[^a]`` sets, a backslash makes the next character plain. The matcher remembers only the last star
-(the classic two-pointer walk), so a hostile pattern costs at most pattern times key, never more.
+and ``[^a]`` sets, a backslash makes the next character plain. A pattern becomes a regular expression once. What
+stands between two stars is looked for once and stays where it was first found, so a hostile pattern costs at most
+pattern times key, never more.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
 
 
 def matches(pattern: str, text: str) -> bool:
     """Whether ``text`` matches the Redis pattern ``pattern``."""
     if not (pattern.isascii() and text.isascii()):
         pattern, text = _octets(pattern), _octets(text)
-    p = t = 0
-    star = -1
-    resume = 0
-    while t < len(text):
-        if p < len(pattern) and pattern[p] == "*":
-            star, resume = p, t
-            p += 1
-            continue
-        if p < len(pattern):
-            fits, after = _one(pattern, p, text[t])
-            if fits:
-                p, t = after, t + 1
-                continue
-        if star < 0:
-            return False
-        resume += 1
-        p, t = star + 1, resume
-    while p < len(pattern) and pattern[p] == "*":
-        p += 1
-    return p == len(pattern)
+    return _compiled(pattern)(text) is not None
 
 
 def _octets(text: str) -> str:
@@ -39,37 +25,58 @@ def _octets(text: str) -> str:
     return text.encode(errors="surrogateescape").decode("latin-1")
 
 
-def _one(pattern: str, p: int, char: str) -> tuple[bool, int]:
-    """Whether the single-character element at ``p`` fits ``char``, and where the next element begins."""
+@lru_cache(maxsize=64)
+def _compiled(pattern: str) -> Callable[[str], re.Match[str] | None]:
+    parts: list[str] = [""]  # of one length each; between two of them stands a star
+    p = 0
+    while p < len(pattern):
+        if pattern[p] == "*":
+            if parts[-1] or len(parts) == 1:
+                parts.append("")
+            p += 1
+            continue
+        element, p = _element(pattern, p)
+        parts[-1] += element
+    first, *middle = parts
+    last = middle.pop() if middle else None
+    # An atomic group is never entered a second time: that is what keeps many stars cheap.
+    between = "".join(f"(?>.*?{part})" for part in middle)
+    return re.compile(first + between + ("" if last is None else f".*{last}") + r"\Z", re.DOTALL).match
+
+
+def _element(pattern: str, p: int) -> tuple[str, int]:
+    """The regular expression of the single-character element at ``p``, and where the next element begins."""
     kind = pattern[p]
     if kind == "?":
-        return True, p + 1
+        return ".", p + 1
     if kind == "[":
-        return _set(pattern, p + 1, char)
+        return _set(pattern, p + 1)
     if kind == "\\" and p + 1 < len(pattern):
         p += 1
-    return pattern[p] == char, p + 1
+    return re.escape(pattern[p]), p + 1
 
 
-def _set(pattern: str, p: int, char: str) -> tuple[bool, int]:
+def _set(pattern: str, p: int) -> tuple[str, int]:
     negated = p < len(pattern) and pattern[p] == "^"
     if negated:
         p += 1
-    found = False
+    members = []
     # As in Redis, a set that is never closed reaches to the end of the pattern.
     while p < len(pattern) and pattern[p] != "]":
         if pattern[p] == "\\" and p + 1 < len(pattern):
-            p += 1
-            found |= pattern[p] == char
-            p += 1
+            low = high = pattern[p + 1]
+            p += 2
         elif p + 2 < len(pattern) and pattern[p + 1] == "-":
             low, high = sorted((pattern[p], pattern[p + 2]))
-            found |= low <= char <= high
             p += 3
         else:
-            found |= pattern[p] == char
+            low = high = pattern[p]
             p += 1
-    return found != negated, min(p + 1, len(pattern))
+        members.append(f"\\x{ord(low):02x}-\\x{ord(high):02x}")
+    after = min(p + 1, len(pattern))
+    if not members:
+        return "." if negated else "(?!)", after
+    return f"[{'^' if negated else ''}{''.join(members)}]", after
 
 
 def closed(pattern: str) -> bool:

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 from cache import keys
 
-_USER_UUID = re.compile(r"(?:user-)?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})", re.IGNORECASE)
+_USER_UUID = re.compile(
+    r"(?:user-)?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})", re.IGNORECASE | re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)

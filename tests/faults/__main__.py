@@ -17,8 +17,11 @@ from typing import Final
 
 from tests.faults.faults import FAULTS
 from tests.faults.storms import STORMS
-from tests.faults.table import NOTES, heads, storm_line, trial_line
+from tests.faults.table import ISOLATION, NOTES, heads, isolation_line, storm_line, trial_line
+from tests.faults.table import STORMS as STORM_COLUMNS
 from tests.faults.trial import PLACES, trial
+from tests.isolation.trial import ALL as CASES
+from tests.isolation.trial import isolation
 
 CALLS: Final = {"lane": 170_000, "get_or_load": 50_000, "SQLite": 10_000, "Supabase": 5_000, "pool": 115_000}
 """So that 100,000 are cancelled on the lane and on the pool; the pool, which takes longest, gets what time is left."""
@@ -36,7 +39,7 @@ def main() -> int:
     print(f"seed {options.seed}, at most {options.seconds:.0f} s\n")
     with _directory() as elsewhere:
         os.chdir(elsewhere)  # importing the agent reads the .env of the working directory
-        broken = _trials(options.only, options.seed, ends) + _storms(options.only, options.seed, ends)
+        broken = sum(part(options.only, options.seed, ends) for part in (_trials, _isolation, _storms))
         os.chdir("/")
     print(f"\n{NOTES}\n\n{broken} broken promises, {time.monotonic() - ends + options.seconds - _LAST:.0f} s")
     faulthandler.cancel_dump_traceback_later()
@@ -67,11 +70,21 @@ def _trials(only: str, seed: int, ends: float) -> int:
     return broken
 
 
+def _isolation(only: str, seed: int, ends: float) -> int:
+    if only not in "isolation":
+        return 0
+    print(f"\n{heads(ISOLATION)}")
+    with _directory() as directory:
+        verdict = asyncio.run(isolation(directory, CASES, seed, ends))
+    print(isolation_line(verdict), flush=True)
+    return len(verdict.broken)
+
+
 def _storms(only: str, seed: int, ends: float) -> int:
     broken = 0
     chosen = [name for name in CALLS if only in name]
     if chosen:
-        print(f"\n{heads(storms=True)}")
+        print(f"\n{heads(STORM_COLUMNS)}")
     for name in chosen:
         with _directory() as directory:
             storm = asyncio.run(STORMS[name](directory, CALLS[name], seed, ends))

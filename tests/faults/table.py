@@ -5,8 +5,11 @@ from __future__ import annotations
 from tests.faults.stopwatch import Timed
 from tests.faults.storm import Storm
 from tests.faults.trial import Outcome
+from tests.isolation.trial import KINDS
+from tests.isolation.verdict import Verdict
 
-_TRIALS = (
+Columns = tuple[tuple[str, int], ...]
+TRIALS: Columns = (
     ("fault", 24),
     ("place", 7),
     ("greeted", 8),
@@ -21,7 +24,7 @@ _TRIALS = (
     ("loop stalled (machine)", 23),
     ("broken promises", 0),
 )
-_STORMS = (
+STORMS: Columns = (
     ("cancelled in", 14),
     ("calls", 9),
     ("cancelled", 10),
@@ -33,17 +36,32 @@ _STORMS = (
     ("seconds", 8),
     ("broken promises", 0),
 )
+ISOLATION: Columns = (
+    *((kind, len(kind) + 2) for kind in KINDS),
+    ("all", 9),
+    ("changed", 9),
+    ("shown", 7),
+    ("wrong", 7),
+    ("crashes", 9),
+    ("log lines", 11),
+    ("telling", 9),
+    ("seconds", 9),
+    ("broken promises", 0),
+)
 NOTES = """\
 slowest call: of all calls of the cache, without what a loader took and without the time the loop did not run; at
   most the deadline, 50 ms, and 20 ms. A walk over the keyspace has the deadline at each step.
 used again: from the end of the fault until a value written is read back, and the profile; at most 300 ms.
 loop stalled: seconds in which the loop did not run, and the part of them in which the machine ran somebody else.
-reads: values served to four other users beside the conversation, each checked against what had been acknowledged."""
+reads: values served to four other users beside the conversation, each checked against what had been acknowledged.
+changed, shown: cases in which something of another user, of the layer itself or of another application changed, or was
+  seen. wrong: in which a call did not do what it should for its caller. telling: log lines that hold a credential or
+  what a user said."""
 
 
-def heads(storms: bool = False) -> str:
+def heads(columns: Columns = TRIALS) -> str:
     """The first line."""
-    return _line([name for name, _ in (_STORMS if storms else _TRIALS)], storms)
+    return _line([name for name, _ in columns], columns)
 
 
 def trial_line(outcome: Outcome) -> str:
@@ -78,12 +96,25 @@ def storm_line(storm: Storm) -> str:
             f"{storm.seconds:.0f}",
             "; ".join(storm.broken) or "none",
         ],
-        storms=True,
+        STORMS,
     )
 
 
-def _line(cells: list[str], storms: bool = False) -> str:
-    widths = [width for _, width in (_STORMS if storms else _TRIALS)]
+def isolation_line(verdict: Verdict) -> str:
+    cases = [verdict.cases[kind] for kind in KINDS]
+    faults = (verdict.changes, verdict.shown, verdict.wrong, verdict.crashes)
+    return _line(
+        [
+            *(f"{count:,}" for count in (*cases, sum(cases), *map(len, faults), verdict.lines, len(verdict.telling))),
+            f"{sum(verdict.seconds.values()):.0f}",
+            "; ".join(verdict.broken) or "none",
+        ],
+        ISOLATION,
+    )
+
+
+def _line(cells: list[str], columns: Columns = TRIALS) -> str:
+    widths = [width for _, width in columns]
     return "".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
