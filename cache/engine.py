@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _HOUSEKEEPING: Final = 1.0  # seconds between two rounds
 _LOOK: Final = 0.25  # seconds between two looks at how Redis does
 _LARGEST: Final = 16 << 20  # bytes of a reply; nothing that is asked for over the lane should come near it
+_MARK: Final = keys.system_server().encode()
 _TRACKING: Final = ("CLIENT", "TRACKING", "ON")
 # Not NOLOOP, although we know what we write: what a command of ours evicts or lets expire, what our own EXPIRE
 # shortens and what our own load fills would not be told to us either, and the server would stop tracking it.
@@ -179,7 +180,10 @@ class Engine(Road):
         names: list[bytes] | None = push[1]
         if names is None:  # FLUSHALL
             self.near.drop_all()
+            self.recall.changed(_now())
         else:
+            if _MARK in names:
+                self.recall.changed(_now())
             self.near.drop_many(name.decode(errors="surrogateescape") for name in names)
         self.on_change(names)
 

@@ -181,6 +181,7 @@ class Filler:
                 pending.settle(key)
         except FAILURES as problem:
             self._engine.count_error(problem)
+            self.leases.release_later(lease)  # it may still stand there, and everybody would wait for it
 
     async def _renew(self, key: str, loader: Loader, terms: Terms, old: int) -> None:
         lease = Lease(key, self._engine.deadline)

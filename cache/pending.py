@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from .glob import matches
-from .keys import USERS, is_reserved, names_reserved, user_prefix
+from .keys import USERS, is_reserved, names_reserved, user_pattern, user_prefix
 
 _BATCH: Final = 500
 _MAX_KEYS: Final = 10_000
 _MAX_PATTERNS: Final = 100
+_MAX_OF_ONE: Final = 10  # patterns of one user
+_ALL_USERS: Final = f"{USERS}*"
 
 
 def reaches(pattern: str, user_id: str | None, key: str) -> bool:
@@ -21,14 +23,19 @@ def reaches(pattern: str, user_id: str | None, key: str) -> bool:
 
 
 class Pending:
-    """What is owed. Bounded: past the bound it becomes "everything"."""
+    """What is owed.
 
-    __slots__ = ("_keys", "_patterns", "_serial", "doubted")
+    Bounded in what users can make it grow by: past the bounds it becomes everything of that user, and then everything
+    of all users, but never anything of anybody else in the same Redis.
+    """
+
+    __slots__ = ("_keys", "_patterns", "_room", "_serial", "doubted")
 
     def __init__(self) -> None:
         # Each debt has a serial number, so that one renewed while it is being delivered is not forgotten.
         self._serial = 0
         self._keys: dict[str, int] = {}
+        self._room = _MAX_KEYS
         self._patterns: dict[tuple[str, str | None], int] = {}
         self.doubted = 0
         """Serial number of the doubt about every value of every user (:mod:`cache.recall`); 0 for none."""
@@ -40,17 +47,28 @@ class Pending:
         """Remember keys that must go."""
         self._serial += 1
         self._keys.update(dict.fromkeys(names, self._serial))
-        if len(self._keys) > _MAX_KEYS:
-            self._keys.clear()
-            self.add_pattern("*", None)
+        if len(self._keys) > self._room:
+            others = {name: serial for name, serial in self._keys.items() if not name.startswith(USERS)}
+            if len(others) < len(self._keys):
+                self._patterns[(_ALL_USERS, None)] = self._serial
+            self._keys, self._room = others, len(others) + _MAX_KEYS
 
     def add_pattern(self, pattern: str, user_id: str | None) -> None:
         """Remember a sweep that did not finish."""
         self._serial += 1
-        if len(self._patterns) >= _MAX_PATTERNS:
-            self._patterns.clear()
-            pattern, user_id = "*", None
         self._patterns[(pattern, user_id)] = self._serial
+        if user_id is not None:
+            own = [debt for debt in self._patterns if debt[1] == user_id]
+            if len(own) > _MAX_OF_ONE:
+                self._replace(own, (user_pattern(user_id), user_id))
+            everybodys = [debt for debt in self._patterns if debt[1] is not None]
+            if len(everybodys) > _MAX_PATTERNS:
+                self._replace(everybodys, (_ALL_USERS, None))
+
+    def _replace(self, debts: list[tuple[str, str | None]], by: tuple[str, str | None]) -> None:
+        for debt in debts:
+            del self._patterns[debt]
+        self._patterns[by] = self._serial
 
     def doubt(self) -> None:
         """From now on no value of a user is served."""

@@ -26,7 +26,7 @@ QUESTIONS: Final = (("INFO", "server"), ("GET", keys.system_server()))
 """What a new connection asks. Who may not ask believes the server."""
 Ask = Callable[[], Awaitable[bool]]
 """Invalidates what changed lately, and says whether that is all there is."""
-_MARK_EVERY: Final = 30.0  # seconds: a mark that was flushed or evicted is there again before the next dump matters
+_MARK_EVERY: Final = 30.0  # seconds between two looks at the mark, where the server does not tell
 
 
 class Recall:
@@ -44,14 +44,14 @@ class Recall:
         self._pending = pending
         self._clear = clear
         self._run_id = ""
-        self._marked_at = 0.0
+        self._marked_at = -_MARK_EVERY
         self._making_sure: asyncio.Task[None] | None = None
 
     def met(self, answers: list[Any]) -> None:
         """A connection has been greeted, and these are the answers to the questions."""
         info, mark = map(_text, answers)
         self._run_id = _run_id(info)
-        self._marked_at = 0.0
+        self._marked_at = -_MARK_EVERY
         if self._run_id and mark and mark != self._run_id:
             self._pending.doubt()
 
@@ -64,6 +64,15 @@ class Recall:
         due = self._pending.doubted or now - self._marked_at >= _MARK_EVERY
         if self._run_id and due and (self._making_sure is None or self._making_sure.done()):
             self._making_sure = asyncio.create_task(self._make_sure(), name="cache-recall")
+
+    def changed(self, now: float) -> None:
+        """The mark was flushed, evicted or written by somebody: it has to be there before the next dump is made.
+
+        Args:
+            now: the loop's time, in seconds.
+        """
+        self._marked_at = -_MARK_EVERY
+        self.keep(now)
 
     async def close(self) -> None:
         """Stop. What is in doubt stays so."""
@@ -79,10 +88,16 @@ class Recall:
                     await self._clear()
                 self._pending.trust(doubt)
             if self._run_id == run_id and not self._pending.doubted:
-                self._marked_at = asyncio.get_running_loop().time()
-                await self._road.send("SET", keys.system_server(), run_id)
+                await self._mark(run_id)
         except FAILURES:
             pass  # not now: it is tried again while there is a connection
+
+    async def _mark(self, run_id: str) -> None:
+        """Leave the mark. It is read as well, so that the server tells us when it is gone."""
+        self._marked_at = asyncio.get_running_loop().time()
+        read, mark = ("GET", keys.system_server()), ("SET", keys.system_server(), run_id)
+        if _text(await self._road.send(*read)) != run_id:
+            await self._road.send_all(mark, read)
 
     async def _asked(self) -> bool:
         if self.ask is None:

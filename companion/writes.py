@@ -17,7 +17,7 @@ class Profile:
 
     Attributes:
         text: the whole new text.
-        instead_of: texts it was meant to replace, as far as they are known.
+        instead_of: earlier texts that it is to replace, whenever they may have been stored.
         at: when it was written.
         id: names the memory that it becomes where it may not replace what is there.
     """
@@ -48,8 +48,8 @@ async def apply(write: Write, store: Store, user_id: str, *, late: bool = False)
         write: what to write.
         store: where.
         user_id: whose it is.
-        late: others may have written meanwhile. A profile then replaces only what it was meant to replace; where
-            there is another one by now it is kept as a memory, so that neither is lost.
+        late: others may have written meanwhile. A profile does not replace a newer one of theirs: it is kept as a
+            memory then, so that neither is lost.
     """
     match write:
         case Turn():
@@ -59,10 +59,11 @@ async def apply(write: Write, store: Store, user_id: str, *, late: bool = False)
         case Summary():
             await store.save_summary(user_id, write)
         case Profile():
-            there = await store.get_profile(user_id) if late else None
-            if not there or there in (write.text, *write.instead_of):
+            if not late:
                 await store.save_profile(user_id, write.text)
-            else:
+            elif not await store.replace_profile(
+                user_id, write.text, at=write.at, instead_of=(write.text, *write.instead_of)
+            ):
                 return await apply(Memory(text=write.text, at=write.at, id=write.id), store, user_id)
     return kind_of(write)
 

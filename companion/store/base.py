@@ -1,6 +1,7 @@
 """What a store keeps (turns, memories, summaries; a profile and a state per user), what it can do, how it fails."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
@@ -118,6 +119,13 @@ class Store(Outbox, Protocol):
 
     async def save_profile(self, user_id: str, text: str) -> None:
         """Replaces the user's profile."""
+        ...
+
+    async def replace_profile(self, user_id: str, text: str, *, at: datetime, instead_of: Sequence[str]) -> bool:
+        """Saves a profile that was written `at` some time ago. Whether it did.
+
+        It does not where another one was saved since then that is none of `instead_of`.
+        """
         ...
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:

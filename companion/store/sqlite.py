@@ -49,6 +49,17 @@ class SqliteStore:
             (user_id, storable(text), _to_microseconds(datetime.now(UTC))),
         )
 
+    async def replace_profile(self, user_id: str, text: str, *, at: datetime, instead_of: Sequence[str]) -> bool:
+        known = [storable(one) for one in instead_of]
+        replaced = await self._writing.write(
+            "replace_profile",
+            "INSERT INTO profiles AS there (user_id, text, updated_at) VALUES (?, ?, ?)"
+            " ON CONFLICT (user_id) DO UPDATE SET text = excluded.text, updated_at = excluded.updated_at"
+            f" WHERE there.updated_at <= ? OR there.text IN ({', '.join('?' * len(known))})",
+            (user_id, storable(text), _to_microseconds(datetime.now(UTC)), _to_microseconds(at), *known),
+        )
+        return replaced > 0
+
     async def add_turn(self, user_id: str, turn: Turn) -> None:
         at = _to_microseconds(turn.at)
         await self._writing.write(
@@ -69,7 +80,9 @@ class SqliteStore:
         )
 
     async def search_memories(self, user_id: str, query: str, limit: int = 5) -> list[Memory]:
-        return await self._reading.read("search_memories", lambda db: _memories(db, user_id, search_words(query), limit))
+        return await self._reading.read(
+            "search_memories", lambda db: _memories(db, user_id, search_words(query), limit)
+        )
 
     async def save_summary(self, user_id: str, summary: Summary) -> None:
         await self._writing.write(

@@ -53,12 +53,15 @@ class SqliteThread:
             raise
         return job.result()
 
-    async def write(self, operation: str, statement: str, *rows: tuple[str | int, ...]) -> None:
-        """Executes `statement` once per row, all in one transaction. Done even if the caller is cancelled."""
+    async def write(self, operation: str, statement: str, *rows: tuple[str | int, ...]) -> int:
+        """Executes `statement` once per row, all in one transaction. Done even if the caller is cancelled.
 
-        def work(db: sqlite3.Connection) -> None:
+        Returns how many rows changed.
+        """
+
+        def work(db: sqlite3.Connection) -> int:
             with _transaction(db, "BEGIN IMMEDIATE"):
-                db.executemany(statement, rows)
+                return db.executemany(statement, rows).rowcount
 
         job = self._submit(operation, work)
         try:
@@ -67,7 +70,7 @@ class SqliteThread:
             # The caller hung up, the write goes on: only a failure is left to tell.
             job.add_done_callback(_report_failure)
             raise
-        job.result()
+        return job.result()
 
     async def close(self) -> None:
         """Does what is queued, then lets go of the file. May be called twice."""
@@ -102,7 +105,10 @@ class SqliteThread:
             self._disconnect()
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _file_lock(self._path.with_name(self._path.name + ".lock")):
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+            # Only where there is none: closing a file drops every lock this process has on it, those of its other
+            # connections too, and then another process that leaves deletes the write-ahead log under them.
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             db = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_MS / 1000, isolation_level=None)
             try:
                 db.execute("PRAGMA journal_mode = WAL")
@@ -136,7 +142,7 @@ async def _finished(job: "Future[_T]") -> None:
     await ended
 
 
-def _report_failure(job: "Future[None]") -> None:
+def _report_failure(job: "Future[int]") -> None:
     error = job.exception()
     if error is not None:
         logger.warning("A write failed after its caller had left: %s", error)

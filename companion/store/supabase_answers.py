@@ -42,6 +42,12 @@ def count(data: object) -> int:
     return data
 
 
+def yes_or_no(data: object) -> bool:
+    if not isinstance(data, bool):
+        raise UnexpectedAnswer
+    return data
+
+
 def profile(data: object) -> str:
     return _string(_row(data), "text")
 

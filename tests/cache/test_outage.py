@@ -227,3 +227,42 @@ async def test_nothing_is_left_after_close(own_redis: RedisServer, make_cache: A
     _, took = await timed(cache.close())
     assert took < 1.5
     own_redis.resume()
+
+
+OTHERS = ("user:other:profile", "reports:today", "session of another application", "users")
+OWED = {
+    "more patterns than are remembered, of one user": (
+        [lambda cache, n=n: cache.invalidate(f"no-such-key-{n}", user_id="me") for n in range(150)],
+        {"user:me:profile"},
+    ),
+    "patterns of more users than are remembered": (
+        [lambda cache, n=n: cache.clear_user_cache(f"u{n}") for n in range(150)],
+        {"user:me:profile", "user:other:profile"},
+    ),
+    "more keys than are remembered": (
+        [lambda cache, n=n: cache.delete(*(f"user:{n}:memory:{m}" for m in range(100))) for n in range(101)],
+        {"user:me:profile", "user:other:profile"},
+    ),
+    "more keys of no user than are remembered": (
+        [lambda cache, n=n: cache.delete(*(f"reports:{n}:{m}" for m in range(100))) for n in range(101)],
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OWED)
+async def test_too_much_to_remember_reaches_users_at_most(own_redis: RedisServer, make_cache: Any, what: str) -> None:
+    """What an outage makes this process forget it clears, but never what belongs to somebody else in the same Redis."""
+    doings, gone = OWED[what]
+    for key in ("user:me:profile", *OTHERS):
+        own_redis.cli("SET", key, "x")
+    cache = make_cache(own_redis.url, connect_wait=5.0)
+    await initialised(cache)
+    own_redis.pause()
+    await cache.get("k")
+    await until(lambda: not cache.connected)
+    for do in doings:
+        await do(cache)
+    own_redis.resume()
+    await until(lambda: cache.connected and not cache.owing)
+    assert set(own_redis.cli("KEYS", "*")) - {"system:server", "system:stats"} == {"user:me:profile", *OTHERS} - gone

@@ -148,10 +148,22 @@ async def test_a_connection_that_was_lost_is_no_reason_to_doubt(own_redis: Redis
     assert asked == []
 
 
-async def test_a_mark_that_was_flushed_comes_back(
+@pytest.mark.parametrize("how", [["FLUSHALL"], ["DEL", keys.system_server()], ["SET", keys.system_server(), "x"]])
+async def test_a_mark_that_is_lost_is_back_at_once(own_redis: RedisServer, make_cache: Make, how: list[str]) -> None:
+    """Flushed or evicted: what is dumped afterwards must carry it again."""
+    for cache in (await connected(own_redis, make_cache), await connected(own_redis, make_cache)):
+        await until(lambda cache=cache: cache._engine.tracking)
+    await marked(own_redis)
+    for _ in range(3):
+        own_redis.cli(*how)
+        await marked(own_redis)
+
+
+async def test_a_mark_that_is_lost_untold_is_back_after_a_while(
     own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cache.recall._MARK_EVERY", 0.1)
+    own_redis.cli("ACL", "SETUSER", "default", "-client")
     await connected(own_redis, make_cache)
     await marked(own_redis)
     own_redis.cli("FLUSHALL")

@@ -28,7 +28,7 @@ WRITES: list[Write] = [
     Summary("c", "about chess", NOON),
     Profile("Name: Ada", ("", "Name: A.")),
 ]
-METHODS = ("add_turn", "add_memory", "save_summary", "save_profile")
+METHODS = ("add_turn", "add_memory", "save_summary", "save_profile", "replace_profile")
 
 
 class Switch:
@@ -42,13 +42,13 @@ class Switch:
             monkeypatch.setattr(runtime.store, name, self._switched(getattr(runtime.store, name), name))
 
     def _switched(self, method: Any, name: str) -> Any:
-        async def switched(*args: Any) -> None:
+        async def switched(*args: Any, **kwargs: Any) -> Any:
             self.calls += 1
             if not self.on:
                 if self.hangs:
                     await asyncio.Event().wait()
                 raise StoreError(name, "timeout")
-            await method(*args)
+            return await method(*args, **kwargs)
 
         return switched
 
@@ -178,12 +178,24 @@ async def test_of_two_profiles_the_newer_wins(runtime: Runtime, switch: Switch) 
     assert await runtime.store.search_memories("ada", "") == []
 
 
-async def test_a_late_profile_does_not_replace_what_others_wrote(runtime: Runtime, switch: Switch) -> None:
+async def test_a_late_profile_replaces_what_was_there_before(runtime: Runtime, switch: Switch) -> None:
+    with use_caller(Caller("ada")):
+        assert await save_user_profile_async("Lives in: Bern") is True
+        switch.on = False
+        assert await save_user_profile_async("Lives in: Oslo") is False
+        switch.on = True
+        assert await save_user_profile_async("Lives in: Rome") is True
+        assert await get_user_profile_async() == "Lives in: Rome"
+    assert await runtime.store.search_memories("ada", "") == []
+
+
+async def test_a_late_profile_does_not_replace_what_others_wrote_meanwhile(runtime: Runtime, switch: Switch) -> None:
+    await runtime.store.save_profile("ada", "Name: Ada")
     switch.on = False
     with use_caller(Caller("ada")):
         await save_user_profile_async("Name: Ada\nLives in: Oslo")
     switch.on = True
-    await runtime.store.save_profile("ada", "Name: Ada\nLikes: chess")  # by somebody else, meanwhile
+    await runtime.store.save_profile("ada", "Name: Ada\nLikes: chess")
     assert await runtime.backlog.drain("ada", 5) == 0
     assert await runtime.store.get_profile("ada") == "Name: Ada\nLikes: chess"
     assert [memory.text for memory in await runtime.store.search_memories("ada", "Oslo")] == [

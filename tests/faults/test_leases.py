@@ -12,7 +12,7 @@ from cache.terms import Terms
 from tests.cache.clock import timed
 from tests.faults.background import BackgroundProxy
 from tests.real.redis_server import RedisServer
-from tests.wait import until
+from tests.wait import initialised, until
 
 KEY = keys.profile("1")
 LEASE = keys.lease(KEY)
@@ -90,3 +90,22 @@ async def test_a_cached_none_costs_nobody_a_round_trip(hurt: RedisCache, own_red
     assert await hurt.get_or_load(KEY, nothing, ttl=60) is None  # and is not kept, since nobody said for how long
     await until(lambda: own_redis.cli("EXISTS", LEASE) == 0)
     assert await hurt.get_or_load(KEY, new, ttl=60) == "new"
+
+
+async def test_a_fill_that_fails_gives_the_right_back(
+    own_redis: RedisServer, make_cache: Callable[..., RedisCache]
+) -> None:
+    with BackgroundProxy(own_redis.port) as proxy:
+        cache = make_cache(f"redis://127.0.0.1:{proxy.port}/0", connect_wait=5.0)
+        await initialised(cache)
+
+        async def load_while_the_network_goes() -> str:
+            await proxy.do(lambda it: it.stall())
+            return "new"
+
+        loading = asyncio.create_task(cache.get_or_load(KEY, load_while_the_network_goes, ttl=60))
+        await until(lambda: not cache.connected)
+        await proxy.do(lambda it: (it.reset_all(), it.heal())[1])
+        assert await loading == "new"
+        await until(lambda: cache.connected)
+        await until(lambda: own_redis.cli("EXISTS", LEASE) == 0, 1.0)  # and not the three seconds

@@ -57,6 +57,25 @@ async def test_what_no_database_can_hold_is_marked_not_lost(store: Store, user: 
     assert [memory.text for memory in await store.search_memories(user, "dog")] == ["\ufffd dog"]
 
 
+async def test_a_profile_that_comes_late(store: Store, user: str) -> None:
+    """It replaces what is older than it, and what it is known to have replaced, but nobody's newer text."""
+    before = datetime.now(UTC)
+
+    async def replace(text: str, at: datetime, *instead_of: str) -> bool:
+        return await store.replace_profile(user, text, at=at, instead_of=instead_of)
+
+    assert await replace("first\x00", before) is True  # there was none
+    assert await store.get_profile(user) == "first\ufffd"
+    assert await replace("late", before) is False
+    assert await replace("late", before, "other", "another") is False
+    assert await store.get_profile(user) == "first\ufffd"
+    assert await replace("second", before, "other", "first\x00") is True
+    assert await replace("second", before, "second") is True  # once more
+    assert await replace("third", datetime.now(UTC) + timedelta(seconds=5)) is True
+    assert await store.get_profile(user) == "third"
+    assert await store.owed_by(user, ["profile"]) == [Owed(user, "profile", 4)]
+
+
 async def test_a_profile_is_replaced(store: Store, user: str) -> None:
     await store.save_profile(user, "first")
     await store.save_profile(user, "second")

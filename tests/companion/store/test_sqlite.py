@@ -308,3 +308,27 @@ async def test_a_full_disk_is_a_store_error_and_loses_nothing(sqlite_store: Sqli
     await asyncio.wrap_future(writing._thread.submit(limit, 1 << 30))
     await sqlite_store.add_memory("u", Memory("tea " * 50_000, NOON))
     assert len(await sqlite_store.search_memories("u", "tea")) == 1
+
+
+def _look_and_leave(path: Path, answers: Connection) -> None:
+    async def look() -> str | None:
+        store = SqliteStore(path)
+        profile = await store.get_profile("u")
+        await store.close()
+        return profile
+
+    answers.send(asyncio.run(look()))
+
+
+async def test_another_process_that_leaves_takes_nothing_with_it(path: Path) -> None:
+    """The last to leave removes the write-ahead log, and must not think that it is the last."""
+    store, ours, theirs = SqliteStore(path), *processes.Pipe()
+    for number in range(3):
+        await store.save_profile("u", str(number))
+        assert await store.get_profile("u") == str(number)
+        child = processes.Process(target=_look_and_leave, args=(path, theirs))
+        child.start()
+        await asyncio.to_thread(child.join)
+        assert ours.recv() == str(number)
+        assert path.with_name("companion.db-wal").exists()
+    await store.close()
