@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: console test chaos lint bench trace format setup help clean
+.PHONY: console test chaos soak lint bench trace format setup help clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,6 +33,9 @@ test: .venv/.dev  ## run the whole test suite
 
 chaos: .venv/.dev  ## every fault and 100,000 cancellations, with a table, in at most 5 minutes (ARGS="--only OOM --seed 2")
 	@$(RUN) -m tests.faults $(ARGS)
+
+soak: .venv/.dev  ## ten minutes of conversations while Redis and the store misbehave, with a table (ARGS="--minutes 1 --seed 2")
+	@$(RUN) -m tests.soak $(ARGS)
 
 lint: .venv/.dev  ## ruff and mypy --strict
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy --strict agent.py cache companion tools

@@ -1,0 +1,73 @@
+"""The outcome of a soak as a table, and the promises that were not kept."""
+
+from __future__ import annotations
+
+from tests.soak.memory import MB
+from tests.soak.soak import LIMIT, Outcome
+
+FLAT = 0.05
+"""Share by which memory may have grown."""
+
+
+def broken(outcome: Outcome) -> list[str]:
+    """The promises that were not kept."""
+    tally, ears = outcome.tally, outcome.ears
+    counts = {
+        "sessions without a greeting": tally.sessions - tally.greetings,
+        "sentences without an answer": tally.answers_due - tally.answers,
+        "sessions that failed": tally.failed,
+        "deadline misses": outcome.stopwatch.late,
+        "stale reads": tally.stale,
+        "cross-user reads": tally.cross_user + outcome.strangers,
+        "lost turns": outcome.lost_turns,
+        "writes acknowledged and lost": tally.gone,
+        "lines of the log with secrets": ears.secrets,
+        "errors nobody has dealt with": sum(ears.errors.values()),
+    }
+    promises = [f"{count} {what}" for what, count in counts.items() if count]
+    promises += [f"left behind: {', '.join(outcome.left)}"] if outcome.left else []
+    growth = _growth(outcome)
+    promises += [f"memory has grown by {growth:.1%}"] if growth is not None and growth > FLAT else []
+    return promises
+
+
+def table(outcome: Outcome) -> str:
+    """Everything that was counted."""
+    tally, ears, watch, memory = outcome.tally, outcome.ears, outcome.stopwatch, outcome.memory
+    slowest, walk = watch.slowest(), watch.slowest(stepwise=True)
+    rate = tally.sessions / outcome.took * 60 if outcome.took else 0
+    growth = _growth(outcome)
+    if growth is None:
+        used = f"{memory.samples[-1][1] / MB:.1f} MB at the end; too short a run to judge it"
+    else:
+        sizes = [f"{(size or 0) / MB:.1f} MB" for size in (memory.begins, memory.ends)]
+        used = f"{sizes[0]} after warming up, {sizes[1]} at the end ({growth:+.1%})"
+    rows = {
+        "sessions": f"{tally.sessions:,} ({rate:.0f} a minute), at most {tally.at_once} at once",
+        "greetings given": f"{tally.greetings:,}",
+        "answers given": f"{tally.answers:,} of {tally.answers_due:,}; {tally.interrupted:,} more were interrupted,"
+        f" {tally.hung_up:,} cut off by hanging up",
+        "faults": f"{sum(outcome.troubles.values()):,} of {len(outcome.troubles)} kinds",
+        "deadline misses": f"{watch.late:,} of {watch.calls:,} calls; slowest {slowest.net * 1000:.0f} ms"
+        f" ({slowest.name}) of {LIMIT * 1000:.0f}, a walk {walk.net * 1000:.0f} ms",
+        "stale reads": f"{tally.stale:,} of {tally.reads:,}",
+        "cross-user reads": f"{tally.cross_user + outcome.strangers:,} in {tally.heard:,} texts, the store and Redis",
+        "lost turns": f"{outcome.lost_turns:,} of {tally.turns:,}, facts that had to wait included",
+        "lost writes": f"{tally.gone:,} of {tally.kept:,} acknowledged",
+        "secrets in the log": f"{ears.secrets:,} in {ears.lines:,} lines",
+        "unhandled errors": f"{sum(ears.errors.values()):,}",
+        "memory": used,
+        "left at the end": ", ".join(outcome.left) or "nothing: no connection, task, file, thread or process",
+    }
+    return "\n".join(f"{name:<20}{value}" for name, value in rows.items())
+
+
+def details(outcome: Outcome) -> str:
+    """Examples of what went wrong."""
+    found = {**outcome.tally.examples, **outcome.ears.errors, **outcome.ears.telling}
+    return "\n".join(f"  {count} times: {text}" for text, count in found.items())
+
+
+def _growth(outcome: Outcome) -> float | None:
+    begins, ends = outcome.memory.begins, outcome.memory.ends
+    return None if begins is None or ends is None else ends / begins - 1

@@ -1,0 +1,86 @@
+"""What may happen to the SQLite store, each with how it begins and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+from unittest.mock import patch
+
+from companion.store import StoreError
+from companion.store.sqlite_thread import SqliteThread
+from tests.faults.faults import Fault
+from tests.faults.world import World
+
+_SLOW: Final = 0.3
+
+
+class LockedFile:
+    """Another process writes, and takes its time."""
+
+    def __init__(self) -> None:
+        self._link: sqlite3.Connection | None = None
+
+    async def begin(self, world: World) -> None:
+        def lock() -> sqlite3.Connection:
+            path = Path(os.environ["COMPANION_HOME"]) / "companion.db"
+            link = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+            link.execute("BEGIN IMMEDIATE")
+            return link
+
+        self._link = await asyncio.to_thread(lock)
+
+    async def end(self, world: World) -> None:
+        assert self._link is not None
+        await asyncio.to_thread(self._link.close)  # which rolls back
+        self._link = None
+
+
+class OtherMethods:
+    """The store's two ways to its file, replaced for a while."""
+
+    def __init__(self, **methods: Any) -> None:
+        self._methods = methods
+        self._replaced = ExitStack()
+
+    async def begin(self, world: World) -> None:
+        self._replaced.enter_context(patch.multiple(SqliteThread, **self._methods))
+
+    async def end(self, world: World) -> None:
+        self._replaced.close()
+
+
+async def _refuse(thread: SqliteThread, operation: str, *args: Any) -> Any:
+    raise StoreError(operation, "refused")
+
+
+def _slow(method: Any) -> Any:
+    async def slow(thread: SqliteThread, *args: Any) -> Any:
+        await asyncio.sleep(_SLOW)
+        return await method(thread, *args)
+
+    return slow
+
+
+def _unanswered(method: Any) -> Any:
+    async def unanswered(thread: SqliteThread, operation: str, *args: Any) -> Any:
+        await method(thread, operation, *args)
+        raise StoreError(operation, "no answer")
+
+    return unanswered
+
+
+def _fault(name: str, how: LockedFile | OtherMethods) -> Fault:
+    return Fault(name, how.begin, how.end)
+
+
+STORE_FAULTS: Final = (
+    _fault("store locked", LockedFile()),
+    _fault("store refuses", OtherMethods(read=_refuse, write=_refuse)),
+    _fault("store refuses writes", OtherMethods(write=_refuse)),
+    _fault("store slow", OtherMethods(read=_slow(SqliteThread.read), write=_slow(SqliteThread.write))),
+    _fault("store writes, does not say so", OtherMethods(write=_unanswered(SqliteThread.write))),
+)
