@@ -72,9 +72,11 @@ async def entrypoint(ctx: JobContext) -> None:
     runtime.conversations += 1
     trace = StartTrace()
     turns: TurnLog | None = None
+    model = runtime.model_for_conversation()
 
     async def end() -> None:
         trace.end()
+        await runtime.done_with(model)
         # Where not everything could be stored, the store is away: there is nothing to sum up into, and no time to lose.
         if turns is not None and await turns.drain() == 0:
             await wrap_up(turns.caller, turns.conversation_id, turns.turns)
@@ -102,7 +104,7 @@ async def entrypoint(ctx: JobContext) -> None:
     turns = TurnLog(caller)
     voice = make_voice(settings)
     session = AgentSession(
-        llm=runtime.model,
+        llm=model,
         stt=voice.stt or NOT_GIVEN,
         tts=voice.tts or NOT_GIVEN,
         userdata=Userdata(caller),

@@ -50,6 +50,7 @@ class Runtime:
         self.contexts = ContextBatches(lambda user_id: self.store.context(user_id))
         self._store = store
         self._model = model
+        self._model_is_given = model is not None
         self._embedded: EmbeddedRedis | None = None
 
     @property
@@ -61,10 +62,23 @@ class Runtime:
 
     @property
     def model(self) -> llm.LLM[Any]:
-        """The model that talks and that judges continuity."""
+        """The model that judges continuity, sums up, and talks to whoever comes first."""
         if self._model is None:
             self._model = make_llm(self.settings)
         return self._model
+
+    def model_for_conversation(self) -> llm.LLM[Any]:
+        """The model that talks in one conversation; to be given back with :meth:`done_with`.
+
+        Conversations at the same time have one each, or each would hear what befalls the model of the others, and four
+        errors in one of them would end them all. The first has the one that judges, and its open connection.
+        """
+        return self.model if self._model_is_given or self.conversations <= 1 else make_llm(self.settings)
+
+    async def done_with(self, model: llm.LLM[Any]) -> None:
+        """A conversation has ended that had ``model``."""
+        if model is not self._model:
+            await model.aclose()
 
     async def open_local_cache(self) -> None:
         """Where nobody chose a Redis and none answers at the default address, start a private one."""

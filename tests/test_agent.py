@@ -297,6 +297,20 @@ async def test_two_conversations_in_threads_stay_apart(entrypoint: Any, contexts
         assert not any(other in turn.text for turn in await stored(tmp_path, mine))
 
 
+async def test_an_error_in_one_conversation_is_none_in_the_other(
+    entrypoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four errors of a model that cannot be recovered from end its conversation, and only that."""
+    async with job(entrypoint, {"user_id": "ada"}) as hers, job(entrypoint, {"user_id": "bea"}) as others:
+        assert hers.session.llm is not others.session.llm
+        problem = llm.LLMError(timestamp=0.0, label="", error=RuntimeError("no more"), recoverable=False)
+        for _ in range(5):
+            others.session.llm.emit("error", problem)
+        await until(lambda: not others.session._started)
+        events = (await hers.session.run(user_input="My name is Ada.")).events
+        assert "Nice to meet you, Ada." in events[-1].item.text_content
+
+
 async def test_the_first_to_leave_takes_nothing_from_the_other(entrypoint: Any) -> None:
     async with job(entrypoint, {"user_id": "ada"}) as talk:
         async with job(entrypoint, {"user_id": "bea"}):
