@@ -31,7 +31,7 @@ console: .venv/.runtime  ## talk to the companion in this terminal
 test: .venv/.dev  ## run the whole test suite
 	@$(RUN) -m pytest $(ARGS)
 
-chaos: .venv/.dev  ## every fault and 100,000 cancellations, with a table, in at most 5 minutes (ARGS="--only OOM --seed 2")
+chaos: .venv/.dev  ## every fault, 100,000 cancellations and hostile inputs, with tables, in at most 5 minutes (ARGS="--only OOM --seed 2")
 	@$(RUN) -m tests.faults $(ARGS)
 
 soak: .venv/.dev  ## ten minutes of conversations while Redis and the store misbehave, with a table (ARGS="--minutes 1 --seed 2")

@@ -5,25 +5,32 @@ from __future__ import annotations
 import argparse
 import asyncio
 import faulthandler
-import logging
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
 from tests.faults.faults import FAULTS
+from tests.faults.store_trial import STORE_PLACES, store_trial
+from tests.faults.store_world import STORE_FAULTS
 from tests.faults.storms import STORMS
-from tests.faults.table import ISOLATION, NOTES, heads, isolation_line, storm_line, trial_line
+from tests.faults.surroundings import silence
+from tests.faults.table import ISOLATION, NOTES, heads, isolation_line, store_line, storm_line, trial_line
+from tests.faults.table import STORE as STORE_COLUMNS
 from tests.faults.table import STORMS as STORM_COLUMNS
 from tests.faults.trial import PLACES, trial
 from tests.isolation.trial import ALL as CASES
-from tests.isolation.trial import isolation
+from tests.isolation.trial import in_a_process
+from tests.real.postgres import Postgres
+from tests.real.redis_server import RedisServer
 
-CALLS: Final = {"lane": 170_000, "get_or_load": 50_000, "SQLite": 10_000, "Supabase": 5_000, "pool": 115_000}
+CALLS: Final = {"lane": 170_000, "get_or_load": 50_000, "SQLite": 10_000, "Supabase": 5_000, "pool": 112_500}
 """So that 100,000 are cancelled on the lane and on the pool; the pool, which takes longest, gets what time is left."""
 _LAST: Final = 15.0  # seconds kept for coming to rest
 
@@ -33,13 +40,11 @@ def main() -> int:
     options = _options()
     faulthandler.dump_traceback_later(options.seconds, exit=True)
     ends = time.monotonic() + options.seconds - _LAST
-    for name in ("livekit", "aiohttp", "asyncio", "companion", "cache"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-        logging.getLogger(name).propagate = False
+    silence()
     print(f"seed {options.seed}, at most {options.seconds:.0f} s\n")
     with _directory() as elsewhere:
         os.chdir(elsewhere)  # importing the agent reads the .env of the working directory
-        broken = sum(part(options.only, options.seed, ends) for part in (_trials, _isolation, _storms))
+        broken = sum(part(options.only, options.seed, ends) for part in (_trials, _store_and_isolation, _storms))
         os.chdir("/")
     print(f"\n{NOTES}\n\n{broken} broken promises, {time.monotonic() - ends + options.seconds - _LAST:.0f} s")
     faulthandler.cancel_dump_traceback_later()
@@ -70,14 +75,35 @@ def _trials(only: str, seed: int, ends: float) -> int:
     return broken
 
 
-def _isolation(only: str, seed: int, ends: float) -> int:
-    if only not in "isolation":
+def _store_and_isolation(only: str, seed: int, ends: float) -> int:
+    """Both at once: the one mostly waits, and the other counts."""
+    broken = 0
+    with ProcessPoolExecutor(1, get_context("spawn")) as beside:
+        hostile = beside.submit(in_a_process, CASES, seed, ends) if only in "isolation" else None
+        broken += _store_trials(only, ends)
+        if hostile is not None:
+            verdict = hostile.result()
+            print(f"\n{heads(ISOLATION)}\n{isolation_line(verdict)}", flush=True)
+            broken += len(verdict.broken)
+    return broken
+
+
+def _store_trials(only: str, ends: float) -> int:
+    broken = 0
+    chosen = [(fault, place) for fault in STORE_FAULTS if only in str(fault) for place in STORE_PLACES]
+    if not chosen:
         return 0
-    print(f"\n{heads(ISOLATION)}")
-    with _directory() as directory:
-        verdict = asyncio.run(isolation(directory, CASES, seed, ends))
-    print(isolation_line(verdict), flush=True)
-    return len(verdict.broken)
+    print(f"\n{heads(STORE_COLUMNS)}")
+    with _directory() as place_of_redis, RedisServer(place_of_redis) as redis, Postgres() as postgres:
+        for fault, place in chosen:
+            if time.monotonic() > ends:
+                print("there was no time for the rest")
+                return broken + 1
+            with _directory() as directory:
+                outcome = asyncio.run(store_trial(fault, place, directory, redis, postgres))
+            print(store_line(outcome), flush=True)
+            broken += len(outcome.broken)
+    return broken
 
 
 def _storms(only: str, seed: int, ends: float) -> int:

@@ -12,6 +12,13 @@ import companion.offline
 from tests.conftest import OURS
 
 
+def silence() -> None:
+    """Let no line of a log stand between the lines of a table. Who listens hears it all the same."""
+    for name in ("livekit", "aiohttp", "asyncio", "companion", "cache"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+        logging.getLogger(name).propagate = False
+
+
 @contextmanager
 def environment(**settings: str) -> Iterator[None]:
     """These settings, the offline model at full speed, and none of the developer's settings."""

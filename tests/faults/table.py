@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.faults.stopwatch import Timed
+from tests.faults.store_trial import StoreOutcome
 from tests.faults.storm import Storm
 from tests.faults.trial import Outcome
 from tests.isolation.trial import KINDS
@@ -36,6 +37,17 @@ STORMS: Columns = (
     ("seconds", 8),
     ("broken promises", 0),
 )
+STORE: Columns = (
+    ("fault of the store", 28),
+    ("place", 7),
+    ("first word", 12),
+    ("last good", 11),
+    ("answered", 10),
+    ("kept", 6),
+    ("stored", 8),
+    ("told", 6),
+    ("broken promises", 0),
+)
 ISOLATION: Columns = (
     *((kind, len(kind) + 2) for kind in KINDS),
     ("all", 9),
@@ -54,6 +66,8 @@ slowest call: of all calls of the cache, without what a loader took and without 
 used again: from the end of the fault until a value written is read back, and the profile; at most 300 ms.
 loop stalled: seconds in which the loop did not run, and the part of them in which the machine ran somebody else.
 reads: values served to four other users beside the conversation, each checked against what had been acknowledged.
+last good: the profile that the cache still had was used while the store failed. kept: files in COMPANION_HOME that
+  waited for the next start. stored: everything said was in the store afterwards. told: lines that tell an operator.
 changed, shown: cases in which something of another user, of the layer itself or of another application changed, or was
   seen. wrong: in which a call did not do what it should for its caller. telling: log lines that hold a credential or
   what a user said."""
@@ -82,6 +96,23 @@ def trial_line(outcome: Outcome) -> str:
             f"{_ms(outcome.stalled)} ({_ms(outcome.stalled_by_machine)})",
             "; ".join(outcome.broken) or "none",
         ]
+    )
+
+
+def store_line(outcome: StoreOutcome) -> str:
+    return _line(
+        [
+            outcome.fault,
+            outcome.place,
+            _ms(outcome.greeted) if outcome.greeted else "before",
+            "used" if outcome.known else "",
+            _yes(outcome.answered),
+            str(outcome.kept),
+            _yes(outcome.stored),
+            str(outcome.reported),
+            "; ".join(outcome.broken) or "none",
+        ],
+        STORE,
     )
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import os
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Final
 
+from tests.faults.surroundings import silence
 from tests.isolation.conversations import conversations
 from tests.isolation.functions import functions
 from tests.isolation.names import identities, key_parts, metadata, patterns
@@ -53,3 +57,14 @@ async def isolation(directory: Path, counts: Mapping[str, int], seed: int, ends:
                 it.verdict.cases[kind] = await KINDS[kind](it, Random(f"{seed} {kind}"), count)
                 it.verdict.seconds[kind] = time.perf_counter() - began
     return it.verdict
+
+
+def in_a_process(counts: Mapping[str, int], seed: int, ends: float) -> Verdict:
+    """:func:`isolation`, for a process of its own."""
+    silence()
+    with tempfile.TemporaryDirectory() as directory:
+        os.chdir(directory)  # importing the agent reads the .env of the working directory
+        try:
+            return asyncio.run(isolation(Path(directory), counts, seed, ends))
+        finally:
+            os.chdir("/")
