@@ -21,7 +21,7 @@ from companion.briefing import BriefingOrder
 from companion.console import allow_text_without_portaudio, quiet_by_default, show, text_console
 from companion.conversation import TurnLog
 from companion.elsewhere import start_listening
-from companion.ending import wrap_up
+from companion.ending import say_goodbye
 from companion.identity import caller_from_identity, caller_from_metadata
 from companion.models import make_voice
 from companion.persona import CompanionAgent
@@ -76,18 +76,18 @@ async def entrypoint(ctx: JobContext) -> None:
 
     async def end() -> None:
         trace.end()
-        await runtime.done_with(model)
-        # Where not everything could be stored, the store is away: there is nothing to sum up into, and no time to lose.
-        if turns is not None and await turns.drain() == 0:
-            await wrap_up(turns.caller, turns.conversation_id, turns.turns)
-        await leave_runtime()
+        try:
+            await say_goodbye(turns)
+        finally:
+            await runtime.done_with(model)
+            await leave_runtime()
 
     ctx.add_shutdown_callback(end)
     console = ctx.is_fake_job()
     if console or runs_locally():
         await runtime.open_local_cache()
     runtime.delivery.start()
-    runtime.backlog.start()
+    runtime.backlog.recovery.start()
 
     named, caller = caller_from_metadata(ctx.job.metadata, settings.operators)
     if console and not named:

@@ -89,7 +89,7 @@ async def _start(logs: dict[str, TurnLog], user: str, save: bool) -> None:
 async def _end(logs: dict[str, TurnLog], user: str) -> None:
     phase.set("end")
     log = logs.pop(user)
-    await log.drain()
+    await log.end()
     await wrap_up(Caller(user), log.conversation_id, log.turns)
 
 

@@ -246,6 +246,9 @@ class Dialler:
         *before, pong = others
         selected = len(before) - self._setups
         wire.set_up = await asyncio.gather(*before[selected:], return_exceptions=True)
+        for reply in wire.set_up:
+            if isinstance(reply, ReplyError) and reply.code in _NOT_YET_CODES:
+                raise _unwanted(reply)
         for other in (*before[:selected], pong):
             try:
                 await other

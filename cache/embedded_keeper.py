@@ -19,6 +19,8 @@ import time
 
 STOP_SECONDS = 2.0
 KILL_SECONDS = 1.0
+CLEAN = "ended-cleanly"
+"""A file that is there while no server runs, if the last one ended as it should."""
 
 
 class FileLock:
@@ -92,21 +94,32 @@ class ServerFile:
                 return ""
 
     def vouch(self, key: str) -> None:
-        """Note under ``key`` which run of the server this is (see `recall`): its log of writes is complete.
-
-        Whatever it was told before it was killed it wrote there before it acknowledged it.
-        """
+        """Note under ``key`` which server this is (see `recall`): it holds all that the one before it was told."""
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as link:
             link.settimeout(0.2)
             link.connect(self.read()[0])
-            link.sendall(b"INFO server\r\n")
+            link.sendall(b"INFO server\r\nINFO replication\r\nPING\r\n")
             told = b""
-            while not (run_id := told.partition(b"run_id:")[2].partition(b"\r\n"))[1]:
+            while not told.endswith(b"+PONG\r\n"):
                 if not (more := link.recv(4096)):
                     return
                 told += more
-            link.sendall(b"SET %s %s\r\n" % (key.encode(), run_id[0]))
+            values = dict(line.split(b":", 1) for line in told.splitlines() if b":" in line)
+            mark = b"%s:%s" % (values[b"run_id"], values[b"master_replid"])
+            link.sendall(b"SET %s %s\r\n" % (key.encode(), mark))
             link.recv(64)
+
+    def ended_cleanly(self) -> bool:
+        """Whether the last server wrote all it was told before it ended. To be asked before the next one is started.
+
+        One that was killed may not have: Redis acknowledges a write before its log has it, for up to two seconds while
+        the disk is busy.
+        """
+        try:
+            os.unlink(os.path.join(self.folder, CLEAN))
+        except OSError:
+            return False
+        return True
 
     def end(self, stop_seconds: float = STOP_SECONDS) -> bool:
         """End the server, if one runs, within `stop_seconds` + KILL_SECONDS; only for who holds users.lock alone.
@@ -121,6 +134,8 @@ class ServerFile:
                 with contextlib.suppress(ProcessLookupError):  # it ended by itself just now
                     os.killpg(pid, number)  # it leads its session; what is on PATH may be a wrapper around it
             if self.lock.take(fcntl.LOCK_EX, wait):
+                if number == signal.SIGTERM:
+                    os.close(os.open(os.path.join(self.folder, CLEAN), os.O_CREAT | os.O_WRONLY, 0o600))
                 self.lock.release()
         if self.alive:
             return False

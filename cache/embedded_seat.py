@@ -132,6 +132,7 @@ class Seat:
             )
         socket_path = self._socket_path()
         log = self.folder / "redis.log"
+        complete = self.server.ended_cleanly()
         server = ServerFile(str(self.folder))  # opened once more: this lock is given away
         try:
             server.lock.take(fcntl.LOCK_EX)
@@ -145,7 +146,8 @@ class Seat:
         finally:
             server.lock.close()
         if self._answers(deadline):
-            self.server.vouch(keys.system_server())
+            if complete:
+                self.server.vouch(keys.system_server())
             return socket_path
         ended = not self.server.alive
         self.server.end(stop_seconds=0.1)

@@ -129,10 +129,10 @@ class Engine(Road):
         """Do the last housekeeping and close every connection."""
         if self.connected:
             await self._keep_house()
-        await self.recall.close()
         self._rest()
         if self._leaving:
             await asyncio.wait(set(self._leaving), timeout=2.0)
+        await self.recall.close()
         await self._link.closed()
 
     def _rest(self) -> None:
@@ -180,7 +180,7 @@ class Engine(Road):
         names: list[bytes] | None = push[1]
         if names is None:  # FLUSHALL
             self.near.drop_all()
-            self.recall.changed(_now())
+            self.recall.all_changed(_now())
         else:
             if _MARK in names:
                 self.recall.changed(_now())

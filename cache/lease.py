@@ -76,7 +76,10 @@ class Leases:
         if self._engine.pending and (debt := self._engine.pending.newest(lease.key)):
             # An invalidation that is still owed comes first, or the old value would be taken for a hit.
             lease.paid = debt
-            before = (("UNLINK", *lease.names[1:]), ("UNLINK", lease.key), *before)
+            # Where there is only a doubt, a last good value may yet be one: it stays, and is not used.
+            guards = lease.names[1:] if self._engine.pending.owed(lease.key) else lease.names[1:2]
+            before = (("UNLINK", *guards), ("UNLINK", lease.key), *before)
+            last_good = False
         asked = _now()
         wanted = (lease.token, _milliseconds(), int(last_good))
         try:

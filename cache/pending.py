@@ -86,11 +86,14 @@ class Pending:
             return True
         return any(reaches(pattern, user, key) for pattern, user in self._patterns)
 
-    def newest(self, key: str) -> int:
-        """The serial number of the newest debt that covers ``key``; 0 for none."""
+    def owed(self, key: str) -> int:
+        """The serial number of the newest debt that reaches ``key``; 0 for none."""
         serials = (serial for (pattern, user), serial in self._patterns.items() if reaches(pattern, user, key))
-        doubted = self.doubted if key.startswith(USERS) else 0
-        return max(self._keys.get(key, 0), doubted, max(serials, default=0))
+        return max(self._keys.get(key, 0), max(serials, default=0))
+
+    def newest(self, key: str) -> int:
+        """As :meth:`owed`, a doubt that covers ``key`` included."""
+        return max(self.owed(key), self.doubted if key.startswith(USERS) else 0)
 
     def settle(self, key: str) -> None:
         """A newer value of ``key`` has been stored: nothing is owed for it any more."""

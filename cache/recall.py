@@ -1,10 +1,12 @@
 """When Redis comes back as another: what it holds may be older than what it was told.
 
 A server that was restarted, restored from a dump, or replaced by its replica may have forgotten invalidations it had
-acknowledged. Each run of a server has an id (``run_id``), and the run whose values were last known to be right stands
-in ``system:server``, and so in every dump. Both are asked for in the greeting of a connection, before anything is
-served over it. Where they differ, no value of a user is served until whoever keeps the source of truth has invalidated
-once more what changed lately, or, where nobody can, all of ``user:*`` is gone.
+acknowledged. Each run of a server has an id, and each history of its data another (``run_id``, ``master_replid``).
+Those under which the values were last known to be right stand in ``system:server``, and so in every dump and replica.
+They are asked for in the greeting of a connection, before anything is served over it, again when the server says that
+all of its data may have changed, and every half minute. Where they differ, no value of a user is served until whoever
+keeps the source of truth has invalidated once more what changed lately, or, where nobody can, all of ``user:*`` has
+gone.
 
 Without a mark the server is believed: it is empty, or was flushed, or an older version of this layer wrote to it. A
 cluster, and a server that speaks no RESP3, are believed too.
@@ -20,13 +22,16 @@ from typing import Any, Final
 from . import keys
 from .pending import Pending
 from .road import FAILURES, Road
+from .wire import ReplyError
 
 logger = logging.getLogger("cache")
-QUESTIONS: Final = (("INFO", "server"), ("GET", keys.system_server()))
+QUESTIONS: Final = (("INFO", "server"), ("INFO", "replication"), ("GET", keys.system_server()))
 """What a new connection asks. Who may not ask believes the server."""
 Ask = Callable[[], Awaitable[bool]]
-"""Invalidates what changed lately, and says whether that is all there is."""
-_MARK_EVERY: Final = 30.0  # seconds between two looks at the mark, where the server does not tell
+"""Invalidates what changed lately, and says whether that is all there is. Raises when it cannot say now."""
+_LOOK_EVERY: Final = 30.0  # seconds between two looks at the mark, where the server does not tell
+_ASK_EVERY: Final = 1.0  # seconds between two tries while nobody can say what changed
+_PATIENCE: Final = 60.0  # seconds of that, until everything goes
 
 
 class Recall:
@@ -43,17 +48,19 @@ class Recall:
         self._road = road
         self._pending = pending
         self._clear = clear
-        self._run_id = ""
-        self._marked_at = -_MARK_EVERY
+        self._server = ""  # which it is; empty where we may not ask
+        self._looked_at = self._not_before = -_LOOK_EVERY
+        self._dealt_with = ""  # the mark of another one that gave rise to a doubt which is settled
+        self._tentative = 0  # a doubt that a look at the mark may settle
+        self._since = 0.0  # when the doubt began
         self._making_sure: asyncio.Task[None] | None = None
 
     def met(self, answers: list[Any]) -> None:
         """A connection has been greeted, and these are the answers to the questions."""
-        info, mark = map(_text, answers)
-        self._run_id = _run_id(info)
-        self._marked_at = -_MARK_EVERY
-        if self._run_id and mark and mark != self._run_id:
-            self._pending.doubt()
+        self._server, mark = _read(answers)
+        self._looked_at, self._dealt_with = -_LOOK_EVERY, ""
+        if self._server and mark and mark != self._server:
+            self._doubt()
 
     def keep(self, now: float) -> None:
         """To be called now and then while there is a connection: does what is left to do, in the background.
@@ -61,18 +68,29 @@ class Recall:
         Args:
             now: the loop's time, in seconds.
         """
-        due = self._pending.doubted or now - self._marked_at >= _MARK_EVERY
-        if self._run_id and due and (self._making_sure is None or self._making_sure.done()):
+        due = self._pending.doubted or (self._server and now - self._looked_at >= _LOOK_EVERY)
+        if due and now >= self._not_before and (self._making_sure is None or self._making_sure.done()):
             self._making_sure = asyncio.create_task(self._make_sure(), name="cache-recall")
 
     def changed(self, now: float) -> None:
-        """The mark was flushed, evicted or written by somebody: it has to be there before the next dump is made.
+        """The mark was evicted, or written by somebody: it has to be there before the next dump is made.
 
         Args:
             now: the loop's time, in seconds.
         """
-        self._marked_at = -_MARK_EVERY
+        self._looked_at = -_LOOK_EVERY
         self.keep(now)
+
+    def all_changed(self, now: float) -> None:
+        """The server was flushed, or has taken over somebody else's data.
+
+        Args:
+            now: the loop's time, in seconds.
+        """
+        if self._server and not self._pending.doubted:
+            self._doubt()
+            self._tentative = self._pending.doubted
+        self.changed(now)
 
     async def close(self) -> None:
         """Stop. What is in doubt stays so."""
@@ -80,42 +98,77 @@ class Recall:
             self._making_sure.cancel()
             await asyncio.wait({self._making_sure})
 
+    def _doubt(self) -> None:
+        if not self._pending.doubted:
+            self._since = _now()
+        self._pending.doubt()
+
     async def _make_sure(self) -> None:
-        run_id, doubt = self._run_id, self._pending.doubted
         try:
-            if doubt:
-                if not await self._asked():
-                    await self._clear()
+            mark = await self._look() if self._server else ""
+            if doubt := self._pending.doubted:
+                if not await self._settled(doubt, mark):
+                    self._not_before = _now() + _ASK_EVERY
+                    return
                 self._pending.trust(doubt)
-            if self._run_id == run_id and not self._pending.doubted:
-                await self._mark(run_id)
+                self._dealt_with = mark
+                mark = await self._look() if self._server else ""
+            # Not before everything has been told: whoever sees the mark believes the server.
+            if self._server and not self._pending:
+                if mark != self._server:  # read as well, so that the server tells us when it is gone
+                    await self._road.send_all(("SET", keys.system_server(), self._server), QUESTIONS[-1])
+                self._looked_at = _now()
         except FAILURES:
             pass  # not now: it is tried again while there is a connection
 
-    async def _mark(self, run_id: str) -> None:
-        """Leave the mark. It is read as well, so that the server tells us when it is gone."""
-        self._marked_at = asyncio.get_running_loop().time()
-        read, mark = ("GET", keys.system_server()), ("SET", keys.system_server(), run_id)
-        if _text(await self._road.send(*read)) != run_id:
-            await self._road.send_all(mark, read)
-
-    async def _asked(self) -> bool:
-        if self.ask is None:
-            return False
+    async def _look(self) -> str:
+        """The mark. A server that has become another one, or has a mark of another one, is doubted. Raises FAILURES."""
         try:
-            return await self.ask()
-        except Exception as problem:
-            logger.error("what changed lately could not be told (%s)", type(problem).__name__)
-            return False
+            answers = await self._road.send_all(*QUESTIONS)
+        except ReplyError as problem:
+            if problem.code != "WRONGTYPE":
+                raise
+            await self._road.unlink((keys.system_server(),))
+            answers = await self._road.send_all(*QUESTIONS)
+        server, mark = _read(answers)
+        if server != self._server or mark not in ("", server, self._dealt_with):
+            self._server = server
+            self._doubt()
+        return mark
+
+    async def _settled(self, doubt: int, mark: str) -> bool:
+        """Whether nothing old is left. Raises FAILURES."""
+        if self._server and (mark == self._server or (doubt == self._tentative and not mark)):
+            return True  # somebody else has made sure; or it was flushed, and there is nothing
+        if self.ask is not None:
+            try:
+                if await self.ask():
+                    return True
+            except Exception as problem:  # the store's, or a mistake
+                if _now() - self._since < _PATIENCE:
+                    return False
+                logger.error("what changed lately cannot be told (%s): all is cleared", type(problem).__name__)
+        await self._clear()
+        return True
 
 
-def _text(answer: object) -> str:
-    return answer.decode(errors="replace") if isinstance(answer, bytes) else answer if isinstance(answer, str) else ""
+def _read(answers: list[Any]) -> tuple[str, str]:
+    """Which server it is, empty where it does not say, and its mark."""
+    server, replication, mark = (
+        answer.decode(errors="replace") if isinstance(answer, bytes) else answer if isinstance(answer, str) else ""
+        for answer in answers
+    )
+    run, history = _value(server, "run_id"), _value(replication, "master_replid")
+    return f"{run}:{history}" if run and history else "", mark
 
 
-def _run_id(info: str) -> str:
+def _value(info: str, wanted: str) -> str:
     for line in info.splitlines():
         name, _, value = line.partition(":")
-        if name == "run_id":
+        if name == wanted:
             return value
     return ""
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from pathlib import Path
+
+from cache.loose import Loose
 
 from .delivery import Delivery
+from .recovery import Recovery
 from .spool import Spool
-from .store import Store, StoreError
+from .store import Store
 from .write_queue import WriteQueue
 from .writes import Write, apply
 
 logger = logging.getLogger("companion")
-LOOK_EVERY: Final = 30.0
-"""Seconds between two looks for what an earlier process could not store."""
 
 
 class Backlog:
@@ -37,7 +39,10 @@ class Backlog:
         self._delivery = delivery
         self._spool = spool
         self._queues: dict[str, WriteQueue] = {}
-        self._looking: asyncio.Task[None] | None = None
+        self._flying: dict[str, tuple[Write, asyncio.Task[None]]] = {}
+        self._conversations: Counter[str] = Counter()
+        self._behind = Loose()
+        self.recovery = Recovery(spool, partial(self._write, late=True))
 
     def add(self, user_id: str, *writes: Write) -> None:
         """Write these in the background. Returns at once."""
@@ -53,38 +58,32 @@ class Backlog:
         queue = self._queues.get(user_id)
         return None if queue is None else queue.profile
 
-    async def drain(self, user_id: str, timeout: float) -> int:
-        """Wait at most ``timeout`` seconds for all of this user's; put the rest into a file.
+    def enter(self, user_id: str) -> None:
+        """A conversation of this user begins."""
+        self._conversations[user_id] += 1
 
-        Returns how many are not stored.
+    async def leave(self, user_id: str, timeout: float) -> int:
+        """A conversation of this user ends: wait at most ``timeout`` seconds for all that this user wrote.
+
+        If it was the last one here, the rest goes into a file; else it is still being tried.
+
+        Returns:
+            How many writes are not stored.
         """
         queue = self._queues.get(user_id)
         if queue is not None:
             await queue.drained(timeout)
-        return await self._give_up(user_id)
-
-    def start(self) -> None:
-        """Store in the background what earlier processes could not, now and every half minute."""
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look(), name="backlog-look")
-
-    async def recover(self) -> int:
-        """Store what earlier processes could not. Returns how many writes that were.
-
-        Raises:
-            StoreError: the store cannot; what it did not take stays for the next time.
-            OSError: a file cannot be read or written.
-        """
-        return sum([await self._spool.hand_over(path, self._write_late) for path in self._spool.waiting()])
+        self._conversations[user_id] -= 1
+        if self._conversations[user_id] > 0:
+            return 0 if queue is None else len(queue)
+        del self._conversations[user_id]
+        return await self._given_up(user_id)
 
     async def close(self) -> None:
         """Wait for nothing: what is not stored goes into files."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait({self._looking})
-            self._looking = None
+        await self.recovery.close()
         for user_id in list(self._queues):
-            await self._give_up(user_id)
+            await self._given_up(user_id)
 
     def _queue(self, user_id: str) -> WriteQueue:
         if user_id not in self._queues:
@@ -92,30 +91,32 @@ class Backlog:
         return self._queues[user_id]
 
     async def _write(self, user_id: str, write: Write, late: bool) -> None:
-        await self._delivery.write(apply(write, self._store(), user_id, late=late), user_id)
+        """Raises StoreError. Who is cancelled stops nothing."""
+        task = self._delivery.begin(apply(write, self._store(), user_id, late=late), user_id)
+        self._flying[user_id] = write, task
+        await asyncio.shield(task)
 
-    async def _write_late(self, user_id: str, write: Write) -> None:
-        await self._write(user_id, write, True)
+    async def _given_up(self, user_id: str) -> int:
+        # Whoever is cut off here, what was said is kept.
+        return await asyncio.shield(self._behind.spawn(self._give_up(user_id), name="backlog-keep"))
 
     async def _give_up(self, user_id: str) -> int:
         queue = self._queues.pop(user_id, None)
         rest = [] if queue is None else await queue.stop()
-        if rest:
-            try:
-                await asyncio.to_thread(self._spool.keep, user_id, rest)
-            except OSError as problem:
-                reason = problem.strerror or type(problem).__name__
-                logger.error("not stored, and lost: %d. COMPANION_HOME cannot be written (%s)", len(rest), reason)
-            else:
-                logger.error("not stored: %d. They wait in COMPANION_HOME for the next start", len(rest))
+        flying, task = self._flying.pop(user_id, (None, None))
+        if not rest:
+            return 0
+        try:
+            path = await asyncio.to_thread(self._spool.keep, user_id, rest)
+        except OSError as problem:
+            reason = problem.strerror or type(problem).__name__
+            logger.error("not stored, and lost: %d. COMPANION_HOME cannot be written (%s)", len(rest), reason)
+            return len(rest)
+        logger.error("not stored: %d. They wait in COMPANION_HOME for the next start", len(rest))
+        if flying in rest and task is not None:  # it may still be stored: then it must not be stored again later
+            task.add_done_callback(partial(self._landed, path, flying))
         return len(rest)
 
-    async def _look(self) -> None:
-        while True:
-            try:
-                if count := await self.recover():
-                    logger.info("stored what an earlier process could not: %d", count)
-            except (StoreError, OSError) as problem:
-                reason = problem if isinstance(problem, StoreError) else problem.strerror
-                logger.warning("what an earlier process could not store still waits: %s", reason)
-            await asyncio.sleep(LOOK_EVERY)
+    def _landed(self, path: Path, write: Write, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._behind.spawn(asyncio.to_thread(self._spool.strike, path, write), name="backlog-strike")

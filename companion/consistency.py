@@ -38,14 +38,16 @@ class ConsistencyWatch:
         self._store = store
         self._share = share
         self._looking = Loose()
+        self._closed = False
 
     def wrote(self, user_id: str, what: What) -> None:
         """This has been written, and the cache told. Returns at once."""
-        if random.random() < self._share and len(self._looking) < _MOST:
+        if not self._closed and random.random() < self._share and len(self._looking) < _MOST:
             self._looking.spawn(self._watch(user_id, what), name="consistency-watch")
 
     async def close(self) -> None:
         """Look no more."""
+        self._closed = True
         await self._looking.cancel()
 
     async def _watch(self, user_id: str, what: What) -> None:

@@ -12,7 +12,7 @@ from .identity import Caller
 from .runtime import get_runtime
 from .store import Turn
 
-DRAIN: Final = 5.0
+DRAIN: Final = 4.0
 """Seconds the end of a conversation waits for turns that are not stored yet."""
 
 
@@ -30,6 +30,8 @@ class TurnLog:
         self.turns: list[Turn] = []
         """What was said in this conversation."""
         self._answered = False
+        if caller is not None:
+            get_runtime().backlog.enter(caller.user_id)
 
     def on_item(self, event: ConversationItemAddedEvent) -> None:
         """The session's ``conversation_item_added``: keep what the user and the companion said."""
@@ -51,9 +53,9 @@ class TurnLog:
         get_runtime().backlog.add(self.caller.user_id, *(self.turns if not self._answered else [turn]))
         self._answered = True
 
-    async def drain(self, timeout: float = DRAIN) -> int:
-        """Wait at most ``timeout`` seconds until everything is stored; the rest is kept for the next start.
+    async def end(self, timeout: float = DRAIN) -> int:
+        """To be called once: wait at most ``timeout`` seconds until all is stored; the rest is kept for the next start.
 
         Returns how many writes are not stored.
         """
-        return 0 if self.caller is None else await get_runtime().backlog.drain(self.caller.user_id, timeout)
+        return 0 if self.caller is None else await get_runtime().backlog.leave(self.caller.user_id, timeout)

@@ -32,6 +32,7 @@ LIFE: Final = keys.PROFILE_TTL + STALE_FOR
 """Seconds that a value may live in Redis at most, the last good copy of it included."""
 _CLOCKS: Final = 300.0  # seconds by which the clocks of Redis, store and worker may differ
 _MOST: Final = 1000  # more invalidations than that, and clearing the cache is quicker
+_MOST_WALKS: Final = 20  # of those that may each take a walk over all keys
 
 
 class Delivery:
@@ -56,7 +57,11 @@ class Delivery:
         Raises:
             StoreError: it is not written.
         """
-        await asyncio.shield(self._under_way.spawn(self._write(work, user_id), name="delivery"))
+        await asyncio.shield(self.begin(work, user_id))
+
+    def begin(self, work: Coroutine[Any, Any, What], user_id: str) -> asyncio.Task[None]:
+        """As :meth:`write`, in the background."""
+        return self._under_way.spawn(self._write(work, user_id), name="delivery")
 
     async def changed(self, user_id: str, *whats: What) -> None:
         """These have just been written for this user: the cache forgets what hangs on them."""
@@ -102,14 +107,13 @@ class Delivery:
         """Invalidate once more what was written within the life of a cached value.
 
         For a Redis that may have forgotten what it was told. Returns whether that is all that may be old in it: not
-        where the store cannot say, or says too much.
+        where it is too much to tell.
+
+        Raises:
+            StoreError: the store cannot say.
         """
-        try:
-            written = await self._store().written(within=LIFE + _CLOCKS, limit=_MOST + 1)
-        except StoreError as problem:
-            logger.warning("what changed lately is not known: %s", problem)
-            return False
-        if len(written) > _MOST:
+        written = await self._store().written(within=LIFE + _CLOCKS, limit=_MOST + 1)
+        if len(written) > _MOST or sum(one.what == "memory" for one in written) > _MOST_WALKS:
             return False
         cache = await get_redis_cache()
         for one in written:
@@ -123,9 +127,9 @@ class Delivery:
             self._looking.cancel()
             await asyncio.wait({self._looking})
             self._looking = None
-        await self._watch.close()
         await self._under_way.ended(_DRAIN)
         await self._under_way.cancel(timeout=1.0)
+        await self._watch.close()
 
     async def _write(self, work: Coroutine[Any, Any, What], user_id: str) -> None:
         await self.changed(user_id, await work)

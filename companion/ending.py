@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from .context import get_conversation_summary_async, get_user_state_async, save_user_state_async
+from .conversation import TurnLog
 from .greeting import get_intelligent_first_message_instructions
 from .identity import Caller, use_caller
 from .profile import get_user_profile_async
@@ -21,22 +22,36 @@ from .store import Summary, Turn
 from .summary import summarise
 
 logger = logging.getLogger("companion")
-DEADLINE: Final = 6.0
-"""Seconds for all of it; the framework gives a job ten to shut down."""
+GOODBYE: Final = 7.0
+"""Seconds for all of it; the framework gives a job ten to shut down, and connections are to be closed as well."""
+_CANCELLING: Final = 1.0
 STAGES: Final = ((10, "familiar"), (3, "acquainted"), (0, "new"))
 """From how many conversations on, which stage."""
 
 
-async def wrap_up(caller: Caller | None, conversation_id: str, turns: Sequence[Turn]) -> None:
-    """Sum up and prepare. Never raises but for cancellation, never takes longer than ``DEADLINE`` seconds."""
+async def say_goodbye(turns: TurnLog | None) -> None:
+    """All that is to be done when a conversation has ended, within ``GOODBYE`` seconds."""
+    if turns is None:
+        return
+    ends = asyncio.get_running_loop().time() + GOODBYE
+    # Where not everything could be stored, the store is away: there is nothing to sum up into, and no time to lose.
+    if await turns.end() == 0:
+        left = ends - asyncio.get_running_loop().time()
+        await wrap_up(turns.caller, turns.conversation_id, turns.turns, timeout=left - _CANCELLING)
+
+
+async def wrap_up(
+    caller: Caller | None, conversation_id: str, turns: Sequence[Turn], *, timeout: float = GOODBYE - _CANCELLING
+) -> None:
+    """Sum up and prepare. Never raises but for cancellation, never takes much longer than ``timeout`` seconds."""
     if caller is None or not any(turn.role == "user" for turn in turns):
         return
     with use_caller(caller):
         task = asyncio.create_task(_wrap_up(caller, conversation_id, turns), name="wrap-up")
-    await asyncio.wait({task}, timeout=DEADLINE)
+    await asyncio.wait({task}, timeout=timeout)
     if not task.done():
         task.cancel()
-        await asyncio.wait({task}, timeout=1.0)
+        await asyncio.wait({task}, timeout=_CANCELLING)
         logger.warning("summing up took too long: the next greeting is made when it is needed")
     elif not task.cancelled() and (problem := task.exception()) is not None:
         logger.warning("summing up failed (%s)", type(problem).__name__)

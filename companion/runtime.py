@@ -15,6 +15,7 @@ from livekit.agents import llm
 
 from cache import CacheSettings, close_redis_cache, recall_with, use_redis_cache
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError
+from cache.loose import look
 
 from .backlog import Backlog
 from .batch import ContextBatches
@@ -78,7 +79,9 @@ class Runtime:
     async def done_with(self, model: llm.LLM[Any]) -> None:
         """A conversation has ended that had ``model``."""
         if model is not self._model:
-            await model.aclose()
+            closing = asyncio.create_task(model.aclose(), name="close-model")
+            await asyncio.wait({closing}, timeout=1.0)
+            look(closing) if closing.done() else closing.cancel()
 
     async def open_local_cache(self) -> None:
         """Where nobody chose a Redis and none answers at the default address, start a private one."""
@@ -144,5 +147,4 @@ async def close_runtime() -> None:
     """Close the running loop's runtime and cache. The next ``get_runtime`` makes a new one."""
     runtime = _runtimes.pop(asyncio.get_running_loop(), None)
     if runtime is not None:
-        recall_with(None)
         await runtime.close()

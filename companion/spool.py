@@ -13,12 +13,14 @@ import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 from .store import StoreError
 from .writes import Write, from_line, to_line
 
 logger = logging.getLogger("companion")
+_PATIENCE: Final = 3  # refusals in a row, until the rest of a file waits too
 
 
 class Spool:
@@ -27,11 +29,13 @@ class Spool:
     def __init__(self, home: Path) -> None:
         self.folder = home / "unstored"
 
-    def keep(self, user_id: str, writes: Sequence[Write]) -> None:
-        """Put what this user's writes are into a file of their own. Blocks. Raises OSError."""
+    def keep(self, user_id: str, writes: Sequence[Write]) -> Path:
+        """Put writes of one user into a file of their own, and return it. Blocks. Raises OSError."""
         self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        _write(self.folder / f"{uuid4().hex}.jsonl", [to_line(user_id, write) for write in writes])
+        path = self.folder / f"{uuid4().hex}.jsonl"
+        _write(path, [to_line(user_id, write) for write in writes])
+        return path
 
     def waiting(self) -> list[Path]:
         """The files there are."""
@@ -40,48 +44,75 @@ class Spool:
         except OSError:
             return []
 
-    async def hand_over(self, path: Path, store: Callable[[str, Write], Awaitable[None]]) -> int:
-        """Let ``store`` have what is in a file, one after the other. Returns how many it took.
+    async def hand_over(
+        self, path: Path, store: Callable[[str, Write], Awaitable[None]]
+    ) -> tuple[int, StoreError | None]:
+        """Let ``store`` have what is in a file, one after the other.
 
-        Lines that cannot be read are put aside, in a file beside it. A file that another process is reading, or has
-        just removed, is left to it.
+        What it refuses stays in the file, and so does the rest after a few refusals in a row. Lines that cannot be read
+        are put aside, in a file beside it. A file that another process is reading, or has just removed, is left to it.
+
+        Returns:
+            How many it took, and the last refusal.
 
         Raises:
-            StoreError: ``store`` raised it; what it had not taken stays in the file.
             OSError: the file cannot be read or written.
         """
         with _locked(path) as lines:
             if lines is None:
-                return 0
-            taken, unreadable = 0, []
-            try:
-                for line in lines:
-                    try:
-                        user_id, write = from_line(line)
-                    except ValueError:
-                        unreadable.append(line)
-                    else:
-                        await store(user_id, write)
+                return 0, None
+            taken, in_vain, left, unreadable, problem = 0, 0, [], [], None
+            for number, line in enumerate(lines):
+                try:
+                    user_id, write = from_line(line)
+                except ValueError:
+                    unreadable.append(line)
+                    continue
+                try:
+                    await store(user_id, write)
+                except StoreError as refusal:
+                    problem = refusal
+                    left.append(line)
+                    in_vain += 1
+                    if in_vain == _PATIENCE:
+                        left += lines[number + 1 :]
+                        break
+                else:
                     taken += 1
-            except StoreError:
-                # Under the same name: who waits for the lock sees that it is another file.
-                await asyncio.to_thread(_write, path, [*unreadable, *lines[taken:]])
-                raise
+                    in_vain = 0
             if unreadable:
                 await asyncio.to_thread(_write, path.with_suffix(".unreadable"), unreadable)
                 logger.error("%d lines of %s cannot be read: put aside", len(unreadable), path.name)
-            await asyncio.to_thread(path.unlink)
-            return taken - len(unreadable)
+            await asyncio.to_thread(_replace, path, left)
+            return taken, problem
+
+    def strike(self, path: Path, write: Write) -> None:
+        """This write, which :meth:`keep` put into ``path``, has been stored after all. Blocks. Raises OSError."""
+        with _locked(path) as lines:
+            if lines is not None:
+                _replace(path, [line for line in lines if from_line(line)[1] != write])
+
+
+def _replace(path: Path, lines: Sequence[str]) -> None:
+    """Let these be the lines of the file. Under the same name: who waits for its lock sees that it is another file."""
+    if lines:
+        _write(path, lines)
+    else:
+        path.unlink()
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:
     """The whole file or nothing of it, for its owner alone."""
     new = path.with_suffix(".new")
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    try:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -38,6 +38,9 @@ class WriteQueue:
         self._wake = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     @property
     def profile(self) -> str | None:
         """The profile text that waits; None when none does."""

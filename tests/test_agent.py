@@ -352,7 +352,7 @@ async def test_a_store_that_fails(
         async def add_turn(self, user_id: str, turn: Turn) -> None:
             raise problem
 
-    monkeypatch.setattr(TurnLog.drain, "__defaults__", (0.2,))
+    monkeypatch.setattr(TurnLog.end, "__defaults__", (0.2,))
     set_runtime(Runtime(store=Broken(get_runtime().settings.home / "companion.db")))
     async with job(entrypoint, {"user_id": "ada"}) as talk:
         assert "What is your name?" in greeting(talk)
@@ -364,7 +364,7 @@ async def test_a_store_that_fails(
 async def test_a_database_that_cannot_be_opened(
     entrypoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(TurnLog.drain, "__defaults__", (0.2,))
+    monkeypatch.setattr(TurnLog.end, "__defaults__", (0.2,))
     (tmp_path / "home" / "companion.db").mkdir(parents=True)
     async with job(entrypoint, {"user_id": "ada"}) as talk:
         assert "What is your name?" in greeting(talk)

@@ -54,9 +54,10 @@ class SqliteStore:
         replaced = await self._writing.write(
             "replace_profile",
             "INSERT INTO profiles AS there (user_id, text, updated_at) VALUES (?, ?, ?)"
-            " ON CONFLICT (user_id) DO UPDATE SET text = excluded.text, updated_at = excluded.updated_at"
+            " ON CONFLICT (user_id) DO UPDATE"
+            " SET text = excluded.text, updated_at = max(updated_at, excluded.updated_at)"
             f" WHERE there.updated_at <= ? OR there.text IN ({', '.join('?' * len(known))})",
-            (user_id, storable(text), _to_microseconds(datetime.now(UTC)), _to_microseconds(at), *known),
+            (user_id, storable(text), _to_microseconds(at), _to_microseconds(at), *known),
         )
         return replaced > 0
 

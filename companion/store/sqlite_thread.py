@@ -9,8 +9,10 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +24,8 @@ from .sqlite_schema import create_schema
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-_BUSY_TIMEOUT_MS = 5000
+_CLOSE = 2.0
+_BUSY_TIMEOUT_MS = 2000  # who writes tries again, and nobody waits long for somebody else's transaction
 
 
 class SqliteThread:
@@ -34,6 +37,7 @@ class SqliteThread:
     def __init__(self, path: Path) -> None:
         self._path = Path(path)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-store")
+        self._no_longer_than = math.inf
         # These two belong to the thread.
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
@@ -73,7 +77,8 @@ class SqliteThread:
         return job.result()
 
     async def close(self) -> None:
-        """Does what is queued, then lets go of the file. May be called twice."""
+        """Does what is queued, for two seconds at most, then lets go of the file. May be called twice."""
+        self._no_longer_than = min(self._no_longer_than, time.monotonic() + _CLOSE)
         try:
             job = self._thread.submit(self._disconnect)
         except RuntimeError:  # closed already, or about to be
@@ -89,6 +94,8 @@ class SqliteThread:
         raise StoreError(operation, "closed")
 
     def _on_thread(self, operation: str, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        if time.monotonic() > self._no_longer_than:
+            raise StoreError(operation, "closed")
         try:
             return work(self._connect())
         except Exception as error:  # a file may be edited by hand, and then hold anything

@@ -18,9 +18,11 @@ MINE, YOURS, OTHER = keys.profile("me"), keys.profile("you"), "reports:today"
 Make = Callable[..., RedisCache]
 
 
-async def run_id(server: RedisServer) -> str:
-    info = await asyncio.to_thread(server.cli, "INFO", "server")
-    return next(line.partition(":")[2] for line in info.splitlines() if line.startswith("run_id:"))
+async def identity(server: RedisServer) -> str:
+    """Which run of a server, and which history of its data."""
+    lines = [line for part in ("server", "replication") for line in server.cli("INFO", part).splitlines()]
+    told = dict(line.split(":", 1) for line in lines if ":" in line)
+    return f"{told['run_id']}:{told['master_replid']}"
 
 
 async def connected(server: RedisServer, make_cache: Make) -> RedisCache:
@@ -31,8 +33,11 @@ async def connected(server: RedisServer, make_cache: Make) -> RedisCache:
 
 async def marked(server: RedisServer) -> None:
     """Wait until the server carries the mark of its own run."""
-    own = await run_id(server)
-    await until(lambda: server.cli("GET", keys.system_server()) == own)
+
+    async def there() -> bool:
+        return bool(server.cli("GET", keys.system_server()) == await identity(server))
+
+    await until(there)
 
 
 async def old_dump(server: RedisServer, cache: RedisCache) -> bytes:
@@ -102,7 +107,7 @@ async def test_what_is_told_again_goes_and_the_rest_stays(own_redis: RedisServer
     assert await cache.get(MINE) is None
     assert await cache.get(YOURS) is None  # it may be old: nobody knows yet
     assert await cache.get_or_load(MINE, _loads("new"), ttl=60) == "new"
-    assert own_redis.cli("GET", keys.system_server()) != await run_id(own_redis)
+    assert own_redis.cli("GET", keys.system_server()) != await identity(own_redis)
     go_on.set()
     await until(lambda: not cache.owing)
     assert await cache.get(YOURS) == "still right"
@@ -111,8 +116,14 @@ async def test_what_is_told_again_goes_and_the_rest_stays(own_redis: RedisServer
 
 @pytest.mark.parametrize("problem", [None, LookupError("what Ada said")], ids=["says no", "raises"])
 async def test_who_cannot_say_clears_everything(
-    own_redis: RedisServer, make_cache: Make, caplog: pytest.LogCaptureFixture, problem: Exception | None
+    own_redis: RedisServer,
+    make_cache: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    problem: Exception | None,
 ) -> None:
+    monkeypatch.setattr("cache.recall._ASK_EVERY", 0.05)
+    monkeypatch.setattr("cache.recall._PATIENCE", 0.1)
     cache = await connected(own_redis, make_cache)
     dump = await old_dump(own_redis, cache)
 
@@ -126,6 +137,115 @@ async def test_who_cannot_say_clears_everything(
     await until(lambda: cache.connected and not cache.owing)
     assert own_redis.cli("KEYS", "user:*") == []
     assert "Ada" not in caplog.text
+
+
+async def test_who_cannot_say_yet_is_asked_again_and_nothing_is_lost_meanwhile(
+    own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is away too: what is served comes from it or not at all, and last good values outlast the doubt."""
+    monkeypatch.setattr("cache.recall._ASK_EVERY", 0.05)
+    cache = await connected(own_redis, make_cache)
+    await cache.get_or_load(keys.summary("you"), _loads("right"), ttl=3600, stale_for=3600)
+    dump = await old_dump(own_redis, cache)
+    tries, back = [], asyncio.Event()
+
+    async def ask() -> bool:
+        tries.append(True)
+        if not back.is_set():
+            raise LookupError
+        await cache.delete(MINE, keys.summary("me"))
+        return True
+
+    cache.recall_with(ask)
+    await asyncio.to_thread(own_redis.restore, dump)
+    await until(lambda: len(tries) > 2)
+    for key in (MINE, keys.summary("me"), keys.summary("you")):
+        with pytest.raises(LookupError):
+            await cache.get_or_load(key, _fails, ttl=60, stale_for=60)
+    back.set()
+    await until(lambda: not cache.owing)
+    assert await cache.get_or_load(keys.summary("you"), _fails, ttl=60, stale_for=60) == "right"
+    for key in (MINE, keys.summary("me")):
+        with pytest.raises(LookupError):
+            await cache.get_or_load(key, _fails, ttl=60, stale_for=60)
+
+
+async def test_the_mark_waits_until_everything_has_been_told(own_redis: RedisServer, make_cache: Make) -> None:
+    """Or a worker that comes later would believe a server that has not heard of it."""
+    cache = await connected(own_redis, make_cache)
+    dump = await old_dump(own_redis, cache)
+    asked = asyncio.Event()
+
+    async def ask() -> bool:
+        asked.set()
+        own_redis.cli("ACL", "SETUSER", "default", "-unlink")
+        assert await cache.delete(MINE, keys.summary("me")) == 0  # it could not be told
+        return True
+
+    cache.recall_with(ask)
+    await asyncio.to_thread(own_redis.restore, dump)
+    await asked.wait()
+    await until(lambda: not cache._engine.pending.doubted)
+    assert cache.owing
+    assert own_redis.cli("GET", keys.system_server()) != await identity(own_redis)
+    own_redis.cli("ACL", "SETUSER", "default", "+unlink")
+    await until(lambda: not cache.owing)
+    await marked(own_redis)
+    assert own_redis.cli("GET", MINE) is None
+
+
+@pytest.mark.parametrize("near", [frozenset(), frozenset({"profile"})], ids=["", "near"])
+async def test_a_primary_that_comes_back_with_its_replicas_data(
+    own_redis: RedisServer, make_cache: Make, tmp_path: Path, near: frozenset[str]
+) -> None:
+    """The worker stays connected all the while, and its invalidation is lost in between."""
+    cache = make_cache(own_redis.url, connect_wait=5.0, deadline=1.0, near=near)
+    await initialised(cache)
+    await cache.set(MINE, "old", ttl=3600)
+    await marked(own_redis)
+    settings = ["--replicaof", "127.0.0.1", str(own_redis.port), "--repl-diskless-sync-delay", "0"]
+    with RedisServer(tmp_path / "replica", args=settings) as replica:
+        await until(lambda: replica.cli("GET", MINE) == "old")
+        replica.cli("REPLICAOF", "NO", "ONE")
+        assert await cache.delete(MINE) == 1
+        own_redis.cli("REPLICAOF", "127.0.0.1", replica.port)
+        await until(lambda: own_redis.cli("GET", MINE) == "old")
+        await until(lambda: cache.owing)
+        assert await cache.get(MINE) is None
+        own_redis.cli("REPLICAOF", "NO", "ONE")
+        assert await cache.get(MINE) is None
+        late = await connected(own_redis, make_cache)
+        assert await late.get(MINE) is None
+        await until(lambda: not cache.owing and not late.owing)
+    assert own_redis.cli("GET", MINE) is None
+    await marked(own_redis)
+
+
+async def test_the_mark_of_another_under_an_open_connection(own_redis: RedisServer, make_cache: Make) -> None:
+    cache = await connected(own_redis, make_cache)
+    await until(lambda: cache._engine.tracking)
+    await marked(own_redis)
+    own_redis.cli("MSET", MINE, "old", keys.system_server(), "another run:another history")
+    await until(lambda: not own_redis.cli("EXISTS", MINE))
+    await marked(own_redis)
+
+
+async def test_a_replica_that_does_not_answer_yet_is_not_believed(
+    own_redis: RedisServer, make_cache: Make, tmp_path: Path
+) -> None:
+    settings = ["--replicaof", "127.0.0.1", "1", "--replica-serve-stale-data", "no"]
+    with RedisServer(tmp_path / "replica", args=settings) as replica:
+        cache = make_cache(replica.url, deadline=1.0)
+        await cache.initialize()
+        assert not cache.connected
+
+
+async def test_a_mark_of_another_type(own_redis: RedisServer, make_cache: Make) -> None:
+    own_redis.cli("RPUSH", keys.system_server(), "x")
+    cache = await connected(own_redis, make_cache)
+    await until(lambda: own_redis.cli("TYPE", keys.system_server()) == "string")
+    await marked(own_redis)
+    assert not cache.owing
 
 
 async def test_a_connection_that_was_lost_is_no_reason_to_doubt(own_redis: RedisServer, make_cache: Make) -> None:
@@ -162,7 +282,7 @@ async def test_a_mark_that_is_lost_is_back_at_once(own_redis: RedisServer, make_
 async def test_a_mark_that_is_lost_untold_is_back_after_a_while(
     own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cache.recall._MARK_EVERY", 0.1)
+    monkeypatch.setattr("cache.recall._LOOK_EVERY", 0.1)
     own_redis.cli("ACL", "SETUSER", "default", "-client")
     await connected(own_redis, make_cache)
     await marked(own_redis)

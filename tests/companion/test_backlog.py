@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ async def test_what_was_said_is_stored_when_the_store_is_back(runtime: Runtime, 
         assert await save_user_profile_async("Name: Ada") is False
         assert await get_user_profile_async() == "Name: Ada"  # it goes on with what it was told
         switch.on = True
-        assert await log.drain() == 0
+        assert await log.end() == 0
         assert await get_user_profile_async() == "Name: Ada"
         assert await search_memories_async("sister") == ["my sister visits"]
     assert [turn.text for turn in await runtime.store.recent_turns("ada")] == ["word 0", "word 1", "word 2"]
@@ -152,7 +153,7 @@ async def test_one_that_is_never_taken_holds_up_nobody(
         return [turn.text for turn in await runtime.store.recent_turns("ada")] == ["one", "two"]
 
     await until(stored)
-    assert await log.drain(0.1) == 1
+    assert await log.end(0.1) == 1
     assert "poison" not in caplog.text
 
 
@@ -162,7 +163,7 @@ async def test_a_caller_who_is_cut_off_stops_nothing(runtime: Runtime, switch: S
     await asyncio.sleep(0)
     saving.cancel()
     await asyncio.wait({saving})
-    assert await runtime.backlog.drain("ada", 5) == 0
+    assert await runtime.backlog.leave("ada", 5) == 0
     assert await runtime.store.get_profile("ada") == "Name: Ada"
 
 
@@ -173,7 +174,7 @@ async def test_of_two_profiles_the_newer_wins(runtime: Runtime, switch: Switch) 
         await save_user_profile_async("second")
         switch.on = True
         assert await save_user_profile_async("third") is True
-    assert await runtime.backlog.drain("ada", 5) == 0
+    assert await runtime.backlog.leave("ada", 5) == 0
     assert await runtime.store.get_profile("ada") == "third"
     assert await runtime.store.search_memories("ada", "") == []
 
@@ -196,7 +197,7 @@ async def test_a_late_profile_does_not_replace_what_others_wrote_meanwhile(runti
         await save_user_profile_async("Name: Ada\nLives in: Oslo")
     switch.on = True
     await runtime.store.save_profile("ada", "Name: Ada\nLikes: chess")
-    assert await runtime.backlog.drain("ada", 5) == 0
+    assert await runtime.backlog.leave("ada", 5) == 0
     assert await runtime.store.get_profile("ada") == "Name: Ada\nLikes: chess"
     assert [memory.text for memory in await runtime.store.search_memories("ada", "Oslo")] == [
         "Name: Ada\nLives in: Oslo"
@@ -215,17 +216,17 @@ async def test_what_is_not_stored_at_the_end_is_stored_next_time(
     log.add(Turn("user", "my secret", datetime.now(UTC), "c"))
     with use_caller(Caller("ada")):
         await save_user_profile_async("Name: Ada")
-    assert await log.drain(0.05) == 2
+    assert await log.end(0.05) == 2
     assert "not stored: 2" in caplog.text
     (path,) = spool_of(runtime).waiting()
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
     # The next start, with the store still away, and then with the store.
-    with pytest.raises(StoreError):
-        await runtime.backlog.recover()
+    assert await runtime.backlog.recovery.recover() == await runtime.backlog.recovery.recover() == 0
     assert spool_of(runtime).waiting() == [path]
+    assert caplog.text.count("what an earlier process could not store still waits") == 1
     switch.on = True
-    runtime.backlog.start()
+    runtime.backlog.recovery.start()
     await until(lambda: not spool_of(runtime).waiting())
     assert [turn.text for turn in await runtime.store.recent_turns("ada")] == ["my secret"]
     with use_caller(Caller("ada")):
@@ -255,10 +256,10 @@ async def test_what_was_taken_before_the_store_failed_again_is_not_left_in_the_f
             raise StoreError("save_summary", "timeout")
         taken.append(write)
 
-    with pytest.raises(StoreError):
-        await spool.hand_over(path, two)
+    count, problem = await spool.hand_over(path, two)
+    assert (count, str(problem)) == (2, "save_summary failed: timeout")
     assert [from_line(line) for line in path.read_text().splitlines()] == [("ada", write) for write in WRITES[2:]]
-    assert await runtime.backlog.recover() == 2
+    assert await runtime.backlog.recovery.recover() == 2
 
 
 async def test_two_that_start_at_once_share_the_work(runtime: Runtime) -> None:
@@ -274,10 +275,11 @@ async def test_two_that_start_at_once_share_the_work(runtime: Runtime) -> None:
 
     first = asyncio.create_task(spool.hand_over(path, slowly))
     await inside.wait()
-    assert await spool.hand_over(path, slowly) == 0
+    assert await spool.hand_over(path, slowly) == (0, None)
     go_on.set()
-    assert await first == len(WRITES) == len(seen)
-    assert await spool.hand_over(path, slowly) == 0
+    assert await first == (len(WRITES), None)
+    assert len(seen) == len(WRITES)
+    assert await spool.hand_over(path, slowly) == (0, None)
 
 
 async def test_lines_that_cannot_be_read_are_put_aside(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:
@@ -286,7 +288,7 @@ async def test_lines_that_cannot_be_read_are_put_aside(runtime: Runtime, caplog:
     (path,) = spool.waiting()
     with path.open("ab") as file:
         file.write(b'{"text": "my secret"\n\xff\xfe\n')
-    assert await runtime.backlog.recover() == 1
+    assert await runtime.backlog.recovery.recover() == 1
     assert [each.suffix for each in spool.folder.iterdir()] == [".unreadable"]
     assert "2 lines" in caplog.text
     assert "my secret" not in caplog.text
@@ -299,9 +301,9 @@ async def test_a_home_that_cannot_be_written(
     runtime.settings.home.write_text("a file where a folder should be")
     switch.on = False
     runtime.backlog.add("ada", WRITES[0])
-    assert await runtime.backlog.drain("ada", 0.05) == 1
+    assert await runtime.backlog.leave("ada", 0.05) == 1
     assert "not stored, and lost: 1. COMPANION_HOME cannot be written" in caplog.text
-    assert await runtime.backlog.recover() == 0
+    assert await runtime.backlog.recovery.recover() == 0
 
 
 def test_no_file_is_left_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,3 +315,94 @@ def test_no_file_is_left_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(OSError, match="space"):
         spool.keep("ada", WRITES)
     assert spool.waiting() == []
+
+
+async def test_one_that_is_never_taken_holds_up_no_other_file(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = runtime.store.add_turn
+
+    async def picky(user_id: str, turn: Turn) -> None:
+        if "poison" in turn.text:
+            raise StoreError("add_turn", "SQLITE_CONSTRAINT")
+        await add(user_id, turn)
+
+    monkeypatch.setattr(runtime.store, "add_turn", picky)
+    spool = spool_of(runtime)
+    for user in ("ada", "bea", "cleo"):
+        spool.keep(user, [Turn("user", text, NOON, "c") for text in ("poison", "one", "poison", "poison", "two")])
+    (spool.folder / "0.jsonl").mkdir()  # a file that cannot be read
+    assert await runtime.backlog.recovery.recover() == 6
+    for user in ("ada", "bea", "cleo"):
+        assert len(await runtime.store.recent_turns(user)) == 2
+    left = [from_line(line)[1].text for path in spool.waiting() if path.is_file() for line in path.open()]
+    assert left == ["poison"] * 9
+
+
+async def test_a_store_that_is_away_is_not_asked_for_everything(runtime: Runtime, switch: Switch) -> None:
+    switch.on = False
+    for number in range(20):
+        spool_of(runtime).keep(f"user-{number}", WRITES[:1] * 20)
+    assert await runtime.backlog.recovery.recover() == 0
+    assert switch.calls == 6
+    assert len(spool_of(runtime).waiting()) == 20
+
+
+async def test_of_two_late_profiles_the_newer_wins_in_whatever_order_they_come(runtime: Runtime) -> None:
+    older = Profile("Lives in: Paris", at=NOON)
+    newer = Profile("Lives in: Rome", at=NOON + timedelta(minutes=1))
+    for user, order in (("ada", (older, newer)), ("bea", (newer, older))):
+        for profile in order:
+            path = spool_of(runtime).keep(user, [profile])
+            await spool_of(runtime).hand_over(path, partial(runtime.backlog._write, late=True))
+        assert await runtime.store.get_profile(user) == "Lives in: Rome"
+
+
+async def test_what_is_stored_after_all_is_not_stored_again(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that is under way when the conversation gives it up, and ends well."""
+    save, go_on = runtime.store.save_profile, asyncio.Event()
+
+    async def slowly(user_id: str, text: str) -> None:
+        await go_on.wait()
+        await save(user_id, text)
+
+    monkeypatch.setattr(runtime.store, "save_profile", slowly)
+    runtime.backlog.add("ada", Profile("Lives in: Paris"), WRITES[0])
+    assert await runtime.backlog.leave("ada", 0.05) == 2
+    (path,) = spool_of(runtime).waiting()
+    go_on.set()
+    await until(lambda: len(path.read_text().splitlines()) == 1)
+    await save("ada", "Lives in: Rome")
+    assert await runtime.backlog.recovery.recover() == 1
+    assert await runtime.store.get_profile("ada") == "Lives in: Rome"
+    assert await runtime.store.search_memories("ada", "") == []
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_who_is_cut_off_while_giving_up_loses_nothing(runtime: Runtime, switch: Switch, turns: int) -> None:
+    switch.on = False
+    runtime.backlog.add("ada", *WRITES)
+    await until(lambda: switch.calls)
+    leaving = asyncio.create_task(runtime.backlog.leave("ada", 0.0))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    await runtime.backlog.close()
+    await until(lambda: spool_of(runtime).waiting())
+    switch.on = True
+    assert await runtime.backlog.recovery.recover() == len(WRITES)
+
+
+async def test_two_conversations_of_one_person(runtime: Runtime, switch: Switch) -> None:
+    """The first to leave gives up nothing that the other one is still trying to store."""
+    first, second = TurnLog(Caller("ada")), TurnLog(Caller("ada"))
+    switch.on = False
+    with use_caller(Caller("ada")):
+        await save_user_profile_async("Name: Ada")
+        assert await first.end(0.05) == 1
+        assert await get_user_profile_async() == "Name: Ada"
+        assert spool_of(runtime).waiting() == []
+        switch.on = True
+        assert await second.end() == 0
+    assert await runtime.store.get_profile("ada") == "Name: Ada"

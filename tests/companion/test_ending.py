@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import pytest
 from companion import Caller, get_intelligent_first_message_instructions, use_caller
 from companion import ending as ending_module
 from companion.context import get_conversation_summary_async, get_user_state_async
+from companion.conversation import TurnLog
 from companion.ending import wrap_up
 from companion.greeting import Plan
 from companion.runtime import Runtime
@@ -64,13 +66,10 @@ async def test_a_conversation_without_a_word_changes_nothing(runtime: Runtime, r
     assert await runtime.store.get_state("1") is None
 
 
-async def test_a_model_that_hangs_does_not_hold_the_end(
-    runtime: Runtime, model: ScriptedLLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ending_module, "DEADLINE", 0.2)
+async def test_a_model_that_hangs_does_not_hold_the_end(runtime: Runtime, model: ScriptedLLM) -> None:
     model.gate.clear()
     start = time.perf_counter()
-    await wrap_up(Caller("1"), "c1", [turn("user", "hello")])
+    await wrap_up(Caller("1"), "c1", [turn("user", "hello")], timeout=0.2)
     assert time.perf_counter() - start < 1
 
 
@@ -83,3 +82,24 @@ async def test_a_model_that_fails_leaves_no_summary(
     assert await runtime.store.latest_summary("1") is None
     ours = [record.getMessage() for record in caplog.records if record.name in ("companion", "cache")]
     assert "my secret" not in "".join(ours)
+
+
+async def test_a_goodbye_fits_into_what_the_framework_gives(
+    runtime: Runtime, model: ScriptedLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a store that takes its time and a model that hangs."""
+    monkeypatch.setattr(ending_module, "GOODBYE", 1.6)
+    add = runtime.store.add_turn
+
+    async def slowly(user_id: str, turn: Turn) -> None:
+        await asyncio.sleep(0.3)
+        await add(user_id, turn)
+
+    monkeypatch.setattr(runtime.store, "add_turn", slowly)
+    model.gate.clear()
+    turns = TurnLog(Caller("1"))
+    turns.add(turn("user", "hello"))
+    start = time.perf_counter()
+    await ending_module.say_goodbye(turns)
+    assert 0.5 < time.perf_counter() - start < 1.5
+    assert len(await runtime.store.recent_turns("1")) == 1

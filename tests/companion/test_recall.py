@@ -9,6 +9,7 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from cache import get_redis_cache, keys
 from companion import Caller, get_user_profile_async, use_caller
 from companion.delivery import GRACE
 from companion.runtime import Runtime
-from companion.store import SqliteStore, StoreError
+from companion.store import Memory, SqliteStore, StoreError
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
@@ -148,9 +149,20 @@ async def test_too_much_to_tell(runtime: Runtime, monkeypatch: pytest.MonkeyPatc
     assert await runtime.delivery.recall() is False
 
 
+async def test_too_many_walks(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each memory that was written may take a walk over all keys."""
+    monkeypatch.setattr("companion.delivery._MOST_WALKS", 2)
+    for user in ("ada", "bea"):
+        await runtime.store.add_memory(user, Memory("x", datetime.now(UTC)))
+    assert await runtime.delivery.recall() is True
+    await runtime.store.add_memory("cleo", Memory("x", datetime.now(UTC)))
+    assert await runtime.delivery.recall() is False
+
+
 async def test_a_store_that_cannot_say(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(**_: object) -> None:
         raise StoreError("written", "timeout")
 
     monkeypatch.setattr(runtime.store, "written", fail)
-    assert await runtime.delivery.recall() is False
+    with pytest.raises(StoreError):
+        await runtime.delivery.recall()  # and is asked again

@@ -154,7 +154,7 @@ async def _lock(stage: Stage, user: str | None, draw: Random) -> Any:
 async def _turn(stage: Stage, user: str | None, draw: Random) -> Any:
     log = TurnLog(Caller(user) if user else None)
     log.add(Turn("user", hostile_text(mark(user or "me"), draw), datetime.now(UTC), log.conversation_id))
-    left = await log.drain()
+    left = await log.end()
     stage.expect(left == 0, user, "turn", f"{left} turns are not stored")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +12,11 @@ from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
-import companion.offline
 from companion.backlog import Backlog
 from companion.writes import Profile, Write
-from tests.conftest import OURS
 from tests.faults.session import session
 from tests.faults.stopwatch import Stopwatch
+from tests.faults.surroundings import environment
 from tests.faults.world import World
 from tests.soak.ears import Ears
 from tests.soak.ledger import Ledger
@@ -178,7 +176,8 @@ async def soak(course: Course, directory: Path, tell: Callable[[str], None] = la
     """Let it happen in ``directory``, and ``tell`` a line now and then."""
     outcome = Outcome(course, memory=Memory(course.seconds))
     async with World(directory, "proxy", []) as world:
-        with _environment(directory, world.url), outcome.ears.open(), outcome.stopwatch.running():
+        settings = {"REDIS_URL": world.url, "COMPANION_HOME": str(directory / "home")}
+        with environment(**settings), outcome.ears.open(), outcome.stopwatch.running():
             async with session("the first"):  # loads what is loaded once, and makes the database
                 pass
             before = Remains.now(world.port)
@@ -212,14 +211,3 @@ def _ledger(directory: Path) -> Iterator[Ledger]:
             yield ledger
     finally:
         ledger.close()
-
-
-@contextmanager
-def _environment(directory: Path, url: str) -> Iterator[None]:
-    """The settings of a soak, and none of the developer's."""
-    settings = {"REDIS_URL": url, "COMPANION_HOME": str(directory / "home"), "COMPANION_MODELS": "offline"}
-    with patch.dict(os.environ, settings), patch.object(companion.offline, "PACE", 0.0):
-        for name in os.environ.keys() - settings.keys():
-            if name.startswith(OURS):
-                del os.environ[name]
-        yield

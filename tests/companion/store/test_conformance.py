@@ -66,14 +66,18 @@ async def test_a_profile_that_comes_late(store: Store, user: str) -> None:
 
     assert await replace("first\x00", before) is True  # there was none
     assert await store.get_profile(user) == "first\ufffd"
+    assert await replace("earlier", before - timedelta(seconds=1)) is False
+    assert await replace("second\x00", before + timedelta(seconds=1)) is True
+    await store.save_profile(user, "theirs\x00")
     assert await replace("late", before) is False
-    assert await replace("late", before, "other", "another") is False
-    assert await store.get_profile(user) == "first\ufffd"
-    assert await replace("second", before, "other", "first\x00") is True
-    assert await replace("second", before, "second") is True  # once more
+    assert await replace("late", before, "second\x00", "another") is False
+    assert await store.get_profile(user) == "theirs\ufffd"
+    assert await replace("ours", before, "other", "theirs\x00") is True
+    assert await replace("ours", before, "ours") is True  # once more
+    assert await replace("earlier", before) is False
     assert await replace("third", datetime.now(UTC) + timedelta(seconds=5)) is True
     assert await store.get_profile(user) == "third"
-    assert await store.owed_by(user, ["profile"]) == [Owed(user, "profile", 4)]
+    assert await store.owed_by(user, ["profile"]) == [Owed(user, "profile", 6)]
 
 
 async def test_a_profile_is_replaced(store: Store, user: str) -> None:
