@@ -71,7 +71,9 @@ class Visit:
             self._remember(talk.session.history)
         finally:
             person.talks -= 1
-            room.reset_mock()  # it remembers every call, and with it the session
+            # Mocks remember every call, and with it the session. That of the room does not reach those in its dict.
+            for mock in (room, *room.remote_participants.values()):
+                mock.reset_mock()
 
     # -- talking -------------------------------------------------------------------------------------------------
 
