@@ -1,4 +1,4 @@
-"""A worker's memory in a process of its own, which does what it is told, line by line.
+"""A worker's memory in a process of its own, which does what it is told.
 
 `save TEXT`, `read`, `watch` (read all the time), `seen` (stop that; every text there was), `save_and_die TEXT` (is
 killed once the store has it and before the cache is told).
@@ -7,10 +7,9 @@ killed once the store has it and before the cache is told).
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
-import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
@@ -19,30 +18,24 @@ from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.store import SqliteStore
 
 
-async def _die(*_: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def work(orders: Connection, store: Path, settings: dict[str, str]) -> None:
+    """Obey until there is nobody left who gives orders."""
+    os.environ.update(settings)
+    asyncio.run(_work(orders, store))
 
 
-async def _watch(seen: list[str]) -> None:
-    while True:
-        text = await get_user_profile_async()
-        if seen[-1:] != [text]:
-            seen.append(text)
-        await asyncio.sleep(0.002)
-
-
-async def main(store: Path) -> None:
+async def _work(orders: Connection, store: Path) -> None:
     runtime = set_runtime(Runtime(store=SqliteStore(store)))
     runtime.delivery.start()
     seen: list[str] = []
     watching: asyncio.Task[None] | None = None
     with use_caller(Caller("ada")):
         await get_user_profile_async()
-        print("ready", flush=True)
-        while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
-            order, _, text = line.partition(" ")
+        orders.send("ready")
+        while order := await asyncio.to_thread(_next, orders):
+            what, _, text = order.partition(" ")
             answer: object = None
-            match order:
+            match what:
                 case "save":
                     answer = await save_user_profile_async(text)
                 case "read":
@@ -58,9 +51,24 @@ async def main(store: Path) -> None:
                     watching.cancel()
                     await asyncio.wait({watching})
                     answer = seen
-            print(json.dumps(answer), flush=True)
+            orders.send(answer)
     await close_runtime()
 
 
-if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+def _next(orders: Connection) -> str:
+    try:
+        return str(orders.recv())
+    except EOFError:
+        return ""
+
+
+async def _die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def _watch(seen: list[str]) -> None:
+    while True:
+        text = await get_user_profile_async()
+        if seen[-1:] != [text]:
+            seen.append(text)
+        await asyncio.sleep(0.002)

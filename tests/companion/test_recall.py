@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
+import signal
 import sqlite3
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -20,44 +19,41 @@ from companion import Caller, get_user_profile_async, use_caller
 from companion.delivery import GRACE
 from companion.runtime import Runtime
 from companion.store import Memory, SqliteStore, StoreError
+from tests.companion import memory_worker
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
-ROOT = Path(__file__).parents[2]
+processes = get_context("forkserver")  # what takes a second to import is imported once
+processes.set_forkserver_preload(["tests.companion.memory_worker"])
 
 
 class Worker:
     """One of them; see `memory_worker`."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-
-    @classmethod
-    async def start(cls, store: Path, redis: RedisServer) -> Self:
+    def __init__(self, store: Path, redis: RedisServer) -> None:
         settings = {"REDIS_URL": redis.url, "CACHE_DEADLINE_MS": "1000", "CACHE_CONNECT_WAIT_MS": "5000"}
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.companion.memory_worker", store),
-            cwd=ROOT,
-            env=os.environ | settings,
-            stdin=pipe,
-            stdout=pipe,
-        )
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"ready\n"
-        return cls(process)
+        settings["COMPANION_HOME"] = str(store.parent)
+        self._orders, theirs = processes.Pipe()
+        self._process = processes.Process(target=memory_worker.work, args=(theirs, store, settings))
+        self._process.start()
+        theirs.close()
+
+    async def answer(self) -> Any:
+        """What it says next; None once it is dead."""
+        try:
+            return await asyncio.to_thread(self._orders.recv)
+        except EOFError:
+            return None
 
     async def do(self, order: str) -> Any:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{order}\n".encode())
-        answer = await self.process.stdout.readline()
-        return json.loads(answer) if answer else None
+        self._orders.send(order)
+        return await self.answer()
 
-    async def stop(self) -> None:
-        if self.process.returncode is None:
-            self.process.stdin.close()  # type: ignore[union-attr]
-        await self.process.wait()
+    async def ended(self) -> int | None:
+        """Its exit code, once it has ended."""
+        self._orders.close()
+        await asyncio.to_thread(self._process.join)
+        return self._process.exitcode
 
 
 Start = Callable[[], Awaitable[Worker]]
@@ -73,11 +69,13 @@ async def start(path: Path, own_redis: RedisServer) -> AsyncIterator[Start]:
     workers: list[Worker] = []
 
     async def start() -> Worker:
-        workers.append(await Worker.start(path, own_redis))
-        return workers[-1]
+        worker = await asyncio.to_thread(Worker, path, own_redis)
+        workers.append(worker)
+        assert await worker.answer() == "ready"
+        return worker
 
     yield start
-    await asyncio.gather(*(worker.stop() for worker in workers))
+    await asyncio.gather(*(worker.ended() for worker in workers))
 
 
 async def together(workers: list[Worker], order: str) -> list[Any]:
@@ -109,7 +107,7 @@ async def test_three_workers_of_which_one_dies_between_commit_and_invalidation(
     await dying.do("save old")
     assert await together(workers, "read") == ["old"] * 3
     assert await dying.do("save_and_die new") is None
-    assert await dying.process.wait() < 0
+    assert await dying.ended() == -signal.SIGKILL
     # Whoever starts next delivers it, once the writer has had its time. Here it has passed already.
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE outbox SET written_at = written_at - ?", (int((GRACE + 1) * 1e6),))

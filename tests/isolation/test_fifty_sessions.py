@@ -23,7 +23,7 @@ from tests.test_agent import Probe, job
 from tests.tools.conversation import Conversation
 
 SESSIONS: Final = 50
-ROUNDS: Final = 3
+ROUNDS: Final = 2
 WORDS: Final = {f"person-{number:02d}": f"{MARK}{number:02d}q" for number in range(SESSIONS)}
 
 
