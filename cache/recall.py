@@ -8,8 +8,7 @@ all of its data may have changed, and every half minute. Where they differ, no v
 keeps the source of truth has invalidated once more what changed lately, or, where nobody can, all of ``user:*`` has
 gone.
 
-Without a mark the server is believed: it is empty, or was flushed, or an older version of this layer wrote to it. A
-cluster, and a server that speaks no RESP3, are believed too.
+A server without a mark is believed if it is empty. A cluster, and a server that speaks no RESP3, are believed too.
 """
 
 from __future__ import annotations
@@ -25,8 +24,9 @@ from .road import FAILURES, Road
 from .wire import ReplyError
 
 logger = logging.getLogger("cache")
-QUESTIONS: Final = (("INFO", "server"), ("INFO", "replication"), ("GET", keys.system_server()))
-"""What a new connection asks. Who may not ask believes the server."""
+QUESTIONS: Final = (("INFO", "server"), ("INFO", "replication"), ("GET", keys.system_server()), ("DBSIZE",))
+"""What a new connection asks. Who may not ask which server it is believes it."""
+_MARK: Final = QUESTIONS[2]
 Ask = Callable[[], Awaitable[bool]]
 """Invalidates what changed lately, and says whether that is all there is. Raises when it cannot say now."""
 _LOOK_EVERY: Final = 30.0  # seconds between two looks at the mark, where the server does not tell
@@ -59,7 +59,8 @@ class Recall:
         """A connection has been greeted, and these are the answers to the questions."""
         self._server, mark = _read(answers)
         self._looked_at, self._dealt_with = -_LOOK_EVERY, ""
-        if self._server and mark and mark != self._server:
+        empty = answers[-1] == 0
+        if self._server and mark != self._server and (mark or not empty):
             self._doubt()
 
     def keep(self, now: float) -> None:
@@ -116,7 +117,7 @@ class Recall:
             # Not before everything has been told: whoever sees the mark believes the server.
             if self._server and not self._pending:
                 if mark != self._server:  # read as well, so that the server tells us when it is gone
-                    await self._road.send_all(("SET", keys.system_server(), self._server), QUESTIONS[-1])
+                    await self._road.send_all(("SET", keys.system_server(), self._server), _MARK)
                 self._looked_at = _now()
         except FAILURES:
             pass  # not now: it is tried again while there is a connection
@@ -156,7 +157,7 @@ def _read(answers: list[Any]) -> tuple[str, str]:
     """Which server it is, empty where it does not say, and its mark."""
     server, replication, mark = (
         answer.decode(errors="replace") if isinstance(answer, bytes) else answer if isinstance(answer, str) else ""
-        for answer in answers
+        for answer in answers[:3]
     )
     run, history = _value(server, "run_id"), _value(replication, "master_replid")
     return f"{run}:{history}" if run and history else "", mark

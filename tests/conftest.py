@@ -35,6 +35,7 @@ def _shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSer
 def redis_server(_shared_redis: RedisServer) -> RedisServer:
     """A running, empty server that several tests share: to be read and written, not to be hurt."""
     _shared_redis.cli("FLUSHALL")
+    _shared_redis.introduce()
     return _shared_redis
 
 

@@ -241,6 +241,7 @@ async def test_a_replica_that_does_not_answer_yet_is_not_believed(
 
 
 async def test_a_mark_of_another_type(own_redis: RedisServer, make_cache: Make) -> None:
+    own_redis.cli("DEL", keys.system_server())
     own_redis.cli("RPUSH", keys.system_server(), "x")
     cache = await connected(own_redis, make_cache)
     await until(lambda: own_redis.cli("TYPE", keys.system_server()) == "string")
@@ -304,3 +305,22 @@ async def test_the_private_redis_keeps_what_it_has(tmp_path: Path, make_cache: M
     assert not again.owing
     await again.close()
     await server.stop()
+
+
+async def test_values_without_a_mark_are_not_believed(own_redis: RedisServer, make_cache: Make) -> None:
+    """The mark may have been evicted just before the dump was made."""
+    own_redis.cli("DEL", keys.system_server())
+    own_redis.cli("MSET", MINE, "old", OTHER, "not a user's")
+    cache = await connected(own_redis, make_cache)
+    assert await cache.get(MINE) is None
+    await until(lambda: not cache.owing)
+    assert own_redis.cli("EXISTS", MINE) == 0
+    assert await cache.get(OTHER) == "not a user's"
+    await marked(own_redis)
+
+
+async def test_an_empty_server_is_believed(own_redis: RedisServer, make_cache: Make) -> None:
+    own_redis.cli("FLUSHALL")
+    cache = await connected(own_redis, make_cache)
+    assert not cache.owing
+    await marked(own_redis)
