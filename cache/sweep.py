@@ -139,8 +139,12 @@ async def _scan(client: Any, node: Any, cursor: int, pattern: str) -> tuple[int,
 
 
 def spares_reserved(pattern: str) -> Callable[[str], bool]:
-    """Everything, but the layer's own keys only for a pattern that names their prefix literally."""
+    """Everything, but the layer's own keys only for a pattern that names their prefix literally.
+
+    Never the mark of the server: without it all values would be doubted (:mod:`cache.recall`).
+    """
+    mark = keys.system_server()
     if keys.names_reserved(pattern):
-        return lambda key: True
+        return lambda key: key != mark
     reserved = keys.RESERVED
     return lambda key: not key.startswith(reserved)

@@ -38,11 +38,12 @@ class Spool:
         return path
 
     def waiting(self) -> list[Path]:
-        """The files there are."""
+        """The files there are, the oldest first: of two profiles the newer one is to be written last."""
         try:
-            return sorted(path for path in self.folder.iterdir() if path.suffix == ".jsonl")
+            found = [(path.stat().st_mtime_ns, path) for path in self.folder.iterdir() if path.suffix == ".jsonl"]
         except OSError:
             return []
+        return [path for _, path in sorted(found)]
 
     async def hand_over(
         self, path: Path, store: Callable[[str, Write], Awaitable[None]]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 from uuid import uuid4
 
-from .store import Memory, Store, Summary, Turn, What
+from .store import Memory, Store, StoreError, Summary, Turn, What
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Profile:
         text: the whole new text.
         instead_of: earlier texts that it is to replace, whenever they may have been stored.
         at: when it was written.
-        id: names the memory that it becomes where it may not replace what is there.
+        id: names it.
     """
 
     text: str
@@ -33,6 +34,7 @@ class Profile:
 
 
 Write: TypeAlias = Turn | Memory | Summary | Profile
+_TRIES: Final = 5
 _KINDS: Final[dict[What, type[Any]]] = {"turn": Turn, "memory": Memory, "summary": Summary, "profile": Profile}
 
 
@@ -48,8 +50,8 @@ async def apply(write: Write, store: Store, user_id: str, *, late: bool = False)
         write: what to write.
         store: where.
         user_id: whose it is.
-        late: others may have written meanwhile. A profile does not replace a newer one of theirs: it is kept as a
-            memory then, so that neither is lost.
+        late: it was written without the store: what is there now may be unknown to whoever wrote it. A profile is then
+            merged with it, so that neither is lost.
     """
     match write:
         case Turn():
@@ -58,14 +60,41 @@ async def apply(write: Write, store: Store, user_id: str, *, late: bool = False)
             await store.add_memory(user_id, write)
         case Summary():
             await store.save_summary(user_id, write)
+        case Profile() if not late:
+            await store.save_profile(user_id, write.text)
         case Profile():
-            if not late:
-                await store.save_profile(user_id, write.text)
-            elif not await store.replace_profile(
-                user_id, write.text, at=write.at, instead_of=(write.text, *write.instead_of)
-            ):
-                return await apply(Memory(text=write.text, at=write.at, id=write.id), store, user_id)
+            await _save_late(write, store, user_id)
     return kind_of(write)
+
+
+async def _save_late(write: Profile, store: Store, user_id: str) -> None:
+    for _ in range(_TRIES):
+        there = await store.get_profile(user_id)
+        if there is None:
+            await store.save_profile(user_id, write.text)
+            return
+        ours = there in (write.text, *write.instead_of)
+        if await store.swap_profile(user_id, write.text if ours else merged(there, write.text), instead_of=there):
+            return
+    raise StoreError("swap_profile", "always another one")
+
+
+def merged(there: str, text: str) -> str:
+    """A profile that says what ``there`` and the newer ``text`` say, line by line.
+
+    A line "Label: value" takes the place of another one with its label, if it is the only one in both.
+    """
+    old, new = (list(dict.fromkeys(filter(None, map(str.strip, each.splitlines())))) for each in (there, text))
+    single = {label for label, count in Counter(map(_label, old)).items() if count == 1}
+    single &= {label for label, count in Counter(map(_label, new)).items() if count == 1}
+    newer = {label: line for line in new if (label := _label(line)) in single}
+    lines = [newer.get(_label(line), line) for line in old]
+    return "\n".join(dict.fromkeys([*lines, *new]))
+
+
+def _label(line: str) -> str:
+    label, colon, _ = line.partition(":")
+    return label.strip().casefold() if colon else line
 
 
 def to_line(user_id: str, write: Write) -> str:

@@ -1,7 +1,6 @@
 """What a store keeps (turns, memories, summaries; a profile and a state per user), what it can do, how it fails."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
@@ -121,11 +120,8 @@ class Store(Outbox, Protocol):
         """Replaces the user's profile."""
         ...
 
-    async def replace_profile(self, user_id: str, text: str, *, at: datetime, instead_of: Sequence[str]) -> bool:
-        """Saves a profile that was written `at` some time ago. Whether it did.
-
-        It does not where another one was saved since then that is none of `instead_of`.
-        """
+    async def swap_profile(self, user_id: str, text: str, *, instead_of: str) -> bool:
+        """Replaces the user's profile if it is still `instead_of`. Whether it did."""
         ...
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:

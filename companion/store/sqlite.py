@@ -49,17 +49,13 @@ class SqliteStore:
             (user_id, storable(text), _to_microseconds(datetime.now(UTC))),
         )
 
-    async def replace_profile(self, user_id: str, text: str, *, at: datetime, instead_of: Sequence[str]) -> bool:
-        known = [storable(one) for one in instead_of]
-        replaced = await self._writing.write(
-            "replace_profile",
-            "INSERT INTO profiles AS there (user_id, text, updated_at) VALUES (?, ?, ?)"
-            " ON CONFLICT (user_id) DO UPDATE"
-            " SET text = excluded.text, updated_at = max(updated_at, excluded.updated_at)"
-            f" WHERE there.updated_at <= ? OR there.text IN ({', '.join('?' * len(known))})",
-            (user_id, storable(text), _to_microseconds(at), _to_microseconds(at), *known),
+    async def swap_profile(self, user_id: str, text: str, *, instead_of: str) -> bool:
+        swapped = await self._writing.write(
+            "swap_profile",
+            "UPDATE profiles SET text = ?, updated_at = ? WHERE user_id = ? AND text = ?",
+            (storable(text), _to_microseconds(datetime.now(UTC)), user_id, storable(instead_of)),
         )
-        return replaced > 0
+        return swapped > 0
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:
         at = _to_microseconds(turn.at)

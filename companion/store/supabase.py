@@ -7,7 +7,6 @@ leaves this file in an error or a log line.
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from typing import Any, TypeVar
 
 from postgrest.types import ReturnMethod
@@ -54,15 +53,10 @@ class SupabaseStore:
         row = {"user_id": user_id, "text": storable(text)}
         await self._put("save_profile", "companion_profiles", row, key="user_id")
 
-    async def replace_profile(self, user_id: str, text: str, *, at: datetime, instead_of: Sequence[str]) -> bool:
-        arguments = {
-            "p_user_id": user_id,
-            "p_text": storable(text),
-            "p_at": at.isoformat(),
-            "p_instead_of": [storable(one) for one in instead_of],
-        }
+    async def swap_profile(self, user_id: str, text: str, *, instead_of: str) -> bool:
+        arguments = {"p_user_id": user_id, "p_text": storable(text), "p_instead_of": storable(instead_of)}
         return await self._ask(
-            "replace_profile", lambda db: db.rpc("companion_replace_profile", arguments), answers.yes_or_no
+            "swap_profile", lambda db: db.rpc("companion_swap_profile", arguments), answers.yes_or_no
         )
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:

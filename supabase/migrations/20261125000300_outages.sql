@@ -17,39 +17,24 @@ as $$
   limit greatest(p_limit, 0)
 $$;
 
--- A row says when it was last changed, unless whoever changes it says otherwise.
-create or replace function public.companion_touch() returns trigger
-language plpgsql set search_path = ''
-as $$
-begin
-  if new.updated_at is not distinct from old.updated_at then
-    new.updated_at := now();
-  end if;
-  return new;
-end
-$$;
-
--- Saves a profile that was written at p_at, unless a newer one is there that is none of p_instead_of. Whether it did.
-create or replace function public.companion_replace_profile(
-  p_user_id text, p_text text, p_at timestamptz, p_instead_of text[]
-)
+-- Replaces a user's profile if it is still the one that is named. Whether it did.
+create or replace function public.companion_swap_profile(p_user_id text, p_text text, p_instead_of text)
 returns boolean
 language sql set search_path = ''
 as $$
-  with saved as (
-    insert into public.companion_profiles as p (user_id, text, updated_at) values (p_user_id, p_text, p_at)
-    on conflict (user_id) do update set text = excluded.text, updated_at = greatest(p.updated_at, p_at)
-    where p.updated_at <= p_at or p.text = any (p_instead_of)
+  with swapped as (
+    update public.companion_profiles p set text = p_text
+    where p.user_id = p_user_id and p.text = p_instead_of
     returning 1
   )
-  select exists (select from saved)
+  select exists (select from swapped)
 $$;
 
 revoke all on function
   public.companion_written(double precision, integer),
-  public.companion_replace_profile(text, text, timestamptz, text[])
+  public.companion_swap_profile(text, text, text)
 from public, anon, authenticated, service_role;
 grant execute on function
   public.companion_written(double precision, integer),
-  public.companion_replace_profile(text, text, timestamptz, text[])
+  public.companion_swap_profile(text, text, text)
 to service_role;

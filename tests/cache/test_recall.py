@@ -202,7 +202,7 @@ async def test_a_primary_that_comes_back_with_its_replicas_data(
     cache = make_cache(own_redis.url, connect_wait=5.0, deadline=1.0, near=near)
     await initialised(cache)
     await cache.set(MINE, "old", ttl=3600)
-    await marked(own_redis)
+    await until(lambda: cache._engine.recall._looked_at > 0)  # the first replica makes it another history
     settings = ["--replicaof", "127.0.0.1", str(own_redis.port), "--repl-diskless-sync-delay", "0"]
     with RedisServer(tmp_path / "replica", args=settings) as replica:
         await until(lambda: replica.cli("GET", MINE) == "old")

@@ -103,6 +103,7 @@ class Town:
         self.profiles = {user: f"Name: {mark(user)}" for user in PEOPLE}
         """What each has in the store, and so in the cache."""
         self._rows: sqlite3.Connection | None = None
+        self._server = ""
         self._seen: tuple[int, str | None] | None = None
         self._rows_digest = ""
         self._script = str(self.cli("SCRIPT", "LOAD", _DIGEST))
@@ -125,8 +126,10 @@ class Town:
 
     def fill(self) -> None:
         """Give everybody everything in Redis."""
-        self.cli("FLUSHALL")
-        commands: list[tuple[Part, ...]] = []
+        if known := self.cli("GET", "system:server"):
+            self._server = known
+        # With its mark: a server without one, and with all this in it, would be doubted.
+        commands: list[tuple[Part, ...]] = [("FLUSHALL",), ("SET", "system:server", self._server)]
         for user in PEOPLE:
             commands += self.belongings(user)
             for kind in ("lease", "stale"):

@@ -117,11 +117,11 @@ class Ledger:
         """Whether a profile, its lines joined by "; ", may be served to a read that began at ``floor``."""
         if not shown:
             return not floor.profile
+        if any(number > floor.submitted and text == shown for number, text in self._submitted.get(user_id, ())):
+            return True  # it may have been stored, or waits for the store
         statement = "SELECT max(seq) FROM soak_profiles WHERE user_id = ? AND replace(text, char(10), '; ') = ?"
-        if (newest := self._one(statement, user_id, shown)) is not None:
-            return bool(newest >= floor.profile)
-        waiting = self._submitted.get(user_id, ())
-        return any(number > floor.submitted and text == shown for number, text in waiting)
+        newest = self._one(statement, user_id, shown)
+        return newest is not None and bool(newest >= floor.profile)
 
     def allows_facts(self, user_id: str, floor: Floor, shown: str) -> bool:
         """Whether these may be served as the newest facts."""

@@ -57,27 +57,15 @@ async def test_what_no_database_can_hold_is_marked_not_lost(store: Store, user: 
     assert [memory.text for memory in await store.search_memories(user, "dog")] == ["\ufffd dog"]
 
 
-async def test_a_profile_that_comes_late(store: Store, user: str) -> None:
-    """It replaces what is older than it, and what it is known to have replaced, but nobody's newer text."""
-    before = datetime.now(UTC)
-
-    async def replace(text: str, at: datetime, *instead_of: str) -> bool:
-        return await store.replace_profile(user, text, at=at, instead_of=instead_of)
-
-    assert await replace("first\x00", before) is True  # there was none
-    assert await store.get_profile(user) == "first\ufffd"
-    assert await replace("earlier", before - timedelta(seconds=1)) is False
-    assert await replace("second\x00", before + timedelta(seconds=1)) is True
-    await store.save_profile(user, "theirs\x00")
-    assert await replace("late", before) is False
-    assert await replace("late", before, "second\x00", "another") is False
-    assert await store.get_profile(user) == "theirs\ufffd"
-    assert await replace("ours", before, "other", "theirs\x00") is True
-    assert await replace("ours", before, "ours") is True  # once more
-    assert await replace("earlier", before) is False
-    assert await replace("third", datetime.now(UTC) + timedelta(seconds=5)) is True
-    assert await store.get_profile(user) == "third"
-    assert await store.owed_by(user, ["profile"]) == [Owed(user, "profile", 6)]
+async def test_a_profile_is_swapped_only_for_the_one_that_is_there(store: Store, user: str) -> None:
+    assert await store.swap_profile(user, "new", instead_of="") is False
+    assert await store.get_profile(user) is None
+    await store.save_profile(user, "first\x00")
+    assert await store.swap_profile(user, "new", instead_of="other") is False
+    assert await store.swap_profile(user, "second\x00", instead_of="first\x00") is True
+    assert await store.get_profile(user) == "second\ufffd"
+    assert await store.swap_profile(f"{user}-2", "third", instead_of="second\ufffd") is False
+    assert await store.owed_by(user, ["profile"]) == [Owed(user, "profile", 2)]
 
 
 async def test_a_profile_is_replaced(store: Store, user: str) -> None:

@@ -110,7 +110,7 @@ async def test_functions_are_for_those_who_need_them(databases: dict[bool, str],
     for_users = ("companion_context('x')", "companion_search('x', 'y')", "companion_words('x')")
     for_the_service = (
         "companion_written(1, 1)",
-        "companion_replace_profile('x', 'y', now(), '{z}')",
+        "companion_swap_profile('x', 'y', 'z')",
         "companion_owed()",
         "companion_owed_by('x', '{turn}')",
         "companion_settle('[]')",
@@ -296,7 +296,7 @@ async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
         "companion_owe": (b"v", True),
         "companion_owed": (b"s", False),
         "companion_written": (b"s", False),
-        "companion_replace_profile": (b"v", False),
+        "companion_swap_profile": (b"v", False),
         "companion_owed_by": (b"s", False),
         "companion_settle": (b"v", True),
         "companion_note_change": (b"v", True),
