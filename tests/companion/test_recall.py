@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,13 @@ class Worker:
         self._orders.close()
         await asyncio.to_thread(self._process.join)
         return self._process.exitcode
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """The server that forks the workers ends by itself only after this process, and takes its time."""
+    yield
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # as Python's own tests do it
 
 
 Start = Callable[[], Awaitable[Worker]]
