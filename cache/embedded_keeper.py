@@ -95,7 +95,8 @@ class ServerFile:
 
     def vouch(self, key: str) -> None:
         """Note under ``key`` which server this is (see `recall`): it holds all that the one before it was told."""
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as link:
+        # What does not say which it is gets no mark, and is doubted.
+        with contextlib.suppress(OSError, KeyError), socket.socket(socket.AF_UNIX) as link:
             link.settimeout(0.2)
             link.connect(self.read()[0])
             link.sendall(b"INFO server\r\nINFO replication\r\nPING\r\n")
@@ -135,7 +136,8 @@ class ServerFile:
                     os.killpg(pid, number)  # it leads its session; what is on PATH may be a wrapper around it
             if self.lock.take(fcntl.LOCK_EX, wait):
                 if number == signal.SIGTERM:
-                    os.close(os.open(os.path.join(self.folder, CLEAN), os.O_CREAT | os.O_WRONLY, 0o600))
+                    with contextlib.suppress(OSError):  # the folder is gone: there is nothing to vouch for
+                        os.close(os.open(os.path.join(self.folder, CLEAN), os.O_CREAT | os.O_WRONLY, 0o600))
                 self.lock.release()
         if self.alive:
             return False

@@ -23,6 +23,7 @@ from . import keys
 from .glob import matches
 from .link import Refused
 from .pending import reaches
+from .road import FAILURES
 from .sweep import pages, remove, spares_reserved, sweep
 from .wire import ReplyError
 
@@ -74,6 +75,19 @@ class Invalidator:
         self._forget(names)
         return removed
 
+    async def invalidate(self, pattern: str, user_id: str | None) -> Invalidation:
+        """See :meth:`cache.RedisCache.invalidate`. What could not be done is owed."""
+        outcome, pending = Invalidation(), self._engine.pending
+        try:
+            if self._engine.enabled:
+                await self._reach(pattern, user_id, outcome)
+        except FAILURES as problem:
+            self._engine.count_error(problem)
+        finally:  # also for who is cut off: nobody knows how far it got
+            if not outcome.complete:
+                pending.add_pattern(pattern, user_id)
+        return outcome
+
     async def everywhere(self, pattern: str, outcome: Invalidation) -> None:
         """Remove what ``pattern`` reaches, of all users. Raises FAILURES; ``outcome`` counts what went."""
         self._forget_all()
@@ -124,11 +138,14 @@ class Invalidator:
 
     async def _again(self, pattern: str, user_id: str | None) -> int:
         outcome = Invalidation()
+        await self._reach(pattern, user_id, outcome)
+        return outcome.deleted
+
+    async def _reach(self, pattern: str, user_id: str | None, outcome: Invalidation) -> None:
         if user_id is None:
             await self.everywhere(pattern, outcome)
         else:
             await self.of_user(user_id, pattern, outcome)
-        return outcome.deleted
 
     async def _server_evicts(self) -> bool:
         """Whether the server may evict an index. Believed of one that does not say."""

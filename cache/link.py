@@ -13,23 +13,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .connection import open_client, open_cluster
+from .finder import Finder
 from .loose import Loose
 from .settings import CacheSettings
 
 T = TypeVar("T")
 
-_PROBE = 0.25  # seconds a PING may take before Redis counts as away, and a brisk connection attempt
-_PAUSE = 0.1  # seconds between two attempts that failed at once
-_PAUSE_REFUSED = 0.2  # seconds, when Redis answered but does not let us in (what that costs: see dial)
+_PROBE = 0.25  # seconds a PING may take before Redis counts as away
 _GRACE_TURNS = 3  # turns of the loop for a reply that has arrived but was not yet seen
 _SPARE = 2  # connections to a cluster's node that are left to redis-py for asking what has moved
 
@@ -73,6 +71,7 @@ class Link:
         """Whether Redis is known not to answer; otherwise it is there, or nobody knows yet."""
         self._keeper: asyncio.Task[None] | None = None
         self._loose = Loose()
+        self._finder = Finder(settings, self._loose, self._failed, self._retire)
         self._under_way: dict[asyncio.Future[Any], Redis] = {}
         self._room = asyncio.Semaphore(max(1, settings.max_connections - _SPARE))
 
@@ -162,7 +161,7 @@ class Link:
 
     async def _keep(self) -> None:
         while True:
-            client = await self._connect()
+            client = await self._finder.find()
             self._client, self._broken, self.away = client, False, False
             self._settled.set()
             self._on_up()
@@ -192,71 +191,6 @@ class Link:
                 self._failed(RedisTimeoutError("no answer"))
                 return
 
-    async def _connect(self) -> Redis:
-        """Try until Redis answers a PING.
-
-        One patient attempt is always allowed the whole connect time-out (a slow handshake must succeed), and
-        beside it a brisk one is begun anew every quarter of a second, so that a link which swallowed the
-        patient one's packets is used again soon after it heals.
-        """
-        attempts: set[asyncio.Task[Redis]] = set()
-        bound = self._settings.socket_connect_timeout
-        try:
-            while True:
-                if len(attempts) < 2:
-                    attempts.add(asyncio.create_task(self._attempt(_PROBE if attempts else bound)))
-                done, attempts = await asyncio.wait(attempts, timeout=_PROBE, return_when=asyncio.FIRST_COMPLETED)
-                pause = 0.0
-                for attempt in done:
-                    problem = attempt.exception()
-                    if problem is None:
-                        attempts |= done - {attempt}
-                        return attempt.result()
-                    self._failed(problem)
-                    let_in = not isinstance(problem, AuthenticationError | ResponseError)
-                    pause = _PAUSE if let_in else _PAUSE_REFUSED
-                await asyncio.sleep(pause)
-        finally:
-            for attempt in attempts:
-                self._loose.abandon(attempt)
-                attempt.add_done_callback(self._not_needed)
-
-    async def _attempt(self, bound: float) -> Redis:
-        finding = asyncio.ensure_future(self._find())
-        try:
-            await asyncio.wait({finding}, timeout=bound)
-            if not finding.done():
-                raise RedisTimeoutError("no answer")
-            return finding.result()
-        except BaseException:
-            self._loose.abandon(finding)
-            finding.add_done_callback(self._not_needed)
-            raise
-
-    async def _find(self) -> Redis:
-        """A client that has been answered: for the node that the URL names, or for the cluster it belongs to."""
-        client = open_client(self._settings)
-        try:
-            await client.ping()
-            if not await _in_a_cluster(client):
-                return client
-        except BaseException:
-            self._retire(client)
-            raise
-        self._retire(client)
-        cluster = cast(Redis, open_cluster(self._settings))  # no subclass, but what is called here is alike
-        try:
-            await cluster.initialize()
-        except BaseException:
-            self._retire(cluster)
-            raise
-        return cluster
-
-    def _not_needed(self, finding: asyncio.Future[Redis]) -> None:
-        """Close a client that came too late."""
-        if not finding.cancelled() and finding.exception() is None:
-            self._retire(finding.result())
-
     def _failed(self, problem: BaseException) -> None:
         self._settled.set()
         self.away = True
@@ -274,10 +208,3 @@ class Link:
         if users:
             await asyncio.wait(users)
             await client.aclose()
-
-
-async def _in_a_cluster(client: Redis) -> bool:
-    try:
-        return bool((await client.info("cluster")).get("cluster_enabled"))
-    except ResponseError:  # not allowed to ask
-        return False

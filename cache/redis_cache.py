@@ -271,21 +271,7 @@ class RedisCache:
         checked_pattern(pattern)
         if user_id is not None:
             keys.user_id(user_id)
-        outcome = Invalidation()
-        if self._engine.enabled:
-            try:
-                if user_id is None:
-                    await self._invalidator.everywhere(pattern, outcome)
-                else:
-                    await self._invalidator.of_user(user_id, pattern, outcome)
-            except FAILURES as problem:
-                self._engine.count_error(problem)
-            except asyncio.CancelledError:  # nobody knows how far it got
-                self._engine.pending.add_pattern(pattern, user_id)
-                raise
-        if not outcome.complete:
-            self._engine.pending.add_pattern(pattern, user_id)
-        return outcome
+        return await self._invalidator.invalidate(pattern, user_id)
 
     @asynccontextmanager
     async def lock(self, resource: str, id: str, ttl: int = keys.LOCK_TTL, wait: float = 0.0) -> AsyncIterator[None]:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from cache.loose import Loose
 
@@ -23,6 +24,7 @@ from .write_queue import WriteQueue
 from .writes import Write, apply
 
 logger = logging.getLogger("companion")
+_STRIKING: Final = 1.0  # seconds
 
 
 class Backlog:
@@ -84,6 +86,10 @@ class Backlog:
         await self.recovery.close()
         for user_id in list(self._queues):
             await self._given_up(user_id)
+
+    async def rest(self) -> None:
+        """To be called when no delivery is under way any more: what was stored after all is struck off its file."""
+        await self._behind.ended(_STRIKING)
 
     def _queue(self, user_id: str) -> WriteQueue:
         if user_id not in self._queues:

@@ -103,6 +103,7 @@ class Runtime:
         """Close what was opened."""
         await self.backlog.close()
         await self.delivery.close()
+        await self.backlog.rest()
         if self._model is not None:
             await self._model.aclose()
         if self._store is not None:

@@ -62,36 +62,40 @@ class Spool:
         with _locked(path) as lines:
             if lines is None:
                 return 0, None
-            taken, in_vain, left, unreadable, problem = 0, 0, [], [], None
-            for number, line in enumerate(lines):
-                try:
-                    user_id, write = from_line(line)
-                except ValueError:
-                    unreadable.append(line)
-                    continue
-                try:
-                    await store(user_id, write)
-                except StoreError as refusal:
-                    problem = refusal
-                    left.append(line)
-                    in_vain += 1
-                    if in_vain == _PATIENCE:
-                        left += lines[number + 1 :]
-                        break
-                else:
-                    taken += 1
-                    in_vain = 0
+            readable, unreadable = _sorted(lines)
             if unreadable:
                 await asyncio.to_thread(_write, path.with_suffix(".unreadable"), unreadable)
                 logger.error("%d lines of %s cannot be read: put aside", len(unreadable), path.name)
+            left, in_vain, problem = [], 0, None
+            for line, user_id, write in readable:
+                try:
+                    if in_vain < _PATIENCE:
+                        await store(user_id, write)
+                        in_vain = 0
+                        continue
+                except StoreError as refusal:
+                    problem = refusal
+                    in_vain += 1
+                left.append(line)
             await asyncio.to_thread(_replace, path, left)
-            return taken, problem
+            return len(readable) - len(left), problem
 
     def strike(self, path: Path, write: Write) -> None:
         """This write, which :meth:`keep` put into ``path``, has been stored after all. Blocks. Raises OSError."""
         with _locked(path) as lines:
             if lines is not None:
                 _replace(path, [line for line in lines if from_line(line)[1] != write])
+
+
+def _sorted(lines: Sequence[str]) -> tuple[list[tuple[str, str, Write]], list[str]]:
+    """Those that can be read, each with what it says, and those that cannot."""
+    readable, unreadable = [], []
+    for line in lines:
+        try:
+            readable.append((line, *from_line(line)))
+        except ValueError:
+            unreadable.append(line)
+    return readable, unreadable
 
 
 def _replace(path: Path, lines: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -60,11 +61,7 @@ class WriteQueue:
         entry = _Entry(write)
         self._enter(entry, first=True)
         self._wake.set()  # the store may be back
-        waiting = asyncio.ensure_future(entry.tried.wait())
-        try:
-            await asyncio.wait({waiting}, timeout=ANSWER)
-        finally:
-            waiting.cancel()
+        await _happened(entry.tried, ANSWER)
         return entry.stored
 
     async def drained(self, timeout: float) -> None:
@@ -103,7 +100,7 @@ class WriteQueue:
                     logger.warning("a %s waits for the store: %s", kind_of(entry.write), reason)
                 entry.late = True
                 self._make_way(entry)
-                await self._pause(failures)
+                await _happened(self._wake, _PAUSES[min(failures, len(_PAUSES) - 1)])
                 failures += 1
                 continue
             if failures:
@@ -121,9 +118,9 @@ class WriteQueue:
             self._entries.remove(entry)
             self._entries.append(entry)
 
-    async def _pause(self, failures: int) -> None:
-        try:
-            async with asyncio.timeout(_PAUSES[min(failures, len(_PAUSES) - 1)]):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+
+async def _happened(event: asyncio.Event, within: float) -> None:
+    """Wait for it, at most so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            await event.wait()

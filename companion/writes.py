@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
-from uuid import uuid4
 
 from .store import Memory, Store, StoreError, Summary, Turn, What
 
@@ -20,13 +19,11 @@ class Profile:
         text: the whole new text.
         instead_of: earlier texts that it is to replace, whenever they may have been stored.
         at: when it was written.
-        id: names it.
     """
 
     text: str
     instead_of: tuple[str, ...] = ()
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    id: str = field(default_factory=lambda: uuid4().hex)
 
     def after(self, earlier: Profile) -> Profile:
         """This one, in place of an earlier one that may or may not have been stored."""

@@ -311,6 +311,13 @@ async def test_a_hanging_server_is_replaced_if_nobody_else_has_it(
     await redis.stop()
 
 
+async def test_stopping_when_the_folder_is_gone(home: Path) -> None:
+    redis = EmbeddedRedis(home)
+    await redis.start()
+    shutil.rmtree(home)
+    await redis.stop()
+
+
 async def test_stopping_a_hanging_server_is_bounded(home: Path) -> None:
     redis = EmbeddedRedis(home)
     await redis.start()

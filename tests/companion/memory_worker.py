@@ -41,7 +41,7 @@ async def _work(orders: Connection, store: Path) -> None:
                 case "read":
                     answer = await get_user_profile_async()
                 case "save_and_die":
-                    Delivery.changed = _die  # type: ignore[method-assign]
+                    Delivery.changed = _die  # type: ignore[method-assign]  # as late as that
                     await save_user_profile_async(text)
                 case "watch":
                     seen.clear()

@@ -413,3 +413,20 @@ async def test_two_conversations_of_one_person(runtime: Runtime, switch: Switch)
         switch.on = True
         assert await second.end() == 0
     assert await runtime.store.get_profile("ada") == "Name: Ada"
+
+
+async def test_what_ends_well_while_all_is_being_closed_is_not_stored_again(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = runtime.store.save_profile
+
+    async def slowly(user_id: str, text: str) -> None:
+        await asyncio.sleep(0.1)
+        await save(user_id, text)
+
+    monkeypatch.setattr(runtime.store, "save_profile", slowly)
+    runtime.backlog.add("ada", Profile("Lives in: Paris"))
+    assert await runtime.backlog.leave("ada", 0.02) == 1
+    assert len(spool_of(runtime).waiting()) == 1
+    await runtime.close()
+    assert spool_of(runtime).waiting() == []

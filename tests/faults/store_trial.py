@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 from cache import keys
 from companion.spool import Spool
+from tests.faults.promises import Promises
 from tests.faults.session import PROFILE, TOPIC, USER, Talk, have_talked_before, session
 from tests.faults.store_world import StoreFault, StoreWorld
 from tests.faults.surroundings import environment, listening
@@ -31,7 +32,7 @@ _FIRST_WORD: Final = 4.5  # seconds for one greeting: the briefing's deadline, a
 
 
 @dataclass
-class StoreOutcome:
+class StoreOutcome(Promises):
     """What a trial showed."""
 
     fault: str
@@ -46,11 +47,6 @@ class StoreOutcome:
     stored: bool = False
     reported: int = 0
     """Lines that tell an operator of it."""
-    broken: list[str] = field(default_factory=list)
-
-    def check(self, promise: object, text: str) -> None:
-        if not promise:
-            self.broken.append(text)
 
 
 async def store_trial(

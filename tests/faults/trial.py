@@ -14,6 +14,7 @@ from typing import Literal
 from cache import get_redis_cache, keys
 from companion import Caller, get_user_profile_async, use_caller
 from tests.faults.faults import Fault
+from tests.faults.promises import Promises
 from tests.faults.session import PROFILE, TOPIC, USER, Talk, have_talked_before, session, store
 from tests.faults.stopwatch import Stopwatch, Timed
 from tests.faults.surroundings import environment, listening
@@ -33,7 +34,7 @@ _SAID = ("I live in Oslo.", "What do you know about me?", "cache stats")
 
 
 @dataclass
-class Outcome:
+class Outcome(Promises):
     """What a trial showed. ``broken`` names the promises that were not kept; empty is what we want."""
 
     fault: str
@@ -50,11 +51,6 @@ class Outcome:
     wrong: list[str] = field(default_factory=list)
     stalled: float = 0.0
     stalled_by_machine: float = 0.0
-    broken: list[str] = field(default_factory=list)
-
-    def check(self, promise: object, text: str) -> None:
-        if not promise:
-            self.broken.append(text)
 
 
 async def trial(

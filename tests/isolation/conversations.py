@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import patch
 from uuid import uuid4
 
-from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIConnectOptions, llm
+from livekit.agents import llm
 
 import companion.offline
 from companion import Caller, use_caller
@@ -20,26 +20,16 @@ from tests.isolation.calls import odd_call
 from tests.isolation.stage import BATCH, Stage
 from tests.isolation.texts import hostile_text
 from tests.isolation.town import CALLERS, mark
-from tests.tools.conversation import Conversation, Userdata, conversation
+from tests.tools.conversation import Conversation, PlayedLLM, Userdata, conversation
 from tools import CacheTools, ProfileTools
 
 
-class TalkedRound(llm.LLM[Any]):
+class TalkedRound(PlayedLLM):
     """Calls ``tool`` with ``raw`` at the next turn, and says "Done." at all others."""
 
     def __init__(self) -> None:
         super().__init__()
         self.next: tuple[str, str] | None = None
-
-    def chat(
-        self,
-        *,
-        chat_ctx: llm.ChatContext,
-        tools: Any = None,
-        conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS,
-        **_: Any,
-    ) -> llm.LLMStream:
-        return _Stream(self, chat_ctx=chat_ctx, tools=tools or [], conn_options=conn_options)
 
 
 class _Stream(llm.LLMStream):
@@ -52,6 +42,9 @@ class _Stream(llm.LLMStream):
         else:
             delta.content = "Done."
         self._event_ch.send_nowait(llm.ChatChunk(id="1", delta=delta))
+
+
+TalkedRound.stream = _Stream
 
 
 async def conversations(stage: Stage, draw: Random, count: int) -> int:

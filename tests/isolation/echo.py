@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
-from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIConnectOptions, llm
+from livekit.agents import llm
 
 from companion import current_caller
 from companion.continuity import PROMPT
 from tests.isolation.ear import MARK
+from tests.tools.conversation import PlayedLLM
 
 _MARKS: Final = re.compile(rf"{MARK}\d\dq")
 
@@ -30,7 +31,7 @@ class Asked:
     text: str
 
 
-class Echo(llm.LLM[Any]):
+class Echo(PlayedLLM):
     """Told ``CALL {"tool": {arguments}, ...}`` it calls these tools, all at once; at everything else it says by which
     words people are known in it."""
 
@@ -41,17 +42,9 @@ class Echo(llm.LLM[Any]):
     def emit(self, *_: Any) -> None:
         """Nothing. Every session in the loop would be told of every request of all the others."""
 
-    def chat(
-        self,
-        *,
-        chat_ctx: llm.ChatContext,
-        tools: Any = None,
-        conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS,
-        **_: Any,
-    ) -> llm.LLMStream:
+    def notice(self, chat_ctx: llm.ChatContext, tools: list[Any]) -> None:
         caller = current_caller()
         self.asked.append(Asked(caller and caller.user_id, str([item.model_dump() for item in chat_ctx.items])))
-        return _EchoStream(self, chat_ctx=chat_ctx, tools=tools or [], conn_options=conn_options)
 
 
 class _EchoStream(llm.LLMStream):
@@ -69,3 +62,6 @@ class _EchoStream(llm.LLMStream):
         else:
             delta.content = f"I know {known}."
         self._event_ch.send_nowait(llm.ChatChunk(id="1", delta=delta))
+
+
+Echo.stream = _EchoStream

@@ -33,6 +33,7 @@ from tests.isolation.texts import hostile_text, hostile_value
 from tests.isolation.town import CALLERS, mark
 
 Doing = Callable[[Stage, "str | None", Random], Awaitable[Any]]
+_NO_USERS = ("*", "", "me:*", "m?", None)
 
 
 async def functions(stage: Stage, draw: Random, count: int) -> int:
@@ -132,7 +133,7 @@ async def _cached_value(stage: Stage, user: str | None, draw: Random) -> Any:
 async def _invalidate(stage: Stage, user: str | None, draw: Random) -> Any:
     pattern = hostile_pattern(mark(user or "me"), draw)
     if user is None:
-        return await _refused(stage.cache.clear_user_cache(draw.choice(("*", "", "me:*", "m?", None))))  # type: ignore[arg-type]
+        return await _refused(stage.cache.clear_user_cache(draw.choice(_NO_USERS)))  # type: ignore[arg-type] # that is the case
     try:
         return await stage.cache.invalidate(pattern, user_id=user)
     except ValueError:

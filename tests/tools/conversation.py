@@ -12,15 +12,13 @@ from uuid import uuid4
 from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, Agent, AgentSession, APIConnectOptions, llm
 
 
-class ObedientLLM(llm.LLM):
-    """Told ``NAME {json}``, it calls that tool; told anything else, or a tool's result, it says "Done."
+class PlayedLLM(llm.LLM[Any]):
+    """A model played by ``stream``, which finds it in its ``_llm``."""
 
-    ``offered`` holds, for each turn, the names of the tools it was shown.
-    """
+    stream: type[llm.LLMStream]
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.offered: list[set[str]] = []
+    def notice(self, chat_ctx: llm.ChatContext, tools: list[Any]) -> None:
+        """It is asked this, and may call these."""
 
     def chat(
         self,
@@ -30,8 +28,22 @@ class ObedientLLM(llm.LLM):
         conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS,
         **_: Any,
     ) -> llm.LLMStream:
-        self.offered.append({tool.info.name for tool in tools or []})
-        return _ObedientStream(self, chat_ctx=chat_ctx, tools=tools or [], conn_options=conn_options)
+        self.notice(chat_ctx, tools or [])
+        return self.stream(self, chat_ctx=chat_ctx, tools=tools or [], conn_options=conn_options)
+
+
+class ObedientLLM(PlayedLLM):
+    """Told ``NAME {json}``, it calls that tool; told anything else, or a tool's result, it says "Done."
+
+    ``offered`` holds, for each turn, the names of the tools it was shown.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offered: list[set[str]] = []
+
+    def notice(self, chat_ctx: llm.ChatContext, tools: list[Any]) -> None:
+        self.offered.append({tool.info.name for tool in tools})
 
 
 class _ObedientStream(llm.LLMStream):
@@ -46,6 +58,9 @@ class _ObedientStream(llm.LLMStream):
         else:
             delta.content = "Done."
         self._event_ch.send_nowait(llm.ChatChunk(id="1", delta=delta))
+
+
+ObedientLLM.stream = _ObedientStream
 
 
 @dataclass(frozen=True)
