@@ -222,11 +222,12 @@ def show(name: str, **options: bool) -> Step:
 # -- the data ------------------------------------------------------------------------------------------------------
 
 
-def spoil(*command: str) -> Step:
+def spoil(command: str, *arguments: str) -> Step:
     """Do ``command`` to every key that the worker reads, in place of what was there."""
 
     async def begin(world: World) -> None:
-        await world.bulk(*(step for key in world.keys for step in (("DEL", key), (command[0], key, *command[1:]))))
+        for key in world.keys:
+            await world.replace(key, command, *arguments)
 
     return begin
 
@@ -239,7 +240,7 @@ async def cut_short(world: World) -> None:
 
 async def huge(world: World) -> None:
     for key in world.keys:
-        await world.bulk(("DEL", key), ("SETRANGE", key, HUNDRED_MB, "x"))
+        await world.replace(key, "SETRANGE", HUNDRED_MB, "x")
 
 
 async def huge_ones_gone(world: World) -> None:

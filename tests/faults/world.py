@@ -82,6 +82,10 @@ class World:
 
         await asyncio.to_thread(work)
 
+    async def replace(self, key: str, command: str, *arguments: Part) -> None:
+        """Do ``command`` to a key in place of what was there. At once: the worker may write it at any moment."""
+        await self.bulk(("MULTI",), ("DEL", key), (command, key, *arguments), ("EXEC",))
+
     async def network(self, action: Callable[[Any], Any]) -> Any:
         """Do something to the proxy."""
         assert self.proxy is not None, "this fault needs a road with a proxy"
