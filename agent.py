@@ -23,7 +23,7 @@ from companion.conversation import TurnLog
 from companion.elsewhere import start_listening
 from companion.ending import say_goodbye
 from companion.identity import caller_from_identity, caller_from_metadata
-from companion.models import make_voice
+from companion.models import import_models, make_voice
 from companion.persona import CompanionAgent
 from companion.private_logs import keep_logs_private
 from companion.runtime import get_runtime, leave_runtime
@@ -38,6 +38,7 @@ try:
 except SettingsError as problem:
     raise SystemExit(f"companion: {problem}") from None
 
+import_models(settings)
 quiet_by_default(sys.argv)
 keep_logs_private()
 server = AgentServer(

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from livekit.agents import inference, llm, stt, tts
-from livekit.plugins import openai
 
 from .offline import OfflineLLM
 from .settings import Settings
@@ -32,9 +31,20 @@ class Voice:
     session: dict[str, Any] = field(default_factory=dict)
 
 
+def import_models(settings: Settings) -> None:
+    """Import what :func:`make_llm` and :func:`make_voice` need, and only that: OpenAI's takes half a second.
+
+    To be called as the program starts: LiveKit lets plugins register on the main thread alone.
+    """
+    if settings.models == "openai":
+        import livekit.plugins.openai  # noqa: F401
+
+
 def make_llm(settings: Settings) -> llm.LLM[Any]:
     """The model that thinks."""
     if settings.models == "openai":
+        from livekit.plugins import openai
+
         return openai.LLM(model=OPENAI_LLM, **_openai(settings))
     if settings.models == "inference":
         return inference.LLM(INFERENCE_LLM)
@@ -44,6 +54,8 @@ def make_llm(settings: Settings) -> llm.LLM[Any]:
 def make_voice(settings: Settings) -> Voice:
     """The models that listen and speak. Offline there are none: the conversation is in text."""
     if settings.models == "openai":
+        from livekit.plugins import openai
+
         options = _openai(settings)
         return Voice(openai.STT(language=settings.language, **options), openai.TTS(**options))
     if settings.models == "inference":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,12 @@ from tests.real.redis_server import RedisServer
 from tests.wait import initialised
 
 OURS = ("REDIS_", "CACHE_", "SUPABASE_", "LIVEKIT_", "OPENAI_", "COMPANION_")
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: no garbage collection of a test's need look at a million objects of libraries."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

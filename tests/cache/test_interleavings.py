@@ -14,6 +14,7 @@ import importlib.util
 import random
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,19 @@ class Gate:
         self.closed = True
         self.in_the_air = 0
         """Operations that have been sent and not yet answered: nobody else moves meanwhile, so a seed is an order."""
+        self.landed = asyncio.Event()
+
+    @contextmanager
+    def flying(self) -> Iterator[None]:
+        """For as long as an operation is with the server."""
+        self.in_the_air += 1
+        self.landed.clear()
+        try:
+            yield
+        finally:
+            self.in_the_air -= 1
+            if not self.in_the_air:
+                self.landed.set()
 
     async def passing(self) -> None:
         if self.closed:
@@ -110,11 +124,8 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
 
         async def wrapper(self: Engine, *args: Any, **options: Any) -> Any:
             await gate.passing()
-            gate.in_the_air += 1
-            try:
+            with gate.flying():
                 reply = await original(self, *args, **options)
-            finally:
-                gate.in_the_air -= 1
             await gate.passing()  # the server has answered, and the caller does not know yet
             return reply
 
@@ -172,7 +183,7 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
             for _ in range(3):
                 await asyncio.sleep(0)
             if gate.in_the_air:
-                await asyncio.sleep(0.0001)
+                await gate.landed.wait()
             elif gate.open_one():
                 idle = 0
             else:

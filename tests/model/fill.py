@@ -11,7 +11,7 @@ an acknowledged invalidation, so a fill that began before it has landed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from .search import Verdict, search
 
@@ -20,15 +20,13 @@ WRITERS, READERS = 2, 3
 START, GRANTED, LOADED, DONE = range(4)
 
 
-@dataclass(frozen=True)
-class Reader:
+class Reader(NamedTuple):
     at: int = START
     token: int = 0
     loaded: int = -1
 
 
-@dataclass(frozen=True)
-class World:
+class World(NamedTuple):
     source: int = 0
     value: int | None = None
     meta: int | None = None  # lease, lock or generation, as the protocol likes
@@ -59,8 +57,8 @@ class Protocol:
 
     def removed(self, world: World, what: str) -> World:
         if "value" in what:
-            world = replace(world, value=None)
-        return replace(world, meta=None) if "meta" in what else world
+            world = world._replace(value=None)
+        return world._replace(meta=None) if "meta" in what else world
 
 
 class SetNx(Protocol):
@@ -74,10 +72,10 @@ class LockAndDelete(Protocol):
     """A lock round the load; the invalidation deletes the value."""
 
     def miss(self, world: World, who: int) -> tuple[World, int] | None:
-        return None if world.meta is not None else (replace(world, meta=1), 1)
+        return None if world.meta is not None else (world._replace(meta=1), 1)
 
     def filled(self, world: World) -> World:
-        return replace(world, meta=None)
+        return world._replace(meta=None)
 
 
 class Generation(Protocol):
@@ -92,7 +90,7 @@ class Generation(Protocol):
         return (world.meta or 0) == reader.token
 
     def removed(self, world: World, what: str) -> World:
-        return replace(world, value=None, meta=(world.meta or 0) + 1)
+        return world._replace(value=None, meta=(world.meta or 0) + 1)
 
 
 class TokenPerFill(Protocol):
@@ -104,13 +102,13 @@ class TokenPerFill(Protocol):
         if world.meta is not None:
             return None
         token = world.minted + 1
-        return replace(world, meta=token, minted=token), token
+        return world._replace(meta=token, minted=token), token
 
     def may_fill(self, world: World, reader: Reader) -> bool:
         return world.meta == reader.token
 
     def filled(self, world: World) -> World:
-        return replace(world, meta=None)
+        return world._replace(meta=None)
 
 
 class OneStep(TokenPerFill):
@@ -136,7 +134,7 @@ class Store(TokenPerFill):
 
     def removed(self, world: World, what: str) -> World:
         world = super().removed(world, what)
-        return replace(world, value=world.source) if "store" in what else world
+        return world._replace(value=world.source) if "store" in what else world
 
 
 class StoreThenFree(Store):
@@ -149,7 +147,7 @@ class TokenPerClient(TokenPerFill):
     """The token names the client, not the fill: two loads of one client cannot be told apart."""
 
     def miss(self, world: World, who: int) -> tuple[World, int] | None:
-        return None if world.meta is not None else (replace(world, meta=1), 1)
+        return None if world.meta is not None else (world._replace(meta=1), 1)
 
 
 def check(protocol: Protocol, *, evicts_meta: bool = True) -> Verdict[World]:
@@ -162,19 +160,19 @@ def check(protocol: Protocol, *, evicts_meta: bool = True) -> Verdict[World]:
             if at <= len(protocol.invalidation):
                 writers = (*world.writers[:who], at + 1, *world.writers[who + 1 :])
                 if at == 0:
-                    yield f"W{who} commits", replace(world, source=world.source + 1, writers=writers)
+                    yield f"W{who} commits", world._replace(source=world.source + 1, writers=writers)
                 else:
                     what = protocol.invalidation[at - 1]
-                    yield f"W{who} removes {what}", replace(protocol.removed(world, what), writers=writers)
+                    yield f"W{who} removes {what}", protocol.removed(world, what)._replace(writers=writers)
         if world.value_evictions and world.value is not None:
-            yield "value evicted", replace(world, value=None, value_evictions=0)
+            yield "value evicted", world._replace(value=None, value_evictions=0)
         if evicts_meta and world.meta_evictions and world.meta is not None:
-            yield "metadata evicted", replace(world, meta=None, meta_evictions=0)
+            yield "metadata evicted", world._replace(meta=None, meta_evictions=0)
 
     def read(world: World, who: int, reader: Reader) -> Iterator[tuple[str, World]]:
         def moved(to: World, **change: int) -> World:
-            readers = (*to.readers[:who], replace(reader, **change), *to.readers[who + 1 :])
-            return replace(to, readers=readers)
+            readers = (*to.readers[:who], reader._replace(**change), *to.readers[who + 1 :])
+            return to._replace(readers=readers)
 
         if reader.at == START:
             if world.value is not None:
@@ -187,7 +185,7 @@ def check(protocol: Protocol, *, evicts_meta: bool = True) -> Verdict[World]:
             yield f"R{who} loads {world.source}", moved(world, at=LOADED, loaded=world.source)
         elif reader.at == LOADED:
             if protocol.may_fill(world, reader):
-                filled = replace(protocol.filled(world), value=reader.loaded)
+                filled = protocol.filled(world)._replace(value=reader.loaded)
                 yield f"R{who} fills with {reader.loaded}", moved(filled, at=DONE)
             else:
                 yield f"R{who} is refused", moved(world, at=DONE)

@@ -11,7 +11,8 @@ died, or is still there when everything has come to rest.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from .search import Verdict, search
 
@@ -29,8 +30,7 @@ class Rules:
     told_of_own: bool = True  # be told also of what our own commands change (no NOLOOP)
 
 
-@dataclass(frozen=True)
-class World:
+class World(NamedTuple):
     version: int = 0
     tracked: bool = False
     coming: tuple[tuple[str, int], ...] = ()
@@ -57,8 +57,7 @@ def check(rules: Rules) -> Verdict[World]:
             push = (("push", 0),) if world.tracked and world.link == "up" else ()
             yield (
                 "another process writes",
-                replace(
-                    world,
+                world._replace(
                     version=world.version + 1,
                     writes=world.writes - 1,
                     coming=world.coming + push,
@@ -69,8 +68,7 @@ def check(rules: Rules) -> Verdict[World]:
             push = (("push", 0),) if world.tracked and rules.told_of_own else ()
             yield (
                 "a command of ours evicts the key",
-                replace(
-                    world,
+                world._replace(
                     version=world.version + 1,
                     evictions=0,
                     coming=world.coming + push,
@@ -78,9 +76,9 @@ def check(rules: Rules) -> Verdict[World]:
                 ),
             )
         if world.losses and world.link == "up":
-            yield "the link dies", replace(world, losses=0, link="dead", coming=(), tracked=False)
+            yield "the link dies", world._replace(losses=0, link="dead", coming=(), tracked=False)
         if world.link == "dead":
-            yield "the bound passes", replace(world, link="aged")
+            yield "the bound passes", world._replace(link="aged")
         if world.link != "up":
             yield "the loss is noticed", noticed(world)
 
@@ -88,32 +86,32 @@ def check(rules: Rules) -> Verdict[World]:
         if not world.reading and world.reads:
             if world.kept is not None and (world.link != "aged" or not rules.only_proven):
                 stale = world.kept != world.version and world.link == "aged"
-                yield "a value is served", replace(world, reads=world.reads - 1, stale_served=stale)
+                yield "a value is served", world._replace(reads=world.reads - 1, stale_served=stale)
             elif world.kept is None:
-                yield "a read begins", replace(world, reads=world.reads - 1, reading="asked", clean=True)
+                yield "a read begins", world._replace(reads=world.reads - 1, reading="asked", clean=True)
         if world.reading == "asked" and world.link == "up":
             reply = (("reply", world.version),)
-            yield "the server answers", replace(world, reading="sent", tracked=True, coming=world.coming + reply)
+            yield "the server answers", world._replace(reading="sent", tracked=True, coming=world.coming + reply)
         if world.reading == "arrived":
             keep = world.clean or not rules.token
             kept = world.arrived if keep else world.kept
-            yield ("kept" if keep else "not kept"), replace(world, reading="", kept=kept)
+            yield ("kept" if keep else "not kept"), world._replace(reading="", kept=kept)
 
     def receive(world: World) -> tuple[str, World]:
         (kind, version), *rest = world.coming
-        after = replace(world, coming=tuple(rest))
+        after = world._replace(coming=tuple(rest))
         if kind == "push":
-            return "a push arrives", replace(after, kept=None, clean=False)
-        return "the reply arrives", replace(after, reading="arrived", arrived=version)
+            return "a push arrives", after._replace(kept=None, clean=False)
+        return "the reply arrives", after._replace(reading="arrived", arrived=version)
 
     def noticed(world: World) -> World:
-        after = replace(world, link="up", coming=())
+        after = world._replace(link="up", coming=())
         if rules.drop_on_loss:
-            after = replace(after, kept=None)
+            after = after._replace(kept=None)
         if rules.spoil_on_loss:
-            after = replace(after, clean=False)
+            after = after._replace(clean=False)
         # Whoever waits for a reply gets an error; one that has arrived is still in the reader's hands.
-        return after if world.reading == "arrived" else replace(after, reading="")
+        return after if world.reading == "arrived" else after._replace(reading="")
 
     def wrong(world: World, final: bool) -> str:
         if world.stale_served:
