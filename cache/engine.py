@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-import hiredis
-
 from . import keys
 from .connection import endpoint
 from .lane import Lane
@@ -23,6 +21,7 @@ from .recall import QUESTIONS, Recall
 from .road import FAILURES, LOADS, Road
 from .settings import CacheSettings
 from .stats import Counters
+from .unread import Unread
 from .wire import ReplyError
 
 if TYPE_CHECKING:
@@ -49,6 +48,7 @@ class Engine(Road):
         max_value_bytes: larger values are not kept.
         settle: delivers what is owed; set by whoever knows how.
         recall: whether the server is the one we knew.
+        unread: what connections were lost over.
         clear: removes every value of every user; set likewise.
         on_change: called with the keys the server says have changed; with None when any may have.
     """
@@ -63,6 +63,7 @@ class Engine(Road):
         self.on_change: Callable[[list[bytes] | None], None] = _ignore
         self.settle: Callable[[], Awaitable[None]] = _nothing
         self.clear: Callable[[], Awaitable[None]] = _nothing
+        self.unread = Unread(max(_LARGEST, 2 * settings.max_value_bytes), self._too_large)
         self.recall = Recall(self, self.pending, lambda: self.clear())
         self.enabled = settings.enabled
         self.max_value_bytes = settings.max_value_bytes
@@ -105,8 +106,8 @@ class Engine(Road):
                 on_up=self._lane_up,
                 on_down=self._lane_down,
                 on_push=self._pushed,
-                largest_reply=max(_LARGEST, 2 * self.max_value_bytes),
-                on_larger=self._too_large,
+                largest_reply=self.unread.largest,
+                on_unread=self.unread.lost,
                 setup=QUESTIONS,
                 on_setup=self.recall.met,
             )
@@ -165,6 +166,7 @@ class Engine(Road):
             self.tracking = True
             self.near.arm()
         self.recall.keep(_now())
+        await self.unread.look(lane)
         await self._keep_house()
 
     def _lane_down(self, reason: str) -> None:
@@ -217,17 +219,9 @@ class Engine(Road):
         line = f"a value that cannot be decoded was removed ({keys.shape(key)}: {problem})"
         self._outage.trouble("values that cannot be decoded", _now(), line)
 
-    def _too_large(self, command: bytes) -> None:
-        """The reply to ``command`` was given up. What asked for it must go, or it would be asked for again."""
-        reader = hiredis.Reader()
-        reader.feed(command)
-        name, *arguments = reader.gets()
-        asked = arguments[:1] if name == b"GET" else []
-        if name == b"EVALSHA":
-            asked = arguments[2 : 2 + int(arguments[1])]
-        for key in (raw.decode(errors="surrogateescape") for raw in asked):
-            self.count_undecodable(key, ValueError("too large to be read"))
-            self.pending.add(key)
+    def _too_large(self, key: str) -> None:
+        self.count_undecodable(key, ValueError("too large to be read"))
+        self.pending.add(key)
 
     async def _housekeeping(self) -> None:
         rounds = 0

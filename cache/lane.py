@@ -29,7 +29,8 @@ class Lane:
     on_down: called with a reason (never credentials) when the connection is lost, and while there is none each time
     the reason changes. A held connection is not lost: `up` is False meanwhile, but the server still tracks for it.
     on_push: called with every push, in order with the replies; if it raises, the connection is given up.
-    largest_reply: bytes; a larger one costs the connection, and `on_larger` is called with the packed command.
+    largest_reply: bytes; a larger one costs the connection.
+    on_unread: called with the reason and the packed command that was the first to be answered as one was lost.
 
     Not for commands that block or change the connection (SELECT, SUBSCRIBE, BLPOP, CLIENT REPLY). A MULTI and its EXEC
     belong into one `call_many`.
@@ -50,12 +51,12 @@ class Lane:
         setup: Sequence[tuple[Argument, ...]] = (),
         on_setup: Callable[[list[Any]], None] | None = None,
         largest_reply: int = 0,
-        on_larger: Callable[[bytes], None] | None = None,
+        on_unread: Callable[[str, bytes], None] | None = None,
     ) -> None:
         self._timing = Timing(deadline, heartbeat, max(deadline, silent_after))
         self._dialler = Dialler(endpoint, setup, connect_timeout, max_in_flight, self._explain)
         self._on_up, self._on_down, self._on_push, self._on_setup = on_up, on_down, on_push, on_setup
-        self._largest_reply, self._on_larger = largest_reply, on_larger
+        self._largest_reply, self._on_unread = largest_reply, on_unread
         self._loop: asyncio.AbstractEventLoop | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._up_task: asyncio.Task[None] | None = None
@@ -139,7 +140,7 @@ class Lane:
                 if self._on_setup is not None:
                     self._on_setup(wire.set_up)
                 watch = Watch(wire, self._timing, self._proven, self._held)
-                wire.adopt(watch, self._on_push, self._lost, self._largest_reply, self._on_larger)
+                wire.adopt(watch, self._on_push, self._lost, self._largest_reply)
                 if began - greeted <= self._timing.deadline:
                     self._proven(greeted)
                 else:
@@ -160,11 +161,13 @@ class Lane:
     def _held(self, reason: str) -> None:
         self._open, self.reason = None, reason
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, reason: str, unread: bytes) -> None:
         self._open = self._wire = None
         self.proven_at = -math.inf
         if self._up_task is not None:
             self._up_task.cancel()
+        if unread and self._on_unread is not None:
+            self._on_unread(reason, unread)
         self._explain(reason)
 
     def _check(self, task: asyncio.Task[None]) -> None:

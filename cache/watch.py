@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .wire import LaneTimeout, ReplyError, Wire, fail, pack
+from .wire import SILENT, LaneTimeout, ReplyError, Wire, fail, pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,8 @@ class Watch:
                 fail(future, LaneTimeout("no reply within the deadline"))
         if wire.waiters and not wire.heard and self._silence >= self._deadline:
             if self._silence >= self._timing.silent_after:
-                wire.lose("silent")
+                wire.lose(SILENT)
                 return
-            self._on_held("silent")
+            self._on_held(SILENT)
             self.probe()
         self._look_later(now)

@@ -29,6 +29,8 @@ _LONE = 4
 _HEAD_START = 32
 _CLOSING = 0.25
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time at all
+# Why a wire is lost over a reply.
+SILENT, TOO_LARGE = "silent", "reply too large"
 # How servers before version 7 say that a command inside a script failed: the code stands in the text, or not at all.
 _IN_A_SCRIPT = re.compile(r"@user_script: ?\d+: -?(?:([A-Z]{2,}) |The user executing the script can't)")
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
@@ -98,26 +100,23 @@ class Wire(asyncio.Protocol):
         self._write: Callable[[bytes], object] = _nowhere
         self._watcher: Watcher | None = None
         self._on_push: Callable[[list[Any]], None] | None = None
-        self._on_lost: Callable[[str], None] | None = None
+        self._on_lost: Callable[[str, bytes], None] | None = None
         self._largest, self._partial = 0, 0  # bytes a reply may have; and those of one that is not complete
-        self._on_larger: Callable[[bytes], None] | None = None
         self.set_up: list[Any] = []  # the replies to what was sent before the wire was used, refusals among them
 
     def adopt(
         self,
         watcher: Watcher,
         on_push: Callable[[list[Any]], None] | None,
-        on_lost: Callable[[str], None],
+        on_lost: Callable[[str, bytes], None],
         largest: int = 0,
-        on_larger: Callable[[bytes], None] | None = None,
     ) -> None:
         """From here on somebody keeps the deadlines, wants the pushes, and is told of the loss.
 
-        A reply of more than `largest` bytes (0: any number) costs the connection: nobody else would be answered until
-        it is through. `on_larger` is told which command asked for it.
+        `on_lost` is told why, and which command was the first to be answered (empty: none). A reply of more than
+        `largest` bytes (0: any number) costs the connection: nobody else would be answered until it is through.
         """
-        self._largest, self._on_larger = largest, on_larger
-        self._watcher, self._on_push, self._on_lost = watcher, on_push, on_lost
+        self._watcher, self._on_push, self._on_lost, self._largest = watcher, on_push, on_lost, largest
 
     # Sending
 
@@ -174,7 +173,7 @@ class Wire(asyncio.Protocol):
             if reply is Ellipsis:
                 self._partial += len(data)
                 if 0 < self._largest < self._partial:
-                    self._give_up_reply()
+                    self.lose(TOO_LARGE)
                 return
             self._partial = 0
             while reply is not Ellipsis:
@@ -201,11 +200,6 @@ class Wire(asyncio.Protocol):
             # Whoever keeps copies of values has missed an invalidation: only a new connection makes it sound again.
             self.loop.call_exception_handler({"message": "push handler failed", "exception": error})
             self.lose("push handler failed")
-
-    def _give_up_reply(self) -> None:
-        if self.waiters and self._on_larger is not None:
-            self._on_larger(self.waiters[0][2])
-        self.lose("reply too large")
 
     # Life and death
 
@@ -247,12 +241,13 @@ class Wire(asyncio.Protocol):
         self._out.clear()
         if self._watcher is not None:
             self._watcher.stop()
+        first = self.waiters[0][2] if self.waiters else b""
         while self.waiters:
             future = self.waiters.popleft()[0]
             if not future.done():
                 fail(future, LaneDown(reason))
         if self._on_lost is not None:
-            self._on_lost(reason)
+            self._on_lost(reason, first)
 
     def _abort(self, transport: asyncio.Transport) -> None:
         """Hang up with a reset. Otherwise the kernel would go on delivering what it has, for minutes if need be.

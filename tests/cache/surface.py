@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cache import CacheSettings, LockUnavailable, RedisCache, invalidation, lease
+from cache.wire import SILENT, pack
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
@@ -38,7 +39,7 @@ class Surface:
         patch.setattr(invalidation, "SMALL", 0)
         async with self._cache() as cache:
             self.outcomes["connect"] = await cache.initialize()
-            for part in (self._values, self._near, self._lock, self._patterns):
+            for part in (self._values, self._near, self._lock, self._patterns, self._unread):
                 await part(cache)
             async with self._cache() as other:
                 await self._load(cache, other)
@@ -72,9 +73,9 @@ class Surface:
     async def _near(self, cache: RedisCache) -> None:
         self.server.cli("SET", "user:1:profile", "Ada", "PX", 60_000)
         self.outcomes["near read"] = await cache.get("user:1:profile")
-        asked = self._calls("get")
+        asked = self.server.calls("get")
         self.outcomes["near value"] = await cache.get("user:1:profile")
-        self.outcomes["near"] = self._calls("get") == asked
+        self.outcomes["near"] = self.server.calls("get") == asked
         self.server.cli("SET", "user:1:profile", "Grace")
 
         async def seen() -> bool:
@@ -101,6 +102,15 @@ class Surface:
         outcome = await cache.invalidate("user:*:settings")
         self.outcomes["invalidate"] = (outcome.deleted, outcome.complete)
         self.outcomes["invalidated"] = self.server.cli("EXISTS", "user:1:settings", "user:2:settings") == 0
+
+    async def _unread(self, cache: RedisCache) -> None:
+        """As if a connection had been lost over a value."""
+        unread, lane = cache._engine.unread, cache._engine.lane
+        self.server.cli("SETRANGE", "system:large", unread.largest, "x")
+        unread.lost(SILENT, pack((b"GET", b"system:large")))
+        if lane is not None:
+            await unread.look(lane)
+        self.outcomes["too large, found"] = cache._engine.pending.owed("system:large") > 0
 
     async def _load(self, cache: RedisCache, other: RedisCache) -> None:
         say = self.outcomes
@@ -154,7 +164,7 @@ class Surface:
         say["clear_user_cache"] = outcome.complete
         say["cleared"] = self.server.cli("EXISTS", "user:4:memory:rex") == 0
         await cache.close()  # waits for the walk behind it
-        say["asked the index"] = self._calls("sismember") > 0
+        say["asked the index"] = self.server.calls("sismember") > 0
         say["stray cleared"] = self.server.cli("EXISTS", "user:4:stray") == 0
 
     async def _stats(self, cache: RedisCache) -> None:
@@ -169,8 +179,3 @@ class Surface:
         except AssertionError:
             return False
         return True
-
-    def _calls(self, command: str) -> int:
-        lines = self.server.cli("INFO", "commandstats").splitlines()
-        found = next((line for line in lines if line.startswith(f"cmdstat_{command}:")), "calls=0,")
-        return int(found.partition("calls=")[2].partition(",")[0])

@@ -25,6 +25,7 @@ WITHOUT = dict(re.findall(r"(?m)^\| `(\+[a-z|\\]+)` \| [^|]+ \| ([^|]+) \|$", DO
 # What exactly is lost without some of it: everything else must go on as it was.
 LOST = {
     "+client|setname": set(),
+    "+strlen": {"too large, found"},
     "+client|tracking": {"near"},
     "+scan": {"invalidate", "invalidated", "asked the index", "stray cleared"},
     "+info": {"asked the index", "fleet's statistics", "number of keys", "memory"},

@@ -10,8 +10,9 @@ import pytest
 from cache import RedisCache, keys
 from cache.engine import _LARGEST
 from tests.cache.clock import timed
+from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
-from tests.wait import until
+from tests.wait import initialised, until
 
 KEY = keys.profile("1")
 
@@ -65,3 +66,25 @@ async def test_a_reply_of_a_hundred_megabytes_costs_one_connection(hurt: RedisCa
     assert await hurt.get_or_load(KEY, right, ttl=60) == "right"
     assert await hurt.get(KEY) == "right"
     assert _LARGEST < 100 << 20
+
+
+@pytest.mark.parametrize(("size", "left"), [(_LARGEST + 1, 0), (1000, 1)])
+async def test_a_server_that_is_silent_while_it_copies(
+    own_redis: RedisServer, make_cache: Callable[..., RedisCache], size: int, left: int
+) -> None:
+    """What the connection was lost over is looked at over the next one."""
+    own_redis.cli("SETRANGE", KEY, size - 1, "x")
+    async with Proxy(own_redis.port) as proxy:
+        cache = make_cache(f"redis://127.0.0.1:{proxy.port}/0", connect_wait=5.0)
+        await initialised(cache)
+        lane = cache._engine.lane
+        assert lane is not None
+        await until(lambda: cache._engine.tracking and lane._open is not None and not lane._open.waiters)
+        looked = own_redis.calls("strlen")
+        proxy.blackhole()
+        assert await cache.get(KEY) is None
+        await until(lambda: lane._wire is None)
+        await proxy.heal()
+        await until(lambda: own_redis.calls("strlen") > looked)
+        await cache.close()
+    assert own_redis.cli("EXISTS", KEY) == left

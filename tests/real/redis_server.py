@@ -276,6 +276,12 @@ class RedisServer:
         with self._connect() as link:
             return ask(link, *([("AUTH", self.password)] if self.password else []), command)
 
+    def calls(self, command: str) -> int:
+        """How often the command was carried out, here or in a script, since the last CONFIG RESETSTAT."""
+        lines = self.cli("INFO", "commandstats").splitlines()
+        found = next((line for line in lines if line.startswith(f"cmdstat_{command}:")), "calls=0,")
+        return int(found.partition("calls=")[2].partition(",")[0])
+
     def _connect(self) -> socket.socket:
         if not self.port:
             link = socket.socket(socket.AF_UNIX)
