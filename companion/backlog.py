@@ -43,6 +43,8 @@ class Backlog:
         self._queues: dict[str, WriteQueue] = {}
         self._flying: dict[str, tuple[Write, asyncio.Task[None]]] = {}
         self._conversations: Counter[str] = Counter()
+        self.unread: set[str] = set()
+        """Users whose profile could not be read: one that they write is not to replace what they have not seen."""
         self._behind = Loose()
         self.recovery = Recovery(spool, partial(self._write, late=True))
 
@@ -53,7 +55,7 @@ class Backlog:
 
     async def write(self, user_id: str, write: Write) -> bool:
         """Write it; see :meth:`WriteQueue.write`. Whether it is stored: if not, it is kept and tried again."""
-        return await self._queue(user_id).write(write)
+        return await self._queue(user_id).write(write, late=user_id in self.unread)
 
     def profile(self, user_id: str) -> str | None:
         """The profile text of this user that waits to be stored; None when none does."""
@@ -79,6 +81,7 @@ class Backlog:
         if self._conversations[user_id] > 0:
             return 0 if queue is None else len(queue)
         del self._conversations[user_id]
+        self.unread.discard(user_id)
         return await self._given_up(user_id)
 
     async def close(self) -> None:

@@ -61,6 +61,7 @@ class CompanionAgent(Agent):
         super().__init__(instructions=instructions(profile, language, earlier), tools=list(tools))
         self._greeting = greeting
         self._trace = trace
+        self._profile = profile
         self._language = language
         self._earlier = earlier
 
@@ -82,5 +83,7 @@ class CompanionAgent(Agent):
             yield chunk
 
     async def know(self, profile: str) -> None:
-        """Go on with a profile that has changed during the conversation."""
-        await self.update_instructions(instructions(profile, self._language, self._earlier))
+        """Go on with a profile that has changed during the conversation, or could not be read before."""
+        if profile != self._profile:
+            self._profile = profile
+            await self.update_instructions(instructions(profile, self._language, self._earlier))

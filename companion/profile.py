@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+
 from cache import keys
 
-from .cached import read_or
+from .cached import STALE_FOR, read_through
 from .identity import current_caller
 from .runtime import get_runtime
+from .store import StoreError
 from .writes import Profile
+
+logger = logging.getLogger("companion")
 
 
 async def get_user_profile_async() -> str:
-    """The current caller's profile; empty when nothing is known, nobody is known, or the store cannot say."""
+    """The current caller's profile; empty when nothing is known, nobody is known, or the store cannot say.
+
+    Where it cannot, what is saved next is merged with what is there, since whoever saves it does not know that.
+    """
     caller = current_caller()
     if caller is None:
         return ""
@@ -22,11 +31,24 @@ async def get_user_profile_async() -> str:
     async def load() -> str:
         return (await get_runtime().contexts.get(caller.user_id)).profile or ""
 
-    return await read_or("", key, load, str)
+    unread = get_runtime().backlog.unread
+    try:
+        profile = await read_through(key, load, str, stale_for=STALE_FOR)
+    except StoreError as problem:
+        unread.add(caller.user_id)
+        logger.warning("the profile could not be read: %s", problem)
+        return ""
+    except asyncio.CancelledError:  # it took too long: whoever asked goes on without it
+        unread.add(caller.user_id)
+        raise
+    unread.discard(caller.user_id)
+    return profile
 
 
 async def save_user_profile_async(profile_text: str) -> bool:
     """Replace the current caller's profile, and invalidate what was cached of it.
+
+    Where the last one could not be read, or the store was away, it is merged with what is there instead.
 
     Args:
         profile_text: the whole new text.

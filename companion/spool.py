@@ -38,7 +38,7 @@ class Spool:
         return path
 
     def waiting(self) -> list[Path]:
-        """The files there are, the oldest first: of two profiles the newer one is to be written last."""
+        """The files there are, the oldest first."""
         try:
             found = [(path.stat().st_mtime_ns, path) for path in self.folder.iterdir() if path.suffix == ".jsonl"]
         except OSError:

@@ -30,7 +30,7 @@ class WriteQueue:
     """Stores in the background what it is given, in order; what fails makes way for the next and is tried again.
 
     Args:
-        store: stores one write, which may be repeated. It is told whether this is another try.
+        store: stores one write, which may be repeated. It is told whether something else may be in the store by now.
     """
 
     def __init__(self, store: Callable[[Write, bool], Awaitable[None]]) -> None:
@@ -52,13 +52,17 @@ class WriteQueue:
         """Store it in the background."""
         self._enter(_Entry(write))
 
-    async def write(self, write: Write) -> bool:
+    async def write(self, write: Write, *, late: bool = False) -> bool:
         """Store it, and wait at most two seconds to hear of the first try.
+
+        Args:
+            write: what to store.
+            late: whether something else may be in the store by now, as for another try.
 
         Returns:
             Whether it is stored. If not, it is tried again. A caller who is cancelled stops nothing.
         """
-        entry = _Entry(write)
+        entry = _Entry(write, late)
         self._enter(entry, first=True)
         self._wake.set()  # the store may be back
         await _happened(entry.tried, ANSWER)

@@ -47,8 +47,8 @@ async def apply(write: Write, store: Store, user_id: str, *, late: bool = False)
         write: what to write.
         store: where.
         user_id: whose it is.
-        late: it was written without the store: what is there now may be unknown to whoever wrote it. A profile is then
-            merged with it, so that neither is lost.
+        late: what is in the store may be unknown to whoever wrote it: the store could not be read, or could not be
+            written for a while. A profile is then merged with what is there, so that neither is lost.
     """
     match write:
         case Turn():
@@ -66,26 +66,27 @@ async def apply(write: Write, store: Store, user_id: str, *, late: bool = False)
 
 async def _save_late(write: Profile, store: Store, user_id: str) -> None:
     for _ in range(_TRIES):
-        there = await store.get_profile(user_id)
-        if there is None:
-            await store.save_profile(user_id, write.text)
-            return
-        ours = there in (write.text, *write.instead_of)
-        if await store.swap_profile(user_id, write.text if ours else merged(there, write.text), instead_of=there):
+        found = await store.dated_profile(user_id)
+        there, at = found or (None, write.at)
+        if there is None or there in (write.text, *write.instead_of):
+            text = write.text
+        else:  # another process, or another conversation, may have stored a newer one before this
+            text = merged(write.text, there) if at > write.at else merged(there, write.text)
+        if await store.swap_profile(user_id, text, instead_of=there, at=max(at, write.at)):
             return
     raise StoreError("swap_profile", "always another one")
 
 
-def merged(there: str, text: str) -> str:
-    """A profile that says what ``there`` and the newer ``text`` say, line by line.
+def merged(older: str, newer: str) -> str:
+    """A profile that says what both say, line by line.
 
-    A line "Label: value" takes the place of another one with its label, if it is the only one in both.
+    A newer line "Label: value" takes the place of an older one with its label, if it is the only one in both.
     """
-    old, new = (list(dict.fromkeys(filter(None, map(str.strip, each.splitlines())))) for each in (there, text))
+    old, new = (list(dict.fromkeys(filter(None, map(str.strip, each.splitlines())))) for each in (older, newer))
     single = {label for label, count in Counter(map(_label, old)).items() if count == 1}
     single &= {label for label, count in Counter(map(_label, new)).items() if count == 1}
-    newer = {label: line for line in new if (label := _label(line)) in single}
-    lines = [newer.get(_label(line), line) for line in old]
+    instead = {label: line for line in new if (label := _label(line)) in single}
+    lines = [instead.get(_label(line), line) for line in old]
     return "\n".join(dict.fromkeys([*lines, *new]))
 
 

@@ -22,6 +22,7 @@ from companion.context import (
     search_memories_async,
 )
 from companion.persona import CompanionAgent
+from companion.runtime import get_runtime
 from companion.store import Memory, StoreError
 
 from .cache_tools import caller_of_session
@@ -53,6 +54,8 @@ class ProfileTools(llm.Toolset):
             return _failure(_NOBODY)
         with use_caller(caller):
             profile = await get_user_profile_async()
+            if profile:
+                await _tell(context, profile)
             try:
                 facts = await search_memories_async("")
             except StoreError as problem:
@@ -91,9 +94,9 @@ class ProfileTools(llm.Toolset):
             return _failure(f"A profile has between 1 and {MAX_TEXT} characters.")
         with use_caller(caller):
             saved = await save_user_profile_async(profile.strip())
-        agent = context.session.current_agent
-        if isinstance(agent, CompanionAgent):
-            await agent.know(profile)
+            # Where the last one could not be read, more is there by now than was written here.
+            unread = caller.user_id in get_runtime().backlog.unread
+            await _tell(context, (await get_user_profile_async() if unread else "") or profile.strip())
         return _success(message="I will remember that about you.") if saved else _failure(_KEPT)
 
     @function_tool(name="rememberFact", flags=ToolFlag.IGNORE_ON_ENTER)
@@ -131,6 +134,13 @@ class ProfileTools(llm.Toolset):
             logger.warning("facts could not be searched: %s", problem)
             return _failure(_STORE_AWAY)
         return _success(facts=facts)
+
+
+async def _tell(context: RunContext[Any], profile: str) -> None:
+    """The agent goes on with this profile in its instructions."""
+    agent = context.session.current_agent
+    if isinstance(agent, CompanionAgent):
+        await agent.know(profile)
 
 
 def _caller(context: RunContext[Any]) -> Caller | None:

@@ -120,8 +120,15 @@ class Store(Outbox, Protocol):
         """Replaces the user's profile."""
         ...
 
-    async def swap_profile(self, user_id: str, text: str, *, instead_of: str) -> bool:
-        """Replaces the user's profile if it is still `instead_of`. Whether it did."""
+    async def dated_profile(self, user_id: str) -> tuple[str, datetime] | None:
+        """As `get_profile`, and when it was written."""
+        ...
+
+    async def swap_profile(self, user_id: str, text: str, *, instead_of: str | None, at: datetime) -> bool:
+        """Replaces the user's profile if it is still `instead_of` (None: if there is none). Whether it did.
+
+        `at` is when the text was written, which may have been long before now.
+        """
         ...
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:

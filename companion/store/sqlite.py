@@ -31,7 +31,7 @@ class SqliteStore:
         return await self._reading.read(
             "context",
             lambda db: Context(
-                profile=_profile(db, user_id),
+                profile=None if (profile := _profile(db, user_id)) is None else profile[0],
                 turns=_turns(db, user_id, turns),
                 summary=_summary(db, user_id),
                 state=_state(db, user_id),
@@ -39,7 +39,11 @@ class SqliteStore:
         )
 
     async def get_profile(self, user_id: str) -> str | None:
-        return await self._reading.read("get_profile", lambda db: _profile(db, user_id))
+        found = await self._reading.read("get_profile", lambda db: _profile(db, user_id))
+        return None if found is None else found[0]
+
+    async def dated_profile(self, user_id: str) -> tuple[str, datetime] | None:
+        return await self._reading.read("dated_profile", lambda db: _profile(db, user_id))
 
     async def save_profile(self, user_id: str, text: str) -> None:
         await self._writing.write(
@@ -49,13 +53,13 @@ class SqliteStore:
             (user_id, storable(text), _to_microseconds(datetime.now(UTC))),
         )
 
-    async def swap_profile(self, user_id: str, text: str, *, instead_of: str) -> bool:
-        swapped = await self._writing.write(
-            "swap_profile",
-            "UPDATE profiles SET text = ?, updated_at = ? WHERE user_id = ? AND text = ?",
-            (storable(text), _to_microseconds(datetime.now(UTC)), user_id, storable(instead_of)),
-        )
-        return swapped > 0
+    async def swap_profile(self, user_id: str, text: str, *, instead_of: str | None, at: datetime) -> bool:
+        new = (storable(text), _to_microseconds(at), user_id)
+        if instead_of is None:
+            insert = "INSERT INTO profiles (text, updated_at, user_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+            return await self._writing.write("swap_profile", insert, new) > 0
+        update = "UPDATE profiles SET text = ?, updated_at = ? WHERE user_id = ? AND text = ?"
+        return await self._writing.write("swap_profile", update, (*new, storable(instead_of))) > 0
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:
         at = _to_microseconds(turn.at)
@@ -151,9 +155,9 @@ class SqliteStore:
         await self._reading.close()
 
 
-def _profile(db: sqlite3.Connection, user_id: str) -> str | None:
-    row = db.execute("SELECT text FROM profiles WHERE user_id = ?", (user_id,)).fetchone()
-    return None if row is None else str(row[0])
+def _profile(db: sqlite3.Connection, user_id: str) -> tuple[str, datetime] | None:
+    row = db.execute("SELECT text, updated_at FROM profiles WHERE user_id = ?", (user_id,)).fetchone()
+    return None if row is None else (str(row[0]), _from_microseconds(row[1]))
 
 
 def _turns(db: sqlite3.Connection, user_id: str, limit: int) -> list[Turn]:

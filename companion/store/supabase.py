@@ -7,6 +7,7 @@ leaves this file in an error or a log line.
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 from postgrest.types import ReturnMethod
@@ -49,12 +50,24 @@ class SupabaseStore:
             answers.first_of(answers.profile),
         )
 
+    async def dated_profile(self, user_id: str) -> tuple[str, datetime] | None:
+        return await self._ask(
+            "dated_profile",
+            lambda db: db.table("companion_profiles").select("text,updated_at").eq("user_id", user_id).limit(1),
+            answers.first_of(answers.dated_profile),
+        )
+
     async def save_profile(self, user_id: str, text: str) -> None:
         row = {"user_id": user_id, "text": storable(text)}
         await self._put("save_profile", "companion_profiles", row, key="user_id")
 
-    async def swap_profile(self, user_id: str, text: str, *, instead_of: str) -> bool:
-        arguments = {"p_user_id": user_id, "p_text": storable(text), "p_instead_of": storable(instead_of)}
+    async def swap_profile(self, user_id: str, text: str, *, instead_of: str | None, at: datetime) -> bool:
+        arguments = {
+            "p_user_id": user_id,
+            "p_text": storable(text),
+            "p_instead_of": None if instead_of is None else storable(instead_of),
+            "p_at": at.isoformat(),
+        }
         return await self._ask(
             "swap_profile", lambda db: db.rpc("companion_swap_profile", arguments), answers.yes_or_no
         )

@@ -52,6 +52,11 @@ def profile(data: object) -> str:
     return _string(_row(data), "text")
 
 
+def dated_profile(data: object) -> tuple[str, datetime]:
+    row = _row(data)
+    return _string(row, "text"), datetime.fromisoformat(_string(row, "updated_at"))
+
+
 def state(data: object) -> _Row:
     return _row(_row(data).get("state"))
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +364,26 @@ async def test_of_two_late_profiles_the_newer_wins(runtime: Runtime) -> None:
         spool.keep("ada", [Profile(text)])
     assert await runtime.backlog.recovery.recover() == 3
     assert await runtime.store.get_profile("ada") == "Lives in: Rome"
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_of_two_late_profiles_the_one_written_later_wins(runtime: Runtime, first: int) -> None:
+    """Whichever comes first: a file that was refused once is behind the others."""
+    late = [Profile("Lives in: Oslo", at=NOON), Profile("Lives in: Paris", at=NOON + timedelta(hours=1))]
+    for write in (late[first], late[1 - first]):
+        spool_of(runtime).keep("ada", [write])
+        assert await runtime.backlog.recovery.recover() == 1
+    assert await runtime.store.get_profile("ada") == "Lives in: Paris"
+
+
+async def test_a_late_profile_is_older_than_what_was_said_since(runtime: Runtime) -> None:
+    spool_of(runtime).keep("ada", [Profile("Lives in: Bern\nLikes: tea", at=NOON)])
+    with use_caller(Caller("ada")):
+        assert await save_user_profile_async("Lives in: Rome") is True
+        for _ in range(2):  # a reader may die before it has removed the file
+            spool_of(runtime).keep("ada", [Profile("Lives in: Bern\nLikes: tea", at=NOON)])
+            await runtime.backlog.recovery.recover()
+            assert await get_user_profile_async() == "Lives in: Rome\nLikes: tea"
 
 
 async def test_what_is_stored_after_all_is_not_stored_again(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:

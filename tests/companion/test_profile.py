@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -69,12 +70,35 @@ async def test_a_failing_store_is_an_empty_profile_and_nothing_is_cached(
         raise StoreError("context", "timeout")
 
     monkeypatch.setattr(runtime.store, "context", fail)
-    monkeypatch.setattr(runtime.store, "save_profile", fail)
+    monkeypatch.setattr(runtime.store, "dated_profile", fail)
     with use_caller(Caller("1")):
         assert await get_user_profile_async() == ""
         assert await save_user_profile_async("my secret") is False
     assert redis_server.cli("KEYS", "user:*") == []
     assert "my secret" not in caplog.text
+
+
+@pytest.mark.parametrize("how", ["fails", "takes too long"])
+async def test_what_could_not_be_read_is_not_replaced(
+    runtime: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    await runtime.store.save_profile("1", "Name: Ada\nLives in: Bern\nAllergic to: nuts")
+
+    async def away(*_: object) -> None:
+        if how == "takes too long":
+            await asyncio.Event().wait()
+        raise StoreError("context", "timeout")
+
+    with use_caller(Caller("1")):
+        with monkeypatch.context() as patch:
+            patch.setattr(runtime.store, "context", away)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    assert await get_user_profile_async() == ""
+        assert await save_user_profile_async("Lives in: Oslo")
+        assert await get_user_profile_async() == "Name: Ada\nLives in: Oslo\nAllergic to: nuts"
+        assert await save_user_profile_async("Name: Ada")  # it has been read by now, and means what it says
+        assert await get_user_profile_async() == "Name: Ada"
 
 
 async def test_users_at_once_stay_apart(runtime: Runtime) -> None:

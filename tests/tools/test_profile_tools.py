@@ -16,7 +16,7 @@ from companion import Caller, get_user_profile_async, use_caller
 from companion.persona import CompanionAgent
 from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.settings import Settings
-from companion.store import SqliteStore
+from companion.store import SqliteStore, StoreError
 from tests.real.redis_server import RedisServer
 from tests.tools.conversation import Conversation, Person, Userdata, conversation
 from tools import ProfileTools
@@ -172,6 +172,23 @@ async def test_with_the_store_away_a_cached_profile_is_still_told(broken: Runtim
         answer = await talk.use("getUserProfile")
     assert (answer["success"], answer["profile"], answer["facts"]) == (True, "Name: Ada", [])
     assert "cannot reach" in answer["message"]
+
+
+async def test_what_could_not_be_read_at_first_is_neither_lost_nor_unknown_for_long(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await runtime.store.save_profile("ada", "Name: Ada\nAllergic to: nuts")
+
+    async def fail(*_: object) -> None:
+        raise StoreError("context", "timeout")
+
+    with use_caller(ADA), monkeypatch.context() as patch:
+        patch.setattr(runtime.store, "context", fail)
+        assert await get_user_profile_async() == ""  # as at the start of the conversation
+    async with talk_as(ADA) as talk:
+        assert (await talk.use("updateUserProfile", profile="Lives in: Oslo"))["success"] is True
+        assert (await talk.use("getUserProfile"))["profile"] == "Name: Ada\nAllergic to: nuts\nLives in: Oslo"
+        assert "Allergic to: nuts\nLives in: Oslo" in talk.session.current_agent.instructions
 
 
 async def test_with_the_cache_away_nothing_is_missing(runtime: Runtime) -> None:

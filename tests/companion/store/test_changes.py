@@ -510,6 +510,7 @@ async def test_the_project_may_be_away(
     assert listen.of(user) == []
     await api.start()
     await until(lambda: listen.of(user))
+    await until(lambda: "they can be read" in told()[-1])
     assert len([line for line in told() if "can be read" in line or "cannot be read" in line]) == 3
 
 

@@ -58,14 +58,28 @@ async def test_what_no_database_can_hold_is_marked_not_lost(store: Store, user: 
 
 
 async def test_a_profile_is_swapped_only_for_the_one_that_is_there(store: Store, user: str) -> None:
-    assert await store.swap_profile(user, "new", instead_of="") is False
+    assert await store.swap_profile(user, "new", instead_of="", at=NOON) is False
     assert await store.get_profile(user) is None
     await store.save_profile(user, "first\x00")
-    assert await store.swap_profile(user, "new", instead_of="other") is False
-    assert await store.swap_profile(user, "second\x00", instead_of="first\x00") is True
+    assert await store.swap_profile(user, "new", instead_of="other", at=NOON) is False
+    assert await store.swap_profile(user, "new", instead_of=None, at=NOON) is False
+    assert await store.swap_profile(user, "second\x00", instead_of="first\x00", at=NOON) is True
     assert await store.get_profile(user) == "second\ufffd"
-    assert await store.swap_profile(f"{user}-2", "third", instead_of="second\ufffd") is False
+    assert await store.swap_profile(f"{user}-2", "third", instead_of="second\ufffd", at=NOON) is False
     assert await store.owed_by(user, ["profile"]) == [Owed(user, "profile", 2)]
+
+
+async def test_a_profile_knows_when_it_was_written(store: Store, user: str) -> None:
+    assert await store.dated_profile(user) is None
+    assert await store.swap_profile(user, "first", instead_of=None, at=NOON) is True
+    assert await store.dated_profile(user) == ("first", NOON)
+    assert await store.swap_profile(user, "second", instead_of="first", at=NOON - timedelta(days=1)) is True
+    assert await store.dated_profile(user) == ("second", NOON - timedelta(days=1))
+    before = datetime.now(UTC)
+    await store.save_profile(user, "third")
+    text, at = await store.dated_profile(user) or ("", NOON)
+    assert text == "third"
+    assert abs(at - before) < timedelta(minutes=1)
 
 
 async def test_a_profile_is_replaced(store: Store, user: str) -> None:

@@ -110,7 +110,7 @@ async def test_functions_are_for_those_who_need_them(databases: dict[bool, str],
     for_users = ("companion_context('x')", "companion_search('x', 'y')", "companion_words('x')")
     for_the_service = (
         "companion_written(1, 1)",
-        "companion_swap_profile('x', 'y', 'z')",
+        "companion_swap_profile('x', 'y', 'z', now())",
         "companion_owed()",
         "companion_owed_by('x', '{turn}')",
         "companion_settle('[]')",

@@ -25,7 +25,8 @@ TIMEOUT = 1.0
 OPERATIONS: dict[str, Callable[[SupabaseStore, str], Awaitable[object]]] = {
     "get_profile": lambda store, user: store.get_profile(user),
     "save_profile": lambda store, user: store.save_profile(user, f"about {PRIVATE}"),
-    "swap_profile": lambda store, user: store.swap_profile(user, PRIVATE, instead_of=f"not {PRIVATE}"),
+    "swap_profile": lambda store, user: store.swap_profile(user, PRIVATE, instead_of=f"not {PRIVATE}", at=NOON),
+    "dated_profile": lambda store, user: store.dated_profile(user),
     "add_turn": lambda store, user: store.add_turn(user, Turn("user", f"I am {PRIVATE}", NOON, PRIVATE)),
     "recent_turns": lambda store, user: store.recent_turns(user),
     "add_memory": lambda store, user: store.add_memory(user, Memory(f"is {PRIVATE}", NOON)),
