@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from .context import get_conversation_summary_async, get_user_state_async, save_user_state_async
+from .acquaintance import Ended
+from .context import get_conversation_summary_async, get_user_state_async
 from .conversation import TurnLog
 from .greeting import get_intelligent_first_message_instructions
 from .identity import Caller, use_caller
@@ -25,8 +26,6 @@ logger = logging.getLogger("companion")
 GOODBYE: Final = 7.0
 """Seconds for all of it; the framework gives a job ten to shut down, and connections are to be closed as well."""
 _CANCELLING: Final = 1.0
-STAGES: Final = ((10, "familiar"), (3, "acquainted"), (0, "new"))
-"""From how many conversations on, which stage."""
 
 
 async def say_goodbye(turns: TurnLog | None) -> None:
@@ -58,7 +57,8 @@ async def wrap_up(
 
 
 async def _wrap_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -> None:
-    await asyncio.gather(_sum_up(caller, conversation_id, turns), _count_conversation())
+    ended = Ended(conversation_id, datetime.now(UTC))
+    await asyncio.gather(_sum_up(caller, conversation_id, turns), get_runtime().backlog.write(caller.user_id, ended))
     # All of it reads what is stored by now, and is cached for whoever comes back.
     await asyncio.gather(
         get_intelligent_first_message_instructions(caller.user_id, ""),
@@ -77,11 +77,3 @@ async def _sum_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -
     if not note:
         return
     await get_runtime().backlog.write(caller.user_id, Summary(conversation_id, note, datetime.now(UTC)))
-
-
-async def _count_conversation() -> None:
-    state = await get_user_state_async()
-    before = state.get("conversations")
-    count = (before if isinstance(before, int) else 0) + 1
-    stage = next(name for least, name in STAGES if count >= least)
-    await save_user_state_async({**state, "conversations": count, "stage": stage})

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
+from .acquaintance import Ended, counted
 from .store import Memory, Store, StoreError, Summary, Turn, What
 
 
@@ -30,9 +31,15 @@ class Profile:
         return replace(self, instead_of=(*self.instead_of, *earlier.instead_of, earlier.text))
 
 
-Write: TypeAlias = Turn | Memory | Summary | Profile
+Write: TypeAlias = Turn | Memory | Summary | Profile | Ended
 _TRIES: Final = 5
-_KINDS: Final[dict[What, type[Any]]] = {"turn": Turn, "memory": Memory, "summary": Summary, "profile": Profile}
+_KINDS: Final[dict[What, type[Any]]] = {
+    "turn": Turn,
+    "memory": Memory,
+    "summary": Summary,
+    "profile": Profile,
+    "state": Ended,
+}
 
 
 def kind_of(write: Write) -> What:
@@ -57,6 +64,8 @@ async def apply(write: Write, store: Store, user_id: str, *, late: bool = False)
             await store.add_memory(user_id, write)
         case Summary():
             await store.save_summary(user_id, write)
+        case Ended():
+            await store.save_state(user_id, counted(await store.get_state(user_id) or {}, write))
         case Profile() if not late:
             await store.save_profile(user_id, write.text)
         case Profile():

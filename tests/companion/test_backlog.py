@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
+from companion.acquaintance import Ended
 from companion.context import add_memory_async, search_memories_async
 from companion.conversation import TurnLog
 from companion.runtime import Runtime
@@ -27,8 +28,9 @@ WRITES: list[Write] = [
     Memory("my sister visits", NOON),
     Summary("c", "about chess", NOON),
     Profile("Name: Ada", ("", "Name: A.")),
+    Ended("c", NOON),
 ]
-METHODS = ("add_turn", "add_memory", "save_summary", "save_profile", "swap_profile")
+METHODS = ("add_turn", "add_memory", "save_summary", "save_profile", "swap_profile", "save_state")
 
 
 class Switch:
@@ -269,7 +271,7 @@ async def test_what_was_taken_before_the_store_failed_again_is_not_left_in_the_f
     count, problem = await spool.hand_over(path, two)
     assert (count, str(problem)) == (2, "save_summary failed: timeout")
     assert [from_line(line) for line in path.read_text().splitlines()] == [("ada", write) for write in WRITES[2:]]
-    assert await runtime.backlog.recovery.recover() == 2
+    assert await runtime.backlog.recovery.recover() == len(WRITES) - 2
 
 
 async def test_two_that_start_at_once_share_the_work(runtime: Runtime) -> None:

@@ -17,9 +17,10 @@ from companion.conversation import TurnLog
 from companion.ending import wrap_up
 from companion.greeting import Plan
 from companion.runtime import Runtime
-from companion.store import Turn
+from companion.store import StoreError, Turn
 from tests.companion.scripted import ScriptedLLM
 from tests.real.redis_server import RedisServer
+from tests.wait import until
 
 
 def turn(role: Any, text: str, minutes_ago: float = 0) -> Turn:
@@ -41,7 +42,8 @@ async def test_the_next_greeting_is_ready(runtime: Runtime, redis_server: RedisS
     assert "I prepare a chess tournament" in text
     with use_caller(Caller("1")):
         assert await get_conversation_summary_async() == model.says  # what this model says to everything
-        assert await get_user_state_async() == {"conversations": 1, "stage": "new"}
+        state = await get_user_state_async()
+        assert (state["conversations"], state["stage"]) == (1, "new")
 
 
 @pytest.mark.parametrize(("minutes", "heading"), [(1, "## Back after a dropped call"), (3, "## Follow-up")])
@@ -52,11 +54,30 @@ def test_back_within_two_minutes_is_a_dropped_call(minutes: float, heading: str)
 
 async def test_stages(runtime: Runtime) -> None:
     stages = []
-    for _ in range(10):
-        await wrap_up(Caller("1"), "c1", [turn("user", "hello")])
+    for number in range(10):
+        for _ in range(2):  # counted once, however often it is tried
+            await wrap_up(Caller("1"), f"c{number}", [turn("user", "hello")])
         with use_caller(Caller("1")):
             stages.append((await get_user_state_async())["stage"])
     assert stages == ["new"] * 2 + ["acquainted"] * 7 + ["familiar"]
+
+
+async def test_a_state_that_cannot_be_read_is_not_replaced(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    await runtime.store.save_state("1", {"conversations": 41, "stage": "familiar", "plan": "gold"})
+
+    async def fail(*_: object) -> None:
+        raise StoreError("get_state", "timeout")
+
+    with monkeypatch.context() as patch:
+        for method in ("context", "get_state"):
+            patch.setattr(runtime.store, method, fail)
+        await wrap_up(Caller("1"), "c1", [turn("user", "hello")])
+
+    async def is_counted() -> bool:
+        state = await runtime.store.get_state("1")
+        return state == {"conversations": 42, "stage": "familiar", "plan": "gold", "last_counted": "c1"}
+
+    await until(is_counted)
 
 
 async def test_a_conversation_without_a_word_changes_nothing(runtime: Runtime, redis_server: RedisServer) -> None:
