@@ -31,6 +31,7 @@ _DRAIN: Final = 2.0
 LIFE: Final = keys.PROFILE_TTL + STALE_FOR
 """Seconds that a value may live in Redis at most, the last good copy of it included."""
 _CLOCKS: Final = 300.0  # seconds by which the clocks of Redis, store and worker may differ
+_PAGE: Final = 100  # rows of the outbox that are read at once
 _MOST: Final = 1000  # more invalidations than that, and clearing the cache is quicker
 _MOST_WALKS: Final = 20  # of those that may each take a walk over all keys
 
@@ -41,11 +42,16 @@ class Delivery:
     Args:
         store: gives the store when it is needed.
         watch: told of what was written.
+
+    Attributes:
+        private: the cache is this machine's alone, and the store is not: others have a cache that is still to be told,
+            so nothing is settled here.
     """
 
     def __init__(self, store: Callable[[], Store], watch: ConsistencyWatch) -> None:
         self._store = store
         self._watch = watch
+        self.private = False
         self._under_way = Loose()
         self._looking: asyncio.Task[None] | None = None
 
@@ -80,7 +86,7 @@ class Delivery:
         for what in whats:
             await invalidate(cache, user_id, what)
             self._watch.wrote(user_id, what)
-        if owed and cache.connected and not cache.owing:
+        if owed and cache.connected and not (cache.owing or self.private):
             self._under_way.spawn(self._settle(owed), name="delivery")
 
     def start(self) -> None:
@@ -94,14 +100,17 @@ class Delivery:
         Raises:
             StoreError: the outbox cannot be read.
         """
-        owed = await self._store().owed(older_than=older_than)
         cache: RedisCache = await get_redis_cache()
-        for one in owed:
-            await invalidate(cache, one.user_id, one.what)
-        if not owed or cache.owing or not cache.connected:
-            return 0
-        await self._store().settle(owed)
-        return len(owed)
+        settled: set[Owed] = set()
+        while not self.private:
+            owed = set(await self._store().owed(_PAGE, older_than)) - settled
+            for one in owed:
+                await invalidate(cache, one.user_id, one.what)
+            if not owed or cache.owing or not cache.connected:
+                break
+            await self._store().settle(list(owed))
+            settled |= owed
+        return len(settled)
 
     async def recall(self) -> bool:
         """Invalidate once more what was written within the life of a cached value.

@@ -82,13 +82,18 @@ def caller_from_metadata(metadata: object, operators: frozenset[str]) -> tuple[b
 def caller_from_identity(identity: object, operators: frozenset[str]) -> Caller | None:
     """The caller behind a participant's identity: ``user-<uuid>``, ``<uuid>``, or another usable id.
 
-    The two forms of one UUID are one user. An unusable identity is None: talk, but remember nothing.
+    An unusable identity is None: talk, but remember nothing.
     """
     if not isinstance(identity, str):
         return None
-    if uuid := _USER_UUID.fullmatch(identity):
-        identity = uuid.group(1).lower()
+    user_id = user_of(identity)
     try:
-        return Caller(identity, operator=identity in operators)
+        return Caller(user_id, operator=user_id in operators)
     except keys.InvalidKeyPart:
         return None
+
+
+def user_of(identity: str) -> str:
+    """The user's id in an identity. The two forms of one UUID, ``user-<uuid>`` and ``<uuid>``, are one user."""
+    uuid = _USER_UUID.fullmatch(identity)
+    return uuid.group(1).lower() if uuid else identity

@@ -95,6 +95,7 @@ class Runtime:
         try:
             await use_redis_cache(await private.start())
             self._embedded = private
+            self.delivery.private = bool(self.settings.supabase_url)  # SQLite is this machine's as well
         except EmbeddedRedisError as problem:
             logger.warning("Going on without a cache: %s", problem)
             await use_redis_cache(enabled=False)

@@ -13,6 +13,7 @@ from dotenv import find_dotenv, load_dotenv
 
 from cache import CacheConfigError, CacheSettings, keys
 
+from .identity import user_of
 from .store.supabase_key import is_public_key
 
 ModelChoice = Literal["openai", "inference", "offline"]
@@ -154,7 +155,7 @@ def _models(env: Mapping[str, str]) -> ModelChoice:
 
 def _user(text: str, variable: str) -> str:
     try:
-        return keys.user_id(text)
+        return keys.user_id(user_of(text))
     except keys.InvalidKeyPart as problem:
         raise SettingsError(f"{variable}: {problem}.") from None
 

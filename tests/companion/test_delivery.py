@@ -13,7 +13,7 @@ import pytest
 
 from cache import get_redis_cache
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
-from companion.runtime import Runtime
+from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.store import StoreError
 from tests.real.redis_server import RedisServer
 from tests.wait import until
@@ -68,6 +68,43 @@ async def test_killed_between_commit_and_invalidation(
     with use_caller(Caller("1")):
         assert await get_user_profile_async() == "new"
     assert await owed(runtime) == []
+
+
+async def test_as_much_as_is_owed_is_told(runtime: Runtime) -> None:
+    for number in range(250):
+        await runtime.store.save_profile(f"user-{number}", "written past the cache")
+    assert await runtime.delivery.deliver(older_than=0) == 250
+    assert await owed(runtime) == []
+
+
+async def test_who_has_a_cache_alone_leaves_what_is_owed_to_the_others(runtime: Runtime) -> None:
+    runtime.delivery.private = True
+    with use_caller(Caller("1")):
+        assert await get_user_profile_async() == ""
+        await save_user_profile_async("Name: Ada")
+        assert await get_user_profile_async() == "Name: Ada"  # its own cache has been told
+    assert await runtime.delivery.deliver(older_than=0) == 0
+    await runtime.delivery.close()
+    assert await owed(runtime) == [("1", "profile")]
+
+
+@pytest.mark.parametrize(
+    ("project", "private"), [({}, False), ({"SUPABASE_URL": "http://127.0.0.1:1", "SUPABASE_SECRET_KEY": "k"}, True)]
+)
+async def test_a_private_redis_before_a_hosted_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: dict[str, str], private: bool
+) -> None:
+    for name, value in project.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("companion.runtime.redis_answers", no_redis)
+    runtime = set_runtime(Runtime())
+    await runtime.open_local_cache()
+    assert runtime.delivery.private is private
+    await close_runtime()
+
+
+async def no_redis() -> bool:
+    return False
 
 
 async def test_it_starts_by_itself(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,14 @@ def test_no_credential_in_repr() -> None:
     assert "s3cret" not in repr(Settings.from_env(env))
 
 
+@pytest.mark.parametrize("form", ["user-{}", "{}", "USER-{}"])
+def test_one_uuid_is_one_user_in_settings_too(form: str) -> None:
+    uuid = "0b9a4f5e-8a34-4a39-9f4e-2d6f0f1c7a11"
+    env = {"COMPANION_OPERATORS": f"root, {form.format(uuid.upper())}", "COMPANION_USER_ID": form.format(uuid)}
+    settings = Settings.from_env(env)
+    assert (settings.operators, settings.console_user) == ({"root", uuid}, uuid)
+
+
 def test_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("COMPANION_LANGUAGE=de\nCOMPANION_USER_ID=ada\n")
     monkeypatch.chdir(tmp_path)
