@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,17 @@ async def test_the_agent_in_ten_lines_can_call_the_tools() -> None:
         "clearUserCache",
         "invalidateCache",
     }
+
+
+def test_what_is_copied_into_another_project_is_all_it_needs(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "cache", tmp_path / "cache")
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "tools" / "cache_tools.py", tmp_path / "tools")
+    (tmp_path / "mine.py").write_text(next(block for block in BLOCKS if "CacheTools()" in block))
+    script = "import asyncio, sys, runpy\nasync def main(): runpy.run_path('mine.py')\n"
+    script += "sys.path.insert(0, '')\nasyncio.run(main())\nassert 'companion' not in sys.modules"
+    ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 async def test_the_cache_by_itself(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ One listener per worker, in its main process. How long after its commit a change
   the log every half second.)
 - Realtime fails, is not there, or leaves the change out: at most `look_every` (30 s) later.
 - The project does not answer, or no worker runs: as soon as it answers one again, at most `look_every` later.
-- None of it, ever: when the value's TTL ends (a profile: 3600 s).
+- None of it, ever: when the value's TTL ends (a profile: 3600 s) and the project answers; until it does, the last good
+  value stands in, for a day at most.
 """
 
 import asyncio
