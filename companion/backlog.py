@@ -19,7 +19,7 @@ from cache.loose import Loose
 from .delivery import Delivery
 from .recovery import Recovery
 from .spool import Spool
-from .store import Store
+from .store import Store, What
 from .write_queue import WriteQueue
 from .writes import Write, apply
 
@@ -46,7 +46,7 @@ class Backlog:
         self.unread: set[str] = set()
         """Users whose profile could not be read: one that they write is not to replace what they have not seen."""
         self._behind = Loose()
-        self.recovery = Recovery(spool, partial(self._write, late=True))
+        self.recovery = Recovery(spool, partial(self._write, late=True, stored=_nothing))
 
     def add(self, user_id: str, *writes: Write) -> None:
         """Write these in the background. Returns at once."""
@@ -99,9 +99,15 @@ class Backlog:
             self._queues[user_id] = WriteQueue(partial(self._write, user_id))
         return self._queues[user_id]
 
-    async def _write(self, user_id: str, write: Write, late: bool) -> None:
+    async def _write(self, user_id: str, write: Write, late: bool, stored: Callable[[], None]) -> None:
         """Raises StoreError. Who is cancelled stops nothing."""
-        task = self._delivery.begin(apply(write, self._store(), user_id, late=late), user_id)
+
+        async def work() -> What:
+            what = await apply(write, self._store(), user_id, late=late)
+            stored()  # whoever waits need not hear how long the cache takes
+            return what
+
+        task = self._delivery.begin(work(), user_id)
         self._flying[user_id] = write, task
         await asyncio.shield(task)
 
@@ -129,3 +135,7 @@ class Backlog:
     def _landed(self, path: Path, write: Write, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is None:
             self._behind.spawn(asyncio.to_thread(self._spool.strike, path, write), name="backlog-strike")
+
+
+def _nothing() -> None:
+    """Nobody waits."""

@@ -25,15 +25,19 @@ class _Entry:
     stored: bool = False
     tried: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def has_been_stored(self) -> None:
+        self.stored = True
+
 
 class WriteQueue:
     """Stores in the background what it is given, in order; what fails makes way for the next and is tried again.
 
     Args:
-        store: stores one write, which may be repeated. It is told whether something else may be in the store by now.
+        store: stores one write, which may be repeated, and tells the cache. It is told whether something else may be in
+            the store by now, and calls what it is given as soon as the store has it.
     """
 
-    def __init__(self, store: Callable[[Write, bool], Awaitable[None]]) -> None:
+    def __init__(self, store: Callable[[Write, bool, Callable[[], None]], Awaitable[None]]) -> None:
         self._store = store
         self._entries: list[_Entry] = []
         self._wake = asyncio.Event()
@@ -97,7 +101,7 @@ class WriteQueue:
             entry = self._entries[0]
             self._wake.clear()
             try:
-                await self._store(entry.write, entry.late)
+                await self._store(entry.write, entry.late, entry.has_been_stored)
             except Exception as problem:  # whatever a store may do, the write is kept and tried again
                 if not failures:
                     reason = problem if isinstance(problem, StoreError) else type(problem).__name__
@@ -110,7 +114,6 @@ class WriteQueue:
             if failures:
                 logger.info("the store takes what waited for it")
             failures = 0
-            entry.stored = True
             entry.tried.set()
             if entry in self._entries:  # else a newer profile has taken its place
                 self._entries.remove(entry)

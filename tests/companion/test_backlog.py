@@ -135,6 +135,24 @@ async def test_a_silent_store_holds_an_answer_for_two_seconds_at_most(
     assert time.monotonic() - began < 1
 
 
+async def test_what_is_stored_is_not_denied_while_the_cache_is_being_told(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large keyspace on a server that evicts is walked through, and that may take seconds."""
+    monkeypatch.setattr("companion.write_queue.ANSWER", 0.3)
+    told, changed = asyncio.Event(), runtime.delivery.changed
+
+    async def slowly(*args: Any) -> None:
+        await told.wait()
+        await changed(*args)
+
+    monkeypatch.setattr(runtime.delivery, "changed", slowly)
+    with use_caller(Caller("ada")):
+        assert await add_memory_async(Memory("my sister visits", NOON)) is True
+    told.set()
+    assert await runtime.backlog.leave("ada", 5) == 0
+
+
 async def test_one_that_is_never_taken_holds_up_nobody(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
