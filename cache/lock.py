@@ -3,6 +3,8 @@
 A lock that cannot be taken says so: :class:`LockUnavailable` is raised when somebody else holds it and when
 Redis is away, because code that goes on without the lock it asked for is worse than code that stops. So locks
 are for work that may be left undone; nothing on the way to an answer takes one.
+
+What Redis may have granted to somebody who does not wait for it any more is given back in the background.
 """
 
 from __future__ import annotations
@@ -11,16 +13,23 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from secrets import token_hex
+from typing import Final
 
 from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
-from redis.exceptions import LockError
+from redis.exceptions import LockNotOwnedError
 
 from .link import LinkDown, Refused
+from .loose import Loose
 from .stats import Call
 
 logger = logging.getLogger("cache")
-_RETRY = 0.05  # seconds between two tries while somebody else holds the lock
+_RETRY: Final = 0.05  # seconds between two tries while somebody else holds the lock
+_SOON, _LATEST = 0.05, 1.0  # seconds between two tries to give one back: first, and at most
+_TOLD: Final = 2  # times that Redis says a lock is not ours: what was sent before may be read after
+_MOST_OWED: Final = 100  # locks that are being given back; others free themselves
 
 
 class LockUnavailable(Exception):
@@ -31,58 +40,125 @@ class LockLost(Exception):
     """The lock expired while it was held: the work under it may have overlapped with another holder's."""
 
 
-@asynccontextmanager
-async def hold(call: Call, name: str, ttl: int, wait: float) -> AsyncIterator[None]:
-    """Hold the lock ``name`` for the time of the ``async with`` block.
+@dataclass(slots=True)
+class _Hold:
+    """One holder's lock.
 
-    Args:
-        call: runs an operation against Redis within the deadline.
+    Attributes:
         name: the lock's key.
-        ttl: seconds after which the lock frees itself.
-        wait: seconds to wait for another holder.
-
-    Raises:
-        LockUnavailable: it was not taken.
-        LockLost: the block ended well, but later than ``ttl``.
+        ttl: seconds after which it frees itself.
+        token: what stands in the key.
+        asked: whether Redis may have been asked for it.
     """
-    lock: Lock | None = None
 
-    async def acquire(client: Redis) -> bool:
-        nonlocal lock
-        lock = lock or client.lock(name, timeout=ttl, blocking=False, thread_local=False)
-        return bool(await lock.acquire())
+    name: str
+    ttl: int
+    token: str = field(default_factory=lambda: token_hex(16))
+    asked: bool = False
 
-    give_up = asyncio.get_running_loop().time() + wait
-    try:
-        while not await call(acquire):
-            if asyncio.get_running_loop().time() + _RETRY > give_up:
-                raise LockUnavailable(f"{name} is held by somebody else")
-            await asyncio.sleep(_RETRY)
-    except (LinkDown, Refused):
-        raise LockUnavailable(f"{name} cannot be taken: Redis is away") from None
+    async def acquire(self, client: Redis) -> bool:
+        self.asked = True
+        if await self._lock(client).acquire(token=self.token):
+            return True
+        # When a connection is lost redis-py asks again, over another: whoever holds it may be ourselves.
+        return bool(await client.get(self.name) == self.token.encode())
 
-    try:
-        yield
-    except BaseException:
-        await _release(call, lock)
-        raise
-    if not await _release(call, lock):
-        raise LockLost(f"{name} expired after {ttl} s, before the work under it was done")
-
-
-async def _release(call: Call, lock: Lock | None) -> bool:
-    """Let go. False if the lock was no longer ours; True too when Redis is away (the TTL frees it then)."""
-    assert lock is not None
-
-    async def release(client: Redis) -> bool:
+    async def release(self, client: Redis) -> bool:
+        """Whether it was still ours."""
         try:
-            await lock.release()
-        except LockError:
+            await self._lock(client).do_release(self.token.encode())
+        except LockNotOwnedError:
             return False
         return True
 
-    try:
-        return bool(await call(release))
-    except (LinkDown, Refused):
-        logger.warning("[REDIS] Warning: a lock could not be released; it frees itself when its TTL ends")
-        return True
+    def _lock(self, client: Redis) -> Lock:
+        return client.lock(self.name, timeout=self.ttl, blocking=False, thread_local=False)
+
+
+class Locks:
+    """Takes locks, and gives back what it got.
+
+    Args:
+        call: runs an operation against Redis within the deadline.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._owed = Loose()
+
+    @asynccontextmanager
+    async def hold(self, name: str, ttl: int, wait: float) -> AsyncIterator[None]:
+        """Hold the lock ``name`` for the time of the ``async with`` block.
+
+        Args:
+            name: the lock's key.
+            ttl: seconds after which the lock frees itself.
+            wait: seconds to wait for another holder.
+
+        Raises:
+            LockUnavailable: it was not taken.
+            LockLost: the block ended well, but later than ``ttl``.
+        """
+        lock = _Hold(name, ttl)
+        await self._acquire(lock, asyncio.get_running_loop().time() + wait)
+        try:
+            yield
+        except BaseException:
+            await self._release(lock)
+            raise
+        if not await self._release(lock):
+            raise LockLost(f"{name} expired after {ttl} s, before the work under it was done")
+
+    async def close(self, timeout: float) -> None:
+        """Give back what is being given back, for so many seconds at most. The rest frees itself."""
+        await self._owed.ended(timeout)
+        await self._owed.cancel()
+
+    async def _acquire(self, lock: _Hold, give_up: float) -> None:
+        try:
+            while not await self._call(lock.acquire):
+                if asyncio.get_running_loop().time() + _RETRY > give_up:
+                    raise LockUnavailable(f"{lock.name} is held by somebody else")
+                await asyncio.sleep(_RETRY)
+        except Refused:
+            raise LockUnavailable(f"{lock.name} cannot be taken: Redis is away") from None
+        except LinkDown:
+            self._release_later(lock)
+            raise LockUnavailable(f"{lock.name} cannot be taken: Redis is away") from None
+        except asyncio.CancelledError:
+            self._release_later(lock)
+            raise
+
+    async def _release(self, lock: _Hold) -> bool:
+        """Let go. False if the lock was no longer ours; True too when Redis is away, and it is let go later."""
+        try:
+            return bool(await self._call(lock.release))
+        except (LinkDown, Refused):
+            logger.warning("[REDIS] Warning: a lock could not be released; that is tried again until its TTL ends")
+            self._release_later(lock)
+            return True
+        except asyncio.CancelledError:
+            self._release_later(lock)
+            raise
+
+    def _release_later(self, lock: _Hold) -> None:
+        """Give back what Redis may have granted, or grants when it reads what it was sent."""
+        if lock.asked and len(self._owed) < _MOST_OWED:
+            self._owed.spawn(self._give_back(lock), name="cache-unlock")
+
+    async def _give_back(self, lock: _Hold) -> None:
+        loop = asyncio.get_running_loop()
+        over, told, pause = loop.time() + lock.ttl, 0, _SOON
+        while loop.time() < over:
+            try:
+                if await self._call(lock.release):
+                    return
+                told += 1
+                if told == _TOLD:
+                    return
+            except LinkDown:
+                over = loop.time() + lock.ttl  # its life begins when Redis reads of it, which it may not have yet
+            except Refused:
+                pass
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LATEST)

@@ -18,7 +18,7 @@ from .arguments import checked_key, checked_pattern, checked_ttl
 from .engine import Engine
 from .fill import Filler, Loader
 from .invalidation import Invalidation, Invalidator
-from .lock import LockUnavailable, hold
+from .lock import Locks, LockUnavailable
 from .near import MISSING
 from .read import Reader
 from .recall import Ask
@@ -59,6 +59,7 @@ class RedisCache:
         self._engine.settle, self._engine.clear = self._invalidator.settle, self._invalidator.clear
         self._writer = Writer(self._engine, self._filler, self._invalidator)
         self._reader = Reader(self._engine)
+        self._locks = Locks(self._engine.call)
 
     @property
     def enabled(self) -> bool:
@@ -101,6 +102,7 @@ class RedisCache:
         """Send the last counters and close every connection. Bounded: a silent Redis delays it briefly."""
         await self._filler.close()
         await self._invalidator.close()
+        await self._locks.close(2 * self._engine.deadline)
         await self._engine.close()
 
     def enable(self) -> None:
@@ -275,7 +277,7 @@ class RedisCache:
 
     @asynccontextmanager
     async def lock(self, resource: str, id: str, ttl: int = keys.LOCK_TTL, wait: float = 0.0) -> AsyncIterator[None]:
-        """Hold ``lock:{resource}:{id}``; see :func:`cache.lock.hold` for what it raises.
+        """Hold ``lock:{resource}:{id}``; see :meth:`cache.lock.Locks.hold` for what it raises.
 
         Args:
             resource: what kind of thing is locked.
@@ -285,7 +287,7 @@ class RedisCache:
         """
         if not self._engine.enabled:
             raise LockUnavailable("the cache is disabled, so nobody can hold a lock")
-        async with hold(self._engine.call, keys.lock(resource, id), checked_ttl(ttl), wait):
+        async with self._locks.hold(keys.lock(resource, id), checked_ttl(ttl), wait):
             yield
 
     async def get_stats(self) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from cache import LockLost, LockUnavailable, RedisCache
+from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
+from tests.wait import until
 
 
 async def test_one_holder(cache: RedisCache, redis_server: RedisServer) -> None:
@@ -65,3 +67,106 @@ async def test_without_redis_it_says_so(make_cache: Any) -> None:
     with pytest.raises(LockUnavailable, match="disabled"):
         async with cache.lock("user", "1"):
             pass
+
+
+async def test_one_that_is_granted_too_late_is_given_back(own_redis: RedisServer, connect: Any) -> None:
+    """Redis reads of it when nobody waits for it any more."""
+    cache = await connect(own_redis.url, deadline=0.05)
+    async with cache.lock("warm", "1"):
+        pass
+    asked = own_redis.calls("set")
+    own_redis.pause()
+    with pytest.raises(LockUnavailable, match="Redis is away"):
+        async with cache.lock("user", "1", ttl=300):
+            pass
+    await until(lambda: not cache.connected)
+    own_redis.resume()
+    await until(lambda: own_redis.calls("set") > asked)
+    await until(lambda: own_redis.cli("EXISTS", "lock:user:1") == 0)
+    await until(lambda: not cache._locks._owed)
+
+
+@pytest.mark.parametrize("turns", range(0, 40, 2))
+async def test_one_whose_asker_is_cancelled_is_given_back(
+    cache: RedisCache, redis_server: RedisServer, turns: int
+) -> None:
+    async def holder() -> None:
+        async with cache.lock("user", "1", ttl=300):
+            pass
+
+    async with cache.lock("warm", "1"):
+        pass
+    task = asyncio.create_task(holder())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    async with cache.lock("user", "1", wait=5.0):
+        pass
+    await until(lambda: not cache._locks._owed)
+    assert redis_server.cli("EXISTS", "lock:user:1") == 0
+
+
+async def test_what_is_late_does_not_give_back_the_next_holders(own_redis: RedisServer, connect: Any) -> None:
+    cache = await connect(own_redis.url, deadline=0.05)
+    async with cache.lock("warm", "1"):
+        pass
+    own_redis.cli("SET", "lock:user:1", "somebody else's token")
+    own_redis.pause()
+    with pytest.raises(LockUnavailable, match="Redis is away"):
+        async with cache.lock("user", "1", ttl=300):
+            pass
+    own_redis.resume()
+    await until(lambda: not cache._locks._owed)
+    assert own_redis.cli("GET", "lock:user:1") == "somebody else's token"
+
+
+async def test_one_that_could_not_be_released_is_released_when_redis_is_back(
+    own_redis: RedisServer, connect: Any
+) -> None:
+    cache = await connect(own_redis.url, deadline=0.05)
+    async with cache.lock("user", "1", ttl=300):
+        own_redis.pause()
+    await until(lambda: not cache.connected)
+    own_redis.resume()
+    await until(lambda: own_redis.cli("EXISTS", "lock:user:1") == 0)
+
+
+async def test_one_that_redis_py_asked_for_twice_is_ours(own_redis: RedisServer, connect: Any) -> None:
+    """The connection is lost with the reply on it; asked again, Redis says that somebody holds it."""
+    async with Proxy(own_redis.port) as proxy:
+        cache = await connect(f"redis://127.0.0.1:{proxy.port}/0")
+        async with cache.lock("warm", "1"):
+            pass
+        proxy.delay_to_client = 0.5
+        entered = asyncio.Event()
+
+        async def holder() -> None:
+            async with cache.lock("user", "1", ttl=300):
+                entered.set()
+
+        task = asyncio.create_task(holder())
+        await until(lambda: own_redis.cli("EXISTS", "lock:user:1") == 1)
+        proxy.delay_to_client = 0.0
+        proxy.reset_all()
+        await task
+        assert entered.is_set()
+        await until(lambda: own_redis.cli("EXISTS", "lock:user:1") == 0)
+        await cache.close()
+
+
+async def test_nothing_is_owed_for_one_that_was_not_asked_for(make_cache: Any) -> None:
+    cache = make_cache("redis://127.0.0.1:1/0")
+    with pytest.raises(LockUnavailable):
+        async with cache.lock("user", "1"):
+            pass
+    assert not cache._locks._owed
+
+
+async def test_giving_back_ends_at_close(own_redis: RedisServer, connect: Any) -> None:
+    cache = await connect(own_redis.url, deadline=0.05)
+    async with cache.lock("user", "1", ttl=300):
+        own_redis.pause()
+    assert cache._locks._owed
+    await asyncio.wait_for(cache.close(), 5)
+    assert not cache._locks._owed
