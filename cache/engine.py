@@ -207,7 +207,12 @@ class Engine(Road):
     # -- housekeeping ----------------------------------------------------------------------------------
 
     def count_error(self, problem: Exception | None = None) -> None:
-        """Count one thing that Redis failed to do, and tell the operator if that was to refuse."""
+        """Count one thing that Redis failed to do, and tell the operator if that was to refuse.
+
+        Switched off, nothing is asked of it, and so nothing fails.
+        """
+        if not self.enabled:
+            return
         self.counters.connection_errors += 1
         if isinstance(problem, ReplyError | Refused):
             what = f"commands are refused ({problem.code})"

@@ -10,9 +10,9 @@ NSDI 2013; the model in ``tests/model`` checks it against every interleaving, ev
 - whoever does not get the lease waits for the server's push that key or lease has changed, then looks again;
 - the lease is renewed while the loader runs, so a leader that is killed is replaced when its lease ends.
 
-Redis away: singleflight in this process, then the loader. What nothing on Redis alone can close: a loader that reads
-from a lagging replica, an invalidation sent before the commit, a writer that dies between commit and invalidation,
-a failover that loses an acknowledged delete.
+Redis away, or switched off: singleflight in this process, then the loader. What nothing on Redis alone can close: a
+loader that reads from a lagging replica, an invalidation sent before the commit, a writer that dies between commit and
+invalidation, a failover that loses an acknowledged delete.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class Filler:
         self._asked.add(key)
         return False
 
-    async def fill(self, key: str, loader: Loader, terms: Terms, began: float) -> tuple[Any, bool]:
+    async def fill(
+        self, key: str, loader: Loader, terms: Terms, began: float, *, failed: bool = False
+    ) -> tuple[Any, bool]:
         """The value, and whether it was there; loaded once whoever else asks. Raises what the loader raises.
 
         Args:
@@ -90,8 +92,9 @@ class Filler:
             loader: makes the value.
             terms: how long it may be used.
             began: loop time at which the caller was asked; from then on the deadline counts.
+            failed: whether Redis has failed the caller already, and that was counted.
         """
-        value, raw = await self._flights.join(key, lambda: self._fly(key, loader, terms, began))
+        value, raw = await self._flights.join(key, lambda: self._fly(key, loader, terms, began, failed))
         return (value, False) if raw is None else (self._decoded(key, raw), True)  # to each his own
 
     def refresh(self, key: str, loader: Loader, terms: Terms, old: int) -> None:
@@ -101,10 +104,12 @@ class Filler:
 
     # -- flights ---------------------------------------------------------------------------------------
 
-    async def _fly(self, key: str, loader: Loader, terms: Terms, began: float) -> tuple[Any, bytes | None]:
+    async def _fly(
+        self, key: str, loader: Loader, terms: Terms, began: float, failed: bool
+    ) -> tuple[Any, bytes | None]:
         """The value, and as it was stored if it was there."""
         lease = Lease(key, began + self._engine.deadline - asyncio.get_running_loop().time())
-        while True:
+        while self._engine.enabled:
             waiter = self._waiters.wait(key)  # before looking, so that no change goes unseen
             try:
                 try:
@@ -112,7 +117,8 @@ class Filler:
                 except FAILURES as problem:
                     if getattr(problem, "code", "") == "WRONGTYPE" and not lease.paid:
                         raise codec.UndecodableValue("of another type") from None
-                    self._engine.count_error(problem)
+                    if not failed:
+                        self._engine.count_error(problem)
                     return await loader(), None
                 if kind == VALUE:
                     return self._decoded(key, rest[0]), rest[0]
@@ -131,6 +137,7 @@ class Filler:
                 self._engine.pending.add(key)  # it goes before the next try
             finally:
                 self._waiters.leave(key, waiter)
+        return await loader(), None
 
     async def _lead(self, lease: Lease, loader: Loader, terms: Terms, last: Any) -> Any:
         """Load under the lease. With a last good value, a loader that is slow or fails is answered with it."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from .dial import Dialler, Endpoint
 from .watch import Timing, Watch
-from .wire import Argument, LaneDown, LaneFull, Wire, fail, pack
+from .wire import Argument, LaneDown, LaneFull, LaneShut, Wire, fail, pack
 
 _FULL = "too much in flight"
 
@@ -81,13 +81,13 @@ class Lane:
     def call(self, *args: Argument) -> asyncio.Future[Any]:
         """Sends one command; the future becomes its reply: bytes, int, float, bool, None, list or dict.
 
-        It fails with ReplyError, LaneTimeout, LaneFull or LaneDown. Cancelling it is always safe. Nothing is raised
-        here but TypeError and UnicodeEncodeError, for an argument that cannot be sent.
+        It fails with ReplyError, LaneTimeout, LaneFull, LaneShut or LaneDown. Cancelling it is always safe. Nothing is
+        raised here but TypeError and UnicodeEncodeError, for an argument that cannot be sent.
         """
         command = pack(args)
         wire = self._open
         if wire is None:
-            return self._refuse(LaneDown(self.reason))
+            return self._refuse(LaneShut(self.reason))
         if len(wire.waiters) >= wire.room:
             return self._refuse(LaneFull(_FULL))
         return wire.send(command)
@@ -97,7 +97,7 @@ class Lane:
         packed = [pack(command) for command in commands]
         wire = self._open
         if wire is None:
-            return [self._refuse(LaneDown(self.reason)) for _ in packed]
+            return [self._refuse(LaneShut(self.reason)) for _ in packed]
         if len(wire.waiters) + len(packed) > wire.room:
             return [self._refuse(LaneFull(_FULL)) for _ in packed]
         return wire.send_together(packed)

@@ -14,10 +14,12 @@ from typing import Any, Final
 
 from . import keys
 from .engine import Engine
+from .link import Refused
 from .loose import Loose
-from .road import FAILURES
+from .road import FAILURES, UNSENT
 from .scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW
 from .waiters import Waiters
+from .wire import ReplyError
 
 LEASE: Final = 3.0
 """Seconds after which a leader that was killed is replaced."""
@@ -87,7 +89,7 @@ class Leases:
                 ACQUIRE, lease.names, *wanted, before=before, ends=self._ends(lease)
             )
         except FAILURES as problem:
-            if getattr(problem, "code", "") != "WRONGTYPE":
+            if not isinstance(problem, UNSENT) and getattr(problem, "code", "") != "WRONGTYPE":
                 self.release_later(lease)  # it may have been granted all the same
             raise
         except asyncio.CancelledError:
@@ -103,8 +105,9 @@ class Leases:
             granted = await self._engine.run(
                 REFRESH, lease.names[:2], lease.token, _milliseconds(), old, before=self.index_entry(lease.key)
             )
-        except (*FAILURES, asyncio.CancelledError):
-            self.release_later(lease)
+        except (*FAILURES, asyncio.CancelledError) as problem:
+            if not isinstance(problem, UNSENT):
+                self.release_later(lease)
             raise
         return bool(granted)
 
@@ -125,7 +128,7 @@ class Leases:
                         on_lost()
                         return
                 except FAILURES as problem:
-                    self._engine.count_error(problem)
+                    self._count_refusal(problem)
         finally:
             self._waiters.leave(lease.key, change)
 
@@ -142,9 +145,15 @@ class Leases:
         try:
             await self._engine.run(RELEASE, lease.names[1:2], lease.token)
         except FAILURES as problem:
+            self._count_refusal(problem)
+            if self._engine.enabled:  # switched off, nobody tells Redis: it ends by itself
+                # It must go, whose ever it is by then: what another one loads under it is not kept, that is all.
+                self._engine.pending.add(lease.names[1])
+
+    def _count_refusal(self, problem: Exception) -> None:
+        """That Redis is away has been counted, or will be, for the call that all this is done for."""
+        if isinstance(problem, ReplyError | Refused):
             self._engine.count_error(problem)
-            # It must go, whose ever it is by then: what another one loads under it is not kept, that is all.
-            self._engine.pending.add(lease.names[1])
 
     def _ends(self, lease: Lease) -> float:
         """When to stop waiting for Redis in the next step. A little is always left: a reply may be there already."""

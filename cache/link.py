@@ -36,6 +36,10 @@ class LinkDown(Exception):
     """Redis did not answer within the deadline, or is known to be away."""
 
 
+class LinkShut(LinkDown):
+    """Redis is known to be away, or not to be asked. It was not asked."""
+
+
 class Refused(Exception):
     """Redis answered with an error. ``code`` is its first word (WRONGTYPE, NOPERM, OOM, ...)."""
 
@@ -121,7 +125,7 @@ class Link:
         """
         client = self._client
         if client is None:
-            raise LinkDown("not connected")
+            raise LinkShut("not connected")
         task = asyncio.ensure_future(
             self._in_turn(client, operation) if isinstance(client, RedisCluster) else operation(client)
         )

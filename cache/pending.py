@@ -6,13 +6,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from .glob import matches
-from .keys import USERS, is_reserved, names_reserved, user_pattern, user_prefix
+from .keys import USERS, is_reserved, lease, names_reserved, stale, user_pattern, user_prefix
 
 _BATCH: Final = 500
 _MAX_KEYS: Final = 10_000
 _MAX_PATTERNS: Final = 100
 _MAX_OF_ONE: Final = 10  # patterns of one user
 _ALL_USERS: Final = f"{USERS}*"
+_OF_USERS: Final = (USERS, lease(USERS).rstrip("}"), stale(USERS).rstrip("}"))
+"""What the keys of users begin with, and those that guard them: they go with everything of all users."""
 
 
 def reaches(pattern: str, user_id: str | None, key: str) -> bool:
@@ -48,7 +50,7 @@ class Pending:
         self._serial += 1
         self._keys.update(dict.fromkeys(names, self._serial))
         if len(self._keys) > self._room:
-            others = {name: serial for name, serial in self._keys.items() if not name.startswith(USERS)}
+            others = {name: serial for name, serial in self._keys.items() if not name.startswith(_OF_USERS)}
             if len(others) < len(self._keys):
                 self._patterns[(_ALL_USERS, None)] = self._serial
             self._keys, self._room = others, len(others) + _MAX_KEYS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from . import codec
 from .engine import Engine
@@ -13,6 +13,8 @@ from .road import FAILURES
 
 if TYPE_CHECKING:
     from .seal import Sealer
+UNANSWERED: Final = -3
+"""In place of the milliseconds a key has left: Redis did not say, and that has been counted."""
 
 
 class Reader:
@@ -28,7 +30,10 @@ class Reader:
         self._most = engine.max_value_bytes
 
     async def one(self, key: str, *, with_ttl: bool = False) -> tuple[Any, int]:
-        """What Redis says, counted as hit or miss, and the milliseconds the key has left if they were asked for."""
+        """What Redis says, counted as hit or miss, and the milliseconds the key has left if they were asked for.
+
+        UNANSWERED in place of these where it said nothing.
+        """
         engine = self._engine
         if not engine.enabled:
             return MISSING, -2
@@ -44,7 +49,7 @@ class Reader:
                     raw = await self._opened(self._sealer, key, raw)
         except FAILURES as problem:
             engine.count_error(problem)
-            raw = None
+            raw, left = None, UNANSWERED
         if raw is not None and not self._pending and len(raw) <= self._most:  # usual: no further coroutine
             try:
                 value = codec.decode(raw)

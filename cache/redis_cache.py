@@ -20,7 +20,7 @@ from .fill import Filler, Loader
 from .invalidation import Invalidation, Invalidator
 from .lock import Locks, LockUnavailable
 from .near import MISSING
-from .read import Reader
+from .read import UNANSWERED, Reader
 from .recall import Ask
 from .road import FAILURES
 from .settings import CacheSettings
@@ -180,7 +180,7 @@ class RedisCache:
             return value
         value, left = await self._reader.one(key, with_ttl=old is not None)
         if value is MISSING:
-            return (await self._filler.fill(key, loader, terms, began))[0]
+            return (await self._filler.fill(key, loader, terms, began, failed=left == UNANSWERED))[0]
         # A None is kept for its own, shorter time, and loaded anew when that has passed.
         if old is not None and value is not None and 0 <= left < old:
             self._filler.refresh(key, loader, terms, old)
@@ -225,8 +225,7 @@ class RedisCache:
         try:
             return await work
         except FAILURES as problem:
-            if self._engine.enabled:
-                self._engine.count_error(problem)
+            self._engine.count_error(problem)
             return neutral
 
     async def exists(self, *names: str) -> int:

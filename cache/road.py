@@ -17,12 +17,14 @@ from typing import Any, Final, TypeVar
 from redis.asyncio import Redis
 
 from .lane import Lane
-from .link import Link, LinkDown, Refused
+from .link import Link, LinkDown, LinkShut, Refused
 from .scripts import ALL, Script
-from .wire import LaneDown, LaneTimeout, ReplyError
+from .wire import LaneDown, LaneShut, LaneTimeout, ReplyError
 
 FAILURES: Final = (LaneDown, ReplyError, LinkDown, Refused)
 """What sending a command may raise: Redis is away, late, or said no."""
+UNSENT: Final = (LaneShut, LinkShut)
+"""Those of them after which Redis certainly knows nothing of the command."""
 LOADS: Final = tuple(("SCRIPT", "LOAD", script.text) for script in ALL)
 """The commands that make our scripts known to a server."""
 T = TypeVar("T")
@@ -126,18 +128,18 @@ class Road(ABC):
         """Run an operation on a connection of the pool. Raises LinkDown or Refused, see :meth:`Link.call`."""
         lane = self._ready()
         if not lane.unsupported and not lane.up:
-            raise LinkDown(lane.reason)
+            raise LinkShut(lane.reason)
         ends = min(_now() + self.deadline, math.inf if ends is None else ends)
         if not self._link.up:
             if lane.unsupported and self._link.away:
-                raise LinkDown("away")
+                raise LinkShut("away")
             self._link.start()
             await self._link.wait_up(max(0.0, ends - _now()))
         return await self._link.call(operation, deadline=max(0.0, ends - _now()))
 
     def _ready(self) -> Lane:
         if not self.enabled:
-            raise LinkDown("the cache is disabled")
+            raise LinkShut("the cache is disabled")
         if self.lane is None:  # nobody called start(): the cache comes up by itself
             self.wake()
         assert self.lane is not None

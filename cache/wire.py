@@ -44,7 +44,11 @@ class LaneTimeout(LaneDown):
     """No reply within the deadline. The command may still have been carried out."""
 
 
-class LaneFull(LaneDown):
+class LaneShut(LaneDown):
+    """There is no usable connection. The command was not sent."""
+
+
+class LaneFull(LaneShut):
     """Too much in flight, or too much waiting to be sent. The command was not sent."""
 
 

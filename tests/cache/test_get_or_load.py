@@ -11,7 +11,7 @@ from cache import RedisCache, UnserialisableValue, keys, lease
 from tests.cache.clock import timed
 from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer, unused_port
-from tests.wait import until
+from tests.wait import initialised, until
 
 KEY = keys.profile("123")
 
@@ -216,6 +216,58 @@ async def test_without_redis_one_load_for_all_callers_of_the_process(make_cache:
     cache.disable()
     assert await cache.get_or_load(KEY, loader, ttl=60) == "loaded"
     assert loader.calls == 2
+
+
+async def test_without_redis_an_error_a_call_and_nothing_is_owed(make_cache: Any) -> None:
+    cache = make_cache(f"redis://127.0.0.1:{unused_port()}/0", connect_wait=5.0)
+    await cache.initialize()
+    before = cache._engine.counters.connection_errors
+    for n in range(50):
+        assert await cache.get_or_load(keys.profile(str(n)), Loader(), ttl=60) == "loaded"
+    await until(lambda: not cache._filler.leases.releasing)
+    assert cache._engine.counters.connection_errors - before == 50
+    assert not cache.owing
+
+
+@pytest.mark.parametrize("from_the_start", [True, False])
+async def test_switched_off_one_load_no_errors_and_nothing_is_owed(
+    redis_server: RedisServer, make_cache: Any, from_the_start: bool
+) -> None:
+    cache = make_cache(redis_server.url, enabled=not from_the_start, deadline=2.0, connect_wait=5.0)
+    if not from_the_start:
+        await initialised(cache)
+        cache.disable()
+    await until(lambda: "companion-cache" not in redis_server.cli("CLIENT", "LIST"))
+    for n in range(20):
+        loader = Loader(n, held=True)
+        callers = [asyncio.create_task(cache.get_or_load(keys.profile(str(n)), loader, ttl=60)) for _ in range(10)]
+        await loader.started.wait()
+        callers[0].cancel()
+        loader.gate.set()
+        assert await asyncio.gather(*callers[1:]) == [n] * 9
+        assert loader.calls == 1
+    await until(lambda: not cache._filler.leases.releasing)
+    assert (await cache.get_stats())["connection_errors"] == 0
+    assert not cache.owing
+    assert "companion-cache" not in redis_server.cli("CLIENT", "LIST")
+
+
+async def test_switched_off_in_the_middle_of_a_load(redis_server: RedisServer, connect: Any) -> None:
+    leading, waiting = [await connect(redis_server.url) for _ in range(2)]
+    loader = Loader(held=True)
+    leader = asyncio.create_task(leading.get_or_load(KEY, loader, ttl=60))
+    await loader.started.wait()
+    waiter = asyncio.create_task(waiting.get_or_load(KEY, Loader("its own"), ttl=60))
+    await until(lambda: KEY.encode() in waiting._filler._waiters._waiting)
+    leading.disable()
+    waiting.disable()
+    assert await waiter == "its own"
+    loader.gate.set()
+    assert await leader == "loaded"
+    for cache in (leading, waiting):
+        await until(lambda cache=cache: not cache._filler.leases.releasing)
+        assert (await cache.get_stats())["connection_errors"] == 0
+        assert not cache.owing
 
 
 @pytest.mark.parametrize("silent", [False, True])

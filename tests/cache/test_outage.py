@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cache import RedisCache
+from cache import RedisCache, keys
 from tests.real.redis_server import RedisServer, unused_port
 from tests.wait import initialised, until
 
@@ -266,3 +266,26 @@ async def test_too_much_to_remember_reaches_users_at_most(own_redis: RedisServer
     own_redis.resume()
     await until(lambda: cache.connected and not cache.owing)
     assert set(own_redis.cli("KEYS", "*")) - {"system:server", "system:stats"} == {"user:me:profile", *OTHERS} - gone
+
+
+async def test_rights_to_fill_are_remembered_within_the_same_bound(own_redis: RedisServer, make_cache: Any) -> None:
+    """Those of users. What is forgotten goes all the same, and with it only what belongs to users."""
+    for key in ("user:me:profile", "reports:today", "lease:{reports:today}", keys.lease("user:me:profile")):
+        own_redis.cli("SET", key, "x")
+    cache = make_cache(own_redis.url, connect_wait=5.0)
+    await initialised(cache)
+    pending = cache._engine.pending
+    own_redis.pause()
+    await cache.get("k")
+    await until(lambda: not cache.connected)
+    pending.add(keys.lease("user:me:profile"))
+    for n in range(20_000):
+        pending.add(keys.lease(keys.profile(str(n))))
+    assert len(pending._keys) <= 10_000
+    assert pending.owed("user:me:profile")
+    own_redis.resume()
+    await until(lambda: cache.connected and not cache.owing)
+    assert set(own_redis.cli("KEYS", "*")) - {"system:server", "system:stats"} == {
+        "reports:today",
+        "lease:{reports:today}",
+    }
