@@ -7,6 +7,7 @@ NSDI 2013; the model in ``tests/model`` checks it against every interleaving, ev
   token;
 - an invalidation removes lease and value; the fill is a compare-and-set on the token, so a load that began before
   an acknowledged invalidation can never land, also when the lease was evicted;
+- where the source says that there is none, value and last good value go, in one step, under the same condition;
 - whoever does not get the lease waits for the server's push that key or lease has changed, then looks again;
 - the lease is renewed while the loader runs, so a leader that is killed is replaced when its lease ends.
 
@@ -29,7 +30,7 @@ from .lease import GRANTED, VALUE, Lease, Leases
 from .loose import Loose
 from .near import MISSING
 from .road import FAILURES
-from .terms import Terms
+from .terms import GONE, Terms
 from .waiters import Waiters
 
 logger = logging.getLogger("cache")
@@ -174,14 +175,17 @@ class Filler:
     async def _store(self, lease: Lease, value: Any, terms: Terms) -> None:
         key, pending = lease.key, self._engine.pending
         lives, raw = terms.milliseconds(value), codec.encode(value)
-        if large := len(raw) > self._engine.max_value_bytes:
+        if len(raw) > self._engine.max_value_bytes:
             logger.warning("a loaded value of %d bytes is larger than CACHE_MAX_VALUE_BYTES: not kept", len(raw))
-        if lives is None or large or pending.newest(key) > lease.paid:
-            # Not to be kept, or invalidated since the load began without Redis knowing of it yet.
+            lives = GONE, GONE
+        if pending.newest(key) > lease.paid:
+            # Invalidated since the load began, without Redis knowing of it yet.
             self.leases.release_later(lease)
             return
         self._engine.near.drop(key)
-        if (sealer := self._engine.sealer) is not None:
+        if lives[0] == GONE:
+            raw = b""
+        elif (sealer := self._engine.sealer) is not None:
             raw = sealer.seal(key, raw)
         try:
             if await self.leases.fill(lease, raw, lives) and pending.newest(key) <= lease.paid:
@@ -189,6 +193,8 @@ class Filler:
         except FAILURES as problem:
             self._engine.count_error(problem)
             self.leases.release_later(lease)  # it may still stand there, and everybody would wait for it
+            if lives[0] == GONE:
+                pending.add(key)  # and what was there before may, which the source no longer knows
 
     async def _renew(self, key: str, loader: Loader, terms: Terms, old: int) -> None:
         lease = Lease(key, self._engine.deadline)

@@ -112,7 +112,7 @@ class Leases:
         return bool(granted)
 
     async def fill(self, lease: Lease, raw: bytes, lives: tuple[int, int]) -> bool:
-        """Store ``raw`` for so many milliseconds, if the lease still holds. Raises FAILURES."""
+        """Store ``raw`` for so many milliseconds, see FILL, if the lease still holds. Raises FAILURES."""
         return bool(await self._engine.run(FILL, lease.names, lease.token, raw, *lives, ends=self._ends(lease)))
 
     async def hold(self, lease: Lease, on_lost: Callable[[], None]) -> None:

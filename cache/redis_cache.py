@@ -158,7 +158,8 @@ class RedisCache:
             stale_for: seconds beyond the TTL for which a loader that fails, or is slower than a quarter of a second,
                 is answered with the last good value; never after an invalidation.
             refresh_after: seconds after which a hit is served at once and loaded anew in the background.
-            negative_ttl: seconds to keep a None that the loader returned; None keeps none.
+            negative_ttl: seconds to keep a None that the loader returned; None keeps none. Either way the value that
+                was there before goes, and the last good one with it.
 
         Returns:
             The value.

@@ -43,15 +43,22 @@ return {2, last}
 A lease that never ends is not ours, and nobody would ever get past it: it is taken over.
 """
 
-# KEYS: key, lease, stale. ARGV: token, value, TTL in ms, TTL of the last good value in ms (0: none for both).
+# KEYS: key, lease, stale. ARGV: token, value, TTL in ms (0: none), TTL of the last good value in ms (0: it stays as it
+# is). A TTL of -1 removes instead.
 FILL = Script("""
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-if ARGV[3] == '0' then redis.call('SET', KEYS[1], ARGV[2]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
-if ARGV[4] ~= '0' then redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[4]) end
+if ARGV[3] == '-1' then redis.call('UNLINK', KEYS[1])
+elseif ARGV[3] == '0' then redis.call('SET', KEYS[1], ARGV[2])
+else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+if ARGV[4] == '-1' then redis.call('UNLINK', KEYS[3])
+elseif ARGV[4] ~= '0' then redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[4]) end
 redis.call('DEL', KEYS[2])
 return 1
 """)
-"""Fill, if the token is still the one that was granted. Absent means no: an invalidation removes it."""
+"""Fill, if the token is still the one that was granted. Absent means no: an invalidation removes it.
+
+Where the source says that there is none, what there was goes in the same step, and under the same condition.
+"""
 
 # KEYS: key, lease, stale. ARGV: value, and the options of SET.
 STORE = Script("""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from .arguments import checked_ttl
+
+GONE: Final = -1
+"""In place of a TTL: what is there is no longer right, and goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,7 @@ class Terms:
     Attributes:
         ttl: seconds; None for no expiry.
         stale_for: seconds beyond the TTL for which the last good value may stand in for a failing loader.
-        negative_ttl: seconds a None is kept; None keeps none.
+        negative_ttl: seconds a None is kept; None keeps none, and nothing that was there before.
         spread: share by which a TTL may be shortened at random.
     """
 
@@ -48,10 +51,12 @@ class Terms:
             raise ValueError("refresh_after must be shorter than the TTL")
         return (self.ttl - refresh_after) * 1000
 
-    def milliseconds(self, value: Any) -> tuple[int, int] | None:
-        """TTL of the value and of its last good copy, 0 for none; None if the value is not to be kept."""
+    def milliseconds(self, value: Any) -> tuple[int, int]:
+        """TTL of the value, 0 for no expiry, and of its last good copy, 0 for none. GONE for what is not to be kept."""
         ttl = self.negative_ttl if value is None else self.ttl
         if ttl is None:
-            return None if value is None else (0, 0)
+            return (GONE, GONE) if value is None else (0, 0)
         spread = int(ttl * 1000 * (1 - self.spread * random.random()))
-        return max(1, spread), (ttl + self.stale_for) * 1000 if self.stale_for else 0
+        if self.stale_for:
+            return max(1, spread), (ttl + self.stale_for) * 1000
+        return max(1, spread), GONE if value is None else 0

@@ -153,6 +153,13 @@ class Surface:
         say["refreshed"] = await self._happens(lambda: self.server.cli("GET", "user:3:mood") == "merry")
         say["lease left"] = self.server.cli("EXISTS", "lease:{user:3:mood}")
 
+        async def nothing() -> None:
+            return None
+
+        self.server.cli("SET", "user:3:mood", "old", "EX", 10)
+        await cache.get_or_load("user:3:mood", nothing, ttl=60, refresh_after=30)
+        say["removed by none"] = await self._happens(lambda: self.server.cli("EXISTS", "user:3:mood") == 0)
+
     async def _one_user(self, cache: RedisCache) -> None:
         say = self.outcomes
         await cache.set("user:4:memory:rex", "a dog", ttl=60)

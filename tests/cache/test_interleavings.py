@@ -117,6 +117,7 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
     gate = Gate(seed)
     source = 0
     key, small = gate.draw.choice(KEYS), gate.draw.choice([0, 2_000])
+    none = gate.draw.choice([None, 0, 1, 2])  # the version of which the source says that there is none
     server.cli("FLUSHALL")
 
     def gated(name: str) -> Any:
@@ -136,15 +137,17 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
         for name in ("send", "send_all", "call"):  # everything goes through one of these, but a reader's plain GET
             patch.setattr(Engine, name, gated(name))
 
-        async def load() -> int:
+        async def load() -> int | None:
             await gate.passing()
             seen = source
             await gate.passing()
-            return seen
+            return None if seen == none else seen
 
         async def read(cache: RedisCache) -> None:
             for _ in range(gate.draw.choice([1, 2])):
-                await cache.get_or_load(key, load, ttl=60, stale_for=60, refresh_after=gate.draw.choice([None, 1]))
+                # What another one stored for a minute is past its first second for whoever keeps it for ten.
+                ttl, refresh_after = gate.draw.choice([60, 600]), gate.draw.choice([None, 1])
+                await cache.get_or_load(key, load, ttl=ttl, stale_for=60, refresh_after=refresh_after)
 
         async def write(cache: RedisCache) -> None:
             nonlocal source

@@ -194,6 +194,84 @@ async def test_a_value_that_expires_during_its_refresh_is_waited_for_not_loaded_
     assert slow.calls == 1
 
 
+# -- what the source has no more -------------------------------------------------------------------------
+
+
+async def test_a_refresh_that_finds_none_removes_the_value(pair: list[RedisCache], redis_server: RedisServer) -> None:
+    await pair[0].get_or_load(KEY, Loader("first"), ttl=60, stale_for=60)
+    redis_server.cli("PEXPIRE", KEY, 29_000)
+    nothing = Loader(None)
+    assert await pair[1].get_or_load(KEY, nothing, ttl=60, refresh_after=30) == "first"
+    await until(lambda: redis_server.cli("EXISTS", KEY, keys.stale(KEY), keys.lease(KEY)) == 0)
+    assert await load(pair[0], nothing, refresh_after=30) is None
+    with pytest.raises(OSError, match="down"):
+        await load(pair[0], Loader(OSError("down")))
+
+
+@pytest.mark.parametrize("terms", [{}, {"stale_for": 0}, {"negative_ttl": 5}, {"stale_for": 0, "negative_ttl": 5}])
+async def test_the_last_good_value_goes_when_there_is_none(
+    pair: list[RedisCache], redis_server: RedisServer, terms: dict[str, int]
+) -> None:
+    await expired(pair[0], redis_server)
+    assert await load(pair[1], Loader(None), **terms) is None
+    assert redis_server.cli("GET", keys.stale(KEY)) in (None, "null")
+    redis_server.cli("DEL", KEY)
+    (answer,) = await asyncio.gather(load(pair[0], Loader(OSError("down"))), return_exceptions=True)
+    assert answer is None or isinstance(answer, OSError)
+
+
+async def test_what_has_become_too_large_to_be_kept_replaces_what_was_there(
+    redis_server: RedisServer, connect: Any
+) -> None:
+    cache = await connect(redis_server.url, ttl_spread=0, max_value_bytes=100)
+    await cache.get_or_load(KEY, Loader("first"), ttl=60, stale_for=60)
+    redis_server.cli("PEXPIRE", KEY, 29_000)
+    assert await cache.get_or_load(KEY, Loader("x" * 101), ttl=60, refresh_after=30) == "first"
+    await until(lambda: redis_server.cli("EXISTS", KEY, keys.stale(KEY), keys.lease(KEY)) == 0)
+
+
+async def test_the_near_cache_forgets_what_is_no_more(redis_server: RedisServer, connect: Any) -> None:
+    pair = [await connect(redis_server.url, ttl_spread=0, near=frozenset({"profile"})) for _ in range(2)]
+    await pair[0].get_or_load(KEY, Loader("first"), ttl=60)
+    for cache in pair:
+        assert await cache.get(KEY) == "first"
+        assert len(cache._engine.near) == 1
+    redis_server.cli("PEXPIRE", KEY, 29_000)
+    for cache in pair:
+        await until(lambda cache=cache: not len(cache._engine.near))
+        assert await cache.get(KEY) == "first"
+    assert await pair[0].get_or_load(KEY, Loader(None), ttl=60, refresh_after=30) == "first"
+    await until(lambda: redis_server.cli("EXISTS", KEY) == 0)
+    assert await pair[0].get(KEY) is None
+    await until(lambda: not len(pair[1]._engine.near))
+    assert await pair[1].get(KEY) is None
+
+
+async def test_none_under_a_lost_right_removes_nothing(pair: list[RedisCache], redis_server: RedisServer) -> None:
+    await aged(pair[0], redis_server)
+    nothing = Loader(None, held=True)
+    await pair[0].get_or_load(KEY, nothing, ttl=60, refresh_after=30)
+    await nothing.started.wait()
+    assert await pair[1].set(KEY, "newer", ttl=60)
+    nothing.gate.set()
+    await until(lambda: not pair[0]._filler._behind)
+    assert redis_server.cli("GET", KEY) == "newer"
+
+
+async def test_what_redis_could_not_be_told_is_no_more_is_not_served(own_redis: RedisServer, connect: Any) -> None:
+    cache = await connect(own_redis.url, ttl_spread=0)
+    await aged(cache, own_redis)
+    nothing = Loader(None, held=True)
+    await cache.get_or_load(KEY, nothing, ttl=60, refresh_after=30)
+    await nothing.started.wait()
+    own_redis.cli("ACL", "SETUSER", "default", "-evalsha")
+    nothing.gate.set()
+    await until(lambda: not cache._filler._behind)
+    assert await cache.get(KEY) is None
+    own_redis.cli("ACL", "SETUSER", "default", "+evalsha")
+    await until(lambda: own_redis.cli("EXISTS", KEY) == 0)
+
+
 # -- where the server may not push -----------------------------------------------------------------------
 
 

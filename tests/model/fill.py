@@ -6,6 +6,10 @@ The server may evict the value once, and the protocol's metadata once, at any mo
 
 Wrong is: everybody has finished, and the cache holds a value older than the source. Every write was then followed by
 an acknowledged invalidation, so a fill that began before it has landed.
+
+In a world that forgets, a value and a last good one are there already, readers may refresh them, and the source loses
+what it had without anybody telling the cache. Then it is also wrong if either is older than what a reader with the
+right to fill has found: that there is none.
 """
 
 from __future__ import annotations
@@ -35,6 +39,10 @@ class World(NamedTuple):
     readers: tuple[Reader, ...] = (Reader(),) * READERS
     value_evictions: int = 1
     meta_evictions: int = 1
+    stale: int | None = None  # the last good value; an invalidation removes it with the metadata
+    due: int = 0  # nothing older may be held in the end
+    forgets: int = 0
+    gone: int = -1  # what the source counted when it had none
 
 
 class Protocol:
@@ -55,10 +63,14 @@ class Protocol:
         """What a fill changes beside the value."""
         return world
 
+    def emptied(self, world: World) -> World:
+        """What a fill changes beside that where the source has none."""
+        return world._replace(value=None, stale=None)
+
     def removed(self, world: World, what: str) -> World:
         if "value" in what:
             world = world._replace(value=None)
-        return world._replace(meta=None) if "meta" in what else world
+        return world._replace(meta=None, stale=None) if "meta" in what else world
 
 
 class SetNx(Protocol):
@@ -143,6 +155,20 @@ class StoreThenFree(Store):
     invalidation = ("store", "meta")
 
 
+class NoneIsNotKept(TokenPerFill):
+    """The same, but a None only gives the right to fill back."""
+
+    def emptied(self, world: World) -> World:
+        return world
+
+
+class NoneKeepsTheLastGood(TokenPerFill):
+    """The same, but a None removes the value alone."""
+
+    def emptied(self, world: World) -> World:
+        return world._replace(value=None)
+
+
 class TokenPerClient(TokenPerFill):
     """The token names the client, not the fill: two loads of one client cannot be told apart."""
 
@@ -150,8 +176,8 @@ class TokenPerClient(TokenPerFill):
         return None if world.meta is not None else (world._replace(meta=1), 1)
 
 
-def check(protocol: Protocol, *, evicts_meta: bool = True) -> Verdict[World]:
-    """Every interleaving of the world under ``protocol``."""
+def check(protocol: Protocol, *, evicts_meta: bool = True, forgets: bool = False) -> Verdict[World]:
+    """Every interleaving of the world under ``protocol``; with ``forgets`` one writer, and two readers who refresh."""
 
     def steps(world: World) -> Iterator[tuple[str, World]]:
         for who, reader in enumerate(world.readers):
@@ -160,10 +186,13 @@ def check(protocol: Protocol, *, evicts_meta: bool = True) -> Verdict[World]:
             if at <= len(protocol.invalidation):
                 writers = (*world.writers[:who], at + 1, *world.writers[who + 1 :])
                 if at == 0:
-                    yield f"W{who} commits", world._replace(source=world.source + 1, writers=writers)
+                    newer = world.source + 1
+                    yield f"W{who} commits", world._replace(source=newer, due=newer, writers=writers)
                 else:
                     what = protocol.invalidation[at - 1]
                     yield f"W{who} removes {what}", protocol.removed(world, what)._replace(writers=writers)
+        if world.forgets:
+            yield "the source forgets", world._replace(source=world.source + 1, gone=world.source + 1, forgets=0)
         if world.value_evictions and world.value is not None:
             yield "value evicted", world._replace(value=None, value_evictions=0)
         if evicts_meta and world.meta_evictions and world.meta is not None:
@@ -177,6 +206,8 @@ def check(protocol: Protocol, *, evicts_meta: bool = True) -> Verdict[World]:
         if reader.at == START:
             if world.value is not None:
                 yield f"R{who} hits", moved(world, at=DONE)
+                if forgets and (granted := protocol.miss(world, who)) is not None:
+                    yield f"R{who} may refresh", moved(granted[0], at=GRANTED, token=granted[1])
             elif (granted := protocol.miss(world, who)) is not None:
                 yield f"R{who} may fill", moved(granted[0], at=GRANTED, token=granted[1])
             else:  # a waiter that gives up, or the end of the world
@@ -184,15 +215,24 @@ def check(protocol: Protocol, *, evicts_meta: bool = True) -> Verdict[World]:
         elif reader.at == GRANTED:
             yield f"R{who} loads {world.source}", moved(world, at=LOADED, loaded=world.source)
         elif reader.at == LOADED:
-            if protocol.may_fill(world, reader):
-                filled = protocol.filled(world)._replace(value=reader.loaded)
+            if protocol.may_fill(world, reader) and reader.loaded == world.gone:
+                emptied = protocol.emptied(protocol.filled(world))
+                yield f"R{who} fills with none", moved(emptied._replace(due=max(world.due, world.gone)), at=DONE)
+            elif protocol.may_fill(world, reader):
+                stale = reader.loaded if forgets else None
+                filled = protocol.filled(world)._replace(value=reader.loaded, stale=stale)
                 yield f"R{who} fills with {reader.loaded}", moved(filled, at=DONE)
             else:
                 yield f"R{who} is refused", moved(world, at=DONE)
 
     def wrong(world: World, final: bool) -> str:
-        if final and world.value is not None and world.value < world.source:
+        if final and world.value is not None and world.value < world.due:
             return f"the cache holds {world.value}, the source {world.source}"
+        if final and world.stale is not None and world.stale < world.due:
+            return f"the last good value is {world.stale}, the source {world.source}"
         return ""
 
-    return search(World(writers=(0,) * protocol.writers), steps, wrong)
+    start = World(writers=(0,) * protocol.writers)
+    if forgets:
+        start = World(value=0, stale=0, forgets=1, writers=(0,), readers=(Reader(),) * 2)
+    return search(start, steps, wrong)

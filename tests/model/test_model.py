@@ -38,6 +38,24 @@ def test_what_does_not_hold(protocol: fill.Protocol) -> None:
     print(f"\n{type(protocol).__doc__}\n  " + "\n  ".join(verdict.counterexample))
 
 
+@pytest.mark.parametrize(
+    "protocol", [fill.TokenPerFill(), fill.OneStep(), fill.Store()], ids=lambda p: type(p).__name__
+)
+def test_what_the_source_has_lost_does_not_come_back(protocol: fill.Protocol) -> None:
+    verdict = fill.check(protocol, forgets=True)
+    assert verdict.holds, "\n".join(verdict.counterexample)
+    assert verdict.states > 1_000
+
+
+@pytest.mark.parametrize(
+    "protocol", [fill.NoneIsNotKept(), fill.NoneKeepsTheLastGood()], ids=lambda p: type(p).__name__
+)
+def test_what_lets_it_come_back(protocol: fill.Protocol) -> None:
+    verdict = fill.check(protocol, forgets=True)
+    assert not verdict.holds
+    print(f"\n{type(protocol).__doc__}\n  " + "\n  ".join(verdict.counterexample))
+
+
 def test_a_generation_holds_only_while_it_is_not_evicted() -> None:
     assert fill.check(fill.Generation(), evicts_meta=False).holds
 
