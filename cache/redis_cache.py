@@ -157,7 +157,8 @@ class RedisCache:
                 filled together do not expire together; None for no expiry.
             stale_for: seconds beyond the TTL for which a loader that fails, or is slower than a quarter of a second,
                 is answered with the last good value; never after an invalidation.
-            refresh_after: seconds after which a hit is served at once and loaded anew in the background.
+            refresh_after: seconds after which a hit is served at once and loaded anew in the background. Where it is
+                given, it is what ``CACHE_TTL_SPREAD`` is a share of: TTL and refresh come that much earlier at most.
             negative_ttl: seconds to keep a None that the loader returned; None keeps none. Either way the value that
                 was there before goes, and the last good one with it.
 
@@ -169,8 +170,8 @@ class RedisCache:
             codec.UnserialisableValue: the loader returned what cannot be stored.
             ValueError, TypeError: an argument is not what it should be.
         """
-        terms = Terms.checked(ttl, stale_for, negative_ttl, self.settings.ttl_spread)
-        old = terms.oldest(refresh_after)
+        terms = Terms.checked(ttl, stale_for, negative_ttl, self.settings.ttl_spread, refresh_after)
+        old = terms.oldest
         checked_key(key)
         if old is None and (value := self._reader.kept(key)) is not MISSING:
             return value

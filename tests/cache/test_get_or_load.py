@@ -151,6 +151,25 @@ async def test_ttls_are_spread_and_zero_is_exact(redis_server: RedisServer, conn
     assert redis_server.cli("PTTL", "no expiry") == -1
 
 
+@pytest.mark.parametrize("refresh_after", [1, 10, 90])
+async def test_what_is_refreshed_is_spread_by_a_share_of_its_first_life(
+    redis_server: RedisServer, connect: Any, refresh_after: int
+) -> None:
+    """Its age is told from what its TTL has left: a share of that would be past a short ``refresh_after`` at once."""
+    cache = await connect(redis_server.url, ttl_spread=0.5)
+    loaders = [Loader() for _ in range(50)]
+    for _ in range(2):
+        for n, loader in enumerate(loaders):
+            await cache.get_or_load(f"r{n}", loader, ttl=100, refresh_after=refresh_after)
+    await until(lambda: not cache._filler._behind)
+    lives = [redis_server.cli("PTTL", f"r{n}") for n in range(50)]
+    if refresh_after > 1:  # half a second may pass on a busy machine
+        assert {loader.calls for loader in loaders} == {1}
+        assert max(lives) - min(lives) > refresh_after * 200
+    assert min(lives) > 100_000 - 500 * refresh_after - 3_000
+    assert max(lives) <= 100_000
+
+
 async def test_a_value_that_is_too_large_is_returned_and_not_kept(redis_server: RedisServer, connect: Any) -> None:
     cache = await connect(redis_server.url, max_value_bytes=1000)
     with pytest.raises(ValueError, match=r"1001 bytes; at most 1000 are cached \(CACHE_MAX_VALUE_BYTES\)"):
