@@ -89,14 +89,16 @@ class Reader:
         return raw, int(left)
 
     async def many(self, wanted: Sequence[str]) -> dict[str, Any]:
-        """The values of several keys; those that miss are left out."""
+        """The values of several keys; those that miss, or cannot be read, are left out."""
         if not wanted or not self._engine.enabled:
             return {}
         try:
-            raws = await self._engine.send_all(*(("GET", name) for name in wanted))
+            replies = await self._engine.send_each(*(("GET", name) for name in wanted))
         except FAILURES as problem:
-            self._engine.count_error(problem)
-            raws = [None] * len(wanted)
+            replies = [problem] * len(wanted)
+        if (failure := next((reply for reply in replies if isinstance(reply, Exception)), None)) is not None:
+            self._engine.count_error(failure)
+        raws = [reply if isinstance(reply, bytes) else None for reply in replies]
         if (sealer := self._sealer) is not None:
             raws = [await self._opened(sealer, name, raw) for name, raw in zip(wanted, raws, strict=True)]
         found = {name: await self._decoded(name, raw) for name, raw in zip(wanted, raws, strict=True)}

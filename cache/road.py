@@ -67,6 +67,22 @@ class Road(ABC):
             return await _replies(lane.call_many(commands), ends)
         return await self.call(lambda client: _pipeline(client, commands), ends)
 
+    async def send_each(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """As :meth:`send_all`, but what became of each: a failure of one stands where its reply would.
+
+        Raises:
+            FAILURES: nothing could be sent, or nothing was answered.
+        """
+        lane = self._ready()
+        if not lane.unsupported:
+            return [await _outcome(future) for future in lane.call_many(commands)]
+        ends = _now() + self.deadline
+        try:
+            return await self.call(lambda client: _pipeline(client, commands), ends)
+        except Refused:  # redis-py says so of the first, and nothing of the others
+            each = (self.call(partial(_execute, command=command), ends) for command in commands)
+            return await asyncio.gather(*each, return_exceptions=True)
+
     async def run(
         self,
         script: Script,
@@ -155,6 +171,13 @@ async def _replies(futures: list[asyncio.Future[Any]], ends: float | None) -> li
         if late:
             raise LaneTimeout("no reply within what was left of the deadline")
     return [await future for future in futures]
+
+
+async def _outcome(future: asyncio.Future[Any]) -> Any:
+    try:
+        return await future
+    except FAILURES as problem:
+        return problem
 
 
 async def _execute(client: Any, command: tuple[Any, ...]) -> Any:

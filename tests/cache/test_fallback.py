@@ -108,6 +108,16 @@ async def test_every_documented_method(fallen: RedisCache, place: Place) -> None
     assert len(place.servers) == 1 or all(server.cli("DBSIZE") for server in place.servers)
 
 
+async def test_a_foreign_type_among_many_is_a_miss_of_its_own(fallen: RedisCache, place: Place) -> None:
+    names = [f"k{n}" for n in range(20)]  # on every node
+    await fallen.set_many({name: name for name in names}, ttl=60)
+    await fallen.delete("k7")
+    assert await fallen._engine.send("RPUSH", "k7", "theirs") == 1
+    assert await fallen.get_many(names) == {name: name for name in names if name != "k7"}
+    assert await fallen._engine.send("LLEN", "k7") == 1
+    assert (await fallen.get_stats())["connection_errors"] == 1
+
+
 async def test_one_load_and_no_fill_after_an_invalidation(fallen: RedisCache, place: Place, connect: Any) -> None:
     other = await connect(place.url, tracked=False, ttl_spread=0)
     place.each("SCRIPT", "FLUSH")

@@ -168,6 +168,23 @@ async def test_a_foreign_type_is_a_miss_and_an_error(cache: RedisCache, redis_se
     assert cache.connected
 
 
+async def test_a_foreign_type_among_many_is_a_miss_of_its_own(cache: RedisCache, redis_server: RedisServer) -> None:
+    await cache.set_many({"a": 1, "b": 2}, ttl=60)
+    redis_server.cli("RPUSH", "list", "theirs")
+    assert await cache.get_many(["list", "a", "missing", "b", "list"]) == {"a": 1, "b": 2}
+    stats = await cache.get_stats()
+    assert (stats["cache_hits"], stats["cache_misses"], stats["connection_errors"]) == (2, 3, 1)
+    assert redis_server.cli("LLEN", "list") == 1
+    assert not cache.owing
+
+
+async def test_a_key_that_may_not_be_read_is_a_miss_of_its_own(own_redis: RedisServer, connect: Any) -> None:
+    own_redis.cli("ACL", "SETUSER", "ann", "on", ">pw", "+@all", "~user:*", "~system:*")
+    cache = await connect(f"redis://ann:pw@127.0.0.1:{own_redis.port}/0")
+    own_redis.cli("MSET", "others:1", "theirs", "user:1:profile", "Ada")
+    assert await cache.get_many(["others:1", "user:1:profile"]) == {"user:1:profile": "Ada"}
+
+
 async def test_health_check(cache: RedisCache, make_cache: Any) -> None:
     assert await cache.health_check() is True
     assert await make_cache("redis://127.0.0.1:1/0").health_check() is False
