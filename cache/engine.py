@@ -137,6 +137,7 @@ class Engine(Road):
         await self._link.closed()
 
     def _rest(self) -> None:
+        self.recall.stop()  # before the lane is gone: what asks for one then begins to connect anew
         lane, self.lane = self.lane, None
         if lane is not None:
             leaving = asyncio.create_task(lane.close(), name="cache-lane-close")

@@ -8,7 +8,8 @@ all of its data may have changed, and every half minute. Where they differ, no v
 keeps the source of truth has invalidated once more what changed lately, or, where nobody can, all of ``user:*`` has
 gone.
 
-A server without a mark is believed if it is empty. A cluster, and a server that speaks no RESP3, are believed too.
+A server without a mark is believed if it says that it is empty. Who may not read the mark takes it for missing; who may
+not ask which server it is believes it. A cluster, and a server that speaks no RESP3, are believed too.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from .road import FAILURES, Road
 from .wire import ReplyError
 
 logger = logging.getLogger("cache")
-QUESTIONS: Final = (("INFO", "server"), ("INFO", "replication"), ("GET", keys.system_server()), ("DBSIZE",))
-"""What a new connection asks. Who may not ask which server it is believes it."""
-_MARK: Final = QUESTIONS[2]
+_MARK: Final = ("GET", keys.system_server())
+_WHO: Final = (("INFO", "server"), ("INFO", "replication"), _MARK)
+QUESTIONS: Final = (*_WHO, ("DBSIZE",))
+"""What a new connection asks. Each may be refused."""
 Ask = Callable[[], Awaitable[bool]]
 """Invalidates what changed lately, and says whether that is all there is. Raises when it cannot say now."""
 _LOOK_EVERY: Final = 30.0  # seconds between two looks at the mark, where the server does not tell
-_ASK_EVERY: Final = 1.0  # seconds between two tries while nobody can say what changed
+_ASK_EVERY: Final = 1.0  # seconds between two tries while nobody can say what changed, or Redis refuses, or is owed
 _PATIENCE: Final = 60.0  # seconds of that, until everything goes
 
 
@@ -58,7 +60,8 @@ class Recall:
     def met(self, answers: list[Any]) -> None:
         """A connection has been greeted, and these are the answers to the questions."""
         self._server, mark = _read(answers)
-        self._looked_at, self._dealt_with = -_LOOK_EVERY, ""
+        self._looked_at = self._not_before = -_LOOK_EVERY
+        self._dealt_with = ""
         empty = answers[-1] == 0
         if self._server and mark != self._server and (mark or not empty):
             self._doubt()
@@ -93,10 +96,15 @@ class Recall:
             self._tentative = self._pending.doubted
         self.changed(now)
 
-    async def close(self) -> None:
-        """Stop. What is in doubt stays so."""
+    def stop(self) -> None:
+        """Begin to stop, at once: not one more command. What is in doubt stays so."""
         if self._making_sure is not None:
             self._making_sure.cancel()
+
+    async def close(self) -> None:
+        """Stop, and wait for it."""
+        self.stop()
+        if self._making_sure is not None:
             await asyncio.wait({self._making_sure})
 
     def _doubt(self) -> None:
@@ -106,36 +114,55 @@ class Recall:
 
     async def _make_sure(self) -> None:
         try:
-            mark = await self._look() if self._server else ""
-            if doubt := self._pending.doubted:
-                if not await self._settled(doubt, mark):
-                    self._not_before = _now() + _ASK_EVERY
-                    return
-                self._pending.trust(doubt)
-                self._dealt_with = mark
-                mark = await self._look() if self._server else ""
-            # Not before everything has been told: whoever sees the mark believes the server.
-            if self._server and not self._pending:
-                if mark != self._server:  # read as well, so that the server tells us when it is gone
-                    await self._road.send_all(("SET", keys.system_server(), self._server), _MARK)
-                self._looked_at = _now()
+            sure = await self._is_sure()
         except FAILURES:
-            pass  # not now: it is tried again while there is a connection
+            sure = False  # not now: it is tried again while there is a connection
+        if sure:
+            self._looked_at = _now()
+        else:
+            self._not_before = _now() + _ASK_EVERY
+
+    async def _is_sure(self) -> bool:
+        """Settle a doubt, and see to it that the mark is there. Whether all is done. Raises FAILURES."""
+        mark = await self._look() if self._server else ""
+        if doubt := self._pending.doubted:
+            if not await self._settled(doubt, mark):
+                return False
+            self._pending.trust(doubt)
+            self._dealt_with = mark
+            mark = await self._look() if self._server else ""
+        if self._pending:  # not before everything has been told: whoever sees the mark believes the server
+            return False
+        if self._server and mark != self._server:
+            try:  # read as well, so that the server tells us when it is gone
+                await self._road.send_all(("SET", keys.system_server(), self._server), _MARK)
+            except ReplyError as problem:
+                if problem.code != "NOPERM":
+                    raise
+        return True
 
     async def _look(self) -> str:
         """The mark. A server that has become another one, or has a mark of another one, is doubted. Raises FAILURES."""
-        try:
-            answers = await self._road.send_all(*QUESTIONS)
-        except ReplyError as problem:
-            if problem.code != "WRONGTYPE":
-                raise
+        answers = await self._answers()
+        if getattr(answers[-1], "code", "") == "WRONGTYPE":
             await self._road.unlink((keys.system_server(),))
-            answers = await self._road.send_all(*QUESTIONS)
+            answers = await self._answers()
         server, mark = _read(answers)
         if server != self._server or mark not in ("", server, self._dealt_with):
             self._server = server
             self._doubt()
         return mark
+
+    async def _answers(self) -> list[Any]:
+        """Which server it is and its mark; what may not be asked, and a mark of another type, as errors.
+
+        Raises FAILURES.
+        """
+        answers = await asyncio.gather(*(self._road.send(*question) for question in _WHO), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and getattr(answer, "code", "") not in ("NOPERM", "WRONGTYPE"):
+                raise answer
+        return answers
 
     async def _settled(self, doubt: int, mark: str) -> bool:
         """Whether nothing old is left. Raises FAILURES."""

@@ -39,6 +39,7 @@ class Surface:
         patch.setattr(invalidation, "SMALL", 0)
         async with self._cache() as cache:
             self.outcomes["connect"] = await cache.initialize()
+            await self._happens(lambda: not cache.owing)  # who cannot know the server for empty clears it first
             for part in (self._values, self._near, self._lock, self._patterns, self._unread):
                 await part(cache)
             async with self._cache() as other:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cache import LockUnavailable, RedisCache
+from cache import LockUnavailable, RedisCache, keys
 from tests.cache.surface import Surface
 from tests.real.redis_server import RedisServer, unused_port
 from tests.real.resp import RedisReplyError, ask
@@ -27,6 +27,10 @@ LOST = {
     "+client|setname": set(),
     "+strlen": {"too large, found"},
     "+client|tracking": {"near"},
+    "+dbsize": {
+        *("clear_user_cache", "cleared", "asked the index", "stray cleared"),
+        *("fleet's statistics", "number of keys", "memory"),
+    },
     "+scan": {"invalidate", "invalidated", "asked the index", "stray cleared"},
     "+info": {"asked the index", "fleet's statistics", "number of keys", "memory"},
     "+hincrby": {"fleet's statistics"},
@@ -41,8 +45,9 @@ LOST = {
 
 @pytest.fixture
 def server(redis_server: RedisServer) -> Iterator[RedisServer]:
-    """Without scripts, so that they have to be loaded; afterwards without the user."""
+    """Without scripts and mark, so that they have to be brought; afterwards without the user."""
     redis_server.cli("SCRIPT", "FLUSH")
+    redis_server.cli("DEL", keys.system_server())
     redis_server.cli("ACL", "LOG", "RESET")
     yield redis_server
     redis_server.cli("ACL", "DELUSER", "companion")
@@ -105,6 +110,34 @@ async def test_nothing_in_the_rule_is_without_a_reason(
     lost = {name for name in everything if outcomes.get(name) != everything[name]}
     assert lost == LOST.get(part, lost)
     assert lost or part == "+client|setname", f"{part} is not needed"
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known what changed", "cleared"])
+@pytest.mark.parametrize("part", ["+dbsize", "+get", "+set", "+info", "+ttl"])
+async def test_a_server_without_a_mark_that_does_not_answer_all_questions(
+    server: RedisServer, make_cache: Any, part: str, known: bool
+) -> None:
+    """It is doubted as any other, the doubt ends, and nothing is asked again at once. Without INFO it is believed."""
+    server.cli("SET", "user:1:profile", "by hand")
+    url = become(server, *(kept for kept in RULE if kept != part))
+    cache: RedisCache = make_cache(url, deadline=2.0, connect_wait=5.0)
+    asked = []
+
+    async def ask() -> bool:
+        asked.append(True)
+        return True
+
+    cache.recall_with(ask if known else None)
+    await initialised(cache)
+    await until(lambda: not cache.owing)
+    if part != "+info":
+        assert asked == [True] * known
+        await until(lambda: cache._engine.recall._looked_at > 0)
+    assert server.cli("EXISTS", "user:1:profile") == (known or part == "+info")
+    assert server.cli("EXISTS", keys.system_server()) == (part not in ("+info", "+set"))
+    if part not in ("+get", "+set"):
+        assert await cache.set("user:2:profile", "Ada", ttl=60)
+        assert await cache.get("user:2:profile") == "Ada"
 
 
 async def test_other_keys_and_other_commands_are_refused(server: RedisServer, make_cache: Any) -> None:

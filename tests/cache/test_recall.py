@@ -324,3 +324,20 @@ async def test_an_empty_server_is_believed(own_redis: RedisServer, make_cache: M
     cache = await connected(own_redis, make_cache)
     assert not cache.owing
     await marked(own_redis)
+
+
+async def test_a_refused_right_that_comes_back(own_redis: RedisServer, make_cache: Make) -> None:
+    """Who could not clear does so once he may, and what is refused is not tried at every look."""
+    own_redis.cli("DEL", keys.system_server())
+    own_redis.cli("SET", MINE, "old")
+    own_redis.cli("ACL", "SETUSER", "default", "-scan")
+    cache = await connected(own_redis, make_cache)
+    recall = cache._engine.recall
+    first = await until(lambda: max(recall._not_before, 0))
+    assert await until(lambda: max(recall._not_before - first, 0)) >= 1.0
+    assert cache.owing
+    assert await cache.get(MINE) is None
+    own_redis.cli("ACL", "SETUSER", "default", "+scan")
+    await until(lambda: not cache.owing)
+    assert own_redis.cli("EXISTS", MINE) == 0
+    await marked(own_redis)
