@@ -30,7 +30,7 @@ class Lane:
     the reason changes. A held connection is not lost: `up` is False meanwhile, but the server still tracks for it.
     on_push: called with every push, in order with the replies; if it raises, the connection is given up.
     largest_reply: bytes; a larger one costs the connection.
-    on_unread: called with the reason and the packed command that was the first to be answered as one was lost.
+    on_unread: called with the reason and the packed commands that were not yet answered, if any, as one was lost.
 
     Not for commands that block or change the connection (SELECT, SUBSCRIBE, BLPOP, CLIENT REPLY). A MULTI and its EXEC
     belong into one `call_many`.
@@ -51,7 +51,7 @@ class Lane:
         setup: Sequence[tuple[Argument, ...]] = (),
         on_setup: Callable[[list[Any]], None] | None = None,
         largest_reply: int = 0,
-        on_unread: Callable[[str, bytes], None] | None = None,
+        on_unread: Callable[[str, list[bytes]], None] | None = None,
     ) -> None:
         self._timing = Timing(deadline, heartbeat, max(deadline, silent_after))
         self._dialler = Dialler(endpoint, setup, connect_timeout, max_in_flight, self._explain)
@@ -161,7 +161,7 @@ class Lane:
     def _held(self, reason: str) -> None:
         self._open, self.reason = None, reason
 
-    def _lost(self, reason: str, unread: bytes) -> None:
+    def _lost(self, reason: str, unread: list[bytes]) -> None:
         self._open = self._wire = None
         self.proven_at = -math.inf
         if self._up_task is not None:

@@ -2,18 +2,22 @@
 
 Whoever asks for one stops everybody else's replies, and what is asked for once is asked for again. So it is removed:
 at once where the reply was seen to be too large, and where nothing was seen at all, since a server that copies half a
-gigabyte is silent meanwhile, once the length of what was asked for has been looked at over the next connection.
+gigabyte is silent meanwhile, once the length of what was asked for has been looked at over the next connection. Of all
+that was asked for: Redis carries out what arrives together before it writes the first reply.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import hiredis
 
 from .lane import Lane
 from .wire import SILENT, TOO_LARGE
+
+_SUSPECTS: Final = 100  # keys that are looked at over the next connection, at most
 
 
 class Unread:
@@ -29,13 +33,18 @@ class Unread:
         self._remove = remove
         self._suspects: list[str] = []
 
-    def lost(self, reason: str, command: bytes) -> None:
-        """A connection was lost for this reason while ``command``, packed, was the first to be answered."""
+    def lost(self, reason: str, commands: Sequence[bytes]) -> None:
+        """A connection was lost for this reason while ``commands``, packed, were still to be answered in this order."""
         if reason == TOO_LARGE:
-            for key in _asked_for(command):
+            for key in _asked_for(commands[0]):
                 self._remove(key)
         elif reason == SILENT:
-            self._suspects = _asked_for(command)
+            suspects: dict[str, None] = {}
+            for command in commands:
+                suspects |= dict.fromkeys(_asked_for(command))
+                if len(suspects) >= _SUSPECTS:
+                    break
+            self._suspects = list(suspects)[:_SUSPECTS]
 
     async def look(self, lane: Lane) -> None:
         """Look at what the last connection may have been lost over. Who may not look (NOPERM) leaves it."""

@@ -104,7 +104,7 @@ class Wire(asyncio.Protocol):
         self._write: Callable[[bytes], object] = _nowhere
         self._watcher: Watcher | None = None
         self._on_push: Callable[[list[Any]], None] | None = None
-        self._on_lost: Callable[[str, bytes], None] | None = None
+        self._on_lost: Callable[[str, list[bytes]], None] | None = None
         self._largest, self._partial = 0, 0  # bytes a reply may have; and those of one that is not complete
         self.set_up: list[Any] = []  # the replies to what was sent before the wire was used, refusals among them
 
@@ -112,12 +112,12 @@ class Wire(asyncio.Protocol):
         self,
         watcher: Watcher,
         on_push: Callable[[list[Any]], None] | None,
-        on_lost: Callable[[str, bytes], None],
+        on_lost: Callable[[str, list[bytes]], None],
         largest: int = 0,
     ) -> None:
         """From here on somebody keeps the deadlines, wants the pushes, and is told of the loss.
 
-        `on_lost` is told why, and which command was the first to be answered (empty: none). A reply of more than
+        `on_lost` is told why, and which commands were not answered, in their order. A reply of more than
         `largest` bytes (0: any number) costs the connection: nobody else would be answered until it is through.
         """
         self._watcher, self._on_push, self._on_lost, self._largest = watcher, on_push, on_lost, largest
@@ -245,13 +245,13 @@ class Wire(asyncio.Protocol):
         self._out.clear()
         if self._watcher is not None:
             self._watcher.stop()
-        first = self.waiters[0][2] if self.waiters else b""
+        unanswered = [command for *_, command in self.waiters]
         while self.waiters:
             future = self.waiters.popleft()[0]
             if not future.done():
                 fail(future, LaneDown(reason))
         if self._on_lost is not None:
-            self._on_lost(reason, first)
+            self._on_lost(reason, unanswered)
 
     def _abort(self, transport: asyncio.Transport) -> None:
         """Hang up with a reset. Otherwise the kernel would go on delivering what it has, for minutes if need be.

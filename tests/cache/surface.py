@@ -108,7 +108,7 @@ class Surface:
         """As if a connection had been lost over a value."""
         unread, lane = cache._engine.unread, cache._engine.lane
         self.server.cli("SETRANGE", "system:large", unread.largest, "x")
-        unread.lost(SILENT, pack((b"GET", b"system:large")))
+        unread.lost(SILENT, [pack((b"GET", b"system:large"))])
         if lane is not None:
             await unread.look(lane)
         self.outcomes["too large, found"] = cache._engine.pending.owed("system:large") > 0
