@@ -7,14 +7,15 @@ One user's keys are found without walking the keyspace: the families every user 
 of the rest are kept in a set, ``index:{user_id}``. The set is trusted only where the server cannot evict it (no
 memory limit, or the policy ``noeviction``); elsewhere the keyspace is walked before the call returns. Keys that
 somebody else wrote, with redis-cli say, are in no index. In a small keyspace the walk is cheap and is always made;
-in a large one it is made in the background, one walk for all users who are waiting for it.
+in a large one it is made in the background, one walk for all users who are waiting for it. Until it has ended, none of
+what it may find is served by this process (:mod:`cache.strays`), and a walk that was cut off is made again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +25,7 @@ from .glob import matches
 from .link import Refused
 from .pending import reaches
 from .road import FAILURES
+from .strays import Waiting
 from .sweep import pages, remove, spares_reserved, sweep
 from .wire import ReplyError
 
@@ -44,7 +46,7 @@ class Invalidation:
     """What was done.
 
     Attributes:
-        deleted: keys that were removed.
+        deleted: keys that were removed by the time it was said; what a walk in the background finds is not in it.
         complete: whether Redis answered to the end.
     """
 
@@ -64,8 +66,17 @@ class Invalidator:
         self._filler = filler
         self._evicts = True
         self._policy_asked = -_POLICY_AGE
-        self._strays: dict[str, set[str]] = {}  # patterns by user
         self._walk: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether there is something to walk for, and nobody does."""
+        return bool(self._engine.pending.strays) and not self._walking
+
+    @property
+    def _walking(self) -> bool:
+        return self._walk is not None and not self._walk.done()
 
     async def delete(self, names: Sequence[str]) -> int:
         """Remove keys. Raises FAILURES."""
@@ -109,7 +120,8 @@ class Invalidator:
             names = {member.decode(errors="replace") for member in members} | set(keys.FAMILIES)
             mine = [keys.user_prefix(user_id) + name for name in names]
             outcome.count(await self.delete([key for key in mine if matches(pattern, key)]))
-            self._walk_later(user_id, pattern)
+            self._engine.pending.hide(pattern, user_id, names)
+            self._walk_on()
         self._forget_all()
         outcome.complete = True
 
@@ -126,11 +138,14 @@ class Invalidator:
         await self.everywhere(f"{keys.USERS}*", Invalidation())
 
     async def settle(self) -> None:
-        """Deliver what is owed. Raises FAILURES."""
+        """Deliver what is owed, and take up a walk that was cut off. Raises FAILURES."""
+        self._walk_on()
         await self._engine.pending.deliver(self.delete, self._again)
 
     async def close(self) -> None:
-        """Let a walk end, but not for long."""
+        """Let a walk end, but not for long. What it has not found by then stays hidden, and owed."""
+        self._walk_on()
+        self._closed = True
         if self._walk is not None:
             await asyncio.wait({self._walk}, timeout=_LAST_WALK)
             self._walk.cancel()
@@ -159,25 +174,23 @@ class Invalidator:
             self._evicts = not _keeps_everything(info)
         return self._evicts
 
-    def _walk_later(self, user_id: str, pattern: str) -> None:
-        self._strays.setdefault(user_id, set()).add(pattern)
-        if self._walk is None or self._walk.done():
+    def _walk_on(self) -> None:
+        """Begin a walk if there is something to walk for, and nobody does."""
+        if self.cut_off and self._engine.connected and not self._closed:
             self._walk = asyncio.create_task(self._walk_for_strays(), name="cache-walk")
 
     async def _walk_for_strays(self) -> None:
         """Remove the keys of the waiting users that no index knows. What this layer wrote meanwhile stays."""
-        while self._strays:
-            users, self._strays = self._strays, {}
+        strays = self._engine.pending.strays
+        while waiting := strays.waiting():
             try:
                 async for page in pages(self._engine, "user:*"):
-                    await self._remove_strays(page, users)
-            except Exception:
-                for user_id, patterns in (*users.items(), *self._strays.items()):
-                    for pattern in patterns:
-                        self._engine.pending.add_pattern(pattern, user_id)
-                self._strays.clear()
+                    await self._remove_strays(page, waiting)
+            except FAILURES:
+                return  # they stay hidden until it is taken up again
+            strays.gone(waiting)
 
-    async def _remove_strays(self, page: Iterable[str], users: Mapping[str, Iterable[str]]) -> None:
+    async def _remove_strays(self, page: Iterable[str], users: Waiting) -> None:
         strays = []
         for key in page:
             owned = keys.owner(key)

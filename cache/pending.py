@@ -1,4 +1,7 @@
-"""Invalidations that Redis could not be told: remembered, obeyed here at once, and delivered when it answers."""
+"""Invalidations that Redis could not be told: remembered, obeyed here at once, and delivered when it answers.
+
+Beside them what it has been told and walks are still to find (:mod:`cache.strays`): obeyed too, but not owed.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ from typing import Final
 
 from .glob import matches
 from .keys import USERS, is_reserved, lease, names_reserved, stale, user_pattern, user_prefix
+from .strays import Strays
 
 _BATCH: Final = 500
 _MAX_KEYS: Final = 10_000
 _MAX_PATTERNS: Final = 100
 _MAX_OF_ONE: Final = 10  # patterns of one user
+_MAX_WALKED: Final = 1_000  # users for whom there is a walk
 _ALL_USERS: Final = f"{USERS}*"
 _OF_USERS: Final = (USERS, lease(USERS).rstrip("}"), stale(USERS).rstrip("}"))
 """What the keys of users begin with, and those that guard them: they go with everything of all users."""
@@ -25,13 +30,13 @@ def reaches(pattern: str, user_id: str | None, key: str) -> bool:
 
 
 class Pending:
-    """What is owed.
+    """What must not be served, and what of it is owed.
 
     Bounded in what users can make it grow by: past the bounds it becomes everything of that user, and then everything
     of all users, but never anything of anybody else in the same Redis.
     """
 
-    __slots__ = ("_keys", "_patterns", "_room", "_serial", "doubted")
+    __slots__ = ("_keys", "_patterns", "_room", "_serial", "doubted", "strays")
 
     def __init__(self) -> None:
         # Each debt has a serial number, so that one renewed while it is being delivered is not forgotten.
@@ -41,8 +46,16 @@ class Pending:
         self._patterns: dict[tuple[str, str | None], int] = {}
         self.doubted = 0
         """Serial number of the doubt about every value of every user (:mod:`cache.recall`); 0 for none."""
+        self.strays = Strays()
+        """What a walk is to remove."""
 
     def __bool__(self) -> bool:
+        """Whether there is anything that must not be served."""
+        return bool(self._keys or self._patterns or self.doubted or self.strays)
+
+    @property
+    def owes(self) -> bool:
+        """Whether Redis has still to be told something, or is doubted."""
         return bool(self._keys or self._patterns or self.doubted)
 
     def add(self, *names: str) -> None:
@@ -67,6 +80,18 @@ class Pending:
             if len(everybodys) > _MAX_PATTERNS:
                 self._replace(everybodys, (_ALL_USERS, None))
 
+    def hide(self, pattern: str, user_id: str, known: set[str]) -> None:
+        """Remember a sweep of which a walk for strays is left. ``known``: names of this user's that are none."""
+        self._serial += 1
+        self.strays.hide(pattern, user_id, known, self._serial)
+        users, patterns = self.strays.count(user_id)
+        if patterns > _MAX_OF_ONE:
+            self.strays.forget(user_id)
+            self.add_pattern(user_pattern(user_id), user_id)
+        elif users > _MAX_WALKED:
+            self.strays.forget()
+            self._patterns[(_ALL_USERS, None)] = self._serial
+
     def _replace(self, debts: list[tuple[str, str | None]], by: tuple[str, str | None]) -> None:
         for debt in debts:
             del self._patterns[debt]
@@ -86,12 +111,14 @@ class Pending:
         """Whether the value Redis holds for ``key`` must not be served."""
         if key in self._keys or (self.doubted and key.startswith(USERS)):
             return True
-        return any(reaches(pattern, user, key) for pattern, user in self._patterns)
+        return bool(self.strays and self.strays.newest(key)) or any(
+            reaches(pattern, user, key) for pattern, user in self._patterns
+        )
 
     def owed(self, key: str) -> int:
-        """The serial number of the newest debt that reaches ``key``; 0 for none."""
+        """The serial number of the newest debt, or walk, that reaches ``key``; 0 for none."""
         serials = (serial for (pattern, user), serial in self._patterns.items() if reaches(pattern, user, key))
-        return max(self._keys.get(key, 0), max(serials, default=0))
+        return max(self._keys.get(key, 0), self.strays.newest(key), max(serials, default=0))
 
     def newest(self, key: str) -> int:
         """As :meth:`owed`, a doubt that covers ``key`` included."""
@@ -100,6 +127,8 @@ class Pending:
     def settle(self, key: str) -> None:
         """A newer value of ``key`` has been stored: nothing is owed for it any more."""
         self._keys.pop(key, None)
+        if self.strays:
+            self.strays.stored(key)
 
     async def deliver(
         self,

@@ -131,7 +131,7 @@ class Recall:
             self._pending.trust(doubt)
             self._dealt_with = mark
             mark = await self._look() if self._server else ""
-        if self._pending:  # not before everything has been told: whoever sees the mark believes the server
+        if self._pending.owes:  # not before everything has been told: whoever sees the mark believes the server
             return False
         if self._server and mark != self._server:
             try:  # read as well, so that the server tells us when it is gone

@@ -73,8 +73,11 @@ class RedisCache:
 
     @property
     def owing(self) -> bool:
-        """Whether an invalidation still waits to be told to Redis."""
-        return bool(self._engine.pending)
+        """Whether an invalidation still waits to be told to Redis.
+
+        One that has been told, and of which a walk for keys that others wrote is under way, does not.
+        """
+        return self._engine.pending.owes or self._invalidator.cut_off
 
     def recall_with(self, ask: Ask | None) -> None:
         """Let ``ask`` be called when Redis may have forgotten what it was told: restarted, restored, or another server.
@@ -257,7 +260,10 @@ class RedisCache:
         return (await self.invalidate(pattern)).deleted
 
     async def clear_user_cache(self, user_id: str) -> int:
-        """Remove every key of one user. Returns how many.
+        """Remove every key of one user. Returns how many this call removed.
+
+        Keys that others wrote may be found later, by a walk in the background. They are not in that number, and are
+        not served from now on.
 
         Raises:
             keys.InvalidKeyPart: the id could reach further than one user's keys.

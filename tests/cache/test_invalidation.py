@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from cache import RedisCache, invalidation, keys
 from cache.glob import closed, matches
+from cache.pending import Pending
+from cache.sweep import pages
 from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer
 from tests.wait import until
@@ -88,11 +91,9 @@ async def test_a_large_keyspace_is_not_walked_before_the_answer(
     monkeypatch.setattr(invalidation, "SMALL", 0)
     mine = await written(cache, "1")
     scans_before_the_answer: list[int] = []
-    walk = cache._invalidator._walk_later
+    hide = Pending.hide
     monkeypatch.setattr(
-        cache._invalidator,
-        "_walk_later",
-        lambda *args: (scans_before_the_answer.append(scans(redis_server)), walk(*args)),
+        Pending, "hide", lambda *args: (scans_before_the_answer.append(scans(redis_server)), hide(*args))
     )
     redis_server.cli("CONFIG", "RESETSTAT")
     assert await cache.clear_user_cache("1") == mine
@@ -123,6 +124,108 @@ async def test_one_walk_serves_all_who_wait_for_it(
     await until(lambda: not of_users(redis_server))
     await settled(cache)
     assert scans(redis_server) <= 10
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """The keyspace counts as large, and no walk looks at a key before this is set."""
+    gate = asyncio.Event()
+
+    async def held(*args: Any, **options: Any) -> AsyncIterator[list[str]]:
+        await gate.wait()
+        async for page in pages(*args, **options):
+            yield page
+
+    monkeypatch.setattr(invalidation, "SMALL", 0)
+    monkeypatch.setattr(invalidation, "pages", held)
+    return gate
+
+
+async def test_what_a_walk_may_still_find_is_not_served(
+    cache: RedisCache, redis_server: RedisServer, gate: asyncio.Event
+) -> None:
+    redis_server.cli("MSET", "user:1:by hand", "x", "user:1:other", "x", "user:2:by hand", "x")
+    assert await cache.get("user:1:by hand") == "x"
+    outcome = await cache.invalidate("user:1:*", user_id="1")
+    assert (outcome.complete, outcome.deleted, cache.owing) == (True, 0, False)
+    assert await cache.get("user:1:by hand") is None
+    assert await cache.get_many(["user:1:by hand", "user:2:by hand"]) == {"user:2:by hand": "x"}
+    assert await cache.get_or_load("user:1:other", Loader("new"), ttl=60) == "new"
+    assert await cache.get_or_load("user:1:other", Loader("newer"), ttl=60) == "new"
+    gate.set()
+    await settled(cache)
+    assert not cache._engine.pending
+    assert of_users(redis_server) == {"user:1:other", "user:2:by hand"}
+    redis_server.cli("SET", "user:1:by hand", "again")
+    assert await cache.get("user:1:by hand") == "again"
+
+
+async def test_what_is_stored_while_a_walk_is_under_way_is_served(
+    cache: RedisCache, redis_server: RedisServer, gate: asyncio.Event
+) -> None:
+    await written(cache, "1")
+    assert await cache.clear_user_cache("1") == 8
+    assert await cache.get(keys.profile("1")) is None
+    await written(cache, "1")
+    await cache.set("user:1:new", "n", ttl=60)
+    served = await cache.get_many(sorted(of_users(redis_server)))
+    assert (len(served), served["user:1:new"], served["user:1:notes:today"]) == (9, "n", "n")
+    assert await cache.clear_user_cache("1") == 9  # again, before the walk for the first time has ended
+    assert await cache.get("user:1:new") is None
+    gate.set()
+    await settled(cache)
+    assert not of_users(redis_server)
+
+
+async def test_what_another_process_stores_meanwhile_under_a_known_name_is_served(
+    cache: RedisCache, redis_server: RedisServer, connect: Any, gate: asyncio.Event
+) -> None:
+    other = await connect(redis_server.url)
+    await written(cache, "1")
+    await cache.clear_user_cache("1")
+    await written(other, "1")
+    assert len(await cache.get_many(sorted(of_users(redis_server)))) == 8
+
+
+async def test_a_walk_that_closing_cuts_off_stays_owed(
+    redis_server: RedisServer, connect: Any, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invalidation, "_LAST_WALK", 0.01)
+    cache = await connect(redis_server.url)
+    redis_server.cli("SET", "user:1:by hand", "x")
+    await cache.clear_user_cache("1")
+    await cache.close()
+    assert cache.owing
+    assert cache._engine.pending.covers("user:1:by hand")
+
+
+async def test_a_walk_that_is_refused_is_taken_up_again(
+    own_redis: RedisServer, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invalidation, "SMALL", 0)
+    cache = await connect(own_redis.url)
+    own_redis.cli("SET", "user:1:by hand", "x")
+    own_redis.cli("ACL", "SETUSER", "default", "-sismember")
+    assert (await cache.invalidate("user:1:*", user_id="1")).complete
+    await until(lambda: cache.owing)
+    assert await cache.set(keys.profile("1"), "Ada", ttl=60)
+    assert await cache.get_many(["user:1:by hand", keys.profile("1")]) == {keys.profile("1"): "Ada"}
+    own_redis.cli("ACL", "SETUSER", "default", "+sismember")
+    await until(lambda: not cache._engine.pending)
+    assert of_users(own_redis) == {keys.profile("1")}
+
+
+async def test_housekeeping_begins_no_second_walk(
+    cache: RedisCache, redis_server: RedisServer, gate: asyncio.Event
+) -> None:
+    await cache.clear_user_cache("1")
+    walk = cache._invalidator._walk
+    await cache._invalidator.settle()
+    assert cache._invalidator._walk is walk
+    redis_server.cli("CONFIG", "RESETSTAT")
+    gate.set()
+    await settled(cache)
+    assert scans(redis_server) == 1
 
 
 async def test_closing_lets_a_walk_end(

@@ -1,0 +1,76 @@
+"""What is hidden while a walk is under way, what is not, and what is remembered of it at most."""
+
+from __future__ import annotations
+
+import pytest
+
+from cache import pending, strays
+from cache.keys import profile, user_pattern
+from cache.pending import Pending
+from cache.strays import Strays
+
+
+def test_only_what_may_be_a_stray_is_hidden() -> None:
+    hidden = Strays()
+    assert not hidden
+    hidden.hide("user:1:*", "1", {"memory:a"}, 7)
+    assert hidden
+    assert hidden.newest("user:1:by hand") == 7
+    for key in ("user:1:memory:a", profile("1"), "user:2:by hand", "user:12:by hand", "temp:1:x", "user:1:", "user:1"):
+        assert hidden.newest(key) == 0, key
+    hidden.stored("user:1:by hand")
+    hidden.stored("user:2:by hand")
+    assert hidden.newest("user:1:by hand") == 0
+
+
+def test_each_pattern_hides_what_it_reaches() -> None:
+    hidden = Strays()
+    hidden.hide("*:notes:*", "1", {"notes:a"}, 1)
+    assert hidden.newest("user:1:notes:b") == 1
+    assert hidden.newest("user:1:other") == 0
+    hidden.hide("user:1:*", "1", set(), 2)
+    assert [hidden.newest(f"user:1:{name}") for name in ("notes:a", "notes:b", "other")] == [2, 2, 2]
+
+
+def test_what_was_asked_for_again_stays_hidden() -> None:
+    hidden = Strays()
+    hidden.hide("user:1:*", "1", set(), 1)
+    hidden.hide("user:2:*", "2", set(), 2)
+    walked = hidden.waiting()
+    hidden.hide("user:1:*", "1", set(), 3)
+    hidden.hide("user:2:notes:*", "2", set(), 4)
+    hidden.hide("user:3:*", "3", set(), 5)
+    hidden.gone(walked)
+    assert hidden.waiting() == {"1": {"user:1:*": 3}, "2": {"user:2:notes:*": 4}, "3": {"user:3:*": 5}}
+    hidden.gone(hidden.waiting())
+    assert not hidden
+
+
+def test_no_more_names_are_remembered_than_is_sane(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strays, "_MAX_KNOWN", 3)
+    hidden = Strays()
+    hidden.hide("user:1:*", "1", set(), 1)
+    for n in range(4):
+        hidden.stored(f"user:1:n{n}")
+    assert [hidden.newest(f"user:1:n{n}") for n in range(4)] == [0, 0, 0, 1]
+
+
+def test_too_many_patterns_of_one_user_become_all_of_that_user() -> None:
+    owed = Pending()
+    for n in range(pending._MAX_OF_ONE):
+        owed.hide(f"user:1:{n}:*", "1", set())
+    assert not owed.owes
+    assert not owed.covers(profile("1"))
+    owed.hide("user:1:more:*", "1", set())
+    assert not owed.strays
+    assert owed._patterns.keys() == {(user_pattern("1"), "1")}
+
+
+def test_too_many_users_become_all_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "_MAX_WALKED", 3)
+    owed = Pending()
+    for user in "1234":
+        owed.hide(user_pattern(user), user, set())
+    assert not owed.strays
+    assert owed.covers("user:5:anything")
+    assert not owed.covers("temp:5:anything")
