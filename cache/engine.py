@@ -16,7 +16,7 @@ from .lane import Lane
 from .link import Link, Refused
 from .near import NearCache
 from .outage import Outage
-from .pending import Pending
+from .pending import Debts, Pending
 from .recall import QUESTIONS, Recall
 from .road import FAILURES, LOADS, Road
 from .settings import CacheSettings
@@ -50,6 +50,7 @@ class Engine(Road):
         recall: whether the server is the one we knew.
         unread: what connections were lost over.
         clear: removes every value of every user; set likewise.
+        on_owed: told what Redis could not be told, so that others who serve from the same Redis obey it too.
         on_change: called with the keys the server says have changed; with None when any may have.
     """
 
@@ -61,6 +62,7 @@ class Engine(Road):
         self.lane: Lane | None = None
         self.tracking = False
         self.on_change: Callable[[list[bytes] | None], None] = _ignore
+        self.on_owed: Callable[[Debts], None] = _alone
         self.settle: Callable[[], Awaitable[None]] = _nothing
         self.clear: Callable[[], Awaitable[None]] = _nothing
         self.unread = Unread(max(_LARGEST, 2 * settings.max_value_bytes), self._too_large)
@@ -242,6 +244,11 @@ class Engine(Road):
             if self.connected and (self.pending or rounds % round(_HOUSEKEEPING / _LOOK) == 0):
                 await self._keep_house()
 
+    def owe(self, debts: Debts) -> None:
+        """Redis could not be told: remember it."""
+        self.pending.take_over(debts)
+        self.on_owed(debts)
+
     def settle_soon(self) -> None:
         """Deliver what is owed now, beside whatever the caller does next."""
         if self.connected and (self._settling is None or self._settling.done()):
@@ -272,6 +279,10 @@ def _now() -> float:
 
 async def _nothing() -> None:
     """Nobody invalidates."""
+
+
+def _alone(_: Debts) -> None:
+    """Nobody else serves from this Redis."""
 
 
 def _ignore(_: list[bytes] | None) -> None:

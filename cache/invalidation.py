@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from . import keys
 from .glob import matches
 from .link import Refused
-from .pending import reaches
+from .pending import Debts, reaches
 from .road import FAILURES
 from .strays import Waiting
 from .sweep import pages, remove, spares_reserved, sweep
@@ -88,7 +88,7 @@ class Invalidator:
 
     async def invalidate(self, pattern: str, user_id: str | None) -> Invalidation:
         """See :meth:`cache.RedisCache.invalidate`. What could not be done is owed."""
-        outcome, pending = Invalidation(), self._engine.pending
+        outcome = Invalidation()
         try:
             if self._engine.enabled:
                 await self._reach(pattern, user_id, outcome)
@@ -96,8 +96,16 @@ class Invalidator:
             self._engine.count_error(problem)
         finally:  # also for who is cut off: nobody knows how far it got
             if not outcome.complete:
-                pending.add_pattern(pattern, user_id)
+                self._engine.owe(Debts(patterns=((pattern, user_id),)))
         return outcome
+
+    def take_over(self, debts: Debts) -> None:
+        """Obey, and deliver, what another cache of this process could not tell Redis."""
+        if debts.patterns:
+            self._forget_all()
+        self._forget(debts.keys)
+        self._engine.pending.take_over(debts)
+        self._engine.settle_soon()
 
     async def everywhere(self, pattern: str, outcome: Invalidation) -> None:
         """Remove what ``pattern`` reaches, of all users. Raises FAILURES; ``outcome`` counts what went."""

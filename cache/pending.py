@@ -6,7 +6,7 @@ Beside them what it has been told and walks are still to find (:mod:`cache.stray
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from .glob import matches
 from .keys import USERS, is_reserved, lease, names_reserved, stale, user_pattern, user_prefix
@@ -20,6 +20,13 @@ _MAX_WALKED: Final = 1_000  # users for whom there is a walk
 _ALL_USERS: Final = f"{USERS}*"
 _OF_USERS: Final = (USERS, lease(USERS).rstrip("}"), stale(USERS).rstrip("}"))
 """What the keys of users begin with, and those that guard them: they go with everything of all users."""
+
+
+class Debts(NamedTuple):
+    """What could not be told: keys, and patterns for one user or for all."""
+
+    keys: tuple[str, ...] = ()
+    patterns: tuple[tuple[str, str | None], ...] = ()
 
 
 def reaches(pattern: str, user_id: str | None, key: str) -> bool:
@@ -91,6 +98,18 @@ class Pending:
         elif users > _MAX_WALKED:
             self.strays.forget()
             self._patterns[(_ALL_USERS, None)] = self._serial
+
+    @property
+    def debts(self) -> Debts:
+        """All that is owed; a doubt is none."""
+        return Debts(tuple(self._keys), tuple(self._patterns))
+
+    def take_over(self, debts: Debts) -> None:
+        """Remember what somebody else owes."""
+        if debts.keys:
+            self.add(*debts.keys)
+        for pattern, user_id in debts.patterns:
+            self.add_pattern(pattern, user_id)
 
     def _replace(self, debts: list[tuple[str, str | None]], by: tuple[str, str | None]) -> None:
         for debt in debts:

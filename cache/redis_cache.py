@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from .fill import Filler, Loader
 from .invalidation import Invalidation, Invalidator
 from .lock import Locks, LockUnavailable
 from .near import MISSING
+from .pending import Debts
 from .read import UNANSWERED, Reader
 from .recall import Ask
 from .road import FAILURES
@@ -89,6 +90,19 @@ class RedisCache:
             ask: an async callable without arguments. What it raises counts as no.
         """
         self._engine.recall.ask = ask
+
+    @property
+    def debts(self) -> Debts:
+        """What waits to be told to Redis."""
+        return self._engine.pending.debts
+
+    def share_debts(self, tell: Callable[[Debts], None]) -> None:
+        """Let ``tell`` be called, in this cache's loop, with what Redis could not be told."""
+        self._engine.on_owed = tell
+
+    def take_over(self, debts: Debts) -> None:
+        """Serve nothing of what another cache could not tell the same Redis, and tell it. In this cache's loop."""
+        self._invalidator.take_over(debts)
 
     async def initialize(self) -> bool:
         """Begin connecting, and wait for it at most ``CACHE_CONNECT_WAIT_MS``.

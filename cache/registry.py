@@ -2,18 +2,27 @@
 
 A Redis connection belongs to the loop it was opened in, and a worker may run several conversations in one
 process, each with a loop of its own.
+
+What one of them cannot tell Redis, because its own connection is broken, the others would go on serving from there. So
+they are told, each in its own loop: they obey at once, and tell Redis over connections of theirs.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextvars import Context
+from functools import partial
+from threading import Lock
 from weakref import WeakKeyDictionary
 
+from .pending import Debts
 from .recall import Ask
 from .redis_cache import RedisCache
 
 _asks: WeakKeyDictionary[asyncio.AbstractEventLoop, Ask | None] = WeakKeyDictionary()
 _caches: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[RedisCache, asyncio.Task[bool]]] = WeakKeyDictionary()
+_changing = Lock()  # held to change what is in there, and to look at those of other loops
 
 
 async def get_redis_cache() -> RedisCache:
@@ -33,7 +42,7 @@ async def get_redis_cache() -> RedisCache:
 
 async def close_redis_cache() -> None:
     """Close the cache of the running loop, if there is one. The next ``get_redis_cache`` makes a new one."""
-    made = _caches.pop(asyncio.get_running_loop(), None)
+    made = _drop(asyncio.get_running_loop())
     if made is not None:
         cache, initialising = made
         await asyncio.wait({initialising})
@@ -63,5 +72,41 @@ def recall_with(ask: Ask | None) -> None:
 def _keep(cache: RedisCache) -> tuple[RedisCache, asyncio.Task[bool]]:
     loop = asyncio.get_running_loop()
     cache.recall_with(_asks.get(loop))
-    made = _caches[loop] = (cache, loop.create_task(cache.initialize(), name="cache-initialise"))
+    made = (cache, loop.create_task(cache.initialize(), name="cache-initialise"))
+    with _changing:
+        _caches[loop] = made
+    place = cache.settings.safe_url
+    cache.share_debts(partial(_tell_others, loop, place))
+    for other, theirs in _others(loop, place):
+        _soon(other, partial(_repeat, theirs, loop, cache))
     return made
+
+
+def _drop(loop: asyncio.AbstractEventLoop) -> tuple[RedisCache, asyncio.Task[bool]] | None:
+    with _changing:
+        return _caches.pop(loop, None)
+
+
+def _others(loop: asyncio.AbstractEventLoop, place: str) -> list[tuple[asyncio.AbstractEventLoop, RedisCache]]:
+    """The caches of the same Redis in other loops. They are touched there, by :func:`_soon`, and nowhere else."""
+    with _changing:
+        made = [(other, cache) for other, (cache, _) in _caches.items()]
+    return [(other, cache) for other, cache in made if other is not loop and cache.settings.safe_url == place]
+
+
+def _soon(loop: asyncio.AbstractEventLoop, do: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(do, context=Context())
+    except RuntimeError:  # the loop was closed, and its cache was not
+        _drop(loop)
+
+
+def _tell_others(loop: asyncio.AbstractEventLoop, place: str, debts: Debts) -> None:
+    for other, cache in _others(loop, place):
+        _soon(other, partial(cache.take_over, debts))
+
+
+def _repeat(cache: RedisCache, loop: asyncio.AbstractEventLoop, newcomer: RedisCache) -> None:
+    """Tell one that was made later what is owed by then."""
+    if any(debts := cache.debts):
+        _soon(loop, partial(newcomer.take_over, debts))

@@ -11,6 +11,7 @@ from .arguments import checked_key, checked_ttl
 from .engine import Engine
 from .fill import Filler
 from .invalidation import Invalidator
+from .pending import Debts
 from .road import FAILURES
 from .scripts import STORE
 
@@ -58,9 +59,9 @@ class Writer:
             except FAILURES as problem:
                 self._engine.count_error(problem)
             except asyncio.CancelledError:  # nobody knows whether Redis was told
-                self._pending.add(*doomed)
+                self._engine.owe(Debts(tuple(doomed)))
                 raise
-        self._pending.add(*doomed)
+        self._engine.owe(Debts(tuple(doomed)))
         return 0
 
     def _arguments(self, key: str, value: Any, ttl: int | None, nx: bool, xx: bool) -> tuple[Any, ...]:
@@ -84,4 +85,4 @@ class Writer:
     def _owe(self, key: str, nx: bool) -> None:
         """A value could not be stored: the old one may still be there, and it is no longer the right one."""
         if not nx:
-            self._pending.add(key)
+            self._engine.owe(Debts((key,)))

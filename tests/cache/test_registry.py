@@ -1,0 +1,187 @@
+"""The caches of one process: one for each loop, and what one of them cannot tell Redis the others obey and tell."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import Any
+
+import pytest
+
+from cache import RedisCache, close_redis_cache, get_redis_cache, keys, registry, use_redis_cache
+from cache.pending import Debts
+from tests.real.redis_server import RedisServer
+from tests.wait import until
+
+KEY = keys.profile("1")
+Job = Callable[[RedisCache], Awaitable[Any]]
+
+
+class Jobs:
+    """Jobs of one process, each in a thread and a loop of its own, with the cache of that loop."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._runners: list[tuple[ThreadPoolExecutor, asyncio.Runner]] = []
+
+    def start(self, url: str | None = None) -> Callable[[Job], Any]:
+        """Begin one; what it returns runs a coroutine function there, over the cache, and waits for it."""
+        thread, runner = ThreadPoolExecutor(1), asyncio.Runner()
+        self._runners.append((thread, runner))
+
+        def do(job: Job) -> Any:
+            async def with_cache() -> Any:
+                return await job(await get_redis_cache())
+
+            return thread.submit(runner.run, with_cache()).result(20)
+
+        async def begin() -> None:
+            cache = await use_redis_cache(url or self.url)
+            await until(lambda: cache.connected)
+
+        thread.submit(runner.run, begin()).result(20)
+        return do
+
+    def end(self, *, politely: bool = True) -> None:
+        """End them all, their caches closed or forgotten."""
+        for thread, runner in self._runners:
+            if politely:
+                thread.submit(runner.run, close_redis_cache()).result(20)
+            thread.submit(runner.close).result(20)
+            thread.shutdown()
+        self._runners.clear()
+
+
+@pytest.fixture
+def jobs(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
+    monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")
+    jobs = Jobs(redis_server.url)
+    yield jobs
+    jobs.end()
+    redis_server.cli("ACL", "DELUSER", "mute")
+    assert not registry._caches
+
+
+@pytest.fixture
+def mute(redis_server: RedisServer) -> str:
+    """The URL of one who is not allowed to tell the same Redis anything."""
+    redis_server.cli("ACL", "SETUSER", "mute", "on", ">pw", "~*", "&*", "+@all", "-unlink")
+    return redis_server.url.replace("redis://", "redis://mute:pw@")
+
+
+async def serves(cache: RedisCache) -> Any:
+    return await cache.get(KEY)
+
+
+@pytest.mark.parametrize(
+    "invalidate",
+    [lambda c: c.delete(KEY), lambda c: c.clear_user_cache("1"), lambda c: c.invalidate_pattern("user:*:profile")],
+    ids=["key", "user", "pattern"],
+)
+def test_what_one_cannot_tell_the_others_obey_and_tell(
+    redis_server: RedisServer, jobs: Jobs, mute: str, invalidate: Job
+) -> None:
+    one, another, third = jobs.start(mute), jobs.start(), jobs.start()
+    redis_server.cli("SET", KEY, "old")
+    assert another(serves) == third(serves) == "old"
+    assert one(invalidate) == 0
+    assert one(serves) is another(serves) is third(serves) is None
+
+    async def delivered(cache: RedisCache) -> bool:
+        await until(lambda: not cache.owing)
+        return not redis_server.cli("EXISTS", KEY)
+
+    assert another(delivered)
+    assert third(delivered)
+
+
+def test_it_is_obeyed_before_redis_has_been_told(redis_server: RedisServer, jobs: Jobs, mute: str) -> None:
+    one, another = jobs.start(mute), jobs.start(mute)
+    redis_server.cli("SET", KEY, "old")
+    one(lambda cache: cache.delete(KEY))
+    assert another(serves) is None
+    assert redis_server.cli("GET", KEY) == "old"
+
+
+def test_a_value_that_could_not_be_stored_is_owed_by_all(redis_server: RedisServer, jobs: Jobs) -> None:
+    one, another = jobs.start(), jobs.start()
+    redis_server.cli("SET", KEY, "old")
+
+    async def set_while_off(cache: RedisCache) -> bool:
+        cache.disable()
+        return await cache.set(KEY, "new")
+
+    assert one(set_while_off) is False
+    assert another(serves) is None
+
+
+def test_a_load_that_began_before_is_not_kept(redis_server: RedisServer, jobs: Jobs, mute: str) -> None:
+    one, another = jobs.start(mute), jobs.start()
+
+    async def loads(cache: RedisCache) -> tuple[Any, Any]:
+        async def load() -> str:
+            await asyncio.to_thread(one, lambda cache: cache.delete(KEY))
+            return "old"
+
+        return await cache.get_or_load(KEY, load, ttl=60), await cache.get(KEY)
+
+    assert another(loads) == ("old", None)
+
+
+def test_who_comes_later_is_told_too(redis_server: RedisServer, jobs: Jobs, mute: str) -> None:
+    one = jobs.start(mute)
+    redis_server.cli("SET", KEY, "old")
+    one(lambda cache: cache.delete(KEY))
+    came, done = Event(), Event()
+
+    async def lives(_: RedisCache) -> None:
+        await asyncio.to_thread(came.wait, 20)
+        done.set()
+
+    with ThreadPoolExecutor(1) as beside:  # its loop runs meanwhile, as a job's does
+        living = beside.submit(one, lives)
+        late = jobs.start()
+        came.set()
+        living.result(20)
+
+    async def told(cache: RedisCache) -> Any:
+        await until(lambda: not redis_server.cli("EXISTS", KEY))
+        return await cache.get(KEY)
+
+    assert late(told) is None
+
+
+def test_another_redis_hears_nothing(redis_server: RedisServer, own_redis: RedisServer, jobs: Jobs, mute: str) -> None:
+    one, elsewhere, other_database = jobs.start(mute), jobs.start(own_redis.url), jobs.start(f"{jobs.url[:-1]}1")
+    own_redis.cli("SET", KEY, "theirs")
+    one(lambda cache: cache.delete(KEY))
+
+    async def debts(cache: RedisCache) -> Debts:
+        return cache.debts
+
+    assert one(debts) == Debts((KEY,))
+    assert elsewhere(debts) == other_database(debts) == Debts()
+    assert elsewhere(serves) == "theirs"
+
+
+def test_a_loop_that_was_closed_with_its_cache_open_is_forgotten(
+    redis_server: RedisServer, jobs: Jobs, mute: str
+) -> None:
+    gone = Jobs(jobs.url)
+    left = gone.start()
+
+    async def loop(cache: RedisCache) -> weakref.ref[asyncio.AbstractEventLoop]:
+        return weakref.ref(asyncio.get_running_loop())
+
+    seen = left(loop)
+    gone.end(politely=False)
+    one = jobs.start(mute)
+    assert one(lambda cache: cache.delete(KEY)) == 0
+    assert len(registry._caches) == 1
+    del left, gone
+    gc.collect()
+    assert seen() is None
