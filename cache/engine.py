@@ -68,6 +68,7 @@ class Engine(Road):
         self.unread = Unread(max(_LARGEST, 2 * settings.max_value_bytes), self._too_large)
         self.recall = Recall(self, self.pending, lambda: self.clear())
         self.enabled = settings.enabled
+        self.closed = False
         self.max_value_bytes = settings.max_value_bytes
         self.deadline = settings.deadline
         self._settings = settings
@@ -100,6 +101,7 @@ class Engine(Road):
 
     def wake(self) -> None:
         """Begin connecting, unless that is under way."""
+        self.closed = False
         if self.lane is None:
             self.lane = Lane(
                 endpoint(self._settings),
@@ -139,7 +141,6 @@ class Engine(Road):
         await self._link.closed()
 
     def _rest(self) -> None:
-        self.recall.stop()  # before the lane is gone: what asks for one then begins to connect anew
         lane, self.lane = self.lane, None
         if lane is not None:
             leaving = asyncio.create_task(lane.close(), name="cache-lane-close")

@@ -67,7 +67,6 @@ class Invalidator:
         self._evicts = True
         self._policy_asked = -_POLICY_AGE
         self._walk: asyncio.Task[None] | None = None
-        self._closed = False
 
     @property
     def cut_off(self) -> bool:
@@ -152,8 +151,6 @@ class Invalidator:
 
     async def close(self) -> None:
         """Let a walk end, but not for long. What it has not found by then stays hidden, and owed."""
-        self._walk_on()
-        self._closed = True
         if self._walk is not None:
             await asyncio.wait({self._walk}, timeout=_LAST_WALK)
             self._walk.cancel()
@@ -184,7 +181,7 @@ class Invalidator:
 
     def _walk_on(self) -> None:
         """Begin a walk if there is something to walk for, and nobody does."""
-        if self.cut_off and self._engine.connected and not self._closed:
+        if self.cut_off and self._engine.connected and not self._engine.closed:
             self._walk = asyncio.create_task(self._walk_for_strays(), name="cache-walk")
 
     async def _walk_for_strays(self) -> None:

@@ -96,15 +96,10 @@ class Recall:
             self._tentative = self._pending.doubted
         self.changed(now)
 
-    def stop(self) -> None:
-        """Begin to stop, at once: not one more command. What is in doubt stays so."""
+    async def close(self) -> None:
+        """Stop. What is in doubt stays so."""
         if self._making_sure is not None:
             self._making_sure.cancel()
-
-    async def close(self) -> None:
-        """Stop, and wait for it."""
-        self.stop()
-        if self._making_sure is not None:
             await asyncio.wait({self._making_sure})
 
     def _doubt(self) -> None:

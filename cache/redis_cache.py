@@ -116,7 +116,11 @@ class RedisCache:
         return await self._engine.start()
 
     async def close(self) -> None:
-        """Send the last counters and close every connection. Bounded: a silent Redis delays it briefly."""
+        """Send the last counters and close every connection. Bounded: a silent Redis delays it briefly.
+
+        From then on every call answers neutrally, as with Redis away, unless it is initialised again.
+        """
+        self._engine.closed = True
         await self._filler.close()
         await self._invalidator.close()
         await self._locks.close(2 * self._engine.deadline)

@@ -36,11 +36,13 @@ class Road(ABC):
     Attributes:
         lane: the connection that is shared; None while switched off or not yet started.
         enabled: whether anything is sent.
+        closed: whether it was closed: nothing begins to connect again, until it is started again.
         deadline: seconds within which a call is to be answered.
     """
 
     lane: Lane | None
     enabled: bool
+    closed: bool
     deadline: float
     _link: Link
 
@@ -156,6 +158,8 @@ class Road(ABC):
     def _ready(self) -> Lane:
         if not self.enabled:
             raise LinkShut("the cache is disabled")
+        if self.lane is None and self.closed:
+            raise LinkShut("the cache is closed")
         if self.lane is None:  # nobody called start(): the cache comes up by itself
             self.wake()
         assert self.lane is not None

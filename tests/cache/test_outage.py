@@ -229,6 +229,19 @@ async def test_nothing_is_left_after_close(own_redis: RedisServer, make_cache: A
     own_redis.resume()
 
 
+async def test_what_was_closed_does_not_connect_again_by_itself(own_redis: RedisServer, connect: Any) -> None:
+    cache = await connect(own_redis.url)
+    await cache.close()
+    assert await cache.set("k", "v") is False
+    assert await cache.get("k") is None
+    assert (await cache.invalidate("user:*")).complete is False
+    assert cache._engine.lane is None
+    await until(lambda: "companion-cache" not in own_redis.cli("CLIENT", "LIST"))
+    await cache.initialize()
+    await until(lambda: cache.connected)
+    assert await cache.set("k", "v")
+
+
 OTHERS = ("user:other:profile", "reports:today", "session of another application", "users")
 OWED = {
     "more patterns than are remembered, of one user": (
