@@ -208,7 +208,8 @@ class Invalidator:
             ):
                 strays.append(key)
         if strays:
-            await remove(self._engine, strays)
+            guards = [guard for key in strays for guard in (keys.lease(key), keys.stale(key))]
+            await remove(self._engine, [*guards, *strays])
             self._forget(strays)
 
     def _forget(self, names: Sequence[str]) -> None:

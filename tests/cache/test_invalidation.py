@@ -160,6 +160,17 @@ async def test_what_a_walk_may_still_find_is_not_served(
     assert await cache.get("user:1:by hand") == "again"
 
 
+async def test_the_last_good_value_of_what_no_index_knows_goes_too(
+    cache: RedisCache, redis_server: RedisServer, size: str
+) -> None:
+    await cache.get_or_load("user:1:for a year", Loader("x"), ttl=365 * 86_400, stale_for=60)
+    redis_server.cli("DEL", keys.index("1"))  # it ended before the value did
+    redis_server.cli("SET", b"user:1:\xff", "not even UTF-8")
+    await cache.clear_user_cache("1")
+    await settled(cache)
+    assert redis_server.cli("KEYS", "*user:1:*") == []
+
+
 async def test_what_is_stored_while_a_walk_is_under_way_is_served(
     cache: RedisCache, redis_server: RedisServer, gate: asyncio.Event
 ) -> None:
