@@ -178,7 +178,7 @@ async def soak(course: Course, directory: Path, tell: Callable[[str], None] = la
     async with World(directory, "proxy", []) as world:
         settings = {"REDIS_URL": world.url, "COMPANION_HOME": str(directory / "home")}
         with environment(**settings), outcome.ears.open(), outcome.stopwatch.running():
-            async with session("the first"):  # loads what is loaded once, and makes the database
+            async with session("the-first"):  # loads what is loaded once, and makes the database
                 pass
             before = Remains.now(world.port)
             with _ledger(directory) as ledger:
