@@ -28,6 +28,7 @@ from companion.persona import CompanionAgent
 from companion.private_logs import keep_logs_private
 from companion.runtime import get_runtime, leave_runtime
 from companion.settings import Settings, SettingsError, check_worker
+from companion.threads import make_native_client
 from companion.trace import StartTrace
 from tools import CacheTools, ProfileTools
 
@@ -42,6 +43,7 @@ import_models(settings)
 quiet_by_default(sys.argv)
 keep_logs_private()
 server = AgentServer(
+    setup_fnc=make_native_client,
     log_level="INFO",
     preload_modules=["companion", "companion.store.supabase", "tools"],
 )
