@@ -196,6 +196,7 @@ async def test_what_another_process_stores_meanwhile_under_a_known_name_is_serve
     await cache.clear_user_cache("1")
     await written(other, "1")
     assert len(await cache.get_many(sorted(of_users(redis_server)))) == 8
+    gate.set()
 
 
 async def test_a_walk_that_closing_cuts_off_stays_owed(
