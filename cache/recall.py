@@ -55,11 +55,13 @@ class Recall:
         self._dealt_with = ""  # the mark of another one that gave rise to a doubt which is settled
         self._tentative = 0  # a doubt that a look at the mark may settle
         self._since = 0.0  # when the doubt began
+        self._heard = 0  # how often we were told that something has changed
         self._making_sure: asyncio.Task[None] | None = None
 
     def met(self, answers: list[Any]) -> None:
         """A connection has been greeted, and these are the answers to the questions."""
         self._server, mark = _read(answers)
+        self._heard += 1
         self._looked_at = self._not_before = -_LOOK_EVERY
         self._dealt_with = ""
         empty = answers[-1] == 0
@@ -82,6 +84,7 @@ class Recall:
         Args:
             now: the loop's time, in seconds.
         """
+        self._heard += 1
         self._looked_at = -_LOOK_EVERY
         self.keep(now)
 
@@ -108,14 +111,15 @@ class Recall:
         self._pending.doubt()
 
     async def _make_sure(self) -> None:
+        heard = self._heard
         try:
             sure = await self._is_sure()
         except FAILURES:
             sure = False  # not now: it is tried again while there is a connection
-        if sure:
-            self._looked_at = _now()
-        else:
+        if not sure:
             self._not_before = _now() + _ASK_EVERY
+        elif heard == self._heard:  # else there has been a change meanwhile, and that is looked at as well
+            self._looked_at = _now()
 
     async def _is_sure(self) -> bool:
         """Settle a doubt, and see to it that the mark is there. Whether all is done. Raises FAILURES."""
