@@ -158,7 +158,8 @@ class Locks:
                     return
             except LinkDown:
                 over = loop.time() + lock.ttl  # its life begins when Redis reads of it, which it may not have yet
-            except Refused:
-                pass
+            except Refused as problem:
+                if problem.code == "NOPERM":  # it frees itself
+                    return
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LATEST)
