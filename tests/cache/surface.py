@@ -34,7 +34,6 @@ class Surface:
 
     async def walk(self, patch: pytest.MonkeyPatch) -> dict[str, Any]:
         """What came of each thing, by name. ``patch``: makes renewing quick and the keyspace count as large."""
-        patch.setattr(lease, "LEASE", 1.8)  # renewed when a sixth of it has gone
         patch.setattr(lease, "_RENEW", 0.02)
         patch.setattr(invalidation, "SMALL", 0)
         async with self._cache() as cache:

@@ -104,7 +104,7 @@ async def test_nothing_in_the_rule_is_without_a_reason(
     server: RedisServer, everything: dict[str, Any], monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     url = become(server, *(kept for kept in RULE if kept != part))
-    # Where only this is lost all else must still happen, however busy the machine, within the life of a lease.
+    # Where only this is lost all else must still happen, however busy the machine; a lease lives for three seconds.
     outcomes = await Surface(server, url, patience=1.0 if part in LOST else 0.05).walk(monkeypatch)
     assert refusals(server), f"{part} is not used"
     lost = {name for name in everything if outcomes.get(name) != everything[name]}
