@@ -1,8 +1,4 @@
-"""What every operation stands on: the way to Redis, the counters, the near cache, and the invalidations still owed.
-
-Once a second, off the hot path, the engine keeps house: invalidations that are owed are delivered and the counters
-are added to the fleet's.
-"""
+"""What every operation stands on: the way to Redis, the counters, the near cache, and the invalidations still owed."""
 
 from __future__ import annotations
 
@@ -12,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import keys
 from .connection import endpoint
+from .housekeeping import Housekeeper
 from .lane import Lane
 from .link import Link, Refused
 from .near import NearCache
@@ -27,8 +24,6 @@ from .wire import ReplyError
 if TYPE_CHECKING:
     from .seal import Sealer
 
-_HOUSEKEEPING: Final = 1.0  # seconds between two rounds
-_LOOK: Final = 0.25  # seconds between two looks at how Redis does
 _LARGEST: Final = 16 << 20  # bytes of a reply; nothing that is asked for over the lane should come near it
 _MARK: Final = keys.system_server().encode()
 _TRACKING: Final = ("CLIENT", "TRACKING", "ON")
@@ -75,9 +70,8 @@ class Engine(Road):
         self._outage = Outage(settings.safe_url, self.count_error)
         self._link = Link(settings, on_up=self._link_up, on_failed=self._link_failed)
         self._looking_since = 0.0
-        self._housekeeper: asyncio.Task[None] | None = None
+        self._housekeeper = Housekeeper(self)
         self._leaving: set[asyncio.Task[None]] = set()
-        self._settling: asyncio.Task[None] | None = None
 
     @property
     def connected(self) -> bool:
@@ -117,8 +111,7 @@ class Engine(Road):
             )
             self._looking_since = asyncio.get_running_loop().time()
             self.lane.start()
-        if self._housekeeper is None or self._housekeeper.done():
-            self._housekeeper = asyncio.create_task(self._housekeeping(), name="cache-housekeeping")
+        self._housekeeper.start()
 
     def disable(self) -> None:
         """From this moment neutral answers and no traffic."""
@@ -133,7 +126,7 @@ class Engine(Road):
     async def close(self) -> None:
         """Do the last housekeeping and close every connection."""
         if self.connected:
-            await self._keep_house()
+            await self._housekeeper.keep()
         self._rest()
         if self._leaving:
             await asyncio.wait(set(self._leaving), timeout=2.0)
@@ -143,12 +136,8 @@ class Engine(Road):
     def _rest(self) -> None:
         lane, self.lane = self.lane, None
         if lane is not None:
-            leaving = asyncio.create_task(lane.close(), name="cache-lane-close")
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
-        if self._housekeeper is not None:
-            self._housekeeper.cancel()
-            self._housekeeper = None
+            self._wait_for(asyncio.create_task(lane.close(), name="cache-lane-close"))
+        self._housekeeper.stop()
         self._link.stop()
         self._forget()
         self._outage.unknown()
@@ -171,7 +160,7 @@ class Engine(Road):
             self.near.arm()
         self.recall.keep(_now())
         await self.unread.look(lane)
-        await self._keep_house()
+        await self._housekeeper.keep()
 
     def _lane_down(self, reason: str) -> None:
         self._forget()
@@ -208,7 +197,7 @@ class Engine(Road):
         self.near.disarm()
         self.on_change(None)
 
-    # -- housekeeping ----------------------------------------------------------------------------------
+    # -- what went wrong -------------------------------------------------------------------------------
 
     def count_error(self, problem: Exception | None = None) -> None:
         """Count one thing that Redis failed to do, and tell the operator if that was to refuse.
@@ -232,18 +221,13 @@ class Engine(Road):
         self.count_undecodable(key, ValueError("too large to be read"))
         self.pending.add(key)
 
-    async def _housekeeping(self) -> None:
-        rounds = 0
-        while True:
-            await asyncio.sleep(_LOOK)
-            rounds += 1
-            if (lane := self.lane) is not None and not lane.unsupported:
-                answered = None if lane.up else max(lane.proven_at, self._looking_since)
-                self._outage.look(_now(), answered, lane.reason)
-            if lane is not None and lane.up:
-                self.recall.keep(_now())
-            if self.connected and (self.pending or rounds % round(_HOUSEKEEPING / _LOOK) == 0):
-                await self._keep_house()
+    def look(self) -> None:
+        """See how Redis does."""
+        if (lane := self.lane) is not None and not lane.unsupported:
+            answered = None if lane.up else max(lane.proven_at, self._looking_since)
+            self._outage.look(_now(), answered, lane.reason)
+        if lane is not None and lane.up:
+            self.recall.keep(_now())
 
     def owe(self, debts: Debts) -> None:
         """Redis could not be told: remember it."""
@@ -252,18 +236,13 @@ class Engine(Road):
 
     def settle_soon(self) -> None:
         """Deliver what is owed now, beside whatever the caller does next."""
-        if self.connected and (self._settling is None or self._settling.done()):
-            self._settling = asyncio.create_task(self._keep_house(), name="cache-settle")
-            self._leaving.add(self._settling)
-            self._settling.add_done_callback(self._leaving.discard)
+        if (settling := self._housekeeper.settle_soon()) is not None:
+            self._wait_for(settling)
 
-    async def _keep_house(self) -> None:
-        try:
-            if self.pending:
-                await self.settle()
-            await self.counters.flush(self)
-        except FAILURES:
-            pass  # it stays where it is, for the next round
+    def _wait_for(self, task: asyncio.Task[None]) -> None:
+        """Closing waits for it."""
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
 
 def _sealer(settings: CacheSettings) -> Sealer | None:

@@ -157,9 +157,9 @@ class Recall:
 
         Raises FAILURES.
         """
-        answers = await asyncio.gather(*(self._road.send(*question) for question in _WHO), return_exceptions=True)
+        answers = await self._road.send_each(*_WHO)
         for answer in answers:
-            if isinstance(answer, BaseException) and getattr(answer, "code", "") not in ("NOPERM", "WRONGTYPE"):
+            if isinstance(answer, Exception) and getattr(answer, "code", "") not in ("NOPERM", "WRONGTYPE"):
                 raise answer
         return answers
 

@@ -9,31 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from . import keys
 from .arguments import checked_key, checked_pattern, checked_ttl
-from .engine import Engine
-from .fill import Filler, Loader
-from .invalidation import Invalidation, Invalidator
-from .lock import Locks, LockUnavailable
+from .fill import Loader
+from .invalidation import Invalidation
+from .life import CacheLife
+from .lock import LockUnavailable
 from .near import MISSING
-from .pending import Debts
-from .read import UNANSWERED, Reader
-from .recall import Ask
+from .read import UNANSWERED
 from .road import FAILURES
-from .settings import CacheSettings
 from .stats import report
 from .terms import Terms
-from .write import Writer
 
 logger = logging.getLogger("cache")
 T = TypeVar("T")
 
 
-class RedisCache:
+class RedisCache(CacheLife):
     """A cache in front of the source of truth. It belongs to one event loop.
 
     Args:
@@ -44,98 +40,6 @@ class RedisCache:
     Raises:
         CacheConfigError: a setting cannot be used (see there).
     """
-
-    def __init__(
-        self,
-        redis_url: str | None = None,
-        *,
-        enabled: bool | None = None,
-        settings: CacheSettings | None = None,
-    ) -> None:
-        self.settings = settings or CacheSettings.from_env(redis_url, enabled=enabled)
-        self._engine = Engine(self.settings)
-        self._filler = Filler(self._engine)
-        self._invalidator = Invalidator(self._engine, self._filler)
-        self._filler.leases.index_entry = self._invalidator.index_entry
-        self._engine.settle, self._engine.clear = self._invalidator.settle, self._invalidator.clear
-        self._writer = Writer(self._engine, self._filler, self._invalidator)
-        self._reader = Reader(self._engine)
-        self._locks = Locks(self._engine.call)
-
-    @property
-    def enabled(self) -> bool:
-        """Whether the cache is switched on."""
-        return self._engine.enabled
-
-    @property
-    def connected(self) -> bool:
-        """Whether Redis is believed to answer right now."""
-        return self._engine.connected
-
-    @property
-    def owing(self) -> bool:
-        """Whether an invalidation still waits to be told to Redis.
-
-        One that has been told, and of which a walk for keys that others wrote is under way, does not.
-        """
-        return self._engine.pending.owes or self._invalidator.cut_off
-
-    def recall_with(self, ask: Ask | None) -> None:
-        """Let ``ask`` be called when Redis may have forgotten what it was told: restarted, restored, or another server.
-
-        It invalidates once more what changed lately, and says whether that is all there is. Until it has returned no
-        value of a user is served. Where it says no, and where there is none, everything under ``user:*`` is removed.
-
-        Args:
-            ask: an async callable without arguments. What it raises counts as no.
-        """
-        self._engine.recall.ask = ask
-
-    @property
-    def debts(self) -> Debts:
-        """What waits to be told to Redis."""
-        return self._engine.pending.debts
-
-    def share_debts(self, tell: Callable[[Debts], None]) -> None:
-        """Let ``tell`` be called, in this cache's loop, with what Redis could not be told."""
-        self._engine.on_owed = tell
-
-    def take_over(self, debts: Debts) -> None:
-        """Serve nothing of what another cache could not tell the same Redis, and tell it. In this cache's loop."""
-        self._invalidator.take_over(debts)
-
-    async def initialize(self) -> bool:
-        """Begin connecting, and wait for it at most ``CACHE_CONNECT_WAIT_MS``.
-
-        Redis being down is not an error and not final: connecting goes on in the background, and the cache is
-        used as soon as Redis answers.
-
-        Returns:
-            Whether Redis has answered.
-        """
-        return await self._engine.start()
-
-    async def close(self) -> None:
-        """Send the last counters and close every connection. Bounded: a silent Redis delays it briefly.
-
-        From then on every call answers neutrally, as with Redis away, unless it is initialised again.
-        """
-        self._engine.closed = True
-        await self._filler.close()
-        await self._invalidator.close()
-        await self._locks.close(2 * self._engine.deadline)
-        await self._engine.close()
-
-    def enable(self) -> None:
-        """Switch the cache on, at run time. It is used as soon as Redis answers."""
-        self._engine.enable()
-
-    def disable(self) -> None:
-        """Switch the cache off, at run time: neutral answers and no traffic until ``enable()``.
-
-        Invalidations asked for meanwhile are remembered and delivered when it is switched on again.
-        """
-        self._engine.disable()
 
     async def get(self, key: str, default: Any = None, *, fresh: bool = False) -> Any:
         """The value stored under ``key``, as it went in (a tuple comes back as a list).

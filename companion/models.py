@@ -37,7 +37,7 @@ def import_models(settings: Settings) -> None:
     To be called as the program starts: LiveKit lets plugins register on the main thread alone.
     """
     if settings.models == "openai":
-        import livekit.plugins.openai  # noqa: F401
+        import livekit.plugins.openai  # noqa: F401 - importing it registers it
 
 
 def make_llm(settings: Settings) -> llm.LLM[Any]:

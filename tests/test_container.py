@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from livekit.agents.worker import DRAIN_TIMEOUT
 
 from tests.real.redis_server import RedisServer
 from tests.test_readme import README, table_of_variables
@@ -112,6 +113,12 @@ def test_memories_and_cache_outlive_their_containers() -> None:
     assert WORKER["volumes"] == [f"memories:{folder}"]
     assert REDIS["volumes"] == ["cache:/data"]  # where the image of Redis keeps its files
     assert COMPOSE["volumes"].keys() == {"memories", "cache"}
+
+
+def test_a_conversation_has_the_time_that_livekit_gives_it() -> None:
+    grace = re.fullmatch(r"(\d+)m", COMPOSE["services"]["worker"]["stop_grace_period"])
+    assert grace
+    assert int(grace[1]) * 60 > DRAIN_TIMEOUT
 
 
 def test_redis_is_for_the_worker_alone() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -31,11 +30,6 @@ def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 def of_users(server: RedisServer) -> set[str]:
     return set(server.cli("KEYS", "user:*"))
-
-
-def scans(server: RedisServer) -> int:
-    found = re.search(r"cmdstat_scan:calls=(\d+)", server.cli("INFO", "commandstats"))
-    return int(found[1]) if found else 0
 
 
 async def written(cache: RedisCache, user: str) -> int:
@@ -93,13 +87,13 @@ async def test_a_large_keyspace_is_not_walked_before_the_answer(
     scans_before_the_answer: list[int] = []
     hide = Pending.hide
     monkeypatch.setattr(
-        Pending, "hide", lambda *args: (scans_before_the_answer.append(scans(redis_server)), hide(*args))
+        Pending, "hide", lambda *args: (scans_before_the_answer.append(redis_server.calls("scan")), hide(*args))
     )
     redis_server.cli("CONFIG", "RESETSTAT")
     assert await cache.clear_user_cache("1") == mine
     assert scans_before_the_answer == [0]
     await settled(cache)
-    assert scans(redis_server) > 0
+    assert redis_server.calls("scan") > 0
 
 
 async def test_what_is_written_again_meanwhile_stays(
@@ -123,7 +117,7 @@ async def test_one_walk_serves_all_who_wait_for_it(
     await asyncio.gather(*(cache.clear_user_cache(str(n)) for n in range(40)))
     await until(lambda: not of_users(redis_server))
     await settled(cache)
-    assert scans(redis_server) <= 10
+    assert redis_server.calls("scan") <= 10
 
 
 @pytest.fixture
@@ -237,7 +231,7 @@ async def test_housekeeping_begins_no_second_walk(
     redis_server.cli("CONFIG", "RESETSTAT")
     gate.set()
     await settled(cache)
-    assert scans(redis_server) == 1
+    assert redis_server.calls("scan") == 1
 
 
 async def test_closing_lets_a_walk_end(
