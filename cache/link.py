@@ -24,6 +24,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from .finder import Finder
 from .loose import Loose
 from .settings import CacheSettings
+from .wire import code_in_a_script
 
 T = TypeVar("T")
 
@@ -153,7 +154,8 @@ class Link:
             raise LinkDown(type(problem).__name__) from None
         except ResponseError as problem:
             # redis-py takes the code out of the text of some errors, NOSCRIPT among them.
-            raise Refused(problem.status_code or str(problem).partition(" ")[0][:40]) from None
+            code = code_in_a_script(str(problem)) or problem.status_code or str(problem).partition(" ")[0]
+            raise Refused(code[:40]) from None
         except (RedisError, RedisClusterException) as problem:
             self._doubt.set()
             raise Refused(type(problem).__name__) from None

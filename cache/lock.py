@@ -133,7 +133,10 @@ class Locks:
         """Let go. False if the lock was no longer ours; True too when Redis is away, and it is let go later."""
         try:
             return bool(await self._call(lock.release))
-        except (LinkDown, Refused):
+        except (LinkDown, Refused) as problem:
+            if _for_good(problem):
+                logger.warning("[REDIS] Warning: releasing a lock is refused (NOPERM): it frees itself after its TTL")
+                return True
             logger.warning("[REDIS] Warning: a lock could not be released; that is tried again until its TTL ends")
             self._release_later(lock)
             return True
@@ -159,7 +162,12 @@ class Locks:
             except LinkDown:
                 over = loop.time() + lock.ttl  # its life begins when Redis reads of it, which it may not have yet
             except Refused as problem:
-                if problem.code == "NOPERM":  # it frees itself
+                if _for_good(problem):
                     return
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LATEST)
+
+
+def _for_good(problem: Exception) -> bool:
+    """Whether asking again would change nothing."""
+    return isinstance(problem, Refused) and problem.code == "NOPERM"

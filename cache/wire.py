@@ -58,9 +58,7 @@ class ReplyError(Exception):
     @property
     def code(self) -> str:
         """The first word of the reply: "WRONGTYPE", "ERR", "NOSCRIPT"; of an error in a script, that error's own."""
-        if found := _IN_A_SCRIPT.search(str(self)):
-            return found[1] or "NOPERM"
-        return str(self).partition(" ")[0]
+        return code_in_a_script(str(self)) or str(self).partition(" ")[0]
 
 
 class Watcher(Protocol):
@@ -70,6 +68,12 @@ class Watcher(Protocol):
 
     def wake(self) -> None: ...
     def stop(self) -> None: ...
+
+
+def code_in_a_script(text: str) -> str | None:
+    """The code of the command that failed inside a script, out of the error; None where it is no such error."""
+    found = _IN_A_SCRIPT.search(text)
+    return None if found is None else found[1] or "NOPERM"
 
 
 def fail(future: asyncio.Future[Any], error: Exception) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,8 @@ import pytest
 from cache import RedisCache
 from cache.dial import Endpoint
 from cache.lane import Lane
+from tests.real import redis_cluster
+from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 
 
@@ -70,3 +72,10 @@ async def connect(make_cache: Callable[..., RedisCache]) -> Callable[..., Awaita
         return cache
 
     return connect
+
+
+@pytest.fixture(scope="session")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[RedisServer]]]:
+    """A "cluster of one" and a "cluster of two", by name: their nodes. Whoever uses them empties them first."""
+    with redis_cluster.clusters(lambda: tmp_path_factory.mktemp("node")) as formed:
+        yield formed

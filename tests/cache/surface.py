@@ -121,6 +121,7 @@ class Surface:
         async def slow() -> str:
             nonlocal loads
             loads += 1
+            self.server.cli("PEXPIRE", lease, 2000)  # what is nearly new is not renewed
             left: list[int] = [self.server.cli("PTTL", lease)]
 
             def renewed() -> bool:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ import pytest
 from cache import LockUnavailable, RedisCache, keys
 from tests.cache.clock import timed
 from tests.cache.loader import Loader
-from tests.real.redis_server import RedisServer, unused_port
+from tests.real.redis_server import RedisServer
 from tests.real.resp2_server import without_resp3
 from tests.wait import until
 
@@ -33,36 +31,6 @@ class Place:
     def each(self, *command: str | int) -> None:
         for server in self.servers:
             server.cli(*command)
-
-
-def node(directory: Path) -> RedisServer:
-    while (port := unused_port()) > 55_535:  # the nodes' own port is 10,000 higher
-        pass
-    return RedisServer(directory, port=port, args=["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"])
-
-
-def form(nodes: list[RedisServer]) -> None:
-    """One cluster of them, the slots shared out evenly."""
-    share = 16384 // len(nodes)
-    for number, server in enumerate(nodes):
-        server.cli("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        server.cli("CLUSTER", "ADDSLOTS", *range(number * share, (number + 1) * share))
-        server.cli("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
-
-
-@pytest.fixture(scope="module")
-def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[RedisServer]]]:
-    """They take two seconds to form, so all tests here share them."""
-    with ExitStack() as stack:
-        nodes = [stack.enter_context(node(tmp_path_factory.mktemp("node"))) for _ in range(3)]
-        formed = {"cluster of one": nodes[:1], "cluster of two": nodes[1:]}
-        for members in formed.values():
-            form(members)
-        give_up = time.monotonic() + 20
-        while not all("cluster_state:ok" in server.cli("CLUSTER", "INFO") for server in nodes):
-            assert time.monotonic() < give_up
-            time.sleep(0.01)
-        yield formed
 
 
 @pytest.fixture(params=["no RESP3", "cluster of one", "cluster of two"])

@@ -163,6 +163,15 @@ async def test_nothing_is_owed_for_one_that_was_not_asked_for(make_cache: Any) -
     assert not cache._locks._owed
 
 
+async def test_who_may_not_release_does_not_try_again(own_redis: RedisServer, connect: Any) -> None:
+    own_redis.cli("ACL", "SETUSER", "companion", "reset", "on", ">pw", "~*", "+@all", "-del")
+    cache = await connect(own_redis.url.replace("redis://", "redis://companion:pw@"))
+    async with cache.lock("user", "1", ttl=300):
+        pass
+    assert not cache._locks._owed
+    assert own_redis.cli("EXISTS", "lock:user:1") == 1
+
+
 async def test_giving_back_ends_at_close(own_redis: RedisServer, connect: Any) -> None:
     cache = await connect(own_redis.url, deadline=0.05)
     async with cache.lock("user", "1", ttl=300):
