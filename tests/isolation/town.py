@@ -13,7 +13,7 @@ from typing import Any, Final
 from cache.codec import encode
 from tests.isolation.ear import MARK, SECRET
 from tests.real.redis_server import RedisServer
-from tests.real.resp import Part, _encode, _read, ask
+from tests.real.resp import Part, ask, ask_each
 
 CALLERS: Final = ("me", "m", "me.2")
 OPERATOR: Final = "ops"
@@ -119,10 +119,7 @@ class Town:
 
     def many(self, commands: Iterable[Sequence[Part]]) -> list[Any]:
         """The replies to commands that are sent together."""
-        commands = list(commands)
-        self._link.sendall(b"".join(map(_encode, commands)))
-        with self._link.makefile("rb") as replies:
-            return [_read(replies) for _ in commands]
+        return ask_each(self._link, commands)
 
     def fill(self) -> None:
         """Give everybody everything in Redis."""

@@ -15,7 +15,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, Self
 from urllib.parse import quote
 
 from cache.embedded import find_redis_server
-from tests.real.resp import Part, RedisReplyError, ask
+from tests.real.resp import Part, RedisReplyError, ask, ask_each
 
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
@@ -275,6 +275,13 @@ class RedisServer:
         """
         with self._connect() as link:
             return ask(link, *([("AUTH", self.password)] if self.password else []), command)
+
+    def many(self, commands: Iterable[Sequence[Part]]) -> list[Any]:
+        """As :meth:`cli`, for commands that are sent together; the reply to each."""
+        with self._connect() as link:
+            if self.password:
+                ask(link, ("AUTH", self.password))
+            return ask_each(link, commands)
 
     def calls(self, command: str) -> int:
         """How often the command was carried out, here or in a script, since the last CONFIG RESETSTAT."""

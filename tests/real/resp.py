@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, BinaryIO
 
 Part = str | bytes | int | float
@@ -25,6 +25,14 @@ def ask(link: socket.socket, *commands: Sequence[Part]) -> Any:
             link.sendall(_encode(command))
             reply = _read(replies)
     return reply
+
+
+def ask_each(link: socket.socket, commands: Iterable[Sequence[Part]]) -> list[Any]:
+    """The replies to commands that are sent together. Raises as :func:`ask`, for the first error."""
+    commands = list(commands)
+    link.sendall(b"".join(map(_encode, commands)))
+    with link.makefile("rb") as replies:
+        return [_read(replies) for _ in commands]
 
 
 def _encode(command: Sequence[Part]) -> bytes:

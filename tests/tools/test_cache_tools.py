@@ -180,16 +180,21 @@ def guards(values: set[str]) -> set[str]:
 
 def fill(redis: RedisServer) -> dict[str, Any]:
     """Write keys of everybody; the keyspace as it now is."""
-    redis.cli("HSET", "system:stats", "total_requests", 10, "cache_hits", 8, "cache_misses", 2)
-    redis.cli("SADD", "index:{other}", "profile")
-    for key in (MINE | guards(MINE) | THEIRS | PROTECTED) - {"system:stats", "index:{other}"}:
-        redis.cli("SET", key, f"value of {key}")
+    values = (MINE | guards(MINE) | THEIRS | PROTECTED) - {"system:stats", "index:{other}"}
+    redis.many(
+        [
+            ("HSET", "system:stats", "total_requests", 10, "cache_hits", 8, "cache_misses", 2),
+            ("SADD", "index:{other}", "profile"),
+            *(("SET", key, f"value of {key}") for key in values),
+        ]
+    )
     return keyspace(redis)
 
 
 def keyspace(redis: RedisServer) -> dict[str, Any]:
     """Everything but the mark of which run of the server this is; the cache leaves it when it connects."""
-    return {key: redis.cli("DUMP", key) for key in redis.cli("KEYS", "*") if key != "system:server"}
+    names = [key for key in redis.cli("KEYS", "*") if key != "system:server"]
+    return dict(zip(names, redis.many(("DUMP", name) for name in names), strict=True))
 
 
 def without(before: dict[str, Any], gone: set[str]) -> dict[str, Any]:
