@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,13 +17,17 @@ from tests.real.tcp_console import TcpConsole
 AGENT = Path(__file__).parents[1] / "agent.py"
 
 
-@pytest.mark.parametrize("text", [True, False], ids=["text", "audio"])
-async def test_greeting_question_tool_call_answer_and_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bool
-) -> None:
-    monkeypatch.setenv("COMPANION_USER_ID", f"test-{uuid4()}")  # unknown to the Redis of this machine, if it has one
+async def test_greeting_question_tool_call_answer_and_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In text and with sound, side by side on one COMPANION_HOME."""
     monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")  # this is not about it, and the machine may be busy
-    async with TcpConsole(AGENT, cwd=tmp_path, text=text) as console:
+    await asyncio.gather(*(conversation(tmp_path, text=text) for text in (True, False)))
+    assert working_in(tmp_path / "home") == []
+
+
+async def conversation(directory: Path, *, text: bool) -> None:
+    # Unknown to the Redis of this machine, if it has one.
+    env = {**os.environ, "COMPANION_USER_ID": f"test-{uuid4()}"}
+    async with TcpConsole(AGENT, cwd=directory, env=env, text=text) as console:
         greeting = await console.next_message()
         assert greeting.startswith(NOTICE)
         assert "What is your name?" in greeting
@@ -37,4 +43,3 @@ async def test_greeting_question_tool_call_answer_and_end(
         assert json.loads(turn.outputs[0])["status"] == "healthy"
         assert turn.text.startswith("The cache is healthy")
     assert "Traceback" not in console.process.log
-    assert working_in(tmp_path / "home") == []

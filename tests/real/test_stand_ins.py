@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import urllib.error
 import urllib.request
@@ -174,25 +175,27 @@ def test_a_plain_client_is_served_from_a_thread() -> None:
         post({"model": "m", "messages": []})
 
 
-async def test_the_console_greets_answers_and_ends(tmp_path: Path) -> None:
+async def test_the_console_greets_answers_and_ends_in_text_and_with_sound(tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text(TOY_AGENT)
-    async with TcpConsole("toy.py", cwd=tmp_path) as console:
-        assert await console.next_message() == "Good morning."
-        turn = await console.say("how is the weather?")
-        assert [(call.name, json.loads(call.arguments)) for call in turn.calls] == [("weather", {"city": "Bern"})]
-        assert turn.outputs == ["sun in Bern"]
-        assert turn.text == "The tool says sun in Bern."
-        assert (await console.say("good")).text == "You said good."
-        executed = await console.wait_for_event(lambda event: event.HasField("function_tools_executed"))
-        assert executed.function_tools_executed.function_call_outputs[0].output == "sun in Bern"
-        assert ("user", "good") in console.messages
 
+    async def in_text() -> None:
+        async with TcpConsole("toy.py", cwd=tmp_path) as console:
+            assert await console.next_message() == "Good morning."
+            turn = await console.say("how is the weather?")
+            assert [(call.name, json.loads(call.arguments)) for call in turn.calls] == [("weather", {"city": "Bern"})]
+            assert turn.outputs == ["sun in Bern"]
+            assert turn.text == "The tool says sun in Bern."
+            assert (await console.say("good")).text == "You said good."
+            executed = await console.wait_for_event(lambda event: event.HasField("function_tools_executed"))
+            assert executed.function_tools_executed.function_call_outputs[0].output == "sun in Bern"
+            assert ("user", "good") in console.messages
 
-async def test_the_console_takes_audio_and_says_that_it_was_played(tmp_path: Path) -> None:
-    (tmp_path / "toy.py").write_text(TOY_AGENT)
-    async with TcpConsole("toy.py", cwd=tmp_path, text=False) as console:
-        assert await console.next_message() == "Good morning."
-        assert console.audio_seconds == pytest.approx(0.5, abs=0.05)
+    async def with_sound() -> None:
+        async with TcpConsole("toy.py", cwd=tmp_path, text=False) as console:
+            assert await console.next_message() == "Good morning."
+            assert console.audio_seconds == pytest.approx(0.5, abs=0.05)
+
+    await asyncio.gather(in_text(), with_sound())
 
 
 async def test_an_agent_that_dies_shows_its_log(tmp_path: Path) -> None:
