@@ -72,7 +72,9 @@ def far_runtime(home: Path, *, store: float = 0.0, model: float = 0.0) -> Runtim
         store: seconds that each operation of the store takes at least.
         model: seconds that the model takes to answer.
     """
-    settings = Settings.from_env({"COMPANION_HOME": str(home), "COMPANION_MODELS": "offline"})
+    # The consistency watch reads behind what is measured, and finds that two caches know nothing of each other.
+    quiet = {"COMPANION_MODELS": "offline", "COMPANION_WATCH_SHARE": "0"}
+    settings = Settings.from_env({"COMPANION_HOME": str(home), **quiet})
     source: Any = FarStore(SqliteStore(home / "companion.db"), store)
     return set_runtime(Runtime(settings, store=source, model=SlowModel(model)))
 

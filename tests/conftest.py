@@ -21,6 +21,8 @@ def pytest_collection_finish() -> None:
     """What has been imported stays: no garbage collection of a test's need look at a million objects of libraries."""
     gc.collect()
     gc.freeze()
+    # Where it is set, as in many containers, each process that a test starts would compile everything anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(autouse=True)
