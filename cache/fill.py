@@ -178,6 +178,7 @@ class Filler:
         if len(raw) > self._engine.max_value_bytes:
             logger.warning("a loaded value of %d bytes is larger than CACHE_MAX_VALUE_BYTES: not kept", len(raw))
             lives = GONE, GONE
+        began = pending.serial
         if pending.newest(key) > lease.paid:
             # Invalidated since the load began, without Redis knowing of it yet.
             self.leases.release_later(lease)
@@ -188,8 +189,8 @@ class Filler:
         elif (sealer := self._engine.sealer) is not None:
             raw = sealer.seal(key, raw)
         try:
-            if await self.leases.fill(lease, raw, lives) and pending.newest(key) <= lease.paid:
-                pending.settle(key)
+            if await self.leases.fill(lease, raw, lives):
+                pending.settle(key, began)
         except FAILURES as problem:
             self._engine.count_error(problem)
             self.leases.release_later(lease)  # it may still stand there, and everybody would wait for it

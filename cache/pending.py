@@ -43,11 +43,11 @@ class Pending:
     of all users, but never anything of anybody else in the same Redis.
     """
 
-    __slots__ = ("_keys", "_patterns", "_room", "_serial", "doubted", "strays")
+    __slots__ = ("_keys", "_patterns", "_room", "doubted", "serial", "strays")
 
     def __init__(self) -> None:
-        # Each debt has a serial number, so that one renewed while it is being delivered is not forgotten.
-        self._serial = 0
+        self.serial = 0
+        """Of the newest debt. Each has its own, so that one renewed while it is being delivered is not forgotten."""
         self._keys: dict[str, int] = {}
         self._room = _MAX_KEYS
         self._patterns: dict[tuple[str, str | None], int] = {}
@@ -67,18 +67,18 @@ class Pending:
 
     def add(self, *names: str) -> None:
         """Remember keys that must go."""
-        self._serial += 1
-        self._keys.update(dict.fromkeys(names, self._serial))
+        self.serial += 1
+        self._keys.update(dict.fromkeys(names, self.serial))
         if len(self._keys) > self._room:
             others = {name: serial for name, serial in self._keys.items() if not name.startswith(_OF_USERS)}
             if len(others) < len(self._keys):
-                self._patterns[(_ALL_USERS, None)] = self._serial
+                self._patterns[(_ALL_USERS, None)] = self.serial
             self._keys, self._room = others, len(others) + _MAX_KEYS
 
     def add_pattern(self, pattern: str, user_id: str | None) -> None:
         """Remember a sweep that did not finish."""
-        self._serial += 1
-        self._patterns[(pattern, user_id)] = self._serial
+        self.serial += 1
+        self._patterns[(pattern, user_id)] = self.serial
         if user_id is not None:
             own = [debt for debt in self._patterns if debt[1] == user_id]
             if len(own) > _MAX_OF_ONE:
@@ -89,15 +89,15 @@ class Pending:
 
     def hide(self, pattern: str, user_id: str, known: set[str]) -> None:
         """Remember a sweep of which a walk for strays is left. ``known``: names of this user's that are none."""
-        self._serial += 1
-        self.strays.hide(pattern, user_id, known, self._serial)
+        self.serial += 1
+        self.strays.hide(pattern, user_id, known, self.serial)
         users, patterns = self.strays.count(user_id)
         if patterns > _MAX_OF_ONE:
             self.strays.forget(user_id)
             self.add_pattern(user_pattern(user_id), user_id)
         elif users > _MAX_WALKED:
             self.strays.forget()
-            self._patterns[(_ALL_USERS, None)] = self._serial
+            self._patterns[(_ALL_USERS, None)] = self.serial
 
     @property
     def debts(self) -> Debts:
@@ -114,12 +114,12 @@ class Pending:
     def _replace(self, debts: list[tuple[str, str | None]], by: tuple[str, str | None]) -> None:
         for debt in debts:
             del self._patterns[debt]
-        self._patterns[by] = self._serial
+        self._patterns[by] = self.serial
 
     def doubt(self) -> None:
         """From now on no value of a user is served."""
-        self._serial += 1
-        self.doubted = self._serial
+        self.serial += 1
+        self.doubted = self.serial
 
     def trust(self, doubt: int) -> None:
         """What gave rise to this doubt is settled; a later one stays."""
@@ -143,11 +143,17 @@ class Pending:
         """As :meth:`owed`, a doubt that covers ``key`` included."""
         return max(self.owed(key), self.doubted if key.startswith(USERS) else 0)
 
-    def settle(self, key: str) -> None:
-        """A newer value of ``key`` has been stored: nothing is owed for it any more."""
-        self._keys.pop(key, None)
+    def settle(self, key: str, paid: int) -> None:
+        """A newer value of ``key`` has been stored: nothing is owed for it any more that was owed before.
+
+        Args:
+            key: the key.
+            paid: :attr:`serial` when storing began; what came since may not have been told before the value.
+        """
+        if self._keys.get(key, 0) <= paid:
+            self._keys.pop(key, None)
         if self.strays:
-            self.strays.stored(key)
+            self.strays.stored(key, paid)
 
     async def deliver(
         self,

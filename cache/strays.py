@@ -57,11 +57,11 @@ class Strays:
         )
         return max(hidden, default=0)
 
-    def stored(self, key: str) -> None:
-        """What stands under ``key`` now is this process's own."""
+    def stored(self, key: str, since: int) -> None:
+        """What stands under ``key`` is this process's own. ``since``: the newest serial number when storing began."""
         user_id, name = owner(key) or ("", "")
         for search in self._searches.get(user_id, {}).values():
-            if len(search.known) < _MAX_KNOWN:
+            if search.serial <= since and len(search.known) < _MAX_KNOWN:
                 search.known.add(name)
 
     def waiting(self) -> Waiting:

@@ -36,6 +36,7 @@ class Writer:
         self._filler.detach((key,))
         names = (key, keys.lease(key), keys.stale(key))
         before, ends = self._invalidator.index_entry(key), asyncio.get_running_loop().time() + self._engine.deadline
+        paid = self._pending.serial
         try:
             stored = await self._engine.run(STORE, names, *arguments, before=before, ends=ends)
         except FAILURES as problem:
@@ -48,7 +49,7 @@ class Writer:
         finally:
             self._near.drop(key)
         if stored and self._pending:
-            self._pending.settle(key)
+            self._pending.settle(key, paid)
         return bool(stored)
 
     async def delete(self, doomed: Sequence[str]) -> int:

@@ -179,6 +179,38 @@ async def test_an_invalidation_redis_refuses_is_still_not_served(own_redis: Redi
     assert await cache.get("k") == "new"
 
 
+@pytest.mark.parametrize("how", ["set", "get_or_load"])
+async def test_what_is_owed_while_a_value_is_being_stored_stays_owed(
+    own_redis: RedisServer, make_cache: Any, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The value is the older of the two: its arrival says nothing of an invalidation that could not even be sent."""
+    key = keys.profile("me")
+    cache = make_cache(own_redis.url, deadline=2.0, connect_wait=5.0)
+    await initialised(cache)
+    assert await cache.set(keys.profile("other"), "brings the scripts")
+    wire, loading = cache._engine.lane._open, asyncio.Event()
+    await until(lambda: not wire.waiters)
+
+    async def load() -> str:
+        loading.set()
+        return "old"
+
+    store = cache.set(key, "old", ttl=60) if how == "set" else cache.get_or_load(key, load, ttl=60)
+    storing = asyncio.create_task(store)
+    if how == "get_or_load":
+        await loading.wait()
+    while not wire.waiters:
+        await asyncio.sleep(0)
+    with monkeypatch.context() as busy:
+        busy.setattr(wire, "room", 0)  # full
+        busy.setattr(cache._engine._housekeeper, "settle_soon", lambda: None)  # it would be refused as well
+        assert await cache.delete(key) == 0
+        assert await storing in (True, "old")
+    assert await cache.get(key) is None
+    await until(lambda: not cache.owing)
+    assert own_redis.cli("EXISTS", key) == 0
+
+
 async def test_disable_and_enable_at_run_time(redis_server: RedisServer, make_cache: Any) -> None:
     cache = make_cache(redis_server.url, deadline=2.0, connect_wait=5.0)
     await cache.initialize()

@@ -18,8 +18,10 @@ def test_only_what_may_be_a_stray_is_hidden() -> None:
     assert hidden.newest("user:1:by hand") == 7
     for key in ("user:1:memory:a", profile("1"), "user:2:by hand", "user:12:by hand", "temp:1:x", "user:1:", "user:1"):
         assert hidden.newest(key) == 0, key
-    hidden.stored("user:1:by hand")
-    hidden.stored("user:2:by hand")
+    hidden.stored("user:1:by hand", since=6)
+    assert hidden.newest("user:1:by hand") == 7, "that began to be stored before it was to be hidden"
+    hidden.stored("user:1:by hand", since=7)
+    hidden.stored("user:2:by hand", since=7)
     assert hidden.newest("user:1:by hand") == 0
 
 
@@ -51,7 +53,7 @@ def test_no_more_names_are_remembered_than_is_sane(monkeypatch: pytest.MonkeyPat
     hidden = Strays()
     hidden.hide("user:1:*", "1", set(), 1)
     for n in range(4):
-        hidden.stored(f"user:1:n{n}")
+        hidden.stored(f"user:1:n{n}", since=1)
     assert [hidden.newest(f"user:1:n{n}") for n in range(4)] == [0, 0, 0, 1]
 
 
