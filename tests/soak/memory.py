@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import psutil
 
 WARM_UP: Final = 60.0
 """Seconds, at least, before memory is judged: caches fill, modules are loaded."""
-_SHARE: Final = 0.15  # of the time: of warming up, at least, and of each of the two windows
+_WARM: Final = 1 / 3  # of the time: of warming up, at least; by then most have been there at once that ever are
+_WINDOW: Final = 0.15  # of the time: each of the two windows
 MB: Final = 1 << 20
+
+
+class Use(NamedTuple):
+    """What is in use.
+
+    Attributes:
+        resident: bytes the system has given, with the gaps that allocators keep between what is held.
+        blocks: pieces of memory that Python holds. There are no gaps in a number, so that a leak shows earlier in it.
+    """
+
+    resident: float
+    blocks: float
 
 
 @dataclass
@@ -26,10 +40,10 @@ class Memory:
 
     seconds: float
     warm: float | None = None
-    samples: list[tuple[float, int]] = field(default_factory=list)
+    samples: list[tuple[float, Use]] = field(default_factory=list)
 
-    def measure(self, at: float) -> int:
-        """Bytes in use ``at`` so many seconds after the beginning. To be called when nothing is going on.
+    def measure(self, at: float) -> Use:
+        """What is in use ``at`` so many seconds after the beginning. To be called when nothing is going on.
 
         What is free already, but kept by the allocator for later, is given back first: after a reply of 100 MB that is
         some 20 MB, for a while. What is held stays, and counts.
@@ -37,26 +51,35 @@ class Memory:
         gc.collect()
         if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:  # glibc has it, others do not
             trim(0)
-        self.samples.append((at, int(psutil.Process().memory_info().rss)))
-        return self.samples[-1][1]
+        use = Use(psutil.Process().memory_info().rss, sys.getallocatedblocks())
+        self.samples.append((at, use))
+        return use
 
     @property
-    def begins(self) -> float | None:
-        """The average of the first window, in bytes; None if it was too short a run to tell."""
+    def begins(self) -> Use | None:
+        """The average of the first window; None if it was too short a run to tell."""
         if self.warm is None:
             return None
-        since = max(WARM_UP, self.seconds * _SHARE, self.warm)
+        since = max(WARM_UP, self.seconds * _WARM, self.warm)
         return self._average(since, since + self._window) if since + 2 * self._window <= self.seconds else None
 
     @property
-    def ends(self) -> float | None:
+    def ends(self) -> Use | None:
         """The average of the second."""
         return self._average(self.seconds - self._window, float("inf"))
 
     @property
-    def _window(self) -> float:
-        return max(30.0, self.seconds * _SHARE)
+    def growth(self) -> Use | None:
+        """By which share of it each has grown from the first window to the second; None if nobody can tell."""
+        begins, ends = self.begins, self.ends
+        if begins is None or ends is None:
+            return None
+        return Use(*(end / begin - 1 for begin, end in zip(begins, ends, strict=True)))
 
-    def _average(self, since: float, until: float) -> float | None:
-        chosen = [size for at, size in self.samples if since <= at <= until]
-        return sum(chosen) / len(chosen) if chosen else None
+    @property
+    def _window(self) -> float:
+        return max(30.0, self.seconds * _WINDOW)
+
+    def _average(self, since: float, until: float) -> Use | None:
+        chosen = [use for at, use in self.samples if since <= at <= until]
+        return Use(*(sum(each) / len(chosen) for each in zip(*chosen, strict=True))) if chosen else None

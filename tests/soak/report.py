@@ -6,7 +6,7 @@ from tests.soak.memory import MB
 from tests.soak.soak import LIMIT, Outcome
 
 FLAT = 0.05
-"""Share by which memory may have grown."""
+"""Share by which memory may have grown: what the system has given, and what Python holds of it."""
 
 
 def broken(outcome: Outcome) -> list[str]:
@@ -26,8 +26,9 @@ def broken(outcome: Outcome) -> list[str]:
     }
     promises = [f"{count} {what}" for what, count in counts.items() if count]
     promises += [f"left behind: {', '.join(outcome.left)}"] if outcome.left else []
-    growth = _growth(outcome)
-    promises += [f"memory has grown by {growth:.1%}"] if growth is not None and growth > FLAT else []
+    growth = outcome.memory.growth
+    if growth is not None and max(growth) > FLAT:
+        promises.append(f"memory has grown by {growth.resident:.1%}, what Python holds by {growth.blocks:.1%}")
     return promises
 
 
@@ -36,12 +37,12 @@ def table(outcome: Outcome) -> str:
     tally, ears, watch, memory = outcome.tally, outcome.ears, outcome.stopwatch, outcome.memory
     slowest, walk = watch.slowest(), watch.slowest(stepwise=True)
     rate = tally.sessions / outcome.took * 60 if outcome.took else 0
-    growth = _growth(outcome)
-    if growth is None:
-        used = f"{memory.samples[-1][1] / MB:.1f} MB at the end; too short a run to judge it"
+    begins, ends, growth = memory.begins, memory.ends, memory.growth
+    if begins is None or ends is None or growth is None:
+        used = f"{memory.samples[-1][1].resident / MB:.1f} MB at the end; too short a run to judge it"
     else:
-        sizes = [f"{(size or 0) / MB:.1f} MB" for size in (memory.begins, memory.ends)]
-        used = f"{sizes[0]} after warming up, {sizes[1]} at the end ({growth:+.1%})"
+        used = f"{begins.resident / MB:.1f} MB after warming up, {ends.resident / MB:.1f} MB at the end"
+        used += f" ({growth.resident:+.1%}); pieces that Python holds {growth.blocks:+.1%}"
     rows = {
         "sessions": f"{tally.sessions:,} ({rate:.0f} a minute), at most {tally.at_once} at once",
         "greetings given": f"{tally.greetings:,}",
@@ -66,8 +67,3 @@ def details(outcome: Outcome) -> str:
     """Examples of what went wrong."""
     found = {**outcome.tally.examples, **outcome.ears.errors, **outcome.ears.telling}
     return "\n".join(f"  {count} times: {text}" for text, count in found.items())
-
-
-def _growth(outcome: Outcome) -> float | None:
-    begins, ends = outcome.memory.begins, outcome.memory.ends
-    return None if begins is None or ends is None else ends / begins - 1

@@ -145,7 +145,7 @@ class Soak:
             await until(lambda: not self._visits, 60.0)
             elapsed = time.monotonic() - self._began
             memory = self._outcome.memory
-            size = memory.measure(elapsed)
+            size = memory.measure(elapsed).resident
             if memory.warm is None and self._troubles.rounds:
                 memory.warm = elapsed
             missing = self._house.ledger.missing()

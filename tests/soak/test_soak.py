@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.soak.memory import Memory, Use
 from tests.soak.report import broken, details, table
-from tests.soak.soak import Course, soak
+from tests.soak.soak import Course, Outcome, soak
 
 TROUBLES = ("connection reset", "killed, restarted empty", "store refuses", "store locked")
 
@@ -19,3 +21,23 @@ async def test_nothing_is_lost_and_nothing_is_left(tmp_path: Path, monkeypatch: 
     assert broken(outcome) == [], f"{table(outcome)}\n{details(outcome)}"
     assert outcome.tally.sessions > 15
     assert len(outcome.troubles) >= 3
+
+
+@pytest.mark.parametrize(
+    ("use", "promises"),
+    [
+        (lambda at: Use(180e6, 1e6), []),
+        (lambda at: Use(160e6 + 26e6 * (at >= 170), 1e6), []),  # room for more people at once, once
+        (lambda at: Use(180e6 + 50e3 * at, 1e6), ["memory has grown by 8.2%, what Python holds by 0.0%"]),
+        (lambda at: Use(180e6, 1e6 + 300 * at), ["memory has grown by 0.0%, what Python holds by 8.8%"]),
+    ],
+    ids=["flat", "a step while warming up", "a leak", "a leak into gaps"],
+)
+def test_memory_is_judged(use: Callable[[int], Use], promises: list[str]) -> None:
+    memory = Memory(600, warm=90, samples=[(at, use(at)) for at in range(30, 601, 30)])
+    assert broken(Outcome(Course(), memory=memory)) == promises
+
+
+def test_a_short_run_says_nothing_of_memory() -> None:
+    memory = Memory(60, warm=10, samples=[(at, Use(at, at)) for at in range(30, 61, 30)])
+    assert memory.growth is None
