@@ -38,18 +38,21 @@ class Reader:
         if not engine.enabled:
             return MISSING, -2
         near = self._keeping and self._near.keeps(key) and not (self._pending and self._pending.covers(key))
-        left = -1
+        left, lane = -1, engine.lane
+        in_order = lane is not None and lane.up
+        overtaken = not in_order and self._covered(key)
         try:
             if near or with_ttl:
                 raw, left = await self._read_with_ttl(key, near)
             else:
-                lane = engine.lane
-                raw = await (lane.call("GET", key) if lane is not None and lane.up else engine.send("GET", key))
+                raw = await (lane.call("GET", key) if lane is not None and in_order else engine.send("GET", key))
                 if self._sealer is not None:
                     raw = await self._opened(self._sealer, key, raw)
         except FAILURES as problem:
             engine.count_error(problem)
             raw, left = None, UNANSWERED
+        if overtaken:
+            raw = None
         if raw is not None and not self._pending and len(raw) <= self._most:  # usual: no further coroutine
             try:
                 value = codec.decode(raw)
@@ -92,17 +95,29 @@ class Reader:
         """The values of several keys; those that miss, or cannot be read, are left out."""
         if not wanted or not self._engine.enabled:
             return {}
+        lane = self._engine.lane
+        overtaken = set() if lane is not None and lane.up else {name for name in wanted if self._covered(name)}
         try:
             replies = await self._engine.send_each(*(("GET", name) for name in wanted))
         except FAILURES as problem:
             replies = [problem] * len(wanted)
         if (failure := next((reply for reply in replies if isinstance(reply, Exception)), None)) is not None:
             self._engine.count_error(failure)
-        raws = [reply if isinstance(reply, bytes) else None for reply in replies]
+        raws = [
+            reply if isinstance(reply, bytes) and name not in overtaken else None
+            for name, reply in zip(wanted, replies, strict=True)
+        ]
         if (sealer := self._sealer) is not None:
             raws = [await self._opened(sealer, name, raw) for name, raw in zip(wanted, raws, strict=True)]
         found = {name: await self._decoded(name, raw) for name, raw in zip(wanted, raws, strict=True)}
         return {name: value for name, value in found.items() if value is not MISSING}
+
+    def _covered(self, key: str) -> bool:
+        """Whether what Redis says now must not be served, though the debt may be paid before the answer is here.
+
+        On the lane it cannot be: answers come in order. Connections of the pool overtake each other.
+        """
+        return bool(self._pending) and self._pending.covers(key)
 
     async def _decoded(self, key: str, raw: bytes | None) -> Any:
         """The value behind a reply, counted as hit or miss. What cannot be decoded is removed."""

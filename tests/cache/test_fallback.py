@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cache import LockUnavailable, RedisCache, keys
+from cache.pending import Debts
 from tests.cache.clock import timed
 from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer
@@ -209,3 +210,39 @@ async def test_a_cluster_has_no_second_database(
     assert await cache.initialize() is False
     assert await cache.get("k") is None
     assert "Connection failed" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["get", "get_many", "get_or_load"])
+async def test_an_answer_that_is_overtaken_by_an_owed_invalidation_is_not_served(
+    fallen: RedisCache, place: Place, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for while the invalidation is owed, read before it is delivered, and here after that."""
+    cache, engine = fallen, fallen._engine
+    assert await cache.set(KEY, "old", ttl=60)
+    read, delivered = asyncio.Event(), asyncio.Event()
+
+    def late(send: Any) -> Any:
+        async def send_late(*commands: Any, **named: Any) -> Any:
+            reply = await send(*commands, **named)
+            if "GET" in str(commands) and not read.is_set():
+                read.set()
+                await delivered.wait()
+            return reply
+
+        return send_late
+
+    for name in ("send", "send_all", "send_each"):
+        monkeypatch.setattr(engine, name, late(getattr(engine, name)))
+    monkeypatch.setattr(engine._housekeeper, "settle_soon", lambda: None)
+    engine.owe(Debts((KEY,)))
+    ask: dict[str, Any] = {
+        "get": lambda: cache.get(KEY),
+        "get_many": lambda: cache.get_many([KEY]),
+        "get_or_load": lambda: cache.get_or_load(KEY, Loader("new"), ttl=60),
+    }
+    asking = asyncio.create_task(ask[how]())
+    await read.wait()
+    await cache._invalidator.settle()
+    assert not cache.owing
+    delivered.set()
+    assert await asking in (None, {}, "new")
