@@ -37,6 +37,7 @@ SMALL: Final = 2_000
 """Keys up to which a walk costs no more than asking the index does."""
 INDEX_TTL: Final = 7 * 86_400
 """Seconds an index lives after its last write. Keys that outlive it are left to the walk."""
+_STEP: Final = 250  # keys a walk looks at in one go: nobody waits for it, and others are not to wait because of it
 _POLICY_AGE: Final = 30.0  # seconds for which the server's eviction policy is believed not to change
 _LAST_WALK: Final = 5.0  # seconds that closing waits for a walk: a conversation may end just after it asked for one
 
@@ -189,7 +190,7 @@ class Invalidator:
         strays = self._engine.pending.strays
         while waiting := strays.waiting():
             try:
-                async for page in pages(self._engine, "user:*"):
+                async for page in pages(self._engine, "user:*", size=_STEP):
                     await self._remove_strays(page, waiting)
             except FAILURES:
                 return  # they stay hidden until it is taken up again

@@ -66,34 +66,37 @@ async def sweep(engine: Engine, pattern: str, wanted: Callable[[str], bool], cou
         count(await remove(engine, [key for key in page if wanted(key)]))
 
 
-async def pages(engine: Engine, pattern: str, *, ahead: bool = False) -> AsyncGenerator[list[str], None]:
+async def pages(
+    engine: Engine, pattern: str, *, ahead: bool = False, size: int = _PAGE
+) -> AsyncGenerator[list[str], None]:
     """The keys that match, page by page, empty pages too.
 
     Args:
         engine: sends the commands.
         pattern: a Redis pattern.
         ahead: ask for the next page before one is handed out. It keeps the server busy all the time.
+        size: keys to look at for a page, about. Nobody else is answered while the server looks.
     """
     nodes: Sequence[Any] = await engine.call(_primaries)
     for node in nodes:
-        asked: asyncio.Task[tuple[int, list[bytes]]] | None = _ask(engine, node, 0, pattern)
+        asked: asyncio.Task[tuple[int, list[bytes]]] | None = _ask(engine, node, 0, pattern, size)
         try:
             cursor, begun = 0, False
             while asked is not None:
-                first, again = asked, partial(_ask, engine, node, cursor, pattern)
+                first, again = asked, partial(_ask, engine, node, cursor, pattern, size)
                 cursor, found = await _patiently(engine, first, again if begun else None)
                 begun = True
-                asked = _ask(engine, node, cursor, pattern) if cursor and ahead else None
+                asked = _ask(engine, node, cursor, pattern, size) if cursor and ahead else None
                 yield [key.decode(errors="surrogateescape") for key in found]
                 if cursor and asked is None:
-                    asked = _ask(engine, node, cursor, pattern)
+                    asked = _ask(engine, node, cursor, pattern, size)
         finally:
             if asked is not None:
                 asked.cancel()
 
 
-def _ask(engine: Engine, node: Any, cursor: int, pattern: str) -> asyncio.Task[tuple[int, list[bytes]]]:
-    page = engine.call(partial(_scan, node=node, cursor=cursor, pattern=pattern))
+def _ask(engine: Engine, node: Any, cursor: int, pattern: str, size: int) -> asyncio.Task[tuple[int, list[bytes]]]:
+    page = engine.call(partial(_scan, node=node, cursor=cursor, pattern=pattern, size=size))
     task = asyncio.create_task(page, name="cache-scan")
     task.add_done_callback(look)
     return task
@@ -130,11 +133,11 @@ async def _primaries(client: Any) -> Sequence[Any]:
     return client.get_primaries() if isinstance(client, RedisCluster) else [None]
 
 
-async def _scan(client: Any, node: Any, cursor: int, pattern: str) -> tuple[int, list[bytes]]:
+async def _scan(client: Any, node: Any, cursor: int, pattern: str, size: int) -> tuple[int, list[bytes]]:
     if node is None:
-        position, found = await client.scan(cursor, match=pattern, count=_PAGE)
+        position, found = await client.scan(cursor, match=pattern, count=size)
         return int(position), found
-    positions, found = await client.scan(cursor, match=pattern, count=_PAGE, target_nodes=node)
+    positions, found = await client.scan(cursor, match=pattern, count=size, target_nodes=node)
     return int(next(iter(positions.values()))), found
 
 
