@@ -12,6 +12,7 @@ from .near import MAX_STALENESS, MISSING
 from .road import FAILURES
 
 if TYPE_CHECKING:
+    from .lane import Lane
     from .seal import Sealer
 UNANSWERED: Final = -3
 """In place of the milliseconds a key has left: Redis did not say, and that has been counted."""
@@ -37,15 +38,14 @@ class Reader:
         engine = self._engine
         if not engine.enabled:
             return MISSING, -2
-        near = self._keeping and self._near.keeps(key) and not (self._pending and self._pending.covers(key))
-        left, lane = -1, engine.lane
-        in_order = lane is not None and lane.up
-        overtaken = not in_order and self._covered(key)
+        near = self._keeping and self._near.keeps(key) and not self._covered(key)
+        left, lane = -1, self._open_lane()
+        overtaken = lane is None and self._covered(key)
         try:
             if near or with_ttl:
                 raw, left = await self._read_with_ttl(key, near)
             else:
-                raw = await (lane.call("GET", key) if lane is not None and in_order else engine.send("GET", key))
+                raw = await (engine.send("GET", key) if lane is None else lane.call("GET", key))
                 if self._sealer is not None:
                     raw = await self._opened(self._sealer, key, raw)
         except FAILURES as problem:
@@ -95,8 +95,7 @@ class Reader:
         """The values of several keys; those that miss, or cannot be read, are left out."""
         if not wanted or not self._engine.enabled:
             return {}
-        lane = self._engine.lane
-        overtaken = set() if lane is not None and lane.up else {name for name in wanted if self._covered(name)}
+        overtaken = set() if self._open_lane() is not None else {name for name in wanted if self._covered(name)}
         try:
             replies = await self._engine.send_each(*(("GET", name) for name in wanted))
         except FAILURES as problem:
@@ -112,16 +111,22 @@ class Reader:
         found = {name: await self._decoded(name, raw) for name, raw in zip(wanted, raws, strict=True)}
         return {name: value for name, value in found.items() if value is not MISSING}
 
-    def _covered(self, key: str) -> bool:
-        """Whether what Redis says now must not be served, though the debt may be paid before the answer is here.
+    def _open_lane(self) -> Lane | None:
+        """The lane, if it is up. On it answers come in order; connections of the pool overtake each other.
 
-        On the lane it cannot be: answers come in order. Connections of the pool overtake each other.
+        Without it, what must not be served as it is asked for must not be served at all: the debt may be paid
+        before the answer is here.
         """
+        lane = self._engine.lane
+        return lane if lane is not None and lane.up else None
+
+    def _covered(self, key: str) -> bool:
+        """Whether what Redis has for ``key`` must not be served now."""
         return bool(self._pending) and self._pending.covers(key)
 
     async def _decoded(self, key: str, raw: bytes | None) -> Any:
         """The value behind a reply, counted as hit or miss. What cannot be decoded is removed."""
-        if raw is not None and not (self._pending and self._pending.covers(key)):
+        if raw is not None and not self._covered(key):
             try:
                 value = codec.decode(codec.checked_size(raw, self._most))
             except codec.UndecodableValue as problem:

@@ -178,6 +178,7 @@ async def test_a_cluster_needs_two_more(clusters: dict[str, list[RedisServer]], 
     assert (await cache.invalidate("user:*")).deleted == 1
     assert (await cache.get_stats())["redis_memory"] != "0B"
     assert refusals(server) == []
+    server.cli("ACL", "DELUSER", "companion")
 
 
 async def test_connections_name_themselves(server: RedisServer, make_cache: Any) -> None:

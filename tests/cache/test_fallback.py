@@ -14,6 +14,7 @@ from cache.pending import Debts
 from tests.cache.clock import timed
 from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer
+from tests.real.resp import RedisReplyError
 from tests.real.resp2_server import without_resp3
 from tests.wait import until
 
@@ -246,3 +247,12 @@ async def test_an_answer_that_is_overtaken_by_an_owed_invalidation_is_not_served
     assert not cache.owing
     delivered.set()
     assert await asking in (None, {}, "new")
+
+
+async def test_a_key_of_another_type_is_replaced(fallen: RedisCache, place: Place) -> None:
+    """Servers before 7 hide WRONGTYPE in the text of a script's error."""
+    for server in place.servers:
+        with suppress(RedisReplyError):  # the key belongs to another node
+            server.cli("RPUSH", KEY, "a list")
+    assert await fallen.get_or_load(KEY, Loader("new"), ttl=60) == "new"
+    assert await fallen.get(KEY) == "new"

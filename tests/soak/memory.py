@@ -12,8 +12,7 @@ import psutil
 
 WARM_UP: Final = 60.0
 """Seconds, at least, before memory is judged: caches fill, modules are loaded."""
-_WARM: Final = 1 / 3  # of the time: of warming up, at least; by then most have been there at once that ever are
-_WINDOW: Final = 0.15  # of the time: each of the two windows
+_SHARE: Final = 0.15  # of the time: of warming up, at least, and of each of the two windows
 MB: Final = 1 << 20
 
 
@@ -60,7 +59,7 @@ class Memory:
         """The average of the first window; None if it was too short a run to tell."""
         if self.warm is None:
             return None
-        since = max(WARM_UP, self.seconds * _WARM, self.warm)
+        since = max(WARM_UP, self.seconds * _SHARE, self.warm)
         return self._average(since, since + self._window) if since + 2 * self._window <= self.seconds else None
 
     @property
@@ -78,7 +77,7 @@ class Memory:
 
     @property
     def _window(self) -> float:
-        return max(30.0, self.seconds * _WINDOW)
+        return max(30.0, self.seconds * _SHARE)
 
     def _average(self, since: float, until: float) -> Use | None:
         chosen = [use for at, use in self.samples if since <= at <= until]
