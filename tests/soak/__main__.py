@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.soak.memory import give_back_what_is_free
 from tests.soak.report import broken, details, table
 from tests.soak.soak import Course, soak
 
@@ -19,6 +20,7 @@ _MORE = 180.0  # seconds beyond the time asked for, after which something hangs
 def main() -> int:
     """Run it. The exit code is 1 if a promise was broken."""
     options = _options()
+    give_back_what_is_free()
     faulthandler.dump_traceback_later(options.minutes * 60 + _MORE, exit=True)
     print(f"seed {options.seed}, {options.minutes:g} minutes, {options.rate:g} sessions a minute\n", flush=True)
     course = Course(options.minutes * 60, options.rate, options.seed)

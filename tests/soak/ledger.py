@@ -8,17 +8,20 @@ the store, may or may not have happened: it raises no floor, and is no lie eithe
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from companion.continuity import MAX_TOPIC
 from tests.soak.people import Person
 
 _SUBMITTED: Final = 30  # profiles of one user that may wait for the store
+_REMEMBERED: Final = 60.0  # seconds: longer than any read takes
+_PAGES: Final = 64  # of the file, of 4 kB each, that are kept in memory: what is read again and again
 _RECORD = """
 CREATE TABLE soak_profiles (seq INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL, text TEXT NOT NULL);
 CREATE INDEX soak_profiles_by_user ON soak_profiles (user_id, seq);
@@ -48,6 +51,14 @@ class Floor:
     turn: int = 0
 
 
+class _Submitted(NamedTuple):
+    """A profile that somebody wants to be kept, since the moment ``at`` of ``time.monotonic``."""
+
+    number: int
+    text: str
+    at: float
+
+
 class Ledger:
     """The record beside the companion's tables in the file at ``path``, which must be there.
 
@@ -56,9 +67,10 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute(f"PRAGMA cache_size = {_PAGES}")
         self._db.executescript(_RECORD)
         self._floors: dict[str, Floor] = {}
-        self._submitted: dict[str, deque[tuple[int, str]]] = {}
+        self._submitted: dict[str, deque[_Submitted]] = {}
         self._numbers = count(1)
         self._missing: dict[str, set[str]] = {}
         self._promised: dict[str, set[str]] = {}
@@ -75,13 +87,16 @@ class Ledger:
     def submit(self, user_id: str, profile: str) -> None:
         """Somebody wants this profile to be kept."""
         texts = self._submitted.setdefault(user_id, deque(maxlen=_SUBMITTED))
-        texts.append((next(self._numbers), _one_line(profile)))
+        texts.append(_Submitted(next(self._numbers), _one_line(profile), time.monotonic()))
 
     def profile_acknowledged(self, user_id: str, token: str) -> bool:
         """Somebody was told that the profile with ``token`` is kept. Whether it is."""
         seq = self._one("SELECT min(seq) FROM soak_profiles WHERE user_id = ? AND instr(text, ?)", user_id, token)
         # The first one: those that were made from it later have it too.
-        number = min((one for one, text in self._submitted.get(user_id, ()) if token in text), default=0)
+        texts = self._submitted.get(user_id, deque())
+        number = min((one.number for one in texts if token in one.text), default=0)
+        while texts and texts[0].number < number and texts[0].at < time.monotonic() - _REMEMBERED:
+            texts.popleft()
         return seq is not None and self._raise(user_id, profile=seq, submitted=number)
 
     def fact_acknowledged(self, user_id: str, token: str) -> bool:
@@ -117,7 +132,7 @@ class Ledger:
         """Whether a profile, its lines joined by "; ", may be served to a read that began at ``floor``."""
         if not shown:
             return not floor.profile
-        if any(number > floor.submitted and text == shown for number, text in self._submitted.get(user_id, ())):
+        if any(one.number > floor.submitted and one.text == shown for one in self._submitted.get(user_id, ())):
             return True  # it may have been stored, or waits for the store
         statement = "SELECT max(seq) FROM soak_profiles WHERE user_id = ? AND replace(text, char(10), '; ') = ?"
         newest = self._one(statement, user_id, shown)

@@ -12,8 +12,21 @@ import psutil
 
 WARM_UP: Final = 60.0
 """Seconds, at least, before memory is judged: caches fill, modules are loaded."""
+_TRIM_THRESHOLD: Final = (-1, 128 << 10)  # M_TRIM_THRESHOLD, and glibc's own value, which then stays as it is
+_ARENA_MAX: Final = (-8, 2)  # M_ARENA_MAX
 _SHARE: Final = 0.15  # of the time: of warming up, at least, and of each of the two windows
 MB: Final = 1 << 20
+
+
+def give_back_what_is_free() -> None:
+    """Let threads keep no lumps. To be called before there are any.
+
+    The proxy is a thread of this process, and so are the hands that spoil Redis. When they have passed on 100 MB,
+    glibc keeps some of it for each thread that had it, megabytes that no worker has. ``malloc_trim`` spares those.
+    """
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:  # glibc has it, others do not
+        mallopt(*_TRIM_THRESHOLD)
+        mallopt(*_ARENA_MAX)
 
 
 class Use(NamedTuple):

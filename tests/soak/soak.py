@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +44,8 @@ class Course:
         seconds: for how long people come.
         rate: how many a minute.
         people: how many there are; they come back.
+        rush: how many of them wait when the doors open: more at once than ever later. By then allocators have found
+            all the room they need for the most that is held at a time, and memory can be compared.
         troubles: names of the faults; None for all there are.
         pause: seconds between two faults, least and most.
         lasts: seconds a fault lasts, least and most.
@@ -53,6 +56,7 @@ class Course:
     rate: float = 200.0
     seed: int = 1
     people: int = 150
+    rush: int = 40
     troubles: Sequence[str] | None = None
     pause: tuple[float, float] = (0.5, 2.0)
     lasts: tuple[float, float] = (1.0, 3.0)
@@ -114,6 +118,8 @@ class Soak:
 
     async def _let_people_come(self) -> None:
         gap = 60.0 / self._course.rate
+        for person in self._draw.sample(self._people, self._course.rush):
+            self._visit(person)
         while (elapsed := time.monotonic() - self._began) < self._course.seconds:
             behind = self._tally.sessions * gap < elapsed  # somebody had to wait outside
             await asyncio.sleep(gap * self._draw.uniform(0.5, 1.5) * (0.75 if behind else 1.0))
@@ -180,6 +186,8 @@ async def soak(course: Course, directory: Path, tell: Callable[[str], None] = la
         with environment(**settings), outcome.ears.open(), outcome.stopwatch.running():
             async with session("the-first"):  # loads what is loaded once, and makes the database
                 pass
+            gc.collect()
+            gc.freeze()  # as LiveKit does before a worker's first job
             before = Remains.now(world.port)
             with _ledger(directory) as ledger:
                 await Soak(course, world, ledger, outcome, tell).run()
