@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from tests.soak.memory import MB
+from typing import Final
+
+from tests.soak.memory import MB, Use
 from tests.soak.soak import LIMIT, Outcome
 
-FLAT = 0.05
-"""Share by which memory may have grown: what the system has given, and what Python holds of it."""
+FLAT: Final = Use(resident=0.05, blocks=0.025)
+"""Shares by which memory may have grown. What is lost goes into the gaps first, so the number of blocks has less room:
+one session in a hundred that stays behind makes it 2.9 %.
+"""
 
 
 def broken(outcome: Outcome) -> list[str]:
@@ -27,7 +31,7 @@ def broken(outcome: Outcome) -> list[str]:
     promises = [f"{count} {what}" for what, count in counts.items() if count]
     promises += [f"left behind: {', '.join(outcome.left)}"] if outcome.left else []
     growth = outcome.memory.growth
-    if growth is not None and max(growth) > FLAT:
+    if growth is not None and any(grown > most for grown, most in zip(growth, FLAT, strict=True)):
         promises.append(f"memory has grown by {growth.resident:.1%}, what Python holds by {growth.blocks:.1%}")
     return promises
 
