@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+MAX_TTL: Final = 10**10
+"""Seconds a TTL may have, three hundred years: in milliseconds, and beyond today, still a number Redis can hold."""
 MAX_PATTERN: Final = 1024
 """Characters a pattern may have."""
 
@@ -29,12 +31,14 @@ def checked_ttl(ttl: object) -> int:
 
     Raises:
         TypeError: it is not a whole number.
-        ValueError: it is less than 1.
+        ValueError: it is less than 1, or more than :data:`MAX_TTL`.
     """
     if not isinstance(ttl, int) or isinstance(ttl, bool):
         raise TypeError(f"a TTL is a whole number of seconds, not {type(ttl).__name__}")
     if ttl <= 0:
         raise ValueError(f"a TTL must be at least 1 second, not {ttl}; use delete() to remove a key")
+    if ttl > MAX_TTL:
+        raise ValueError(f"a TTL must be at most {MAX_TTL} seconds, not {ttl}; None is for no expiry")
     return ttl
 
 

@@ -18,6 +18,7 @@ _OPENERS = b'{["'
 _LITERAL_STARTS = frozenset(b"-0123456789tfn")
 _LITERAL = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
 _read_json = json.JSONDecoder().raw_decode  # json.loads without what it does before and after, a third of a short value
+_HALVES: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -44,7 +45,8 @@ def encode(value: Any) -> bytes:
             nested as you like.
 
     Raises:
-        UnserialisableValue: another type, NaN or an infinity, a dict key that is not a string, a cycle.
+        UnserialisableValue: another type, NaN or an infinity, a dict key that is not a string, a cycle, the two halves
+            of a character side by side.
     """
     if isinstance(value, str):  # a subclass such as Key is stored as its text
         return _encode_text(str.__str__(value))
@@ -80,7 +82,7 @@ def _encode_text(text: str) -> bytes:
     try:
         raw = text.encode()
     except UnicodeEncodeError:  # lone surrogates: only JSON's escapes can carry them
-        return json.dumps(text).encode()
+        return _escaped(text)
     if raw and (raw[0] in _OPENERS or (raw[0] in _LITERAL_STARTS and _LITERAL.fullmatch(raw))):
         return _dump(text)
     return raw
@@ -91,10 +93,31 @@ def _dump(value: Any) -> bytes:
         try:
             return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
         except UnicodeEncodeError:
-            return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+            return _escaped(value)
+    except UnserialisableValue:
+        raise
     except ValueError as problem:
         reason = "is an integer with too many digits" if "digits" in str(problem) else "contains itself"
         raise UnserialisableValue(f"the value {reason}") from None
+
+
+def _escaped(value: Any) -> bytes:
+    """JSON with every character beyond ASCII escaped, which carries half characters too."""
+    _refuse_two_halves(value)
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _refuse_two_halves(value: Any) -> None:
+    """Refuse two halves of a character that stand side by side: read back they would be the whole one."""
+    if isinstance(value, str):
+        if _HALVES.search(value):
+            raise UnserialisableValue("a text holds the two halves of a character (surrogates) instead of it")
+    elif isinstance(value, dict):
+        for pair in value.items():
+            _refuse_two_halves(pair)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _refuse_two_halves(item)
 
 
 def _check(value: Any, where: str) -> None:

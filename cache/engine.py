@@ -158,6 +158,7 @@ class Engine(Road):
         else:
             self.tracking = True
             self.near.arm()
+            self.on_change(None)  # what changed while nobody was told is looked at now
         self.recall.keep(_now())
         await self.unread.look(lane)
         await self._housekeeper.keep()

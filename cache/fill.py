@@ -26,7 +26,7 @@ from typing import Any, Final
 from . import codec
 from .engine import Engine
 from .flight import Flights
-from .lease import GRANTED, VALUE, Lease, Leases
+from .lease import GRANTED, LOOK_AGAIN, VALUE, Lease, Leases
 from .loose import Loose
 from .near import MISSING
 from .road import FAILURES
@@ -36,7 +36,6 @@ from .waiters import Waiters
 logger = logging.getLogger("cache")
 SLOW: Final = 0.25
 """Seconds a caller waits for a loader when there is a last good value to answer with."""
-_LOOK_AGAIN: Final = 0.05  # seconds, where the server cannot push
 
 Loader = Callable[[], Awaitable[Any]]
 
@@ -100,6 +99,8 @@ class Filler:
 
     def refresh(self, key: str, loader: Loader, terms: Terms, old: int) -> None:
         """Load anew in the background, unless somebody is at it or has just been. ``old``: milliseconds left."""
+        if key in self._refreshing:
+            return
         flight = self._refreshing.join(key, lambda: self._renew(key, loader, terms, old))
         self._behind.spawn(flight, name="cache-refresh")
 
@@ -120,7 +121,7 @@ class Filler:
                         raise codec.UndecodableValue("of another type") from None
                     if not failed:
                         self._engine.count_error(problem)
-                    return await loader(), None
+                    return await _loaded(loader), None
                 if kind == VALUE:
                     return self._decoded(key, rest[0]), rest[0]
                 last = self._last_good(key, rest[0])
@@ -132,13 +133,13 @@ class Filler:
                         return last, None
                 else:
                     left = max(int(rest[1]), 1) / 1000
-                    await asyncio.wait({waiter}, timeout=left if self._engine.tracking else min(left, _LOOK_AGAIN))
+                    await asyncio.wait({waiter}, timeout=left if self._engine.tracking else min(left, LOOK_AGAIN))
             except codec.UndecodableValue as problem:
                 self._engine.count_undecodable(key, problem)
                 self._engine.pending.add(key)  # it goes before the next try
             finally:
                 self._waiters.leave(key, waiter)
-        return await loader(), None
+        return await _loaded(loader), None
 
     async def _lead(self, lease: Lease, loader: Loader, terms: Terms, last: Any) -> Any:
         """Load under the lease. With a last good value, a loader that is slow or fails is answered with it."""
@@ -154,6 +155,8 @@ class Filler:
         if not load.done():
             return last  # the load goes on, and fills for the next one
         if (problem := load.exception()) is not None:
+            if isinstance(problem, codec.UnserialisableValue):
+                raise problem  # a mistake of the developer's, and to be seen
             logger.warning("a loader failed (%s): the last good value is served", type(problem).__name__)
             return last
         return load.result()
@@ -225,3 +228,10 @@ class Filler:
         except codec.UndecodableValue as problem:
             self._engine.count_undecodable(key, problem)
             return MISSING
+
+
+async def _loaded(loader: Loader) -> Any:
+    """What the loader returns where Redis is not asked to keep it. A value it could not keep is a mistake there too."""
+    value = await loader()
+    codec.encode(value)
+    return value

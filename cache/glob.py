@@ -11,6 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Final
+
+_SPECIAL: Final = re.compile(r"[*?\[\\]")
 
 
 def matches(pattern: str, text: str) -> bool:
@@ -20,12 +23,17 @@ def matches(pattern: str, text: str) -> bool:
     return _compiled(pattern)(text) is not None
 
 
+def plain_start(pattern: str) -> str:
+    """What everything that matches ``pattern`` begins with."""
+    return _SPECIAL.split(pattern, maxsplit=1)[0]
+
+
 def _octets(text: str) -> str:
     """One character for each byte, as Redis counts them."""
     return text.encode(errors="surrogateescape").decode("latin-1")
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)  # more than are ever owed at a time, or every read would compile them all
 def _compiled(pattern: str) -> Callable[[str], re.Match[str] | None]:
     parts: list[str] = [""]  # of one length each; between two of them stands a star
     p = 0

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from .link import Refused
 from .road import FAILURES
+from .wire import ReplyError
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -46,12 +49,11 @@ class Housekeeper:
 
     async def keep(self) -> None:
         """One round. What Redis does not take stays for the next."""
-        try:
-            if self._engine.pending:
-                await self._engine.settle()
+        with suppress(*FAILURES):  # it stays where it is
+            with suppress(ReplyError, Refused):  # who refuses the one may take the other
+                if self._engine.pending:
+                    await self._engine.settle()
             await self._engine.counters.flush(self._engine)
-        except FAILURES:
-            pass  # it stays where it is
 
     async def _go_round(self) -> None:
         rounds = 0

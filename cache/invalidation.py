@@ -4,7 +4,7 @@ Whatever goes, its lease goes before it: a loader that began before the invalida
 cannot be told is remembered and obeyed here (:mod:`cache.pending`).
 
 One user's keys are found without walking the keyspace: the families every user has are known by name, and the names
-of the rest are kept in a set, ``index:{user_id}``. The set is trusted only where the server cannot evict it (no
+of the rest are kept in a set (:mod:`cache.user_index`). The set is trusted only where the server cannot evict it (no
 memory limit, or the policy ``noeviction``); elsewhere the keyspace is walked before the call returns. Keys that
 somebody else wrote, with redis-cli say, are in no index. In a small keyspace the walk is cheap and is always made;
 in a large one it is made in the background, one walk for all users who are waiting for it. Until it has ended, none of
@@ -17,16 +17,17 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from . import keys
 from .glob import matches
 from .link import Refused
 from .pending import Debts, reaches
+from .repay import Repayment
 from .road import FAILURES
 from .strays import Waiting
-from .sweep import pages, remove, spares_reserved, sweep
+from .sweep import guarded, pages, remove, spares_reserved, sweep
+from .user_index import UserIndex
 from .wire import ReplyError
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 SMALL: Final = 2_000
 """Keys up to which a walk costs no more than asking the index does."""
-INDEX_TTL: Final = 7 * 86_400
-"""Seconds an index lives after its last write. Keys that outlive it are left to the walk."""
 _STEP: Final = 250  # keys a walk looks at in one go: nobody waits for it, and others are not to wait because of it
 _POLICY_AGE: Final = 30.0  # seconds for which the server's eviction policy is believed not to change
 _LAST_WALK: Final = 5.0  # seconds that closing waits for a walk: a conversation may end just after it asked for one
@@ -67,6 +66,7 @@ class Invalidator:
         self._filler = filler
         self._evicts = True
         self._policy_asked = -_POLICY_AGE
+        self._index = UserIndex(engine)
         self._walk: asyncio.Task[None] | None = None
 
     @property
@@ -118,28 +118,18 @@ class Invalidator:
         """Remove what ``pattern`` reaches of one user's keys. Raises FAILURES; ``outcome`` counts what went."""
         self._forget_all()
         # Two commands in one tick. Not send_all: on a cluster the first goes to every node.
-        size, members = await asyncio.gather(
-            self._engine.send("DBSIZE"), self._engine.send("SMEMBERS", keys.index(user_id))
-        )
-        if int(size) <= SMALL or await self._server_evicts():
-            wanted = partial(reaches, pattern, user_id)
-            await sweep(self._engine, keys.user_pattern(user_id), wanted, outcome.count)
+        size, names = await asyncio.gather(self._engine.send("DBSIZE"), self._index.names(user_id))
+        if names is None:
+            await self._index.renew(user_id, await self._sweep(user_id, pattern, outcome))
+        elif int(size) <= SMALL or await self._server_evicts():
+            await self._sweep(user_id, pattern, outcome)
         else:
-            names = {member.decode(errors="replace") for member in members} | set(keys.FAMILIES)
             mine = [keys.user_prefix(user_id) + name for name in names]
             outcome.count(await self.delete([key for key in mine if matches(pattern, key)]))
             self._engine.pending.hide(pattern, user_id, names)
             self._walk_on()
         self._forget_all()
         outcome.complete = True
-
-    def index_entry(self, key: str) -> tuple[tuple[Any, ...], ...]:
-        """The commands to send before ``key`` or its lease is written, so that its user's index knows it."""
-        owned = keys.owner(key)
-        if owned is None or owned[1] in keys.FAMILIES:
-            return ()
-        index = keys.index(owned[0])
-        return ("SADD", index, owned[1]), ("EXPIRE", index, INDEX_TTL)
 
     async def clear(self) -> None:
         """Remove every value of every user. Raises FAILURES."""
@@ -148,7 +138,7 @@ class Invalidator:
     async def settle(self) -> None:
         """Deliver what is owed, and take up a walk that was cut off. Raises FAILURES."""
         self._walk_on()
-        await self._engine.pending.deliver(self.delete, self._again)
+        await Repayment(self._engine.pending, self.delete, self._again).make()
 
     async def close(self) -> None:
         """Let a walk end, but not for long. What it has not found by then stays hidden, and owed."""
@@ -167,6 +157,20 @@ class Invalidator:
             await self.everywhere(pattern, outcome)
         else:
             await self.of_user(user_id, pattern, outcome)
+
+    async def _sweep(self, user_id: str, pattern: str, outcome: Invalidation) -> set[str]:
+        """Remove what ``pattern`` reaches of one user's keys. The names of the rest. Raises FAILURES."""
+        spared: set[str] = set()
+        prefix = keys.user_prefix(user_id)
+
+        def wanted(key: str) -> bool:
+            if reaches(pattern, user_id, key):
+                return True
+            spared.add(key.removeprefix(prefix))
+            return False
+
+        await sweep(self._engine, keys.user_pattern(user_id), wanted, outcome.count)
+        return spared
 
     async def _server_evicts(self) -> bool:
         """Whether the server may evict an index. Believed of one that does not say."""
@@ -190,8 +194,9 @@ class Invalidator:
         strays = self._engine.pending.strays
         while waiting := strays.waiting():
             try:
-                async for page in pages(self._engine, "user:*", size=_STEP):
-                    await self._remove_strays(page, waiting)
+                # What guards them too: a last good value may outlive both its value and the index.
+                async for page in pages(self._engine, "*user:*", size=_STEP):
+                    await self._remove_strays({guarded(key) or key for key in page}, waiting)
             except FAILURES:
                 return  # they stay hidden until it is taken up again
             strays.gone(waiting)

@@ -93,6 +93,11 @@ def user_id(value: object) -> str:
     return part(value, "user id")
 
 
+def is_user_id(value: str) -> bool:
+    """Whether ``value`` is a usable user id."""
+    return len(value) <= MAX_PART and _SAFE.fullmatch(value) is not None
+
+
 def profile(user: str) -> Key:
     """``user:{user_id}:profile``, one hour."""
     return Key(f"user:{user_id(user)}:profile", PROFILE_TTL)

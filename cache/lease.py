@@ -18,12 +18,15 @@ from .link import Refused
 from .loose import Loose
 from .road import FAILURES, UNSENT
 from .scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW
+from .user_index import index_entry
 from .waiters import Waiters
 from .wire import ReplyError
 
 LEASE: Final = 3.0
 """Seconds after which a leader that was killed is replaced."""
 _RENEW: Final = LEASE / 3
+LOOK_AGAIN: Final = 0.05
+"""Seconds between two looks at a lease where the server does not push."""
 _LEAST: Final = 0.1  # share of a deadline that every step is given
 
 VALUE, GRANTED = 1, 2
@@ -64,8 +67,6 @@ class Leases:
         self._engine = engine
         self._waiters = waiters
         self.releasing = Loose()
-        self.index_entry: Callable[[str], tuple[tuple[Any, ...], ...]] = lambda key: ()
-        """The commands to send before a key is written, so that its user's index knows it."""
 
     async def acquire(self, lease: Lease, *, last_good: bool) -> list[Any]:
         """Ask for the value, or else the right to fill it. Raises FAILURES.
@@ -74,7 +75,7 @@ class Leases:
             lease: what to ask for.
             last_good: whether the last good value is wanted too.
         """
-        before = self.index_entry(lease.key)
+        before = index_entry(lease.key)
         if self._engine.pending and (debt := self._engine.pending.newest(lease.key)):
             # An invalidation that is still owed comes first, or the old value would be taken for a hit.
             lease.paid = debt
@@ -103,7 +104,7 @@ class Leases:
         """Ask for the right to replace a value that has ``old`` milliseconds left at most. Raises FAILURES."""
         try:
             granted = await self._engine.run(
-                REFRESH, lease.names[:2], lease.token, _milliseconds(), old, before=self.index_entry(lease.key)
+                REFRESH, lease.names[:2], lease.token, _milliseconds(), old, before=index_entry(lease.key)
             )
         except (*FAILURES, asyncio.CancelledError) as problem:
             if not isinstance(problem, UNSENT):
@@ -120,7 +121,7 @@ class Leases:
         change = self._waiters.wait(lease.key)
         try:
             while True:
-                await asyncio.wait({change}, timeout=_RENEW)
+                await asyncio.wait({change}, timeout=_RENEW if self._engine.tracking else LOOK_AGAIN)
                 self._waiters.leave(lease.key, change)
                 change = self._waiters.wait(lease.key)  # before looking, so that no change goes unseen
                 try:

@@ -29,7 +29,6 @@ class CacheLife:
         self._engine = Engine(self.settings)
         self._filler = Filler(self._engine)
         self._invalidator = Invalidator(self._engine, self._filler)
-        self._filler.leases.index_entry = self._invalidator.index_entry
         self._engine.settle, self._engine.clear = self._invalidator.settle, self._invalidator.clear
         self._writer = Writer(self._engine, self._filler, self._invalidator)
         self._reader = Reader(self._engine)
@@ -53,6 +52,10 @@ class CacheLife:
         """
         return self._engine.pending.owes or self._invalidator.cut_off
 
+    def owes(self, user_id: str) -> bool:
+        """Whether an invalidation that may be about keys of this user still waits to be told to Redis."""
+        return self._engine.pending.owes_of(user_id) or self._invalidator.cut_off
+
     def recall_with(self, ask: Ask | None) -> None:
         """Let ``ask`` be called when Redis may have forgotten what it was told: restarted, restored, or another server.
 
@@ -68,6 +71,11 @@ class CacheLife:
     def debts(self) -> Debts:
         """What waits to be told to Redis."""
         return self._engine.pending.debts
+
+    @property
+    def left(self) -> Debts:
+        """Once it is closed: what it has not told, and what it has not walked for."""
+        return self._engine.pending.left
 
     def share_debts(self, tell: Callable[[Debts], None]) -> None:
         """Let ``tell`` be called, in this cache's loop, with what Redis could not be told."""

@@ -153,9 +153,7 @@ class Link:
                 self._doubt.set()
             raise LinkDown(type(problem).__name__) from None
         except ResponseError as problem:
-            # redis-py takes the code out of the text of some errors, NOSCRIPT among them.
-            code = code_in_a_script(str(problem)) or problem.status_code or str(problem).partition(" ")[0]
-            raise Refused(code[:40]) from None
+            raise Refused(_code(problem)) from None
         except (RedisError, RedisClusterException) as problem:
             self._doubt.set()
             raise Refused(type(problem).__name__) from None
@@ -200,7 +198,9 @@ class Link:
     def _failed(self, problem: BaseException) -> None:
         self._settled.set()
         self.away = True
-        self._on_failed(str(problem) or type(problem).__name__)
+        # The text of a refusal is not passed on: an old server quotes the whole command, password included.
+        refused = f"refused ({_code(problem)})" if isinstance(problem, ResponseError) else ""
+        self._on_failed(refused or str(problem) or type(problem).__name__)
 
     def _retire(self, client: Redis) -> None:
         self._loose.spawn(self._close(client), name="cache-close")
@@ -214,3 +214,8 @@ class Link:
         if users:
             await asyncio.wait(users)
             await client.aclose()
+
+
+def _code(problem: ResponseError) -> str:
+    # redis-py takes the code out of the text of some errors, NOSCRIPT among them.
+    return (code_in_a_script(str(problem)) or problem.status_code or str(problem).partition(" ")[0])[:40]

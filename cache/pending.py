@@ -5,14 +5,12 @@ Beside them what it has been told and walks are still to find (:mod:`cache.stray
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
-from .glob import matches
-from .keys import USERS, is_reserved, lease, names_reserved, stale, user_pattern, user_prefix
+from .glob import matches, plain_start
+from .keys import USERS, is_reserved, is_user_id, lease, names_reserved, owner, stale, user_pattern, user_prefix
 from .strays import Strays
 
-_BATCH: Final = 500
 _MAX_KEYS: Final = 10_000
 _MAX_PATTERNS: Final = 100
 _MAX_OF_ONE: Final = 10  # patterns of one user
@@ -20,6 +18,10 @@ _MAX_WALKED: Final = 1_000  # users for whom there is a walk
 _ALL_USERS: Final = f"{USERS}*"
 _OF_USERS: Final = (USERS, lease(USERS).rstrip("}"), stale(USERS).rstrip("}"))
 """What the keys of users begin with, and those that guard them: they go with everything of all users."""
+
+
+Debt = str | tuple[str, str | None]
+"""A key, or a pattern for one user or for all."""
 
 
 class Debts(NamedTuple):
@@ -34,6 +36,12 @@ def reaches(pattern: str, user_id: str | None, key: str) -> bool:
     if user_id is not None and not key.startswith(user_prefix(user_id)):
         return False
     return (not is_reserved(key) or names_reserved(pattern)) and matches(pattern, key)
+
+
+def _whose(pattern: str) -> str | None:
+    """The user whose keys alone ``pattern`` reaches; None where it may reach several."""
+    owned = owner(f"{plain_start(pattern)}*")
+    return owned[0] if owned is not None and is_user_id(owned[0]) else None
 
 
 class Pending:
@@ -65,6 +73,18 @@ class Pending:
         """Whether Redis has still to be told something, or is doubted."""
         return bool(self._keys or self._patterns or self.doubted)
 
+    def owes_of(self, user_id: str) -> bool:
+        """Whether something is owed that may be about keys of this user."""
+        prefix = f"{USERS}{user_id}:"
+        return (
+            bool(self.doubted)
+            or any(name.startswith(prefix) for name in self._keys)
+            or any(
+                prefix.startswith(plain_start(pattern)) if user is None else user == user_id
+                for pattern, user in self._patterns
+            )
+        )
+
     def add(self, *names: str) -> None:
         """Remember keys that must go."""
         self.serial += 1
@@ -78,14 +98,15 @@ class Pending:
     def add_pattern(self, pattern: str, user_id: str | None) -> None:
         """Remember a sweep that did not finish."""
         self.serial += 1
+        user_id = user_id or _whose(pattern)
         self._patterns[(pattern, user_id)] = self.serial
         if user_id is not None:
             own = [debt for debt in self._patterns if debt[1] == user_id]
             if len(own) > _MAX_OF_ONE:
                 self._replace(own, (user_pattern(user_id), user_id))
-            everybodys = [debt for debt in self._patterns if debt[1] is not None]
-            if len(everybodys) > _MAX_PATTERNS:
-                self._replace(everybodys, (_ALL_USERS, None))
+        everybodys = [debt for debt in self._patterns if debt[1] is not None or debt[0].startswith(USERS)]
+        if len(everybodys) > _MAX_PATTERNS:
+            self._replace(everybodys, (_ALL_USERS, None))
 
     def hide(self, pattern: str, user_id: str, known: set[str]) -> None:
         """Remember a sweep of which a walk for strays is left. ``known``: names of this user's that are none."""
@@ -103,6 +124,12 @@ class Pending:
     def debts(self) -> Debts:
         """All that is owed; a doubt is none."""
         return Debts(tuple(self._keys), tuple(self._patterns))
+
+    @property
+    def left(self) -> Debts:
+        """All that somebody else has to see to if this process does not: walks too."""
+        walks = ((pattern, user_id) for user_id, found in self.strays.waiting().items() for pattern in found)
+        return Debts(self.debts.keys, (*self.debts.patterns, *walks))
 
     def take_over(self, debts: Debts) -> None:
         """Remember what somebody else owes."""
@@ -155,26 +182,26 @@ class Pending:
         if self.strays:
             self.strays.stored(key, paid)
 
-    async def deliver(
-        self,
-        remove: Callable[[Sequence[str]], Awaitable[int]],
-        sweep: Callable[[str, str | None], Awaitable[int]],
-    ) -> None:
-        """Tell Redis.
+    def serial_of(self, debt: Debt) -> int:
+        """The serial number of a key or a pattern that is owed; 0 if it is not."""
+        return self._keys.get(debt, 0) if isinstance(debt, str) else self._patterns.get(debt, 0)
 
-        Args:
-            remove: removes keys.
-            sweep: removes what a pattern reaches, for one user or for all.
+    def paid(self, debt: Debt, serial: int) -> None:
+        """Redis has been told. One that was renewed meanwhile stays owed."""
+        if self.serial_of(debt) == serial:
+            self._forget(debt)
 
-        Raises:
-            whatever ``remove`` or ``sweep`` raises; what was not delivered stays pending.
-        """
-        while batch := dict(list(self._keys.items())[:_BATCH]):
-            await remove(list(batch))
-            for name, serial in batch.items():
-                if self._keys.get(name) == serial:
-                    del self._keys[name]
-        for debt, serial in list(self._patterns.items()):
-            await sweep(*debt)
-            if self._patterns.get(debt) == serial:
-                del self._patterns[debt]
+    def put_off(self, debt: Debt) -> None:
+        """Redis has refused to be told: all else that is owed comes before it next time."""
+        if serial := self.serial_of(debt):
+            self._forget(debt)
+            if isinstance(debt, str):
+                self._keys[debt] = serial
+            else:
+                self._patterns[debt] = serial
+
+    def _forget(self, debt: Debt) -> None:
+        if isinstance(debt, str):
+            self._keys.pop(debt, None)
+        else:
+            self._patterns.pop(debt, None)

@@ -4,7 +4,8 @@ A Redis connection belongs to the loop it was opened in, and a worker may run se
 process, each with a loop of its own.
 
 What one of them cannot tell Redis, because its own connection is broken, the others would go on serving from there. So
-they are told, each in its own loop: they obey at once, and tell Redis over connections of theirs.
+they are told, each in its own loop: they obey at once, and tell Redis over connections of theirs. What one still owes
+when it is closed is kept for the next of the same Redis.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from .redis_cache import RedisCache
 
 _asks: WeakKeyDictionary[asyncio.AbstractEventLoop, Ask | None] = WeakKeyDictionary()
 _caches: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[RedisCache, asyncio.Task[bool]]] = WeakKeyDictionary()
-_changing = Lock()  # held to change what is in there, and to look at those of other loops
+_left: dict[str, Debts] = {}  # by the address of a Redis: what closed caches still owed to it
+_changing = Lock()  # held to change what is in these, and to look at the caches of other loops
 
 
 async def get_redis_cache() -> RedisCache:
@@ -47,6 +49,8 @@ async def close_redis_cache() -> None:
         cache, initialising = made
         await asyncio.wait({initialising})
         await cache.close()
+        if any(left := cache.left):
+            _leave(cache.settings.safe_url, left)
 
 
 async def use_redis_cache(redis_url: str | None = None, *, enabled: bool | None = None) -> RedisCache:
@@ -76,6 +80,10 @@ def _keep(cache: RedisCache) -> tuple[RedisCache, asyncio.Task[bool]]:
     with _changing:
         _caches[loop] = made
     place = cache.settings.safe_url
+    with _changing:
+        left = _left.pop(place, None)
+    if left is not None:
+        cache.take_over(left)
     cache.share_debts(partial(_tell_others, loop, place))
     for other, theirs in _others(loop, place):
         _soon(other, partial(_repeat, theirs, loop, cache))
@@ -85,6 +93,19 @@ def _keep(cache: RedisCache) -> tuple[RedisCache, asyncio.Task[bool]]:
 def _drop(loop: asyncio.AbstractEventLoop) -> tuple[RedisCache, asyncio.Task[bool]] | None:
     with _changing:
         return _caches.pop(loop, None)
+
+
+def _leave(place: str, left: Debts) -> None:
+    """To those who serve from this Redis, and to who will in this process."""
+    loop = asyncio.get_running_loop()
+    _tell_others(loop, place, left)
+    newer = _caches.get(loop)
+    if newer is not None and newer[0].settings.safe_url == place:  # made while the old one was being closed
+        newer[0].take_over(left)
+        return
+    with _changing:
+        before = _left.get(place, Debts())
+        _left[place] = Debts(before.keys + left.keys, before.patterns + left.patterns)
 
 
 def _others(loop: asyncio.AbstractEventLoop, place: str) -> list[tuple[asyncio.AbstractEventLoop, RedisCache]]:

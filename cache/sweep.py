@@ -60,7 +60,7 @@ async def sweep(engine: Engine, pattern: str, wanted: Callable[[str], bool], cou
     around = f"[ls]*:{{{pattern}}}" if closed(pattern) else "[ls]*:{*}"
     async for page in pages(engine, around, ahead=True):
         await remove(
-            engine, [key for key in page if (name := _guarded(key)) and matches(pattern, name) and wanted(name)]
+            engine, [key for key in page if (name := guarded(key)) and matches(pattern, name) and wanted(name)]
         )
     async for page in pages(engine, pattern, ahead=True):
         count(await remove(engine, [key for key in page if wanted(key)]))
@@ -123,7 +123,7 @@ async def _patiently(engine: Engine, first: Awaitable[T], again: Callable[[], Aw
     return await first
 
 
-def _guarded(key: str) -> str:
+def guarded(key: str) -> str:
     """The key that a lease or a last good value belongs to; empty for another kind of key."""
     kind, _, rest = key.partition(":{")
     return rest[:-1] if kind in ("lease", "stale") and rest.endswith("}") else ""

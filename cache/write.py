@@ -14,6 +14,7 @@ from .invalidation import Invalidator
 from .pending import Debts
 from .road import FAILURES
 from .scripts import STORE
+from .user_index import index_entry
 
 
 class Writer:
@@ -35,7 +36,7 @@ class Writer:
         self._near.drop(key)
         self._filler.detach((key,))
         names = (key, keys.lease(key), keys.stale(key))
-        before, ends = self._invalidator.index_entry(key), asyncio.get_running_loop().time() + self._engine.deadline
+        before, ends = index_entry(key), asyncio.get_running_loop().time() + self._engine.deadline
         paid = self._pending.serial
         try:
             stored = await self._engine.run(STORE, names, *arguments, before=before, ends=ends)

@@ -45,7 +45,7 @@ class Delivery:
 
     Attributes:
         private: the cache is this machine's alone, and the store is not: others have a cache that is still to be told,
-            so nothing is settled here.
+            so nothing is settled here; and they do not tell this one, so it is told whatever was written lately.
     """
 
     def __init__(self, store: Callable[[], Store], watch: ConsistencyWatch) -> None:
@@ -54,6 +54,7 @@ class Delivery:
         self.private = False
         self._under_way = Loose()
         self._looking: asyncio.Task[None] | None = None
+        self._heard: set[Owed] = set()
 
     async def write(self, work: Coroutine[Any, Any, What], user_id: str) -> None:
         """Do ``work``, which writes to the store and says what of this user has changed, and tell the cache.
@@ -86,11 +87,14 @@ class Delivery:
         for what in whats:
             await invalidate(cache, user_id, what)
             self._watch.wrote(user_id, what)
-        if owed and cache.connected and not (cache.owing or self.private):
+        if owed and cache.connected and not (cache.owes(user_id) or self.private):
             self._under_way.spawn(self._settle(owed), name="delivery")
 
     def start(self) -> None:
-        """Deliver in the background what is owed by processes that died, now and every half minute."""
+        """Deliver in the background what is owed by processes that died, now and every half minute.
+
+        A private cache is told what others wrote.
+        """
         if self._looking is None:
             self._looking = asyncio.create_task(self._look(), name="delivery-look")
 
@@ -106,10 +110,11 @@ class Delivery:
             owed = set(await self._store().owed(_PAGE, older_than)) - settled
             for one in owed:
                 await invalidate(cache, one.user_id, one.what)
-            if not owed or cache.owing or not cache.connected:
+            told = [one for one in owed if not cache.owes(one.user_id)]
+            if not told or not cache.connected:
                 break
-            await self._store().settle(list(owed))
-            settled |= owed
+            await self._store().settle(told)
+            settled.update(told)
         return len(settled)
 
     async def recall(self) -> bool:
@@ -149,10 +154,20 @@ class Delivery:
         except StoreError as problem:
             logger.warning("an invalidation stays in the outbox: %s", problem)
 
+    async def _hear(self) -> None:
+        """Others tell their cache of what they write, and not this one. Raises StoreError."""
+        cache = await get_redis_cache()
+        written = set(await self._store().written(within=2 * LOOK_EVERY + _CLOCKS, limit=_MOST))
+        for one in written - self._heard:
+            await invalidate(cache, one.user_id, one.what)
+        self._heard = written
+
     async def _look(self) -> None:
         while True:
             try:
-                if count := await self.deliver():
+                if self.private:
+                    await self._hear()
+                elif count := await self.deliver():
                     logger.info("%d invalidations that were still owed have been delivered", count)
             except StoreError as problem:
                 logger.warning("the outbox could not be read: %s", problem)

@@ -187,3 +187,28 @@ async def test_nx_that_does_not_store_does_not_end_a_load(pair: list[RedisCache]
     loader.gate.set()
     assert await task == "old"
     assert redis_server.cli("GET", PROFILE) == "old"
+
+
+@pytest.mark.parametrize("tracked", [True, False], ids=["after a lost connection", "where the server tells nobody"])
+async def test_nobody_joins_a_load_that_began_before_an_invalidation_by_another(
+    redis_server: RedisServer, connect: Any, tracked: bool
+) -> None:
+    one = await connect(redis_server.url)
+    if tracked:
+        another = await connect(redis_server.url)
+    else:
+        redis_server.cli("ACL", "SETUSER", "untold", "on", ">pw", "~*", "&*", "+@all", "-client")
+        another = await connect(redis_server.url.replace("redis://", "redis://untold:pw@"), tracked=False)
+    loader, task = await held_load(another, PROFILE)
+    if tracked:
+        redis_server.cli("CLIENT", "KILL", "TYPE", "normal")
+        await until(lambda: not (one.connected or another.connected))
+        await until(lambda: one.connected and another._engine.tracking)
+    assert await one.delete(PROFILE) == 0
+    asked = asyncio.get_running_loop().time()
+    await until(lambda: PROFILE not in another._filler._flights)
+    assert asyncio.get_running_loop().time() - asked < lease.LEASE / 6
+    later = asyncio.create_task(another.get_or_load(PROFILE, loader, ttl=60))
+    loader.gate.set()
+    assert (await task, await later) == ("old", "new")
+    redis_server.cli("ACL", "DELUSER", "untold")

@@ -189,6 +189,17 @@ async def test_a_value_that_cannot_be_stored_raises_and_frees_the_lease(
     await until(lambda: redis_server.cli("EXISTS", keys.lease(KEY)) == 0, 1)
 
 
+@pytest.mark.parametrize("how", ["away", "off", "a last good value"])
+async def test_a_value_that_could_not_be_stored_raises_where_nothing_is_stored_too(
+    cache: RedisCache, make_cache: Any, redis_server: RedisServer, how: str
+) -> None:
+    used = make_cache("redis://127.0.0.1:1/0", enabled=how != "off") if how != "a last good value" else cache
+    if used is cache:
+        redis_server.cli("SET", keys.stale(KEY), "last good")
+    with pytest.raises(UnserialisableValue):
+        await used.get_or_load(KEY, Loader({1, 2}), ttl=60, stale_for=60)
+
+
 async def test_what_cannot_be_decoded_is_loaded_anew(cache: RedisCache, redis_server: RedisServer) -> None:
     redis_server.cli("SET", KEY, '{"cut sho')
     assert await cache.get_or_load(KEY, Loader(), ttl=60) == "loaded"
@@ -202,6 +213,8 @@ async def test_what_cannot_be_decoded_is_loaded_anew(cache: RedisCache, redis_se
         ({"ttl": 0}, ValueError),
         ({"ttl": -1}, ValueError),
         ({"ttl": 1.5}, TypeError),
+        ({"ttl": 10**17}, ValueError),
+        ({"ttl": 60, "stale_for": 2**70}, ValueError),
         ({"ttl": 60, "stale_for": -1}, ValueError),
         ({"ttl": 60, "stale_for": 0.5}, TypeError),
         ({"ttl": 60, "negative_ttl": 0}, ValueError),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache import RedisCache, invalidation, keys
+from cache import RedisCache, invalidation, keys, user_index
 from cache.glob import closed, matches
 from cache.pending import Pending
 from cache.sweep import pages
@@ -163,6 +163,35 @@ async def test_the_last_good_value_of_what_no_index_knows_goes_too(
     await cache.clear_user_cache("1")
     await settled(cache)
     assert redis_server.cli("KEYS", "*user:1:*") == []
+
+
+async def test_a_last_good_value_that_outlives_its_value_and_the_index_goes_too(
+    cache: RedisCache, redis_server: RedisServer, size: str
+) -> None:
+    await cache.get_or_load("user:1:notes", Loader("x"), ttl=60, stale_for=30 * 86_400)
+    redis_server.cli("DEL", keys.index("1"), "user:1:notes")
+    await cache.clear_user_cache("1")
+    await settled(cache)
+    assert redis_server.cli("KEYS", "*user:1:*") == []
+
+
+@pytest.mark.parametrize("how", ["large", "no set"])
+async def test_an_index_that_cannot_be_asked_is_made_anew(
+    cache: RedisCache, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(invalidation, "SMALL", 0)
+    monkeypatch.setattr(user_index, "MOST", 3)
+    for number in range(6):
+        await cache.set(f"user:1:note:{number}", "x", ttl=60)
+    redis_server.cli("UNLINK", "user:1:note:5")  # expired
+    if how == "no set":
+        redis_server.cli("SET", keys.index("1"), "by mistake")
+    outcome = await cache.invalidate("user:1:note:[0-2]", user_id="1")
+    assert (outcome.deleted, outcome.complete, cache.owing) == (3, True, False)
+    assert sorted(redis_server.cli("SMEMBERS", keys.index("1"))) == ["note:3", "note:4"]
+    assert await cache.clear_user_cache("1") == 2
+    await settled(cache)
+    assert of_users(redis_server) == set()
 
 
 async def test_what_is_stored_while_a_walk_is_under_way_is_served(

@@ -61,6 +61,7 @@ async def test_many(cache: RedisCache) -> None:
         (lambda c: c.set("k", object()), TypeError),
         (lambda c: c.set("k", float("nan")), ValueError),
         (lambda c: c.set("k", 1, ttl=-1), ValueError),
+        (lambda c: c.set("k", 1, ttl=10**17), ValueError),
         (lambda c: c.set("k", 1, ttl=0), ValueError),
         (lambda c: c.set("k", 1, ttl=1.5), TypeError),
         (lambda c: c.set("k", 1, nx=True, xx=True), ValueError),

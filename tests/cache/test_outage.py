@@ -246,6 +246,19 @@ async def test_wrong_password_is_an_outage_not_a_crash(
         assert "Connection failed" in caplog.text
 
 
+async def test_a_server_that_quotes_what_it_refuses_is_not_quoted(
+    tmp_path: Any, make_cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that knows neither HELLO nor AUTH says back what it was told, the password too."""
+    unknown = [part for command in ("AUTH", "HELLO") for part in ("--rename-command", command, "")]
+    with RedisServer(tmp_path / "r", args=unknown) as server:
+        cache = make_cache(server.url.replace("redis://", "redis://ada:s3cret@"), connect_wait=0.5)
+        assert await cache.initialize() is False
+        await until(lambda: "Connection failed" in caplog.text)
+    assert "refused (ERR)" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
 async def test_nothing_is_left_after_close(own_redis: RedisServer, make_cache: Any) -> None:
     before = asyncio.all_tasks()
     cache = make_cache(own_redis.url, connect_wait=5.0)

@@ -99,6 +99,29 @@ def test_what_one_cannot_tell_the_others_obey_and_tell(
     assert third(delivered)
 
 
+@pytest.mark.parametrize(
+    "invalidate",
+    [lambda c: c.delete(KEY), lambda c: c.clear_user_cache("1"), lambda c: c.invalidate_pattern("user:*:profile")],
+    ids=["key", "user", "pattern"],
+)
+async def test_what_one_still_owes_when_it_is_closed_the_next_tells(own_redis: RedisServer, invalidate: Job) -> None:
+    cache = await use_redis_cache(own_redis.url)
+    assert await cache.set(KEY, "old", ttl=3600)
+    own_redis.pause()
+    await invalidate(cache)
+    await close_redis_cache()
+    own_redis.resume()
+    cache = await use_redis_cache(own_redis.url)
+    try:
+        await until(lambda: cache.connected)
+        assert await cache.get(KEY) is None
+        await until(lambda: not cache.owing)
+        assert own_redis.cli("EXISTS", KEY) == 0
+        assert cache.settings.safe_url not in registry._left
+    finally:
+        await close_redis_cache()
+
+
 def test_it_is_obeyed_before_redis_has_been_told(redis_server: RedisServer, jobs: Jobs, mute: str) -> None:
     one, another = jobs.start(mute), jobs.start(mute)
     redis_server.cli("SET", KEY, "old")

@@ -296,3 +296,17 @@ async def test_without_tracking_waiters_look_again(tmp_path: Path, connect: Any)
         assert len(pair[1]._engine.near) == 0
         for cache in pair:
             await cache.close()
+
+
+async def test_a_refresh_that_hangs_is_begun_once(cache: RedisCache, redis_server: RedisServer) -> None:
+    await cache.get_or_load(KEY, Loader("old"), ttl=60)
+    redis_server.cli("PEXPIRE", KEY, 20_000)
+    slow = Loader("new", held=True)
+    await cache.get_or_load(KEY, slow, ttl=60, refresh_after=30)
+    await slow.started.wait()
+    tasks = len(asyncio.all_tasks())
+    for _ in range(50):
+        assert await cache.get_or_load(KEY, slow, ttl=60, refresh_after=30) == "old"
+    assert len(asyncio.all_tasks()) <= tasks
+    slow.gate.set()
+    await until(lambda: redis_server.cli("GET", KEY) == "new")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cache import get_redis_cache
+from cache.pending import Debts
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
 from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.store import StoreError
@@ -68,6 +69,44 @@ async def test_killed_between_commit_and_invalidation(
     with use_caller(Caller("1")):
         assert await get_user_profile_async() == "new"
     assert await owed(runtime) == []
+
+
+async def test_what_redis_refuses_of_others_holds_up_nothing(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = await get_redis_cache()
+    await until(lambda: cache.connected and not cache.owing)
+
+    async def refused() -> None:
+        """It stays owed."""
+
+    monkeypatch.setattr(cache._engine, "settle", refused)
+    cache.take_over(Debts(("app:1",), (("app:*", None),)))
+    with use_caller(Caller("1")):
+        await save_user_profile_async("Name: Ada")
+    await runtime.delivery.close()
+    assert await owed(runtime) == []
+    await runtime.store.save_profile("2", "written past the cache")
+    cache.take_over(Debts(("user:2:settings",)))
+    assert await runtime.delivery.deliver(older_than=0) == 0
+    assert await owed(runtime) == [("2", "profile")]
+
+
+async def test_who_has_a_cache_alone_hears_of_what_others_write(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("companion.delivery.LOOK_EVERY", 0.05)
+    runtime.delivery.private = True
+    with use_caller(Caller("1")):
+        await save_user_profile_async("old")
+        assert await get_user_profile_async() == "old"
+        await runtime.store.save_profile("1", "new")
+        for one in await runtime.store.owed():  # whoever wrote it has told the cache of all the others
+            await runtime.store.settle([one])
+        runtime.delivery.start()
+
+        async def heard() -> bool:
+            return await get_user_profile_async() == "new"
+
+        await until(heard)
 
 
 async def test_as_much_as_is_owed_is_told(runtime: Runtime) -> None:

@@ -1,0 +1,123 @@
+"""What Redis refuses to be told stays owed, and holds up nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cache import RedisCache, keys
+from cache.pending import Debts, Pending
+from cache.repay import Repayment
+from cache.wire import ReplyError
+from tests.real.redis_server import RedisServer
+from tests.wait import until
+
+KEY, NOTE = keys.profile("1"), "user:1:note"
+
+
+@pytest.fixture
+async def narrow(redis_server: RedisServer, connect: Any) -> Any:
+    """A cache that may reach the keys of users and nobody else's."""
+    own = [f"~{prefix}*" for prefix in ("user:", "lease:", "stale:", "index:", "system:")]
+    redis_server.cli("ACL", "SETUSER", "narrow", "on", ">pw", "resetkeys", *own, "&*", "+@all")
+    yield await connect(redis_server.url.replace("redis://", "redis://narrow:pw@"))
+    redis_server.cli("ACL", "DELUSER", "narrow")
+
+
+@pytest.mark.parametrize("refused", [Debts(("app:1",)), Debts(patterns=(("app:*", None),))], ids=["key", "pattern"])
+async def test_what_is_refused_holds_up_nothing_else(
+    narrow: RedisCache, redis_server: RedisServer, refused: Debts
+) -> None:
+    redis_server.cli("MSET", "app:1", "somebody else's", KEY, "old", NOTE, "old")
+    flushed = redis_server.cli("HGET", keys.system_stats(), "cache_misses")
+    assert await narrow.get("user:1:nothing") is None
+    owed = Debts((*refused.keys, KEY), (*refused.patterns, (keys.user_pattern("1"), "1")))
+    narrow.take_over(owed)
+    await until(lambda: narrow.debts == refused)
+    assert redis_server.cli("EXISTS", "app:1", KEY, NOTE) == 1
+    assert not narrow.owes("1")
+    assert narrow.owing
+    await until(lambda: redis_server.cli("HGET", keys.system_stats(), "cache_misses") != flushed)
+
+
+async def test_one_key_among_many_is_found_and_a_server_that_takes_nothing_is_left_alone() -> None:
+    pending = Pending()
+    names = [f"k{number}" for number in range(600)]
+    pending.add(*names)
+    told: list[int] = []
+
+    async def remove(batch: Any) -> int:
+        told.append(len(batch))
+        if "k7" in batch:
+            raise ReplyError("NOPERM this one")
+        return 0
+
+    async def sweep(pattern: str, user_id: str | None) -> int:
+        raise AssertionError
+
+    with pytest.raises(ReplyError):
+        await Repayment(pending, remove, sweep).make()
+    assert pending.debts == Debts(("k7",))
+    assert len(told) < 25
+
+    async def read_only(batch: Any) -> int:
+        told.append(len(batch))
+        raise ReplyError("READONLY you are asking a replica")
+
+    pending.add(*names)
+    told.clear()
+    with pytest.raises(ReplyError):
+        await Repayment(pending, read_only, sweep).make()
+    assert told == [500]
+
+
+async def test_a_round_of_refusals_ends_and_the_next_begins_with_the_others() -> None:
+    pending = Pending()
+    bad = [f"bad{number}" for number in range(40)]
+    pending.add(*bad, "good")
+    told: list[str] = []
+
+    async def remove(batch: Any) -> int:
+        told.extend(batch if len(batch) == 1 else [])
+        if any(name.startswith("bad") for name in batch):
+            raise ReplyError("NOPERM")
+        return 0
+
+    async def sweep(pattern: str, user_id: str | None) -> int:
+        return 0
+
+    for _ in range(3):
+        told.clear()
+        with pytest.raises(ReplyError):
+            await Repayment(pending, remove, sweep).make()
+        assert len(told) <= 17
+    assert set(pending.debts.keys) == set(bad)
+
+
+async def test_patterns_of_users_do_not_grow_without_end() -> None:
+    pending = Pending()
+    for number in range(30):
+        pending.add_pattern(f"user:1:memory:{number}*", None)
+    assert (keys.user_pattern("1"), "1") in pending.debts.patterns
+    assert len(pending.debts.patterns) <= 10
+    assert pending.covers("user:1:memory:3")
+    assert not pending.covers("user:12:memory:3")
+    for number in range(300):
+        pending.add_pattern(f"user:{number}:*", None)
+        pending.add_pattern(f"user:*:memory:{number}", None)
+    assert len(pending.debts.patterns) <= 101
+    assert all(pending.covers(f"user:{number}:profile") for number in range(300))
+    assert not pending.covers("app:1")
+    pending.add_pattern("app:*", None)
+    assert ("app:*", None) in pending.debts.patterns
+
+
+@pytest.mark.parametrize(
+    ("pattern", "about"),
+    [("*", True), ("user:*", True), ("user:1*", True), ("user:1:x", True), ("user:2:*", False), ("app:*", False)],
+)
+def test_whose_a_debt_may_be(pattern: str, about: bool) -> None:
+    pending = Pending()
+    pending.add_pattern(pattern, None)
+    assert pending.owes_of("1") == about
