@@ -11,18 +11,19 @@ import sys
 from dataclasses import dataclass
 from multiprocessing import parent_process
 
-from livekit.agents import NOT_GIVEN, AgentServer, AgentSession, JobContext, cli
+from livekit.agents import NOT_GIVEN, AgentServer, AgentSession, JobContext, NotGivenOr, cli
 from livekit.agents.cli import AgentsConsole
 from livekit.agents.utils import is_dev_mode
 from livekit.agents.voice.room_io import RoomOptions
 
 from companion import Caller, use_caller
+from companion.arrival import whoever_comes
 from companion.briefing import BriefingOrder
 from companion.console import allow_text_without_portaudio, quiet_by_default, show, text_console
 from companion.conversation import TurnLog
 from companion.elsewhere import start_listening
 from companion.ending import say_goodbye
-from companion.identity import caller_from_identity, caller_from_metadata
+from companion.identity import caller_from_metadata
 from companion.models import import_models, make_voice
 from companion.persona import CompanionAgent
 from companion.private_logs import keep_logs_private
@@ -99,10 +100,9 @@ async def entrypoint(ctx: JobContext) -> None:
     with use_caller(caller), trace.phase("connect"):
         await ctx.connect()
     trace.mark("connected")
+    whom: NotGivenOr[str] = NOT_GIVEN
     if order is None:
-        participant = await ctx.wait_for_participant()
-        caller = caller_from_identity(participant.identity, settings.operators)
-        order = BriefingOrder(caller, trace)
+        whom, caller, order = await whoever_comes(ctx, settings.operators, trace)
 
     turns = TurnLog(caller)
     voice = make_voice(settings)
@@ -119,7 +119,8 @@ async def entrypoint(ctx: JobContext) -> None:
         session.input.set_audio_enabled(False)
     if not speaks:
         session.output.set_audio_enabled(False)
-    options = RoomOptions(audio_input=hears, audio_output=speaks)
+    # Where we looked who is there, nobody else may be given what was fetched for them.
+    options = RoomOptions(audio_input=hears, audio_output=speaks, participant_identity=whom)
     session.on("conversation_item_added", turns.on_item)
     if (terminal := text_console()) is not None:
         show(session, terminal)

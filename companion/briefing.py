@@ -63,11 +63,15 @@ class BriefingOrder:
                 self._fetch("summary", get_conversation_summary_async())
                 self._fetch("state", get_user_state_async())
 
-    async def ready(self) -> Briefing:
-        """The briefing, as complete as it is by its deadline."""
+    async def fetched(self) -> None:
+        """Wait until all of it is there, or its deadline has passed."""
         if self._tasks:
             left = self._ends - asyncio.get_running_loop().time()
             await asyncio.wait(self._tasks.values(), timeout=max(0.0, left))
+
+    async def ready(self) -> Briefing:
+        """The briefing, as complete as it is by its deadline."""
+        await self.fetched()
         blank = Briefing()
         return Briefing(
             profile=self._outcome("profile", blank.profile),

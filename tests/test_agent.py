@@ -93,6 +93,52 @@ async def stored(tmp_path: Path, user_id: str) -> list[Turn]:
         await store.close()
 
 
+# -- who is there ------------------------------------------------------------------------------------------------
+
+
+async def test_whoever_comes_after_somebody_has_left_is_not_taken_for_them(
+    entrypoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with job(entrypoint, {"user_id": "ada"}) as talk:
+        await talk.session.run(user_input="My name is Ada.")
+    fetched = companion.briefing.BriefingOrder.fetched
+    left: list[str] = []
+
+    async def meanwhile(order: Any) -> None:
+        (present,) = here.remote_participants.values()
+        if present.identity == "ada":  # she hangs up, and somebody else comes
+            left.append(present.identity)
+            present.identity = "eve"
+        await fetched(order)
+
+    def look(ctx: JobContext) -> None:
+        nonlocal here
+        here = ctx.room
+
+    here: Any = None
+    monkeypatch.setattr(companion.briefing.BriefingOrder, "fetched", meanwhile)
+    async with job(entrypoint, identity="ada", prepare=look) as talk:
+        assert left == ["ada"]
+        assert name_of(talk) == "eve"
+        assert "Ada" not in greeting(talk)
+        assert talk.session.room_io.linked_participant.identity == "eve"
+    assert await stored(tmp_path, "ada")
+    assert all("eve" not in turn.text for turn in await stored(tmp_path, "ada"))
+
+
+async def test_nobody_is_linked_in_the_place_of_who_was_seen(entrypoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = AgentSession.start
+
+    async def too_late(session: Any, **given: Any) -> Any:
+        next(iter(given["room"].remote_participants.values())).identity = "eve"
+        return await start(session, **given)
+
+    monkeypatch.setattr(AgentSession, "start", too_late)
+    async with job(entrypoint, identity="ada") as talk:
+        assert name_of(talk) == "ada"
+        assert talk.session.room_io.linked_participant is None
+
+
 # -- one conversation --------------------------------------------------------------------------------------------
 
 
