@@ -8,6 +8,7 @@ from typing import Any, Final
 
 STAGES: Final = ((10, "familiar"), (3, "acquainted"), (0, "new"))
 """From how many conversations on, which stage."""
+_TOLD_APART: Final = 8  # conversations, the last ones, that are not counted again when they are told again
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,13 @@ class Ended:
 
 
 def counted(state: dict[str, Any], ended: Ended) -> dict[str, Any]:
-    """The state in which ``ended`` has been counted; the same one if it has been the last to be."""
-    if state.get("last_counted") == ended.conversation_id:
+    """The state in which ``ended`` has been counted; the same one if it is among the last that were."""
+    known = state.get("last_counted")
+    last = known if isinstance(known, list) else [known] if known else []
+    if ended.conversation_id in last:
         return state
     before = state.get("conversations")
     count = (before if isinstance(before, int) else 0) + 1
     stage = next(name for least, name in STAGES if count >= least)
-    return {**state, "conversations": count, "stage": stage, "last_counted": ended.conversation_id}
+    last = [*last, ended.conversation_id][-_TOLD_APART:]
+    return {**state, "conversations": count, "stage": stage, "last_counted": last}

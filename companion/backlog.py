@@ -44,7 +44,9 @@ class Backlog:
         self._flying: dict[str, tuple[Write, asyncio.Task[None]]] = {}
         self._conversations: Counter[str] = Counter()
         self.unread: set[str] = set()
-        """Users whose profile could not be read: one that they write is not to replace what they have not seen."""
+        """Users whose profile could not be read, or says more by now than was written in a conversation with them: one
+        that they write is not to replace what they have not seen.
+        """
         self._behind = Loose()
         self.recovery = Recovery(spool, partial(self._write, late=True, stored=_nothing))
 
@@ -103,13 +105,18 @@ class Backlog:
         """Raises StoreError. Who is cancelled stops nothing."""
 
         async def work() -> What:
-            what = await apply(write, self._store(), user_id, late=late)
+            merged = partial(self._merged, user_id)
+            what = await apply(write, self._store(), user_id, late=late, on_merged=merged)
             stored()  # whoever waits need not hear how long the cache takes
             return what
 
         task = self._delivery.begin(work(), user_id)
         self._flying[user_id] = write, task
         await asyncio.shield(task)
+
+    def _merged(self, user_id: str) -> None:
+        if self._conversations[user_id] > 0:
+            self.unread.add(user_id)
 
     async def _given_up(self, user_id: str) -> int:
         # Whoever is cut off here, what was said is kept.

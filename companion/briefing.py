@@ -17,7 +17,7 @@ from opentelemetry.trace import Span
 
 from .context import get_conversation_summary_async, get_user_state_async
 from .continuity import DEADLINE as CONTINUITY_DEADLINE
-from .greeting import FIRST_MEETING, get_intelligent_first_message_instructions
+from .greeting import FIRST_MEETING, Plan, get_intelligent_first_message_instructions
 from .identity import Caller, use_caller
 from .persona import GREETING
 from .profile import get_user_profile_async
@@ -73,11 +73,11 @@ class BriefingOrder:
         """The briefing, as complete as it is by its deadline."""
         await self.fetched()
         blank = Briefing()
-        return Briefing(
-            profile=self._outcome("profile", blank.profile),
-            greeting=self._outcome("greeting", blank.greeting),
-            earlier=_earlier(self._outcome("summary", ""), self._outcome("state", {})),
-        )
+        profile, greeting = self._outcome("profile", blank.profile), self._outcome("greeting", blank.greeting)
+        earlier = _earlier(self._outcome("summary", ""), self._outcome("state", {}))
+        if earlier and greeting == blank.greeting:  # the turns could not be read: the rest says that we have met
+            greeting = Plan("fresh_start").instructions(GREETING)
+        return Briefing(profile, greeting, earlier)
 
     def _fetch(self, what: str, work: Coroutine[Any, Any, Any]) -> None:
         self._tasks[what] = asyncio.create_task(work, name=f"briefing-{what}")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from cache import get_redis_cache, keys
 
-from .store import StoreError
 from .store.words import search_words
 
-logger = logging.getLogger("companion")
 STALE_FOR: Final = 86_400
 """Seconds for which the last good value stands in while the store fails. Never after a change of it."""
 MAX_FACTS: Final = 5
@@ -38,15 +35,6 @@ async def read_through(key: keys.Key, load: Callable[[], Awaitable[T]], kind: ty
         return found
     await cache.delete(key)
     return await load()
-
-
-async def read_or(otherwise: T, key: keys.Key, load: Callable[[], Awaitable[T]], kind: type[T]) -> T:
-    """As :func:`read_through`, the last good value for a day included; ``otherwise`` when nobody can say."""
-    try:
-        return await read_through(key, load, kind, stale_for=STALE_FOR)
-    except StoreError as problem:
-        logger.warning("the %s could not be read: %s", key.rpartition(":")[2], problem)
-        return otherwise
 
 
 def search_key(user_id: str, query: str) -> keys.Key:

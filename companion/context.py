@@ -6,44 +6,69 @@ written to the store first and then invalidated.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from cache import keys
 
-from .cached import MAX_FACTS, read_or, read_through, search_key
+from .cached import MAX_FACTS, STALE_FOR, read_through, search_key
 from .identity import current_caller
 from .runtime import get_runtime
 from .store import Memory, Store, StoreError, What
 
 logger = logging.getLogger("companion")
+T = TypeVar("T")
 
 
 async def get_conversation_summary_async() -> str:
     """What the current caller's last conversation was about; empty when there was none or the store cannot say."""
-    caller = current_caller()
-    if caller is None:
-        return ""
-    key = keys.summary(caller.user_id)
-
-    async def load() -> str:
-        summary = (await get_runtime().contexts.get(caller.user_id)).summary
-        return summary.text if summary else ""
-
-    return await read_or("", key, load, str)
+    return await _or("", _summary)
 
 
 async def get_user_state_async() -> dict[str, Any]:
     """The current caller's state: ``conversations`` so far and the ``stage`` of acquaintance; empty when unknown."""
+    return await _or({}, _state)
+
+
+async def get_conversation_context_async() -> tuple[str, dict[str, Any]]:
+    """The current caller's summary and state, as they are or as they last were known to be.
+
+    Raises:
+        StoreError: neither cache nor store can say.
+    """
     caller = current_caller()
     if caller is None:
-        return {}
-    key = keys.state(caller.user_id)
+        return "", {}
+    summary, state = await asyncio.gather(_summary(caller.user_id), _state(caller.user_id))
+    return summary, state
 
+
+async def _or(otherwise: T, read: Callable[[str], Awaitable[T]]) -> T:
+    caller = current_caller()
+    if caller is None:
+        return otherwise
+    try:
+        return await read(caller.user_id)
+    except StoreError as problem:
+        logger.warning("the %s could not be read: %s", read.__name__.strip("_"), problem)
+        return otherwise
+
+
+async def _summary(user_id: str) -> str:
+    async def load() -> str:
+        summary = (await get_runtime().contexts.get(user_id)).summary
+        return summary.text if summary else ""
+
+    return await read_through(keys.summary(user_id), load, str, stale_for=STALE_FOR)
+
+
+async def _state(user_id: str) -> dict[str, Any]:
     async def load() -> dict[str, Any]:
-        return (await get_runtime().contexts.get(caller.user_id)).state or {}
+        return (await get_runtime().contexts.get(user_id)).state or {}
 
-    return await read_or({}, key, load, dict)
+    return await read_through(keys.state(user_id), load, dict, stale_for=STALE_FOR)
 
 
 async def save_user_state_async(state: dict[str, Any]) -> bool:

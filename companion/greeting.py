@@ -64,7 +64,8 @@ class Plan:
             said = f" The last thing they said was: {self.last_words}" if self.last_words else ""
             how = (
                 f"## Back after a dropped call\nYou were talking {self._ago()}, and the connection was lost.{said}\n"
-                "Say that you are back together and go on where you were; do not greet them as if they had been away."
+                "Say that you are back together and go on where you were; do not greet them as if they had been away. "
+                "If that was a goodbye, nothing was lost: just welcome them back."
             )
         elif self.opening == "follow_up":
             how = (

@@ -7,6 +7,7 @@ before the session starts (tools, hooks and background tasks inherit it) and in 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 from cache import keys
 
+logger = logging.getLogger("companion")
 _USER_UUID = re.compile(
     r"(?:user-)?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})", re.IGNORECASE | re.ASCII
 )
@@ -84,12 +86,11 @@ def caller_from_identity(identity: object, operators: frozenset[str]) -> Caller 
 
     An unusable identity is None: talk, but remember nothing.
     """
-    if not isinstance(identity, str):
-        return None
-    user_id = user_of(identity)
+    user_id = user_of(identity) if isinstance(identity, str) else identity
     try:
-        return Caller(user_id, operator=user_id in operators)
-    except keys.InvalidKeyPart:
+        return Caller(keys.user_id(user_id), operator=user_id in operators)
+    except keys.InvalidKeyPart as problem:
+        logger.warning("nothing is remembered in this conversation: %s", problem)
         return None
 
 

@@ -54,6 +54,7 @@ _ABOUT_ME: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
 )
 _LONGEST: Final = 2000
 """Characters that are looked at. The rules take time that grows faster than the text."""
+_NAMED: Final = re.compile(r"\b(?:my name|called|call me)\b", re.IGNORECASE)
 _ONLY_ONE: Final = ("Name", "Lives in", "Work")
 
 
@@ -90,12 +91,16 @@ def profile_with(said: str, profile: str) -> str | None:
     lines = list(before)
     for label, value in told(said):
         line = f"{label}: {value}"
-        if line in lines:
-            continue
+        if line in lines or (label == "Name" and not _NAMED.search(said) and _has_name(before)):
+            continue  # "I am German" is no new name
         if label in _ONLY_ONE:
             lines = [other for other in lines if not other.lower().startswith(f"{label.lower()}:")]
         lines.insert(0 if label == "Name" else len(lines), line)
     return "\n".join(lines) if lines != before else None
+
+
+def _has_name(lines: list[str]) -> bool:
+    return any(line.lower().startswith("name:") for line in lines)
 
 
 def _plain(said: str) -> str:

@@ -61,7 +61,8 @@ class CompanionAgent(Agent):
         super().__init__(instructions=instructions(profile, language, earlier), tools=list(tools))
         self._greeting = greeting
         self._trace = trace
-        self._profile = profile
+        self.profile = profile
+        """What it goes by; what the store has may be newer."""
         self._language = language
         self._earlier = earlier
 
@@ -84,6 +85,6 @@ class CompanionAgent(Agent):
 
     async def know(self, profile: str) -> None:
         """Go on with a profile that has changed during the conversation, or could not be read before."""
-        if profile != self._profile:
-            self._profile = profile
+        if profile != self.profile:
+            self.profile = profile
             await self.update_instructions(instructions(profile, self._language, self._earlier))

@@ -1,8 +1,8 @@
 """What people say stays out of the log, the framework's included.
 
 LiveKit attaches transcripts and tool arguments to some records, as fields whose names say that they are personal
-(``lk.pii.*``). They are removed before any handler sees them. So is what a provider of models answers when it refuses
-a request: it may quote what was said, or a part of a key.
+(``lk.pii.*``), and the participant's identity, which may be an address. They are removed before any handler sees them.
+So is what a provider of models answers when it refuses a request: it may quote what was said, or a part of a key.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class WithoutPersonalFields(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """See :class:`logging.Filter`."""
-        for name in [name for name in record.__dict__ if is_pii_attribute(name)]:
+        for name in [name for name in record.__dict__ if name == "participant" or is_pii_attribute(name)]:
             delattr(record, name)
         text = record.getMessage()
         if (told := _without_answers(text)) != text:

@@ -45,13 +45,15 @@ async def get_user_profile_async() -> str:
     return profile
 
 
-async def save_user_profile_async(profile_text: str) -> bool:
+async def save_user_profile_async(profile_text: str, *, instead_of: str | None = None) -> bool:
     """Replace the current caller's profile, and invalidate what was cached of it.
 
-    Where the last one could not be read, or the store was away, it is merged with what is there instead.
+    Where another one is there than it is to replace, or the last one could not be read, or the store was away, it is
+    merged with what is there instead.
 
     Args:
         profile_text: the whole new text.
+        instead_of: the text it was made from, empty for none; None where that does not matter.
 
     Returns:
         Whether it is stored. False when nobody is known; or when the store cannot keep it now: then it is kept here,
@@ -63,4 +65,7 @@ async def save_user_profile_async(profile_text: str) -> bool:
     if not isinstance(profile_text, str):
         raise TypeError(f"a profile is a string, not {type(profile_text).__name__}")
     caller = current_caller()
-    return caller is not None and await get_runtime().backlog.write(caller.user_id, Profile(profile_text))
+    if caller is None:
+        return False
+    write = Profile(profile_text, () if instead_of is None else (instead_of,))
+    return await get_runtime().backlog.write(caller.user_id, write)

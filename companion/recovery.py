@@ -48,8 +48,8 @@ class Recovery:
         for path in self._spool.waiting():
             try:
                 taken, problem = await self._spool.hand_over(path, self._store)
-            except OSError as failure:  # of this file
-                trouble = failure.strerror or type(failure).__name__
+            except Exception as failure:  # of this file, whatever it is: the others are stored all the same
+                trouble = getattr(failure, "strerror", None) or type(failure).__name__
                 continue
             count += taken
             if problem is not None:

@@ -88,8 +88,13 @@ class Settings:
                 "The Supabase key is a public one (anon or publishable). The companion needs the service-role or "
                 "secret key, from the project's API settings."
             )
-        if url and urlsplit(url).scheme not in ("http", "https"):
+        if url and (not _address(url) or urlsplit(url).scheme not in ("http", "https")):
             raise SettingsError("SUPABASE_URL must begin with https://, as shown in the project's API settings.")
+        if env.get("OPENAI_BASE_URL") and not (env.get("OPENAI_API_KEY") or env.get("COMPANION_MODELS")):
+            raise SettingsError(
+                "OPENAI_BASE_URL is set but OPENAI_API_KEY is not. Set it (any text will do where the server wants no "
+                "key), or unset OPENAI_BASE_URL."
+            )
         return cls(
             home=Path(env.get("COMPANION_HOME") or ".companion").expanduser().absolute(),
             models=_models(env),
@@ -116,10 +121,10 @@ def check_worker(arguments: Sequence[str], environ: Mapping[str, str] | None = N
         environ: the process's environment where None.
 
     Raises:
-        SettingsError: ``start`` or ``dev`` was asked for and a variable is missing.
+        SettingsError: ``start``, ``dev`` or ``connect`` was asked for and a variable is missing.
     """
     command = arguments[1] if len(arguments) > 1 else ""
-    if command not in ("start", "dev") or "--help" in arguments:
+    if command not in ("start", "dev", "connect") or "--help" in arguments:
         return
     env = os.environ if environ is None else environ
     given = {word.split("=")[0] for word in arguments}
@@ -139,7 +144,7 @@ def _models(env: Mapping[str, str]) -> ModelChoice:
         if env.get("OPENAI_API_KEY"):
             return "openai"
         # A self-hosted LiveKit server has no Inference, so only a Cloud address chooses it.
-        cloud = (urlsplit(livekit["LIVEKIT_URL"] or "").hostname or "").endswith(".livekit.cloud")
+        cloud = _address(livekit["LIVEKIT_URL"] or "").endswith(".livekit.cloud")
         return "inference" if cloud and all(livekit.values()) else "offline"
     if chosen not in ("openai", "inference", "offline"):
         raise SettingsError(f"COMPANION_MODELS must be openai, inference or offline, not {chosen[:20]!r}.")
@@ -151,6 +156,14 @@ def _models(env: Mapping[str, str]) -> ModelChoice:
     if chosen == "inference" and missing:
         raise SettingsError(f"COMPANION_MODELS=inference needs {', '.join(missing)} of a LiveKit Cloud project.")
     return cast(ModelChoice, chosen)
+
+
+def _address(url: str) -> str:
+    """The host that a URL names; empty if it names none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _user(text: str, variable: str) -> str:

@@ -27,6 +27,8 @@ HELP: Final = (
     "what do you know about me; cache stats; clear my cache."
 )
 
+_FAREWELL: Final = re.compile(r"(?:bye|goodbye|good night|see you)\b", re.IGNORECASE)
+
 
 def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
     """What to say next, or which of ``tools`` to call."""
@@ -76,6 +78,8 @@ def _greeting(how: str, profile: str) -> str:
     back = f"Welcome back{f', {name}' if name else ''}!"
     if "## Back after a dropped call" in how:
         said = re.search(r"The last thing they said was: (.+)", how)
+        if said and _FAREWELL.match(said.group(1)):
+            return f"{NOTICE}\n{back} What is on your mind?"
         words = f"You had just said: “{said.group(1)}”." if said else "You had only just arrived."
         return f"{NOTICE}\nThere you are again{f', {name}' if name else ''}! We were cut off. {words} Shall we go on?"
     if topic := re.search(r"worth picking up: (.+)", how):
@@ -121,7 +125,7 @@ def _reply(said: list[str], profile: str, tools: set[str]) -> str | Call:
         return f"Hello{f' {name}' if name else ''}! {'What shall we talk about?' if profile else HELP}"
     if re.search(r"\b(help|what can you do|how does this work)\b", plain):
         return HELP
-    if re.match(r"(bye|goodbye|good night|see you)\b", plain):
+    if _FAREWELL.match(plain):
         return f"Goodbye{f', {name}' if name else ''}. I will remember what you told me."
     if re.search(r"\b(thanks|thank you)\b", plain):
         return "You are welcome."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
@@ -18,7 +19,8 @@ class Profile:
 
     Attributes:
         text: the whole new text.
-        instead_of: earlier texts that it is to replace, whenever they may have been stored.
+        instead_of: earlier texts that it is to replace, whenever they may have been stored; first the one it was made
+            from, where that is known.
         at: when it was written.
     """
 
@@ -47,15 +49,26 @@ def kind_of(write: Write) -> What:
     return next(name for name, kind in _KINDS.items() if isinstance(write, kind))
 
 
-async def apply(write: Write, store: Store, user_id: str, *, late: bool = False) -> What:
+async def apply(
+    write: Write,
+    store: Store,
+    user_id: str,
+    *,
+    late: bool = False,
+    on_merged: Callable[[], None] = lambda: None,
+) -> What:
     """Write it, and say what has changed. May be repeated. Raises StoreError.
+
+    A profile is merged with what is there, so that neither is lost, where whoever wrote it does not know that: it is
+    not the text that this one was made from, or it may be unknown.
 
     Args:
         write: what to write.
         store: where.
         user_id: whose it is.
         late: what is in the store may be unknown to whoever wrote it: the store could not be read, or could not be
-            written for a while. A profile is then merged with what is there, so that neither is lost.
+            written for a while.
+        on_merged: called when a profile says more by now than was written.
     """
     match write:
         case Turn():
@@ -66,14 +79,18 @@ async def apply(write: Write, store: Store, user_id: str, *, late: bool = False)
             await store.save_summary(user_id, write)
         case Ended():
             await store.save_state(user_id, counted(await store.get_state(user_id) or {}, write))
-        case Profile() if not late:
+        case Profile() if not (late or write.instead_of):
             await store.save_profile(user_id, write.text)
         case Profile():
-            await _save_late(write, store, user_id)
+            known = None if late else write.instead_of[0]
+            if known is None or not await store.swap_profile(
+                user_id, write.text, instead_of=known or None, at=write.at
+            ):
+                await _save_late(write, store, user_id, on_merged)
     return kind_of(write)
 
 
-async def _save_late(write: Profile, store: Store, user_id: str) -> None:
+async def _save_late(write: Profile, store: Store, user_id: str, on_merged: Callable[[], None]) -> None:
     for _ in range(_TRIES):
         found = await store.dated_profile(user_id)
         there, at = found or (None, write.at)
@@ -82,6 +99,8 @@ async def _save_late(write: Profile, store: Store, user_id: str) -> None:
         else:  # another process, or another conversation, may have stored a newer one before this
             text = merged(write.text, there) if at > write.at else merged(there, write.text)
         if await store.swap_profile(user_id, text, instead_of=there, at=max(at, write.at)):
+            if text != write.text:
+                on_merged()
             return
     raise StoreError("swap_profile", "always another one")
 
@@ -115,11 +134,14 @@ def from_line(line: str) -> tuple[str, Write]:
         fields = json.loads(line)
         kind, user_id = _KINDS[fields.pop("kind")], fields.pop("user_id")
         fields["at"] = datetime.fromisoformat(fields["at"])
+        if fields["at"].utcoffset() is None:
+            raise ValueError
+        fields["at"].astimezone(UTC)  # OverflowError where no store could hold it
         if "instead_of" in fields:
             fields["instead_of"] = tuple(fields["instead_of"])
         texts = [value for name, value in fields.items() if name not in ("at", "instead_of")]
         if not all(isinstance(text, str) for text in (user_id, *texts, *fields.get("instead_of", ()))):
             raise ValueError
         return user_id, kind(**fields)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
         raise ValueError("not a line of unstored writes") from None

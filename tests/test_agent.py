@@ -374,6 +374,21 @@ async def fail(*_: object) -> Any:
     raise RuntimeError("what Ada said")
 
 
+async def test_whom_it_has_met_it_does_not_meet_for_the_first_time_because_the_store_is_away(
+    entrypoint: Any, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis_server.cli(
+        "MSET", "user:ada:profile", "Name: Ada", "user:ada:state", '{"conversations": 3, "stage": "known"}'
+    )
+
+    async def away(*_: object) -> Any:
+        raise StoreError("context", "timeout")
+
+    monkeypatch.setattr(SqliteStore, "context", away)
+    async with job(entrypoint, {"user_id": "ada"}) as talk:
+        assert "Welcome back, Ada!" in greeting(talk)
+
+
 @pytest.mark.parametrize("broken", ["get_user_profile_async", "get_intelligent_first_message_instructions"])
 async def test_a_briefing_that_fails(
     entrypoint: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str

@@ -5,7 +5,6 @@ As with the cache, whose memories these are is never an argument; the session sa
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from datetime import UTC, datetime
@@ -15,12 +14,7 @@ from livekit.agents import RunContext, function_tool, llm
 from livekit.agents.llm import ToolFlag
 
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
-from companion.context import (
-    add_memory_async,
-    get_conversation_summary_async,
-    get_user_state_async,
-    search_memories_async,
-)
+from companion.context import add_memory_async, get_conversation_context_async, search_memories_async
 from companion.persona import CompanionAgent
 from companion.runtime import get_runtime
 from companion.store import Memory, StoreError
@@ -56,6 +50,8 @@ class ProfileTools(llm.Toolset):
             profile = await get_user_profile_async()
             if profile:
                 await _tell(context, profile)
+            elif caller.user_id in get_runtime().backlog.unread:
+                return _failure(_STORE_AWAY)  # that nothing is known would be a lie
             try:
                 facts = await search_memories_async("")
             except StoreError as problem:
@@ -73,8 +69,12 @@ class ProfileTools(llm.Toolset):
         caller = _caller(context)
         if caller is None:
             return _failure(_NOBODY)
-        with use_caller(caller):
-            summary, state = await asyncio.gather(get_conversation_summary_async(), get_user_state_async())
+        try:
+            with use_caller(caller):
+                summary, state = await get_conversation_context_async()
+        except StoreError as problem:
+            logger.warning("earlier conversations could not be read: %s", problem)
+            return _failure(_STORE_AWAY)
         return _success(summary=summary, conversations=state.get("conversations", 0), stage=state.get("stage", "new"))
 
     @function_tool(name="updateUserProfile", flags=ToolFlag.IGNORE_ON_ENTER)
@@ -93,8 +93,10 @@ class ProfileTools(llm.Toolset):
         if not profile.strip() or len(profile) > MAX_TEXT:
             return _failure(f"A profile has between 1 and {MAX_TEXT} characters.")
         with use_caller(caller):
-            saved = await save_user_profile_async(profile.strip())
-            # Where the last one could not be read, more is there by now than was written here.
+            agent = context.session.current_agent
+            known = agent.profile if isinstance(agent, CompanionAgent) else None
+            saved = await save_user_profile_async(profile.strip(), instead_of=known)
+            # Where another was there than we knew, more is there by now than was written here.
             unread = caller.user_id in get_runtime().backlog.unread
             await _tell(context, (await get_user_profile_async() if unread else "") or profile.strip())
         return _success(message="I will remember that about you.") if saved else _failure(_KEPT)

@@ -60,14 +60,19 @@ create table if not exists public.companion_versions (
 
 -- Triggers -------------------------------------------------------------------------------------------------------
 
-create or replace function public.companion_touch() returns trigger
+-- Later files replace this function and companion_context. Applying this one again leaves theirs alone.
+do $once$ begin
+if to_regprocedure('public.companion_touch()') is null then execute $create$
+create function public.companion_touch() returns trigger
 language plpgsql set search_path = ''
 as $$
 begin
   new.updated_at := now();
   return new;
 end
-$$;
+$$
+$create$; end if;
+end $once$;
 
 create or replace trigger companion_profiles_touch before update on public.companion_profiles
 for each row execute function public.companion_touch();
@@ -100,7 +105,9 @@ for each row execute function public.companion_bump_version();
 
 -- A user's whole context in one request, read in one snapshot: the profile (null when there is none), the last
 -- turns (oldest first), and the version they belong to (0 for a user nothing is known about).
-create or replace function public.companion_context(p_user_id text, p_turns integer default 20) returns jsonb
+do $once$ begin
+if to_regprocedure('public.companion_context(text, integer)') is null then execute $create$
+create function public.companion_context(p_user_id text, p_turns integer default 20) returns jsonb
 language sql stable set search_path = ''
 as $$
   select jsonb_build_object(
@@ -121,7 +128,9 @@ as $$
     ),
     'version', coalesce((select v.version from public.companion_versions v where v.user_id = p_user_id), 0)
   )
-$$;
+$$
+$create$; end if;
+end $once$;
 
 -- The user's memories that share a word with the query, best first. A query without a telling word gives the newest.
 create or replace function public.companion_search(p_user_id text, p_query text, p_limit integer default 5)

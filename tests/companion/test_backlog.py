@@ -91,6 +91,8 @@ GOOD = json.loads(to_line("ada", WRITES[0]))
         json.dumps(GOOD | {"kind": []}),
         json.dumps(GOOD | {"at": "yesterday"}),
         json.dumps(GOOD | {"at": "2026-03-01T12:00:00"}),
+        json.dumps({"kind": "profile", "user_id": "ada", "text": "x", "at": "2026-03-01T12:00:00"}),
+        json.dumps(GOOD | {"at": "0001-01-01T00:00:00+14:00"}),
         json.dumps(GOOD | {"role": "king"}),
         json.dumps(GOOD | {"text": None}),
         json.dumps(GOOD | {"user_id": 7}),
@@ -321,6 +323,25 @@ async def test_lines_that_cannot_be_read_are_put_aside(runtime: Runtime, caplog:
     assert await runtime.backlog.recovery.recover() == 1
     assert [each.suffix for each in spool.folder.iterdir()] == [".unreadable"]
     assert "2 lines" in caplog.text
+    assert "my secret" not in caplog.text
+
+
+async def test_a_file_that_fails_in_another_way_holds_up_no_other(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = spool_of(runtime)
+    first, second = spool.keep("ada", WRITES[:1]), spool.keep("bob", WRITES[:1])
+    hand_over = Spool.hand_over
+
+    async def broken(self: Spool, path: Path, store: Any) -> Any:
+        if path == first:
+            raise RuntimeError("my secret")
+        return await hand_over(self, path, store)
+
+    monkeypatch.setattr(Spool, "hand_over", broken)
+    assert await runtime.backlog.recovery.recover() == 1
+    assert (first.exists(), second.exists()) == (True, False)
+    assert "still waits: RuntimeError" in caplog.text
     assert "my secret" not in caplog.text
 
 

@@ -12,11 +12,13 @@ import pytest
 
 from companion import Caller, get_intelligent_first_message_instructions, use_caller
 from companion import ending as ending_module
+from companion.acquaintance import Ended, counted
 from companion.context import get_conversation_summary_async, get_user_state_async
 from companion.conversation import TurnLog
 from companion.ending import wrap_up
 from companion.greeting import Plan
 from companion.runtime import Runtime
+from companion.small_talk import _greeting
 from companion.store import StoreError, Turn
 from tests.companion.scripted import ScriptedLLM
 from tests.real.redis_server import RedisServer
@@ -52,6 +54,13 @@ def test_back_within_two_minutes_is_a_dropped_call(minutes: float, heading: str)
     assert heading in Plan("follow_up", at, "chess", "I play chess").instructions("Be kind.")
 
 
+def test_after_a_goodbye_nothing_was_cut_off() -> None:
+    at = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+    for said, cut_off in (("I play chess", True), ("Goodbye then", False), ("see you!", False)):
+        how = Plan("follow_up", at, "chess", said).instructions("Be kind.")
+        assert ("cut off" in _greeting(how, "Name: Ada")) == cut_off
+
+
 async def test_stages(runtime: Runtime) -> None:
     stages = []
     for number in range(10):
@@ -60,6 +69,15 @@ async def test_stages(runtime: Runtime) -> None:
         with use_caller(Caller("1")):
             stages.append((await get_user_state_async())["stage"])
     assert stages == ["new"] * 2 + ["acquainted"] * 7 + ["familiar"]
+
+
+async def test_one_that_is_told_again_after_another_is_not_counted_again(runtime: Runtime) -> None:
+    for conversation in ("c1", "c2", "c1", "c3", "c2"):
+        await wrap_up(Caller("1"), conversation, [turn("user", "hello")])
+    state = await runtime.store.get_state("1")
+    assert state is not None
+    assert state["conversations"] == 3
+    assert counted({"conversations": 5, "last_counted": "c5"}, Ended("c5", datetime.now(UTC)))["conversations"] == 5
 
 
 async def test_a_state_that_cannot_be_read_is_not_replaced(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +93,7 @@ async def test_a_state_that_cannot_be_read_is_not_replaced(runtime: Runtime, mon
 
     async def is_counted() -> bool:
         state = await runtime.store.get_state("1")
-        return state == {"conversations": 42, "stage": "familiar", "plan": "gold", "last_counted": "c1"}
+        return state == {"conversations": 42, "stage": "familiar", "plan": "gold", "last_counted": ["c1"]}
 
     await until(is_counted)
 

@@ -40,6 +40,14 @@ def test_an_unusable_identity_is_nobody(identity: Any) -> None:
     assert caller_from_identity(identity, OPERATORS) is None
 
 
+def test_why_nothing_is_remembered_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    for identity in (123, "auth0|ada lovelace"):
+        assert caller_from_identity(identity, OPERATORS) is None
+    assert "the user id must be a string, not int" in caplog.text
+    assert "the user id has '|' at position 5" in caplog.text
+    assert "lovelace" not in caplog.text
+
+
 def test_operators_are_named() -> None:
     assert caller_from_identity("root", OPERATORS) == Caller("root", operator=True)
     assert caller_from_metadata('{"user_id": "root"}', OPERATORS) == (True, Caller("root", operator=True))

@@ -96,6 +96,11 @@ def test_a_profile_grows_and_is_corrected() -> None:
     assert profile_with("I live in Oslo", profile) == ("Name: Ada\nMet at a conference.\nLikes: chess\nLives in: Oslo")
 
 
+def test_what_somebody_is_does_not_replace_their_name() -> None:
+    assert profile_with("I am German.", "Name: Ada") is None
+    assert profile_with("No, my name is Bea.", "Name: Ada") == "Name: Bea"
+
+
 def test_an_endless_sentence_takes_no_time() -> None:
     begun = time.monotonic()
     for word in ("clear ", "cache ", "I like ", "invalidate ", "how ", "my favourite ", "a"):

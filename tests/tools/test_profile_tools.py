@@ -191,6 +191,39 @@ async def test_what_could_not_be_read_at_first_is_neither_lost_nor_unknown_for_l
         assert "Allergic to: nuts\nLives in: Oslo" in talk.session.current_agent.instructions
 
 
+async def test_what_another_conversation_has_stored_meanwhile_is_not_lost(runtime: Runtime) -> None:
+    """Two devices, or what an earlier process could not store and this one has found."""
+    await runtime.store.save_profile("ada", "Name: Ada")
+    agents = [CompanionAgent(profile="Name: Ada", tools=[ProfileTools()]) for _ in range(2)]
+    runtime.backlog.enter("ada")
+    async with (
+        conversation(agent=agents[0], userdata=Userdata(ADA)) as phone,
+        conversation(agent=agents[1], userdata=Userdata(ADA)) as laptop,
+    ):
+        await phone.use("updateUserProfile", profile="Name: Ada\nLikes: chess")
+        answer = await laptop.use("updateUserProfile", profile="Name: Ada\nLives in: Oslo")
+        assert answer["success"] is True
+        assert await runtime.store.get_profile("ada") == "Name: Ada\nLikes: chess\nLives in: Oslo"
+        assert "Likes: chess\nLives in: Oslo" in laptop.session.current_agent.instructions
+        # What was known is replaced, not merged: a line that is left out is gone.
+        await laptop.use("updateUserProfile", profile="Name: Ada\nLives in: Oslo")
+        assert await runtime.store.get_profile("ada") == "Name: Ada\nLives in: Oslo"
+
+
+@pytest.mark.parametrize("tool", ["getUserProfile", "getConversationContext"])
+async def test_what_cannot_be_read_now_is_not_said_to_be_nothing(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tool: str
+) -> None:
+    await runtime.store.save_profile("ada", "Name: Ada")
+
+    async def fail(*_: object) -> None:
+        raise StoreError("context", "timeout")
+
+    monkeypatch.setattr(runtime.store, "context", fail)
+    async with talk_as(ADA) as talk:
+        assert_refused(await talk.use(tool))
+
+
 async def test_with_the_cache_away_nothing_is_missing(runtime: Runtime) -> None:
     (await get_redis_cache()).disable()
     async with talk_as(ADA) as talk:

@@ -28,6 +28,7 @@ TABLES = [
     "companion_states",
     *COUNTED,
 ]
+FILES = sorted(MIGRATIONS.glob("*.sql"))
 NOTHING = {"profile": None, "turns": [], "summary": None, "state": None, "version": 0}
 
 
@@ -103,6 +104,23 @@ async def test_only_the_service_role_writes(databases: dict[bool, str], open_by_
                     await _as(db, role, statement)
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await _as(db, "anon", f"select * from {table}")
+
+
+@pytest.mark.parametrize("migration", [pytest.param(file.read_text(), id=file.stem) for file in FILES])
+async def test_one_of_them_alone_brings_nothing_back(db: asyncpg.Connection, migration: str) -> None:
+    """Pasted into the SQL editor once more, without those that came after it."""
+    query = (
+        "select p.oid::regprocedure::text || pg_get_functiondef(p.oid) from pg_proc p"
+        " join pg_namespace n on n.oid = p.pronamespace where n.nspname = 'public' and p.proname like 'companion%'"
+    )
+    before = {row[0] for row in await db.fetch(query)}
+    transaction = db.transaction()
+    await transaction.start()
+    try:
+        await db.execute(migration)
+        assert before <= {row[0] for row in await db.fetch(query)}
+    finally:
+        await transaction.rollback()
 
 
 @pytest.mark.parametrize("open_by_default", [False, True])
