@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +14,7 @@ from .wire import ReplyError
 if TYPE_CHECKING:
     from .engine import Engine
 
+logger = logging.getLogger("cache")
 _EVERY: Final = 1.0  # seconds between two rounds
 _LOOK: Final = 0.25  # seconds between two looks at how Redis does
 
@@ -62,4 +64,7 @@ class Housekeeper:
             rounds += 1
             self._engine.look()
             if self._engine.connected and (self._engine.pending or rounds % round(_EVERY / _LOOK) == 0):
-                await self.keep()
+                try:
+                    await self.keep()
+                except Exception as problem:  # a mistake of ours: it is told, and the next round is made all the same
+                    logger.error("housekeeping failed (%s)", type(problem).__name__)

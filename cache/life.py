@@ -52,9 +52,9 @@ class CacheLife:
         """
         return self._engine.pending.owes or self._invalidator.cut_off
 
-    def owes(self, user_id: str) -> bool:
-        """Whether an invalidation that may be about keys of this user still waits to be told to Redis."""
-        return self._engine.pending.owes_of(user_id) or self._invalidator.cut_off
+    def owes(self, *user_ids: str) -> set[str]:
+        """Those of these users about whose keys an invalidation may still wait to be told to Redis."""
+        return set(user_ids) if self._invalidator.cut_off else self._engine.pending.owed_of(user_ids)
 
     def recall_with(self, ask: Ask | None) -> None:
         """Let ``ask`` be called when Redis may have forgotten what it was told: restarted, restored, or another server.

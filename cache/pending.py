@@ -5,6 +5,7 @@ Beside them what it has been told and walks are still to find (:mod:`cache.stray
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from .glob import matches, plain_start
@@ -73,17 +74,16 @@ class Pending:
         """Whether Redis has still to be told something, or is doubted."""
         return bool(self._keys or self._patterns or self.doubted)
 
-    def owes_of(self, user_id: str) -> bool:
-        """Whether something is owed that may be about keys of this user."""
-        prefix = f"{USERS}{user_id}:"
-        return (
-            bool(self.doubted)
-            or any(name.startswith(prefix) for name in self._keys)
-            or any(
-                prefix.startswith(plain_start(pattern)) if user is None else user == user_id
-                for pattern, user in self._patterns
-            )
-        )
+    def owed_of(self, users: Collection[str]) -> set[str]:
+        """Those of them about whose keys something may be owed."""
+        if self.doubted:
+            return set(users)
+        owners = {name.split(":", 2)[1] for name in self._keys if name.startswith(USERS)}
+        owners |= {user for _, user in self._patterns if user is not None}
+        starts = [plain_start(pattern) for pattern, user in self._patterns if user is None]
+        return {
+            user for user in users if user in owners or any(f"{USERS}{user}:".startswith(start) for start in starts)
+        }
 
     def add(self, *names: str) -> None:
         """Remember keys that must go."""

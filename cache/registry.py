@@ -23,7 +23,7 @@ from .redis_cache import RedisCache
 
 _asks: WeakKeyDictionary[asyncio.AbstractEventLoop, Ask | None] = WeakKeyDictionary()
 _caches: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[RedisCache, asyncio.Task[bool]]] = WeakKeyDictionary()
-_left: dict[str, Debts] = {}  # by the address of a Redis: what closed caches still owed to it
+_left: dict[str, dict[int, Debts]] = {}  # by the address of a Redis and a cache that was closed: what that still owed
 _changing = Lock()  # held to change what is in these, and to look at the caches of other loops
 
 
@@ -47,10 +47,12 @@ async def close_redis_cache() -> None:
     made = _drop(asyncio.get_running_loop())
     if made is not None:
         cache, initialising = made
-        await asyncio.wait({initialising})
-        await cache.close()
-        if any(left := cache.left):
-            _leave(cache.settings.safe_url, left)
+        _leave(cache)  # closing takes a while, and whoever comes meanwhile has to know already
+        try:
+            await asyncio.wait({initialising})
+            await cache.close()
+        finally:
+            _leave(cache)
 
 
 async def use_redis_cache(redis_url: str | None = None, *, enabled: bool | None = None) -> RedisCache:
@@ -82,8 +84,8 @@ def _keep(cache: RedisCache) -> tuple[RedisCache, asyncio.Task[bool]]:
     place = cache.settings.safe_url
     with _changing:
         left = _left.pop(place, None)
-    if left is not None:
-        cache.take_over(left)
+    for debts in (left or {}).values():
+        cache.take_over(debts)
     cache.share_debts(partial(_tell_others, loop, place))
     for other, theirs in _others(loop, place):
         _soon(other, partial(_repeat, theirs, loop, cache))
@@ -95,17 +97,21 @@ def _drop(loop: asyncio.AbstractEventLoop) -> tuple[RedisCache, asyncio.Task[boo
         return _caches.pop(loop, None)
 
 
-def _leave(place: str, left: Debts) -> None:
-    """To those who serve from this Redis, and to who will in this process."""
-    loop = asyncio.get_running_loop()
-    _tell_others(loop, place, left)
-    newer = _caches.get(loop)
-    if newer is not None and newer[0].settings.safe_url == place:  # made while the old one was being closed
-        newer[0].take_over(left)
-        return
-    with _changing:
-        before = _left.get(place, Debts())
-        _left[place] = Debts(before.keys + left.keys, before.patterns + left.patterns)
+def _leave(cache: RedisCache) -> None:
+    """What it has not told yet is left to those who serve from the same Redis, and to who will in this process."""
+    place, left = cache.settings.safe_url, cache.left
+    with _changing:  # before the others are told, or one that is made at this moment would be in neither
+        here = _left.setdefault(place, {})
+        here.pop(id(cache), None)
+        if any(left):
+            here[id(cache)] = left
+        if not here:
+            del _left[place]
+    if any(left):
+        loop = asyncio.get_running_loop()
+        _tell_others(loop, place, left)
+        if loop in _caches and _caches[loop][0].settings.safe_url == place:  # made while this one was being closed
+            _caches[loop][0].take_over(left)
 
 
 def _others(loop: asyncio.AbstractEventLoop, place: str) -> list[tuple[asyncio.AbstractEventLoop, RedisCache]]:

@@ -1,11 +1,12 @@
 """``index:{user_id}``: the names of one user's keys beside the families, so that they are found without a walk.
 
 Every write adds its name first. Nothing takes a name out that has expired, so a set that has grown large, and a key
-that is no set at all, is not asked: the keyspace is walked instead, and the set made anew of what is there.
+that is no set at all, is not asked: the keyspace is walked instead, and the set made anew of what it knew and is there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from . import keys
@@ -52,14 +53,25 @@ class UserIndex:
             return None
         return {member.decode(errors="replace") for member in members} | set(keys.FAMILIES)
 
-    async def renew(self, user_id: str, names: set[str]) -> None:
-        """Let it be these. What is written meanwhile may not be among them: the next walk finds it. Raises FAILURES."""
-        await self._engine.unlink((keys.index(user_id),))
-        rest = sorted(names - set(keys.FAMILIES))
-        for start in range(0, len(rest), _BATCH):
-            await self._engine.send_all(*_entry(user_id, *rest[start : start + _BATCH]))
+    async def renew(self, user_id: str, there: Iterable[str]) -> None:
+        """Take out of it what has expired: all but the names that are ``there``.
+
+        What others wrote by hand is there too, and is not taken in: a walk takes what is in the index for this layer's
+        own. What is written meanwhile may be left out, and is found by the next walk. Raises FAILURES.
+        """
+        index, known = keys.index(user_id), []
+        for names in _batches([name.encode(errors="surrogateescape") for name in there]):
+            members = await self._engine.send_each(*(("SISMEMBER", index, name) for name in names))
+            known += [name for name, member in zip(names, members, strict=True) if member == 1]
+        await self._engine.unlink((index,))
+        for names in _batches(known):
+            await self._engine.send_all(*_entry(user_id, *names))
 
 
-def _entry(user_id: str, *names: str) -> tuple[tuple[Any, ...], ...]:
+def _batches(names: list[bytes]) -> Iterator[list[bytes]]:
+    return (names[start : start + _BATCH] for start in range(0, len(names), _BATCH))
+
+
+def _entry(user_id: str, *names: str | bytes) -> tuple[tuple[Any, ...], ...]:
     index = keys.index(user_id)
     return ("SADD", index, *names), ("EXPIRE", index, INDEX_TTL)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -55,6 +56,7 @@ class Delivery:
         self._under_way = Loose()
         self._looking: asyncio.Task[None] | None = None
         self._heard: set[Owed] = set()
+        self._heard_at: float | None = None
 
     async def write(self, work: Coroutine[Any, Any, What], user_id: str) -> None:
         """Do ``work``, which writes to the store and says what of this user has changed, and tell the cache.
@@ -110,7 +112,8 @@ class Delivery:
             owed = set(await self._store().owed(_PAGE, older_than)) - settled
             for one in owed:
                 await invalidate(cache, one.user_id, one.what)
-            told = [one for one in owed if not cache.owes(one.user_id)]
+            untold = cache.owes(*{one.user_id for one in owed})
+            told = [one for one in owed if one.user_id not in untold]
             if not told or not cache.connected:
                 break
             await self._store().settle(told)
@@ -157,10 +160,15 @@ class Delivery:
     async def _hear(self) -> None:
         """Others tell their cache of what they write, and not this one. Raises StoreError."""
         cache = await get_redis_cache()
-        written = set(await self._store().written(within=2 * LOOK_EVERY + _CLOCKS, limit=_MOST))
-        for one in written - self._heard:
-            await invalidate(cache, one.user_id, one.what)
-        self._heard = written
+        now = time.time()  # a machine that slept counts too
+        since = LIFE if self._heard_at is None else now - self._heard_at
+        written = set(await self._store().written(within=since + _CLOCKS, limit=_MOST + 1))
+        if len(written) > _MOST:
+            await cache.invalidate(f"{keys.USERS}*")
+        else:
+            for one in written - self._heard:
+                await invalidate(cache, one.user_id, one.what)
+        self._heard, self._heard_at = written, now
 
     async def _look(self) -> None:
         while True:
@@ -171,4 +179,6 @@ class Delivery:
                     logger.info("%d invalidations that were still owed have been delivered", count)
             except StoreError as problem:
                 logger.warning("the outbox could not be read: %s", problem)
+            except Exception as problem:  # a mistake of ours: the next look is taken all the same
+                logger.error("a look at the outbox failed (%s)", type(problem).__name__)
             await asyncio.sleep(LOOK_EVERY)

@@ -63,6 +63,8 @@ class CompanionAgent(Agent):
         self._trace = trace
         self.profile = profile
         """What it goes by; what the store has may be newer."""
+        self.answered_from = profile
+        """What it went by when it began the answer that is being given."""
         self._language = language
         self._earlier = earlier
 
@@ -76,7 +78,8 @@ class CompanionAgent(Agent):
     async def llm_node(
         self, chat_ctx: llm.ChatContext, tools: list[llm.Tool], model_settings: ModelSettings
     ) -> AsyncIterator[llm.ChatChunk | str | FlushSentinel]:
-        """The framework's own, and the moment of the first token."""
+        """The framework's own, and what it is made from, and the moment of the first token."""
+        self.answered_from = self.profile
         async for chunk in Agent.default.llm_node(self, chat_ctx, tools, model_settings):
             if self._trace is not None:
                 self._trace.first_token()

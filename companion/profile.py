@@ -45,15 +45,15 @@ async def get_user_profile_async() -> str:
     return profile
 
 
-async def save_user_profile_async(profile_text: str, *, instead_of: str | None = None) -> bool:
+async def save_user_profile_async(profile_text: str, *, made_from: str | None = None) -> bool:
     """Replace the current caller's profile, and invalidate what was cached of it.
 
-    Where another one is there than it is to replace, or the last one could not be read, or the store was away, it is
+    Where another one is there than it was made from, or the last one could not be read, or the store was away, it is
     merged with what is there instead.
 
     Args:
         profile_text: the whole new text.
-        instead_of: the text it was made from, empty for none; None where that does not matter.
+        made_from: the text it was made from, empty for none; None where whatever is there is to be replaced.
 
     Returns:
         Whether it is stored. False when nobody is known; or when the store cannot keep it now: then it is kept here,
@@ -67,5 +67,4 @@ async def save_user_profile_async(profile_text: str, *, instead_of: str | None =
     caller = current_caller()
     if caller is None:
         return False
-    write = Profile(profile_text, () if instead_of is None else (instead_of,))
-    return await get_runtime().backlog.write(caller.user_id, write)
+    return await get_runtime().backlog.write(caller.user_id, Profile(profile_text, made_from=made_from))

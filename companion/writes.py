@@ -19,18 +19,21 @@ class Profile:
 
     Attributes:
         text: the whole new text.
-        instead_of: earlier texts that it is to replace, whenever they may have been stored; first the one it was made
-            from, where that is known.
+        instead_of: earlier texts that it is to replace, whenever they may have been stored.
         at: when it was written.
+        made_from: the text that whoever wrote it knew, empty for none: another one is merged with it. None: whatever is
+            there is replaced.
     """
 
     text: str
     instead_of: tuple[str, ...] = ()
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    made_from: str | None = None
 
     def after(self, earlier: Profile) -> Profile:
         """This one, in place of an earlier one that may or may not have been stored."""
-        return replace(self, instead_of=(*self.instead_of, *earlier.instead_of, earlier.text))
+        known = () if earlier.made_from is None else (earlier.made_from,)
+        return replace(self, instead_of=(*self.instead_of, *earlier.instead_of, *known, earlier.text))
 
 
 Write: TypeAlias = Turn | Memory | Summary | Profile | Ended
@@ -79,13 +82,12 @@ async def apply(
             await store.save_summary(user_id, write)
         case Ended():
             await store.save_state(user_id, counted(await store.get_state(user_id) or {}, write))
-        case Profile() if not (late or write.instead_of):
+        case Profile() if late:
+            await _save_late(write, store, user_id, on_merged)
+        case Profile(made_from=None):
             await store.save_profile(user_id, write.text)
         case Profile():
-            known = None if late else write.instead_of[0]
-            if known is None or not await store.swap_profile(
-                user_id, write.text, instead_of=known or None, at=write.at
-            ):
+            if not await store.swap_profile(user_id, write.text, instead_of=write.made_from or None, at=write.at):
                 await _save_late(write, store, user_id, on_merged)
     return kind_of(write)
 
@@ -94,7 +96,7 @@ async def _save_late(write: Profile, store: Store, user_id: str, on_merged: Call
     for _ in range(_TRIES):
         found = await store.dated_profile(user_id)
         there, at = found or (None, write.at)
-        if there is None or there in (write.text, *write.instead_of):
+        if there is None or there in (write.text, write.made_from, *write.instead_of):
             text = write.text
         else:  # another process, or another conversation, may have stored a newer one before this
             text = merged(write.text, there) if at > write.at else merged(there, write.text)
@@ -140,6 +142,8 @@ def from_line(line: str) -> tuple[str, Write]:
         if "instead_of" in fields:
             fields["instead_of"] = tuple(fields["instead_of"])
         texts = [value for name, value in fields.items() if name not in ("at", "instead_of")]
+        if fields.get("made_from", "") is None:
+            texts.remove(None)
         if not all(isinstance(text, str) for text in (user_id, *texts, *fields.get("instead_of", ()))):
             raise ValueError
         return user_id, kind(**fields)

@@ -94,8 +94,8 @@ class ProfileTools(llm.Toolset):
             return _failure(f"A profile has between 1 and {MAX_TEXT} characters.")
         with use_caller(caller):
             agent = context.session.current_agent
-            known = agent.profile if isinstance(agent, CompanionAgent) else None
-            saved = await save_user_profile_async(profile.strip(), instead_of=known)
+            known = agent.answered_from if isinstance(agent, CompanionAgent) else None
+            saved = await save_user_profile_async(profile.strip(), made_from=known)
             # Where another was there than we knew, more is there by now than was written here.
             unread = caller.user_id in get_runtime().backlog.unread
             await _tell(context, (await get_user_profile_async() if unread else "") or profile.strip())

@@ -122,6 +122,40 @@ async def test_what_one_still_owes_when_it_is_closed_the_next_tells(own_redis: R
         await close_redis_cache()
 
 
+async def test_whoever_comes_while_one_is_being_closed_knows_already(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = await use_redis_cache(own_redis.url)
+    monkeypatch.setenv("REDIS_URL", own_redis.url)
+    own_redis.cli("SET", KEY, "old")
+    engine_closes, go_on = cache._engine.close, asyncio.Event()
+
+    async def slowly() -> None:
+        await go_on.wait()
+        await engine_closes()
+
+    async def refused() -> None:
+        """It stays owed."""
+
+    monkeypatch.setattr(cache._engine, "close", slowly)
+    monkeypatch.setattr(cache._engine, "settle", refused)
+    cache.take_over(Debts((KEY,)))
+    closing = asyncio.create_task(close_redis_cache())
+    await until(lambda: not registry._caches)
+    newer = await get_redis_cache()
+    try:
+        await until(lambda: newer.connected)
+        assert await newer.get(KEY) is None
+        closing.cancel()  # whoever closed it is cut off
+        await asyncio.wait({closing})
+        go_on.set()
+        await until(lambda: not newer.owing)
+        assert own_redis.cli("EXISTS", KEY) == 0
+    finally:
+        await close_redis_cache()
+        await engine_closes()
+
+
 def test_it_is_obeyed_before_redis_has_been_told(redis_server: RedisServer, jobs: Jobs, mute: str) -> None:
     one, another = jobs.start(mute), jobs.start(mute)
     redis_server.cli("SET", KEY, "old")

@@ -115,9 +115,40 @@ async def test_patterns_of_users_do_not_grow_without_end() -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "about"),
-    [("*", True), ("user:*", True), ("user:1*", True), ("user:1:x", True), ("user:2:*", False), ("app:*", False)],
+    [
+        ("*", {"1", "2"}),
+        ("user:*", {"1", "2"}),
+        ("user:1*", {"1"}),
+        ("user:1:x", {"1"}),
+        ("user:2:*", {"2"}),
+        ("user:3:*", set()),
+        ("app:*", set()),
+    ],
 )
-def test_whose_a_debt_may_be(pattern: str, about: bool) -> None:
+def test_whose_a_debt_may_be(pattern: str, about: set[str]) -> None:
     pending = Pending()
     pending.add_pattern(pattern, None)
-    assert pending.owes_of("1") == about
+    assert pending.owed_of({"1", "2"}) == about
+    pending.add("user:2:profile", "app:1")
+    assert pending.owed_of({"1", "2"}) == about | {"2"}
+    pending.doubt()
+    assert pending.owed_of({"1", "2"}) == {"1", "2"}
+
+
+async def test_a_mistake_ends_no_housekeeping(
+    redis_server: RedisServer, connect: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = await connect(redis_server.url)
+    settle = cache._engine.settle
+
+    async def broken() -> None:
+        raise ValueError("what a user said")
+
+    redis_server.cli("SET", KEY, "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(cache._engine, "settle", broken)
+        cache._engine.pending.add(KEY)
+        await until(lambda: "housekeeping failed (ValueError)" in caplog.text)
+    assert cache._engine.settle == settle
+    await until(lambda: not cache.owing)
+    assert "what a user said" not in caplog.text

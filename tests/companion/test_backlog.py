@@ -211,6 +211,29 @@ async def test_a_late_profile_replaces_what_was_there_before(runtime: Runtime, s
     assert await runtime.store.search_memories("ada", "") == []
 
 
+async def test_one_that_overtakes_another_replaces_what_is_there_as_well(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await runtime.store.save_profile("ada", "Name: Ada\nLikes: chess")
+    slow = asyncio.Event()
+    add_turn = runtime.store.add_turn
+
+    async def slowly(*turn: Any) -> None:
+        await slow.wait()
+        await add_turn(*turn)
+
+    monkeypatch.setattr(runtime.store, "add_turn", slowly)
+    runtime.backlog.add("ada", next(one for one in WRITES if isinstance(one, Turn)))
+    with use_caller(Caller("ada")):
+        first = asyncio.create_task(save_user_profile_async("Lives in: Rome"))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(save_user_profile_async("Lives in: Oslo"))
+        await asyncio.sleep(0)
+        slow.set()
+        await asyncio.wait({first, second})
+    assert await runtime.store.get_profile("ada") == "Lives in: Oslo"
+
+
 async def test_a_late_profile_loses_nothing_of_what_is_there(runtime: Runtime, switch: Switch) -> None:
     """Who wrote it could not read the store either, or somebody else has written meanwhile."""
     await runtime.store.save_profile("ada", "Name: Ada\nLives in: Bern\nLikes: chess")

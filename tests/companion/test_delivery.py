@@ -109,6 +109,26 @@ async def test_who_has_a_cache_alone_hears_of_what_others_write(
         await until(heard)
 
 
+async def test_who_has_a_cache_alone_hears_of_as_much_as_it_has_missed(
+    runtime: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("companion.delivery._MOST", 10)
+    runtime.delivery.private = True
+    for number in range(20):
+        await runtime.store.save_profile(str(number), "new")
+        redis_server.cli("SET", f"user:{number}:profile", "old")
+    await runtime.delivery._hear()
+    assert redis_server.cli("KEYS", "user:*:profile") == []
+    redis_server.cli("SET", "user:1:profile", "kept")
+    await runtime.delivery._hear()
+    assert redis_server.cli("KEYS", "user:*:profile") == []  # it is too much again
+    monkeypatch.setattr("companion.delivery._MOST", 1000)
+    await runtime.delivery._hear()
+    redis_server.cli("SET", "user:1:profile", "kept")
+    await runtime.delivery._hear()
+    assert redis_server.cli("GET", "user:1:profile") == "kept"  # heard of already
+
+
 async def test_as_much_as_is_owed_is_told(runtime: Runtime) -> None:
     for number in range(250):
         await runtime.store.save_profile(f"user-{number}", "written past the cache")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from livekit.agents import llm
 
 from cache import get_redis_cache
 from companion import Caller, get_user_profile_async, use_caller
@@ -18,7 +19,7 @@ from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.settings import Settings
 from companion.store import SqliteStore, StoreError
 from tests.real.redis_server import RedisServer
-from tests.tools.conversation import Conversation, Person, Userdata, conversation
+from tests.tools.conversation import Conversation, ObedientLLM, Person, Userdata, conversation
 from tools import ProfileTools
 
 ADA = Caller("ada")
@@ -208,6 +209,24 @@ async def test_what_another_conversation_has_stored_meanwhile_is_not_lost(runtim
         # What was known is replaced, not merged: a line that is left out is gone.
         await laptop.use("updateUserProfile", profile="Name: Ada\nLives in: Oslo")
         assert await runtime.store.get_profile("ada") == "Name: Ada\nLives in: Oslo"
+
+
+async def test_a_profile_is_made_from_what_the_model_knew_not_from_what_a_tool_found_meanwhile(
+    runtime: Runtime,
+) -> None:
+    there = "Name: Ada\nAllergic to: nuts"
+    await runtime.store.save_profile("ada", there)
+    runtime.backlog.enter("ada")
+    agent = CompanionAgent(profile="Name: Ada", tools=[ProfileTools()])
+
+    class Hasty(ObedientLLM):
+        def notice(self, chat_ctx: llm.ChatContext, tools: list[Any]) -> None:
+            if "updateUserProfile" in str(chat_ctx.items[-1]):
+                agent.profile = there  # another tool of the same answer has read it before this one is called
+
+    async with conversation(agent=agent, model=Hasty(), userdata=Userdata(ADA)) as talk:
+        await talk.use("updateUserProfile", profile="Name: Ada\nLives in: Oslo")
+    assert await runtime.store.get_profile("ada") == "Name: Ada\nAllergic to: nuts\nLives in: Oslo"
 
 
 @pytest.mark.parametrize("tool", ["getUserProfile", "getConversationContext"])
