@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,15 +41,6 @@ STATS = {
     "redis_memory",
     "status",
 }
-
-# A worker for production takes port 8081, and takes no job while the machine is busy, whoever keeps it busy. Python
-# imports a file of this name as it starts.
-SITECUSTOMIZE = """
-import math, sys
-if "start" in sys.orig_argv:
-    from livekit.agents import AgentServer
-    AgentServer.__init__.__kwdefaults__.update(host="127.0.0.1", port=0, load_threshold=math.inf)
-"""
 
 
 def model(body: dict[str, Any]) -> Reply | str:
@@ -314,38 +304,3 @@ async def test_without_redis_it_greets_answers_and_remembers(house: House) -> No
             house.redis.start()
     warnings = [line for line in house.process.log.splitlines() if "[REDIS] Warning" in line and job.id in line]
     assert len(warnings) == 1
-
-
-async def test_plain_start_with_the_offline_voice(tmp_path: Path, redis_server: RedisServer) -> None:
-    (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
-    settings = {"COMPANION_MODELS": "offline", "REDIS_URL": redis_server.url, "PYTHONPATH": str(tmp_path)}
-    command, home = [str(ROOT / "agent.py"), "start"], tmp_path / "home"
-    store = SqliteStore(home / "companion.db")
-    async with LiveKitServer() as lk, worker(command, lk, home, **settings) as process:
-        assert await health_check(process) == 0
-        job = await lk.dispatch(participant_identity="fay")
-        assert "What is your name?" in await job.greeting()
-        assert job.audio_seconds == 0
-        stopping = asyncio.create_task(process.end(signal.SIGTERM))
-        await process.wait_for_log("draining worker")
-        await job.say("My name is Fay")  # told to stop, it lets people finish
-        reply = await job.next_reply()
-        assert "Fay" in reply
-        turns = await told(store, "fay", reply)
-        await job.end()
-        await stopping
-        assert await health_check(process) != 0
-    assert [role for role, _ in turns] == ["assistant", "user", "assistant"]
-    assert await store.get_profile("fay") == "Name: Fay"
-    await store.close()
-    assert int(redis_server.cli("HGET", keys.system_stats(), "cache_misses")) >= 2
-
-
-async def health_check(process: AgentProcess) -> int:
-    """Run the container's health check against the port this worker has; its exit code."""
-    (port,) = re.findall(r"HTTP server listening on [\d.]+:(\d+)", process.log)
-    (line,) = re.findall(r"(?s)HEALTHCHECK.*?CMD (\[.*?\])", (ROOT / "Dockerfile").read_text())
-    python, *arguments = json.loads(line.replace("8081", port))
-    assert python == "python"
-    asking = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=asyncio.subprocess.DEVNULL)
-    return await asking.wait()

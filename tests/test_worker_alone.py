@@ -1,23 +1,44 @@
-"""The real worker with its jobs in threads of one process: two conversations at once, and nothing of one in another."""
+"""Real workers that need a process of their own: one for production, and one with its jobs in threads.
+
+Both tests run side by side: most of the time each waits for the framework.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
+
+import pytest
+import pytest_asyncio
 
 from cache import keys
 from companion.continuity import PROMPT
 from companion.store import SqliteStore
 from tests.isolation.ear import MARK, SECRET
 from tests.isolation.echo import marks
+from tests.real.agent_process import AgentProcess
 from tests.real.livekit_job import Job
 from tests.real.livekit_server import LiveKitServer
 from tests.real.openai_server import ChatRequest, OpenAIServer, Reply
 from tests.real.redis_server import RedisServer
-from tests.test_worker import ROOT, SITECUSTOMIZE, told, user, worker
+from tests.test_worker import ROOT, told, user, worker
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+# A worker for production takes port 8081, and takes no job while the machine is busy, whoever keeps it busy. Python
+# imports a file of this name as it starts.
+SITECUSTOMIZE: Final = """
+import math, sys
+if "start" in sys.orig_argv:
+    from livekit.agents import AgentServer
+    AgentServer.__init__.__kwdefaults__.update(host="127.0.0.1", port=0, load_threshold=math.inf)
+"""
 THREADS: Final = f"""{SITECUSTOMIZE.rstrip()}
     from livekit.agents import JobExecutorType
     AgentServer.__init__.__kwdefaults__.update(job_executor_type=JobExecutorType.THREAD, num_idle_processes=2)
@@ -49,7 +70,29 @@ def model(body: dict[str, Any]) -> Reply | str:
     return f"I know {known}."
 
 
-async def test_two_jobs_in_threads_of_one_process(tmp_path: Path) -> None:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def under_way(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, asyncio.Task[None]]]:
+    """What the tests wait for, begun before the first of them."""
+    tasks = {
+        what.__name__: asyncio.create_task(what(tmp_path_factory.mktemp(what.__name__)))
+        for what in (threads, plain_start)
+    }
+    yield tasks
+    for task in tasks.values():
+        task.cancel()
+    await asyncio.wait(tasks.values())
+
+
+async def test_two_jobs_in_threads_of_one_process(under_way: dict[str, asyncio.Task[None]]) -> None:
+    """Two conversations at once, and nothing of one in another."""
+    await under_way["threads"]
+
+
+async def test_plain_start_with_the_offline_voice(under_way: dict[str, asyncio.Task[None]]) -> None:
+    await under_way["plain_start"]
+
+
+async def threads(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(THREADS)
     home = tmp_path / "home"
     command = [str(ROOT / "agent.py"), "start", "--log-level", "debug"]
@@ -102,3 +145,44 @@ async def live(job: Job, word: str) -> None:
     await job.say(f"call them all {word}")
     assert await job.next_reply() == f"I know {word}."
     assert marks("".join(stream.text for stream in job.transcripts)) == {word}
+
+
+async def plain_start(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis") as redis:
+        await serve(tmp_path, redis)
+        assert int(redis.cli("HGET", keys.system_stats(), "cache_misses")) >= 2
+
+
+async def serve(tmp_path: Path, redis: RedisServer) -> None:
+    """From its start to its end, which it is told of in mid-conversation."""
+    (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    settings = {"COMPANION_MODELS": "offline", "REDIS_URL": redis.url, "PYTHONPATH": str(tmp_path)}
+    command, home = [str(ROOT / "agent.py"), "start"], tmp_path / "home"
+    store = SqliteStore(home / "companion.db")
+    async with LiveKitServer() as lk, worker(command, lk, home, **settings) as process:
+        assert await health_check(process) == 0
+        job = await lk.dispatch(participant_identity="fay")
+        assert "What is your name?" in await job.greeting()
+        assert job.audio_seconds == 0
+        stopping = asyncio.create_task(process.end(signal.SIGTERM))
+        await process.wait_for_log("draining worker")
+        await job.say("My name is Fay")  # told to stop, it lets people finish
+        reply = await job.next_reply()
+        assert "Fay" in reply
+        turns = await told(store, "fay", reply)
+        await job.end()
+        await stopping
+        assert await health_check(process) != 0
+    assert [role for role, _ in turns] == ["assistant", "user", "assistant"]
+    assert await store.get_profile("fay") == "Name: Fay"
+    await store.close()
+
+
+async def health_check(process: AgentProcess) -> int:
+    """Run the container's health check against the port this worker has; its exit code."""
+    (port,) = re.findall(r"HTTP server listening on [\d.]+:(\d+)", process.log)
+    (line,) = re.findall(r"(?s)HEALTHCHECK.*?CMD (\[.*?\])", (ROOT / "Dockerfile").read_text())
+    python, *arguments = json.loads(line.replace("8081", port))
+    assert python == "python"
+    asking = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=asyncio.subprocess.DEVNULL)
+    return await asking.wait()
