@@ -24,20 +24,9 @@ class _Entry:
     late: bool = False
     stored: bool = False
     tried: asyncio.Event = field(default_factory=asyncio.Event)
-    in_place_of: list[_Entry] = field(default_factory=list)  # whoever waits for these hears of this one
-
-    def replaces(self, other: _Entry) -> None:
-        waiting = [one for one in (other, *other.in_place_of) if not one.tried.is_set()]
-        self.in_place_of += waiting
-        other.in_place_of = []
 
     def has_been_stored(self) -> None:
-        for one in (self, *self.in_place_of):
-            one.stored = True
-
-    def has_been_tried(self) -> None:
-        for one in (self, *self.in_place_of):
-            one.tried.set()
+        self.stored = True
 
 
 class WriteQueue:
@@ -101,7 +90,6 @@ class WriteQueue:
             if isinstance(entry.write, Profile) and isinstance(other.write, Profile):
                 entry.write = entry.write.after(other.write)
                 entry.late = entry.late or other.late
-                entry.replaces(other)
                 self._entries.remove(other)
         self._entries.insert(0 if first else len(self._entries), entry)
         if self._writer is None or self._writer.done():
@@ -126,13 +114,13 @@ class WriteQueue:
             if failures:
                 logger.info("the store takes what waited for it")
             failures = 0
-            entry.has_been_tried()
+            entry.tried.set()
             if entry in self._entries:  # else a newer profile has taken its place
                 self._entries.remove(entry)
 
     def _make_way(self, entry: _Entry) -> None:
         """Let the others try before it: a write that this store never takes holds up nobody."""
-        entry.has_been_tried()
+        entry.tried.set()
         if entry in self._entries:
             self._entries.remove(entry)
             self._entries.append(entry)
