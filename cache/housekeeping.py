@@ -7,9 +7,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from .link import Refused
-from .road import FAILURES
-from .wire import ReplyError
+from .road import FAILURES, REFUSALS
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -52,7 +50,7 @@ class Housekeeper:
     async def keep(self) -> None:
         """One round. What Redis does not take stays for the next."""
         with suppress(*FAILURES):  # it stays where it is
-            with suppress(ReplyError, Refused):  # who refuses the one may take the other
+            with suppress(*REFUSALS):  # who refuses the one may take the other
                 if self._engine.pending:
                     await self._engine.settle()
             await self._engine.counters.flush(self._engine)

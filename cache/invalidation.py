@@ -21,14 +21,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import keys
 from .glob import matches
-from .link import Refused
 from .pending import Debts, reaches
 from .repay import Repayment
-from .road import FAILURES
+from .road import FAILURES, REFUSALS
 from .strays import Waiting
 from .sweep import guarded, pages, remove, spares_reserved, sweep
 from .user_index import UserIndex
-from .wire import ReplyError
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -178,7 +176,7 @@ class Invalidator:
         if now - self._policy_asked >= _POLICY_AGE:
             try:
                 info = await self._engine.send("INFO", "memory")
-            except (ReplyError, Refused):  # who may not ask walks
+            except REFUSALS:  # who may not ask walks
                 info = None
             self._policy_asked = now
             self._evicts = not _keeps_everything(info)

@@ -6,7 +6,7 @@ Beside them what it has been told and walks are still to find (:mod:`cache.stray
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .glob import matches, plain_start
 from .keys import USERS, is_reserved, is_user_id, lease, names_reserved, owner, stale, user_pattern, user_prefix
@@ -184,24 +184,18 @@ class Pending:
 
     def serial_of(self, debt: Debt) -> int:
         """The serial number of a key or a pattern that is owed; 0 if it is not."""
-        return self._keys.get(debt, 0) if isinstance(debt, str) else self._patterns.get(debt, 0)
+        return self._book(debt).get(debt, 0)
 
     def paid(self, debt: Debt, serial: int) -> None:
         """Redis has been told. One that was renewed meanwhile stays owed."""
         if self.serial_of(debt) == serial:
-            self._forget(debt)
+            del self._book(debt)[debt]
 
     def put_off(self, debt: Debt) -> None:
         """Redis has refused to be told: all else that is owed comes before it next time."""
-        if serial := self.serial_of(debt):
-            self._forget(debt)
-            if isinstance(debt, str):
-                self._keys[debt] = serial
-            else:
-                self._patterns[debt] = serial
+        book = self._book(debt)
+        if debt in book:
+            book[debt] = book.pop(debt)
 
-    def _forget(self, debt: Debt) -> None:
-        if isinstance(debt, str):
-            self._keys.pop(debt, None)
-        else:
-            self._patterns.pop(debt, None)
+    def _book(self, debt: Debt) -> dict[Any, int]:
+        return self._keys if isinstance(debt, str) else self._patterns

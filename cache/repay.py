@@ -7,6 +7,7 @@ from typing import Final
 
 from .link import Refused
 from .pending import Pending
+from .road import REFUSALS
 from .wire import ReplyError
 
 Remove = Callable[[Sequence[str]], Awaitable[int]]
@@ -48,7 +49,7 @@ class Repayment:
             if serial and len(self._refusals) < _MOST:
                 try:
                     await self._sweep(pattern, user_id)
-                except (ReplyError, Refused) as problem:
+                except REFUSALS as problem:
                     if problem.code not in _OF_ONE:
                         raise
                     self._refusals.append(problem)
@@ -65,7 +66,7 @@ class Repayment:
             return
         try:
             await self._remove(list(batch))
-        except (ReplyError, Refused) as problem:
+        except REFUSALS as problem:
             if problem.code not in _OF_ONE:
                 raise
             if len(keys) == 1:

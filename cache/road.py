@@ -23,6 +23,8 @@ from .wire import LaneDown, LaneShut, LaneTimeout, ReplyError
 
 FAILURES: Final = (LaneDown, ReplyError, LinkDown, Refused)
 """What sending a command may raise: Redis is away, late, or said no."""
+REFUSALS: Final = (ReplyError, Refused)
+"""Those of them with which Redis said no."""
 UNSENT: Final = (LaneShut, LinkShut)
 """Those of them after which Redis certainly knows nothing of the command."""
 LOADS: Final = tuple(("SCRIPT", "LOAD", script.text) for script in ALL)

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from . import keys
-from .link import Refused
-from .wire import ReplyError
+from .road import REFUSALS
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -45,7 +44,7 @@ class UserIndex:
         """What the index knows, the families included; None where the keyspace is to be walked. Raises FAILURES."""
         try:  # not SMEMBERS: a reply that is too large costs the connection
             members = await self._engine.send("SRANDMEMBER", keys.index(user_id), MOST + 1)
-        except (ReplyError, Refused) as problem:
+        except REFUSALS as problem:
             if problem.code != "WRONGTYPE":
                 raise
             return None

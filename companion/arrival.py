@@ -44,3 +44,4 @@ async def whoever_comes(ctx: JobContext, operators: frozenset[str], trace: Start
         await order.fetched()
         if any(one.identity == identity for one in ctx.room.remote_participants.values()):
             return Arrival(identity, caller, order)
+        await order.ready()  # nobody wants it any more: what is late is cancelled, and what failed is told

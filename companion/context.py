@@ -24,12 +24,12 @@ T = TypeVar("T")
 
 async def get_conversation_summary_async() -> str:
     """What the current caller's last conversation was about; empty when there was none or the store cannot say."""
-    return await _or("", _summary)
+    return await _or("", "summary", _summary)
 
 
 async def get_user_state_async() -> dict[str, Any]:
     """The current caller's state: ``conversations`` so far and the ``stage`` of acquaintance; empty when unknown."""
-    return await _or({}, _state)
+    return await _or({}, "state", _state)
 
 
 async def get_conversation_context_async() -> tuple[str, dict[str, Any]]:
@@ -45,14 +45,14 @@ async def get_conversation_context_async() -> tuple[str, dict[str, Any]]:
     return summary, state
 
 
-async def _or(otherwise: T, read: Callable[[str], Awaitable[T]]) -> T:
+async def _or(otherwise: T, what: str, read: Callable[[str], Awaitable[T]]) -> T:
     caller = current_caller()
     if caller is None:
         return otherwise
     try:
         return await read(caller.user_id)
     except StoreError as problem:
-        logger.warning("the %s could not be read: %s", read.__name__.strip("_"), problem)
+        logger.warning("the %s could not be read: %s", what, problem)
         return otherwise
 
 

@@ -141,9 +141,8 @@ def from_line(line: str) -> tuple[str, Write]:
         fields["at"].astimezone(UTC)  # OverflowError where no store could hold it
         if "instead_of" in fields:
             fields["instead_of"] = tuple(fields["instead_of"])
-        texts = [value for name, value in fields.items() if name not in ("at", "instead_of")]
-        if fields.get("made_from", "") is None:
-            texts.remove(None)
+        optional = {"made_from"} if fields.get("made_from") is None else set()
+        texts = [value for name, value in fields.items() if name not in {"at", "instead_of"} | optional]
         if not all(isinstance(text, str) for text in (user_id, *texts, *fields.get("instead_of", ()))):
             raise ValueError
         return user_id, kind(**fields)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import json
 import logging
 import threading
@@ -103,27 +104,42 @@ async def test_whoever_comes_after_somebody_has_left_is_not_taken_for_them(
         await talk.session.run(user_input="My name is Ada.")
     fetched = companion.briefing.BriefingOrder.fetched
     left: list[str] = []
+    here: list[Any] = []
 
     async def meanwhile(order: Any) -> None:
-        (present,) = here.remote_participants.values()
+        (present,) = here[0].remote_participants.values()
         if present.identity == "ada":  # she hangs up, and somebody else comes
             left.append(present.identity)
             present.identity = "eve"
         await fetched(order)
 
-    def look(ctx: JobContext) -> None:
-        nonlocal here
-        here = ctx.room
-
-    here: Any = None
     monkeypatch.setattr(companion.briefing.BriefingOrder, "fetched", meanwhile)
-    async with job(entrypoint, identity="ada", prepare=look) as talk:
+    async with job(entrypoint, identity="ada", prepare=lambda ctx: here.append(ctx.room)) as talk:
         assert left == ["ada"]
         assert name_of(talk) == "eve"
         assert "Ada" not in greeting(talk)
         assert talk.session.room_io.linked_participant.identity == "eve"
     assert await stored(tmp_path, "ada")
     assert all("eve" not in turn.text for turn in await stored(tmp_path, "ada"))
+
+
+async def test_what_fails_for_somebody_who_has_left_leaves_nothing_behind(
+    entrypoint: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fetched, here = companion.briefing.BriefingOrder.fetched, []
+
+    async def meanwhile(order: Any) -> None:
+        await fetched(order)
+        next(iter(here[0].remote_participants.values())).identity = "eve"  # ada has hung up by then
+
+    with monkeypatch.context() as patch:
+        patch.setattr(companion.briefing, "get_user_profile_async", fail)
+        patch.setattr(companion.briefing.BriefingOrder, "fetched", meanwhile)
+        async with job(entrypoint, identity="ada", prepare=lambda ctx: here.append(ctx.room)) as talk:
+            assert name_of(talk) == "eve"
+        del talk
+    gc.collect()  # now asyncio complains of tasks whose failure nobody looked at
+    assert "never retrieved" not in caplog.text
 
 
 async def test_nobody_is_linked_in_the_place_of_who_was_seen(entrypoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,9 +78,11 @@ def test_one_uuid_is_one_user_in_settings_too(form: str) -> None:
     assert (settings.operators, settings.console_user) == ({"root", uuid}, uuid)
 
 
-def test_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("folder", ["", "below/it"])
+def test_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     (tmp_path / ".env").write_text("COMPANION_LANGUAGE=de\nCOMPANION_USER_ID=ada\n")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path / folder)
     monkeypatch.setenv("COMPANION_USER_ID", "grace")  # the real environment wins
     monkeypatch.delenv("COMPANION_LANGUAGE", raising=False)
     settings = Settings.load()
