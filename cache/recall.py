@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from . import keys
 from .pending import Pending
-from .road import FAILURES, Road
+from .road import FAILURES, REFUSALS, Road
 from .wire import ReplyError
 
 logger = logging.getLogger("cache")
@@ -33,6 +33,7 @@ Ask = Callable[[], Awaitable[bool]]
 """Invalidates what changed lately, and says whether that is all there is. Raises when it cannot say now."""
 _LOOK_EVERY: Final = 30.0  # seconds between two looks at the mark, where the server does not tell
 _ASK_EVERY: Final = 1.0  # seconds between two tries while nobody can say what changed, or Redis refuses, or is owed
+_TRIES: Final = 3  # at once, where an answer does not come in time
 _PATIENCE: Final = 60.0  # seconds of that, until everything goes
 
 
@@ -97,6 +98,7 @@ class Recall:
         if self._server and not self._pending.doubted:
             self._doubt()
             self._tentative = self._pending.doubted
+            self._not_before = now  # what the last try has to wait for is something else
         self.changed(now)
 
     async def close(self) -> None:
@@ -112,10 +114,15 @@ class Recall:
 
     async def _make_sure(self) -> None:
         heard = self._heard
-        try:
-            sure = await self._is_sure()
-        except FAILURES:
-            sure = False  # not now: it is tried again while there is a connection
+        sure = False
+        for _ in range(_TRIES):
+            try:
+                sure = await self._is_sure()
+            except REFUSALS:
+                pass  # not now: it is tried again while there is a connection
+            except FAILURES:
+                continue  # late, perhaps because our own loop stood still
+            break
         if not sure:
             self._not_before = _now() + _ASK_EVERY
         elif heard == self._heard:  # else there has been a change meanwhile, and that is looked at as well

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cache import RedisCache, keys
 from cache.embedded import EmbeddedRedis
 from cache.fill import Loader
+from cache.wire import LaneTimeout
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 
@@ -238,6 +240,55 @@ async def test_a_replica_that_does_not_answer_yet_is_not_believed(
         cache = make_cache(replica.url, deadline=1.0)
         await cache.initialize()
         assert not cache.connected
+
+
+async def used_again_after_a_flush(cache: RedisCache, server: RedisServer) -> float:
+    """Seconds until a value that was written after a FLUSHALL is served."""
+    recall = cache._engine.recall
+    heard = recall._heard
+    server.cli("FLUSHALL")
+    begun = asyncio.get_running_loop().time()
+    await until(lambda: recall._heard > heard)
+    server.cli("SET", MINE, "new")
+
+    async def served() -> bool:
+        return await cache.get(MINE) == "new"
+
+    await until(served)
+    return asyncio.get_running_loop().time() - begun
+
+
+async def test_a_flush_is_looked_into_at_once_although_something_is_owed(
+    own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = await connected(own_redis, make_cache)
+    await marked(own_redis)
+
+    async def refused() -> None:
+        """It stays owed."""
+
+    monkeypatch.setattr(cache._engine, "settle", refused)
+    cache._engine.pending.add("app:1")
+    own_redis.cli("DEL", keys.system_server())  # looked into, in vain: not before everything has been told
+    recall = cache._engine.recall
+    await until(lambda: recall._not_before > asyncio.get_running_loop().time())
+    assert await used_again_after_a_flush(cache, own_redis) < 0.3
+
+
+async def test_a_look_that_is_late_is_taken_again_at_once(
+    own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = await connected(own_redis, make_cache)
+    await marked(own_redis)
+    send, late = cache._engine.send_each, iter([LaneTimeout("our loop stood still")])
+
+    async def once_late(*commands: Any) -> list[Any]:
+        for problem in late:
+            raise problem
+        return await send(*commands)
+
+    monkeypatch.setattr(cache._engine, "send_each", once_late)
+    assert await used_again_after_a_flush(cache, own_redis) < 0.3
 
 
 async def test_a_mark_of_another_type(own_redis: RedisServer, make_cache: Make) -> None:
