@@ -7,19 +7,19 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from . import keys
-from .connection import endpoint
 from .housekeeping import Housekeeper
-from .lane import Lane
-from .link import Link, Refused
 from .near import NearCache
 from .outage import Outage
 from .pending import Debts, Pending
 from .recall import QUESTIONS, Recall
-from .road import FAILURES, LOADS, Road
 from .settings import CacheSettings
 from .stats import Counters
-from .unread import Unread
-from .wire import ReplyError
+from .transport.commands import FAILURES, LOADS, Road
+from .transport.connection import ReplyError
+from .transport.multiplexer import Lane
+from .transport.pool import Link, Refused
+from .transport.redis_py import endpoint
+from .transport.unread import Unread
 
 if TYPE_CHECKING:
     from .seal import Sealer

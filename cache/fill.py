@@ -29,8 +29,8 @@ from .flight import Flights
 from .lease import GRANTED, LOOK_AGAIN, VALUE, Lease, Leases
 from .loose import Loose
 from .near import MISSING
-from .road import FAILURES
 from .terms import GONE, Terms
+from .transport.commands import FAILURES
 from .waiters import Waiters
 
 logger = logging.getLogger("cache")

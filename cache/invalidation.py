@@ -23,9 +23,9 @@ from . import keys
 from .glob import matches
 from .pending import Debts, reaches
 from .repay import Repayment
-from .road import FAILURES, REFUSALS
 from .strays import Waiting
 from .sweep import guarded, pages, remove, spares_reserved, sweep
+from .transport.commands import FAILURES, REFUSALS
 from .user_index import UserIndex
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from . import keys
 from .engine import Engine
-from .link import Refused
 from .loose import Loose
-from .road import FAILURES, UNSENT
-from .scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW
+from .transport.commands import FAILURES, UNSENT
+from .transport.connection import ReplyError
+from .transport.pool import Refused
+from .transport.scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW
 from .user_index import index_entry
 from .waiters import Waiters
-from .wire import ReplyError
 
 LEASE: Final = 3.0
 """Seconds after which a leader that was killed is replaced."""

@@ -21,9 +21,9 @@ from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockNotOwnedError
 
-from .link import LinkDown, Refused
 from .loose import Loose
 from .stats import Call
+from .transport.pool import LinkDown, Refused
 
 logger = logging.getLogger("cache")
 _RETRY: Final = 0.05  # seconds between two tries while somebody else holds the lock

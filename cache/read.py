@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 from . import codec
 from .engine import Engine
 from .near import MAX_STALENESS, MISSING
-from .road import FAILURES
+from .transport.commands import FAILURES
 
 if TYPE_CHECKING:
-    from .lane import Lane
     from .seal import Sealer
+    from .transport.multiplexer import Lane
 UNANSWERED: Final = -3
 """In place of the milliseconds a key has left: Redis did not say, and that has been counted."""
 

@@ -21,8 +21,8 @@ from typing import Any, Final
 
 from . import keys
 from .pending import Pending
-from .road import FAILURES, REFUSALS, Road
-from .wire import ReplyError
+from .transport.commands import FAILURES, REFUSALS, Road
+from .transport.connection import ReplyError
 
 logger = logging.getLogger("cache")
 _MARK: Final = ("GET", keys.system_server())

@@ -21,9 +21,9 @@ from .life import CacheLife
 from .lock import LockUnavailable
 from .near import MISSING
 from .read import UNANSWERED
-from .road import FAILURES
 from .stats import report
 from .terms import Terms
+from .transport.commands import FAILURES
 
 logger = logging.getLogger("cache")
 T = TypeVar("T")

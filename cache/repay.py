@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from .link import Refused
 from .pending import Pending
-from .road import REFUSALS
-from .wire import ReplyError
+from .transport.commands import REFUSALS
+from .transport.connection import ReplyError
+from .transport.pool import Refused
 
 Remove = Callable[[Sequence[str]], Awaitable[int]]
 """Removes keys. Raises FAILURES."""

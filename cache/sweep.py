@@ -24,9 +24,9 @@ from redis.asyncio.cluster import RedisCluster
 
 from . import keys
 from .glob import closed, matches
-from .link import LinkDown
 from .loose import look
-from .wire import LaneDown
+from .transport.connection import LaneDown
+from .transport.pool import LinkDown
 
 if TYPE_CHECKING:
     from .engine import Engine

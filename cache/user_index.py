@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from . import keys
-from .road import REFUSALS
+from .transport.commands import REFUSALS
 
 if TYPE_CHECKING:
     from .engine import Engine

@@ -12,8 +12,8 @@ from .engine import Engine
 from .fill import Filler
 from .invalidation import Invalidator
 from .pending import Debts
-from .road import FAILURES
-from .scripts import STORE
+from .transport.commands import FAILURES
+from .transport.scripts import STORE
 from .user_index import index_entry
 
 

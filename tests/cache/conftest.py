@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from cache import RedisCache
-from cache.dial import Endpoint
-from cache.lane import Lane
+from cache.transport.connector import Endpoint
+from cache.transport.multiplexer import Lane
 from tests.real import redis_cluster
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cache import CacheSettings, LockUnavailable, RedisCache, invalidation, lease
-from cache.wire import SILENT, pack
+from cache.transport.connection import SILENT, pack
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cache import CacheConfigError, CacheSettings, RedisCache
-from cache.connection import open_client
+from cache.transport.redis_py import open_client
 from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cache.dial import Endpoint
-from cache.wire import LaneDown, ReplyError
+from cache.transport.connection import LaneDown, ReplyError
+from cache.transport.connector import Endpoint
 from tests.cache.clock import seconds_until
 from tests.cache.conftest import Lanes
 from tests.real.proxy import Proxy

@@ -20,10 +20,11 @@ from typing import Any
 
 import pytest
 
-from cache import CacheSettings, RedisCache, invalidation, keys, lease, road
+from cache import CacheSettings, RedisCache, invalidation, keys, lease
 from cache.embedded import find_redis_server
 from cache.engine import Engine
-from cache.scripts import Script
+from cache.transport import commands as road
+from cache.transport.scripts import Script
 from tests.real.redis_server import RedisServer, server_version
 from tests.wait import initialised, until
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cache.dial import Endpoint
-from cache.lane import Lane
-from cache.wire import LaneDown, LaneFull, LaneTimeout, ReplyError, pack
+from cache.transport.connection import LaneDown, LaneFull, LaneTimeout, ReplyError, pack
+from cache.transport.connector import Endpoint
+from cache.transport.multiplexer import Lane
 from tests.cache.conftest import Lanes
 from tests.real.redis_server import RedisServer
 from tests.wait import until

@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from cache.lane import Lane
-from cache.wire import LaneDown, LaneTimeout
+from cache.transport.connection import LaneDown, LaneTimeout
+from cache.transport.multiplexer import Lane
 from tests.cache.clock import seconds_until
 from tests.cache.conftest import Lanes
 from tests.real.proxy import Proxy

@@ -12,7 +12,7 @@ import pytest
 from cache import RedisCache, keys
 from cache.embedded import EmbeddedRedis
 from cache.fill import Loader
-from cache.wire import LaneTimeout
+from cache.transport.connection import LaneTimeout
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 

@@ -9,7 +9,7 @@ import pytest
 from cache import RedisCache, keys
 from cache.pending import Debts, Pending
 from cache.repay import Repayment
-from cache.wire import ReplyError
+from cache.transport.connection import ReplyError
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 

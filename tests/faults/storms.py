@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from cache import CacheSettings, RedisCache
-from cache.road import FAILURES
+from cache.transport.commands import FAILURES
 from companion.store import SqliteStore, Store, StoreError, SupabaseStore, Turn
 from tests.faults.background import BackgroundProxy
 from tests.faults.storm import Storm, nothing_left, rage

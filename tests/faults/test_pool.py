@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from cache import CacheSettings
-from cache.link import Link, LinkDown
+from cache.transport.pool import Link, LinkDown
 from tests.faults.background import BackgroundProxy
 from tests.faults.world import connections_to
 from tests.real.redis_server import RedisServer

@@ -9,8 +9,8 @@ import pytest
 
 from cache import RedisCache, keys
 from cache.engine import _LARGEST
-from cache.unread import Unread
-from cache.wire import SILENT, pack
+from cache.transport.connection import SILENT, pack
+from cache.transport.unread import Unread
 from tests.cache.clock import timed
 from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer

@@ -18,7 +18,7 @@ import ssl
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from .wire import Argument, LaneDown, ReplyError, Wire, pack
+from .connection import Argument, LaneDown, ReplyError, Wire, pack
 
 _FRESH = 0.2
 _REFUSED = (0.01, 0.08)  # first and last pause, doubling; plus or minus a quarter at random

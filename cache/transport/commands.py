@@ -16,10 +16,10 @@ from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 
-from .lane import Lane
-from .link import Link, LinkDown, LinkShut, Refused
+from .connection import LaneDown, LaneShut, LaneTimeout, ReplyError
+from .multiplexer import Lane
+from .pool import Link, LinkDown, LinkShut, Refused
 from .scripts import ALL, Script
-from .wire import LaneDown, LaneShut, LaneTimeout, ReplyError
 
 FAILURES: Final = (LaneDown, ReplyError, LinkDown, Refused)
 """What sending a command may raise: Redis is away, late, or said no."""

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .wire import SILENT, LaneTimeout, ReplyError, Wire, fail, pack
+from .connection import SILENT, LaneTimeout, ReplyError, Wire, fail, pack
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from .dial import Endpoint
-from .settings import CacheConfigError, CacheSettings
+from ..settings import CacheConfigError, CacheSettings
+from .connector import Endpoint
 
 CLIENT_NAME = "companion-cache"
 _BAD_OPTION = "REDIS_URL has an option after '?' that redis-py does not know, or with a value it cannot use."

@@ -10,9 +10,9 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .connection import open_client, open_cluster
-from .loose import Loose
-from .settings import CacheSettings
+from ..loose import Loose
+from ..settings import CacheSettings
+from .redis_py import open_client, open_cluster
 
 _BRISK = 0.25  # seconds a brisk attempt may take
 _PAUSE = 0.1  # seconds between two attempts that failed at once

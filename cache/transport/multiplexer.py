@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from .dial import Dialler, Endpoint
-from .watch import Timing, Watch
-from .wire import Argument, LaneDown, LaneFull, LaneShut, Wire, fail, pack
+from .connection import Argument, LaneDown, LaneFull, LaneShut, Wire, fail, pack
+from .connector import Dialler, Endpoint
+from .heartbeat import Timing, Watch
 
 _FULL = "too much in flight"
 

@@ -14,8 +14,8 @@ from typing import Final
 
 import hiredis
 
-from .lane import Lane
-from .wire import SILENT, TOO_LARGE
+from .connection import SILENT, TOO_LARGE
+from .multiplexer import Lane
 
 _SUSPECTS: Final = 100  # keys that are looked at over the next connection, at most
 
