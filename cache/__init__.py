@@ -11,7 +11,7 @@
 
 from . import keys
 from .codec import UnserialisableValue
-from .lock import LockLost, LockUnavailable
+from .locks import LockLost, LockUnavailable
 from .redis_cache import RedisCache
 from .registry import close_redis_cache, get_redis_cache, recall_with, use_redis_cache
 from .settings import CacheConfigError, CacheSettings

@@ -24,10 +24,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from . import codec
+from .background import Loose
 from .engine import Engine
 from .flight import Flights
 from .lease import GRANTED, LOOK_AGAIN, VALUE, Lease, Leases
-from .loose import Loose
 from .near import MISSING
 from .terms import GONE, Terms
 from .transport.commands import FAILURES

@@ -13,8 +13,8 @@ from secrets import token_hex
 from typing import Any, Final
 
 from . import keys
+from .background import Loose
 from .engine import Engine
-from .loose import Loose
 from .transport.commands import FAILURES, UNSENT
 from .transport.connection import ReplyError
 from .transport.pool import Refused

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from .engine import Engine
 from .fill import Filler
 from .invalidation import Invalidator
-from .lock import Locks
+from .locks import Locks
 from .pending import Debts
-from .read import Reader
+from .reader import Reader
 from .recall import Ask
 from .settings import CacheSettings
-from .write import Writer
+from .writer import Writer
 
 
 class CacheLife:

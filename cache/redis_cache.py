@@ -14,16 +14,16 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from . import keys
-from .arguments import checked_key, checked_pattern, checked_ttl
 from .fill import Loader
 from .invalidation import Invalidation
 from .life import CacheLife
-from .lock import LockUnavailable
+from .locks import LockUnavailable
 from .near import MISSING
-from .read import UNANSWERED
+from .reader import UNANSWERED
 from .stats import report
 from .terms import Terms
 from .transport.commands import FAILURES
+from .validation import checked_key, checked_pattern, checked_ttl
 
 logger = logging.getLogger("cache")
 T = TypeVar("T")
@@ -206,7 +206,7 @@ class RedisCache(CacheLife):
 
     @asynccontextmanager
     async def lock(self, resource: str, id: str, ttl: int = keys.LOCK_TTL, wait: float = 0.0) -> AsyncIterator[None]:
-        """Hold ``lock:{resource}:{id}``; see :meth:`cache.lock.Locks.hold` for what it raises.
+        """Hold ``lock:{resource}:{id}``; see :meth:`cache.locks.Locks.hold` for what it raises.
 
         Args:
             resource: what kind of thing is locked.

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from redis.asyncio.cluster import RedisCluster
 
 from . import keys
+from .background import look
 from .glob import closed, matches
-from .loose import look
 from .transport.connection import LaneDown
 from .transport.pool import LinkDown
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from cache.loose import Loose
+from cache.background import Loose
 
 from .delivery import Delivery
 from .recovery import Recovery

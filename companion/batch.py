@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from cache.loose import look
+from cache.background import look
 
 from .store import Context
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from cache import get_redis_cache, keys
-from cache.loose import Loose
+from cache.background import Loose
 
 from .cached import MAX_FACTS, search_key
 from .store import Store, StoreError, What

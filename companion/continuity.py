@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from livekit.agents import llm
 
-from cache.loose import look
+from cache.background import look
 
 from .ago import ago
 from .store import Turn

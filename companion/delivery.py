@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from cache import RedisCache, get_redis_cache, keys
-from cache.loose import Loose
+from cache.background import Loose
 
 from .cached import STALE_FOR
 from .consistency import ConsistencyWatch

@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary
 from livekit.agents import llm
 
 from cache import CacheSettings, close_redis_cache, recall_with, use_redis_cache
+from cache.background import look
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError
-from cache.loose import look
 
 from .backlog import Backlog
 from .batch import ContextBatches

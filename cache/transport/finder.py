@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ..loose import Loose
+from ..background import Loose
 from ..settings import CacheSettings
 from .redis_py import open_client, open_cluster
 

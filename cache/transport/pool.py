@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ..loose import Loose
+from ..background import Loose
 from ..settings import CacheSettings
 from .connection import code_in_a_script
 from .finder import Finder

@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockNotOwnedError
 
-from .loose import Loose
+from .background import Loose
 from .stats import Call
 from .transport.pool import LinkDown, Refused
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import codec, keys
-from .arguments import checked_key, checked_ttl
 from .engine import Engine
 from .fill import Filler
 from .invalidation import Invalidator
@@ -15,6 +14,7 @@ from .pending import Debts
 from .transport.commands import FAILURES
 from .transport.scripts import STORE
 from .user_index import index_entry
+from .validation import checked_key, checked_ttl
 
 
 class Writer:
