@@ -10,10 +10,10 @@
 """
 
 from . import keys
-from .codec import UnserialisableValue
 from .locks import LockLost, LockUnavailable
 from .redis_cache import RedisCache
 from .registry import close_redis_cache, get_redis_cache, recall_with, use_redis_cache
+from .serialization.codec import UnserialisableValue
 from .settings import CacheConfigError, CacheSettings
 
 __all__ = [

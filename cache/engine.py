@@ -22,7 +22,7 @@ from .transport.redis_py import endpoint
 from .transport.unread import Unread
 
 if TYPE_CHECKING:
-    from .seal import Sealer
+    from .serialization.encryption import Sealer
 
 _LARGEST: Final = 16 << 20  # bytes of a reply; nothing that is asked for over the lane should come near it
 _MARK: Final = keys.system_server().encode()
@@ -249,7 +249,7 @@ class Engine(Road):
 def _sealer(settings: CacheSettings) -> Sealer | None:
     if not settings.encryption_keys:
         return None
-    from .seal import Sealer  # the cryptography package, which nobody else needs
+    from .serialization.encryption import Sealer  # the cryptography package, which nobody else needs
 
     return Sealer(settings.encryption_keys)
 

@@ -23,12 +23,12 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
-from . import codec
 from .background import Loose
 from .engine import Engine
 from .flight import Flights
 from .lease import GRANTED, LOOK_AGAIN, VALUE, Lease, Leases
 from .near import MISSING
+from .serialization import codec
 from .terms import GONE, Terms
 from .transport.commands import FAILURES
 from .waiters import Waiters

@@ -4,7 +4,7 @@ Whatever goes, its lease goes before it: a loader that began before the invalida
 cannot be told is remembered and obeyed here (:mod:`cache.pending`).
 
 One user's keys are found without walking the keyspace: the families every user has are known by name, and the names
-of the rest are kept in a set (:mod:`cache.user_index`). The set is trusted only where the server cannot evict it (no
+of the rest are kept in a set (``user_index``). The set is trusted only where the server cannot evict it (no
 memory limit, or the policy ``noeviction``); elsewhere the keyspace is walked before the call returns. Keys that
 somebody else wrote, with redis-cli say, are in no index. In a small keyspace the walk is cheap and is always made;
 in a large one it is made in the background, one walk for all users who are waiting for it. Until it has ended, none of

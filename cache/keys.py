@@ -168,7 +168,7 @@ def index(user: str) -> str:
 
 
 def system_server() -> str:
-    """``system:server``: the run of the server whose values were last known to be right (:mod:`cache.recall`)."""
+    """``system:server``: the run of the server whose values were last known to be right (``server_epoch``)."""
     return "system:server"
 
 

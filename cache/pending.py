@@ -61,7 +61,7 @@ class Pending:
         self._room = _MAX_KEYS
         self._patterns: dict[tuple[str, str | None], int] = {}
         self.doubted = 0
-        """Serial number of the doubt about every value of every user (:mod:`cache.recall`); 0 for none."""
+        """Serial number of the doubt about every value of every user (``server_epoch``); 0 for none."""
         self.strays = Strays()
         """What a walk is to remove."""
 

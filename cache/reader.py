@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from . import codec
 from .engine import Engine
 from .near import MAX_STALENESS, MISSING
+from .serialization import codec
 from .transport.commands import FAILURES
 
 if TYPE_CHECKING:
-    from .seal import Sealer
+    from .serialization.encryption import Sealer
     from .transport.multiplexer import Lane
 UNANSWERED: Final = -3
 """In place of the milliseconds a key has left: Redis did not say, and that has been counted."""

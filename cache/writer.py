@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from . import codec, keys
+from . import keys
 from .engine import Engine
 from .fill import Filler
 from .invalidation import Invalidator
 from .pending import Debts
+from .serialization import codec
 from .transport.commands import FAILURES
 from .transport.scripts import STORE
 from .user_index import index_entry

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cache import RedisCache, UnserialisableValue, codec, keys
+from cache import RedisCache, UnserialisableValue, keys
+from cache.serialization import codec
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache import CacheConfigError, CacheSettings, RedisCache, codec, keys
-from cache.seal import Sealer
+from cache import CacheConfigError, CacheSettings, RedisCache, keys
+from cache.serialization import codec
+from cache.serialization.encryption import Sealer
 from companion.settings import Settings, SettingsError
 from tests.cache.test_codec import same, values
 from tests.real.redis_server import RedisServer

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from cache.codec import encode
+from cache.serialization.codec import encode
 from tests.isolation.ear import MARK, SECRET
 from tests.real.redis_server import RedisServer
 from tests.real.resp import Part, ask, ask_each

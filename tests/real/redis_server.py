@@ -178,7 +178,7 @@ class RedisServer:
             self.port = unused_port()  # somebody took it between the choice and the start
 
     def introduce(self) -> None:
-        """Mark an empty server as one that the cache knows (`cache.recall`): what tests put into it is believed."""
+        """Mark an empty server as one that the cache knows: what tests put into it is believed."""
         try:
             if self.cli("DBSIZE") == 0:
                 lines = [line for part in ("server", "replication") for line in self.cli("INFO", part).splitlines()]

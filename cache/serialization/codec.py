@@ -13,7 +13,7 @@ import re
 from typing import Any, Final
 
 SEALED: Final = 0xFF
-"""First byte of an encrypted value (see :mod:`cache.seal`). No UTF-8 text begins with it, so no plain value does."""
+"""First byte of an encrypted value (see ``encryption``). No UTF-8 text begins with it, so no plain value does."""
 _OPENERS = b'{["'
 _LITERAL_STARTS = frozenset(b"-0123456789tfn")
 _LITERAL = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
