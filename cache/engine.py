@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from . import keys
+from .coherence.near_cache import NearCache
+from .coherence.pending import Debts, Pending
+from .coherence.server_epoch import QUESTIONS, Recall
 from .housekeeping import Housekeeper
-from .near import NearCache
 from .outage import Outage
-from .pending import Debts, Pending
-from .recall import QUESTIONS, Recall
 from .settings import CacheSettings
 from .stats import Counters
 from .transport.commands import FAILURES, LOADS, Road

@@ -24,10 +24,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from .background import Loose
+from .coherence.near_cache import MISSING
 from .engine import Engine
 from .flight import Flights
 from .lease import GRANTED, LOOK_AGAIN, VALUE, Lease, Leases
-from .near import MISSING
 from .serialization import codec
 from .terms import GONE, Terms
 from .transport.commands import FAILURES

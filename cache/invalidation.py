@@ -1,14 +1,14 @@
 """Making cached values go away: by key, by pattern, by user.
 
 Whatever goes, its lease goes before it: a loader that began before the invalidation can no longer fill. What Redis
-cannot be told is remembered and obeyed here (:mod:`cache.pending`).
+cannot be told is remembered and obeyed here (:mod:`cache.coherence.pending`).
 
 One user's keys are found without walking the keyspace: the families every user has are known by name, and the names
 of the rest are kept in a set (``user_index``). The set is trusted only where the server cannot evict it (no
 memory limit, or the policy ``noeviction``); elsewhere the keyspace is walked before the call returns. Keys that
 somebody else wrote, with redis-cli say, are in no index. In a small keyspace the walk is cheap and is always made;
 in a large one it is made in the background, one walk for all users who are waiting for it. Until it has ended, none of
-what it may find is served by this process (:mod:`cache.strays`), and a walk that was cut off is made again.
+what it may find is served by this process (:mod:`cache.coherence.strays`), and a walk that was cut off is made again.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from . import keys
-from .glob import matches
-from .pending import Debts, reaches
+from .coherence.glob import matches
+from .coherence.pending import Debts, reaches
+from .coherence.strays import Waiting
+from .coherence.user_index import UserIndex
 from .repay import Repayment
-from .strays import Waiting
 from .sweep import guarded, pages, remove, spares_reserved, sweep
 from .transport.commands import FAILURES, REFUSALS
-from .user_index import UserIndex
 
 if TYPE_CHECKING:
     from .engine import Engine

@@ -14,12 +14,12 @@ from typing import Any, Final
 
 from . import keys
 from .background import Loose
+from .coherence.user_index import index_entry
 from .engine import Engine
 from .transport.commands import FAILURES, UNSENT
 from .transport.connection import ReplyError
 from .transport.pool import Refused
 from .transport.scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW
-from .user_index import index_entry
 from .waiters import Waiters
 
 LEASE: Final = 3.0

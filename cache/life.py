@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .coherence.pending import Debts
+from .coherence.server_epoch import Ask
 from .engine import Engine
 from .fill import Filler
 from .invalidation import Invalidator
 from .locks import Locks
-from .pending import Debts
 from .reader import Reader
-from .recall import Ask
 from .settings import CacheSettings
 from .writer import Writer
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from .coherence.near_cache import MAX_STALENESS, MISSING
 from .engine import Engine
-from .near import MAX_STALENESS, MISSING
 from .serialization import codec
 from .transport.commands import FAILURES
 

@@ -14,11 +14,11 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from . import keys
+from .coherence.near_cache import MISSING
 from .fill import Loader
 from .invalidation import Invalidation
 from .life import CacheLife
 from .locks import LockUnavailable
-from .near import MISSING
 from .reader import UNANSWERED
 from .stats import report
 from .terms import Terms

@@ -17,8 +17,8 @@ from functools import partial
 from threading import Lock
 from weakref import WeakKeyDictionary
 
-from .pending import Debts
-from .recall import Ask
+from .coherence.pending import Debts
+from .coherence.server_epoch import Ask
 from .redis_cache import RedisCache
 
 _asks: WeakKeyDictionary[asyncio.AbstractEventLoop, Ask | None] = WeakKeyDictionary()

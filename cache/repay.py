@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from .pending import Pending
+from .coherence.pending import Pending
 from .transport.commands import REFUSALS
 from .transport.connection import ReplyError
 from .transport.pool import Refused

@@ -43,7 +43,7 @@ class CacheSettings:
         max_value_bytes: larger values are refused.
         ttl_spread: share of a TTL by which ``get_or_load`` may shorten it at random, so that keys that were filled
             together do not expire together (a share of ``refresh_after``, where that is given); 0 turns it off.
-        near: families of keys kept in this process too (see :mod:`cache.near`).
+        near: families of keys kept in this process too (see :mod:`cache.coherence.near_cache`).
         encryption_keys: 32 bytes each. The first encrypts what is stored, all of them decrypt; none: values are plain.
         url_is_default: nobody chose this URL (an embedded server may take its place).
     """

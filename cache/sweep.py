@@ -24,7 +24,7 @@ from redis.asyncio.cluster import RedisCluster
 
 from . import keys
 from .background import look
-from .glob import closed, matches
+from .coherence.glob import closed, matches
 from .transport.connection import LaneDown
 from .transport.pool import LinkDown
 
@@ -144,7 +144,7 @@ async def _scan(client: Any, node: Any, cursor: int, pattern: str, size: int) ->
 def spares_reserved(pattern: str) -> Callable[[str], bool]:
     """Everything, but the layer's own keys only for a pattern that names their prefix literally.
 
-    Never the mark of the server: without it all values would be doubted (:mod:`cache.recall`).
+    Never the mark of the server: without it all values would be doubted (:mod:`cache.coherence.server_epoch`).
     """
     mark = keys.system_server()
     if keys.names_reserved(pattern):

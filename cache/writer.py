@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import keys
+from .coherence.pending import Debts
+from .coherence.user_index import index_entry
 from .engine import Engine
 from .fill import Filler
 from .invalidation import Invalidator
-from .pending import Debts
 from .serialization import codec
 from .transport.commands import FAILURES
 from .transport.scripts import STORE
-from .user_index import index_entry
 from .validation import checked_key, checked_ttl
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cache import LockUnavailable, RedisCache, keys
-from cache.pending import Debts
+from cache.coherence.pending import Debts
 from tests.cache.clock import timed
 from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer

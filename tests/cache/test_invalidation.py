@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache import RedisCache, invalidation, keys, user_index
-from cache.glob import closed, matches
-from cache.pending import Pending
+from cache import RedisCache, invalidation, keys
+from cache.coherence import user_index
+from cache.coherence.glob import closed, matches
+from cache.coherence.pending import Pending
 from cache.sweep import pages
 from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer

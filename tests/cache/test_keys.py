@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache import RedisCache, keys
-from cache.glob import matches
+from cache.coherence.glob import matches
 from tests.real.redis_server import RedisServer
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cache import CacheConfigError, CacheSettings, RedisCache, keys
-from cache.near import MISSING, NearCache
+from cache.coherence.near_cache import MISSING, NearCache
 from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until

@@ -124,8 +124,8 @@ async def test_who_cannot_say_clears_everything(
     caplog: pytest.LogCaptureFixture,
     problem: Exception | None,
 ) -> None:
-    monkeypatch.setattr("cache.recall._ASK_EVERY", 0.05)
-    monkeypatch.setattr("cache.recall._PATIENCE", 0.1)
+    monkeypatch.setattr("cache.coherence.server_epoch._ASK_EVERY", 0.05)
+    monkeypatch.setattr("cache.coherence.server_epoch._PATIENCE", 0.1)
     cache = await connected(own_redis, make_cache)
     dump = await old_dump(own_redis, cache)
 
@@ -145,7 +145,7 @@ async def test_who_cannot_say_yet_is_asked_again_and_nothing_is_lost_meanwhile(
     own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database is away too: what is served comes from it or not at all, and last good values outlast the doubt."""
-    monkeypatch.setattr("cache.recall._ASK_EVERY", 0.05)
+    monkeypatch.setattr("cache.coherence.server_epoch._ASK_EVERY", 0.05)
     cache = await connected(own_redis, make_cache)
     await cache.get_or_load(keys.summary("you"), _loads("right"), ttl=3600, stale_for=3600)
     dump = await old_dump(own_redis, cache)
@@ -334,7 +334,7 @@ async def test_a_mark_that_is_lost_is_back_at_once(own_redis: RedisServer, make_
 async def test_a_mark_that_is_lost_untold_is_back_after_a_while(
     own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cache.recall._LOOK_EVERY", 0.1)
+    monkeypatch.setattr("cache.coherence.server_epoch._LOOK_EVERY", 0.1)
     own_redis.cli("ACL", "SETUSER", "default", "-client")
     await connected(own_redis, make_cache)
     await marked(own_redis)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cache import RedisCache, close_redis_cache, get_redis_cache, keys, registry, use_redis_cache
-from cache.pending import Debts
+from cache.coherence.pending import Debts
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cache import RedisCache, keys
-from cache.pending import Debts, Pending
+from cache.coherence.pending import Debts, Pending
 from cache.repay import Repayment
 from cache.transport.connection import ReplyError
 from tests.real.redis_server import RedisServer

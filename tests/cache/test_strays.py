@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cache import pending, strays
+from cache.coherence import pending, strays
+from cache.coherence.pending import Pending
+from cache.coherence.strays import Strays
 from cache.keys import profile, user_pattern
-from cache.pending import Pending
-from cache.strays import Strays
 
 
 def test_only_what_may_be_a_stray_is_hidden() -> None:

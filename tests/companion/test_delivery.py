@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cache import get_redis_cache
-from cache.pending import Debts
+from cache.coherence.pending import Debts
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
 from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.store import StoreError

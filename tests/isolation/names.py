@@ -7,8 +7,8 @@ from random import Random
 from typing import Any, Final
 
 from cache import keys
-from cache.glob import matches
-from cache.pending import reaches
+from cache.coherence.glob import matches
+from cache.coherence.pending import reaches
 from companion import Caller
 from companion.identity import caller_from_identity, caller_from_metadata
 from tests.isolation.identities import SAFE, hostile_identity, hostile_metadata, who_it_is

@@ -1,6 +1,6 @@
 """Invalidations that Redis could not be told: remembered, obeyed here at once, and delivered when it answers.
 
-Beside them what it has been told and walks are still to find (:mod:`cache.strays`): obeyed too, but not owed.
+Beside them what it has been told and walks are still to find (:mod:`cache.coherence.strays`): obeyed too, but not owed.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final, NamedTuple
 
+from ..keys import USERS, is_reserved, is_user_id, lease, names_reserved, owner, stale, user_pattern, user_prefix
 from .glob import matches, plain_start
-from .keys import USERS, is_reserved, is_user_id, lease, names_reserved, owner, stale, user_pattern, user_prefix
 from .strays import Strays
 
 _MAX_KEYS: Final = 10_000

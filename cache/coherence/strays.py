@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from ..keys import FAMILIES, owner
 from .glob import matches
-from .keys import FAMILIES, owner
 
 _MAX_KNOWN: Final = 10_000
 Waiting = Mapping[str, Mapping[str, int]]

@@ -19,10 +19,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from . import keys
+from .. import keys
+from ..transport.commands import FAILURES, REFUSALS, Road
+from ..transport.connection import ReplyError
 from .pending import Pending
-from .transport.commands import FAILURES, REFUSALS, Road
-from .transport.connection import ReplyError
 
 logger = logging.getLogger("cache")
 _MARK: Final = ("GET", keys.system_server())

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from . import keys
-from .transport.commands import REFUSALS
+from .. import keys
+from ..transport.commands import REFUSALS
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from ..engine import Engine
 
 INDEX_TTL: Final = 7 * 86_400
 """Seconds an index lives after its last write. Keys that outlive it are left to the walk."""
