@@ -30,7 +30,7 @@ from .transport.commands import FAILURES, REFUSALS
 
 if TYPE_CHECKING:
     from .engine import Engine
-    from .fill import Filler
+    from .loading.fill import Filler
 
 SMALL: Final = 2_000
 """Keys up to which a walk costs no more than asking the index does."""

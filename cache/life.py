@@ -7,8 +7,8 @@ from collections.abc import Callable
 from .coherence.pending import Debts
 from .coherence.server_epoch import Ask
 from .engine import Engine
-from .fill import Filler
 from .invalidation import Invalidator
+from .loading.fill import Filler
 from .locks import Locks
 from .reader import Reader
 from .settings import CacheSettings

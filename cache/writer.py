@@ -10,8 +10,8 @@ from . import keys
 from .coherence.pending import Debts
 from .coherence.user_index import index_entry
 from .engine import Engine
-from .fill import Filler
 from .invalidation import Invalidator
+from .loading.fill import Filler
 from .serialization import codec
 from .transport.commands import FAILURES
 from .transport.scripts import STORE

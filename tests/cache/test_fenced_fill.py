@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from cache import RedisCache, invalidation, keys, lease
+from cache import RedisCache, invalidation, keys
+from cache.loading import lease
 from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer
 from tests.wait import until

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from cache import RedisCache, UnserialisableValue, keys, lease
+from cache import RedisCache, UnserialisableValue, keys
+from cache.loading import lease
 from tests.cache.clock import timed
 from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer, unused_port

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from cache import keys, lease
+from cache import keys
+from cache.loading import lease
 from cache.transport import scripts
 from tests.real.redis_server import RedisServer
 from tests.wait import until

@@ -11,7 +11,7 @@ import pytest
 
 from cache import RedisCache, keys
 from cache.embedded import EmbeddedRedis
-from cache.fill import Loader
+from cache.loading.fill import Loader
 from cache.transport.connection import LaneTimeout
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until

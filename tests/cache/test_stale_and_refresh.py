@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from cache import RedisCache, fill, keys
+from cache import RedisCache, keys
+from cache.loading import fill
 from tests.cache.clock import timed
 from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer

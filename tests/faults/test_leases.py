@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from cache import RedisCache, keys
-from cache.terms import Terms
+from cache.loading.policy import Terms
 from tests.cache.clock import timed
 from tests.faults.background import BackgroundProxy
 from tests.real.redis_server import RedisServer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from . import keys
+from .. import keys
 
 
 class Waiters:

@@ -1,7 +1,7 @@
 """The right to fill a key: asked for, renewed while the loader runs, used once, or given back.
 
 ``lease:{key}`` holds a random token. An invalidation removes it, and with it the right; so does an eviction. What the
-protocol guarantees is said in :mod:`cache.fill`.
+protocol guarantees is said in :mod:`cache.loading.fill`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Any, Final
 
-from . import keys
-from .background import Loose
-from .coherence.user_index import index_entry
-from .engine import Engine
-from .transport.commands import FAILURES, UNSENT
-from .transport.connection import ReplyError
-from .transport.pool import Refused
-from .transport.scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW
+from .. import keys
+from ..background import Loose
+from ..coherence.user_index import index_entry
+from ..engine import Engine
+from ..transport.commands import FAILURES, UNSENT
+from ..transport.connection import ReplyError
+from ..transport.pool import Refused
+from ..transport.scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW
 from .waiters import Waiters
 
 LEASE: Final = 3.0

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from .background import Loose, look
+from ..background import Loose, look
 
 
 class Flights:

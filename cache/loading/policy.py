@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .validation import checked_ttl
+from ..validation import checked_ttl
 
 GONE: Final = -1
 """In place of a TTL: what is there is no longer right, and goes."""

@@ -23,14 +23,14 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
-from .background import Loose
-from .coherence.near_cache import MISSING
-from .engine import Engine
-from .flight import Flights
+from ..background import Loose
+from ..coherence.near_cache import MISSING
+from ..engine import Engine
+from ..serialization import codec
+from ..transport.commands import FAILURES
 from .lease import GRANTED, LOOK_AGAIN, VALUE, Lease, Leases
-from .serialization import codec
-from .terms import GONE, Terms
-from .transport.commands import FAILURES
+from .policy import GONE, Terms
+from .singleflight import Flights
 from .waiters import Waiters
 
 logger = logging.getLogger("cache")
