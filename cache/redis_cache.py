@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from . import keys
 from .coherence.near_cache import MISSING
-from .invalidation import Invalidation
+from .invalidation.invalidator import Invalidation
 from .life import CacheLife
 from .loading.fill import Loader
 from .loading.policy import Terms

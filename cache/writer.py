@@ -10,7 +10,7 @@ from . import keys
 from .coherence.pending import Debts
 from .coherence.user_index import index_entry
 from .engine import Engine
-from .invalidation import Invalidator
+from .invalidation.invalidator import Invalidator
 from .loading.fill import Filler
 from .serialization import codec
 from .transport.commands import FAILURES

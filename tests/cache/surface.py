@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from cache import CacheSettings, LockUnavailable, RedisCache, invalidation
+from cache import CacheSettings, LockUnavailable, RedisCache
+from cache.invalidation.invalidator import invalidator as invalidation
 from cache.loading import lease
 from cache.transport.connection import SILENT, pack
 from tests.real.redis_server import RedisServer

@@ -20,9 +20,10 @@ from typing import Any
 
 import pytest
 
-from cache import CacheSettings, RedisCache, invalidation, keys
+from cache import CacheSettings, RedisCache, keys
 from cache.embedded import find_redis_server
 from cache.engine import Engine
+from cache.invalidation.invalidator import invalidator as invalidation
 from cache.loading import lease
 from cache.transport import commands as road
 from cache.transport.scripts import Script

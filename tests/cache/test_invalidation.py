@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache import RedisCache, invalidation, keys
+from cache import RedisCache, keys
 from cache.coherence import user_index
 from cache.coherence.glob import closed, matches
 from cache.coherence.pending import Pending
-from cache.sweep import pages
+from cache.invalidation.invalidator import invalidator as invalidation
+from cache.invalidation.invalidator.scan import pages
 from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer
 from tests.wait import until

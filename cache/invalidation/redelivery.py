@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from .coherence.pending import Pending
-from .transport.commands import REFUSALS
-from .transport.connection import ReplyError
-from .transport.pool import Refused
+from ..coherence.pending import Pending
+from ..transport.commands import REFUSALS
+from ..transport.connection import ReplyError
+from ..transport.pool import Refused
 
 Remove = Callable[[Sequence[str]], Awaitable[int]]
 """Removes keys. Raises FAILURES."""

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from redis.asyncio.cluster import RedisCluster
 
-from . import keys
-from .background import look
-from .coherence.glob import closed, matches
-from .transport.connection import LaneDown
-from .transport.pool import LinkDown
+from .. import keys
+from ..background import look
+from ..coherence.glob import closed, matches
+from ..transport.connection import LaneDown
+from ..transport.pool import LinkDown
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from ..engine import Engine
 
 T = TypeVar("T")
 _PAGE: Final = 1000

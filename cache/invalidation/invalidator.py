@@ -19,18 +19,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from . import keys
-from .coherence.glob import matches
-from .coherence.pending import Debts, reaches
-from .coherence.strays import Waiting
-from .coherence.user_index import UserIndex
-from .repay import Repayment
-from .sweep import guarded, pages, remove, spares_reserved, sweep
-from .transport.commands import FAILURES, REFUSALS
+from .. import keys
+from ..coherence.glob import matches
+from ..coherence.pending import Debts, reaches
+from ..coherence.strays import Waiting
+from ..coherence.user_index import UserIndex
+from ..transport.commands import FAILURES, REFUSALS
+from .redelivery import Repayment
+from .scan import guarded, pages, remove, spares_reserved, sweep
 
 if TYPE_CHECKING:
-    from .engine import Engine
-    from .loading.fill import Filler
+    from ..engine import Engine
+    from ..loading.fill import Filler
 
 SMALL: Final = 2_000
 """Keys up to which a walk costs no more than asking the index does."""
