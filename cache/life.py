@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .coherence.pending import Debts
 from .coherence.server_epoch import Ask
-from .engine import Engine
+from .core.engine import Engine
 from .invalidation.invalidator import Invalidator
 from .loading.fill import Filler
 from .locks import Locks

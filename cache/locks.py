@@ -22,7 +22,7 @@ from redis.asyncio.lock import Lock
 from redis.exceptions import LockNotOwnedError
 
 from .background import Loose
-from .stats import Call
+from .core.stats import Call
 from .transport.pool import LinkDown, Refused
 
 logger = logging.getLogger("cache")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from .coherence.near_cache import MAX_STALENESS, MISSING
-from .engine import Engine
+from .core.engine import Engine
 from .serialization import codec
 from .transport.commands import FAILURES
 

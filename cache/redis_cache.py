@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 
 from . import keys
 from .coherence.near_cache import MISSING
+from .core.stats import report
 from .invalidation.invalidator import Invalidation
 from .life import CacheLife
 from .loading.fill import Loader
 from .loading.policy import Terms
 from .locks import LockUnavailable
 from .reader import UNANSWERED
-from .stats import report
 from .transport.commands import FAILURES
 from .validation import checked_key, checked_pattern, checked_ttl
 

@@ -9,7 +9,7 @@ from typing import Any
 from . import keys
 from .coherence.pending import Debts
 from .coherence.user_index import index_entry
-from .engine import Engine
+from .core.engine import Engine
 from .invalidation.invalidator import Invalidator
 from .loading.fill import Filler
 from .serialization import codec

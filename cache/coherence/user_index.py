@@ -13,7 +13,7 @@ from .. import keys
 from ..transport.commands import REFUSALS
 
 if TYPE_CHECKING:
-    from ..engine import Engine
+    from ..core.engine import Engine
 
 INDEX_TTL: Final = 7 * 86_400
 """Seconds an index lives after its last write. Keys that outlive it are left to the walk."""

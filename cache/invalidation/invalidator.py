@@ -29,7 +29,7 @@ from .redelivery import Repayment
 from .scan import guarded, pages, remove, spares_reserved, sweep
 
 if TYPE_CHECKING:
-    from ..engine import Engine
+    from ..core.engine import Engine
     from ..loading.fill import Filler
 
 SMALL: Final = 2_000

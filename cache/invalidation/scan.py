@@ -29,7 +29,7 @@ from ..transport.connection import LaneDown
 from ..transport.pool import LinkDown
 
 if TYPE_CHECKING:
-    from ..engine import Engine
+    from ..core.engine import Engine
 
 T = TypeVar("T")
 _PAGE: Final = 1000

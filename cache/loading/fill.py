@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from ..background import Loose
 from ..coherence.near_cache import MISSING
-from ..engine import Engine
+from ..core.engine import Engine
 from ..serialization import codec
 from ..transport.commands import FAILURES
 from .lease import GRANTED, LOOK_AGAIN, VALUE, Lease, Leases

@@ -15,7 +15,7 @@ from typing import Any, Final
 from .. import keys
 from ..background import Loose
 from ..coherence.user_index import index_entry
-from ..engine import Engine
+from ..core.engine import Engine
 from ..transport.commands import FAILURES, UNSENT
 from ..transport.connection import ReplyError
 from ..transport.pool import Refused

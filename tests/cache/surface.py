@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cache import CacheSettings, LockUnavailable, RedisCache
-from cache.invalidation.invalidator import invalidator as invalidation
+from cache.invalidation import invalidator as invalidation
 from cache.loading import lease
 from cache.transport.connection import SILENT, pack
 from tests.real.redis_server import RedisServer

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cache import RedisCache, keys
-from cache.invalidation.invalidator import invalidator as invalidation
+from cache.invalidation import invalidator as invalidation
 from cache.loading import lease
 from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer

@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 
 from cache import CacheSettings, RedisCache, keys
+from cache.core.engine import Engine
 from cache.embedded import find_redis_server
-from cache.engine import Engine
-from cache.invalidation.invalidator import invalidator as invalidation
+from cache.invalidation import invalidator as invalidation
 from cache.loading import lease
 from cache.transport import commands as road
 from cache.transport.scripts import Script

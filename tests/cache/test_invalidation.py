@@ -15,8 +15,8 @@ from cache import RedisCache, keys
 from cache.coherence import user_index
 from cache.coherence.glob import closed, matches
 from cache.coherence.pending import Pending
-from cache.invalidation.invalidator import invalidator as invalidation
-from cache.invalidation.invalidator.scan import pages
+from cache.invalidation import invalidator as invalidation
+from cache.invalidation.scan import pages
 from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer
 from tests.wait import until

@@ -8,7 +8,7 @@ import pytest
 
 from cache import RedisCache, keys
 from cache.coherence.pending import Debts, Pending
-from cache.invalidation.invalidator.redelivery import Repayment
+from cache.invalidation.redelivery import Repayment
 from cache.transport.connection import ReplyError
 from tests.real.redis_server import RedisServer
 from tests.wait import until

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from cache import RedisCache
-from cache.outage import Outage
+from cache.core.availability import Outage
 from tests.faults.background import BackgroundProxy
 from tests.real.redis_server import RedisServer
 from tests.wait import until

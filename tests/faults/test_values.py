@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from cache import RedisCache, keys
-from cache.engine import _LARGEST
+from cache.core.engine import _LARGEST
 from cache.transport.connection import SILENT, pack
 from cache.transport.unread import Unread
 from tests.cache.clock import timed

@@ -14,7 +14,7 @@ from livekit.agents import RunContext, ToolError, llm
 from livekit.agents.llm import utils
 from livekit.agents.llm.utils import parse_function_arguments, prepare_function_arguments
 
-from cache.invalidation.invalidator import invalidator as invalidation
+from cache.invalidation import invalidator as invalidation
 from companion import Caller, current_caller
 from companion.store.base import storable
 from tests.isolation.calls import CACHE_TOOLS, PROFILE_TOOLS, Call, hostile_call

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
-from . import keys
+from .. import keys
 
 FIELDS = ("total_requests", "cache_hits", "cache_misses", "connection_errors", "stale_reads")
 Totals = tuple[int, int, int, int, int]

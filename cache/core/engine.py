@@ -6,23 +6,23 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from . import keys
-from .coherence.near_cache import NearCache
-from .coherence.pending import Debts, Pending
-from .coherence.server_epoch import QUESTIONS, Recall
-from .housekeeping import Housekeeper
-from .outage import Outage
-from .settings import CacheSettings
+from .. import keys
+from ..coherence.near_cache import NearCache
+from ..coherence.pending import Debts, Pending
+from ..coherence.server_epoch import QUESTIONS, Recall
+from ..settings import CacheSettings
+from ..transport.commands import FAILURES, LOADS, Road
+from ..transport.connection import ReplyError
+from ..transport.multiplexer import Lane
+from ..transport.pool import Link, Refused
+from ..transport.redis_py import endpoint
+from ..transport.unread import Unread
+from .availability import Outage
+from .maintenance import Housekeeper
 from .stats import Counters
-from .transport.commands import FAILURES, LOADS, Road
-from .transport.connection import ReplyError
-from .transport.multiplexer import Lane
-from .transport.pool import Link, Refused
-from .transport.redis_py import endpoint
-from .transport.unread import Unread
 
 if TYPE_CHECKING:
-    from .serialization.encryption import Sealer
+    from ..serialization.encryption import Sealer
 
 _LARGEST: Final = 16 << 20  # bytes of a reply; nothing that is asked for over the lane should come near it
 _MARK: Final = keys.system_server().encode()
@@ -249,7 +249,7 @@ class Engine(Road):
 def _sealer(settings: CacheSettings) -> Sealer | None:
     if not settings.encryption_keys:
         return None
-    from .serialization.encryption import Sealer  # the cryptography package, which nobody else needs
+    from ..serialization.encryption import Sealer  # the cryptography package, which nobody else needs
 
     return Sealer(settings.encryption_keys)
 

@@ -7,7 +7,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from .transport.commands import FAILURES, REFUSALS
+from ..transport.commands import FAILURES, REFUSALS
 
 if TYPE_CHECKING:
     from .engine import Engine
