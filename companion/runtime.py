@@ -15,13 +15,12 @@ from livekit.agents import llm
 
 from cache import CacheSettings, close_redis_cache, recall_with, use_redis_cache
 from cache.background import look
-from cache.embedded import EmbeddedRedis, EmbeddedRedisError
+from cache.embedded import EmbeddedRedis, EmbeddedRedisError, redis_answers
 
 from .backlog import Backlog
 from .batch import ContextBatches
 from .consistency import ConsistencyWatch
 from .delivery import Delivery
-from .local_redis import redis_answers
 from .models import make_llm
 from .settings import Settings
 from .spool import Spool

@@ -19,8 +19,8 @@ import pyte
 import pytest
 from pexpect.fdpexpect import fdspawn
 
+from cache.embedded import redis_answers
 from companion.console import NO_AUDIO, allow_text_without_portaudio, quiet_by_default
-from companion.local_redis import redis_answers
 from companion.small_talk import NOTICE
 from companion.store import SqliteStore
 from tests.leftovers import working_in

@@ -20,8 +20,8 @@ import psutil
 import pytest
 from redis.asyncio import Redis
 
-from cache import embedded_seat
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError, find_redis_server
+from cache.embedded import seat as embedded_seat
 from tests.wait import until
 
 ROOT = Path(__file__).parents[2]

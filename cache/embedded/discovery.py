@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 from urllib.parse import urlsplit
 
-from cache.settings import DEFAULT_URL
+from ..settings import DEFAULT_URL
 
 _WAIT: Final = 0.2  # seconds; a server on this machine answers in a fraction of that
 

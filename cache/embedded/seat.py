@@ -22,8 +22,9 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
-from . import embedded_keeper, keys
-from .embedded_keeper import KILL_SECONDS, STOP_SECONDS, FileLock, ServerFile
+from .. import keys
+from . import keeper as embedded_keeper
+from .keeper import KILL_SECONDS, STOP_SECONDS, FileLock, ServerFile
 
 START_SECONDS = 3.0
 SILENT_SECONDS = 1.0  # how long a server that runs may be silent before it counts as hung

@@ -10,7 +10,7 @@ import asyncio
 import threading
 from pathlib import Path
 
-from .embedded_seat import EmbeddedRedisError, Seat, find_redis_server
+from .seat import EmbeddedRedisError, Seat, find_redis_server
 
 __all__ = ["EmbeddedRedis", "EmbeddedRedisError", "find_redis_server"]
 
