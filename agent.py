@@ -46,7 +46,7 @@ keep_logs_private()
 server = AgentServer(
     setup_fnc=make_native_client,
     log_level="INFO",
-    preload_modules=["companion", "companion.store.supabase", "tools"],
+    preload_modules=["companion", "companion.store.supabase.store", "tools"],
 )
 
 

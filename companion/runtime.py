@@ -18,13 +18,13 @@ from cache.background import look
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError, redis_answers
 
 from .backlog import Backlog
-from .batch import ContextBatches
 from .consistency import ConsistencyWatch
 from .delivery import Delivery
 from .models import make_llm
 from .settings import Settings
 from .spool import Spool
 from .store import SqliteStore, Store
+from .store.read_batching import ContextBatches
 
 logger = logging.getLogger("companion")
 _runtimes: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
@@ -116,7 +116,7 @@ class Runtime:
 def open_store(settings: Settings) -> Store:
     """Supabase when it is configured, else SQLite in the companion's home. Opens nothing yet."""
     if settings.supabase_url and settings.supabase_key:
-        from .store.supabase import SupabaseStore  # a second of imports that SQLite does not need
+        from .store.supabase.store import SupabaseStore  # a second of imports that SQLite does not need
 
         return SupabaseStore(settings.supabase_url, settings.supabase_key)
     return SqliteStore(settings.home / "companion.db")

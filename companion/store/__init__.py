@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from .base import Context, Memory, Store, StoreError, Summary, Turn
 from .outbox import Owed, What
-from .sqlite import SqliteStore
+from .sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
-    from .supabase import SupabaseStore
+    from .supabase.store import SupabaseStore
 
 __all__ = [
     "Context",
@@ -30,7 +30,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Its library takes up to two seconds to import: only those who use it wait for it.
     if name == "SupabaseStore":
-        from .supabase import SupabaseStore
+        from .supabase.store import SupabaseStore
 
         return SupabaseStore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -69,9 +69,9 @@ async def store_trial(
         stack.enter_context(environment(REDIS_URL=redis.url, CACHE_DEADLINE_MS="1000", **world.settings))
         stack.enter_context(listening(partial(_note, outcome)))
         stack.enter_context(
-            patch.dict("companion.store.supabase.SupabaseStore.__init__.__kwdefaults__", timeout=timeout)
+            patch.dict("companion.store.supabase.store.SupabaseStore.__init__.__kwdefaults__", timeout=timeout)
         )
-        stack.enter_context(patch("companion.store.sqlite_thread._BUSY_TIMEOUT_MS", timeout * 1000))
+        stack.enter_context(patch("companion.store.sqlite.thread._BUSY_TIMEOUT_MS", timeout * 1000))
         stack.enter_context(patch("companion.conversation.TurnLog.end.__defaults__", (2 * timeout,)))
         await _talk(fault, place, world, redis, outcome)
     return outcome

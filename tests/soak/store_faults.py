@@ -11,7 +11,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from companion.store import StoreError
-from companion.store.sqlite_thread import SqliteThread
+from companion.store.sqlite.thread import SqliteThread
 from tests.faults.faults import Fault
 from tests.faults.world import World
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from companion.store import Memory, Owed, Store, StoreError, Summary, Turn
-from companion.store.words import search_words
+from companion.store.search_terms import search_words
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 TEXTS = [

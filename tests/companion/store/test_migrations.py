@@ -15,7 +15,7 @@ import pytest_asyncio
 from postgrest import APIError
 from supabase import AsyncClient
 
-from companion.store.words import FUNCTION_WORDS
+from companion.store.search_terms import FUNCTION_WORDS
 from tests.real.postgres import MIGRATIONS, Postgres, connection, migrate
 from tests.real.postgrest import PostgREST
 

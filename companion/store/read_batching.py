@@ -13,7 +13,7 @@ from typing import Final
 
 from cache.background import look
 
-from .store import Context
+from . import Context
 
 WINDOW: Final = 0.002
 """Seconds in which readers gather."""

@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from .base import Context, Memory, Summary, Turn, storable
-from .outbox import Owed, What
-from .sqlite_thread import SqliteThread
-from .state import state_from_json, state_to_json
-from .words import search_words
+from ..base import Context, Memory, Summary, Turn, storable
+from ..outbox import Owed, What
+from ..search_terms import search_words
+from ..state_json import state_from_json, state_to_json
+from .thread import SqliteThread
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 from postgrest.types import ReturnMethod
 from supabase import AsyncClient
 
-from . import supabase_answers as answers
-from .base import Context, Memory, StoreError, Summary, Turn, storable
-from .outbox import Owed, What
-from .state import state_to_json
-from .supabase_key import is_public_key
-from .supabase_link import Query, SupabaseLink, reason_of
-from .words import search_words
+from ..base import Context, Memory, StoreError, Summary, Turn, storable
+from ..outbox import Owed, What
+from ..search_terms import search_words
+from ..state_json import state_to_json
+from . import rows as answers
+from .api_key import is_public_key
+from .client import Query, SupabaseLink, reason_of
 
 _T = TypeVar("_T")
 

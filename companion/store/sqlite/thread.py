@@ -18,8 +18,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from .base import StoreError
-from .sqlite_schema import create_schema
+from ..base import StoreError
+from .schema import create_schema
 
 logger = logging.getLogger(__name__)
 

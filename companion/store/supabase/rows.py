@@ -4,9 +4,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal, TypeVar, cast
 
-from .base import Context, Memory, Summary, Turn
-from .outbox import Owed, What
-from .supabase_link import UnexpectedAnswer
+from ..base import Context, Memory, Summary, Turn
+from ..outbox import Owed, What
+from .client import UnexpectedAnswer
 
 _T = TypeVar("_T")
 _Row = dict[str, Any]
