@@ -16,7 +16,7 @@ from typing import Final
 
 from cache.background import Loose
 
-from .delivery import Delivery
+from .caching.outbox_relay import Delivery
 from .recovery import Recovery
 from .spool import Spool
 from .store import Store, What

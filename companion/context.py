@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from cache import keys
 
-from .cached import MAX_FACTS, STALE_FOR, read_through, search_key
+from .caching.read_through import MAX_FACTS, STALE_FOR, read_through, search_key
 from .identity import current_caller
 from .runtime import get_runtime
 from .store import Memory, Store, StoreError, What

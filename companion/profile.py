@@ -7,7 +7,7 @@ import logging
 
 from cache import keys
 
-from .cached import STALE_FOR, read_through
+from .caching.read_through import STALE_FOR, read_through
 from .identity import current_caller
 from .runtime import get_runtime
 from .store import StoreError

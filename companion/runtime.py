@@ -18,8 +18,8 @@ from cache.background import look
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError, redis_answers
 
 from .backlog import Backlog
-from .consistency import ConsistencyWatch
-from .delivery import Delivery
+from .caching.consistency import ConsistencyWatch
+from .caching.outbox_relay import Delivery
 from .models import make_llm
 from .settings import Settings
 from .spool import Spool

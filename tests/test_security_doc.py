@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cache import keys
-from companion.cached import STALE_FOR
+from companion.caching.read_through import STALE_FOR
 from companion.greeting import MAX_TOPIC
 
 ROOT = Path(__file__).parent.parent

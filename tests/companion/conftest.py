@@ -28,7 +28,9 @@ async def runtime(
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")
     monkeypatch.setenv("CACHE_CONNECT_WAIT_MS", "5000")
-    monkeypatch.setattr("companion.delivery._DRAIN", 0.3)  # where a store hangs, closing waits for it so long
+    monkeypatch.setattr(
+        "companion.caching.outbox_relay._DRAIN", 0.3
+    )  # where a store hangs, closing waits for it so long
     store = SqliteStore(tmp_path / "store" / "companion.db")
     yield set_runtime(Runtime(Settings.from_env(), store=store, model=model))
     await close_runtime()

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
-from companion.delivery import Delivery
+from companion.caching.outbox_relay import Delivery
 from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.store import SqliteStore
 

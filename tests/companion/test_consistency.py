@@ -17,8 +17,8 @@ from companion import (
     save_user_profile_async,
     use_caller,
 )
-from companion.cached import search_key
-from companion.consistency import ConsistencyWatch
+from companion.caching.consistency import ConsistencyWatch
+from companion.caching.read_through import search_key
 from companion.context import (
     add_memory_async,
     get_conversation_summary_async,
@@ -51,8 +51,8 @@ OLD: dict[What, tuple[keys.Key, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("companion.consistency.AFTER", 0.02)
-    monkeypatch.setattr("companion.consistency.AGAIN", 0.02)
+    monkeypatch.setattr("companion.caching.consistency.AFTER", 0.02)
+    monkeypatch.setattr("companion.caching.consistency.AGAIN", 0.02)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ async def test_what_is_right_is_nobodys_concern(
 async def test_what_is_being_changed_is_not_stale(
     runtime: Runtime, watch: ConsistencyWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("companion.consistency.AGAIN", 0.2)
+    monkeypatch.setattr("companion.caching.consistency.AGAIN", 0.2)
     cache = await get_redis_cache()
     await cache.set(keys.profile("ada"), "old", ttl=60)
     await runtime.store.save_profile("ada", "new")
@@ -161,7 +161,7 @@ async def test_writes_are_watched_wherever_they_come_from(
     async def forgotten(*_: object) -> None:
         """Nothing is told."""
 
-    monkeypatch.setattr("companion.delivery.invalidate", forgotten)
+    monkeypatch.setattr("companion.caching.outbox_relay.invalidate", forgotten)
     monkeypatch.setattr(runtime.delivery, "_watch", watch)
     with use_caller(Caller("ada")):
         await get_user_profile_async()

@@ -93,7 +93,7 @@ async def test_what_redis_refuses_of_others_holds_up_nothing(runtime: Runtime, m
 async def test_who_has_a_cache_alone_hears_of_what_others_write(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("companion.delivery.LOOK_EVERY", 0.05)
+    monkeypatch.setattr("companion.caching.outbox_relay.LOOK_EVERY", 0.05)
     runtime.delivery.private = True
     with use_caller(Caller("1")):
         await save_user_profile_async("old")
@@ -112,7 +112,7 @@ async def test_who_has_a_cache_alone_hears_of_what_others_write(
 async def test_who_has_a_cache_alone_hears_of_as_much_as_it_has_missed(
     runtime: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("companion.delivery._MOST", 10)
+    monkeypatch.setattr("companion.caching.outbox_relay._MOST", 10)
     runtime.delivery.private = True
     for number in range(20):
         await runtime.store.save_profile(str(number), "new")
@@ -122,7 +122,7 @@ async def test_who_has_a_cache_alone_hears_of_as_much_as_it_has_missed(
     redis_server.cli("SET", "user:1:profile", "kept")
     await runtime.delivery._hear()
     assert redis_server.cli("KEYS", "user:*:profile") == []  # it is too much again
-    monkeypatch.setattr("companion.delivery._MOST", 1000)
+    monkeypatch.setattr("companion.caching.outbox_relay._MOST", 1000)
     await runtime.delivery._hear()
     redis_server.cli("SET", "user:1:profile", "kept")
     await runtime.delivery._hear()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cache import get_redis_cache
-from companion import elsewhere
-from companion.elsewhere import start_listening
+from companion.caching import listening as elsewhere
+from companion.caching.listening import start_listening
 from companion.runtime import close_runtime, get_runtime
 from companion.settings import Settings
 from tests.real.redis_server import RedisServer, unused_port

@@ -16,7 +16,7 @@ import pytest
 
 from cache import get_redis_cache, keys
 from companion import Caller, get_user_profile_async, use_caller
-from companion.delivery import GRACE
+from companion.caching.outbox_relay import GRACE
 from companion.runtime import Runtime
 from companion.store import Memory, SqliteStore, StoreError
 from tests.companion import memory_worker
@@ -146,7 +146,7 @@ async def test_what_was_written_lately_is_told_again(runtime: Runtime, redis_ser
 
 
 async def test_too_much_to_tell(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("companion.delivery._MOST", 2)
+    monkeypatch.setattr("companion.caching.outbox_relay._MOST", 2)
     for user in ("ada", "bea"):
         await runtime.store.save_profile(user, "new")
     assert await runtime.delivery.recall() is True
@@ -156,7 +156,7 @@ async def test_too_much_to_tell(runtime: Runtime, monkeypatch: pytest.MonkeyPatc
 
 async def test_too_many_walks(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each memory that was written may take a walk over all keys."""
-    monkeypatch.setattr("companion.delivery._MOST_WALKS", 2)
+    monkeypatch.setattr("companion.caching.outbox_relay._MOST_WALKS", 2)
     for user in ("ada", "bea"):
         await runtime.store.add_memory(user, Memory("x", datetime.now(UTC)))
     assert await runtime.delivery.recall() is True

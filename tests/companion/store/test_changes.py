@@ -19,10 +19,10 @@ import pytest_asyncio
 from realtime import AsyncRealtimeClient, RealtimePostgresChangesListenEvent
 
 from cache import RedisCache, keys
+from companion.caching.change_feed import LOOK_BACK, Change, ChangeFeed, FeedFailed
+from companion.caching.change_listener import ChangeListener, Pace, invalidate
+from companion.caching.realtime import BellTiming
 from companion.store import Memory, Summary, SupabaseStore, Turn
-from companion.store.change_feed import LOOK_BACK, Change, ChangeFeed, FeedFailed
-from companion.store.changes import ChangeListener, Pace, invalidate
-from companion.store.realtime import BellTiming
 from tests.real.phoenix import Fault, Phoenix
 from tests.real.postgres import Postgres, connection, migrate
 from tests.real.postgrest import PostgREST

@@ -6,9 +6,9 @@ import asyncio
 
 from cache import CacheSettings, get_redis_cache
 
-from .runtime import get_runtime
-from .settings import Settings
-from .store.changes import ChangeListener, invalidate
+from ..runtime import get_runtime
+from ..settings import Settings
+from .change_listener import ChangeListener, invalidate
 
 _listening: set[asyncio.Task[ChangeListener]] = set()  # kept for as long as the worker runs
 

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from cache import get_redis_cache, keys
 
-from .store.search_terms import search_words
+from ..store.search_terms import search_words
 
 STALE_FOR: Final = 86_400
 """Seconds for which the last good value stands in while the store fails. Never after a change of it."""

@@ -15,8 +15,8 @@ from typing import Any, Final
 from cache import get_redis_cache, keys
 from cache.background import Loose
 
-from .cached import MAX_FACTS, search_key
-from .store import Store, StoreError, What
+from ..store import Store, StoreError, What
+from .read_through import MAX_FACTS, search_key
 
 AFTER: Final = 5.0
 """Seconds after a write until the first look: every way of invalidating has had its time."""

@@ -17,10 +17,10 @@ from typing import Any, Final
 from cache import RedisCache, get_redis_cache, keys
 from cache.background import Loose
 
-from .cached import STALE_FOR
+from ..store import Owed, Store, StoreError, What
+from .change_listener import invalidate
 from .consistency import ConsistencyWatch
-from .store import Owed, Store, StoreError, What
-from .store.changes import invalidate
+from .read_through import STALE_FOR
 
 logger = logging.getLogger("companion")
 LOOK_EVERY: Final = 30.0
