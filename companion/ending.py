@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from .acquaintance import Ended
 from .context import get_conversation_summary_async, get_user_state_async
 from .conversation import TurnLog
 from .greeting import get_intelligent_first_message_instructions
@@ -21,6 +20,7 @@ from .profile import get_user_profile_async
 from .runtime import get_runtime
 from .store import Summary, Turn
 from .summary import summarise
+from .writes.relationship import Ended
 
 logger = logging.getLogger("companion")
 GOODBYE: Final = 7.0

@@ -17,14 +17,14 @@ from cache import CacheSettings, close_redis_cache, recall_with, use_redis_cache
 from cache.background import look
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError, redis_answers
 
-from .backlog import Backlog
 from .caching.consistency import ConsistencyWatch
 from .caching.outbox_relay import Delivery
 from .models import make_llm
 from .settings import Settings
-from .spool import Spool
 from .store import SqliteStore, Store
 from .store.read_batching import ContextBatches
+from .writes.spool import Spool
+from .writes.write_behind import Backlog
 
 logger = logging.getLogger("companion")
 _runtimes: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
-from companion.acquaintance import Ended
 from companion.context import add_memory_async, search_memories_async
 from companion.conversation import TurnLog
 from companion.runtime import Runtime
-from companion.spool import Spool
 from companion.store import Memory, StoreError, Summary, Turn
-from companion.writes import Profile, Write, from_line, merged, to_line
+from companion.writes.records import Profile, Write, from_line, merged, to_line
+from companion.writes.relationship import Ended
+from companion.writes.spool import Spool
 from tests.wait import until
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -129,7 +129,7 @@ async def test_what_was_said_is_stored_when_the_store_is_back(runtime: Runtime, 
 async def test_a_silent_store_holds_an_answer_for_two_seconds_at_most(
     runtime: Runtime, switch: Switch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("companion.write_queue.ANSWER", 0.1)
+    monkeypatch.setattr("companion.writes.queue.ANSWER", 0.1)
     switch.on, switch.hangs = False, True
     began = time.monotonic()
     with use_caller(Caller("ada")):
@@ -141,7 +141,7 @@ async def test_what_is_stored_is_not_denied_while_the_cache_is_being_told(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large keyspace on a server that evicts is walked through, and that may take seconds."""
-    monkeypatch.setattr("companion.write_queue.ANSWER", 0.3)
+    monkeypatch.setattr("companion.writes.queue.ANSWER", 0.3)
     told, changed = asyncio.Event(), runtime.delivery.changed
 
     async def slowly(*args: Any) -> None:
@@ -214,7 +214,7 @@ async def test_a_late_profile_replaces_what_was_there_before(runtime: Runtime, s
 async def test_one_that_overtakes_another_replaces_what_is_there_as_well(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("companion.write_queue.ANSWER", 0.2)  # the first is never heard of again
+    monkeypatch.setattr("companion.writes.queue.ANSWER", 0.2)  # the first is never heard of again
     await runtime.store.save_profile("ada", "Name: Ada\nLikes: chess")
     slow = asyncio.Event()
     add_turn = runtime.store.add_turn

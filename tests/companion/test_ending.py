@@ -12,7 +12,6 @@ import pytest
 
 from companion import Caller, get_intelligent_first_message_instructions, use_caller
 from companion import ending as ending_module
-from companion.acquaintance import Ended, counted
 from companion.context import get_conversation_summary_async, get_user_state_async
 from companion.conversation import TurnLog
 from companion.ending import wrap_up
@@ -20,6 +19,7 @@ from companion.greeting import Plan
 from companion.runtime import Runtime
 from companion.small_talk import _greeting
 from companion.store import StoreError, Turn
+from companion.writes.relationship import Ended, counted
 from tests.companion.scripted import ScriptedLLM
 from tests.real.redis_server import RedisServer
 from tests.wait import until

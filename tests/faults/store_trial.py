@@ -12,7 +12,7 @@ from typing import Final, Literal
 from unittest.mock import patch
 
 from cache import keys
-from companion.spool import Spool
+from companion.writes.spool import Spool
 from tests.faults.promises import Promises
 from tests.faults.session import PROFILE, TOPIC, USER, Talk, have_talked_before, session
 from tests.faults.store_world import StoreFault, StoreWorld

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
-from companion.backlog import Backlog
-from companion.writes import Profile, Write
+from companion.writes.records import Profile, Write
+from companion.writes.write_behind import Backlog
 from tests.faults.session import session
 from tests.faults.stopwatch import Stopwatch
 from tests.faults.surroundings import environment

@@ -1,7 +1,7 @@
 """Writes on their way to the store: tried at once, and again until it takes them.
 
 Nobody's answer waits long for them, and what a person said is not lost with the store: what it has not taken when a
-conversation ends goes into a file (:mod:`companion.spool`), and the next process that starts stores it.
+conversation ends goes into a file (:mod:`companion.writes.spool`), and the next process that starts stores it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Final
 
 from cache.background import Loose
 
-from .caching.outbox_relay import Delivery
-from .recovery import Recovery
+from ..caching.outbox_relay import Delivery
+from ..store import Store, What
+from .queue import WriteQueue
+from .records import Write, apply
+from .replay import Recovery
 from .spool import Spool
-from .store import Store, What
-from .write_queue import WriteQueue
-from .writes import Write, apply
 
 logger = logging.getLogger("companion")
 _STRIKING: Final = 1.0  # seconds

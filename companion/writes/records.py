@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
-from .acquaintance import Ended, counted
-from .store import Memory, Store, StoreError, Summary, Turn, What
+from ..store import Memory, Store, StoreError, Summary, Turn, What
+from .relationship import Ended, counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from .records import Write
 from .spool import Spool
-from .writes import Write
 
 logger = logging.getLogger("companion")
 LOOK_EVERY: Final = 30.0

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from .store import StoreError
-from .writes import Write, from_line, to_line
+from ..store import StoreError
+from .records import Write, from_line, to_line
 
 logger = logging.getLogger("companion")
 _PATIENCE: Final = 3  # refusals in a row, until the rest of a file waits too

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from .store import StoreError
-from .writes import Profile, Write, kind_of
+from ..store import StoreError
+from .records import Profile, Write, kind_of
 
 logger = logging.getLogger("companion")
 ANSWER: Final = 2.0
