@@ -12,8 +12,8 @@ from typing import Any
 from cache import close_redis_cache, get_redis_cache
 from cache.registry import use_redis_cache
 from companion import get_intelligent_first_message_instructions, get_user_profile_async
-from companion.context import get_conversation_summary_async, get_user_state_async
 from companion.identity import Caller, use_caller
+from companion.memory.context import get_conversation_summary_async, get_user_state_async
 from companion.runtime import close_runtime
 
 from .bench import Bench

@@ -10,7 +10,7 @@
 
 from .greeting import get_intelligent_first_message_instructions
 from .identity import Caller, current_caller, use_caller
-from .profile import get_user_profile_async, save_user_profile_async
+from .memory.profile import get_user_profile_async, save_user_profile_async
 
 __all__ = [
     "Caller",

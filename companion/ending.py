@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from .context import get_conversation_summary_async, get_user_state_async
 from .conversation import TurnLog
 from .greeting import get_intelligent_first_message_instructions
 from .identity import Caller, use_caller
-from .profile import get_user_profile_async
+from .memory.context import get_conversation_summary_async, get_user_state_async
+from .memory.profile import get_user_profile_async
 from .runtime import get_runtime
 from .store import Summary, Turn
 from .summary import summarise

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
-from companion.context import add_memory_async, search_memories_async
 from companion.conversation import TurnLog
+from companion.memory.context import add_memory_async, search_memories_async
 from companion.runtime import Runtime
 from companion.store import Memory, StoreError, Summary, Turn
 from companion.writes.records import Profile, Write, from_line, merged, to_line

@@ -19,7 +19,7 @@ from companion import (
 )
 from companion.caching.consistency import ConsistencyWatch
 from companion.caching.read_through import search_key
-from companion.context import (
+from companion.memory.context import (
     add_memory_async,
     get_conversation_summary_async,
     get_user_state_async,

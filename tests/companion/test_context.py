@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from companion import Caller, use_caller
-from companion.context import (
+from companion.memory.context import (
     add_memory_async,
     get_conversation_summary_async,
     get_user_state_async,

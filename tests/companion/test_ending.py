@@ -12,10 +12,10 @@ import pytest
 
 from companion import Caller, get_intelligent_first_message_instructions, use_caller
 from companion import ending as ending_module
-from companion.context import get_conversation_summary_async, get_user_state_async
 from companion.conversation import TurnLog
 from companion.ending import wrap_up
 from companion.greeting import Plan
+from companion.memory.context import get_conversation_summary_async, get_user_state_async
 from companion.runtime import Runtime
 from companion.small_talk import _greeting
 from companion.store import StoreError, Turn

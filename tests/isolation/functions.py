@@ -16,14 +16,14 @@ from companion import (
     save_user_profile_async,
     use_caller,
 )
-from companion.context import (
+from companion.conversation import TurnLog
+from companion.memory.context import (
     add_memory_async,
     get_conversation_summary_async,
     get_user_state_async,
     save_user_state_async,
     search_memories_async,
 )
-from companion.conversation import TurnLog
 from companion.store import Memory, StoreError, Turn
 from companion.store.base import storable
 from tests.isolation.identities import hostile_identity, who_it_is

@@ -7,11 +7,11 @@ import logging
 
 from cache import keys
 
-from .caching.read_through import STALE_FOR, read_through
-from .identity import current_caller
-from .runtime import get_runtime
-from .store import StoreError
-from .writes.records import Profile
+from ..caching.read_through import STALE_FOR, read_through
+from ..identity import current_caller
+from ..runtime import get_runtime
+from ..store import StoreError
+from ..writes.records import Profile
 
 logger = logging.getLogger("companion")
 

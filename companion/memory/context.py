@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 from cache import keys
 
-from .caching.read_through import MAX_FACTS, STALE_FOR, read_through, search_key
-from .identity import current_caller
-from .runtime import get_runtime
-from .store import Memory, Store, StoreError, What
+from ..caching.read_through import MAX_FACTS, STALE_FOR, read_through, search_key
+from ..identity import current_caller
+from ..runtime import get_runtime
+from ..store import Memory, Store, StoreError, What
 
 logger = logging.getLogger("companion")
 T = TypeVar("T")
