@@ -17,12 +17,12 @@ from livekit.agents.utils import is_dev_mode
 from livekit.agents.voice.room_io import RoomOptions
 
 from companion import Caller, use_caller
-from companion.arrival import whoever_comes
-from companion.briefing import BriefingOrder
 from companion.caching.listening import start_listening
 from companion.console import allow_text_without_portaudio, quiet_by_default, show, text_console
-from companion.conversation import TurnLog
-from companion.ending import say_goodbye
+from companion.conversation.briefing import BriefingOrder
+from companion.conversation.participant import whoever_comes
+from companion.conversation.turn_log import TurnLog
+from companion.conversation.wrap_up import say_goodbye
 from companion.identity import caller_from_metadata
 from companion.models import import_models, make_voice
 from companion.persona import CompanionAgent

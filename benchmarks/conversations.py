@@ -19,9 +19,9 @@ from typing import Any
 from cache import RedisCache, close_redis_cache
 from cache.registry import use_redis_cache
 from companion import save_user_profile_async
-from companion.briefing import BriefingOrder
-from companion.conversation import TurnLog
-from companion.ending import wrap_up
+from companion.conversation.briefing import BriefingOrder
+from companion.conversation.turn_log import TurnLog
+from companion.conversation.wrap_up import wrap_up
 from companion.identity import Caller, use_caller
 from companion.runtime import close_runtime
 from companion.store import Turn

@@ -8,7 +8,7 @@
     instructions = await get_intelligent_first_message_instructions("123", "Greet the user.")
 """
 
-from .greeting import get_intelligent_first_message_instructions
+from .conversation.greeting import get_intelligent_first_message_instructions
 from .identity import Caller, current_caller, use_caller
 from .memory.profile import get_user_profile_async, save_user_profile_async
 

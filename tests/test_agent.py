@@ -19,7 +19,7 @@ from livekit.agents.ipc.mock_room import create_mock_room
 from livekit.agents.testing import fake_job_context
 
 import companion.briefing
-from companion.conversation import TurnLog
+from companion.conversation.turn_log import TurnLog
 from companion.identity import current_caller
 from companion.runtime import Runtime, get_runtime, set_runtime
 from companion.store import SqliteStore, StoreError, Turn
@@ -104,7 +104,7 @@ async def test_whoever_comes_after_somebody_has_left_is_not_taken_for_them(
 ) -> None:
     async with job(entrypoint, {"user_id": "ada"}) as talk:
         await talk.session.run(user_input="My name is Ada.")
-    fetched = companion.briefing.BriefingOrder.fetched
+    fetched = companion.conversation.briefing.BriefingOrder.fetched
     left: list[str] = []
     here: list[Any] = []
 
@@ -115,7 +115,7 @@ async def test_whoever_comes_after_somebody_has_left_is_not_taken_for_them(
             present.identity = "eve"
         await fetched(order)
 
-    monkeypatch.setattr(companion.briefing.BriefingOrder, "fetched", meanwhile)
+    monkeypatch.setattr(companion.conversation.briefing.BriefingOrder, "fetched", meanwhile)
     async with job(entrypoint, identity="ada", prepare=lambda ctx: here.append(ctx.room)) as talk:
         assert left == ["ada"]
         assert name_of(talk) == "eve"
@@ -128,15 +128,15 @@ async def test_whoever_comes_after_somebody_has_left_is_not_taken_for_them(
 async def test_what_fails_for_somebody_who_has_left_leaves_nothing_behind(
     entrypoint: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fetched, here = companion.briefing.BriefingOrder.fetched, []
+    fetched, here = companion.conversation.briefing.BriefingOrder.fetched, []
 
     async def meanwhile(order: Any) -> None:
         await fetched(order)
         next(iter(here[0].remote_participants.values())).identity = "eve"  # ada has hung up by then
 
     with monkeypatch.context() as patch:
-        patch.setattr(companion.briefing, "get_user_profile_async", fail)
-        patch.setattr(companion.briefing.BriefingOrder, "fetched", meanwhile)
+        patch.setattr(companion.conversation.briefing, "get_user_profile_async", fail)
+        patch.setattr(companion.conversation.briefing.BriefingOrder, "fetched", meanwhile)
         async with job(entrypoint, identity="ada", prepare=lambda ctx: here.append(ctx.room)) as talk:
             assert name_of(talk) == "eve"
         del talk
@@ -411,7 +411,7 @@ async def test_whom_it_has_met_it_does_not_meet_for_the_first_time_because_the_s
 async def test_a_briefing_that_fails(
     entrypoint: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
-    monkeypatch.setattr(companion.briefing, broken, fail)
+    monkeypatch.setattr(companion.conversation.briefing, broken, fail)
     async with job(entrypoint, {"user_id": "ada"}) as talk:
         assert "What is your name?" in greeting(talk)
     assert "going on without it" in caplog.text
@@ -461,7 +461,7 @@ async def test_a_store_that_hangs(entrypoint: Any, monkeypatch: pytest.MonkeyPat
             await asyncio.Event().wait()
             return None
 
-    monkeypatch.setattr(companion.briefing, "DEADLINE", 0.2)
+    monkeypatch.setattr(companion.conversation.briefing, "DEADLINE", 0.2)
     set_runtime(Runtime(store=Stuck(get_runtime().settings.home / "companion.db")))
     async with job(entrypoint, {"user_id": "ada"}) as talk:
         assert "What is your name?" in greeting(talk)

@@ -55,6 +55,6 @@ async def test_cold_then_warm(exporter: InMemorySpanExporter, tmp_path: Path) ->
 async def test_a_store_that_hangs_costs_no_more_than_the_deadline(
     exporter: InMemorySpanExporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(companion.briefing, "DEADLINE", 0.8)
+    monkeypatch.setattr(companion.conversation.briefing, "DEADLINE", 0.8)
     hung = await start(exporter, tmp_path, "ann", delay=None)
     assert hung.moments["greeting asked"] < 0.8 + SLACK

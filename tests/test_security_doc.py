@@ -11,7 +11,7 @@ import pytest
 
 from cache import keys
 from companion.caching.read_through import STALE_FOR
-from companion.greeting import MAX_TOPIC
+from companion.conversation.greeting import MAX_TOPIC
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "security.md").read_text()

@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from cache import keys
-from companion.continuity import PROMPT
+from companion.conversation.follow_up import PROMPT
 from companion.store import SqliteStore
 from tests.conftest import OURS
 from tests.real.agent_process import AgentProcess

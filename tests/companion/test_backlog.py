@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
-from companion.conversation import TurnLog
+from companion.conversation.turn_log import TurnLog
 from companion.memory.context import add_memory_async, search_memories_async
 from companion.runtime import Runtime
 from companion.store import Memory, StoreError, Summary, Turn

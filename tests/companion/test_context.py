@@ -69,7 +69,7 @@ async def test_nobody_has_no_context(runtime: Runtime, redis_server: RedisServer
 
 
 async def test_a_cold_start_reads_the_store_once(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    from companion.briefing import BriefingOrder
+    from companion.conversation.briefing import BriefingOrder
 
     reads: list[str] = []
     read = runtime.store.context

@@ -12,7 +12,7 @@ from livekit.agents import ConversationItemAddedEvent, llm
 
 from cache import get_redis_cache, keys
 from companion import Caller
-from companion.conversation import TurnLog
+from companion.conversation.turn_log import TurnLog
 from companion.runtime import Runtime
 from companion.store import StoreError, Turn
 

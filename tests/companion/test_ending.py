@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from companion import Caller, get_intelligent_first_message_instructions, use_caller
-from companion import ending as ending_module
-from companion.conversation import TurnLog
-from companion.ending import wrap_up
-from companion.greeting import Plan
+from companion.conversation import wrap_up as ending_module
+from companion.conversation.greeting import Plan
+from companion.conversation.turn_log import TurnLog
+from companion.conversation.wrap_up import wrap_up
 from companion.memory.context import get_conversation_summary_async, get_user_state_async
 from companion.runtime import Runtime
 from companion.small_talk import _greeting

@@ -12,8 +12,8 @@ import pytest
 
 from cache import keys
 from companion import get_intelligent_first_message_instructions
-from companion.continuity import MAX_TOPIC, judge, read
-from companion.greeting import Plan
+from companion.conversation.follow_up import MAX_TOPIC, judge, read
+from companion.conversation.greeting import Plan
 from companion.runtime import Runtime
 from companion.store import StoreError, Turn
 from tests.companion.scripted import ScriptedLLM

@@ -15,8 +15,8 @@ import pytest
 from livekit.agents import AgentSession, llm
 
 from companion import Caller
-from companion.continuity import judge
-from companion.greeting import Plan
+from companion.conversation.follow_up import judge
+from companion.conversation.greeting import Plan
 from companion.intent import Call, command, profile_with
 from companion.offline import OfflineLLM
 from companion.persona import GREETING, CompanionAgent, instructions

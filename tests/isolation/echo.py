@@ -11,7 +11,7 @@ from uuid import uuid4
 from livekit.agents import llm
 
 from companion import current_caller
-from companion.continuity import PROMPT
+from companion.conversation.follow_up import PROMPT
 from tests.isolation.ear import MARK
 from tests.tools.conversation import PlayedLLM
 

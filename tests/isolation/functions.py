@@ -16,7 +16,7 @@ from companion import (
     save_user_profile_async,
     use_caller,
 )
-from companion.conversation import TurnLog
+from companion.conversation.turn_log import TurnLog
 from companion.memory.context import (
     add_memory_async,
     get_conversation_summary_async,

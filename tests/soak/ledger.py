@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from companion.continuity import MAX_TOPIC
+from companion.conversation.follow_up import MAX_TOPIC
 from tests.soak.people import Person
 
 _SUBMITTED: Final = 30  # profiles of one user that may wait for the store

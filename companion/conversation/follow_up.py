@@ -17,8 +17,8 @@ from livekit.agents import llm
 
 from cache.background import look
 
-from .ago import ago
-from .store import Turn
+from ..store import Turn
+from .relative_time import ago
 
 logger = logging.getLogger("companion")
 DEADLINE: Final = 3.0

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from livekit.agents import JobContext
 
+from ..identity import Caller, caller_from_identity
+from ..trace import StartTrace
 from .briefing import BriefingOrder
-from .identity import Caller, caller_from_identity
-from .trace import StartTrace
 
 
 class Arrival(NamedTuple):

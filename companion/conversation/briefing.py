@@ -15,13 +15,13 @@ from typing import Any, Final, TypeVar
 
 from opentelemetry.trace import Span
 
-from .continuity import DEADLINE as CONTINUITY_DEADLINE
+from ..identity import Caller, use_caller
+from ..memory.context import get_conversation_summary_async, get_user_state_async
+from ..memory.profile import get_user_profile_async
+from ..persona import GREETING
+from ..trace import StartTrace
+from .follow_up import DEADLINE as CONTINUITY_DEADLINE
 from .greeting import FIRST_MEETING, Plan, get_intelligent_first_message_instructions
-from .identity import Caller, use_caller
-from .memory.context import get_conversation_summary_async, get_user_state_async
-from .memory.profile import get_user_profile_async
-from .persona import GREETING
-from .trace import StartTrace
 
 logger = logging.getLogger("companion")
 DEADLINE: Final = CONTINUITY_DEADLINE + 1.0

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from livekit.agents import llm
 
-from .store import Turn
+from ..store import Turn
 
 MAX_SUMMARY: Final = 600
 """Characters of a summary that are kept."""

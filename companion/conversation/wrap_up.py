@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from .conversation import TurnLog
+from ..identity import Caller, use_caller
+from ..memory.context import get_conversation_summary_async, get_user_state_async
+from ..memory.profile import get_user_profile_async
+from ..runtime import get_runtime
+from ..store import Summary, Turn
+from ..writes.relationship import Ended
 from .greeting import get_intelligent_first_message_instructions
-from .identity import Caller, use_caller
-from .memory.context import get_conversation_summary_async, get_user_state_async
-from .memory.profile import get_user_profile_async
-from .runtime import get_runtime
-from .store import Summary, Turn
 from .summary import summarise
-from .writes.relationship import Ended
+from .turn_log import TurnLog
 
 logger = logging.getLogger("companion")
 GOODBYE: Final = 7.0

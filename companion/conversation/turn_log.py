@@ -8,9 +8,9 @@ from uuid import uuid4
 
 from livekit.agents import ConversationItemAddedEvent, llm
 
-from .identity import Caller
-from .runtime import get_runtime
-from .store import Turn
+from ..identity import Caller
+from ..runtime import get_runtime
+from ..store import Turn
 
 DRAIN: Final = 4.0
 """Seconds the end of a conversation waits for turns that are not stored yet."""

@@ -14,10 +14,10 @@ from typing import Any, Final, Literal
 
 from cache import get_redis_cache, keys
 
-from .ago import ago
-from .continuity import MAX_TOPIC, judge
-from .runtime import get_runtime
-from .store import StoreError
+from ..runtime import get_runtime
+from ..store import StoreError
+from .follow_up import MAX_TOPIC, judge
+from .relative_time import ago
 
 logger = logging.getLogger("companion")
 FRESH_AFTER: Final = timedelta(hours=72)
