@@ -18,19 +18,19 @@ from livekit.agents.voice.room_io import RoomOptions
 
 from companion import Caller, use_caller
 from companion.caching.listening import start_listening
-from companion.console import allow_text_without_portaudio, quiet_by_default, show, text_console
 from companion.conversation.briefing import BriefingOrder
 from companion.conversation.participant import whoever_comes
 from companion.conversation.turn_log import TurnLog
 from companion.conversation.wrap_up import say_goodbye
 from companion.identity import caller_from_metadata
-from companion.models import import_models, make_voice
-from companion.persona import CompanionAgent
-from companion.private_logs import keep_logs_private
 from companion.runtime import get_runtime, leave_runtime
 from companion.settings import Settings, SettingsError, check_worker
-from companion.threads import make_native_client
-from companion.trace import StartTrace
+from companion.voice.agent import CompanionAgent
+from companion.voice.console import allow_text_without_portaudio, quiet_by_default, show, text_console
+from companion.voice.log_redaction import keep_logs_private
+from companion.voice.models import import_models, make_voice
+from companion.voice.native_client import make_native_client
+from companion.voice.tracing import StartTrace
 from tools import CacheTools, ProfileTools
 
 try:

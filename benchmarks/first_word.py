@@ -1,4 +1,4 @@
-"""``make trace``: the way to the first word, cold and warm, as a timeline from the spans of ``companion.trace``.
+"""``make trace``: the way to the first word, cold and warm, as a timeline from its spans.
 
 The real entrypoint in this process. In its way: a store that takes 300 ms, a model that takes 700 ms to judge
 continuity, and a room that takes 500 ms to connect (about what a real one takes). The greeting itself comes from the
@@ -30,7 +30,7 @@ from companion.offline import OfflineLLM
 from companion.runtime import Runtime, set_runtime
 from companion.settings import Settings
 from companion.store import Context, SqliteStore, Turn
-from companion.trace import ROOT
+from companion.voice.tracing import ROOT
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 

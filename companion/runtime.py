@@ -19,10 +19,10 @@ from cache.embedded import EmbeddedRedis, EmbeddedRedisError, redis_answers
 
 from .caching.consistency import ConsistencyWatch
 from .caching.outbox_relay import Delivery
-from .models import make_llm
 from .settings import Settings
 from .store import SqliteStore, Store
 from .store.read_batching import ContextBatches
+from .voice.models import make_llm
 from .writes.spool import Spool
 from .writes.write_behind import Backlog
 

@@ -16,7 +16,7 @@ from . import tool_talk
 from .conversation.follow_up import PROMPT
 from .conversation.summary import SUMMARY_PROMPT
 from .intent import Call, command, profile_with, told
-from .persona import NOTHING_KNOWN, PROFILE_HEADING
+from .voice.agent import NOTHING_KNOWN, PROFILE_HEADING
 
 NOTICE: Final = (
     "(Offline voice: set OPENAI_API_KEY, or LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET of LiveKit Cloud, "

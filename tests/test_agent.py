@@ -18,7 +18,7 @@ from livekit.agents import AgentSession, JobContext, RunContext, function_tool, 
 from livekit.agents.ipc.mock_room import create_mock_room
 from livekit.agents.testing import fake_job_context
 
-import companion.briefing
+import companion.conversation.briefing
 from companion.conversation.turn_log import TurnLog
 from companion.identity import current_caller
 from companion.runtime import Runtime, get_runtime, set_runtime

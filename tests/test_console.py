@@ -20,9 +20,9 @@ import pytest
 from pexpect.fdpexpect import fdspawn
 
 from cache.embedded import redis_answers
-from companion.console import NO_AUDIO, allow_text_without_portaudio, quiet_by_default
 from companion.small_talk import NOTICE
 from companion.store import SqliteStore
+from companion.voice.console import NO_AUDIO, allow_text_without_portaudio, quiet_by_default
 from tests.leftovers import working_in
 
 AGENT = Path(__file__).parents[1] / "agent.py"

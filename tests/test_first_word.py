@@ -10,7 +10,7 @@ from livekit.agents.telemetry import set_tracer_provider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NoOpTracerProvider
 
-import companion.briefing
+import companion.conversation.briefing
 from benchmarks.first_word import CONNECT, MODEL, STORE, collect, start, talked_before
 from tests.real.redis_server import RedisServer
 

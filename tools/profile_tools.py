@@ -15,9 +15,9 @@ from livekit.agents.llm import ToolFlag
 
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
 from companion.memory.context import add_memory_async, get_conversation_context_async, search_memories_async
-from companion.persona import CompanionAgent
 from companion.runtime import get_runtime
 from companion.store import Memory, StoreError
+from companion.voice.agent import CompanionAgent
 
 from .cache_tools import caller_of_session
 

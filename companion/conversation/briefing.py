@@ -18,8 +18,8 @@ from opentelemetry.trace import Span
 from ..identity import Caller, use_caller
 from ..memory.context import get_conversation_summary_async, get_user_state_async
 from ..memory.profile import get_user_profile_async
-from ..persona import GREETING
-from ..trace import StartTrace
+from ..voice.agent import GREETING
+from ..voice.tracing import StartTrace
 from .follow_up import DEADLINE as CONTINUITY_DEADLINE
 from .greeting import FIRST_MEETING, Plan, get_intelligent_first_message_instructions
 

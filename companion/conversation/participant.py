@@ -11,7 +11,7 @@ from typing import NamedTuple
 from livekit.agents import JobContext
 
 from ..identity import Caller, caller_from_identity
-from ..trace import StartTrace
+from ..voice.tracing import StartTrace
 from .briefing import BriefingOrder
 
 

@@ -13,7 +13,7 @@ from livekit.agents.log import logger
 from livekit.agents.utils import log_exceptions
 from livekit.plugins import openai
 
-from companion.private_logs import keep_logs_private
+from companion.voice.log_redaction import keep_logs_private
 from tests.real import openai_server
 from tests.real.openai_server import OpenAIServer, Reply
 from tests.tools.conversation import conversation

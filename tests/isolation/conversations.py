@@ -15,7 +15,7 @@ from livekit.agents import llm
 import companion.offline
 from companion import Caller, use_caller
 from companion.offline import OfflineLLM
-from companion.persona import CompanionAgent
+from companion.voice.agent import CompanionAgent
 from tests.isolation.calls import odd_call
 from tests.isolation.stage import BATCH, Stage
 from tests.isolation.texts import hostile_text

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from companion.private_logs import keep_logs_private
+from companion.voice.log_redaction import keep_logs_private
 
 MARK: Final = "kestrel"
 """What the marks of all people begin with."""

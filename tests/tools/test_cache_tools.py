@@ -11,7 +11,7 @@ import pytest
 from livekit.agents import Agent
 
 from cache import get_redis_cache
-from companion.persona import CompanionAgent
+from companion.voice.agent import CompanionAgent
 from tests.real.redis_server import RedisServer
 from tests.tools.conversation import ObedientLLM, Person, Userdata, conversation
 from tests.wait import until

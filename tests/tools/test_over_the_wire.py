@@ -9,8 +9,8 @@ import pytest
 from livekit.plugins import openai
 
 from companion import Caller
-from companion.persona import CompanionAgent
 from companion.runtime import Runtime
+from companion.voice.agent import CompanionAgent
 from tests.real.openai_server import OpenAIServer, Reply
 from tests.real.redis_server import RedisServer
 from tests.tools.conversation import Person, Userdata, conversation

@@ -14,10 +14,10 @@ from livekit.agents import llm
 
 from cache import get_redis_cache
 from companion import Caller, get_user_profile_async, use_caller
-from companion.persona import CompanionAgent
 from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.settings import Settings
 from companion.store import SqliteStore, StoreError
+from companion.voice.agent import CompanionAgent
 from tests.real.redis_server import RedisServer
 from tests.tools.conversation import Conversation, ObedientLLM, Person, Userdata, conversation
 from tools import ProfileTools

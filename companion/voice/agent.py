@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from livekit.agents import Agent, FlushSentinel, ModelSettings, llm
 
-from .trace import StartTrace
+from .tracing import StartTrace
 
 PERSONA: Final = """\
 You are a warm, attentive voice companion. You talk with one person, and you remember them.

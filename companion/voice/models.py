@@ -7,8 +7,8 @@ from typing import Any
 
 from livekit.agents import inference, llm, stt, tts
 
-from .offline import OfflineLLM
-from .settings import Settings
+from ..offline import OfflineLLM
+from ..settings import Settings
 
 OPENAI_LLM = "gpt-4.1-mini"
 INFERENCE_LLM = "openai/gpt-4.1-mini"
