@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from companion.conversation.follow_up import PROMPT
-from companion.offline import OfflineLLM
+from companion.offline.llm import OfflineLLM
 from companion.runtime import Runtime, set_runtime
 from companion.settings import Settings
 from companion.store import Context, SqliteStore, Turn

@@ -20,7 +20,7 @@ import pytest
 from pexpect.fdpexpect import fdspawn
 
 from cache.embedded import redis_answers
-from companion.small_talk import NOTICE
+from companion.offline.replies import NOTICE
 from companion.store import SqliteStore
 from companion.voice.console import NO_AUDIO, allow_text_without_portaudio, quiet_by_default
 from tests.leftovers import working_in

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from companion.small_talk import NOTICE
+from companion.offline.replies import NOTICE
 from tests.leftovers import working_in
 from tests.real.tcp_console import TcpConsole
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from livekit.agents import inference, llm, stt, tts
 
-from ..offline import OfflineLLM
+from ..offline.llm import OfflineLLM
 from ..settings import Settings
 
 OPENAI_LLM = "gpt-4.1-mini"

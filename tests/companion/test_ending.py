@@ -16,8 +16,8 @@ from companion.conversation.greeting import Plan
 from companion.conversation.turn_log import TurnLog
 from companion.conversation.wrap_up import wrap_up
 from companion.memory.context import get_conversation_summary_async, get_user_state_async
+from companion.offline.replies import _greeting
 from companion.runtime import Runtime
-from companion.small_talk import _greeting
 from companion.store import StoreError, Turn
 from companion.writes.relationship import Ended, counted
 from tests.companion.scripted import ScriptedLLM

@@ -17,12 +17,12 @@ from livekit.agents import AgentSession, llm
 from companion import Caller
 from companion.conversation.follow_up import judge
 from companion.conversation.greeting import Plan
-from companion.intent import Call, command, profile_with
-from companion.offline import OfflineLLM
+from companion.offline.intent import Call, command, profile_with
+from companion.offline.llm import OfflineLLM
+from companion.offline.replies import HELP, NOTICE, answer, name_in, profile_in
+from companion.offline.tool_replies import tell
 from companion.runtime import Runtime
-from companion.small_talk import HELP, NOTICE, answer, name_in, profile_in
 from companion.store import Turn
-from companion.tool_talk import tell
 from companion.voice.agent import GREETING, CompanionAgent, instructions
 from tests.wait import until
 from tools import CacheTools, ProfileTools

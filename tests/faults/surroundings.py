@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
-import companion.offline
+import companion.offline.llm
 from tests.conftest import OURS
 
 
@@ -23,7 +23,7 @@ def silence() -> None:
 def environment(**settings: str) -> Iterator[None]:
     """These settings, the offline model at full speed, and none of the developer's settings."""
     settings = {"COMPANION_MODELS": "offline"} | settings
-    with patch.dict(os.environ, settings), patch.object(companion.offline, "PACE", 0.0):
+    with patch.dict(os.environ, settings), patch.object(companion.offline.llm, "PACE", 0.0):
         for name in os.environ.keys() - settings.keys():
             if name.startswith(OURS):
                 del os.environ[name]

@@ -12,9 +12,9 @@ from uuid import uuid4
 
 from livekit.agents import llm
 
-import companion.offline
+import companion.offline.llm
 from companion import Caller, use_caller
-from companion.offline import OfflineLLM
+from companion.offline.llm import OfflineLLM
 from companion.voice.agent import CompanionAgent
 from tests.isolation.calls import odd_call
 from tests.isolation.stage import BATCH, Stage
@@ -86,6 +86,6 @@ def _escaped(raw: str) -> str:
 async def _session(user: str, model: llm.LLM[Any]) -> AsyncIterator[Conversation]:
     caller = Caller(user)
     agent = CompanionAgent(profile=f"Name: {mark(user)}", tools=[CacheTools(), ProfileTools()])
-    with use_caller(caller), patch.object(companion.offline, "PACE", 0.0):
+    with use_caller(caller), patch.object(companion.offline.llm, "PACE", 0.0):
         async with conversation(agent=agent, model=model, userdata=Userdata(caller)) as talk:
             yield talk

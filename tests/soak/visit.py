@@ -12,7 +12,7 @@ from typing import Any, Final
 from livekit.agents.ipc.mock_room import create_mock_room
 
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
-from companion.small_talk import profile_in
+from companion.offline.replies import profile_in
 from tests.faults.session import Talk, session
 from tests.soak.ledger import Floor, Ledger
 from tests.soak.people import Person, Sentence

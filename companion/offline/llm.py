@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN, APIConnectOptions, NotGivenOr, llm
 
-from . import small_talk
+from . import replies as small_talk
 from .intent import Call
 
 

@@ -12,11 +12,11 @@ from typing import Final
 
 from livekit.agents import llm
 
-from . import tool_talk
-from .conversation.follow_up import PROMPT
-from .conversation.summary import SUMMARY_PROMPT
+from ..conversation.follow_up import PROMPT
+from ..conversation.summary import SUMMARY_PROMPT
+from ..voice.agent import NOTHING_KNOWN, PROFILE_HEADING
+from . import tool_replies as tool_talk
 from .intent import Call, command, profile_with, told
-from .voice.agent import NOTHING_KNOWN, PROFILE_HEADING
 
 NOTICE: Final = (
     "(Offline voice: set OPENAI_API_KEY, or LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET of LiveKit Cloud, "

@@ -13,7 +13,7 @@ def tell(tool: str, output: str, told: Sequence[tuple[str, str]] = ()) -> str:
     Args:
         tool: its name.
         output: what it returned.
-        told: what the person has just told about themselves, see :func:`companion.intent.told`.
+        told: what the person has just told about themselves, see :func:`companion.offline.intent.told`.
     """
     try:
         result: Any = json.loads(output)
