@@ -1,16 +1,19 @@
-"""A companion with a store and a cache of its own, and a model that says what the test wants."""
+"""A companion with a store and a cache of its own, a model that says what the test wants, and a real database."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+import pytest_asyncio
 
 from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.settings import Settings
 from companion.store import SqliteStore
 from tests.companion.scripted import ScriptedLLM
+from tests.real.postgres import Postgres
 from tests.real.redis_server import RedisServer
 
 
@@ -34,3 +37,21 @@ async def runtime(
     store = SqliteStore(tmp_path / "store" / "companion.db")
     yield set_runtime(Runtime(Settings.from_env(), store=store, model=model))
     await close_runtime()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with Postgres() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def project(postgres: Postgres) -> str:
+    """The DSN of a database with all migrations applied. Tests share it: each uses users of its own."""
+    return await postgres.create_database()
+
+
+@pytest.fixture
+def user() -> str:
+    """A user whom no other test knows."""
+    return str(uuid4())

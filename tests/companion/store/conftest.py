@@ -1,29 +1,14 @@
-"""The stores under test, and the real database behind one of them."""
+"""The stores under test."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-import pytest_asyncio
 
 from companion.store import SqliteStore, Store, SupabaseStore
-from tests.real.postgres import Postgres
 from tests.real.postgrest import PostgREST
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    with Postgres() as server:
-        yield server
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def project(postgres: Postgres) -> str:
-    """The DSN of a database with all migrations applied. Tests share it: each uses users of its own."""
-    return await postgres.create_database()
 
 
 @pytest.fixture
@@ -49,9 +34,3 @@ async def sqlite_store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 @pytest.fixture(params=["sqlite", "supabase"])
 def store(request: pytest.FixtureRequest) -> Store:
     return request.getfixturevalue(f"{request.param}_store")
-
-
-@pytest.fixture
-def user() -> str:
-    """A user whom no other test knows."""
-    return str(uuid4())
