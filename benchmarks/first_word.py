@@ -25,8 +25,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from companion.conversation.follow_up import PROMPT
 from companion.offline.llm import OfflineLLM
+from companion.prompts import FOLLOW_UP_PROMPT
 from companion.runtime import Runtime, set_runtime
 from companion.settings import Settings
 from companion.store import Context, SqliteStore, Turn
@@ -53,7 +53,7 @@ class SlowJudge(OfflineLLM):
 
     def chat(self, *, chat_ctx: llm.ChatContext, **options: Any) -> llm.LLMStream:
         first = chat_ctx.items[0] if chat_ctx.items else None
-        judging = isinstance(first, llm.ChatMessage) and (first.text_content or "").startswith(PROMPT[:60])
+        judging = isinstance(first, llm.ChatMessage) and (first.text_content or "").startswith(FOLLOW_UP_PROMPT[:60])
         stream = super().chat(chat_ctx=chat_ctx, **options)
         if judging:
             run = stream._run

@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from cache import keys
-from companion.conversation.follow_up import PROMPT
+from companion.prompts import FOLLOW_UP_PROMPT
 from companion.store import SqliteStore
 from tests.conftest import OURS
 from tests.real.agent_process import AgentProcess
@@ -47,7 +47,7 @@ def model(body: dict[str, Any]) -> Reply | str:
     """Greets, does what it is told ("call tool {arguments}"), and repeats the rest."""
     request = ChatRequest(body, {})
     said = request.user_text
-    if PROMPT in request.instructions:
+    if FOLLOW_UP_PROMPT in request.instructions:
         return json.dumps({"follow_up": True, "confidence": 0.9, "topic": "what the model makes of it"})
     if request.messages[-1]["role"] == "tool":
         return "That is done."

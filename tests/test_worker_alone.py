@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from cache import keys
-from companion.conversation.follow_up import PROMPT
+from companion.prompts import FOLLOW_UP_PROMPT
 from companion.store import SqliteStore
 from tests.isolation.ear import MARK, SECRET
 from tests.isolation.echo import marks
@@ -58,7 +58,7 @@ def model(body: dict[str, Any]) -> Reply | str:
     """Says by which words people are known in what it was shown; told to call the tools, it calls them all."""
     request = ChatRequest(body, {})
     known = " ".join(sorted(marks(json.dumps(body))))
-    if PROMPT in request.instructions:
+    if FOLLOW_UP_PROMPT in request.instructions:
         return json.dumps({"follow_up": True, "confidence": 0.9, "topic": f"topic of {known}"})
     if request.messages[-1]["role"] == "user" and request.user_text.startswith("call them all"):
         word = request.user_text.split()[-1]

@@ -18,7 +18,7 @@ from opentelemetry.trace import Span
 from ..identity import Caller, use_caller
 from ..memory.context import get_conversation_summary_async, get_user_state_async
 from ..memory.profile import get_user_profile_async
-from ..voice.agent import GREETING
+from ..prompts import GREETING, earlier_conversations
 from ..voice.tracing import StartTrace
 from .follow_up import DEADLINE as CONTINUITY_DEADLINE
 from .greeting import FIRST_MEETING, Plan, get_intelligent_first_message_instructions
@@ -74,7 +74,10 @@ class BriefingOrder:
         await self.fetched()
         blank = Briefing()
         profile, greeting = self._outcome("profile", blank.profile), self._outcome("greeting", blank.greeting)
-        earlier = _earlier(self._outcome("summary", ""), self._outcome("state", {}))
+        state: dict[str, Any] = self._outcome("state", {})
+        earlier = earlier_conversations(
+            self._outcome("summary", ""), state.get("conversations") or 0, state.get("stage") or ""
+        )
         if earlier and greeting == blank.greeting:  # the turns could not be read: the rest says that we have met
             greeting = Plan("fresh_start").instructions(GREETING)
         return Briefing(profile, greeting, earlier)
@@ -102,9 +105,3 @@ class BriefingOrder:
             logger.warning("the %s could not be fetched (%s): going on without it", what, reason)
             return otherwise
         return task.result()
-
-
-def _earlier(summary: str, state: dict[str, Any]) -> str:
-    stage, count = state.get("stage"), state.get("conversations")
-    known = f"You have talked {count} time{'s' if count != 1 else ''} before; you are {stage} to each other."
-    return "\n".join(part for part in (summary, known if stage and count else "") if part)

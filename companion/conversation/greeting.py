@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from cache import get_redis_cache, keys
 
+from .. import prompts
 from ..runtime import get_runtime
 from ..store import StoreError
 from .follow_up import MAX_TOPIC, judge
@@ -58,26 +59,17 @@ class Plan:
 
     def instructions(self, base_instructions: str) -> str:
         """The instructions for the first message."""
-        if self.opening == "first_meeting":
-            how = "## First meeting\nYou have not met before. Introduce yourself in a sentence and ask for their name."
-        elif self._dropped():
-            said = f" The last thing they said was: {self.last_words}" if self.last_words else ""
-            how = (
-                f"## Back after a dropped call\nYou were talking {self._ago()}, and the connection was lost.{said}\n"
-                "Say that you are back together and go on where you were; do not greet them as if they had been away. "
-                "If that was a goodbye, nothing was lost: just welcome them back."
-            )
-        elif self.opening == "follow_up":
-            how = (
-                f"## Follow-up\nYou last talked {self._ago()}. They said something worth picking up: {self.topic}\n"
-                "Welcome them back and ask about it, briefly and in your own words."
-            )
-        else:
-            how = (
-                f"## Fresh start\nYou have met before, last {self._ago()}. "
-                "Welcome them back; do not bring up the last conversation unless they do."
-            )
+        how = self._how()
         return f"{base_instructions.rstrip()}\n\n{how}" if base_instructions.strip() else how
+
+    def _how(self) -> str:
+        if self.opening == "first_meeting":
+            return prompts.FIRST_MEETING
+        if self._dropped():
+            return prompts.after_dropped_call(self._ago(), self.last_words)
+        if self.opening == "follow_up":
+            return prompts.follow_up(self._ago(), self.topic)
+        return prompts.fresh_start(self._ago())
 
     def _dropped(self) -> bool:
         return bool(self.last_seen) and datetime.now(UTC) - datetime.fromisoformat(self.last_seen) < DROPPED_WITHIN

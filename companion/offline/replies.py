@@ -12,9 +12,7 @@ from typing import Final
 
 from livekit.agents import llm
 
-from ..conversation.follow_up import PROMPT
-from ..conversation.summary import SUMMARY_PROMPT
-from ..voice.agent import NOTHING_KNOWN, PROFILE_HEADING
+from ..prompts import EMPTY_PROFILE, FOLLOW_UP_PROMPT, PROFILE_HEADING, SUMMARY_PROMPT
 from . import tool_replies as tool_talk
 from .intent import Call, command, profile_with, told
 
@@ -40,7 +38,7 @@ def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
     if isinstance(last, llm.FunctionCallOutput):
         return tool_talk.tell(last.name, last.output, told(said[-1] if said else ""))
     system = "\n\n".join(_text(item) for item in items if _role(item) == "system")
-    if system.startswith(PROMPT[:60]):
+    if system.startswith(FOLLOW_UP_PROMPT[:60]):
         return _continuity(_text(last))
     if system.startswith(SUMMARY_PROMPT[:60]):
         return _summary(_text(last))
@@ -53,7 +51,7 @@ def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
 def profile_in(system: str) -> str:
     """The profile that stands in a system prompt; empty when nothing is known."""
     found = system.partition(PROFILE_HEADING)[2].partition("\n\n## ")[0].strip()
-    return "" if found == NOTHING_KNOWN else found
+    return "" if found == EMPTY_PROFILE else found
 
 
 def name_in(profile: str) -> str:

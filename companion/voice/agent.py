@@ -1,39 +1,14 @@
-"""Who the companion is: its instructions, and what it does when a conversation begins."""
+"""The agent of one conversation: it greets first, and its instructions follow the caller's profile."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 from livekit.agents import Agent, FlushSentinel, ModelSettings, llm
 
+from ..prompts import GREETING, instructions
 from .tracing import StartTrace
-
-PERSONA: Final = """\
-You are a warm, attentive voice companion. You talk with one person, and you remember them.
-
-## How you speak
-Everything you say is spoken aloud: one to three short sentences, no lists, no markup, no emoji.
-Never read out JSON, tool names, keys or ids; say what they mean in plain words.
-Ask at most one question at a time. If you do not know something, say so.
-
-## What you remember
-When the person tells you something lasting about themselves, update their profile with the tool for it.
-When they ask you to remember one thing, remember it as a fact. Look facts up when they ask about the past.
-Use the cache tools only when the person asks about caching, statistics or stale data."""
-
-GREETING: Final = "Greet the person now, before they have said anything: one or two short spoken sentences."
-
-PROFILE_HEADING: Final = "## What you know about this person"
-NOTHING_KNOWN: Final = "(nothing yet)"
-
-
-def instructions(profile: str, language: str = "en", earlier: str = "") -> str:
-    """The system prompt: the persona, the language, what is known about the person, and what was before."""
-    speak = f'Speak the language with the code "{language}" unless the person speaks another one.'
-    known = f"{PROFILE_HEADING}\n{profile.strip() or NOTHING_KNOWN}"
-    before = f"\n\n## Before this conversation\n{earlier.strip()}" if earlier.strip() else ""
-    return f"{PERSONA}\n\n## Language\n{speak}\n\n{known}{before}"
 
 
 class CompanionAgent(Agent):

@@ -21,9 +21,10 @@ from companion.offline.intent import Call, command, profile_with
 from companion.offline.llm import OfflineLLM
 from companion.offline.replies import HELP, NOTICE, answer, name_in, profile_in
 from companion.offline.tool_replies import tell
+from companion.prompts import GREETING, instructions
 from companion.runtime import Runtime
 from companion.store import Turn
-from companion.voice.agent import GREETING, CompanionAgent, instructions
+from companion.voice.agent import CompanionAgent
 from tests.wait import until
 from tools import CacheTools, ProfileTools
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 from livekit.agents import llm
 
 from companion import current_caller
-from companion.conversation.follow_up import PROMPT
+from companion.prompts import FOLLOW_UP_PROMPT
 from tests.isolation.ear import MARK
 from tests.tools.conversation import PlayedLLM
 
@@ -57,7 +57,7 @@ class _EchoStream(llm.LLMStream):
                 llm.FunctionToolCall(name=name, arguments=json.dumps(arguments), call_id=uuid4().hex)
                 for name, arguments in json.loads(told.removeprefix("CALL ")).items()
             ]
-        elif any(PROMPT in (message.text_content or "") for message in self._chat_ctx.messages()):
+        elif any(FOLLOW_UP_PROMPT in (message.text_content or "") for message in self._chat_ctx.messages()):
             delta.content = json.dumps({"follow_up": True, "confidence": 0.9, "topic": f"topic of {known}"})
         else:
             delta.content = f"I know {known}."
