@@ -10,15 +10,18 @@
 """
 
 from . import keys
-from .locks import LockLost, LockUnavailable
+from .background import BackgroundTasks, retrieve_exception
+from .exceptions import CacheConfigError, CacheError, InvalidKeyPart, LockLost, LockUnavailable, UnserialisableValue
 from .redis_cache import RedisCache
 from .registry import close_redis_cache, get_redis_cache, recall_with, use_redis_cache
-from .serialization.codec import UnserialisableValue
-from .settings import CacheConfigError, CacheSettings
+from .settings import CacheSettings
 
 __all__ = [
+    "BackgroundTasks",
     "CacheConfigError",
+    "CacheError",
     "CacheSettings",
+    "InvalidKeyPart",
     "LockLost",
     "LockUnavailable",
     "RedisCache",
@@ -27,5 +30,6 @@ __all__ = [
     "get_redis_cache",
     "keys",
     "recall_with",
+    "retrieve_exception",
     "use_redis_cache",
 ]

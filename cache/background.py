@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 Some = TypeVar("Some", bound=asyncio.Future[Any])
 
 
-def look(task: asyncio.Future[Any]) -> None:
+def retrieve_exception(task: asyncio.Future[Any]) -> None:
     """Look at the outcome of a task that perhaps nobody waits for any more, so that nothing warns of it."""
     if not task.cancelled():
         task.exception()
 
 
-class Loose:
+class BackgroundTasks:
     """Such tasks, of one owner."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Loose:
         """Keep a task until it ends, and return it."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(look)
+        task.add_done_callback(retrieve_exception)
         return task
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:

@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from .exceptions import InvalidKeyPart as InvalidKeyPart
+
 PROFILE_TTL: Final = 3600
 """Seconds. Long-lived: profiles rarely change, and a change invalidates them."""
 SETTINGS_TTL: Final = 3600
@@ -44,10 +46,6 @@ RESERVED: Final = ("lock:", "system:", "lease:", "stale:", "index:")
 
 _SAFE = re.compile(r"[A-Za-z0-9._@+=~-]+")
 _SPECIAL = re.compile(r"([*?\[\]\\^])")
-
-
-class InvalidKeyPart(ValueError):
-    """A user id (or another part of a key) that could reach further than its own key."""
 
 
 class Key(str):

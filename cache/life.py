@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .coherence.pending import Debts
+from .coherence.pending import PendingInvalidations
 from .coherence.server_epoch import Ask
 from .core.engine import Engine
 from .invalidation.invalidator import Invalidator
@@ -68,20 +68,20 @@ class CacheLife:
         self._engine.recall.ask = ask
 
     @property
-    def debts(self) -> Debts:
+    def debts(self) -> PendingInvalidations:
         """What waits to be told to Redis."""
         return self._engine.pending.debts
 
     @property
-    def left(self) -> Debts:
+    def left(self) -> PendingInvalidations:
         """Once it is closed: what it has not told, and what it has not walked for."""
         return self._engine.pending.left
 
-    def share_debts(self, tell: Callable[[Debts], None]) -> None:
+    def share_debts(self, tell: Callable[[PendingInvalidations], None]) -> None:
         """Let ``tell`` be called, in this cache's loop, with what Redis could not be told."""
         self._engine.on_owed = tell
 
-    def take_over(self, debts: Debts) -> None:
+    def take_over(self, debts: PendingInvalidations) -> None:
         """Serve nothing of what another cache could not tell the same Redis, and tell it. In this cache's loop."""
         self._invalidator.take_over(debts)
 

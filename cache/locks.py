@@ -21,23 +21,15 @@ from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockNotOwnedError
 
-from .background import Loose
+from .background import BackgroundTasks
 from .core.stats import Call
-from .transport.pool import LinkDown, Refused
+from .exceptions import CacheUnavailable, CommandRejected, LockLost, LockUnavailable, TransportError
 
 logger = logging.getLogger("cache")
 _RETRY: Final = 0.05  # seconds between two tries while somebody else holds the lock
 _SOON, _LATEST = 0.05, 1.0  # seconds between two tries to give one back: first, and at most
 _TOLD: Final = 2  # times that Redis says a lock is not ours: what was sent before may be read after
 _MOST_OWED: Final = 100  # locks that are being given back; others free themselves
-
-
-class LockUnavailable(Exception):
-    """The lock was not taken: held by somebody else, or Redis is away. The text says which."""
-
-
-class LockLost(Exception):
-    """The lock expired while it was held: the work under it may have overlapped with another holder's."""
 
 
 @dataclass(slots=True)
@@ -84,7 +76,7 @@ class Locks:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._owed = Loose()
+        self._owed = BackgroundTasks()
 
     @asynccontextmanager
     async def hold(self, name: str, ttl: int, wait: float) -> AsyncIterator[None]:
@@ -120,9 +112,9 @@ class Locks:
                 if asyncio.get_running_loop().time() + _RETRY > give_up:
                     raise LockUnavailable(f"{lock.name} is held by somebody else")
                 await asyncio.sleep(_RETRY)
-        except Refused:
+        except CommandRejected:
             raise LockUnavailable(f"{lock.name} cannot be taken: Redis is away") from None
-        except LinkDown:
+        except CacheUnavailable:
             self._release_later(lock)
             raise LockUnavailable(f"{lock.name} cannot be taken: Redis is away") from None
         except asyncio.CancelledError:
@@ -133,7 +125,7 @@ class Locks:
         """Let go. False if the lock was no longer ours; True too when Redis is away, and it is let go later."""
         try:
             return bool(await self._call(lock.release))
-        except (LinkDown, Refused) as problem:
+        except TransportError as problem:
             if _for_good(problem):
                 logger.warning("[REDIS] Warning: releasing a lock is refused (NOPERM): it frees itself after its TTL")
                 return True
@@ -159,9 +151,9 @@ class Locks:
                 told += 1
                 if told == _TOLD:
                     return
-            except LinkDown:
+            except CacheUnavailable:
                 over = loop.time() + lock.ttl  # its life begins when Redis reads of it, which it may not have yet
-            except Refused as problem:
+            except CommandRejected as problem:
                 if _for_good(problem):
                     return
             await asyncio.sleep(pause)
@@ -170,4 +162,4 @@ class Locks:
 
 def _for_good(problem: Exception) -> bool:
     """Whether asking again would change nothing."""
-    return isinstance(problem, Refused) and problem.code == "NOPERM"
+    return isinstance(problem, CommandRejected) and problem.code == "NOPERM"

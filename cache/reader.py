@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .coherence.near_cache import MAX_STALENESS, MISSING
 from .core.engine import Engine
+from .exceptions import TransportError, UndecodableValue
 from .serialization import codec
-from .transport.commands import FAILURES
 
 if TYPE_CHECKING:
-    from .serialization.encryption import Sealer
-    from .transport.multiplexer import Lane
+    from .serialization.encryption import ValueCipher
+    from .transport.multiplexer import MultiplexedClient
 UNANSWERED: Final = -3
 """In place of the milliseconds a key has left: Redis did not say, and that has been counted."""
 
@@ -48,7 +48,7 @@ class Reader:
                 raw = await (engine.send("GET", key) if lane is None else lane.call("GET", key))
                 if self._sealer is not None:
                     raw = await self._opened(self._sealer, key, raw)
-        except FAILURES as problem:
+        except TransportError as problem:
             engine.count_error(problem)
             raw, left = None, UNANSWERED
         if overtaken:
@@ -56,7 +56,7 @@ class Reader:
         if raw is not None and not self._pending and len(raw) <= self._most:  # usual: no further coroutine
             try:
                 value = codec.decode(raw)
-            except codec.UndecodableValue:
+            except UndecodableValue:
                 pass
             else:
                 self._counters.cache_hits += 1
@@ -98,7 +98,7 @@ class Reader:
         overtaken = set() if self._open_lane() is not None else {name for name in wanted if self._covered(name)}
         try:
             replies = await self._engine.send_each(*(("GET", name) for name in wanted))
-        except FAILURES as problem:
+        except TransportError as problem:
             replies = [problem] * len(wanted)
         if (failure := next((reply for reply in replies if isinstance(reply, Exception)), None)) is not None:
             self._engine.count_error(failure)
@@ -111,7 +111,7 @@ class Reader:
         found = {name: await self._decoded(name, raw) for name, raw in zip(wanted, raws, strict=True)}
         return {name: value for name, value in found.items() if value is not MISSING}
 
-    def _open_lane(self) -> Lane | None:
+    def _open_lane(self) -> MultiplexedClient | None:
         """The lane, if it is up. On it answers come in order; connections of the pool overtake each other.
 
         Without it, what must not be served as it is asked for must not be served at all: the debt may be paid
@@ -129,7 +129,7 @@ class Reader:
         if raw is not None and not self._covered(key):
             try:
                 value = codec.decode(codec.checked_size(raw, self._most))
-            except codec.UndecodableValue as problem:
+            except UndecodableValue as problem:
                 self._remove(key, problem)
             else:
                 self._counters.cache_hits += 1
@@ -137,17 +137,17 @@ class Reader:
         self._counters.cache_misses += 1
         return MISSING
 
-    async def _opened(self, sealer: Sealer, key: str, raw: bytes | None) -> bytes | None:
+    async def _opened(self, sealer: ValueCipher, key: str, raw: bytes | None) -> bytes | None:
         """``raw`` as it was before it was sealed. What cannot be opened is removed, and None."""
         if raw is None:
             return None
         try:
             return sealer.open(key, raw)
-        except codec.UndecodableValue as problem:
+        except UndecodableValue as problem:
             self._remove(key, problem)
             return None
 
-    def _remove(self, key: str, problem: codec.UndecodableValue) -> None:
+    def _remove(self, key: str, problem: UndecodableValue) -> None:
         """Not served from now on, and removed at once, but nobody waits for that."""
         self._engine.count_undecodable(key, problem)
         self._pending.add(key)
@@ -161,6 +161,6 @@ def _keepable(raw: bytes | None) -> bytes | str | None:
     """A text decoded, since nobody can change it; anything else as it is, so that every caller gets his own."""
     try:
         value = None if raw is None else codec.decode(raw)
-    except codec.UndecodableValue:
+    except UndecodableValue:
         return None
     return value if type(value) is str else raw

@@ -16,13 +16,12 @@ from typing import Any, TypeVar
 from . import keys
 from .coherence.near_cache import MISSING
 from .core.stats import report
+from .exceptions import LockUnavailable, TransportError
 from .invalidation.invalidator import Invalidation
 from .life import CacheLife
 from .loading.fill import Loader
-from .loading.policy import Terms
-from .locks import LockUnavailable
+from .loading.policy import EntryOptions
 from .reader import UNANSWERED
-from .transport.commands import FAILURES
 from .validation import checked_key, checked_pattern, checked_ttl
 
 logger = logging.getLogger("cache")
@@ -95,7 +94,7 @@ class RedisCache(CacheLife):
             codec.UnserialisableValue: the loader returned what cannot be stored.
             ValueError, TypeError: an argument is not what it should be.
         """
-        terms = Terms.checked(ttl, stale_for, negative_ttl, self.settings.ttl_spread, refresh_after)
+        terms = EntryOptions.checked(ttl, stale_for, negative_ttl, self.settings.ttl_spread, refresh_after)
         old = terms.oldest
         checked_key(key)
         if old is None and (value := self._reader.kept(key)) is not MISSING:
@@ -151,7 +150,7 @@ class RedisCache(CacheLife):
         """What ``work`` gives; ``neutral``, counted as an error, when Redis is away, late or says no."""
         try:
             return await work
-        except FAILURES as problem:
+        except TransportError as problem:
             self._engine.count_error(problem)
             return neutral
 

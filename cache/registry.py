@@ -17,13 +17,15 @@ from functools import partial
 from threading import Lock
 from weakref import WeakKeyDictionary
 
-from .coherence.pending import Debts
+from .coherence.pending import PendingInvalidations
 from .coherence.server_epoch import Ask
 from .redis_cache import RedisCache
 
 _asks: WeakKeyDictionary[asyncio.AbstractEventLoop, Ask | None] = WeakKeyDictionary()
 _caches: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[RedisCache, asyncio.Task[bool]]] = WeakKeyDictionary()
-_left: dict[str, dict[int, Debts]] = {}  # by the address of a Redis and a cache that was closed: what that still owed
+_left: dict[
+    str, dict[int, PendingInvalidations]
+] = {}  # by the address of a Redis and a cache that was closed: what that still owed
 _changing = Lock()  # held to change what is in these, and to look at the caches of other loops
 
 
@@ -128,7 +130,7 @@ def _soon(loop: asyncio.AbstractEventLoop, do: Callable[[], None]) -> None:
         _drop(loop)
 
 
-def _tell_others(loop: asyncio.AbstractEventLoop, place: str, debts: Debts) -> None:
+def _tell_others(loop: asyncio.AbstractEventLoop, place: str, debts: PendingInvalidations) -> None:
     for other, cache in _others(loop, place):
         _soon(other, partial(cache.take_over, debts))
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
 
+from .exceptions import CacheConfigError
+
 DEFAULT_URL = "redis://localhost:6379/0"
 NEAR_FAMILIES = {
     "profile": "profile",
@@ -21,10 +23,6 @@ _SCHEMES = ("redis", "rediss", "unix")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{43}=?")  # 32 bytes in base64url, padded or not
-
-
-class CacheConfigError(ValueError):
-    """A setting cannot be used. The text names the setting and what to do, never a credential."""
 
 
 @dataclass(frozen=True, slots=True)

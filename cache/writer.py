@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import keys
-from .coherence.pending import Debts
+from .coherence.pending import PendingInvalidations
 from .coherence.user_index import index_entry
 from .core.engine import Engine
+from .exceptions import TransportError
 from .invalidation.invalidator import Invalidator
 from .loading.fill import Filler
 from .serialization import codec
-from .transport.commands import FAILURES
 from .transport.scripts import STORE
 from .validation import checked_key, checked_ttl
 
@@ -41,7 +41,7 @@ class Writer:
         paid = self._pending.serial
         try:
             stored = await self._engine.run(STORE, names, *arguments, before=before, ends=ends)
-        except FAILURES as problem:
+        except TransportError as problem:
             self._engine.count_error(problem)
             self._owe(key, nx)
             return False
@@ -59,12 +59,12 @@ class Writer:
         if doomed and self._engine.enabled:
             try:
                 return await self._invalidator.delete(doomed)
-            except FAILURES as problem:
+            except TransportError as problem:
                 self._engine.count_error(problem)
             except asyncio.CancelledError:  # nobody knows whether Redis was told
-                self._engine.owe(Debts(tuple(doomed)))
+                self._engine.owe(PendingInvalidations(tuple(doomed)))
                 raise
-        self._engine.owe(Debts(tuple(doomed)))
+        self._engine.owe(PendingInvalidations(tuple(doomed)))
         return 0
 
     def _arguments(self, key: str, value: Any, ttl: int | None, nx: bool, xx: bool) -> tuple[Any, ...]:
@@ -88,4 +88,4 @@ class Writer:
     def _owe(self, key: str, nx: bool) -> None:
         """A value could not be stored: the old one may still be there, and it is no longer the right one."""
         if not nx:
-            self._engine.owe(Debts((key,)))
+            self._engine.owe(PendingInvalidations((key,)))

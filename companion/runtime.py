@@ -13,8 +13,7 @@ from weakref import WeakKeyDictionary
 
 from livekit.agents import llm
 
-from cache import CacheSettings, close_redis_cache, recall_with, use_redis_cache
-from cache.background import look
+from cache import CacheSettings, close_redis_cache, recall_with, retrieve_exception, use_redis_cache
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError, redis_answers
 
 from .caching.consistency import ConsistencyWatch
@@ -80,7 +79,7 @@ class Runtime:
         if model is not self._model:
             closing = asyncio.create_task(model.aclose(), name="close-model")
             await asyncio.wait({closing}, timeout=1.0)
-            look(closing) if closing.done() else closing.cancel()
+            retrieve_exception(closing) if closing.done() else closing.cancel()
 
     async def open_local_cache(self) -> None:
         """Where nobody chose a Redis and none answers at the default address, start a private one."""

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from ..keys import USERS, is_reserved, is_user_id, lease, names_reserved, owner, stale, user_pattern, user_prefix
 from .glob import matches, plain_start
-from .strays import Strays
+from .strays import UnindexedKeys
 
 _MAX_KEYS: Final = 10_000
 _MAX_PATTERNS: Final = 100
@@ -21,11 +21,11 @@ _OF_USERS: Final = (USERS, lease(USERS).rstrip("}"), stale(USERS).rstrip("}"))
 """What the keys of users begin with, and those that guard them: they go with everything of all users."""
 
 
-Debt = str | tuple[str, str | None]
+PendingInvalidation = str | tuple[str, str | None]
 """A key, or a pattern for one user or for all."""
 
 
-class Debts(NamedTuple):
+class PendingInvalidations(NamedTuple):
     """What could not be told: keys, and patterns for one user or for all."""
 
     keys: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ def _whose(pattern: str) -> str | None:
     return owned[0] if owned is not None and is_user_id(owned[0]) else None
 
 
-class Pending:
+class PendingQueue:
     """What must not be served, and what of it is owed.
 
     Bounded in what users can make it grow by: past the bounds it becomes everything of that user, and then everything
@@ -62,7 +62,7 @@ class Pending:
         self._patterns: dict[tuple[str, str | None], int] = {}
         self.doubted = 0
         """Serial number of the doubt about every value of every user (``server_epoch``); 0 for none."""
-        self.strays = Strays()
+        self.strays = UnindexedKeys()
         """What a walk is to remove."""
 
     def __bool__(self) -> bool:
@@ -121,17 +121,17 @@ class Pending:
             self._patterns[(_ALL_USERS, None)] = self.serial
 
     @property
-    def debts(self) -> Debts:
+    def debts(self) -> PendingInvalidations:
         """All that is owed; a doubt is none."""
-        return Debts(tuple(self._keys), tuple(self._patterns))
+        return PendingInvalidations(tuple(self._keys), tuple(self._patterns))
 
     @property
-    def left(self) -> Debts:
+    def left(self) -> PendingInvalidations:
         """All that somebody else has to see to if this process does not: walks too."""
         walks = ((pattern, user_id) for user_id, found in self.strays.waiting().items() for pattern in found)
-        return Debts(self.debts.keys, (*self.debts.patterns, *walks))
+        return PendingInvalidations(self.debts.keys, (*self.debts.patterns, *walks))
 
-    def take_over(self, debts: Debts) -> None:
+    def take_over(self, debts: PendingInvalidations) -> None:
         """Remember what somebody else owes."""
         if debts.keys:
             self.add(*debts.keys)
@@ -182,20 +182,20 @@ class Pending:
         if self.strays:
             self.strays.stored(key, paid)
 
-    def serial_of(self, debt: Debt) -> int:
+    def serial_of(self, debt: PendingInvalidation) -> int:
         """The serial number of a key or a pattern that is owed; 0 if it is not."""
         return self._book(debt).get(debt, 0)
 
-    def paid(self, debt: Debt, serial: int) -> None:
+    def paid(self, debt: PendingInvalidation, serial: int) -> None:
         """Redis has been told. One that was renewed meanwhile stays owed."""
         if self.serial_of(debt) == serial:
             del self._book(debt)[debt]
 
-    def put_off(self, debt: Debt) -> None:
+    def put_off(self, debt: PendingInvalidation) -> None:
         """Redis has refused to be told: all else that is owed comes before it next time."""
         book = self._book(debt)
         if debt in book:
             book[debt] = book.pop(debt)
 
-    def _book(self, debt: Debt) -> dict[Any, int]:
+    def _book(self, debt: PendingInvalidation) -> dict[Any, int]:
         return self._keys if isinstance(debt, str) else self._patterns

@@ -20,9 +20,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from .. import keys
-from ..transport.commands import FAILURES, REFUSALS, Road
-from ..transport.connection import ReplyError
-from .pending import Pending
+from ..exceptions import CommandRejected, TransportError
+from ..transport.commands import Transport
+from .pending import PendingQueue
 
 logger = logging.getLogger("cache")
 _MARK: Final = ("GET", keys.system_server())
@@ -37,16 +37,16 @@ _TRIES: Final = 3  # at once, where an answer does not come in time
 _PATIENCE: Final = 60.0  # seconds of that, until everything goes
 
 
-class Recall:
+class ServerEpoch:
     """Whether the server is the one we knew, and what is done where it is not.
 
     Args:
         road: sends the commands.
         pending: what must not be served.
-        clear: removes every value of every user. Raises FAILURES.
+        clear: removes every value of every user. Raises TransportError.
     """
 
-    def __init__(self, road: Road, pending: Pending, clear: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, road: Transport, pending: PendingQueue, clear: Callable[[], Awaitable[object]]) -> None:
         self.ask: Ask | None = None
         self._road = road
         self._pending = pending
@@ -118,9 +118,9 @@ class Recall:
         for _ in range(_TRIES):
             try:
                 sure = await self._is_sure()
-            except REFUSALS:
+            except CommandRejected:
                 pass  # not now: it is tried again while there is a connection
-            except FAILURES:
+            except TransportError:
                 continue  # late, perhaps because our own loop stood still
             break
         if not sure:
@@ -129,7 +129,7 @@ class Recall:
             self._looked_at = _now()
 
     async def _is_sure(self) -> bool:
-        """Settle a doubt, and see to it that the mark is there. Whether all is done. Raises FAILURES."""
+        """Settle a doubt, and see to it that the mark is there. Whether all is done. Raises TransportError."""
         mark = await self._look() if self._server else ""
         if doubt := self._pending.doubted:
             if not await self._settled(doubt, mark):
@@ -142,13 +142,13 @@ class Recall:
         if self._server and mark != self._server:
             try:  # read as well, so that the server tells us when it is gone
                 await self._road.send_all(("SET", keys.system_server(), self._server), _MARK)
-            except ReplyError as problem:
+            except CommandRejected as problem:
                 if problem.code != "NOPERM":
                     raise
         return True
 
     async def _look(self) -> str:
-        """The mark. A server that has become another one, or has a mark of another one, is doubted. Raises FAILURES."""
+        """The mark. A server that has become another one, or has a mark of another one, is doubted."""
         answers = await self._answers()
         if getattr(answers[-1], "code", "") == "WRONGTYPE":
             await self._road.unlink((keys.system_server(),))
@@ -162,7 +162,7 @@ class Recall:
     async def _answers(self) -> list[Any]:
         """Which server it is and its mark; what may not be asked, and a mark of another type, as errors.
 
-        Raises FAILURES.
+        Raises TransportError.
         """
         answers = await self._road.send_each(*_WHO)
         for answer in answers:
@@ -171,7 +171,7 @@ class Recall:
         return answers
 
     async def _settled(self, doubt: int, mark: str) -> bool:
-        """Whether nothing old is left. Raises FAILURES."""
+        """Whether nothing old is left. Raises TransportError."""
         if self._server and (mark == self._server or (doubt == self._tentative and not mark)):
             return True  # somebody else has made sure; or it was flushed, and there is nothing
         if self.ask is not None:

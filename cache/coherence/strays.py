@@ -26,7 +26,7 @@ class _Search:
     known: set[str]  # names that may be served
 
 
-class Strays:
+class UnindexedKeys:
     """What walks are still to remove."""
 
     __slots__ = ("_searches",)

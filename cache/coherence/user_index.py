@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import keys
-from ..transport.commands import REFUSALS
+from ..exceptions import CommandRejected
 
 if TYPE_CHECKING:
     from ..core.engine import Engine
@@ -41,10 +41,10 @@ class UserIndex:
         self._engine = engine
 
     async def names(self, user_id: str) -> set[str] | None:
-        """What the index knows, the families included; None where the keyspace is to be walked. Raises FAILURES."""
+        """What the index knows, the families included; None where the keyspace is to be walked."""
         try:  # not SMEMBERS: a reply that is too large costs the connection
             members = await self._engine.send("SRANDMEMBER", keys.index(user_id), MOST + 1)
-        except REFUSALS as problem:
+        except CommandRejected as problem:
             if problem.code != "WRONGTYPE":
                 raise
             return None
@@ -56,7 +56,7 @@ class UserIndex:
         """Take out of it what has expired: all but the names that are ``there``.
 
         What others wrote by hand is there too, and is not taken in: a walk takes what is in the index for this layer's
-        own. What is written meanwhile may be left out, and is found by the next walk. Raises FAILURES.
+        own. What is written meanwhile may be left out, and is found by the next walk. Raises TransportError.
         """
         index, known = keys.index(user_id), []
         for names in _batches([name.encode(errors="surrogateescape") for name in there]):

@@ -14,7 +14,7 @@ _QUIET: Final = 3.0
 """Seconds without it after which a trouble is over."""
 
 
-class Outage:
+class Availability:
     """Whether Redis is there, and what is wrong with it while it is.
 
     Args:

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import keys
 from ..coherence.near_cache import NearCache
-from ..coherence.pending import Debts, Pending
-from ..coherence.server_epoch import QUESTIONS, Recall
+from ..coherence.pending import PendingInvalidations, PendingQueue
+from ..coherence.server_epoch import QUESTIONS, ServerEpoch
+from ..exceptions import CommandRejected, TransportError
 from ..settings import CacheSettings
-from ..transport.commands import FAILURES, LOADS, Road
-from ..transport.connection import ReplyError
-from ..transport.multiplexer import Lane
-from ..transport.pool import Link, Refused
+from ..transport.commands import LOADS, Transport
+from ..transport.multiplexer import MultiplexedClient
+from ..transport.pool import PooledClient
 from ..transport.redis_py import endpoint
-from ..transport.unread import Unread
-from .availability import Outage
-from .maintenance import Housekeeper
+from ..transport.unread import OversizedReplies
+from .availability import Availability
+from .maintenance import Maintenance
 from .stats import Counters
 
 if TYPE_CHECKING:
-    from ..serialization.encryption import Sealer
+    from ..serialization.encryption import ValueCipher
 
 _LARGEST: Final = 16 << 20  # bytes of a reply; nothing that is asked for over the lane should come near it
 _MARK: Final = keys.system_server().encode()
@@ -31,7 +31,7 @@ _TRACKING: Final = ("CLIENT", "TRACKING", "ON")
 # shortens and what our own load fills would not be told to us either, and the server would stop tracking it.
 
 
-class Engine(Road):
+class Engine(Transport):
     """The parts of one cache, in one event loop.
 
     Attributes:
@@ -51,26 +51,26 @@ class Engine(Road):
 
     def __init__(self, settings: CacheSettings) -> None:
         self.counters = Counters()
-        self.pending = Pending()
+        self.pending = PendingQueue()
         self.near = NearCache(settings.near)
         self.sealer = _sealer(settings)
-        self.lane: Lane | None = None
+        self.lane: MultiplexedClient | None = None
         self.tracking = False
         self.on_change: Callable[[list[bytes] | None], None] = _ignore
-        self.on_owed: Callable[[Debts], None] = _alone
+        self.on_owed: Callable[[PendingInvalidations], None] = _alone
         self.settle: Callable[[], Awaitable[None]] = _nothing
         self.clear: Callable[[], Awaitable[None]] = _nothing
-        self.unread = Unread(max(_LARGEST, 2 * settings.max_value_bytes), self._too_large)
-        self.recall = Recall(self, self.pending, lambda: self.clear())
+        self.unread = OversizedReplies(max(_LARGEST, 2 * settings.max_value_bytes), self._too_large)
+        self.recall = ServerEpoch(self, self.pending, lambda: self.clear())
         self.enabled = settings.enabled
         self.closed = False
         self.max_value_bytes = settings.max_value_bytes
         self.deadline = settings.deadline
         self._settings = settings
-        self._outage = Outage(settings.safe_url, self.count_error)
-        self._link = Link(settings, on_up=self._link_up, on_failed=self._link_failed)
+        self._outage = Availability(settings.safe_url, self.count_error)
+        self._link = PooledClient(settings, on_up=self._link_up, on_failed=self._link_failed)
         self._looking_since = 0.0
-        self._housekeeper = Housekeeper(self)
+        self._housekeeper = Maintenance(self)
         self._leaving: set[asyncio.Task[None]] = set()
 
     @property
@@ -97,7 +97,7 @@ class Engine(Road):
         """Begin connecting, unless that is under way."""
         self.closed = False
         if self.lane is None:
-            self.lane = Lane(
+            self.lane = MultiplexedClient(
                 endpoint(self._settings),
                 deadline=self._settings.deadline,
                 connect_timeout=self._settings.socket_connect_timeout,
@@ -153,7 +153,7 @@ class Engine(Road):
         tracking, *_ = lane.call_many([_TRACKING, *LOADS])
         try:
             await tracking
-        except FAILURES as problem:  # not permitted: no near cache, and waiters look again instead of being told
+        except TransportError as problem:  # not permitted: no near cache, and waiters look again instead of being told
             self.count_error(problem)
         else:
             self.tracking = True
@@ -208,7 +208,7 @@ class Engine(Road):
         if not self.enabled:
             return
         self.counters.connection_errors += 1
-        if isinstance(problem, ReplyError | Refused):
+        if isinstance(problem, CommandRejected):
             what = f"commands are refused ({problem.code})"
             self._outage.trouble(what, _now(), f"{what}. What they were for goes on without the cache.")
 
@@ -230,7 +230,7 @@ class Engine(Road):
         if lane is not None and lane.up:
             self.recall.keep(_now())
 
-    def owe(self, debts: Debts) -> None:
+    def owe(self, debts: PendingInvalidations) -> None:
         """Redis could not be told: remember it."""
         self.pending.take_over(debts)
         self.on_owed(debts)
@@ -246,12 +246,12 @@ class Engine(Road):
         task.add_done_callback(self._leaving.discard)
 
 
-def _sealer(settings: CacheSettings) -> Sealer | None:
+def _sealer(settings: CacheSettings) -> ValueCipher | None:
     if not settings.encryption_keys:
         return None
-    from ..serialization.encryption import Sealer  # the cryptography package, which nobody else needs
+    from ..serialization.encryption import ValueCipher  # the cryptography package, which nobody else needs
 
-    return Sealer(settings.encryption_keys)
+    return ValueCipher(settings.encryption_keys)
 
 
 def _now() -> float:
@@ -262,7 +262,7 @@ async def _nothing() -> None:
     """Nobody invalidates."""
 
 
-def _alone(_: Debts) -> None:
+def _alone(_: PendingInvalidations) -> None:
     """Nobody else serves from this Redis."""
 
 

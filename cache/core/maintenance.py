@@ -7,7 +7,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from ..transport.commands import FAILURES, REFUSALS
+from ..exceptions import CommandRejected, TransportError
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -17,7 +17,7 @@ _EVERY: Final = 1.0  # seconds between two rounds
 _LOOK: Final = 0.25  # seconds between two looks at how Redis does
 
 
-class Housekeeper:
+class Maintenance:
     """Keeps the house of one engine.
 
     Args:
@@ -49,8 +49,8 @@ class Housekeeper:
 
     async def keep(self) -> None:
         """One round. What Redis does not take stays for the next."""
-        with suppress(*FAILURES):  # it stays where it is
-            with suppress(*REFUSALS):  # who refuses the one may take the other
+        with suppress(TransportError):  # it stays where it is
+            with suppress(CommandRejected):  # who refuses the one may take the other
                 if self._engine.pending:
                     await self._engine.settle()
             await self._engine.counters.flush(self._engine)

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import keys
 from ..coherence.glob import matches
-from ..coherence.pending import Debts, reaches
+from ..coherence.pending import PendingInvalidations, reaches
 from ..coherence.strays import Waiting
 from ..coherence.user_index import UserIndex
-from ..transport.commands import FAILURES, REFUSALS
-from .redelivery import Repayment
+from ..exceptions import CommandRejected, TransportError
+from .redelivery import Redelivery
 from .scan import guarded, pages, remove, spares_reserved, sweep
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Invalidator:
         return self._walk is not None and not self._walk.done()
 
     async def delete(self, names: Sequence[str]) -> int:
-        """Remove keys. Raises FAILURES."""
+        """Remove keys. Raises TransportError."""
         self._forget(names)
         guards = [guard for name in names for guard in (keys.lease(name), keys.stale(name))]
         removed = await self._engine.unlink(names, before=guards)
@@ -90,14 +90,14 @@ class Invalidator:
         try:
             if self._engine.enabled:
                 await self._reach(pattern, user_id, outcome)
-        except FAILURES as problem:
+        except TransportError as problem:
             self._engine.count_error(problem)
         finally:  # also for who is cut off: nobody knows how far it got
             if not outcome.complete:
-                self._engine.owe(Debts(patterns=((pattern, user_id),)))
+                self._engine.owe(PendingInvalidations(patterns=((pattern, user_id),)))
         return outcome
 
-    def take_over(self, debts: Debts) -> None:
+    def take_over(self, debts: PendingInvalidations) -> None:
         """Obey, and deliver, what another cache of this process could not tell Redis."""
         if debts.patterns:
             self._forget_all()
@@ -106,14 +106,14 @@ class Invalidator:
         self._engine.settle_soon()
 
     async def everywhere(self, pattern: str, outcome: Invalidation) -> None:
-        """Remove what ``pattern`` reaches, of all users. Raises FAILURES; ``outcome`` counts what went."""
+        """Remove what ``pattern`` reaches, of all users. Raises TransportError; ``outcome`` counts what went."""
         self._forget_all()
         await sweep(self._engine, pattern, spares_reserved(pattern), outcome.count)
         self._forget_all()
         outcome.complete = True
 
     async def of_user(self, user_id: str, pattern: str, outcome: Invalidation) -> None:
-        """Remove what ``pattern`` reaches of one user's keys. Raises FAILURES; ``outcome`` counts what went."""
+        """Remove what ``pattern`` reaches of one user's keys. Raises TransportError; ``outcome`` counts what went."""
         self._forget_all()
         # Two commands in one tick. Not send_all: on a cluster the first goes to every node.
         size, names = await asyncio.gather(self._engine.send("DBSIZE"), self._index.names(user_id))
@@ -130,13 +130,13 @@ class Invalidator:
         outcome.complete = True
 
     async def clear(self) -> None:
-        """Remove every value of every user. Raises FAILURES."""
+        """Remove every value of every user. Raises TransportError."""
         await self.everywhere(f"{keys.USERS}*", Invalidation())
 
     async def settle(self) -> None:
-        """Deliver what is owed, and take up a walk that was cut off. Raises FAILURES."""
+        """Deliver what is owed, and take up a walk that was cut off. Raises TransportError."""
         self._walk_on()
-        await Repayment(self._engine.pending, self.delete, self._again).make()
+        await Redelivery(self._engine.pending, self.delete, self._again).make()
 
     async def close(self) -> None:
         """Let a walk end, but not for long. What it has not found by then stays hidden, and owed."""
@@ -157,7 +157,7 @@ class Invalidator:
             await self.of_user(user_id, pattern, outcome)
 
     async def _sweep(self, user_id: str, pattern: str, outcome: Invalidation) -> set[str]:
-        """Remove what ``pattern`` reaches of one user's keys. The names of the rest. Raises FAILURES."""
+        """Remove what ``pattern`` reaches of one user's keys. The names of the rest. Raises TransportError."""
         spared: set[str] = set()
         prefix = keys.user_prefix(user_id)
 
@@ -176,7 +176,7 @@ class Invalidator:
         if now - self._policy_asked >= _POLICY_AGE:
             try:
                 info = await self._engine.send("INFO", "memory")
-            except REFUSALS:  # who may not ask walks
+            except CommandRejected:  # who may not ask walks
                 info = None
             self._policy_asked = now
             self._evicts = not _keeps_everything(info)
@@ -195,7 +195,7 @@ class Invalidator:
                 # What guards them too: a last good value may outlive both its value and the index.
                 async for page in pages(self._engine, "*user:*", size=_STEP):
                     await self._remove_strays({guarded(key) or key for key in page}, waiting)
-            except FAILURES:
+            except TransportError:
                 return  # they stay hidden until it is taken up again
             strays.gone(waiting)
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from ..coherence.pending import Pending
-from ..transport.commands import REFUSALS
-from ..transport.connection import ReplyError
-from ..transport.pool import Refused
+from ..coherence.pending import PendingQueue
+from ..exceptions import CommandRejected
 
 Remove = Callable[[Sequence[str]], Awaitable[int]]
-"""Removes keys. Raises FAILURES."""
+"""Removes keys. Raises TransportError."""
 Sweep = Callable[[str, str | None], Awaitable[int]]
-"""Removes what a pattern reaches, for one user or for all. Raises FAILURES."""
+"""Removes what a pattern reaches, for one user or for all. Raises TransportError."""
 _BATCH: Final = 500
 _OF_ONE: Final = frozenset(("NOPERM", "WRONGTYPE", "ERR", "CROSSSLOT"))
 """Codes that are about what was asked for. The others (READONLY, LOADING, OOM, ...) would refuse the rest too."""
 _MOST: Final = 16  # refusals of one round: what is left is tried in the next, before those
 
 
-class Repayment:
+class Redelivery:
     """One round.
 
     Args:
@@ -29,17 +27,17 @@ class Repayment:
         sweep: tells of patterns.
     """
 
-    def __init__(self, pending: Pending, remove: Remove, sweep: Sweep) -> None:
+    def __init__(self, pending: PendingQueue, remove: Remove, sweep: Sweep) -> None:
         self._pending = pending
         self._remove = remove
         self._sweep = sweep
-        self._refusals: list[ReplyError | Refused] = []
+        self._refusals: list[CommandRejected] = []
 
     async def make(self) -> None:
         """All of it.
 
         Raises:
-            FAILURES: what was not delivered stays owed; a refusal is raised once everything has been tried.
+            TransportError: what was not delivered stays owed; a refusal is raised once everything has been tried.
         """
         keys, patterns = self._pending.debts
         for start in range(0, len(keys), _BATCH):
@@ -49,7 +47,7 @@ class Repayment:
             if serial and len(self._refusals) < _MOST:
                 try:
                     await self._sweep(pattern, user_id)
-                except REFUSALS as problem:
+                except CommandRejected as problem:
                     if problem.code not in _OF_ONE:
                         raise
                     self._refusals.append(problem)
@@ -66,7 +64,7 @@ class Repayment:
             return
         try:
             await self._remove(list(batch))
-        except REFUSALS as problem:
+        except CommandRejected as problem:
             if problem.code not in _OF_ONE:
                 raise
             if len(keys) == 1:

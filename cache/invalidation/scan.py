@@ -23,10 +23,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from redis.asyncio.cluster import RedisCluster
 
 from .. import keys
-from ..background import look
+from ..background import retrieve_exception
 from ..coherence.glob import closed, matches
-from ..transport.connection import LaneDown
-from ..transport.pool import LinkDown
+from ..exceptions import CacheUnavailable
 
 if TYPE_CHECKING:
     from ..core.engine import Engine
@@ -48,7 +47,7 @@ async def sweep(engine: Engine, pattern: str, wanted: Callable[[str], bool], cou
         count: told of each batch how many keys were removed, so that an unfinished sweep is counted truly.
 
     Raises:
-        road.FAILURES: Redis stopped answering; what was removed by then stays removed.
+        road.TransportError: Redis stopped answering; what was removed by then stays removed.
     """
     async with aclosing(pages(engine, pattern, ahead=True)) as values:
         async for page in values:
@@ -98,7 +97,7 @@ async def pages(
 def _ask(engine: Engine, node: Any, cursor: int, pattern: str, size: int) -> asyncio.Task[tuple[int, list[bytes]]]:
     page = engine.call(partial(_scan, node=node, cursor=cursor, pattern=pattern, size=size))
     task = asyncio.create_task(page, name="cache-scan")
-    task.add_done_callback(look)
+    task.add_done_callback(retrieve_exception)
     return task
 
 
@@ -116,7 +115,7 @@ async def _patiently(engine: Engine, first: Awaitable[T], again: Callable[[], Aw
     for _ in range(_PATIENCE - 1 if again is not None else 0):
         try:
             return await first
-        except (LaneDown, LinkDown):
+        except CacheUnavailable:
             assert again is not None
             await asyncio.sleep(engine.deadline)
             first = again()

@@ -23,14 +23,14 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
-from ..background import Loose
+from ..background import BackgroundTasks
 from ..coherence.near_cache import MISSING
 from ..core.engine import Engine
+from ..exceptions import TransportError, UndecodableValue, UnserialisableValue
 from ..serialization import codec
-from ..transport.commands import FAILURES
 from .lease import GRANTED, LOOK_AGAIN, VALUE, Lease, Leases
-from .policy import GONE, Terms
-from .singleflight import Flights
+from .policy import GONE, EntryOptions
+from .singleflight import Singleflight
 from .waiters import Waiters
 
 logger = logging.getLogger("cache")
@@ -45,12 +45,12 @@ class Filler:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._flights = Flights()
-        self._refreshing = Flights()
+        self._flights = Singleflight()
+        self._refreshing = Singleflight()
         self._asked: set[str] = set()  # keys that somebody began to look for in this turn of the loop
         self._waiters = Waiters()
         self.leases = Leases(engine, self._waiters)
-        self._behind = Loose()
+        self._behind = BackgroundTasks()
         engine.on_change = self._waiters.changed
 
     def detach(self, names: Iterable[str]) -> None:
@@ -83,7 +83,7 @@ class Filler:
         return False
 
     async def fill(
-        self, key: str, loader: Loader, terms: Terms, began: float, *, failed: bool = False
+        self, key: str, loader: Loader, terms: EntryOptions, began: float, *, failed: bool = False
     ) -> tuple[Any, bool]:
         """The value, and whether it was there; loaded once whoever else asks. Raises what the loader raises.
 
@@ -97,7 +97,7 @@ class Filler:
         value, raw = await self._flights.join(key, lambda: self._fly(key, loader, terms, began, failed))
         return (value, False) if raw is None else (self._decoded(key, raw), True)  # to each his own
 
-    def refresh(self, key: str, loader: Loader, terms: Terms, old: int) -> None:
+    def refresh(self, key: str, loader: Loader, terms: EntryOptions, old: int) -> None:
         """Load anew in the background, unless somebody is at it or has just been. ``old``: milliseconds left."""
         if key in self._refreshing:
             return
@@ -107,7 +107,7 @@ class Filler:
     # -- flights ---------------------------------------------------------------------------------------
 
     async def _fly(
-        self, key: str, loader: Loader, terms: Terms, began: float, failed: bool
+        self, key: str, loader: Loader, terms: EntryOptions, began: float, failed: bool
     ) -> tuple[Any, bytes | None]:
         """The value, and as it was stored if it was there."""
         lease = Lease(key, began + self._engine.deadline - asyncio.get_running_loop().time())
@@ -116,9 +116,9 @@ class Filler:
             try:
                 try:
                     kind, *rest = await self.leases.acquire(lease, last_good=terms.stale_for > 0)
-                except FAILURES as problem:
+                except TransportError as problem:
                     if getattr(problem, "code", "") == "WRONGTYPE" and not lease.paid:
-                        raise codec.UndecodableValue("of another type") from None
+                        raise UndecodableValue("of another type") from None
                     if not failed:
                         self._engine.count_error(problem)
                     return await _loaded(loader), None
@@ -134,14 +134,14 @@ class Filler:
                 else:
                     left = max(int(rest[1]), 1) / 1000
                     await asyncio.wait({waiter}, timeout=left if self._engine.tracking else min(left, LOOK_AGAIN))
-            except codec.UndecodableValue as problem:
+            except UndecodableValue as problem:
                 self._engine.count_undecodable(key, problem)
                 self._engine.pending.add(key)  # it goes before the next try
             finally:
                 self._waiters.leave(key, waiter)
         return await _loaded(loader), None
 
-    async def _lead(self, lease: Lease, loader: Loader, terms: Terms, last: Any) -> Any:
+    async def _lead(self, lease: Lease, loader: Loader, terms: EntryOptions, last: Any) -> Any:
         """Load under the lease. With a last good value, a loader that is slow or fails is answered with it."""
         load = self._behind.spawn(self._load(lease, loader, terms), name="cache-load")
         try:
@@ -155,13 +155,13 @@ class Filler:
         if not load.done():
             return last  # the load goes on, and fills for the next one
         if (problem := load.exception()) is not None:
-            if isinstance(problem, codec.UnserialisableValue):
+            if isinstance(problem, UnserialisableValue):
                 raise problem  # a mistake of the developer's, and to be seen
             logger.warning("a loader failed (%s): the last good value is served", type(problem).__name__)
             return last
         return load.result()
 
-    async def _load(self, lease: Lease, loader: Loader, terms: Terms) -> Any:
+    async def _load(self, lease: Lease, loader: Loader, terms: EntryOptions) -> Any:
         # Whoever asks after the lease was lost asks anew, instead of joining a load that may have begun before.
         holding = self.leases.hold(lease, lambda: self._flights.detach((lease.key,)))
         renewing = asyncio.create_task(holding, name="cache-lease")
@@ -175,7 +175,7 @@ class Filler:
             renewing.cancel()
         return value
 
-    async def _store(self, lease: Lease, value: Any, terms: Terms) -> None:
+    async def _store(self, lease: Lease, value: Any, terms: EntryOptions) -> None:
         key, pending = lease.key, self._engine.pending
         lives, raw = terms.milliseconds(value), codec.encode(value)
         if len(raw) > self._engine.max_value_bytes:
@@ -194,17 +194,17 @@ class Filler:
         try:
             if await self.leases.fill(lease, raw, lives):
                 pending.settle(key, began)
-        except FAILURES as problem:
+        except TransportError as problem:
             self._engine.count_error(problem)
             self.leases.release_later(lease)  # it may still stand there, and everybody would wait for it
             if lives[0] == GONE:
                 pending.add(key)  # and what was there before may, which the source no longer knows
 
-    async def _renew(self, key: str, loader: Loader, terms: Terms, old: int) -> None:
+    async def _renew(self, key: str, loader: Loader, terms: EntryOptions, old: int) -> None:
         lease = Lease(key, self._engine.deadline)
         try:
             granted = await self.leases.acquire_to_refresh(lease, old)
-        except FAILURES as problem:
+        except TransportError as problem:
             self._engine.count_error(problem)
             return
         if granted:
@@ -225,7 +225,7 @@ class Filler:
             return MISSING
         try:
             return self._decoded(key, raw)
-        except codec.UndecodableValue as problem:
+        except UndecodableValue as problem:
             self._engine.count_undecodable(key, problem)
             return MISSING
 

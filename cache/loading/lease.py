@@ -13,12 +13,10 @@ from secrets import token_hex
 from typing import Any, Final
 
 from .. import keys
-from ..background import Loose
+from ..background import BackgroundTasks
 from ..coherence.user_index import index_entry
 from ..core.engine import Engine
-from ..transport.commands import FAILURES, UNSENT
-from ..transport.connection import ReplyError
-from ..transport.pool import Refused
+from ..exceptions import CommandNotSent, CommandRejected, TransportError
 from ..transport.scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW
 from .waiters import Waiters
 
@@ -66,10 +64,10 @@ class Leases:
     def __init__(self, engine: Engine, waiters: Waiters) -> None:
         self._engine = engine
         self._waiters = waiters
-        self.releasing = Loose()
+        self.releasing = BackgroundTasks()
 
     async def acquire(self, lease: Lease, *, last_good: bool) -> list[Any]:
-        """Ask for the value, or else the right to fill it. Raises FAILURES.
+        """Ask for the value, or else the right to fill it. Raises TransportError.
 
         Args:
             lease: what to ask for.
@@ -89,8 +87,8 @@ class Leases:
             reply: list[Any] = await self._engine.run(
                 ACQUIRE, lease.names, *wanted, before=before, ends=self._ends(lease)
             )
-        except FAILURES as problem:
-            if not isinstance(problem, UNSENT) and getattr(problem, "code", "") != "WRONGTYPE":
+        except TransportError as problem:
+            if not isinstance(problem, CommandNotSent) and getattr(problem, "code", "") != "WRONGTYPE":
                 self.release_later(lease)  # it may have been granted all the same
             raise
         except asyncio.CancelledError:
@@ -101,19 +99,19 @@ class Leases:
         return reply
 
     async def acquire_to_refresh(self, lease: Lease, old: int) -> bool:
-        """Ask for the right to replace a value that has ``old`` milliseconds left at most. Raises FAILURES."""
+        """Ask for the right to replace a value that has ``old`` milliseconds left at most. Raises TransportError."""
         try:
             granted = await self._engine.run(
                 REFRESH, lease.names[:2], lease.token, _milliseconds(), old, before=index_entry(lease.key)
             )
-        except (*FAILURES, asyncio.CancelledError) as problem:
-            if not isinstance(problem, UNSENT):
+        except (TransportError, asyncio.CancelledError) as problem:
+            if not isinstance(problem, CommandNotSent):
                 self.release_later(lease)
             raise
         return bool(granted)
 
     async def fill(self, lease: Lease, raw: bytes, lives: tuple[int, int]) -> bool:
-        """Store ``raw`` for so many milliseconds, see FILL, if the lease still holds. Raises FAILURES."""
+        """Store ``raw`` for so many milliseconds, see FILL, if the lease still holds. Raises TransportError."""
         return bool(await self._engine.run(FILL, lease.names, lease.token, raw, *lives, ends=self._ends(lease)))
 
     async def hold(self, lease: Lease, on_lost: Callable[[], None]) -> None:
@@ -128,7 +126,7 @@ class Leases:
                     if not await self._engine.run(RENEW, lease.names[1:2], lease.token, _milliseconds()):
                         on_lost()
                         return
-                except FAILURES as problem:
+                except TransportError as problem:
                     self._count_refusal(problem)
         finally:
             self._waiters.leave(lease.key, change)
@@ -145,7 +143,7 @@ class Leases:
     async def _release(self, lease: Lease) -> None:
         try:
             await self._engine.run(RELEASE, lease.names[1:2], lease.token)
-        except FAILURES as problem:
+        except TransportError as problem:
             self._count_refusal(problem)
             if self._engine.enabled:  # switched off, nobody tells Redis: it ends by itself
                 # It must go, whose ever it is by then: what another one loads under it is not kept, that is all.
@@ -153,7 +151,7 @@ class Leases:
 
     def _count_refusal(self, problem: Exception) -> None:
         """That Redis is away has been counted, or will be, for the call that all this is done for."""
-        if isinstance(problem, ReplyError | Refused):
+        if isinstance(problem, CommandRejected):
             self._engine.count_error(problem)
 
     def _ends(self, lease: Lease) -> float:

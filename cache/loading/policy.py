@@ -13,7 +13,7 @@ GONE: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class EntryOptions:
     """The conditions of one ``get_or_load``.
 
     Attributes:
@@ -34,7 +34,7 @@ class Terms:
     @classmethod
     def checked(
         cls, ttl: int | None, stale_for: int, negative_ttl: int | None, spread: float, refresh_after: int | None
-    ) -> Terms:
+    ) -> EntryOptions:
         """The terms, once they are known to be as they should be. Raises TypeError or ValueError."""
         terms = cls(
             None if ttl is None else checked_ttl(ttl),

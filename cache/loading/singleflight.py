@@ -11,15 +11,15 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from ..background import Loose, look
+from ..background import BackgroundTasks, retrieve_exception
 
 
-class Flights:
+class Singleflight:
     """The loads under way in this process, by key."""
 
     def __init__(self) -> None:
         self._flights: dict[str, _Flight] = {}
-        self._detached = Loose()
+        self._detached = BackgroundTasks()
 
     def __contains__(self, key: str) -> bool:
         return key in self._flights
@@ -67,7 +67,7 @@ class Flights:
         flight = self._flights.get(key)
         if flight is not None and flight.task is task:
             del self._flights[key]
-        look(task)  # even if the last caller has just hung up
+        retrieve_exception(task)  # even if the last caller has just hung up
 
 
 class _Flight:

@@ -12,6 +12,8 @@ import json
 import re
 from typing import Any, Final
 
+from ..exceptions import UndecodableValue, UnserialisableValue
+
 SEALED: Final = 0xFF
 """First byte of an encrypted value (see ``encryption``). No UTF-8 text begins with it, so no plain value does."""
 _OPENERS = b'{["'
@@ -20,14 +22,6 @@ _LITERAL = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|tr
 _read_json = json.JSONDecoder().raw_decode  # json.loads without what it does before and after, a third of a short value
 _HALVES: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _PLAIN = (str, int, float, bool, type(None))
-
-
-class UnserialisableValue(TypeError, ValueError):
-    """A value that would not come back as it went in. Raised at once, with or without Redis."""
-
-
-class UndecodableValue(Exception):
-    """Stored bytes that cannot be read. The text says why, and holds nothing of them."""
 
 
 def checked_size(raw: bytes, most: int) -> bytes:

@@ -18,7 +18,8 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from .codec import SEALED, UndecodableValue
+from ..exceptions import UndecodableValue
+from .codec import SEALED
 
 SECRET_BYTES: Final = 32
 _MARK: Final = bytes([SEALED])
@@ -26,7 +27,7 @@ _NAMED: Final = 5  # bytes of the mark and the secret's name
 _NONCE: Final = 12
 
 
-class Sealer:
+class ValueCipher:
     """Seals with the first of its secrets, opens with any of them.
 
     Args:

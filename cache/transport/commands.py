@@ -16,23 +16,17 @@ from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 
-from .connection import LaneDown, LaneShut, LaneTimeout, ReplyError
-from .multiplexer import Lane
-from .pool import Link, LinkDown, LinkShut, Refused
+from ..exceptions import CommandRejected, CommandTimeout, NotConnected, TransportError
+from .multiplexer import MultiplexedClient
+from .pool import PooledClient
 from .scripts import ALL, Script
 
-FAILURES: Final = (LaneDown, ReplyError, LinkDown, Refused)
-"""What sending a command may raise: Redis is away, late, or said no."""
-REFUSALS: Final = (ReplyError, Refused)
-"""Those of them with which Redis said no."""
-UNSENT: Final = (LaneShut, LinkShut)
-"""Those of them after which Redis certainly knows nothing of the command."""
 LOADS: Final = tuple(("SCRIPT", "LOAD", script.text) for script in ALL)
 """The commands that make our scripts known to a server."""
 T = TypeVar("T")
 
 
-class Road(ABC):
+class Transport(ABC):
     """Sends commands. Who it belongs to says when there is a lane.
 
     Attributes:
@@ -42,25 +36,25 @@ class Road(ABC):
         deadline: seconds within which a call is to be answered.
     """
 
-    lane: Lane | None
+    lane: MultiplexedClient | None
     enabled: bool
     closed: bool
     deadline: float
-    _link: Link
+    _link: PooledClient
 
     @abstractmethod
     def wake(self) -> None:
         """Begin connecting, unless that is under way."""
 
     async def send(self, *command: Any) -> Any:
-        """Redis's reply to one command. Raises FAILURES."""
+        """Redis's reply to one command. Raises TransportError."""
         lane = self._ready()
         if not lane.unsupported:
             return await lane.call(*command)
         return await self.call(lambda client: _execute(client, command))
 
     async def send_all(self, *commands: tuple[Any, ...], ends: float | None = None) -> list[Any]:
-        """The replies to several commands sent together. Raises FAILURES: the first, whatever became of the rest.
+        """The replies to several commands sent together. Raises TransportError: the first, whatever became of the rest.
 
         Args:
             commands: what to send.
@@ -75,7 +69,7 @@ class Road(ABC):
         """As :meth:`send_all`, but what became of each: a failure of one stands where its reply would.
 
         Raises:
-            FAILURES: nothing could be sent, or nothing was answered.
+            TransportError: nothing could be sent, or nothing was answered.
         """
         lane = self._ready()
         if not lane.unsupported:
@@ -83,7 +77,7 @@ class Road(ABC):
         ends = _now() + self.deadline
         try:
             return await self.call(lambda client: _pipeline(client, commands), ends)
-        except Refused:  # redis-py says so of the first, and nothing of the others
+        except CommandRejected:  # redis-py says so of the first, and nothing of the others
             each = (self.call(partial(_execute, command=command), ends) for command in commands)
             return await asyncio.gather(*each, return_exceptions=True)
 
@@ -95,7 +89,7 @@ class Road(ABC):
         before: Sequence[tuple[Any, ...]] = (),
         ends: float | None = None,
     ) -> Any:
-        """Run a script over ``names``. Raises FAILURES.
+        """Run a script over ``names``. Raises TransportError.
 
         Args:
             script: one of ours.
@@ -110,7 +104,7 @@ class Road(ABC):
                 await self.call(partial(_execute, command=each), ends)
             try:
                 return await self.call(partial(_execute, command=command), ends)
-            except Refused as problem:
+            except CommandRejected as problem:
                 if problem.code != "NOSCRIPT":
                     raise
             for load in LOADS:
@@ -118,7 +112,7 @@ class Road(ABC):
             return await self.call(partial(_execute, command=command), ends)
         try:
             return (await self.send_all(*before, command, ends=ends))[-1]
-        except ReplyError as problem:
+        except CommandRejected as problem:
             if problem.code != "NOSCRIPT":
                 raise
         return (await self.send_all(*LOADS, command, ends=ends))[-1]  # they are lost together
@@ -127,7 +121,7 @@ class Road(ABC):
         """Remove keys as they are, and ``before`` them others. Returns how many of ``names`` there were.
 
         Raises:
-            FAILURES: Redis is away, late, or said no.
+            TransportError: Redis is away, late, or said no.
         """
         if not names:
             return 0
@@ -139,29 +133,29 @@ class Road(ABC):
         return sum(map(int, counts[len(before) :]))
 
     async def exists(self, names: Sequence[str]) -> int:
-        """How many of the keys there are. Raises FAILURES."""
+        """How many of the keys there are. Raises TransportError."""
         if not self._ready().unsupported:
             return int(await self.send("EXISTS", *names))
         return sum(map(int, await self.send_all(*(("EXISTS", name) for name in names))))
 
     async def call(self, operation: Callable[[Redis], Awaitable[T]], ends: float | None = None) -> T:
-        """Run an operation on a connection of the pool. Raises LinkDown or Refused, see :meth:`Link.call`."""
+        """Run an operation on a connection of the pool."""
         lane = self._ready()
         if not lane.unsupported and not lane.up:
-            raise LinkShut(lane.reason)
+            raise NotConnected(lane.reason)
         ends = min(_now() + self.deadline, math.inf if ends is None else ends)
         if not self._link.up:
             if lane.unsupported and self._link.away:
-                raise LinkShut("away")
+                raise NotConnected("away")
             self._link.start()
             await self._link.wait_up(max(0.0, ends - _now()))
         return await self._link.call(operation, deadline=max(0.0, ends - _now()))
 
-    def _ready(self) -> Lane:
+    def _ready(self) -> MultiplexedClient:
         if not self.enabled:
-            raise LinkShut("the cache is disabled")
+            raise NotConnected("the cache is disabled")
         if self.lane is None and self.closed:
-            raise LinkShut("the cache is closed")
+            raise NotConnected("the cache is closed")
         if self.lane is None:  # nobody called start(): the cache comes up by itself
             self.wake()
         assert self.lane is not None
@@ -175,14 +169,14 @@ async def _replies(futures: list[asyncio.Future[Any]], ends: float | None) -> li
         for future in late:
             future.cancel()
         if late:
-            raise LaneTimeout("no reply within what was left of the deadline")
+            raise CommandTimeout("no reply within what was left of the deadline")
     return [await future for future in futures]
 
 
 async def _outcome(future: asyncio.Future[Any]) -> Any:
     try:
         return await future
-    except FAILURES as problem:
+    except TransportError as problem:
         return problem
 
 

@@ -1,7 +1,7 @@
 """One RESP3 connection to Redis that many callers share.
 
-A `Wire` lives from connect to loss. It writes the commands of one loop tick together and gives every reply to the
-caller whose turn it is. Deadlines are kept by `watch`; what becomes of the process when a wire is lost is `lane`'s.
+A ``RespConnection`` lives from connect to loss. It writes the commands of one loop tick together and gives every reply
+to the caller whose turn it is. ``heartbeat`` enforces deadlines; ``multiplexer`` replaces a lost connection.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import hiredis
+
+from ..exceptions import CommandRejected, ConnectionLost
 
 Argument = bytes | str | int
 # The stub of hiredis types the argument as a tuple of exactly one item.
@@ -36,44 +38,13 @@ _IN_A_SCRIPT = re.compile(r"@user_script: ?\d+: -?(?:([A-Z]{2,}) |The user execu
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 
 
-class LaneDown(Exception):
-    """The command was not answered: there is no usable connection to Redis, or it was lost meanwhile."""
-
-
-class LaneTimeout(LaneDown):
-    """No reply within the deadline. The command may still have been carried out."""
-
-
-class LaneShut(LaneDown):
-    """There is no usable connection. The command was not sent."""
-
-
-class LaneFull(LaneShut):
-    """Too much in flight, or too much waiting to be sent. The command was not sent."""
-
-
-class ReplyError(Exception):
-    """The server's own error reply. Its text may quote the command: log `code`, not the text."""
-
-    @property
-    def code(self) -> str:
-        """The first word of the reply: "WRONGTYPE", "ERR", "NOSCRIPT"; of an error in a script, that error's own."""
-        return code_in_a_script(str(self)) or str(self).partition(" ")[0]
-
-
-class Watcher(Protocol):
+class Watchdog(Protocol):
     """Who keeps the deadlines of a wire. While it is idle it is woken by the next command."""
 
     idle: bool
 
     def wake(self) -> None: ...
     def stop(self) -> None: ...
-
-
-def code_in_a_script(text: str) -> str | None:
-    """The code of the command that failed inside a script, out of the error; None where it is no such error."""
-    found = _IN_A_SCRIPT.search(text)
-    return None if found is None else found[1] or "NOPERM"
 
 
 def fail(future: asyncio.Future[Any], error: Exception) -> None:
@@ -86,11 +57,11 @@ def _nowhere(_: bytes) -> None:
     """What an unconnected wire writes to."""
 
 
-class Wire(asyncio.Protocol):
+class RespConnection(asyncio.Protocol):
     """One connection. It belongs to whoever dialled it until it is adopted."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, room: int) -> None:
-        reader = hiredis.Reader(replyError=ReplyError, notEnoughData=Ellipsis)
+        reader = hiredis.Reader(replyError=CommandRejected, notEnoughData=Ellipsis)
         self.loop, self._now = loop, loop.time
         self._feed, self._gets = reader.feed, reader.gets
         # Every command sent and not yet answered, oldest first, with the loop time of its call and what was asked. An
@@ -106,7 +77,7 @@ class Wire(asyncio.Protocol):
         self._lone = 0
         self._transport: asyncio.Transport | None = None
         self._write: Callable[[bytes], object] = _nowhere
-        self._watcher: Watcher | None = None
+        self._watcher: Watchdog | None = None
         self._on_push: Callable[[list[Any]], None] | None = None
         self._on_lost: Callable[[str, list[bytes]], None] | None = None
         self._largest, self._partial = 0, 0  # bytes a reply may have; and those of one that is not complete
@@ -114,7 +85,7 @@ class Wire(asyncio.Protocol):
 
     def adopt(
         self,
-        watcher: Watcher,
+        watcher: Watchdog,
         on_push: Callable[[list[Any]], None] | None,
         on_lost: Callable[[str, list[bytes]], None],
         largest: int = 0,
@@ -129,7 +100,7 @@ class Wire(asyncio.Protocol):
     # Sending
 
     def send(self, command: bytes) -> asyncio.Future[Any]:
-        """Queues one encoded command; the future becomes its reply, ReplyError or LaneDown."""
+        """Queues one encoded command; the future becomes its reply, CommandRejected or CacheUnavailable."""
         future: asyncio.Future[Any] = self.loop.create_future()
         waiters = self.waiters
         if self._lone >= _LONE and not waiters:
@@ -191,7 +162,7 @@ class Wire(asyncio.Protocol):
                 else:
                     future = self.waiters.popleft()[0]
                     if not future.done():
-                        if kind is ReplyError:
+                        if kind is CommandRejected:
                             fail(future, reply)
                         else:
                             future.set_result(reply)
@@ -253,7 +224,7 @@ class Wire(asyncio.Protocol):
         while self.waiters:
             future = self.waiters.popleft()[0]
             if not future.done():
-                fail(future, LaneDown(reason))
+                fail(future, ConnectionLost(reason))
         if self._on_lost is not None:
             self._on_lost(reason, unanswered)
 

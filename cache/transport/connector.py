@@ -18,7 +18,8 @@ import ssl
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from .connection import Argument, LaneDown, ReplyError, Wire, pack
+from ..exceptions import CacheUnavailable, CommandRejected
+from .connection import Argument, RespConnection, pack
 
 _FRESH = 0.2
 _REFUSED = (0.01, 0.08)  # first and last pause, doubling; plus or minus a quarter at random
@@ -59,7 +60,7 @@ class Endpoint:
         return [pack(command) for command in (*commands, *setup, (b"PING",))]
 
 
-class Unusable(Exception):
+class HandshakeFailed(Exception):
     """Redis answered the greeting, but not in a way that can be used. `pause`: seconds to leave it alone."""
 
     def __init__(self, reason: str, pause: float, *, unsupported: bool = False) -> None:
@@ -67,7 +68,7 @@ class Unusable(Exception):
         self.pause, self.unsupported = pause, unsupported
 
 
-class Dialler:
+class Connector:
     """Makes wires to one endpoint, one after the other. `explain` is called with the reason of each failure."""
 
     def __init__(
@@ -86,11 +87,11 @@ class Dialler:
         self._addresses: list[str] = []
         self._looked_up = -math.inf
         self._lookup: asyncio.Task[list[str]] | None = None
-        self._leaving: set[asyncio.Task[tuple[Wire, float]]] = set()
+        self._leaving: set[asyncio.Task[tuple[RespConnection, float]]] = set()
         self._turn = 0  # which address the next attempt begins with
         self.unsupported = False  # the server answers, but is no single node that speaks RESP3
 
-    async def connect(self, lived: float = math.inf) -> tuple[Wire, float]:
+    async def connect(self, lived: float = math.inf) -> tuple[RespConnection, float]:
         """Tries until there is a wire; returns it and the loop time at which its greeting was sent.
 
         lived: seconds the last wire lasted. One that comes and goes is not asked for as fast as we can.
@@ -100,7 +101,7 @@ class Dialler:
             self._failures = 0
         next_at = loop.time() + (self._backoff() if self._failures else 0.0)
         self._failures += 1
-        dials: dict[asyncio.Task[tuple[Wire, float]], float] = {}  # and when each began, eldest first
+        dials: dict[asyncio.Task[tuple[RespConnection, float]], float] = {}  # and when each began, eldest first
         try:
             while True:
                 now = loop.time()
@@ -129,13 +130,13 @@ class Dialler:
             for dial in dials:
                 self._drop(dial)
 
-    def _drop(self, dial: asyncio.Task[tuple[Wire, float]]) -> None:
+    def _drop(self, dial: asyncio.Task[tuple[RespConnection, float]]) -> None:
         """Cancels an attempt, also one that has just succeeded."""
         dial.cancel()
         self._leaving.add(dial)
         dial.add_done_callback(self._dropped)
 
-    def _dropped(self, dial: asyncio.Task[tuple[Wire, float]]) -> None:
+    def _dropped(self, dial: asyncio.Task[tuple[RespConnection, float]]) -> None:
         self._leaving.discard(dial)
         if not dial.cancelled() and dial.exception() is None:
             dial.result()[0].lose("not needed")
@@ -162,7 +163,7 @@ class Dialler:
         """Says why, in words that hold no credentials; returns the seconds until the next attempt."""
         pause = self._backoff()
         self._failures += 1
-        if isinstance(error, Unusable):
+        if isinstance(error, HandshakeFailed):
             reason, pause = str(error), error.pause * random.uniform(0.8, 1.0)
             self.unsupported = error.unsupported
         elif isinstance(error, ssl.SSLCertVerificationError):
@@ -171,7 +172,7 @@ class Dialler:
             reason = "TLS handshake failed"
         elif isinstance(error, socket.gaierror):
             reason = "name lookup failed"
-        elif isinstance(error, LaneDown):
+        elif isinstance(error, CacheUnavailable):
             reason = f"{error} while connecting"
         elif isinstance(error, OSError):
             reason = f"cannot connect ({errno.errorcode.get(error.errno or 0, type(error).__name__)})"
@@ -180,7 +181,7 @@ class Dialler:
         self._explain(reason)
         return pause
 
-    async def _dial(self, loop: asyncio.AbstractEventLoop) -> tuple[Wire, float]:
+    async def _dial(self, loop: asyncio.AbstractEventLoop) -> tuple[RespConnection, float]:
         wire = await self._open(loop)
         try:
             sent = loop.time()
@@ -190,11 +191,11 @@ class Dialler:
             raise
         return wire, sent
 
-    async def _open(self, loop: asyncio.AbstractEventLoop) -> Wire:
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> RespConnection:
         endpoint = self._endpoint
 
-        def wire() -> Wire:
-            return Wire(loop, self._room)
+        def wire() -> RespConnection:
+            return RespConnection(loop, self._room)
 
         if endpoint.unix_path is not None:
             return (await loop.create_unix_connection(wire, endpoint.unix_path))[1]
@@ -230,36 +231,36 @@ class Dialler:
                     raise
         return self._addresses
 
-    async def _greet(self, wire: Wire) -> None:
+    async def _greet(self, wire: RespConnection) -> None:
         hello, *others = wire.send_together(self._greeting)
         try:
             answer = await hello
-        except ReplyError as error:
+        except CommandRejected as error:
             # The text is not passed on: an old server quotes the whole command, password included.
             if error.code == "NOPROTO" or "unknown command" in str(error):
-                raise Unusable("no RESP3", _UNSUPPORTED, unsupported=True) from None
+                raise HandshakeFailed("no RESP3", _UNSUPPORTED, unsupported=True) from None
             raise _unwanted(error) from None
         if not isinstance(answer, dict) or answer.get(b"proto") != 3:
-            raise Unusable("no RESP3", _UNSUPPORTED, unsupported=True)
+            raise HandshakeFailed("no RESP3", _UNSUPPORTED, unsupported=True)
         if answer.get(b"mode") in (b"cluster", b"sentinel"):
-            raise Unusable("not a single node", _UNSUPPORTED, unsupported=True)
+            raise HandshakeFailed("not a single node", _UNSUPPORTED, unsupported=True)
         *before, pong = others
         selected = len(before) - self._setups
         wire.set_up = await asyncio.gather(*before[selected:], return_exceptions=True)
         for reply in wire.set_up:
-            if isinstance(reply, ReplyError) and reply.code in _NOT_YET_CODES:
+            if isinstance(reply, CommandRejected) and reply.code in _NOT_YET_CODES:
                 raise _unwanted(reply)
         for other in (*before[:selected], pong):
             try:
                 await other
-            except ReplyError as error:
+            except CommandRejected as error:
                 # Who is not allowed to PING has been answered all the same.
                 if other is not pong or error.code != "NOPERM":
                     raise _unwanted(error) from None
 
 
-def _unwanted(error: ReplyError) -> Unusable:
-    return Unusable(f"refused ({error.code})", _REFUSED[1] if error.code in _NOT_YET_CODES else _UNWANTED)
+def _unwanted(error: CommandRejected) -> HandshakeFailed:
+    return HandshakeFailed(f"refused ({error.code})", _REFUSED[1] if error.code in _NOT_YET_CODES else _UNWANTED)
 
 
 async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[str]:

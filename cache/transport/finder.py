@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ..background import Loose
+from ..background import BackgroundTasks
 from ..settings import CacheSettings
 from .redis_py import open_client, open_cluster
 
@@ -19,7 +19,7 @@ _PAUSE = 0.1  # seconds between two attempts that failed at once
 _PAUSE_REFUSED = 0.2  # seconds, when Redis answered but does not let us in (what that costs: see dial)
 
 
-class Finder:
+class ClientFinder:
     """Tries until it has one.
 
     Args:
@@ -32,7 +32,7 @@ class Finder:
     def __init__(
         self,
         settings: CacheSettings,
-        loose: Loose,
+        loose: BackgroundTasks,
         on_failed: Callable[[BaseException], None],
         retire: Callable[[Redis], None],
     ) -> None:

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .connection import SILENT, LaneTimeout, ReplyError, Wire, fail, pack
+from ..exceptions import CommandRejected, CommandTimeout
+from .connection import SILENT, RespConnection, fail, pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Timing:
         return min(self.deadline / 4, 0.0125)
 
 
-class Watch:
+class Heartbeat:
     """Watches one wire until it is lost.
 
     on_proven: called with the loop time at which a ping was sent, each time one is answered within the deadline.
@@ -44,7 +45,7 @@ class Watch:
     """
 
     def __init__(
-        self, wire: Wire, timing: Timing, on_proven: Callable[[float], None], on_held: Callable[[str], None]
+        self, wire: RespConnection, timing: Timing, on_proven: Callable[[float], None], on_held: Callable[[str], None]
     ) -> None:
         self._wire, self._loop, self._timing = wire, wire.loop, timing
         self._deadline, self._step = timing.deadline, timing.step
@@ -85,7 +86,7 @@ class Watch:
         if self._wire.ended.done():
             return
         error = pong.exception()
-        if isinstance(error, ReplyError) and error.code != "NOPERM":  # not allowed to PING is an answer too
+        if isinstance(error, CommandRejected) and error.code != "NOPERM":  # not allowed to PING is an answer too
             self._wire.lose(error.code)
         elif error is None and pong.result() != b"%d" % self._pings:
             self._wire.lose("out of step")  # something between us and the server has lost bytes
@@ -127,7 +128,7 @@ class Watch:
                 self._late = True
                 self._on_held("slow")
             elif not future.done():
-                fail(future, LaneTimeout("no reply within the deadline"))
+                fail(future, CommandTimeout("no reply within the deadline"))
         if wire.waiters and not wire.heard and self._silence >= self._deadline:
             if self._silence >= self._timing.silent_after:
                 wire.lose(SILENT)

@@ -1,7 +1,7 @@
 """The hot lane: one RESP3 connection per process that all callers share, and that heals itself.
 
-`Lane.call` costs no task and no timer. While there is no connection that answers in time it fails at once, and one is
-looked for in the background (`dial`). What a connection does is in `wire`, how its time is kept in `watch`.
+``MultiplexedClient.call`` costs no task and no timer. While no connection answers in time it fails at once, and the
+connector looks for one in the background.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from .connection import Argument, LaneDown, LaneFull, LaneShut, Wire, fail, pack
-from .connector import Dialler, Endpoint
-from .heartbeat import Timing, Watch
+from ..exceptions import CacheUnavailable, NotConnected, TooManyInFlight
+from .connection import Argument, RespConnection, fail, pack
+from .connector import Connector, Endpoint
+from .heartbeat import Heartbeat, Timing
 
 _FULL = "too much in flight"
 
 
-class Lane:
+class MultiplexedClient:
     """One multiplexed connection to Redis.
 
     deadline: seconds a call may take. connect_timeout: seconds one attempt to connect may take, TLS and AUTH included.
@@ -54,15 +55,15 @@ class Lane:
         on_unread: Callable[[str, list[bytes]], None] | None = None,
     ) -> None:
         self._timing = Timing(deadline, heartbeat, max(deadline, silent_after))
-        self._dialler = Dialler(endpoint, setup, connect_timeout, max_in_flight, self._explain)
+        self._dialler = Connector(endpoint, setup, connect_timeout, max_in_flight, self._explain)
         self._on_up, self._on_down, self._on_push, self._on_setup = on_up, on_down, on_push, on_setup
         self._largest_reply, self._on_unread = largest_reply, on_unread
         self._loop: asyncio.AbstractEventLoop | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._up_task: asyncio.Task[None] | None = None
-        self._open: Wire | None = None  # takes calls
-        self._wire: Wire | None = None  # the connection we have, also while it is held
-        self._announced: Wire | None = None  # the last connection on_up was called for
+        self._open: RespConnection | None = None  # takes calls
+        self._wire: RespConnection | None = None  # the connection we have, also while it is held
+        self._announced: RespConnection | None = None  # the last connection on_up was called for
         self._told = ""  # the last reason on_down was given
         # Loop time at which the last answered ping was sent: what a near cache may rely on.
         self.proven_at = -math.inf
@@ -81,15 +82,15 @@ class Lane:
     def call(self, *args: Argument) -> asyncio.Future[Any]:
         """Sends one command; the future becomes its reply: bytes, int, float, bool, None, list or dict.
 
-        It fails with ReplyError, LaneTimeout, LaneFull, LaneShut or LaneDown. Cancelling it is always safe. Nothing is
-        raised here but TypeError and UnicodeEncodeError, for an argument that cannot be sent.
+        It fails with a ``TransportError``. Cancelling it is always safe. Nothing is raised here but TypeError and
+        UnicodeEncodeError, for an argument that cannot be sent.
         """
         command = pack(args)
         wire = self._open
         if wire is None:
-            return self._refuse(LaneShut(self.reason))
+            return self._refuse(NotConnected(self.reason))
         if len(wire.waiters) >= wire.room:
-            return self._refuse(LaneFull(_FULL))
+            return self._refuse(TooManyInFlight(_FULL))
         return wire.send(command)
 
     def call_many(self, commands: Sequence[tuple[Argument, ...]]) -> list[asyncio.Future[Any]]:
@@ -97,12 +98,12 @@ class Lane:
         packed = [pack(command) for command in commands]
         wire = self._open
         if wire is None:
-            return [self._refuse(LaneShut(self.reason)) for _ in packed]
+            return [self._refuse(NotConnected(self.reason)) for _ in packed]
         if len(wire.waiters) + len(packed) > wire.room:
-            return [self._refuse(LaneFull(_FULL)) for _ in packed]
+            return [self._refuse(TooManyInFlight(_FULL)) for _ in packed]
         return wire.send_together(packed)
 
-    def _refuse(self, error: LaneDown) -> asyncio.Future[Any]:
+    def _refuse(self, error: CacheUnavailable) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = (self._loop or asyncio.get_running_loop()).create_future()
         fail(future, error)
         return future
@@ -139,7 +140,7 @@ class Lane:
                 self._wire = wire
                 if self._on_setup is not None:
                     self._on_setup(wire.set_up)
-                watch = Watch(wire, self._timing, self._proven, self._held)
+                watch = Heartbeat(wire, self._timing, self._proven, self._held)
                 wire.adopt(watch, self._on_push, self._lost, self._largest_reply)
                 if began - greeted <= self._timing.deadline:
                     self._proven(greeted)

@@ -1,4 +1,4 @@
-"""Whether Redis is there, and the one way to ask it something: answered in time, or LinkDown.
+"""Whether Redis is there, and the one way to ask it something: answered in time, or CacheUnavailable.
 
 ``asyncio.timeout`` around redis-py does not hold: with a socket time-out set, a cancellation can be swallowed
 and the caller hangs for as long as redis-py likes. So every operation runs as a task of its own, the caller
@@ -21,10 +21,16 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ..background import Loose
+from ..background import BackgroundTasks
+from ..exceptions import (
+    CommandRejected,
+    CommandTimeout,
+    ConnectionLost,
+    NotConnected,
+    code_inside_script,
+)
 from ..settings import CacheSettings
-from .connection import code_in_a_script
-from .finder import Finder
+from .finder import ClientFinder
 
 T = TypeVar("T")
 
@@ -33,23 +39,7 @@ _GRACE_TURNS = 3  # turns of the loop for a reply that has arrived but was not y
 _SPARE = 2  # connections to a cluster's node that are left to redis-py for asking what has moved
 
 
-class LinkDown(Exception):
-    """Redis did not answer within the deadline, or is known to be away."""
-
-
-class LinkShut(LinkDown):
-    """Redis is known to be away, or not to be asked. It was not asked."""
-
-
-class Refused(Exception):
-    """Redis answered with an error. ``code`` is its first word (WRONGTYPE, NOPERM, OOM, ...)."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-class Link:
+class PooledClient:
     """Keeps a client to Redis, as long as Redis is there.
 
     Args:
@@ -75,8 +65,8 @@ class Link:
         self.away = False
         """Whether Redis is known not to answer; otherwise it is there, or nobody knows yet."""
         self._keeper: asyncio.Task[None] | None = None
-        self._loose = Loose()
-        self._finder = Finder(settings, self._loose, self._failed, self._retire)
+        self._loose = BackgroundTasks()
+        self._finder = ClientFinder(settings, self._loose, self._failed, self._retire)
         self._under_way: dict[asyncio.Future[Any], Redis] = {}
         self._room = asyncio.Semaphore(max(1, settings.max_connections - _SPARE))
 
@@ -121,12 +111,12 @@ class Link:
             deadline: seconds; the settings' where None.
 
         Raises:
-            LinkDown: no answer within the deadline, or Redis is away.
-            Refused: Redis answered with an error.
+            CacheUnavailable: no answer within the deadline, or Redis is away.
+            CommandRejected: Redis answered with an error.
         """
         client = self._client
         if client is None:
-            raise LinkShut("not connected")
+            raise NotConnected("not connected")
         task = asyncio.ensure_future(
             self._in_turn(client, operation) if isinstance(client, RedisCluster) else operation(client)
         )
@@ -144,19 +134,19 @@ class Link:
         if not task.done():
             self._loose.abandon(task)
             self._doubt.set()
-            raise LinkDown("no answer within the deadline")
+            raise CommandTimeout("no answer within the deadline")
         try:
             return task.result()
         except (RedisConnectionError, RedisTimeoutError, OSError, asyncio.CancelledError) as problem:
             if client is self._client:
                 self._broken = True
                 self._doubt.set()
-            raise LinkDown(type(problem).__name__) from None
+            raise ConnectionLost(type(problem).__name__) from None
         except ResponseError as problem:
-            raise Refused(_code(problem)) from None
+            raise CommandRejected(_code(problem)) from None
         except (RedisError, RedisClusterException) as problem:
             self._doubt.set()
-            raise Refused(type(problem).__name__) from None
+            raise CommandRejected(type(problem).__name__) from None
 
     async def _in_turn(self, client: Redis, operation: Callable[[Redis], Awaitable[T]]) -> T:
         """Run ``operation`` when there is a connection for it. The pools of a cluster do not wait by themselves."""
@@ -218,4 +208,4 @@ class Link:
 
 def _code(problem: ResponseError) -> str:
     # redis-py takes the code out of the text of some errors, NOSCRIPT among them.
-    return (code_in_a_script(str(problem)) or problem.status_code or str(problem).partition(" ")[0])[:40]
+    return (code_inside_script(str(problem)) or problem.status_code or str(problem).partition(" ")[0])[:40]

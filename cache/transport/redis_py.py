@@ -26,7 +26,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from ..settings import CacheConfigError, CacheSettings
+from ..exceptions import CacheConfigError
+from ..settings import CacheSettings
 from .connector import Endpoint
 
 CLIENT_NAME = "companion-cache"

@@ -15,12 +15,12 @@ from typing import Final
 import hiredis
 
 from .connection import SILENT, TOO_LARGE
-from .multiplexer import Lane
+from .multiplexer import MultiplexedClient
 
 _SUSPECTS: Final = 100  # keys that are looked at over the next connection, at most
 
 
-class Unread:
+class OversizedReplies:
     """What became of the replies that connections were lost over.
 
     Args:
@@ -46,7 +46,7 @@ class Unread:
                     break
             self._suspects = list(suspects)[:_SUSPECTS]
 
-    async def look(self, lane: Lane) -> None:
+    async def look(self, lane: MultiplexedClient) -> None:
         """Look at what the last connection may have been lost over. Who may not look (NOPERM) leaves it."""
         suspects, self._suspects = self._suspects, []
         if not suspects:

@@ -12,8 +12,7 @@ import random
 from collections.abc import Callable
 from typing import Any, Final
 
-from cache import get_redis_cache, keys
-from cache.background import Loose
+from cache import BackgroundTasks, get_redis_cache, keys
 
 from ..store import Store, StoreError, What
 from .read_through import MAX_FACTS, search_key
@@ -37,7 +36,7 @@ class ConsistencyWatch:
     def __init__(self, store: Callable[[], Store], share: float) -> None:
         self._store = store
         self._share = share
-        self._looking = Loose()
+        self._looking = BackgroundTasks()
         self._closed = False
 
     def wrote(self, user_id: str, what: What) -> None:

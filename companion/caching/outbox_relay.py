@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from cache import RedisCache, get_redis_cache, keys
-from cache.background import Loose
+from cache import BackgroundTasks, RedisCache, get_redis_cache, keys
 
 from ..store import Owed, Store, StoreError, What
 from .change_listener import invalidate
@@ -53,7 +52,7 @@ class Delivery:
         self._store = store
         self._watch = watch
         self.private = False
-        self._under_way = Loose()
+        self._under_way = BackgroundTasks()
         self._looking: asyncio.Task[None] | None = None
         self._heard: set[Owed] = set()
         self._heard_at: float | None = None

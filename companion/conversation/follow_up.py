@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from livekit.agents import llm
 
-from cache.background import look
+from cache import retrieve_exception
 
 from ..prompts import FOLLOW_UP_PROMPT, follow_up_material
 from ..store import Turn
@@ -62,7 +62,7 @@ async def judge(
     finally:
         if not task.done():
             task.cancel()
-            task.add_done_callback(look)
+            task.add_done_callback(retrieve_exception)
     if not task.done():
         logger.warning("the continuity model took too long: fresh start")
         return Continuity(False, certain=False)

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from cache.background import look
+from cache import retrieve_exception
 
 from . import Context
 
@@ -35,7 +35,7 @@ class ContextBatches:
         task = self._gathering.get(user_id)
         if task is None:
             task = self._gathering[user_id] = asyncio.create_task(self._gather(user_id), name="context-read")
-            task.add_done_callback(look)
+            task.add_done_callback(retrieve_exception)
         return await asyncio.shield(task)
 
     async def _gather(self, user_id: str) -> Context:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from cache.background import Loose
+from cache import BackgroundTasks
 
 from ..caching.outbox_relay import Delivery
 from ..store import Store, What
@@ -47,7 +47,7 @@ class Backlog:
         """Users whose profile could not be read, or says more by now than was written in a conversation with them: one
         that they write is not to replace what they have not seen.
         """
-        self._behind = Loose()
+        self._behind = BackgroundTasks()
         self.recovery = Recovery(spool, partial(self._write, late=True, stored=_nothing))
 
     def add(self, user_id: str, *writes: Write) -> None:

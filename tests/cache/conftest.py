@@ -12,7 +12,7 @@ import pytest
 
 from cache import RedisCache
 from cache.transport.connector import Endpoint
-from cache.transport.multiplexer import Lane
+from cache.transport.multiplexer import MultiplexedClient
 from tests.real import redis_cluster
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
@@ -22,7 +22,7 @@ class Lanes:
     """Makes lanes. `complaints`: what the loop's exception handler was told; a test that expects some clears them."""
 
     def __init__(self) -> None:
-        self.made: list[Lane] = []
+        self.made: list[MultiplexedClient] = []
         self.complaints: list[dict[str, Any]] = []
 
     def complain(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -33,9 +33,9 @@ class Lanes:
 
     async def __call__(
         self, port: int = 0, *, wait: bool = True, endpoint: Endpoint | None = None, **options: Any
-    ) -> Lane:
+    ) -> MultiplexedClient:
         """A started lane to `endpoint`, or to `port` of this machine; connected unless told not to wait."""
-        lane = Lane(endpoint or Endpoint("127.0.0.1", port), **options)
+        lane = MultiplexedClient(endpoint or Endpoint("127.0.0.1", port), **options)
         self.made.append(lane)
         lane.start()
         if wait:

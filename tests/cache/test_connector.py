@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cache.transport.connection import LaneDown, ReplyError
+from cache.exceptions import CacheUnavailable, CommandRejected
 from cache.transport.connector import Endpoint
 from tests.cache.clock import seconds_until
 from tests.cache.conftest import Lanes
@@ -60,7 +60,7 @@ async def test_wrong_password_says_so_without_saying_it_and_heals(own_redis: Red
     await until(lambda: reasons)
     await asyncio.sleep(0.3)
     assert reasons == ["refused (WRONGPASS)"]
-    with pytest.raises(LaneDown, match="WRONGPASS") as caught:
+    with pytest.raises(CacheUnavailable, match="WRONGPASS") as caught:
         await lane.call("GET", "k")
     assert "hush" not in str(caught.value)
     own_redis.cli("CONFIG", "SET", "requirepass", "hush-hush")
@@ -73,7 +73,7 @@ async def test_a_user_who_may_not_ping(own_redis: RedisServer, lanes: Lanes) -> 
     own_redis.cli("ACL", "SETUSER", "ben", "on", ">pw", "~*", "+get", "+hello")
     lane = await lanes(endpoint=Endpoint("127.0.0.1", own_redis.port, username="ben", password="pw"))
     assert await lane.call("GET", "k") is None
-    with pytest.raises(ReplyError) as caught:
+    with pytest.raises(CommandRejected) as caught:
         await lane.call("SET", "k", 1)
     assert caught.value.code == "NOPERM"
     proven = lane.proven_at

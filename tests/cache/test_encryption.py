@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cache import CacheConfigError, CacheSettings, RedisCache, keys
 from cache.serialization import codec
-from cache.serialization.encryption import Sealer
+from cache.serialization.encryption import ValueCipher
 from companion.settings import Settings, SettingsError
 from tests.cache.test_codec import same, values
 from tests.real.redis_server import RedisServer
@@ -57,21 +57,21 @@ def raw(server: RedisServer, key: str) -> bytes:
 @given(values, st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_round_trip(value: Any, key: str) -> None:
     plain = codec.encode(value)
-    sealed = Sealer([NEW]).seal(key, plain)
-    assert same(codec.decode(Sealer([NEW]).open(key, sealed)), value)
+    sealed = ValueCipher([NEW]).seal(key, plain)
+    assert same(codec.decode(ValueCipher([NEW]).open(key, sealed)), value)
     assert sealed[0] == codec.SEALED
     assert not plain.startswith(sealed[:1]), "a plain value begins as a sealed one"
     assert len(sealed) == len(plain) + 33
 
 
 def test_two_seals_of_one_value_have_nothing_in_common() -> None:
-    one, other = (Sealer([NEW]).seal(KEY, b"x" * 64) for _ in range(2))
+    one, other = (ValueCipher([NEW]).seal(KEY, b"x" * 64) for _ in range(2))
     assert one[:5] == other[:5], "the name of the secret"
     assert not any(one[5 + n : 13 + n] == other[5 + n : 13 + n] for n in range(len(one) - 13))
 
 
 def test_any_byte_changed_any_bit_any_length() -> None:
-    sealer = Sealer([NEW, OLD])
+    sealer = ValueCipher([NEW, OLD])
     sealed = sealer.seal(KEY, SAID.encode())
     places = [(at, bit) for at in range(len(sealed)) for bit in (1, 128)]
     changed = [sealed[:at] + bytes([sealed[at] ^ bit]) + sealed[at + 1 :] for at, bit in places]
@@ -82,15 +82,15 @@ def test_any_byte_changed_any_bit_any_length() -> None:
 
 @given(st.binary())
 def test_foreign_bytes_do_not_open(foreign: bytes) -> None:
-    for text in (foreign, bytes([codec.SEALED]) + foreign, Sealer([NEW]).seal(KEY, b"")[:5] + foreign):
+    for text in (foreign, bytes([codec.SEALED]) + foreign, ValueCipher([NEW]).seal(KEY, b"")[:5] + foreign):
         with pytest.raises(codec.UndecodableValue):
-            Sealer([NEW]).open(KEY, text)
+            ValueCipher([NEW]).open(KEY, text)
 
 
 @pytest.mark.parametrize("secrets", [[], [b"short"], [NEW, b"x" * 16], [b"x" * 33]])
 def test_a_secret_of_another_length_is_refused(secrets: list[bytes]) -> None:
     with pytest.raises(ValueError, match="32 bytes"):
-        Sealer(secrets)
+        ValueCipher(secrets)
 
 
 # -- through the cache ---------------------------------------------------------------------------------

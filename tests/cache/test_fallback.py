@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cache import LockUnavailable, RedisCache, keys
-from cache.coherence.pending import Debts
+from cache.coherence.pending import PendingInvalidations
 from tests.cache.clock import timed
 from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer
@@ -235,7 +235,7 @@ async def test_an_answer_that_is_overtaken_by_an_owed_invalidation_is_not_served
     for name in ("send", "send_all", "send_each"):
         monkeypatch.setattr(engine, name, late(getattr(engine, name)))
     monkeypatch.setattr(engine._housekeeper, "settle_soon", lambda: None)
-    engine.owe(Debts((KEY,)))
+    engine.owe(PendingInvalidations((KEY,)))
     ask: dict[str, Any] = {
         "get": lambda: cache.get(KEY),
         "get_many": lambda: cache.get_many([KEY]),

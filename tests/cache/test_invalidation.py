@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cache import RedisCache, keys
 from cache.coherence import user_index
 from cache.coherence.glob import closed, matches
-from cache.coherence.pending import Pending
+from cache.coherence.pending import PendingQueue
 from cache.invalidation import invalidator as invalidation
 from cache.invalidation.scan import pages
 from tests.cache.loader import Loader
@@ -87,9 +87,9 @@ async def test_a_large_keyspace_is_not_walked_before_the_answer(
     monkeypatch.setattr(invalidation, "SMALL", 0)
     mine = await written(cache, "1")
     scans_before_the_answer: list[int] = []
-    hide = Pending.hide
+    hide = PendingQueue.hide
     monkeypatch.setattr(
-        Pending, "hide", lambda *args: (scans_before_the_answer.append(redis_server.calls("scan")), hide(*args))
+        PendingQueue, "hide", lambda *args: (scans_before_the_answer.append(redis_server.calls("scan")), hide(*args))
     )
     redis_server.cli("CONFIG", "RESETSTAT")
     assert await cache.clear_user_cache("1") == mine

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from cache.transport.connection import LaneDown, LaneFull, LaneTimeout, ReplyError, pack
+from cache.exceptions import CacheUnavailable, CommandRejected, CommandTimeout, TooManyInFlight
+from cache.transport.connection import pack
 from cache.transport.connector import Endpoint
-from cache.transport.multiplexer import Lane
+from cache.transport.multiplexer import MultiplexedClient
 from tests.cache.conftest import Lanes
 from tests.real.redis_server import RedisServer
 from tests.wait import until
@@ -22,7 +23,7 @@ async def test_replies_are_bytes_and_errors_have_a_code(own_redis: RedisServer, 
     assert await lane.call(b"GET", b"k") == b"\x00\xff"
     assert await lane.call("GET", "absent") is None
     assert await lane.call("INCRBY", "n", -5) == -5
-    with pytest.raises(ReplyError) as caught:
+    with pytest.raises(CommandRejected) as caught:
         await lane.call("LPUSH", "k", "x")
     assert caught.value.code == "WRONGTYPE"
     assert await lane.call("GET", "k") == b"\x00\xff"
@@ -83,7 +84,7 @@ async def test_call_many_is_not_interleaved(own_redis: RedisServer, lanes: Lanes
     small = await lanes(own_redis.port, max_in_flight=3)
     refused = small.call_many([("MULTI",), ("SET", "x", 1), ("SET", "y", 1), ("EXEC",)])
     for future in refused:
-        with pytest.raises(LaneFull):
+        with pytest.raises(TooManyInFlight):
             await future
     assert await small.call("EXISTS", "x") == 0
 
@@ -92,7 +93,7 @@ async def test_bounded_in_flight(own_redis: RedisServer, lanes: Lanes) -> None:
     lane = await lanes(own_redis.port, max_in_flight=100)
     futures = [lane.call("PING") for _ in range(150)]
     replies = await asyncio.gather(*futures, return_exceptions=True)
-    assert [type(reply) for reply in replies] == [bytes] * 100 + [LaneFull] * 50
+    assert [type(reply) for reply in replies] == [bytes] * 100 + [TooManyInFlight] * 50
     assert await lane.call("PING") == b"PONG"
 
 
@@ -107,7 +108,7 @@ async def test_a_socket_that_takes_nothing_refuses_instead_of_growing(own_redis:
     assert lane._open._transport.get_write_buffer_size() < 16 << 20
     own_redis.resume()
     replies = await asyncio.gather(*futures, return_exceptions=True)
-    assert {type(reply) for reply in replies} == {bytes, LaneFull}
+    assert {type(reply) for reply in replies} == {bytes, TooManyInFlight}
     assert await lane.call("STRLEN", "big") == 1 << 20
 
 
@@ -151,7 +152,7 @@ async def test_a_push_handler_that_raises_costs_the_connection(own_redis: RedisS
 
 async def test_up_and_down_are_told_once_each(own_redis: RedisServer, lanes: Lanes) -> None:
     told: list[str] = []
-    lane: Lane
+    lane: MultiplexedClient
 
     async def up() -> None:
         told.append(f"up {await lane.call('PING')}")
@@ -201,7 +202,7 @@ async def test_close_fails_what_is_in_flight_and_writes_what_is_queued(own_redis
     queued = lane.call("SET", "last", "words")
     await lane.close()
     for future in (*sent, queued, lane.call("GET", "k")):
-        with pytest.raises(LaneDown, match="closed"):
+        with pytest.raises(CacheUnavailable, match="closed"):
             await future
     await lane.close()
     own_redis.resume()
@@ -210,8 +211,8 @@ async def test_close_fails_what_is_in_flight_and_writes_what_is_queued(own_redis
 
 
 async def test_never_started(lanes: Lanes) -> None:
-    lane = Lane(Endpoint())
-    with pytest.raises(LaneDown, match="not started"):
+    lane = MultiplexedClient(Endpoint())
+    with pytest.raises(CacheUnavailable, match="not started"):
         await lane.call("PING")
     await lane.close()
 
@@ -225,6 +226,6 @@ async def test_nobody_looks_at_the_future(own_redis: RedisServer, lanes: Lanes) 
     lane.call("GET", "s")
     await until(lambda: not lane.up)
     own_redis.resume()
-    assert isinstance(lane.call("GET", "s").exception(), LaneDown)
+    assert isinstance(lane.call("GET", "s").exception(), CacheUnavailable)
     await until(lambda: lane.up)
-    assert LaneTimeout is not LaneFull
+    assert CommandTimeout is not TooManyInFlight

@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from cache.transport.connection import LaneDown, LaneTimeout
-from cache.transport.multiplexer import Lane
+from cache.exceptions import CacheUnavailable, CommandTimeout
+from cache.transport.multiplexer import MultiplexedClient
 from tests.cache.clock import seconds_until
 from tests.cache.conftest import Lanes
 from tests.real.proxy import Proxy
@@ -20,12 +20,12 @@ from tests.wait import until
 LATE = 0.07  # deadline 50 ms + 20 ms
 
 
-async def ask(lane: Lane, *command: Any) -> tuple[float, Any]:
+async def ask(lane: MultiplexedClient, *command: Any) -> tuple[float, Any]:
     """How long it took, from call to answer, and the answer."""
     began = time.perf_counter()
     try:
         answer = await lane.call(*command)
-    except LaneDown as error:
+    except CacheUnavailable as error:
         answer = error
     return time.perf_counter() - began, answer
 
@@ -49,7 +49,7 @@ async def test_100k_cancellations_through_a_bad_network(own_redis: RedisServer, 
                     reply = await call
                 except asyncio.CancelledError:
                     continue
-                except LaneDown:
+                except CacheUnavailable:
                     refused += 1
                     continue
                 right += reply == f"{name}.{turn}".encode()
@@ -69,13 +69,13 @@ async def test_stopped_server(own_redis: RedisServer, lanes: Lanes) -> None:
     lane = await lanes(own_redis.port)
     own_redis.pause()
     answers = await asyncio.gather(*(ask(lane, "GET", "k") for _ in range(200)))
-    assert all(isinstance(answer, LaneTimeout) for _, answer in answers)
+    assert all(isinstance(answer, CommandTimeout) for _, answer in answers)
     assert min(took for took, _ in answers) > 0.045
     assert max(took for took, _ in answers) < LATE
     await until(lambda: not lane.up)
     for _ in range(100):
         took, answer = await ask(lane, "GET", "k")
-        assert isinstance(answer, LaneDown)
+        assert isinstance(answer, CacheUnavailable)
         assert took < 0.001
         await asyncio.sleep(0.01)  # across the loss of the connection and several attempts
     own_redis.resume()
@@ -102,11 +102,11 @@ async def test_killed_and_restarted(own_redis: RedisServer, lanes: Lanes) -> Non
     flying = [lane.call("GET", "k") for _ in range(10)]
     own_redis.kill()
     answers = await asyncio.gather(*flying, return_exceptions=True)
-    assert all(isinstance(answer, LaneDown) for answer in answers)
+    assert all(isinstance(answer, CacheUnavailable) for answer in answers)
     await until(lambda: not lane.up)
     for _ in range(50):
         took, answer = await ask(lane, "GET", "k")
-        assert isinstance(answer, LaneDown)
+        assert isinstance(answer, CacheUnavailable)
         assert took < 0.001
         await asyncio.sleep(0.01)
     await asyncio.to_thread(own_redis.start)
@@ -120,7 +120,7 @@ async def test_black_hole(own_redis: RedisServer, lanes: Lanes) -> None:
             lane = await lanes(proxy.port)
             proxy.blackhole()
             took, answer = await ask(lane, "GET", "k")
-            assert isinstance(answer, LaneTimeout)
+            assert isinstance(answer, CommandTimeout)
             assert took < LATE
             await asyncio.sleep(seconds)
             assert (await ask(lane, "GET", "k"))[0] < 0.001
@@ -235,7 +235,7 @@ async def test_stalled_loop_keeps_deadlines_with_a_dead_server(own_redis: RedisS
     time.sleep(0.06)  # noqa: ASYNC251  the point of the test
     answers = await asyncio.gather(*asks)
     assert time.perf_counter() - began < 0.06 + 0.02
-    assert all(isinstance(answer, LaneTimeout) for _, answer in answers)
+    assert all(isinstance(answer, CommandTimeout) for _, answer in answers)
     own_redis.resume()
 
 
@@ -248,7 +248,7 @@ async def test_stalled_loop_is_nobodys_silence(own_redis: RedisServer, lanes: La
         await asyncio.sleep(0.0 if turn % 2 else 0.001)
         time.sleep(0.3)  # noqa: ASYNC251  the point of the test
         answers = await asyncio.gather(*asks)
-        assert all(answer == b"%d" % i or isinstance(answer, LaneTimeout) for i, (_, answer) in enumerate(answers))
+        assert all(answer == b"%d" % i or isinstance(answer, CommandTimeout) for i, (_, answer) in enumerate(answers))
         assert lane.up
     assert await lane.call("CLIENT", "ID") == me
     assert lost == []
@@ -297,7 +297,7 @@ async def test_dead_from_the_start_and_alive_later(own_redis: RedisServer, lanes
     own_redis.stop()
     lane = await lanes(own_redis.port, wait=False)
     took, answer = await ask(lane, "GET", "k")
-    assert isinstance(answer, LaneDown)
+    assert isinstance(answer, CacheUnavailable)
     assert took < 0.001
     await asyncio.sleep(0.5)
     await asyncio.to_thread(own_redis.start)
@@ -315,7 +315,7 @@ async def test_deadlines_hold_under_load_while_the_server_comes_and_goes(own_red
         while running:
             took, answer = await ask(lane, "ECHO", name)
             waits.append(took)
-            if not isinstance(answer, LaneDown):
+            if not isinstance(answer, CacheUnavailable):
                 wrong += answer != b"%d" % name
             await asyncio.sleep(0.002)
 

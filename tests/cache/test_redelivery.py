@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from cache import RedisCache, keys
-from cache.coherence.pending import Debts, Pending
-from cache.invalidation.redelivery import Repayment
-from cache.transport.connection import ReplyError
+from cache.coherence.pending import PendingInvalidations, PendingQueue
+from cache.exceptions import CommandRejected
+from cache.invalidation.redelivery import Redelivery
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
@@ -25,14 +25,18 @@ async def narrow(redis_server: RedisServer, connect: Any) -> Any:
     redis_server.cli("ACL", "DELUSER", "narrow")
 
 
-@pytest.mark.parametrize("refused", [Debts(("app:1",)), Debts(patterns=(("app:*", None),))], ids=["key", "pattern"])
+@pytest.mark.parametrize(
+    "refused",
+    [PendingInvalidations(("app:1",)), PendingInvalidations(patterns=(("app:*", None),))],
+    ids=["key", "pattern"],
+)
 async def test_what_is_refused_holds_up_nothing_else(
-    narrow: RedisCache, redis_server: RedisServer, refused: Debts
+    narrow: RedisCache, redis_server: RedisServer, refused: PendingInvalidations
 ) -> None:
     redis_server.cli("MSET", "app:1", "somebody else's", KEY, "old", NOTE, "old")
     flushed = redis_server.cli("HGET", keys.system_stats(), "cache_misses")
     assert await narrow.get("user:1:nothing") is None
-    owed = Debts((*refused.keys, KEY), (*refused.patterns, (keys.user_pattern("1"), "1")))
+    owed = PendingInvalidations((*refused.keys, KEY), (*refused.patterns, (keys.user_pattern("1"), "1")))
     narrow.take_over(owed)
     await until(lambda: narrow.debts == refused)
     assert redis_server.cli("EXISTS", "app:1", KEY, NOTE) == 1
@@ -42,7 +46,7 @@ async def test_what_is_refused_holds_up_nothing_else(
 
 
 async def test_one_key_among_many_is_found_and_a_server_that_takes_nothing_is_left_alone() -> None:
-    pending = Pending()
+    pending = PendingQueue()
     names = [f"k{number}" for number in range(600)]
     pending.add(*names)
     told: list[int] = []
@@ -50,30 +54,30 @@ async def test_one_key_among_many_is_found_and_a_server_that_takes_nothing_is_le
     async def remove(batch: Any) -> int:
         told.append(len(batch))
         if "k7" in batch:
-            raise ReplyError("NOPERM this one")
+            raise CommandRejected("NOPERM this one")
         return 0
 
     async def sweep(pattern: str, user_id: str | None) -> int:
         raise AssertionError
 
-    with pytest.raises(ReplyError):
-        await Repayment(pending, remove, sweep).make()
-    assert pending.debts == Debts(("k7",))
+    with pytest.raises(CommandRejected):
+        await Redelivery(pending, remove, sweep).make()
+    assert pending.debts == PendingInvalidations(("k7",))
     assert len(told) < 25
 
     async def read_only(batch: Any) -> int:
         told.append(len(batch))
-        raise ReplyError("READONLY you are asking a replica")
+        raise CommandRejected("READONLY you are asking a replica")
 
     pending.add(*names)
     told.clear()
-    with pytest.raises(ReplyError):
-        await Repayment(pending, read_only, sweep).make()
+    with pytest.raises(CommandRejected):
+        await Redelivery(pending, read_only, sweep).make()
     assert told == [500]
 
 
 async def test_a_round_of_refusals_ends_and_the_next_begins_with_the_others() -> None:
-    pending = Pending()
+    pending = PendingQueue()
     bad = [f"bad{number}" for number in range(40)]
     pending.add(*bad, "good")
     told: list[str] = []
@@ -81,7 +85,7 @@ async def test_a_round_of_refusals_ends_and_the_next_begins_with_the_others() ->
     async def remove(batch: Any) -> int:
         told.extend(batch if len(batch) == 1 else [])
         if any(name.startswith("bad") for name in batch):
-            raise ReplyError("NOPERM")
+            raise CommandRejected("NOPERM")
         return 0
 
     async def sweep(pattern: str, user_id: str | None) -> int:
@@ -89,14 +93,14 @@ async def test_a_round_of_refusals_ends_and_the_next_begins_with_the_others() ->
 
     for _ in range(3):
         told.clear()
-        with pytest.raises(ReplyError):
-            await Repayment(pending, remove, sweep).make()
+        with pytest.raises(CommandRejected):
+            await Redelivery(pending, remove, sweep).make()
         assert len(told) <= 17
     assert set(pending.debts.keys) == set(bad)
 
 
 async def test_patterns_of_users_do_not_grow_without_end() -> None:
-    pending = Pending()
+    pending = PendingQueue()
     for number in range(30):
         pending.add_pattern(f"user:1:memory:{number}*", None)
     assert (keys.user_pattern("1"), "1") in pending.debts.patterns
@@ -126,7 +130,7 @@ async def test_patterns_of_users_do_not_grow_without_end() -> None:
     ],
 )
 def test_whose_a_debt_may_be(pattern: str, about: set[str]) -> None:
-    pending = Pending()
+    pending = PendingQueue()
     pending.add_pattern(pattern, None)
     assert pending.owed_of({"1", "2"}) == about
     pending.add("user:2:profile", "app:1")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cache import RedisCache, close_redis_cache, get_redis_cache, keys, registry, use_redis_cache
-from cache.coherence.pending import Debts
+from cache.coherence.pending import PendingInvalidations
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
@@ -139,7 +139,7 @@ async def test_whoever_comes_while_one_is_being_closed_knows_already(
 
     monkeypatch.setattr(cache._engine, "close", slowly)
     monkeypatch.setattr(cache._engine, "settle", refused)
-    cache.take_over(Debts((KEY,)))
+    cache.take_over(PendingInvalidations((KEY,)))
     closing = asyncio.create_task(close_redis_cache())
     await until(lambda: not registry._caches)
     newer = await get_redis_cache()
@@ -217,11 +217,11 @@ def test_another_redis_hears_nothing(redis_server: RedisServer, own_redis: Redis
     own_redis.cli("SET", KEY, "theirs")
     one(lambda cache: cache.delete(KEY))
 
-    async def debts(cache: RedisCache) -> Debts:
+    async def debts(cache: RedisCache) -> PendingInvalidations:
         return cache.debts
 
-    assert one(debts) == Debts((KEY,))
-    assert elsewhere(debts) == other_database(debts) == Debts()
+    assert one(debts) == PendingInvalidations((KEY,))
+    assert elsewhere(debts) == other_database(debts) == PendingInvalidations()
     assert elsewhere(serves) == "theirs"
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from cache import RedisCache, keys
 from cache.embedded import EmbeddedRedis
+from cache.exceptions import CommandTimeout
 from cache.loading.fill import Loader
-from cache.transport.connection import LaneTimeout
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 
@@ -280,7 +280,7 @@ async def test_a_look_that_is_late_is_taken_again_at_once(
 ) -> None:
     cache = await connected(own_redis, make_cache)
     await marked(own_redis)
-    send, late = cache._engine.send_each, iter([LaneTimeout("our loop stood still")])
+    send, late = cache._engine.send_each, iter([CommandTimeout("our loop stood still")])
 
     async def once_late(*commands: Any) -> list[Any]:
         for problem in late:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from cache.coherence import pending, strays
-from cache.coherence.pending import Pending
-from cache.coherence.strays import Strays
+from cache.coherence.pending import PendingQueue
+from cache.coherence.strays import UnindexedKeys
 from cache.keys import profile, user_pattern
 
 
 def test_only_what_may_be_a_stray_is_hidden() -> None:
-    hidden = Strays()
+    hidden = UnindexedKeys()
     assert not hidden
     hidden.hide("user:1:*", "1", {"memory:a"}, 7)
     assert hidden
@@ -26,7 +26,7 @@ def test_only_what_may_be_a_stray_is_hidden() -> None:
 
 
 def test_each_pattern_hides_what_it_reaches() -> None:
-    hidden = Strays()
+    hidden = UnindexedKeys()
     hidden.hide("*:notes:*", "1", {"notes:a"}, 1)
     assert hidden.newest("user:1:notes:b") == 1
     assert hidden.newest("user:1:other") == 0
@@ -35,7 +35,7 @@ def test_each_pattern_hides_what_it_reaches() -> None:
 
 
 def test_what_was_asked_for_again_stays_hidden() -> None:
-    hidden = Strays()
+    hidden = UnindexedKeys()
     hidden.hide("user:1:*", "1", set(), 1)
     hidden.hide("user:2:*", "2", set(), 2)
     walked = hidden.waiting()
@@ -50,7 +50,7 @@ def test_what_was_asked_for_again_stays_hidden() -> None:
 
 def test_no_more_names_are_remembered_than_is_sane(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strays, "_MAX_KNOWN", 3)
-    hidden = Strays()
+    hidden = UnindexedKeys()
     hidden.hide("user:1:*", "1", set(), 1)
     for n in range(4):
         hidden.stored(f"user:1:n{n}", since=1)
@@ -58,7 +58,7 @@ def test_no_more_names_are_remembered_than_is_sane(monkeypatch: pytest.MonkeyPat
 
 
 def test_too_many_patterns_of_one_user_become_all_of_that_user() -> None:
-    owed = Pending()
+    owed = PendingQueue()
     for n in range(pending._MAX_OF_ONE):
         owed.hide(f"user:1:{n}:*", "1", set())
     assert not owed.owes
@@ -70,7 +70,7 @@ def test_too_many_patterns_of_one_user_become_all_of_that_user() -> None:
 
 def test_too_many_users_become_all_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pending, "_MAX_WALKED", 3)
-    owed = Pending()
+    owed = PendingQueue()
     for user in "1234":
         owed.hide(user_pattern(user), user, set())
     assert not owed.strays

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cache import get_redis_cache
-from cache.coherence.pending import Debts
+from cache.coherence.pending import PendingInvalidations
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
 from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.store import StoreError
@@ -42,7 +42,7 @@ async def test_killed_between_commit_and_invalidation(
         import asyncio, os, signal
         from pathlib import Path
         from companion import Caller, save_user_profile_async, use_caller
-        from companion.delivery import Delivery
+        from companion.caching.outbox_relay import Delivery
         from companion.runtime import Runtime, set_runtime
         from companion.store import SqliteStore
 
@@ -79,13 +79,13 @@ async def test_what_redis_refuses_of_others_holds_up_nothing(runtime: Runtime, m
         """It stays owed."""
 
     monkeypatch.setattr(cache._engine, "settle", refused)
-    cache.take_over(Debts(("app:1",), (("app:*", None),)))
+    cache.take_over(PendingInvalidations(("app:1",), (("app:*", None),)))
     with use_caller(Caller("1")):
         await save_user_profile_async("Name: Ada")
     await runtime.delivery.close()
     assert await owed(runtime) == []
     await runtime.store.save_profile("2", "written past the cache")
-    cache.take_over(Debts(("user:2:settings",)))
+    cache.take_over(PendingInvalidations(("user:2:settings",)))
     assert await runtime.delivery.deliver(older_than=0) == 0
     assert await owed(runtime) == [("2", "profile")]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cache import keys
 from tests.faults.session import USER
-from tests.faults.world import NAME, PASSWORD, Road, World
+from tests.faults.world import NAME, PASSWORD, Transport, World
 from tests.real.resp import RedisReplyError, ask
 from tests.wait import until
 
@@ -33,7 +33,7 @@ class Fault:
     name: str
     begin: Step
     end: Step
-    road: Road = "direct"
+    road: Transport = "direct"
     noticed: bool = True
     changes: float = 1
 

@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from cache import CacheSettings, RedisCache
-from cache.transport.commands import FAILURES
+from cache.exceptions import TransportError
 from companion.store import SqliteStore, Store, StoreError, SupabaseStore, Turn
 from tests.faults.background import BackgroundProxy
 from tests.faults.storm import Storm, nothing_left, rage
@@ -84,7 +84,7 @@ async def on_the_lane(directory: Path, calls: int, seed: int, ends: float = math
         async def echo(text: str) -> bool | None:
             try:
                 return bool(await cache._engine.send("ECHO", text) == text.encode())
-            except FAILURES:
+            except TransportError:
                 return None
 
         await rage(storm, echo, calls, seed)
@@ -100,7 +100,7 @@ async def on_the_pool(directory: Path, calls: int, seed: int, ends: float = math
                 return bool(
                     await cache._engine.call(lambda client: client.execute_command("ECHO", text)) == text.encode()
                 )
-            except FAILURES:
+            except TransportError:
                 return None
 
         await until(lambda: echo("warm"))

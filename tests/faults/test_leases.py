@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from cache import RedisCache, keys
-from cache.loading.policy import Terms
+from cache.loading.policy import EntryOptions
 from tests.cache.clock import timed
 from tests.faults.background import BackgroundProxy
 from tests.real.redis_server import RedisServer
@@ -74,7 +74,7 @@ async def test_one_that_is_granted_to_somebody_who_has_stopped_waiting(
     await asyncio.sleep(0.03)
     # Redis will grant the right when it wakes up. Nobody can take it back by then, because the silence that the
     # earlier call met has been noticed.
-    await hurt._filler.fill(KEY, new, Terms(60), asyncio.get_running_loop().time())
+    await hurt._filler.fill(KEY, new, EntryOptions(60), asyncio.get_running_loop().time())
     await earlier
     own_redis.resume()
     await until(lambda: hurt.connected, 3)

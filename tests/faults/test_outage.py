@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from cache import RedisCache
-from cache.core.availability import Outage
+from cache.core.availability import Availability
 from tests.faults.background import BackgroundProxy
 from tests.real.redis_server import RedisServer
 from tests.wait import until
@@ -32,7 +32,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_a_short_silence_is_no_outage_and_a_longer_one_is(lines: list[str]) -> None:
     errors: list[int] = []
-    outage = Outage("redis://here", lambda: errors.append(1))
+    outage = Availability("redis://here", lambda: errors.append(1))
     for now in (10.1, 10.3, 10.5):
         outage.look(now, 10.0, "slow")
     assert lines == []
@@ -48,7 +48,7 @@ def test_a_short_silence_is_no_outage_and_a_longer_one_is(lines: list[str]) -> N
 def test_a_trouble_is_told_when_it_begins_and_when_it_is_over(
     lines: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    outage = Outage("redis://here", lambda: None)
+    outage = Availability("redis://here", lambda: None)
     for tenth in range(50):
         outage.trouble("commands are refused (OOM)", tenth / 10, "commands are refused (OOM)")
         outage.look(tenth / 10, None, "")

@@ -10,7 +10,7 @@ import pytest
 from cache import RedisCache, keys
 from cache.core.engine import _LARGEST
 from cache.transport.connection import SILENT, pack
-from cache.transport.unread import Unread
+from cache.transport.unread import OversizedReplies
 from tests.cache.clock import timed
 from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
@@ -96,7 +96,7 @@ async def test_a_server_that_is_silent_while_it_copies(
 
 async def test_of_many_that_were_asked_for_the_first_are_looked_at() -> None:
     removed: list[str] = []
-    unread = Unread(1000, removed.append)
+    unread = OversizedReplies(1000, removed.append)
     commands = [pack((b"PING",)), *(pack((b"GET", b"k%d" % (n // 2))) for n in range(1000))]
     unread.lost(SILENT, commands)
     assert unread._suspects == [f"k{n}" for n in range(100)]

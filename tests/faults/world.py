@@ -17,7 +17,7 @@ from tests.faults.certificates import Authority, Pair
 from tests.real.redis_server import RedisServer
 from tests.real.resp import Part, ask
 
-Road = Literal["direct", "proxy", "tls"]
+Transport = Literal["direct", "proxy", "tls"]
 NAME, PASSWORD = "worker", "s3cret-word"
 """Who the worker is to the server; its password must never be seen in a log."""
 
@@ -25,7 +25,7 @@ NAME, PASSWORD = "worker", "s3cret-word"
 class World:
     """A running server with one user for the worker, reached over ``road``. Use it with ``async with``."""
 
-    def __init__(self, directory: Path, road: Road, keys: Sequence[str]) -> None:
+    def __init__(self, directory: Path, road: Transport, keys: Sequence[str]) -> None:
         self.directory = directory
         self.keys = keys
         """The keys that the worker reads, for faults that spoil them."""

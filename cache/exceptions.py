@@ -1,0 +1,100 @@
+"""Every exception of the caching layer.
+
+::
+
+    CacheError
+    ├── TransportError              a command got no usable reply
+    │   ├── CacheUnavailable        Redis is away, silent or late
+    │   │   ├── CommandNotSent      Redis has certainly not seen the command
+    │   │   │   ├── NotConnected
+    │   │   │   └── TooManyInFlight
+    │   │   ├── ConnectionLost      the command may have been executed
+    │   │   └── CommandTimeout      the command may have been executed
+    │   └── CommandRejected         Redis answered with an error; ``code`` says which
+    ├── CacheConfigError            also a ValueError
+    ├── InvalidKeyPart              also a ValueError
+    ├── UnserialisableValue         also a TypeError and a ValueError
+    ├── UndecodableValue
+    ├── LockUnavailable
+    └── LockLost
+
+A ``TransportError`` never leaves :class:`cache.RedisCache`: its operations answer with their neutral value instead.
+"""
+
+from __future__ import annotations
+
+import re
+
+# How servers before version 7 report a command that failed inside a script: the code is in the text, or missing.
+_IN_A_SCRIPT = re.compile(r"@user_script: ?\d+: -?(?:([A-Z]{2,}) |The user executing the script can't)")
+
+
+class CacheError(Exception):
+    """Base of every exception of the caching layer."""
+
+
+class TransportError(CacheError):
+    """A command got no usable reply."""
+
+
+class CacheUnavailable(TransportError):
+    """Redis is away, silent or late."""
+
+
+class CommandNotSent(CacheUnavailable):
+    """Redis has certainly not seen the command."""
+
+
+class NotConnected(CommandNotSent):
+    """There is no usable connection."""
+
+
+class TooManyInFlight(CommandNotSent):
+    """Too many commands await a reply, or too many bytes wait to be sent."""
+
+
+class ConnectionLost(CacheUnavailable):
+    """The connection was lost before the reply. The command may have been executed."""
+
+
+class CommandTimeout(CacheUnavailable):
+    """No reply within the deadline. The command may have been executed."""
+
+
+class CommandRejected(TransportError):
+    """Redis answered with an error. The text may quote the command, credentials included: log ``code`` instead."""
+
+    @property
+    def code(self) -> str:
+        """The first word of the reply (``WRONGTYPE``, ``NOSCRIPT``); inside a script, that of the failed command."""
+        return code_inside_script(str(self)) or str(self).partition(" ")[0]
+
+
+class CacheConfigError(CacheError, ValueError):
+    """A setting cannot be used. The text names the setting and the remedy, never a credential."""
+
+
+class InvalidKeyPart(CacheError, ValueError):
+    """A user id, or another part of a key, could reach further than its own key."""
+
+
+class UnserialisableValue(CacheError, TypeError, ValueError):
+    """A value would not come back as it went in. Raised at once, with or without Redis."""
+
+
+class UndecodableValue(CacheError):
+    """Stored bytes cannot be decoded. The text gives the reason and quotes nothing of them."""
+
+
+class LockUnavailable(CacheError):
+    """The lock was not acquired: another holder has it, or Redis is away. The text says which."""
+
+
+class LockLost(CacheError):
+    """The lock expired while it was held: the work under it may have overlapped with another holder's."""
+
+
+def code_inside_script(text: str) -> str | None:
+    """Return the error code of the command that failed inside a script, or None if ``text`` reports no such error."""
+    found = _IN_A_SCRIPT.search(text)
+    return None if found is None else found[1] or "NOPERM"
