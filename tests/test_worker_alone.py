@@ -20,8 +20,8 @@ import pytest_asyncio
 from cache import keys
 from companion.prompts import FOLLOW_UP_PROMPT
 from companion.store import SqliteStore
-from tests.isolation.ear import MARK, SECRET
-from tests.isolation.echo import marks
+from tests.isolation.echo_llm import markers
+from tests.isolation.log_capture import MARKER, SECRET
 from tests.real.agent_process import AgentProcess
 from tests.real.livekit_job import Job
 from tests.real.livekit_server import LiveKitServer
@@ -43,7 +43,7 @@ THREADS: Final = f"""{SITECUSTOMIZE.rstrip()}
     from livekit.agents import JobExecutorType
     AgentServer.__init__.__kwdefaults__.update(job_executor_type=JobExecutorType.THREAD, num_idle_processes=2)
 """
-PEOPLE: Final = {"bea": f"{MARK}01q", "cem": f"{MARK}02q"}
+PEOPLE: Final = {"bea": f"{MARKER}01q", "cem": f"{MARKER}02q"}
 CALLS: Final[dict[str, dict[str, Any]]] = {
     "getUserProfile": {},
     "getConversationContext": {},
@@ -57,7 +57,7 @@ CALLS: Final[dict[str, dict[str, Any]]] = {
 def model(body: dict[str, Any]) -> Reply | str:
     """Says by which words people are known in what it was shown; told to call the tools, it calls them all."""
     request = ChatRequest(body, {})
-    known = " ".join(sorted(marks(json.dumps(body))))
+    known = " ".join(sorted(markers(json.dumps(body))))
     if FOLLOW_UP_PROMPT in request.instructions:
         return json.dumps({"follow_up": True, "confidence": 0.9, "topic": f"topic of {known}"})
     if request.messages[-1]["role"] == "user" and request.user_text.startswith("call them all"):
@@ -119,17 +119,17 @@ async def threads(tmp_path: Path) -> None:
                 await asyncio.gather(*(job.end() for job in jobs))
             log = process.log
         for request in openai.requests:
-            assert len(marks(json.dumps(request.json))) == 1
+            assert len(markers(json.dumps(request.json))) == 1
         for name, word in PEOPLE.items():
             context = await store.context(name, 100)
-            assert marks(repr((context, await store.search_memories(name, "", 100)))) == {word}
+            assert markers(repr((context, await store.search_memories(name, "", 100)))) == {word}
             assert [turn.role for turn in context.turns] == ["assistant", "user", "assistant"]
             assert context.profile == f"Name: {word}, again"
             cached = [redis.cli("GET", key) for key in redis.cli("KEYS", f"user:{name}:*")]
-            assert marks(repr(cached)) == {word}
+            assert markers(repr(cached)) == {word}
             assert redis.cli("EXISTS", keys.profile(name))
     await store.close()
-    assert MARK not in log
+    assert MARKER not in log
     assert SECRET not in log
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     assert "DEBUG" in {line["level"] for line in lines}
@@ -144,7 +144,7 @@ async def live(job: Job, word: str) -> None:
     assert await job.greeting() == f"I know {word}."
     await job.say(f"call them all {word}")
     assert await job.next_reply() == f"I know {word}."
-    assert marks("".join(stream.text for stream in job.transcripts)) == {word}
+    assert markers("".join(stream.text for stream in job.transcripts)) == {word}
 
 
 async def plain_start(tmp_path: Path) -> None:

@@ -25,8 +25,7 @@ from tests.faults.table import ISOLATION, NOTES, heads, isolation_line, store_li
 from tests.faults.table import STORE as STORE_COLUMNS
 from tests.faults.table import STORMS as STORM_COLUMNS
 from tests.faults.trial import PLACES, trial
-from tests.isolation.trial import ALL as CASES
-from tests.isolation.trial import in_a_process
+from tests.isolation.suite import CASE_COUNTS, run_in_process
 from tests.real.postgres import Postgres
 from tests.real.redis_server import RedisServer
 
@@ -79,12 +78,12 @@ def _store_and_isolation(only: str, seed: int, ends: float) -> int:
     """Both at once: the one mostly waits, and the other counts."""
     broken = 0
     with ProcessPoolExecutor(1, get_context("spawn")) as beside:
-        hostile = beside.submit(in_a_process, CASES, seed, ends) if only in "isolation" else None
+        hostile = beside.submit(run_in_process, CASE_COUNTS, seed, ends) if only in "isolation" else None
         broken += _store_trials(only, ends)
         if hostile is not None:
-            verdict = hostile.result()
-            print(f"\n{heads(ISOLATION)}\n{isolation_line(verdict)}", flush=True)
-            broken += len(verdict.broken)
+            result = hostile.result()
+            print(f"\n{heads(ISOLATION)}\n{isolation_line(result)}", flush=True)
+            broken += len(result.violations)
     return broken
 
 

@@ -6,8 +6,8 @@ from tests.faults.stopwatch import Timed
 from tests.faults.store_trial import StoreOutcome
 from tests.faults.storm import Storm
 from tests.faults.trial import Outcome
-from tests.isolation.trial import KINDS
-from tests.isolation.verdict import Verdict
+from tests.isolation.result import Result
+from tests.isolation.suite import CASES
 
 Columns = tuple[tuple[str, int], ...]
 TRIALS: Columns = (
@@ -49,7 +49,7 @@ STORE: Columns = (
     ("broken promises", 0),
 )
 ISOLATION: Columns = (
-    *((kind, len(kind) + 2) for kind in KINDS),
+    *((kind, len(kind) + 2) for kind in CASES),
     ("all", 9),
     ("changed", 9),
     ("shown", 7),
@@ -131,14 +131,14 @@ def storm_line(storm: Storm) -> str:
     )
 
 
-def isolation_line(verdict: Verdict) -> str:
-    cases = [verdict.cases[kind] for kind in KINDS]
-    faults = (verdict.changes, verdict.shown, verdict.wrong, verdict.crashes)
+def isolation_line(result: Result) -> str:
+    cases = [result.cases[kind] for kind in CASES]
+    faults = (result.changes, result.shown, result.wrong, result.crashes)
     return _line(
         [
-            *(f"{count:,}" for count in (*cases, sum(cases), *map(len, faults), verdict.lines, len(verdict.telling))),
-            f"{sum(verdict.seconds.values()):.0f}",
-            "; ".join(verdict.broken) or "none",
+            *(f"{count:,}" for count in (*cases, sum(cases), *map(len, faults), result.lines, len(result.leaks))),
+            f"{sum(result.seconds.values()):.0f}",
+            "; ".join(result.violations) or "none",
         ],
         ISOLATION,
     )

@@ -1,4 +1,4 @@
-"""The hostile users one thinks of first, by name."""
+"""Well-known hostile inputs, by name."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from cache import keys
 from companion import Caller, get_user_profile_async, use_caller
 from companion.identity import caller_from_identity
-from tests.isolation.calls import ARGUMENT, Call
-from tests.isolation.stage import stage
-from tests.isolation.tool_calls import answer
+from tests.isolation.hostile_calls import ARGUMENT, Call
+from tests.isolation.runner import open_runner
+from tests.isolation.tool_cases import answer
 from tests.real.redis_server import RedisServer
 from tests.test_agent import greeting, job, name_of
 from tests.tools.conversation import Userdata
@@ -51,25 +51,25 @@ TEXTS: Final = {
 
 
 async def test_patterns(tmp_path: Path) -> None:
-    async with stage(tmp_path, float("inf")) as it, it.turn_of("me"):
-        for pattern, gone in PATTERNS.items():
-            it.town.many(it.town.belongings("me"))
-            said = await answer(Call("invalidateCache", ""), {"pattern": pattern}, Userdata(Caller("me")))
-            assert (said["success"], said["deleted_keys"]) == (True, len(gone)), pattern
-            assert it.town.names("user:me:*") == MINE - gone
-            it.unchanged("me", pattern)
-        it.town.many(it.town.belongings("me"))
+    async with open_runner(tmp_path, float("inf")) as runner, runner.acting_as("me"):
+        for pattern, removed in PATTERNS.items():
+            runner.data.pipeline(runner.data.user_commands("me"))
+            reply = await answer(Call("invalidateCache", ""), {"pattern": pattern}, Userdata(Caller("me")))
+            assert (reply["success"], reply["deleted_keys"]) == (True, len(removed)), pattern
+            assert runner.data.matching("user:me:*") == MINE - removed
+            runner.check_unchanged("me", pattern)
+        runner.data.pipeline(runner.data.user_commands("me"))
         for pattern in REFUSED:
-            said = await answer(Call("invalidateCache", ""), {"pattern": pattern}, Userdata(Caller("me")))
-            assert (said["success"], said["deleted_keys"]) == (False, 0)
-            assert len(said["message"]) < 200
-            assert it.town.names("user:me:*") == MINE
-            it.unchanged("me", "refused")
-    assert not it.verdict.broken
+            reply = await answer(Call("invalidateCache", ""), {"pattern": pattern}, Userdata(Caller("me")))
+            assert (reply["success"], reply["deleted_keys"]) == (False, 0)
+            assert len(reply["message"]) < 200
+            assert runner.data.matching("user:me:*") == MINE
+            runner.check_unchanged("me", "refused")
+    assert not runner.result.violations
 
 
 async def test_profile_texts(tmp_path: Path) -> None:
-    async with stage(tmp_path, float("inf")) as it, it.turn_of("me"):
+    async with open_runner(tmp_path, float("inf")) as runner, runner.acting_as("me"):
         for text in TEXTS.values():
             me = Userdata(Caller("me"))
             assert (await answer(Call("updateUserProfile", ""), {"profile": text}, me))["success"]
@@ -79,9 +79,9 @@ async def test_profile_texts(tmp_path: Path) -> None:
                 assert (await answer(Call("getUserProfile", ""), {}, me))["profile"] == kept
             assert kept in (await answer(Call("recallFacts", ""), {"query": ""}, me))["facts"]
             with use_caller(Caller("me2")):
-                assert await get_user_profile_async() == it.town.profiles["me2"]
-            it.unchanged("me", text)
-    assert not it.verdict.broken
+                assert await get_user_profile_async() == runner.data.profiles["me2"]
+            runner.check_unchanged("me", text)
+    assert not runner.result.violations
 
 
 @pytest.mark.parametrize("identity", IDENTITIES, ids=["star", "path", "long", "emoji", "mock"])
@@ -102,8 +102,8 @@ async def test_identities(
         for tool in ARGUMENT.keys() - {"getRedisCacheStats"}:
             words = {"pattern": "*", "profile": "Name: Eve", "fact": "the key is under the mat", "query": "key"}
             given = {ARGUMENT[tool]: words[str(ARGUMENT[tool])]} if ARGUMENT[tool] else {}
-            said = await answer(Call(tool, ""), given, talk.session.userdata)
-            assert said["success"] is False
+            reply = await answer(Call(tool, ""), given, talk.session.userdata)
+            assert reply["success"] is False
     assert set(redis_server.cli("KEYS", "*")) - {"system:stats", "system:server"} == {"user:x:profile"}
     stored = [path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file()]
     assert not any(b"under the mat" in text or b"Eve" in text for text in stored)

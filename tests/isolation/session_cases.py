@@ -1,4 +1,4 @@
-"""Real sessions: a model that calls whatever it was talked into, and the offline one, told whatever comes to mind."""
+"""Cases over real sessions: a manipulated model that emits hostile calls, and the offline model with hostile input."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import companion.offline.llm
 from companion import Caller, use_caller
 from companion.offline.llm import OfflineLLM
 from companion.voice.agent import CompanionAgent
-from tests.isolation.calls import odd_call
-from tests.isolation.stage import BATCH, Stage
-from tests.isolation.texts import hostile_text
-from tests.isolation.town import CALLERS, mark
+from tests.isolation.fixture_data import CALLERS, marker
+from tests.isolation.hostile_calls import malformed_call
+from tests.isolation.hostile_texts import hostile_text
+from tests.isolation.runner import BATCH, Runner
 from tests.tools.conversation import Conversation, PlayedLLM, Userdata, conversation
 from tools import CacheTools, ProfileTools
 
 
-class TalkedRound(PlayedLLM):
-    """Calls ``tool`` with ``raw`` at the next turn, and says "Done." at all others."""
+class ManipulatedLLM(PlayedLLM):
+    """Emits the call in ``next`` (tool, raw arguments) at the next turn, and "Done." at every other turn."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class TalkedRound(PlayedLLM):
 class _Stream(llm.LLMStream):
     async def _run(self) -> None:
         delta, model = llm.ChoiceDelta(role="assistant"), self._llm
-        assert isinstance(model, TalkedRound)
+        assert isinstance(model, ManipulatedLLM)
         if model.next is not None and self._tools:
             (tool, raw), model.next = model.next, None
             delta.tool_calls = [llm.FunctionToolCall(name=tool, arguments=raw, call_id=uuid4().hex)]
@@ -44,48 +44,48 @@ class _Stream(llm.LLMStream):
         self._event_ch.send_nowait(llm.ChatChunk(id="1", delta=delta))
 
 
-TalkedRound.stream = _Stream
+ManipulatedLLM.stream = _Stream
 
 
-async def conversations(stage: Stage, draw: Random, count: int) -> int:
-    """Whatever is said and called: everything the session then holds is the caller's, and it goes on."""
+async def conversations(runner: Runner, rng: Random, count: int) -> int:
+    """After any input and any call, the session holds only the caller's data and accepts the next turn."""
     done = 0
-    while done < count and not stage.over:
-        user, offline = draw.choice(CALLERS), draw.random() < 0.3
-        async with stage.turn_of(user), _session(user, OfflineLLM() if offline else TalkedRound()) as talk:
+    while done < count and not runner.timed_out:
+        user, offline = rng.choice(CALLERS), rng.random() < 0.3
+        async with runner.acting_as(user), _session(user, OfflineLLM() if offline else ManipulatedLLM()) as talk:
             for _ in range(min(BATCH, count - done)):
                 case: object = None
                 try:
-                    case = await _one(talk, user, draw)
+                    case = await _run_case(talk, user, rng)
                 except Exception as problem:
-                    stage.crashed(user, case, problem)
-                stage.unchanged(user, case)
+                    runner.record_crash(user, case, problem)
+                runner.check_unchanged(user, case)
                 done += 1
             items = [str(item.model_dump()) for item in talk.session.history.items]
-            stage.shows_nothing(user, "".join(items) + talk.session.current_agent.instructions, "all that was said")
+            runner.check_shown(user, "".join(items) + talk.session.current_agent.instructions, "session history")
     return done
 
 
-async def _one(talk: Conversation, user: str, draw: Random) -> object:
-    words = hostile_text(mark(user), draw)[:2_000]
-    if not isinstance(talk.model, TalkedRound):
+async def _run_case(talk: Conversation, user: str, rng: Random) -> object:
+    words = hostile_text(marker(user), rng)[:2_000]
+    if not isinstance(talk.model, ManipulatedLLM):
         await talk.session.run(user_input=words)
         return words
-    call = odd_call(mark(user), draw)
-    # Half a character as it is ends the turn within the framework, before any tool is looked for.
+    call = malformed_call(marker(user), rng)
+    # Sent as it is, a lone surrogate ends the turn inside the framework before the tool is looked up.
     talk.model.next = call.tool, _escaped(call.raw)
     await talk.session.run(user_input=words)
     return call
 
 
 def _escaped(raw: str) -> str:
-    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half.group()):04x}", raw)
+    return re.sub("[\ud800-\udfff]", lambda surrogate: f"\\u{ord(surrogate.group()):04x}", raw)
 
 
 @asynccontextmanager
 async def _session(user: str, model: llm.LLM[Any]) -> AsyncIterator[Conversation]:
     caller = Caller(user)
-    agent = CompanionAgent(profile=f"Name: {mark(user)}", tools=[CacheTools(), ProfileTools()])
+    agent = CompanionAgent(profile=f"Name: {marker(user)}", tools=[CacheTools(), ProfileTools()])
     with use_caller(caller), patch.object(companion.offline.llm, "PACE", 0.0):
         async with conversation(agent=agent, model=model, userdata=Userdata(caller)) as talk:
             yield talk

@@ -1,4 +1,4 @@
-"""Fifty conversations at once, in one process and one loop: nothing of one is in another."""
+"""Fifty concurrent sessions in one process and one loop: no data of one appears in another."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from livekit.agents import llm
 from companion.identity import current_caller
 from companion.runtime import Runtime, set_runtime
 from companion.store import Memory, SqliteStore, Summary, Turn
-from tests.isolation.ear import MARK, SECRET, Ear, listening
-from tests.isolation.echo import Echo, marks
+from tests.isolation.echo_llm import EchoLLM, markers
+from tests.isolation.log_capture import MARKER, SECRET, LogCapture, capture_logs
 from tests.real.redis_server import RedisServer
 from tests.test_agent import Probe, job
 from tests.tools.conversation import Conversation
 
 SESSIONS: Final = 50
 ROUNDS: Final = 2
-WORDS: Final = {f"person-{number:02d}": f"{MARK}{number:02d}q" for number in range(SESSIONS)}
+MARKERS: Final = {f"person-{number:02d}": f"{MARKER}{number:02d}q" for number in range(SESSIONS)}
 
 
 @pytest.fixture
-def ear() -> Iterator[Ear]:
-    with listening() as heard:
-        yield heard
+def log() -> Iterator[LogCapture]:
+    with capture_logs() as log:
+        yield log
 
 
 @pytest.fixture
@@ -39,25 +39,25 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
-async def know(store: SqliteStore) -> None:
-    """Everybody has been here before."""
+async def seed_store(store: SqliteStore) -> None:
+    """Write an earlier conversation of every user."""
     at = datetime.now(UTC) - timedelta(hours=1)
-    for user, word in WORDS.items():
-        await store.save_profile(user, f"Name: {word}")
-        await store.add_turn(user, Turn(role="user", text=f"I am {word}", at=at, conversation_id="before"))
-        await store.add_memory(user, Memory(text=f"the fact of {word}", at=at))
-        await store.save_summary(user, Summary("before", f"It was about {word}", at))
-        await store.save_state(user, {"conversations": 4, "stage": f"acquainted with {word}"})
+    for user, marker in MARKERS.items():
+        await store.save_profile(user, f"Name: {marker}")
+        await store.add_turn(user, Turn(role="user", text=f"I am {marker}", at=at, conversation_id="before"))
+        await store.add_memory(user, Memory(text=f"the fact of {marker}", at=at))
+        await store.save_summary(user, Summary("before", f"It was about {marker}", at))
+        await store.save_state(user, {"conversations": 4, "stage": f"acquainted with {marker}"})
 
 
-async def talk_a_while(talk: Conversation, user: str) -> None:
-    word, other = WORDS[user], f"person-{(int(user[-2:]) + 1) % SESSIONS:02d}"
+async def converse(talk: Conversation, user: str) -> None:
+    marker, other = MARKERS[user], f"person-{(int(user[-2:]) + 1) % SESSIONS:02d}"
     for number in range(ROUNDS):
         calls: dict[str, dict[str, Any]] = {
             "who": {},
-            "rememberFact": {"fact": f"{word} has a secret {number}"},
-            "recallFacts": {"query": f"fact secret {word}"},
-            "updateUserProfile": {"profile": f"Name: {word} {number}", "user_id": other},
+            "rememberFact": {"fact": f"{marker} has a secret {number}"},
+            "recallFacts": {"query": f"fact secret {marker}"},
+            "updateUserProfile": {"profile": f"Name: {marker} {number}", "user_id": other},
             "getUserProfile": {},
             "getConversationContext": {},
             "getRedisCacheStats": {},
@@ -68,17 +68,17 @@ async def talk_a_while(talk: Conversation, user: str) -> None:
         items = [event.item for event in run.events if isinstance(event.item, llm.FunctionCallOutput)]
         answers = {item.name: item.output for item in items}
         assert not any(item.is_error for item in items)
-        assert marks(str(answers)) == {word}
+        assert markers(str(answers)) == {marker}
         assert answers.keys() == calls.keys()
         assert answers["who"].count(f'"{user}"') == 4  # userdata, this task, a task begun here, a thread
-        assert f"Name: {word}" in answers["getUserProfile"]
-        assert f"It was about {word}" in answers["getConversationContext"]
+        assert f"Name: {marker}" in answers["getUserProfile"]
+        assert f"It was about {marker}" in answers["getConversationContext"]
         assert f"for user {user}" in answers["clearUserCache"]
-        assert marks(talk.session.current_agent.instructions) == {word}
+        assert markers(talk.session.current_agent.instructions) == {marker}
 
 
 async def test_fifty_sessions_at_once(
-    own_redis: RedisServer, ear: Ear, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    own_redis: RedisServer, log: LogCapture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("REDIS_URL", own_redis.url)
     monkeypatch.setenv("OPENAI_API_KEY", f"{SECRET}-of-openai")
@@ -102,41 +102,41 @@ async def test_fifty_sessions_at_once(
     monkeypatch.setattr(agent, "ProfileTools", WithProbe)
     database = tmp_path / "home" / "companion.db"
     before = SqliteStore(database)
-    await know(before)
+    await seed_store(before)
     await before.close()
-    model, everybody = Echo(), asyncio.Barrier(SESSIONS)
+    model, all_started = EchoLLM(), asyncio.Barrier(SESSIONS)
     set_runtime(Runtime(model=model))
 
     async def one(user: str) -> None:
         async with job(agent.entrypoint, {"user_id": user}) as talk:
             assert talk.session.userdata.caller.user_id == user
             greeting = str(talk.session.history.messages()[0].text_content)
-            assert marks(greeting) == {WORDS[user]}
-            await everybody.wait()
-            await asyncio.create_task(talk_a_while(talk, user), context=contexts[user])
-            said = str([item.model_dump() for item in talk.session.history.items])
-            assert marks(said) == {WORDS[user]}
+            assert markers(greeting) == {MARKERS[user]}
+            await all_started.wait()
+            await asyncio.create_task(converse(talk, user), context=contexts[user])
+            history = str([item.model_dump() for item in talk.session.history.items])
+            assert markers(history) == {MARKERS[user]}
         assert current_caller() is None
 
     async with asyncio.TaskGroup() as group:
-        for user in WORDS:
+        for user in MARKERS:
             group.create_task(one(user))
 
-    for request in model.asked:
+    for request in model.requests:
         assert request.user_id is not None
-        assert marks(request.text) == {WORDS[request.user_id]}
-    assert {request.user_id for request in model.asked} == set(WORDS)
+        assert markers(request.text) == {MARKERS[request.user_id]}
+    assert {request.user_id for request in model.requests} == set(MARKERS)
     after = SqliteStore(database)
-    for user, word in WORDS.items():
+    for user, marker in MARKERS.items():
         context = await after.context(user, 1_000)
         facts = await after.search_memories(user, "", 1_000)
-        assert marks(repr((context, facts))) == {word}
+        assert markers(repr((context, facts))) == {marker}
         assert len([turn for turn in context.turns if turn.role == "user"]) > ROUNDS
         assert len(facts) == 1 + ROUNDS
         cached = [own_redis.cli("GET", key) for key in own_redis.cli("KEYS", f"*user:{user}:*") if "lease" not in key]
         assert len(cached) >= 4
-        assert marks(repr(cached)) == {word}
+        assert markers(repr(cached)) == {marker}
     await after.close()
-    assert ear.lines > SESSIONS
-    assert not ear.telling
-    assert not ear.failures
+    assert log.lines > SESSIONS
+    assert not log.leaks
+    assert not log.errors

@@ -1,4 +1,4 @@
-"""Who somebody says he is: participants' identities, job metadata and ids in keys, usable and not."""
+"""Generates participant identities, job metadata and key parts, valid and invalid, with the expected user id."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from unittest.mock import MagicMock
 from uuid import UUID
 
-from tests.isolation.texts import hostile_text, hostile_value
+from tests.isolation.hostile_texts import hostile_text, hostile_value
 
 SAFE: Final = frozenset(string.ascii_letters + string.digits + "._@+=~-")
 NAMED: Final[tuple[Any, ...]] = (
@@ -55,26 +55,26 @@ _WORDS: Final = (
 _HEX: Final = "0123456789abcdefABCDEF"
 
 
-def hostile_identity(mark: str, draw: Random) -> Any:
-    """Anything that may stand where a participant's identity is expected."""
-    kind = draw.random()
+def hostile_identity(marker: str, rng: Random) -> Any:
+    """Generate a value of any type for a participant's identity."""
+    kind = rng.random()
     if kind < 0.25:
-        return draw.choice(NAMED)
+        return rng.choice(NAMED)
     if kind < 0.26:
-        return MagicMock(name=mark)
+        return MagicMock(name=marker)
     if kind < 0.45:
-        return "".join(draw.choice(_WORDS) for _ in range(draw.randrange(1, 5)))
+        return "".join(rng.choice(_WORDS) for _ in range(rng.randrange(1, 5)))
     if kind < 0.6:
-        return _nearly_uuid(draw)
+        return _near_uuid(rng)
     if kind < 0.8:
-        usable = "".join(draw.choice(sorted(SAFE)) for _ in range(draw.choice((1, 5, 36, 127, 128))))
-        return usable if draw.random() < 0.5 else usable[:-1] + draw.choice(string.printable)
-    return hostile_text(mark, draw)
+        usable = "".join(rng.choice(sorted(SAFE)) for _ in range(rng.choice((1, 5, 36, 127, 128))))
+        return usable if rng.random() < 0.5 else usable[:-1] + rng.choice(string.printable)
+    return hostile_text(marker, rng)
 
 
-def _nearly_uuid(draw: Random) -> str:
-    text = str(UUID(int=draw.getrandbits(128)))
-    text = draw.choice(
+def _near_uuid(rng: Random) -> str:
+    text = str(UUID(int=rng.getrandbits(128)))
+    text = rng.choice(
         (
             text,
             text.upper(),
@@ -86,12 +86,12 @@ def _nearly_uuid(draw: Random) -> str:
             text.replace("-", ""),
         )
     )
-    at = draw.randrange(len(text))
-    return text if draw.random() < 0.6 else text[:at] + draw.choice(("*", "", "g", "\n", "٣")) + text[at + 1 :]
+    at = rng.randrange(len(text))
+    return text if rng.random() < 0.6 else text[:at] + rng.choice(("*", "", "g", "\n", "٣")) + text[at + 1 :]
 
 
-def who_it_is(identity: Any) -> str | None:
-    """The user id an identity stands for; None for nobody. Written down anew, not taken from the product."""
+def expected_user_id(identity: Any) -> str | None:
+    """The user id that an identity must resolve to, None if it is invalid: an oracle independent of the product."""
     if not isinstance(identity, str) or not 0 < len(identity) <= 128 or not set(identity) <= SAFE:
         return None
     bare = identity[5:] if identity[:5].lower() == "user-" else identity
@@ -101,33 +101,37 @@ def who_it_is(identity: Any) -> str | None:
     return identity
 
 
-def hostile_metadata(mark: str, draw: Random) -> tuple[Any, tuple[bool, Any]]:
-    """A job's metadata; and whether it names a user, and the identity it names."""
-    kind = draw.random()
+def hostile_metadata(marker: str, rng: Random) -> tuple[Any, tuple[bool, Any]]:
+    """Generate a job's metadata.
+
+    Returns:
+        The metadata; and the expected parse: whether it names a user, and the identity it names.
+    """
+    kind = rng.random()
     if kind < 0.5:
-        identity = _plain(hostile_identity(mark, draw))
-        content = {"operator": True, "caller": "other", "user_id": identity, "note": hostile_text(mark, draw)}
-        return json.dumps(content, ensure_ascii=draw.random() < 0.5), (True, identity)
-    if kind < 0.6:  # the last of two wins, for everybody who asks
-        return f'{{"user_id": "me", "user_id": "{mark}"}}', (True, mark)
+        identity = _plain(hostile_identity(marker, rng))
+        content = {"operator": True, "caller": "other", "user_id": identity, "note": hostile_text(marker, rng)}
+        return json.dumps(content, ensure_ascii=rng.random() < 0.5), (True, identity)
+    if kind < 0.6:  # duplicate keys: the last one wins in every JSON parser used
+        return f'{{"user_id": "me", "user_id": "{marker}"}}', (True, marker)
     if kind < 0.7:
-        return draw.choice((None, 7, b"{}", MagicMock(), ["me"], {"user_id": "me"}, "[" * 100_000, '{"a":' * 50_000)), (
+        return rng.choice((None, 7, b"{}", MagicMock(), ["me"], {"user_id": "me"}, "[" * 100_000, '{"a":' * 50_000)), (
             False,
             None,
         )
     if kind < 0.85:
-        value = hostile_value(mark, draw)
+        value = hostile_value(marker, rng)
         text = json.dumps(value)
         named = isinstance(value, dict) and "user_id" in value
         return text, (named, value["user_id"] if isinstance(value, dict) and named else None)
-    text = hostile_text(mark, draw)
+    text = hostile_text(marker, rng)
     content = _loaded(text)
     named = isinstance(content, dict) and "user_id" in content
     return text, (named, content["user_id"] if named else None)
 
 
 def _plain(identity: Any) -> Any:
-    """``identity`` as JSON can carry it."""
+    """``identity`` after a JSON round trip; None if JSON cannot represent it."""
     try:
         return json.loads(json.dumps(identity))
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""A redis-server and a store in which several people have something, and everything anybody else may have there."""
+"""Fixture data: keys and rows of several users in Redis and the store, and keys of the layer and other applications."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from cache.serialization.codec import encode
-from tests.isolation.ear import MARK, SECRET
+from tests.isolation.log_capture import MARKER, SECRET
 from tests.real.redis_server import RedisServer
 from tests.real.resp import Part, ask, ask_each
 
 CALLERS: Final = ("me", "m", "me.2")
 OPERATOR: Final = "ops"
-OTHERS: Final = ("me2", "ME", "user-me", "other", "0f8fad5b-d9cb-469f-a165-70867728950e", "x" * 128, "-", "~")
-PEOPLE: Final = (*CALLERS, OPERATOR, *OTHERS)
+OTHER_USERS: Final = ("me2", "ME", "user-me", "other", "0f8fad5b-d9cb-469f-a165-70867728950e", "x" * 128, "-", "~")
+USERS: Final = (*CALLERS, OPERATOR, *OTHER_USERS)
 PASSWORD: Final = f"{SECRET}-of-redis"
-_OWN: Final = ("profile", "greeting_instructions", "settings", "state", "summary", "memory:search-1", "memory:7")
-_NOBODYS: Final = (
+_USER_KEYS: Final = ("profile", "greeting_instructions", "settings", "state", "summary", "memory:search-1", "memory:7")
+_UNOWNED_KEYS: Final = (
     *(
         "user:",
         "user:me",
@@ -53,10 +53,10 @@ _NOBODYS: Final = (
         "a b\nc",
     ),
 )
-_NOTES: Final = {"system:stats", "system:server"}
+_BOOKKEEPING_KEYS: Final = {"system:stats", "system:server"}
 _TABLES: Final = ("profiles", "turns", "memories", "summaries", "states", "outbox")
-# All that is not the caller's, as one digest. A lifetime counts by the second in which it ends; those of these tests
-# end in the middle of one. The layer's own notes of the server and of everybody's calls are left out.
+# Digest of every key that is not the user's. A TTL counts by the second in which it expires; the TTLs of these tests
+# expire in the middle of one. The layer's bookkeeping keys are excluded.
 _DIGEST: Final = """
 local user, now, all, found = ARGV[1], redis.call('TIME'), {}, redis.call('KEYS', '*')
 table.sort(found)
@@ -77,13 +77,13 @@ return redis.sha1hex(table.concat(all, '\\0'))
 """
 
 
-def mark(user: str) -> str:
-    """The word that stands in everything this user has said."""
-    return f"{MARK}{PEOPLE.index(user):02d}q"
+def marker(user: str) -> str:
+    """The word contained in all of this user's data."""
+    return f"{MARKER}{USERS.index(user):02d}q"
 
 
 def owns(user: str | None, key: str) -> bool:
-    """Whether a key is this user's: his values, what guards them, his index."""
+    """Whether a key is this user's: values, their leases and stale copies, and the index."""
     if user is None:
         return False
     return (
@@ -92,16 +92,16 @@ def owns(user: str | None, key: str) -> bool:
     )
 
 
-class Town:
-    """The two of them, filled. Looks at both past everything that is under test."""
+class FixtureData:
+    """Fixture data in Redis and SQLite, read and written on connections of its own, bypassing the code under test."""
 
     def __init__(self, server: RedisServer, database: Path) -> None:
-        self._link = server._connect()
+        self._connection = server._connect()
         if server.password:
-            ask(self._link, ("AUTH", server.password))
+            ask(self._connection, ("AUTH", server.password))
         self._database = database
-        self.profiles = {user: f"Name: {mark(user)}" for user in PEOPLE}
-        """What each has in the store, and so in the cache."""
+        self.profiles = {user: f"Name: {marker(user)}" for user in USERS}
+        """Profile of each user in the store and in the cache."""
         self._rows: sqlite3.Connection | None = None
         self._server = ""
         self._seen: tuple[int, str | None] | None = None
@@ -110,28 +110,28 @@ class Town:
         self._end = (int(self.cli("TIME")[0]) + 7_200) * 1_000 + 500
 
     def close(self) -> None:
-        self._link.close()
+        self._connection.close()
         if self._rows is not None:
             self._rows.close()
 
     def cli(self, *command: Part) -> Any:
-        return ask(self._link, command)
+        return ask(self._connection, command)
 
-    def many(self, commands: Iterable[Sequence[Part]]) -> list[Any]:
-        """The replies to commands that are sent together."""
-        return ask_each(self._link, commands)
+    def pipeline(self, commands: Iterable[Sequence[Part]]) -> list[Any]:
+        """Send the commands in one pipeline and return the replies."""
+        return ask_each(self._connection, commands)
 
-    def fill(self) -> None:
-        """Give everybody everything in Redis."""
+    def load(self) -> None:
+        """Flush Redis and write every user's keys and the unowned keys."""
         if known := self.cli("GET", "system:server"):
             self._server = known
-        # With its mark: a server without one, and with all this in it, would be doubted.
+        # With the server's epoch key: a server without it that already holds keys would be quarantined.
         commands: list[tuple[Part, ...]] = [("FLUSHALL",), ("SET", "system:server", self._server)]
-        for user in PEOPLE:
-            commands += self.belongings(user)
+        for user in USERS:
+            commands += self.user_commands(user)
             for kind in ("lease", "stale"):
-                commands.append(("SET", f"{kind}:{{user:{user}:profile}}", f"{kind} {mark(user)}"))
-        commands += [("SET", key, f"of {key}") for key in _NOBODYS]
+                commands.append(("SET", f"{kind}:{{user:{user}:profile}}", f"{kind} {marker(user)}"))
+        commands += [("SET", key, f"of {key}") for key in _UNOWNED_KEYS]
         commands += [
             ("HSET", "bull:queue", "job", "1"),
             ("RPUSH", "list", "a", "b"),
@@ -140,43 +140,43 @@ class Town:
         commands += [
             ("PEXPIREAT", key, self._end) for key in ("temp:session:key", "lock:user:me", "unrelated", "system:config")
         ]
-        self.many(commands)
+        self.pipeline(commands)
 
-    def belongings(self, user: str) -> list[tuple[Part, ...]]:
-        """The commands that give a user a value of every kind."""
-        values: dict[str, Part] = {name: f"{name} of {mark(user)}" for name in _OWN}
+    def user_commands(self, user: str) -> list[tuple[Part, ...]]:
+        """The commands that write every key of a user."""
+        values: dict[str, Part] = {name: f"{name} of {marker(user)}" for name in _USER_KEYS}
         values["profile"] = encode(self.profiles[user])
-        values["greeting_instructions"] = json.dumps({"opening": "follow_up", "topic": mark(user)})
-        values["state"] = json.dumps({"conversations": 3, "stage": "acquainted", "note": mark(user)})
-        values["memory:search-1"] = json.dumps([mark(user)])
+        values["greeting_instructions"] = json.dumps({"opening": "follow_up", "topic": marker(user)})
+        values["state"] = json.dumps({"conversations": 3, "stage": "acquainted", "note": marker(user)})
+        values["memory:search-1"] = json.dumps([marker(user)])
         commands: list[tuple[Part, ...]] = [("SET", f"user:{user}:{name}", value) for name, value in values.items()]
         commands.append(("SADD", f"index:{{{user}}}", "memory:search-1", "memory:7"))
         return [*commands, ("PEXPIREAT", f"user:{user}:profile", self._end)]
 
-    def forget_facts(self, user: str | None) -> None:
-        """Remove what a caller had remembered, so that searching does not take longer and longer."""
+    def delete_added_rows(self, user: str | None) -> None:
+        """Delete the facts and turns that cases added, so that searches stay fast."""
         if user is not None:
             with closing(sqlite3.connect(self._database)) as rows, rows:
                 rows.execute("DELETE FROM memories WHERE user_id = ? AND id <> 'm'", (user,))
                 rows.execute("DELETE FROM turns WHERE user_id = ? AND id <> 't'", (user,))
 
-    def names(self, pattern: str = "*") -> set[str]:
-        """The keys that Redis itself says match a pattern."""
+    def matching(self, pattern: str = "*") -> set[str]:
+        """The keys that match a pattern, according to Redis."""
         found: list[str] = self.cli("KEYS", pattern.encode(errors="surrogateescape"))
         return set(found)
 
-    def details(self) -> dict[str, str]:
-        """Every key with all that is in it, but for the layer's own notes."""
-        names = sorted(self.names() - _NOTES)
+    def dump(self) -> dict[str, str]:
+        """Every key and its serialized value, except the bookkeeping keys."""
+        names = sorted(self.matching() - _BOOKKEEPING_KEYS)
         return dict(
-            zip(names, self.many(("DUMP", name.encode(errors="surrogateescape")) for name in names), strict=True)
+            zip(names, self.pipeline(("DUMP", name.encode(errors="surrogateescape")) for name in names), strict=True)
         )
 
-    def of_others(self, user: str | None) -> tuple[str, str]:
-        """A digest of all in Redis and of all in the store that is not this user's (None: of all)."""
-        return str(self.cli("EVALSHA", self._script, 0, user or "")), self._rows_of_others(user)
+    def digest_of_others(self, user: str | None) -> tuple[str, str]:
+        """Digests of Redis and of the store without this user's data (None: of everything)."""
+        return str(self.cli("EVALSHA", self._script, 0, user or "")), self._row_digest_of_others(user)
 
-    def _rows_of_others(self, user: str | None) -> str:
+    def _row_digest_of_others(self, user: str | None) -> str:
         if self._rows is None:
             self._rows = sqlite3.connect(f"file:{self._database}?mode=ro", uri=True, isolation_level=None)
         (version,) = self._rows.execute("PRAGMA data_version").fetchone()

@@ -1,4 +1,4 @@
-"""Patterns that try to reach further than they should."""
+"""Generates glob patterns that try to match other users' keys, or to cost too much."""
 
 from __future__ import annotations
 
@@ -82,19 +82,19 @@ _BITS: Final = (
 )
 
 
-def hostile_pattern(mark: str, draw: Random) -> str:
-    """A pattern. Some hold ``mark``, since a pattern too is something that somebody said."""
-    kind = draw.random()
+def hostile_pattern(marker: str, rng: Random) -> str:
+    """Generate a pattern. Some contain ``marker``: a pattern is user input too and must not reach a log."""
+    kind = rng.random()
     if kind < 0.3:
-        return draw.choice(NAMED)
+        return rng.choice(NAMED)
     if kind < 0.31:
-        return draw.choice(TOO_LONG)
+        return rng.choice(TOO_LONG)
     if kind < 0.34:
-        return draw.choice(COSTLY)
-    pattern = "".join(draw.choice(_BITS) for _ in range(draw.randrange(1, 9)))
-    return f"{pattern}{mark}*" if kind < 0.4 else pattern
+        return rng.choice(COSTLY)
+    pattern = "".join(rng.choice(_BITS) for _ in range(rng.randrange(1, 9)))
+    return f"{pattern}{marker}*" if kind < 0.4 else pattern
 
 
 def usable(pattern: str) -> bool:
-    """Whether such a pattern is promised to be carried out: not empty, at most 1024 characters, UTF-8."""
+    """Whether the pattern must be accepted: not empty, at most 1024 characters, encodable as UTF-8."""
     return 0 < len(pattern) <= 1024 and not any("\ud800" <= char <= "\udfff" for char in pattern)
