@@ -17,6 +17,7 @@ from livekit.agents.utils import is_dev_mode
 from livekit.agents.voice.room_io import RoomOptions
 
 from companion import Caller, use_caller
+from companion import __name__ as companion_package
 from companion.caching.listening import start_listening
 from companion.conversation.briefing import BriefingOrder
 from companion.conversation.participant import whoever_comes
@@ -32,6 +33,7 @@ from companion.voice.models import import_models, make_voice
 from companion.voice.native_client import make_native_client
 from companion.voice.tracing import StartTrace
 from tools import CacheTools, ProfileTools
+from tools import __name__ as tools_package
 
 try:
     settings = Settings.load()
@@ -46,7 +48,9 @@ keep_logs_private()
 server = AgentServer(
     setup_fnc=make_native_client,
     log_level="INFO",
-    preload_modules=["companion", "companion.store.supabase.store", "tools"],
+    # The names of this installation (in a wheel they begin with livekit_companion): names of modules that do not exist
+    # are ignored without a word.
+    preload_modules=[companion_package, f"{companion_package}.store.supabase.store", tools_package],
 )
 
 
@@ -137,6 +141,11 @@ async def entrypoint(ctx: JobContext) -> None:
         await session.start(agent=agent, room=ctx.room, room_options=options)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run LiveKit's command line with this worker."""
     allow_text_without_portaudio()
     cli.run_app(server)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The ``companion`` command line.
+
+A later command is a function with ``@app.command()`` in :func:`make_app`. What a command needs is imported inside it,
+so that ``companion --help`` stays quick. Annotations are not strings here (no ``from __future__``): typer evaluates
+those, and would look for the functions' local names among the module's.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from typer import Argument, Context, Exit, Option, Typer
+
+_PACKAGE: Final = Path(__file__).parent
+MIGRATIONS: Final = (_PACKAGE / "migrations", _PACKAGE.parent / "supabase" / "migrations")
+"""Where the SQL is: package data in a wheel, the repository's own folder otherwise."""
+
+WORKER_COMMANDS: Final = {
+    "console": "Talk to the companion in this terminal (--text: by typing).",
+    "dev": "Run a worker for your LiveKit project, for development.",
+    "start": "Run a worker for your LiveKit project, for production.",
+    "connect": "Run a worker for one room of your LiveKit project.",
+}
+"""Commands of LiveKit's own command line; it reads their options itself."""
+
+
+def make_app(version: str, run_worker: Callable[[], None]) -> Typer:
+    """Build the command line.
+
+    Args:
+        version: what ``--version`` prints.
+        run_worker: hands ``sys.argv`` to LiveKit's command line and does not return before the worker has ended.
+    """
+    app = Typer(name="companion", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+    def print_version(wanted: bool) -> None:
+        if wanted:
+            typer.echo(f"companion {version}")
+            raise Exit
+
+    version_option = Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+
+    @app.callback()
+    def companion(show_version: Annotated[bool, version_option] = False) -> None:
+        """A LiveKit voice agent that remembers its callers."""
+
+    @app.command()
+    def migrations(directory: Annotated[Path, Argument(help="Where to write them; made if it is missing.")]) -> None:
+        """Write the SQL migrations for Supabase into DIRECTORY, for `supabase db push` or the SQL editor."""
+        try:
+            typer.echo(_write_migrations(directory))
+        except OSError as problem:
+            typer.echo(f"companion: no migration was written: {problem}", err=True)
+            raise Exit(1) from None
+
+    # "--help" behind one of these is LiveKit's to answer: it knows the options.
+    theirs = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+    def run(_: Context) -> None:
+        run_worker()
+
+    for name, text in WORKER_COMMANDS.items():
+        app.command(name, help=text, context_settings=theirs, add_help_option=False)(run)
+    return app
+
+
+def _write_migrations(directory: Path) -> str:
+    """Copy what is missing in ``directory``; the report.
+
+    Raises:
+        OSError: a file cannot be written, or one of that name is there with another content.
+    """
+    source = next(folder for folder in MIGRATIONS if folder.is_dir())
+    files = {path.name: path.read_bytes() for path in sorted(source.glob("*.sql"))}
+    directory.mkdir(parents=True, exist_ok=True)
+    there = {name for name in files if (directory / name).exists()}
+    different = sorted(name for name in there if (directory / name).read_bytes() != files[name])
+    if different:
+        # A migration that a database has seen must not change under its name.
+        raise FileExistsError(f"{directory / different[0]} is there with another content")
+    missing = files.keys() - there
+    for name in sorted(missing):
+        (directory / name).write_bytes(files[name])
+    return f"{len(missing)} written to {directory}, {len(there)} were there already. Apply them in order."
