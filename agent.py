@@ -94,8 +94,8 @@ async def entrypoint(ctx: JobContext) -> None:
     console = ctx.is_fake_job()
     if console or runs_locally():
         await runtime.open_local_cache()
-    runtime.delivery.start()
-    runtime.backlog.recovery.start()
+    runtime.outbox_relay.start()
+    runtime.write_behind.spool_replay.start()
 
     named, caller = caller_from_metadata(ctx.job.metadata, settings.operators)
     if console and not named:

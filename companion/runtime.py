@@ -17,13 +17,13 @@ from cache import CacheSettings, close_redis_cache, recall_with, retrieve_except
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError, redis_answers
 
 from .caching.consistency import ConsistencyWatch
-from .caching.outbox_relay import Delivery
+from .caching.outbox_relay import OutboxRelay
 from .settings import Settings
 from .store import SqliteStore, Store
-from .store.read_batching import ContextBatches
+from .store.read_batching import ContextBatcher
 from .voice.models import make_llm
 from .writes.spool import Spool
-from .writes.write_behind import Backlog
+from .writes.write_behind import WriteBehind
 
 logger = logging.getLogger("companion")
 _runtimes: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
@@ -44,9 +44,9 @@ class Runtime:
         self.settings = settings or Settings.from_env()
         self.conversations = 0
         watch = ConsistencyWatch(lambda: self.store, self.settings.watch_share)
-        self.delivery = Delivery(lambda: self.store, watch)
-        self.backlog = Backlog(lambda: self.store, self.delivery, Spool(self.settings.home))
-        self.contexts = ContextBatches(lambda user_id: self.store.context(user_id))
+        self.outbox_relay = OutboxRelay(lambda: self.store, watch)
+        self.write_behind = WriteBehind(lambda: self.store, self.outbox_relay, Spool(self.settings.home))
+        self.contexts = ContextBatcher(lambda user_id: self.store.context(user_id))
         self._store = store
         self._model = model
         self._model_is_given = model is not None
@@ -93,16 +93,16 @@ class Runtime:
         try:
             await use_redis_cache(await private.start())
             self._embedded = private
-            self.delivery.private = bool(self.settings.supabase_url)  # SQLite is this machine's as well
+            self.outbox_relay.cache_is_private = bool(self.settings.supabase_url)  # SQLite is this machine's as well
         except EmbeddedRedisError as problem:
             logger.warning("Going on without a cache: %s", problem)
             await use_redis_cache(enabled=False)
 
     async def close(self) -> None:
         """Close what was opened."""
-        await self.backlog.close()
-        await self.delivery.close()
-        await self.backlog.rest()
+        await self.write_behind.close()
+        await self.outbox_relay.close()
+        await self.write_behind.finish_spool_updates()
         if self._model is not None:
             await self._model.aclose()
         if self._store is not None:
@@ -130,7 +130,7 @@ def get_runtime() -> Runtime:
 def set_runtime(runtime: Runtime) -> Runtime:
     """Let ``runtime`` be the running loop's."""
     _runtimes[asyncio.get_running_loop()] = runtime
-    recall_with(runtime.delivery.recall)
+    recall_with(runtime.outbox_relay.redeliver_recent)
     return runtime
 
 

@@ -71,7 +71,7 @@ class House:
     async def know(self, user_id: str, profile: str) -> None:
         """Put a profile into the database, behind the cache's back: as if it had been told of it."""
         await self.store.save_profile(user_id, profile)
-        await self.store.settle(await self.store.owed_by(user_id, ["profile"]))
+        await self.store.acknowledge(await self.store.pending_changes_of(user_id, ["profile"]))
 
     async def call(self, job: Job, tool: str, **arguments: Any) -> dict[str, Any]:
         """Have the model call a tool in this job; what the tool told the model."""

@@ -50,7 +50,7 @@ class ProfileTools(llm.Toolset):
             profile = await get_user_profile_async()
             if profile:
                 await _tell(context, profile)
-            elif caller.user_id in get_runtime().backlog.unread:
+            elif caller.user_id in get_runtime().write_behind.unseen_profiles:
                 return _failure(_STORE_AWAY)  # that nothing is known would be a lie
             try:
                 facts = await search_memories_async("")
@@ -97,7 +97,7 @@ class ProfileTools(llm.Toolset):
             known = agent.answered_from if isinstance(agent, CompanionAgent) else None
             saved = await save_user_profile_async(profile.strip(), made_from=known)
             # Where another was there than we knew, more is there by now than was written here.
-            unread = caller.user_id in get_runtime().backlog.unread
+            unread = caller.user_id in get_runtime().write_behind.unseen_profiles
             await _tell(context, (await get_user_profile_async() if unread else "") or profile.strip())
         return _success(message="I will remember that about you.") if saved else _failure(_KEPT)
 

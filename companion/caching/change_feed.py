@@ -23,7 +23,7 @@ class Change:
     """
 
     user_id: str
-    what: str
+    kind: str
     xact: int
 
 
@@ -66,7 +66,7 @@ class ChangeFeed:
             if len(changes) < self._page:
                 break
             last = changes[-1]
-            arguments |= {"p_xact": last.xact, "p_user_id": last.user_id, "p_what": last.what}
+            arguments |= {"p_xact": last.xact, "p_user_id": last.user_id, "p_what": last.kind}
         self._next, self._told = ends_at, told
 
     async def _ask(self, http: aiohttp.ClientSession, arguments: dict[str, Any]) -> tuple[int, list[Change]]:

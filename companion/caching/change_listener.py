@@ -4,8 +4,8 @@ One listener per worker, in its main process. How long after its commit a change
 
 - Realtime works: about a second. (The listener needs 0.04 s, at p99 0.12 s; a hosted Realtime, when it was idle, reads
   the log every half second.)
-- Realtime fails, is not there, or leaves the change out: at most `look_every` (30 s) later.
-- The project does not answer, or no worker runs: as soon as it answers one again, at most `look_every` later.
+- Realtime fails, is not there, or leaves the change out: at most `poll_interval` (30 s) later.
+- The project does not answer, or no worker runs: as soon as it answers one again, at most `poll_interval` later.
 - None of it, ever: when the value's TTL ends (a profile: 3600 s) and the project answers; until it does, the last good
   value stands in, for a day at most.
 """
@@ -24,7 +24,7 @@ import httpx
 from cache import RedisCache, keys
 
 from .change_feed import Change, ChangeFeed, FeedFailed
-from .realtime import BellFailed, BellTiming, Doorbell
+from .realtime import ChangeNotifier, NotifierFailed, NotifierTiming
 
 OnChange = Callable[[str, str], Awaitable[None]]
 
@@ -34,24 +34,24 @@ _APPLY: Final = 10.0  # seconds for one
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class ListenerTiming:
     """How often a listener does what. All in seconds.
 
     Attributes:
-        look_every: without the bell, between two looks at what changed.
-        look_again: after the bell, until a second look: it may ring before the change can be read.
-        look_apart: at least this between two looks, however often it rings.
+        poll_interval: without the bell, between two looks at what changed.
+        confirm_after: after the bell, until a second look: it may ring before the change can be read.
+        min_poll_gap: at least this between two looks, however often it rings.
         retry_first: about the first pause before Realtime is tried again; it doubles from failure to failure...
-        retry_longest: ...up to this.
-        bell: heartbeats, and how long to wait for answers.
+        retry_max: ...up to this.
+        notifier: heartbeats, and how long to wait for answers.
     """
 
-    look_every: float = 30.0
-    look_again: float = 1.0
-    look_apart: float = 0.1
+    poll_interval: float = 30.0
+    confirm_after: float = 1.0
+    min_poll_gap: float = 0.1
     retry_first: float = 1.0
-    retry_longest: float = 60.0
-    bell: BellTiming = field(default_factory=BellTiming)
+    retry_max: float = 60.0
+    notifier: NotifierTiming = field(default_factory=NotifierTiming)
 
 
 class ChangeListener:
@@ -66,10 +66,10 @@ class ChangeListener:
         pace: how often to do what.
     """
 
-    def __init__(self, url: str, key: str, on_change: OnChange, *, pace: Pace | None = None) -> None:
-        self._pace = pace or Pace()
+    def __init__(self, url: str, key: str, on_change: OnChange, *, pace: ListenerTiming | None = None) -> None:
+        self._pace = pace or ListenerTiming()
         self._feed = ChangeFeed(url, key)
-        self._bell = Doorbell(url, key, "companion_changes", self._pace.bell)
+        self._bell = ChangeNotifier(url, key, "companion_changes", self._pace.notifier)
         self._on_change = on_change
         self._rung = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -106,8 +106,8 @@ class ChangeListener:
                 await self._bell.listen(http, self._ring)
             except Exception as problem:  # whatever a network and a server can do, this goes on
                 self._trouble("Realtime", "Realtime does not tell of them", problem)
-            failures = 0 if now() - began > self._pace.retry_longest else failures + 1
-            await asyncio.sleep(self._pause(failures, self._pace.retry_longest))
+            failures = 0 if now() - began > self._pace.retry_max else failures + 1
+            await asyncio.sleep(self._pause(failures, self._pace.retry_max))
 
     def _ring(self) -> None:
         self._well("Realtime", "Realtime tells of them")
@@ -123,13 +123,13 @@ class ChangeListener:
             except Exception as problem:  # as above
                 self._trouble("feed", "they cannot be read", problem)
                 failures += 1
-                await asyncio.sleep(self._pause(failures, self._pace.look_every))
+                await asyncio.sleep(self._pause(failures, self._pace.poll_interval))
                 continue
             self._well("feed", "they can be read")
             failures = 0
-            await asyncio.sleep(self._pace.look_apart)
+            await asyncio.sleep(self._pace.min_poll_gap)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._pace.look_again if rung else self._pace.look_every):
+                async with asyncio.timeout(self._pace.confirm_after if rung else self._pace.poll_interval):
                     await self._rung.wait()
 
     def _pause(self, failures: int, longest: float) -> float:
@@ -143,7 +143,7 @@ class ChangeListener:
     async def _tell(self, change: Change) -> None:
         try:
             async with asyncio.timeout(_APPLY):
-                await self._on_change(change.user_id, change.what)
+                await self._on_change(change.user_id, change.kind)
         except Exception as problem:
             logger.error("a change made elsewhere could not be applied (%s)", type(problem).__name__)
 
@@ -151,7 +151,7 @@ class ChangeListener:
         """One line when things turn for the better, not one per try."""
         if self._troubles.get(about) != set():
             self._troubles[about] = set()
-            logger.info("changes made elsewhere: %s; looked for every %g s", text, self._pace.look_every)
+            logger.info("changes made elsewhere: %s; looked for every %g s", text, self._pace.poll_interval)
 
     def _trouble(self, about: str, text: str, problem: Exception) -> None:
         """One line for each new reason since things turned for the worse."""
@@ -159,13 +159,13 @@ class ChangeListener:
         if reason not in told:
             told.add(reason)
             logger.warning(
-                "changes made elsewhere: %s (%s); looked for every %g s", text, reason, self._pace.look_every
+                "changes made elsewhere: %s (%s); looked for every %g s", text, reason, self._pace.poll_interval
             )
 
 
 def _reason(problem: Exception) -> str:
     """What went wrong, in words without an address: that of Realtime has the key in it."""
-    if isinstance(problem, BellFailed | FeedFailed):
+    if isinstance(problem, NotifierFailed | FeedFailed):
         return str(problem)
     if isinstance(problem, aiohttp.WSServerHandshakeError):
         return f"HTTP {problem.status}"

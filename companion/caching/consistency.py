@@ -14,12 +14,12 @@ from typing import Any, Final
 
 from cache import BackgroundTasks, get_redis_cache, keys
 
-from ..store import Store, StoreError, What
+from ..store import DataKind, Store, StoreError
 from .read_through import MAX_FACTS, search_key
 
-AFTER: Final = 5.0
+FIRST_CHECK: Final = 5.0
 """Seconds after a write until the first look: every way of invalidating has had its time."""
-AGAIN: Final = 1.0
+SECOND_CHECK: Final = 1.0
 """Seconds until the second look: what is being changed at the first one is no longer at the second."""
 _MOST: Final = 100  # looks waiting at the same time
 _MISSING: Final = object()
@@ -39,7 +39,7 @@ class ConsistencyWatch:
         self._looking = BackgroundTasks()
         self._closed = False
 
-    def wrote(self, user_id: str, what: What) -> None:
+    def schedule(self, user_id: str, what: DataKind) -> None:
         """This has been written, and the cache told. Returns at once."""
         if not self._closed and random.random() < self._share and len(self._looking) < _MOST:
             self._looking.spawn(self._watch(user_id, what), name="consistency-watch")
@@ -49,22 +49,22 @@ class ConsistencyWatch:
         self._closed = True
         await self._looking.cancel()
 
-    async def _watch(self, user_id: str, what: What) -> None:
+    async def _watch(self, user_id: str, what: DataKind) -> None:
         now = asyncio.get_running_loop().time
         written = now()
-        await asyncio.sleep(AFTER)
+        await asyncio.sleep(FIRST_CHECK)
         try:
             first = await self._difference(user_id, what)
             if first is None:
                 return
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(SECOND_CHECK)
             second = await self._difference(user_id, what)
         except (StoreError, keys.InvalidKeyPart):
             return  # nobody knows what is true
         if second == first:  # else somebody was at it, and it has gone or has a watch of its own
             await (await get_redis_cache()).report_stale(_key(user_id, what), now() - written)
 
-    async def _difference(self, user_id: str, what: What) -> tuple[Any, Any] | None:
+    async def _difference(self, user_id: str, what: DataKind) -> tuple[Any, Any] | None:
         """What the cache serves and what is true, where they differ."""
         served = await (await get_redis_cache()).get(_key(user_id, what), _MISSING)
         if served is _MISSING:
@@ -75,7 +75,7 @@ class ConsistencyWatch:
         return None if served == true else (served, true)
 
 
-def _key(user_id: str, what: What) -> keys.Key:
+def _key(user_id: str, what: DataKind) -> keys.Key:
     """The key that must be right after ``what`` was written; of the searches, that for the newest facts."""
     match what:
         case "profile":
@@ -90,7 +90,7 @@ def _key(user_id: str, what: What) -> keys.Key:
             return keys.state(user_id)
 
 
-async def _truth(store: Store, user_id: str, what: What) -> Any:
+async def _truth(store: Store, user_id: str, what: DataKind) -> Any:
     """What the cache may serve under that key. Raises StoreError."""
     match what:
         case "profile":

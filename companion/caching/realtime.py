@@ -24,26 +24,26 @@ _CODE = re.compile(r"[A-Z][A-Za-z]{2,60}(?=:)")
 _CLOSING = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
 
 
-class BellFailed(Exception):
+class NotifierFailed(Exception):
     """The bell does not ring (any more). Its text says why, in words that are safe to log."""
 
 
 @dataclass(frozen=True, slots=True)
-class BellTiming:
+class NotifierTiming:
     """Seconds: between heartbeats, for the answer to one, and from the first packet until changes arrive.
 
     The server closes a connection on which it hears nothing for a minute.
     """
 
-    heartbeat: float = 20.0
-    answer: float = 10.0
-    subscribe: float = 30.0
+    heartbeat_interval: float = 20.0
+    reply_timeout: float = 10.0
+    subscribe_timeout: float = 30.0
 
 
-class Doorbell:
+class ChangeNotifier:
     """The changes of `table` (schema public) in the Supabase project at `url`, for its secret key."""
 
-    def __init__(self, url: str, key: str, table: str, timing: BellTiming) -> None:
+    def __init__(self, url: str, key: str, table: str, timing: NotifierTiming) -> None:
         address = re.sub("^http", "ws", url.rstrip("/"), count=1)
         self._address = f"{address}/realtime/v1/websocket?apikey={quote(key, safe='')}&vsn=1.0.0"
         self._key = key
@@ -53,10 +53,10 @@ class Doorbell:
     async def listen(self, http: aiohttp.ClientSession, ring: Callable[[], None]) -> NoReturn:
         """Connects, and calls `ring` once changes arrive, then for each; `ring` must not raise.
 
-        Ends only by raising: BellFailed, or what aiohttp raises.
+        Ends only by raising: NotifierFailed, or what aiohttp raises.
         """
         now = asyncio.get_running_loop().time
-        awaited, due = "the subscription", now() + self._timing.subscribe
+        awaited, due = "the subscription", now() + self._timing.subscribe_timeout
         async with asyncio.timeout_at(due):
             socket = await http.ws_connect(self._address, timeout=aiohttp.ClientWSTimeout(ws_close=1.0))
         async with socket:
@@ -67,17 +67,17 @@ class Doorbell:
                         message = await socket.receive()
                 except TimeoutError:
                     if awaited:
-                        raise BellFailed(f"{awaited} was not answered") from None
+                        raise NotifierFailed(f"{awaited} was not answered") from None
                     await self._send(socket, "phoenix", "heartbeat", {})
-                    awaited, due = "a heartbeat", now() + self._timing.answer
+                    awaited, due = "a heartbeat", now() + self._timing.reply_timeout
                     continue
                 if message.type in _CLOSING:
-                    raise BellFailed(f"the connection was closed ({socket.close_code})")
+                    raise NotifierFailed(f"the connection was closed ({socket.close_code})")
                 heard = _meaning(message.data)
                 if heard == "subscribed" or (heard == "change" and awaited != "the subscription"):
                     ring()
                 if heard == "subscribed" or (heard == "alive" and awaited == "a heartbeat"):
-                    awaited, due = "", now() + self._timing.heartbeat
+                    awaited, due = "", now() + self._timing.heartbeat_interval
 
     def _wishes(self) -> dict[str, Any]:
         return {
@@ -93,14 +93,14 @@ class Doorbell:
     async def _send(
         self, socket: aiohttp.ClientWebSocketResponse[Any], topic: str, event: str, payload: dict[str, Any]
     ) -> None:
-        async with asyncio.timeout(self._timing.answer):
+        async with asyncio.timeout(self._timing.reply_timeout):
             await socket.send_str(
                 json.dumps({"topic": topic, "event": event, "payload": payload, "ref": "1", "join_ref": "1"})
             )
 
 
 def _meaning(text: object) -> str:
-    """What a message means: "subscribed", "change", "alive" or "nothing". Raises BellFailed for bad news."""
+    """What a message means: "subscribed", "change", "alive" or "nothing". Raises NotifierFailed for bad news."""
     try:
         message = json.loads(cast(str, text))
         topic, event, payload = message["topic"], message["event"], message["payload"]
@@ -111,11 +111,11 @@ def _meaning(text: object) -> str:
         if event == "postgres_changes":
             return "change"
         if event in ("phx_error", "phx_close"):
-            raise BellFailed("the channel was closed")
+            raise NotifierFailed("the channel was closed")
         if event not in ("system", "phx_reply"):
             return "nothing"
         if payload["status"] != "ok":
-            raise BellFailed(_reason(payload))
+            raise NotifierFailed(_reason(payload))
         # The join itself is answered before the database is: changes come only after this message.
         return "subscribed" if event == "system" and payload["extension"] == "postgres_changes" else "nothing"
     except (ValueError, TypeError, LookupError):

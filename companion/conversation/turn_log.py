@@ -31,7 +31,7 @@ class TurnLog:
         """What was said in this conversation."""
         self._answered = False
         if caller is not None:
-            get_runtime().backlog.enter(caller.user_id)
+            get_runtime().write_behind.begin_conversation(caller.user_id)
 
     def on_item(self, event: ConversationItemAddedEvent) -> None:
         """The session's ``conversation_item_added``: keep what the user and the companion said."""
@@ -50,7 +50,7 @@ class TurnLog:
         if turn.role == "assistant" and all(one.role == "assistant" for one in self.turns):
             return  # a greeting that nobody has answered yet: nothing was said that another one could follow up
         # With the first answer, the greeting before it goes too.
-        get_runtime().backlog.add(self.caller.user_id, *(self.turns if not self._answered else [turn]))
+        get_runtime().write_behind.add(self.caller.user_id, *(self.turns if not self._answered else [turn]))
         self._answered = True
 
     async def end(self, timeout: float = DRAIN) -> int:
@@ -58,4 +58,8 @@ class TurnLog:
 
         Returns how many writes are not stored.
         """
-        return 0 if self.caller is None else await get_runtime().backlog.leave(self.caller.user_id, timeout)
+        return (
+            0
+            if self.caller is None
+            else await get_runtime().write_behind.end_conversation(self.caller.user_id, timeout)
+        )

@@ -17,7 +17,7 @@ from ..memory.context import get_conversation_summary_async, get_user_state_asyn
 from ..memory.profile import get_user_profile_async
 from ..runtime import get_runtime
 from ..store import Summary, Turn
-from ..writes.relationship import Ended
+from ..writes.relationship import ConversationEnded
 from .greeting import get_intelligent_first_message_instructions
 from .summary import summarise
 from .turn_log import TurnLog
@@ -57,8 +57,10 @@ async def wrap_up(
 
 
 async def _wrap_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -> None:
-    ended = Ended(conversation_id, datetime.now(UTC))
-    await asyncio.gather(_sum_up(caller, conversation_id, turns), get_runtime().backlog.write(caller.user_id, ended))
+    ended = ConversationEnded(conversation_id, datetime.now(UTC))
+    await asyncio.gather(
+        _sum_up(caller, conversation_id, turns), get_runtime().write_behind.write(caller.user_id, ended)
+    )
     # All of it reads what is stored by now, and is cached for whoever comes back.
     await asyncio.gather(
         get_intelligent_first_message_instructions(caller.user_id, ""),
@@ -76,4 +78,4 @@ async def _sum_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -
         return
     if not note:
         return
-    await get_runtime().backlog.write(caller.user_id, Summary(conversation_id, note, datetime.now(UTC)))
+    await get_runtime().write_behind.write(caller.user_id, Summary(conversation_id, note, datetime.now(UTC)))

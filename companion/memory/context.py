@@ -16,7 +16,7 @@ from cache import keys
 from ..caching.read_through import MAX_FACTS, STALE_FOR, read_through, search_key
 from ..identity import current_caller
 from ..runtime import get_runtime
-from ..store import Memory, Store, StoreError, What
+from ..store import DataKind, Memory, Store, StoreError
 
 logger = logging.getLogger("companion")
 T = TypeVar("T")
@@ -78,7 +78,7 @@ async def save_user_state_async(state: dict[str, Any]) -> bool:
         return False
     try:
         runtime = get_runtime()
-        await runtime.delivery.write(_save_state(runtime.store, caller.user_id, state), caller.user_id)
+        await runtime.outbox_relay.write(_save_state(runtime.store, caller.user_id, state), caller.user_id)
     except StoreError as problem:
         logger.warning("the state could not be saved: %s", problem)
         return False
@@ -111,9 +111,9 @@ async def add_memory_async(memory: Memory) -> bool:
         and stored as soon as the store can.
     """
     caller = current_caller()
-    return caller is not None and await get_runtime().backlog.write(caller.user_id, memory)
+    return caller is not None and await get_runtime().write_behind.write(caller.user_id, memory)
 
 
-async def _save_state(store: Store, user_id: str, state: dict[str, Any]) -> What:
+async def _save_state(store: Store, user_id: str, state: dict[str, Any]) -> DataKind:
     await store.save_state(user_id, state)
     return "state"

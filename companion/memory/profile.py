@@ -24,14 +24,14 @@ async def get_user_profile_async() -> str:
     caller = current_caller()
     if caller is None:
         return ""
-    if (waiting := get_runtime().backlog.profile(caller.user_id)) is not None:
+    if (waiting := get_runtime().write_behind.pending_profile(caller.user_id)) is not None:
         return waiting
     key = keys.profile(caller.user_id)
 
     async def load() -> str:
         return (await get_runtime().contexts.get(caller.user_id)).profile or ""
 
-    unread = get_runtime().backlog.unread
+    unread = get_runtime().write_behind.unseen_profiles
     try:
         profile = await read_through(key, load, str, stale_for=STALE_FOR)
     except StoreError as problem:
@@ -67,4 +67,4 @@ async def save_user_profile_async(profile_text: str, *, made_from: str | None = 
     caller = current_caller()
     if caller is None:
         return False
-    return await get_runtime().backlog.write(caller.user_id, Profile(profile_text, made_from=made_from))
+    return await get_runtime().write_behind.write(caller.user_id, Profile(profile_text, made_from=made_from))

@@ -7,7 +7,7 @@ The cache above may forget; this may not. `SqliteStore` needs nothing but a file
 from typing import TYPE_CHECKING, Any
 
 from .base import Context, Memory, Store, StoreError, Summary, Turn
-from .outbox import Owed, What
+from .outbox import DataKind, OutboxRow
 from .sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Context",
+    "DataKind",
     "Memory",
-    "Owed",
+    "OutboxRow",
     "SqliteStore",
     "Store",
     "StoreError",
     "Summary",
     "SupabaseStore",
     "Turn",
-    "What",
 ]
 
 

@@ -13,44 +13,44 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
-What = Literal["profile", "turn", "memory", "summary", "state"]
+DataKind = Literal["profile", "turn", "memory", "summary", "state"]
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class OutboxRow:
     """An invalidation that is owed: of `what` of this user, for all writes up to `version`.
 
     Raises ValueError when `what` is nothing a store keeps.
     """
 
     user_id: str
-    what: What
+    kind: DataKind
     version: int
 
     def __post_init__(self) -> None:
-        if self.what not in get_args(What):
+        if self.kind not in get_args(DataKind):
             raise ValueError("no store keeps this kind of data")
 
 
 class Outbox(Protocol):
     """The part of a store that remembers what the cache must still be told. Every method raises StoreError."""
 
-    async def owed(self, limit: int = 100, older_than: float = 0) -> list[Owed]:
+    async def pending_changes(self, limit: int = 100, older_than: float = 0) -> list[OutboxRow]:
         """What is owed, to anybody, at most `limit` rows, the longest waiting first.
 
         Rows written within the last `older_than` seconds are left out: their writer is about to deliver them.
         """
         ...
 
-    async def owed_by(self, user_id: str, whats: Iterable[What]) -> list[Owed]:
+    async def pending_changes_of(self, user_id: str, kinds: Iterable[DataKind]) -> list[OutboxRow]:
         """What is owed for one user and these kinds of data. To be read before the invalidation is sent."""
         ...
 
-    async def written(self, within: float, limit: int) -> list[Owed]:
+    async def recent_changes(self, within: float, limit: int) -> list[OutboxRow]:
         """What was written within so many seconds, to anybody, owed or not: at most `limit` rows, the newest first."""
         ...
 
-    async def settle(self, owed: Sequence[Owed]) -> None:
+    async def acknowledge(self, rows: Sequence[OutboxRow]) -> None:
         """The cache has been told of these. Settling again, or an older version, changes nothing.
 
         A version that the outbox does not have (it was read before a backup was restored) settles nothing.

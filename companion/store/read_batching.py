@@ -19,7 +19,7 @@ WINDOW: Final = 0.002
 """Seconds in which readers gather."""
 
 
-class ContextBatches:
+class ContextBatcher:
     """Shares reads of a user's context.
 
     Args:

@@ -13,7 +13,7 @@ from ..store import StoreError
 from .records import Profile, Write, kind_of
 
 logger = logging.getLogger("companion")
-ANSWER: Final = 2.0
+FIRST_TRY: Final = 2.0
 """Seconds that somebody in a conversation waits to hear whether a write is done."""
 _PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between tries while the store cannot; the last one repeats
 
@@ -47,7 +47,7 @@ class WriteQueue:
         return len(self._entries)
 
     @property
-    def profile(self) -> str | None:
+    def pending_profile(self) -> str | None:
         """The profile text that waits; None when none does."""
         waiting = (entry.write.text for entry in self._entries if isinstance(entry.write, Profile))
         return next(waiting, None)
@@ -69,7 +69,7 @@ class WriteQueue:
         entry = _Entry(write, late)
         self._enter(entry, first=True)
         self._wake.set()  # the store may be back
-        await _happened(entry.tried, ANSWER)
+        await _happened(entry.tried, FIRST_TRY)
         return entry.stored
 
     async def drained(self, timeout: float) -> None:

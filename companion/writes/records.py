@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
-from ..store import Memory, Store, StoreError, Summary, Turn, What
-from .relationship import Ended, counted
+from ..store import DataKind, Memory, Store, StoreError, Summary, Turn
+from .relationship import ConversationEnded, count_conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +36,18 @@ class Profile:
         return replace(self, instead_of=(*self.instead_of, *earlier.instead_of, *known, earlier.text))
 
 
-Write: TypeAlias = Turn | Memory | Summary | Profile | Ended
+Write: TypeAlias = Turn | Memory | Summary | Profile | ConversationEnded
 _TRIES: Final = 5
-_KINDS: Final[dict[What, type[Any]]] = {
+_KINDS: Final[dict[DataKind, type[Any]]] = {
     "turn": Turn,
     "memory": Memory,
     "summary": Summary,
     "profile": Profile,
-    "state": Ended,
+    "state": ConversationEnded,
 }
 
 
-def kind_of(write: Write) -> What:
+def kind_of(write: Write) -> DataKind:
     """What kind of data it is."""
     return next(name for name, kind in _KINDS.items() if isinstance(write, kind))
 
@@ -59,7 +59,7 @@ async def apply(
     *,
     late: bool = False,
     on_merged: Callable[[], None] = lambda: None,
-) -> What:
+) -> DataKind:
     """Write it, and say what has changed. May be repeated. Raises StoreError.
 
     A profile is merged with what is there, so that neither is lost, where whoever wrote it does not know that: it is
@@ -80,8 +80,8 @@ async def apply(
             await store.add_memory(user_id, write)
         case Summary():
             await store.save_summary(user_id, write)
-        case Ended():
-            await store.save_state(user_id, counted(await store.get_state(user_id) or {}, write))
+        case ConversationEnded():
+            await store.save_state(user_id, count_conversation(await store.get_state(user_id) or {}, write))
         case Profile() if late:
             await _save_late(write, store, user_id, on_merged)
         case Profile(made_from=None):

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 STAGES: Final = ((10, "familiar"), (3, "acquainted"), (0, "new"))
 """From how many conversations on, which stage."""
-_TOLD_APART: Final = 8  # conversations, the last ones, that are not counted again when they are told again
+_TOLD_APART: Final = 8  # conversations, the last ones, that are not count_conversation again when they are told again
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """A conversation that has ended, and is to be counted once.
+class ConversationEnded:
+    """A conversation that has ended, and is to be count_conversation once.
 
     Attributes:
         conversation_id: which.
@@ -24,8 +24,8 @@ class Ended:
     at: datetime
 
 
-def counted(state: dict[str, Any], ended: Ended) -> dict[str, Any]:
-    """The state in which ``ended`` has been counted; the same one if it is among the last that were."""
+def count_conversation(state: dict[str, Any], ended: ConversationEnded) -> dict[str, Any]:
+    """The state in which ``ended`` has been count_conversation; the same one if it is among the last that were."""
     known = state.get("last_counted")
     last = known if isinstance(known, list) else [known] if known else []
     if ended.conversation_id in last:

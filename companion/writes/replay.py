@@ -11,12 +11,12 @@ from .records import Write
 from .spool import Spool
 
 logger = logging.getLogger("companion")
-LOOK_EVERY: Final = 30.0
+POLL_INTERVAL: Final = 30.0
 """Seconds between two looks."""
 _VAIN: Final = 2  # files of which nothing could be stored, until the rest has to wait too
 
 
-class Recovery:
+class SpoolReplay:
     """Takes what is in the spool to the store.
 
     Args:
@@ -33,7 +33,7 @@ class Recovery:
     def start(self) -> None:
         """Begin, in the background."""
         if self._looking is None:
-            self._looking = asyncio.create_task(self._look(), name="recovery")
+            self._looking = asyncio.create_task(self._look(), name="spool-replay")
 
     async def close(self) -> None:
         """Stop. What is not stored stays where it is."""
@@ -42,12 +42,12 @@ class Recovery:
             await asyncio.wait({self._looking})
             self._looking = None
 
-    async def recover(self) -> int:
+    async def replay(self) -> int:
         """Store what can be stored. Returns how many writes that were; what fails is told once, and stays."""
         count, vain, trouble = 0, 0, ""
-        for path in self._spool.waiting():
+        for path in self._spool.files():
             try:
-                taken, problem = await self._spool.hand_over(path, self._store)
+                taken, problem = await self._spool.drain(path, self._store)
             except Exception as failure:  # of this file, whatever it is: the others are stored all the same
                 trouble = getattr(failure, "strerror", None) or type(failure).__name__
                 continue
@@ -66,5 +66,5 @@ class Recovery:
 
     async def _look(self) -> None:
         while True:
-            await self.recover()
-            await asyncio.sleep(LOOK_EVERY)
+            await self.replay()
+            await asyncio.sleep(POLL_INTERVAL)

@@ -29,7 +29,7 @@ class Spool:
     def __init__(self, home: Path) -> None:
         self.folder = home / "unstored"
 
-    def keep(self, user_id: str, writes: Sequence[Write]) -> Path:
+    def add(self, user_id: str, writes: Sequence[Write]) -> Path:
         """Put writes of one user into a file of their own, and return it. Blocks. Raises OSError."""
         self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -37,7 +37,7 @@ class Spool:
         _write(path, [to_line(user_id, write) for write in writes])
         return path
 
-    def waiting(self) -> list[Path]:
+    def files(self) -> list[Path]:
         """The files there are, the oldest first."""
         try:
             found = [(path.stat().st_mtime_ns, path) for path in self.folder.iterdir() if path.suffix == ".jsonl"]
@@ -45,9 +45,7 @@ class Spool:
             return []
         return [path for _, path in sorted(found)]
 
-    async def hand_over(
-        self, path: Path, store: Callable[[str, Write], Awaitable[None]]
-    ) -> tuple[int, StoreError | None]:
+    async def drain(self, path: Path, store: Callable[[str, Write], Awaitable[None]]) -> tuple[int, StoreError | None]:
         """Let ``store`` have what is in a file, one after the other.
 
         What it refuses stays in the file, and so does the rest after a few refusals in a row. Lines that cannot be read
@@ -80,8 +78,8 @@ class Spool:
             await asyncio.to_thread(_replace, path, left)
             return len(readable) - len(left), problem
 
-    def strike(self, path: Path, write: Write) -> None:
-        """This write, which :meth:`keep` put into ``path``, has been stored after all. Blocks. Raises OSError."""
+    def remove(self, path: Path, write: Write) -> None:
+        """This write, which :meth:`add` put into ``path``, has been stored after all. Blocks. Raises OSError."""
         with _locked(path) as lines:
             if lines is not None:
                 _replace(path, [line for line in lines if from_line(line)[1] != write])

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
-from companion.caching.outbox_relay import Delivery
+from companion.caching.outbox_relay import OutboxRelay
 from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.store import SqliteStore
 
@@ -26,7 +26,7 @@ def work(orders: Connection, store: Path, settings: dict[str, str]) -> None:
 
 async def _work(orders: Connection, store: Path) -> None:
     runtime = set_runtime(Runtime(store=SqliteStore(store)))
-    runtime.delivery.start()
+    runtime.outbox_relay.start()
     seen: list[str] = []
     watching: asyncio.Task[None] | None = None
     with use_caller(Caller("ada")):
@@ -41,7 +41,7 @@ async def _work(orders: Connection, store: Path) -> None:
                 case "read":
                     answer = await get_user_profile_async()
                 case "save_and_die":
-                    Delivery.changed = _die  # type: ignore[method-assign]  # as late as that
+                    OutboxRelay.invalidate_written = _die  # type: ignore[method-assign]  # as late as that
                     await save_user_profile_async(text)
                 case "watch":
                     seen.clear()

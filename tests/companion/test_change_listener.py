@@ -20,8 +20,8 @@ from realtime import AsyncRealtimeClient, RealtimePostgresChangesListenEvent
 
 from cache import RedisCache, keys
 from companion.caching.change_feed import LOOK_BACK, Change, ChangeFeed, FeedFailed
-from companion.caching.change_listener import ChangeListener, Pace, invalidate
-from companion.caching.realtime import BellTiming
+from companion.caching.change_listener import ChangeListener, ListenerTiming, invalidate
+from companion.caching.realtime import NotifierTiming
 from companion.store import Memory, Summary, SupabaseStore, Turn
 from tests.real.phoenix import Fault, Phoenix
 from tests.real.postgres import Postgres, connection, migrate
@@ -31,16 +31,18 @@ from tests.wait import until
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = 3600.0
 # With this pace a look is made only when the bell rings (and at the start).
-BELL_ONLY = Pace(
-    look_every=HOUR,
-    look_again=HOUR,
-    look_apart=0.01,
+NOTIFIER_ONLY = ListenerTiming(
+    poll_interval=HOUR,
+    confirm_after=HOUR,
+    min_poll_gap=0.01,
     retry_first=0.02,
-    retry_longest=0.05,
-    bell=BellTiming(heartbeat=0.1, answer=2, subscribe=5),
+    retry_max=0.05,
+    notifier=NotifierTiming(heartbeat_interval=0.1, reply_timeout=2, subscribe_timeout=5),
 )
-IMPATIENT = replace(BELL_ONLY, bell=BellTiming(heartbeat=0.1, answer=0.15, subscribe=0.25))
-SOON = replace(BELL_ONLY, look_every=0.1)
+IMPATIENT = replace(
+    NOTIFIER_ONLY, notifier=NotifierTiming(heartbeat_interval=0.1, reply_timeout=0.15, subscribe_timeout=0.25)
+)
+SOON = replace(NOTIFIER_ONLY, poll_interval=0.1)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -81,7 +83,7 @@ class Listening:
         self._api = api
         self._listeners: list[ChangeListener] = []
 
-    def __call__(self, pace: Pace = BELL_ONLY, on_change: Any = None) -> ChangeListener:
+    def __call__(self, pace: ListenerTiming = NOTIFIER_ONLY, on_change: Any = None) -> ChangeListener:
         listener = ChangeListener(self._api.url, self._api.secret_key, on_change or self.hear, pace=pace)
         listener.start()
         self._listeners.append(listener)
@@ -130,7 +132,7 @@ async def test_our_own_writes_are_not_noted(api: PostgREST, db: asyncpg.Connecti
     await store.add_memory(user, Memory("likes tea", NOON))
     await store.save_summary(user, Summary("c", "about tea", NOON))
     await store.save_state(user, {"stage": 1})
-    await store.settle(await store.owed_by(user, ["profile", "turn"]))
+    await store.acknowledge(await store.pending_changes_of(user, ["profile", "turn"]))
     await store.close()
     assert await noted(db, user) == set()
 
@@ -484,7 +486,7 @@ async def test_a_bell_that_rings_too_early_is_not_the_last_word(
     listen: Listening, api: PostgREST, realtime: Phoenix, watched: str, db: asyncpg.Connection, user: str
 ) -> None:
     """Realtime reads the log, and a commit is in the log before others can see it."""
-    listen(replace(BELL_ONLY, look_again=0.3))
+    listen(replace(NOTIFIER_ONLY, confirm_after=0.3))
     await until(lambda: realtime.subscribed)
     await db.execute("alter table companion_changes disable trigger stand_in_tells")
     try:
@@ -544,7 +546,7 @@ async def test_a_change_that_cannot_be_applied_stops_nothing(
 async def test_stopping_leaves_nothing(listen: Listening, realtime: Phoenix, fault: Fault | None) -> None:
     before = asyncio.all_tasks()
     realtime.fault = fault
-    listener = listen(replace(BELL_ONLY, bell=BellTiming()))
+    listener = listen(replace(NOTIFIER_ONLY, notifier=NotifierTiming()))
     await until(lambda: realtime.attempts and (fault or realtime.subscribed))
     ours = {task for task in asyncio.all_tasks() - before if task.get_name().startswith("change-listener")}
     assert len(ours) == 3

@@ -27,20 +27,20 @@ from companion.memory.context import (
     search_memories_async,
 )
 from companion.runtime import Runtime
-from companion.store import Memory, Store, StoreError, Summary, Turn, What
+from companion.store import DataKind, Memory, Store, StoreError, Summary, Turn
 from tests.companion.scripted import ScriptedLLM
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-WRITES: dict[What, Callable[[Store], Awaitable[None]]] = {
+WRITES: dict[DataKind, Callable[[Store], Awaitable[None]]] = {
     "profile": lambda store: store.save_profile("ada", "what is true"),
     "turn": lambda store: store.add_turn("ada", Turn("user", "what is true", NOON, "c")),
     "memory": lambda store: store.add_memory("ada", Memory("what is true", NOON)),
     "summary": lambda store: store.save_summary("ada", Summary("c", "what is true", NOON)),
     "state": lambda store: store.save_state("ada", {"stage": "what is true"}),
 }
-OLD: dict[What, tuple[keys.Key, Any]] = {
+OLD: dict[DataKind, tuple[keys.Key, Any]] = {
     "profile": (keys.profile("ada"), "what Ada said"),
     "turn": (keys.greeting_instructions("ada"), {"opening": "first_meeting", "last_seen": ""}),
     "memory": (search_key("ada", ""), ["what Ada said"]),
@@ -51,8 +51,8 @@ OLD: dict[What, tuple[keys.Key, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("companion.caching.consistency.AFTER", 0.02)
-    monkeypatch.setattr("companion.caching.consistency.AGAIN", 0.02)
+    monkeypatch.setattr("companion.caching.consistency.FIRST_CHECK", 0.02)
+    monkeypatch.setattr("companion.caching.consistency.SECOND_CHECK", 0.02)
 
 
 @pytest.fixture
@@ -67,18 +67,22 @@ async def looked(watch: ConsistencyWatch) -> int:
 
 
 def test_everything_that_can_be_written_is_watched() -> None:
-    assert set(WRITES) == set(OLD) == set(get_args(What))
+    assert set(WRITES) == set(OLD) == set(get_args(DataKind))
 
 
 @pytest.mark.parametrize("what", OLD)
 async def test_what_is_stale_is_counted_told_and_removed(
-    runtime: Runtime, watch: ConsistencyWatch, redis_server: RedisServer, caplog: pytest.LogCaptureFixture, what: What
+    runtime: Runtime,
+    watch: ConsistencyWatch,
+    redis_server: RedisServer,
+    caplog: pytest.LogCaptureFixture,
+    what: DataKind,
 ) -> None:
     key, old = OLD[what]
     cache = await get_redis_cache()
     await WRITES[what](runtime.store)
     await cache.set(key, old, ttl=60)
-    watch.wrote("ada", what)
+    watch.schedule("ada", what)
     assert await looked(watch) == 1
     assert f"[REDIS] Warning: stale value under {key}, 0." in caplog.text
     assert "said" not in caplog.text
@@ -103,17 +107,17 @@ async def test_what_is_right_is_nobodys_concern(
         for key, _ in OLD.values():
             assert await (await get_redis_cache()).exists(key) == 1
         for each in WRITES:
-            watch.wrote("ada", each)
+            watch.schedule("ada", each)
         assert await looked(watch) == 0
         await write(runtime.store)
-        await runtime.delivery.changed("ada", what)
+        await runtime.outbox_relay.invalidate_written("ada", what)
     assert "stale" not in caplog.text
 
 
 async def test_what_is_being_changed_is_not_stale(
     runtime: Runtime, watch: ConsistencyWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("companion.caching.consistency.AGAIN", 0.2)
+    monkeypatch.setattr("companion.caching.consistency.SECOND_CHECK", 0.2)
     cache = await get_redis_cache()
     await cache.set(keys.profile("ada"), "old", ttl=60)
     await runtime.store.save_profile("ada", "new")
@@ -124,7 +128,7 @@ async def test_what_is_being_changed_is_not_stale(
         return await get(user_id)
 
     monkeypatch.setattr(runtime.store, "get_profile", look)
-    watch.wrote("ada", "profile")
+    watch.schedule("ada", "profile")
     await seen.wait()
     await cache.delete(keys.profile("ada"))  # the invalidation, a little late
     assert await looked(watch) == 0
@@ -138,7 +142,7 @@ async def test_a_store_that_cannot_say_proves_nothing(
 
     await (await get_redis_cache()).set(keys.profile("ada"), "old", ttl=60)
     monkeypatch.setattr(runtime.store, "get_profile", fail)
-    watch.wrote("ada", "profile")
+    watch.schedule("ada", "profile")
     assert await looked(watch) == 0
 
 
@@ -146,7 +150,7 @@ async def test_only_a_share_is_watched_and_never_too_many(runtime: Runtime) -> N
     none, some, all_of_them = (ConsistencyWatch(lambda: runtime.store, share) for share in (0.0, 0.1, 1.0))
     for _ in range(400):
         for watch in (none, some, all_of_them):
-            watch.wrote("ada", "profile")
+            watch.schedule("ada", "profile")
     assert len(none._looking) == 0
     assert 10 < len(some._looking) < 100
     assert len(all_of_them._looking) == 100
@@ -162,7 +166,7 @@ async def test_writes_are_watched_wherever_they_come_from(
         """Nothing is told."""
 
     monkeypatch.setattr("companion.caching.outbox_relay.invalidate", forgotten)
-    monkeypatch.setattr(runtime.delivery, "_watch", watch)
+    monkeypatch.setattr(runtime.outbox_relay, "_watch", watch)
     with use_caller(Caller("ada")):
         await get_user_profile_async()
         await get_user_state_async()

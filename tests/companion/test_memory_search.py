@@ -123,7 +123,7 @@ async def test_three_workers_of_which_one_dies_between_commit_and_invalidation(
     late = await start()
 
     async def delivered() -> bool:
-        return await store.owed() == []
+        return await store.pending_changes() == []
 
     await until(delivered)
     assert await together([*others, late], "read") == ["new"] * 3
@@ -138,36 +138,36 @@ async def test_what_was_written_lately_is_told_again(runtime: Runtime, redis_ser
     for user in ("ada", "bea"):
         await cache.set(keys.profile(user), "old", ttl=60)
     await runtime.store.save_profile("ada", "new")
-    await runtime.store.settle(await runtime.store.owed())
-    assert await runtime.delivery.recall() is True
+    await runtime.store.acknowledge(await runtime.store.pending_changes())
+    assert await runtime.outbox_relay.redeliver_recent() is True
     assert redis_server.cli("KEYS", "user:*") == [keys.profile("bea")]
     with use_caller(Caller("ada")):
         assert await get_user_profile_async() == "new"
 
 
 async def test_too_much_to_tell(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("companion.caching.outbox_relay._MOST", 2)
+    monkeypatch.setattr("companion.caching.outbox_relay._MAX_ROWS", 2)
     for user in ("ada", "bea"):
         await runtime.store.save_profile(user, "new")
-    assert await runtime.delivery.recall() is True
+    assert await runtime.outbox_relay.redeliver_recent() is True
     await runtime.store.save_profile("cleo", "new")
-    assert await runtime.delivery.recall() is False
+    assert await runtime.outbox_relay.redeliver_recent() is False
 
 
 async def test_too_many_walks(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each memory that was written may take a walk over all keys."""
-    monkeypatch.setattr("companion.caching.outbox_relay._MOST_WALKS", 2)
+    monkeypatch.setattr("companion.caching.outbox_relay._MAX_SCANS", 2)
     for user in ("ada", "bea"):
         await runtime.store.add_memory(user, Memory("x", datetime.now(UTC)))
-    assert await runtime.delivery.recall() is True
+    assert await runtime.outbox_relay.redeliver_recent() is True
     await runtime.store.add_memory("cleo", Memory("x", datetime.now(UTC)))
-    assert await runtime.delivery.recall() is False
+    assert await runtime.outbox_relay.redeliver_recent() is False
 
 
 async def test_a_store_that_cannot_say(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(**_: object) -> None:
-        raise StoreError("written", "timeout")
+        raise StoreError("recent_changes", "timeout")
 
-    monkeypatch.setattr(runtime.store, "written", fail)
+    monkeypatch.setattr(runtime.store, "recent_changes", fail)
     with pytest.raises(StoreError):
-        await runtime.delivery.recall()  # and is asked again
+        await runtime.outbox_relay.redeliver_recent()  # and is asked again

@@ -21,13 +21,13 @@ from tests.wait import until
 
 
 async def owed(runtime: Runtime) -> list[tuple[str, str]]:
-    return [(one.user_id, one.what) for one in await runtime.store.owed()]
+    return [(one.user_id, one.kind) for one in await runtime.store.pending_changes()]
 
 
 async def test_what_was_told_is_settled(runtime: Runtime) -> None:
     with use_caller(Caller("1")):
         await save_user_profile_async("Name: Ada")
-    await runtime.delivery.close()
+    await runtime.outbox_relay.close()
     assert await owed(runtime) == []
 
 
@@ -37,19 +37,19 @@ async def test_killed_between_commit_and_invalidation(
     with use_caller(Caller("1")):
         await save_user_profile_async("old")
         assert await get_user_profile_async() == "old"
-    await runtime.delivery.close()
+    await runtime.outbox_relay.close()
     script = textwrap.dedent(f"""
         import asyncio, os, signal
         from pathlib import Path
         from companion import Caller, save_user_profile_async, use_caller
-        from companion.caching.outbox_relay import Delivery
+        from companion.caching.outbox_relay import OutboxRelay
         from companion.runtime import Runtime, set_runtime
         from companion.store import SqliteStore
 
         async def die(self, user_id, *whats):
             os.kill(os.getpid(), signal.SIGKILL)
 
-        Delivery.changed = die
+        OutboxRelay.invalidate_written = die
 
         async def main():
             set_runtime(Runtime(store=SqliteStore(Path({str(tmp_path / "store" / "companion.db")!r}))))
@@ -65,7 +65,7 @@ async def test_killed_between_commit_and_invalidation(
     assert redis_server.cli("GET", "user:1:profile") == "old"
     assert await owed(runtime) == [("1", "profile")]
     # The next worker that starts.
-    assert await runtime.delivery.deliver(older_than=0) == 1
+    assert await runtime.outbox_relay.deliver_pending(older_than=0) == 1
     with use_caller(Caller("1")):
         assert await get_user_profile_async() == "new"
     assert await owed(runtime) == []
@@ -82,26 +82,26 @@ async def test_what_redis_refuses_of_others_holds_up_nothing(runtime: Runtime, m
     cache.take_over(PendingInvalidations(("app:1",), (("app:*", None),)))
     with use_caller(Caller("1")):
         await save_user_profile_async("Name: Ada")
-    await runtime.delivery.close()
+    await runtime.outbox_relay.close()
     assert await owed(runtime) == []
     await runtime.store.save_profile("2", "written past the cache")
     cache.take_over(PendingInvalidations(("user:2:settings",)))
-    assert await runtime.delivery.deliver(older_than=0) == 0
+    assert await runtime.outbox_relay.deliver_pending(older_than=0) == 0
     assert await owed(runtime) == [("2", "profile")]
 
 
 async def test_who_has_a_cache_alone_hears_of_what_others_write(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("companion.caching.outbox_relay.LOOK_EVERY", 0.05)
-    runtime.delivery.private = True
+    monkeypatch.setattr("companion.caching.outbox_relay.POLL_INTERVAL", 0.05)
+    runtime.outbox_relay.cache_is_private = True
     with use_caller(Caller("1")):
         await save_user_profile_async("old")
         assert await get_user_profile_async() == "old"
         await runtime.store.save_profile("1", "new")
-        for one in await runtime.store.owed():  # whoever wrote it has told the cache of all the others
-            await runtime.store.settle([one])
-        runtime.delivery.start()
+        for one in await runtime.store.pending_changes():  # whoever wrote it has told the cache of all the others
+            await runtime.store.acknowledge([one])
+        runtime.outbox_relay.start()
 
         async def heard() -> bool:
             return await get_user_profile_async() == "new"
@@ -112,38 +112,38 @@ async def test_who_has_a_cache_alone_hears_of_what_others_write(
 async def test_who_has_a_cache_alone_hears_of_as_much_as_it_has_missed(
     runtime: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("companion.caching.outbox_relay._MOST", 10)
-    runtime.delivery.private = True
+    monkeypatch.setattr("companion.caching.outbox_relay._MAX_ROWS", 10)
+    runtime.outbox_relay.cache_is_private = True
     for number in range(20):
         await runtime.store.save_profile(str(number), "new")
         redis_server.cli("SET", f"user:{number}:profile", "old")
-    await runtime.delivery._hear()
+    await runtime.outbox_relay._poll_recent()
     assert redis_server.cli("KEYS", "user:*:profile") == []
     redis_server.cli("SET", "user:1:profile", "kept")
-    await runtime.delivery._hear()
+    await runtime.outbox_relay._poll_recent()
     assert redis_server.cli("KEYS", "user:*:profile") == []  # it is too much again
-    monkeypatch.setattr("companion.caching.outbox_relay._MOST", 1000)
-    await runtime.delivery._hear()
+    monkeypatch.setattr("companion.caching.outbox_relay._MAX_ROWS", 1000)
+    await runtime.outbox_relay._poll_recent()
     redis_server.cli("SET", "user:1:profile", "kept")
-    await runtime.delivery._hear()
+    await runtime.outbox_relay._poll_recent()
     assert redis_server.cli("GET", "user:1:profile") == "kept"  # heard of already
 
 
 async def test_as_much_as_is_owed_is_told(runtime: Runtime) -> None:
     for number in range(250):
         await runtime.store.save_profile(f"user-{number}", "written past the cache")
-    assert await runtime.delivery.deliver(older_than=0) == 250
+    assert await runtime.outbox_relay.deliver_pending(older_than=0) == 250
     assert await owed(runtime) == []
 
 
 async def test_who_has_a_cache_alone_leaves_what_is_owed_to_the_others(runtime: Runtime) -> None:
-    runtime.delivery.private = True
+    runtime.outbox_relay.cache_is_private = True
     with use_caller(Caller("1")):
         assert await get_user_profile_async() == ""
         await save_user_profile_async("Name: Ada")
         assert await get_user_profile_async() == "Name: Ada"  # its own cache has been told
-    assert await runtime.delivery.deliver(older_than=0) == 0
-    await runtime.delivery.close()
+    assert await runtime.outbox_relay.deliver_pending(older_than=0) == 0
+    await runtime.outbox_relay.close()
     assert await owed(runtime) == [("1", "profile")]
 
 
@@ -158,7 +158,7 @@ async def test_a_private_redis_before_a_hosted_project(
     monkeypatch.setattr("companion.runtime.redis_answers", no_redis)
     runtime = set_runtime(Runtime())
     await runtime.open_local_cache()
-    assert runtime.delivery.private is private
+    assert runtime.outbox_relay.cache_is_private is private
     await close_runtime()
 
 
@@ -167,11 +167,11 @@ async def no_redis() -> bool:
 
 
 async def test_it_starts_by_itself(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    deliver = runtime.delivery.deliver
-    monkeypatch.setattr(runtime.delivery, "deliver", lambda: deliver(older_than=0))
+    deliver = runtime.outbox_relay.deliver_pending
+    monkeypatch.setattr(runtime.outbox_relay, "deliver_pending", lambda: deliver(older_than=0))
     await runtime.store.save_profile("1", "written past the cache")
     assert await owed(runtime) == [("1", "profile")]
-    runtime.delivery.start()
+    runtime.outbox_relay.start()
 
     async def settled() -> bool:
         return await owed(runtime) == []
@@ -199,7 +199,7 @@ async def test_who_is_cut_off_after_the_commit_leaves_nothing_old(
         saving.cancel()  # as an interrupted turn does
         await asyncio.wait({saving})
         go_on.set()
-        await runtime.delivery.close()
+        await runtime.outbox_relay.close()
         assert await get_user_profile_async() == "new"
     assert await owed(runtime) == []
 
@@ -210,7 +210,7 @@ async def test_a_slow_outbox_does_not_hold_an_invalidation(
     async def hang(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(runtime.store, "owed_by", hang)
+    monkeypatch.setattr(runtime.store, "pending_changes_of", hang)
     redis_server.cli("SET", "user:1:profile", "old")
     with use_caller(Caller("1")):
         async with asyncio.timeout(2):
@@ -223,15 +223,15 @@ async def test_with_the_cache_off_it_stays_owed(runtime: Runtime) -> None:
     (await get_redis_cache()).disable()
     with use_caller(Caller("1")):
         assert await save_user_profile_async("Name: Ada") is True
-    await runtime.delivery.close()
+    await runtime.outbox_relay.close()
     assert await owed(runtime) == [("1", "profile")]
 
 
 async def test_an_outbox_that_cannot_be_read_stops_nobody(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: object, **__: object) -> None:
-        raise StoreError("owed_by", "timeout")
+        raise StoreError("pending_changes_of", "timeout")
 
-    monkeypatch.setattr(runtime.store, "owed_by", fail)
+    monkeypatch.setattr(runtime.store, "pending_changes_of", fail)
     with use_caller(Caller("1")):
         assert await save_user_profile_async("Name: Ada") is True
         assert await get_user_profile_async() == "Name: Ada"

@@ -1,4 +1,4 @@
-"""After goodbye: a summary, one more conversation counted, and the next greeting ready."""
+"""After goodbye: a summary, one more conversation count_conversation, and the next greeting ready."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from companion.memory.context import get_conversation_summary_async, get_user_st
 from companion.offline.replies import _greeting
 from companion.runtime import Runtime
 from companion.store import StoreError, Turn
-from companion.writes.relationship import Ended, counted
+from companion.writes.relationship import ConversationEnded, count_conversation
 from tests.companion.scripted import ScriptedLLM
 from tests.real.redis_server import RedisServer
 from tests.wait import until
@@ -64,7 +64,7 @@ def test_after_a_goodbye_nothing_was_cut_off() -> None:
 async def test_stages(runtime: Runtime) -> None:
     stages = []
     for number in range(10):
-        for _ in range(2):  # counted once, however often it is tried
+        for _ in range(2):  # count_conversation once, however often it is tried
             await wrap_up(Caller("1"), f"c{number}", [turn("user", "hello")])
         with use_caller(Caller("1")):
             stages.append((await get_user_state_async())["stage"])
@@ -77,7 +77,12 @@ async def test_one_that_is_told_again_after_another_is_not_counted_again(runtime
     state = await runtime.store.get_state("1")
     assert state is not None
     assert state["conversations"] == 3
-    assert counted({"conversations": 5, "last_counted": "c5"}, Ended("c5", datetime.now(UTC)))["conversations"] == 5
+    assert (
+        count_conversation({"conversations": 5, "last_counted": "c5"}, ConversationEnded("c5", datetime.now(UTC)))[
+            "conversations"
+        ]
+        == 5
+    )
 
 
 async def test_a_state_that_cannot_be_read_is_not_replaced(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from companion.memory.context import add_memory_async, search_memories_async
 from companion.runtime import Runtime
 from companion.store import Memory, StoreError, Summary, Turn
 from companion.writes.records import Profile, Write, from_line, merged, to_line
-from companion.writes.relationship import Ended
+from companion.writes.relationship import ConversationEnded
 from companion.writes.spool import Spool
 from tests.wait import until
 
@@ -28,7 +28,7 @@ WRITES: list[Write] = [
     Memory("my sister visits", NOON),
     Summary("c", "about chess", NOON),
     Profile("Name: Ada", ("", "Name: A.")),
-    Ended("c", NOON),
+    ConversationEnded("c", NOON),
 ]
 METHODS = ("add_turn", "add_memory", "save_summary", "save_profile", "swap_profile", "save_state")
 
@@ -123,13 +123,13 @@ async def test_what_was_said_is_stored_when_the_store_is_back(runtime: Runtime, 
         assert await search_memories_async("sister") == ["my sister visits"]
     assert [turn.text for turn in await runtime.store.recent_turns("ada")] == ["word 0", "word 1", "word 2"]
     assert await runtime.store.get_profile("ada") == "Name: Ada"
-    assert spool_of(runtime).waiting() == []
+    assert spool_of(runtime).files() == []
 
 
 async def test_a_silent_store_holds_an_answer_for_two_seconds_at_most(
     runtime: Runtime, switch: Switch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("companion.writes.queue.ANSWER", 0.1)
+    monkeypatch.setattr("companion.writes.queue.FIRST_TRY", 0.1)
     switch.on, switch.hangs = False, True
     began = time.monotonic()
     with use_caller(Caller("ada")):
@@ -141,18 +141,18 @@ async def test_what_is_stored_is_not_denied_while_the_cache_is_being_told(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large keyspace on a server that evicts is walked through, and that may take seconds."""
-    monkeypatch.setattr("companion.writes.queue.ANSWER", 0.3)
-    told, changed = asyncio.Event(), runtime.delivery.changed
+    monkeypatch.setattr("companion.writes.queue.FIRST_TRY", 0.3)
+    told, changed = asyncio.Event(), runtime.outbox_relay.invalidate_written
 
     async def slowly(*args: Any) -> None:
         await told.wait()
         await changed(*args)
 
-    monkeypatch.setattr(runtime.delivery, "changed", slowly)
+    monkeypatch.setattr(runtime.outbox_relay, "invalidate_written", slowly)
     with use_caller(Caller("ada")):
         assert await add_memory_async(Memory("my sister visits", NOON)) is True
     told.set()
-    assert await runtime.backlog.leave("ada", 5) == 0
+    assert await runtime.write_behind.end_conversation("ada", 5) == 0
 
 
 async def test_one_that_is_never_taken_holds_up_nobody(
@@ -184,7 +184,7 @@ async def test_a_caller_who_is_cut_off_stops_nothing(runtime: Runtime, switch: S
     await asyncio.sleep(0)
     saving.cancel()
     await asyncio.wait({saving})
-    assert await runtime.backlog.leave("ada", 5) == 0
+    assert await runtime.write_behind.end_conversation("ada", 5) == 0
     assert await runtime.store.get_profile("ada") == "Name: Ada"
 
 
@@ -195,7 +195,7 @@ async def test_of_two_profiles_the_newer_wins(runtime: Runtime, switch: Switch) 
         await save_user_profile_async("second")
         switch.on = True
         assert await save_user_profile_async("third") is True
-    assert await runtime.backlog.leave("ada", 5) == 0
+    assert await runtime.write_behind.end_conversation("ada", 5) == 0
     assert await runtime.store.get_profile("ada") == "third"
     assert await runtime.store.search_memories("ada", "") == []
 
@@ -214,7 +214,7 @@ async def test_a_late_profile_replaces_what_was_there_before(runtime: Runtime, s
 async def test_one_that_overtakes_another_replaces_what_is_there_as_well(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("companion.writes.queue.ANSWER", 0.2)  # the first is never heard of again
+    monkeypatch.setattr("companion.writes.queue.FIRST_TRY", 0.2)  # the first is never heard of again
     await runtime.store.save_profile("ada", "Name: Ada\nLikes: chess")
     slow = asyncio.Event()
     add_turn = runtime.store.add_turn
@@ -224,7 +224,7 @@ async def test_one_that_overtakes_another_replaces_what_is_there_as_well(
         await add_turn(*turn)
 
     monkeypatch.setattr(runtime.store, "add_turn", slowly)
-    runtime.backlog.add("ada", next(one for one in WRITES if isinstance(one, Turn)))
+    runtime.write_behind.add("ada", next(one for one in WRITES if isinstance(one, Turn)))
     with use_caller(Caller("ada")):
         first = asyncio.create_task(save_user_profile_async("Lives in: Rome"))
         await asyncio.sleep(0)
@@ -242,7 +242,7 @@ async def test_a_late_profile_loses_nothing_of_what_is_there(runtime: Runtime, s
     with use_caller(Caller("ada")):
         await save_user_profile_async("Lives in: Oslo\nLikes: tea")
     switch.on = True
-    assert await runtime.backlog.leave("ada", 5) == 0
+    assert await runtime.write_behind.end_conversation("ada", 5) == 0
     assert await runtime.store.get_profile("ada") == "Name: Ada\nLives in: Oslo\nLikes: tea"
 
 
@@ -274,16 +274,16 @@ async def test_what_is_not_stored_at_the_end_is_stored_next_time(
         await save_user_profile_async("Name: Ada")
     assert await log.end(0.05) == 2
     assert "not stored: 2" in caplog.text
-    (path,) = spool_of(runtime).waiting()
+    (path,) = spool_of(runtime).files()
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
     # The next start, with the store still away, and then with the store.
-    assert await runtime.backlog.recovery.recover() == await runtime.backlog.recovery.recover() == 0
-    assert spool_of(runtime).waiting() == [path]
+    assert await runtime.write_behind.spool_replay.replay() == await runtime.write_behind.spool_replay.replay() == 0
+    assert spool_of(runtime).files() == [path]
     assert caplog.text.count("what an earlier process could not store still waits") == 1
     switch.on = True
-    runtime.backlog.recovery.start()
-    await until(lambda: not spool_of(runtime).waiting())
+    runtime.write_behind.spool_replay.start()
+    await until(lambda: not spool_of(runtime).files())
     assert [turn.text for turn in await runtime.store.recent_turns("ada")] == ["my secret"]
     with use_caller(Caller("ada")):
         assert await get_user_profile_async() == "Name: Ada"
@@ -293,18 +293,18 @@ async def test_what_is_not_stored_at_the_end_is_stored_next_time(
 
 async def test_closing_keeps_what_nobody_drained(runtime: Runtime, switch: Switch) -> None:
     switch.on, switch.hangs = False, True
-    runtime.backlog.add("ada", WRITES[0])
+    runtime.write_behind.add("ada", WRITES[0])
     await until(lambda: switch.calls)
-    await runtime.backlog.close()
-    assert len(spool_of(runtime).waiting()) == 1
+    await runtime.write_behind.close()
+    assert len(spool_of(runtime).files()) == 1
 
 
 async def test_what_was_taken_before_the_store_failed_again_is_not_left_in_the_file(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = spool_of(runtime)
-    spool.keep("ada", WRITES)
-    (path,) = spool.waiting()
+    spool.add("ada", WRITES)
+    (path,) = spool.files()
     taken: list[Write] = []
 
     async def two(_: str, write: Write) -> None:
@@ -312,16 +312,16 @@ async def test_what_was_taken_before_the_store_failed_again_is_not_left_in_the_f
             raise StoreError("save_summary", "timeout")
         taken.append(write)
 
-    count, problem = await spool.hand_over(path, two)
+    count, problem = await spool.drain(path, two)
     assert (count, str(problem)) == (2, "save_summary failed: timeout")
     assert [from_line(line) for line in path.read_text().splitlines()] == [("ada", write) for write in WRITES[2:]]
-    assert await runtime.backlog.recovery.recover() == len(WRITES) - 2
+    assert await runtime.write_behind.spool_replay.replay() == len(WRITES) - 2
 
 
 async def test_two_that_start_at_once_share_the_work(runtime: Runtime) -> None:
     spool = spool_of(runtime)
-    spool.keep("ada", WRITES)
-    (path,) = spool.waiting()
+    spool.add("ada", WRITES)
+    (path,) = spool.files()
     inside, go_on, seen = asyncio.Event(), asyncio.Event(), []
 
     async def slowly(_: str, write: Write) -> None:
@@ -329,22 +329,22 @@ async def test_two_that_start_at_once_share_the_work(runtime: Runtime) -> None:
         inside.set()
         await go_on.wait()
 
-    first = asyncio.create_task(spool.hand_over(path, slowly))
+    first = asyncio.create_task(spool.drain(path, slowly))
     await inside.wait()
-    assert await spool.hand_over(path, slowly) == (0, None)
+    assert await spool.drain(path, slowly) == (0, None)
     go_on.set()
     assert await first == (len(WRITES), None)
     assert len(seen) == len(WRITES)
-    assert await spool.hand_over(path, slowly) == (0, None)
+    assert await spool.drain(path, slowly) == (0, None)
 
 
 async def test_lines_that_cannot_be_read_are_put_aside(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:
     spool = spool_of(runtime)
-    spool.keep("ada", WRITES[:1])
-    (path,) = spool.waiting()
+    spool.add("ada", WRITES[:1])
+    (path,) = spool.files()
     with path.open("ab") as file:
         file.write(b'{"text": "my secret"\n\xff\xfe\n')
-    assert await runtime.backlog.recovery.recover() == 1
+    assert await runtime.write_behind.spool_replay.replay() == 1
     assert [each.suffix for each in spool.folder.iterdir()] == [".unreadable"]
     assert "2 lines" in caplog.text
     assert "my secret" not in caplog.text
@@ -354,16 +354,16 @@ async def test_a_file_that_fails_in_another_way_holds_up_no_other(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     spool = spool_of(runtime)
-    first, second = spool.keep("ada", WRITES[:1]), spool.keep("bob", WRITES[:1])
-    hand_over = Spool.hand_over
+    first, second = spool.add("ada", WRITES[:1]), spool.add("bob", WRITES[:1])
+    hand_over = Spool.drain
 
     async def broken(self: Spool, path: Path, store: Any) -> Any:
         if path == first:
             raise RuntimeError("my secret")
         return await hand_over(self, path, store)
 
-    monkeypatch.setattr(Spool, "hand_over", broken)
-    assert await runtime.backlog.recovery.recover() == 1
+    monkeypatch.setattr(Spool, "drain", broken)
+    assert await runtime.write_behind.spool_replay.replay() == 1
     assert (first.exists(), second.exists()) == (True, False)
     assert "still waits: RuntimeError" in caplog.text
     assert "my secret" not in caplog.text
@@ -375,10 +375,10 @@ async def test_a_home_that_cannot_be_written(
     runtime.settings.home.parent.mkdir(parents=True, exist_ok=True)
     runtime.settings.home.write_text("a file where a folder should be")
     switch.on = False
-    runtime.backlog.add("ada", WRITES[0])
-    assert await runtime.backlog.leave("ada", 0.05) == 1
+    runtime.write_behind.add("ada", WRITES[0])
+    assert await runtime.write_behind.end_conversation("ada", 0.05) == 1
     assert "not stored, and lost: 1. COMPANION_HOME cannot be written" in caplog.text
-    assert await runtime.backlog.recovery.recover() == 0
+    assert await runtime.write_behind.spool_replay.replay() == 0
 
 
 def test_no_file_is_left_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,8 +388,8 @@ def test_no_file_is_left_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "fsync", full)
     spool = Spool(tmp_path)
     with pytest.raises(OSError, match="space"):
-        spool.keep("ada", WRITES)
-    assert spool.waiting() == []
+        spool.add("ada", WRITES)
+    assert spool.files() == []
 
 
 async def test_one_that_is_never_taken_holds_up_no_other_file(
@@ -405,29 +405,29 @@ async def test_one_that_is_never_taken_holds_up_no_other_file(
     monkeypatch.setattr(runtime.store, "add_turn", picky)
     spool = spool_of(runtime)
     for user in ("ada", "bea", "cleo"):
-        spool.keep(user, [Turn("user", text, NOON, "c") for text in ("poison", "one", "poison", "poison", "two")])
+        spool.add(user, [Turn("user", text, NOON, "c") for text in ("poison", "one", "poison", "poison", "two")])
     (spool.folder / "0.jsonl").mkdir()  # a file that cannot be read
-    assert await runtime.backlog.recovery.recover() == 6
+    assert await runtime.write_behind.spool_replay.replay() == 6
     for user in ("ada", "bea", "cleo"):
         assert len(await runtime.store.recent_turns(user)) == 2
-    left = [from_line(line)[1].text for path in spool.waiting() if path.is_file() for line in path.open()]
+    left = [from_line(line)[1].text for path in spool.files() if path.is_file() for line in path.open()]
     assert left == ["poison"] * 9
 
 
 async def test_a_store_that_is_away_is_not_asked_for_everything(runtime: Runtime, switch: Switch) -> None:
     switch.on = False
     for number in range(20):
-        spool_of(runtime).keep(f"user-{number}", WRITES[:1] * 20)
-    assert await runtime.backlog.recovery.recover() == 0
+        spool_of(runtime).add(f"user-{number}", WRITES[:1] * 20)
+    assert await runtime.write_behind.spool_replay.replay() == 0
     assert switch.calls == 6
-    assert len(spool_of(runtime).waiting()) == 20
+    assert len(spool_of(runtime).files()) == 20
 
 
 async def test_of_two_late_profiles_the_newer_wins(runtime: Runtime) -> None:
     spool = spool_of(runtime)
     for text in ("Lives in: Bern", "Lives in: Paris", "Lives in: Rome"):
-        spool.keep("ada", [Profile(text)])
-    assert await runtime.backlog.recovery.recover() == 3
+        spool.add("ada", [Profile(text)])
+    assert await runtime.write_behind.spool_replay.replay() == 3
     assert await runtime.store.get_profile("ada") == "Lives in: Rome"
 
 
@@ -436,18 +436,18 @@ async def test_of_two_late_profiles_the_one_written_later_wins(runtime: Runtime,
     """Whichever comes first: a file that was refused once is behind the others."""
     late = [Profile("Lives in: Oslo", at=NOON), Profile("Lives in: Paris", at=NOON + timedelta(hours=1))]
     for write in (late[first], late[1 - first]):
-        spool_of(runtime).keep("ada", [write])
-        assert await runtime.backlog.recovery.recover() == 1
+        spool_of(runtime).add("ada", [write])
+        assert await runtime.write_behind.spool_replay.replay() == 1
     assert await runtime.store.get_profile("ada") == "Lives in: Paris"
 
 
 async def test_a_late_profile_is_older_than_what_was_said_since(runtime: Runtime) -> None:
-    spool_of(runtime).keep("ada", [Profile("Lives in: Bern\nLikes: tea", at=NOON)])
+    spool_of(runtime).add("ada", [Profile("Lives in: Bern\nLikes: tea", at=NOON)])
     with use_caller(Caller("ada")):
         assert await save_user_profile_async("Lives in: Rome") is True
         for _ in range(2):  # a reader may die before it has removed the file
-            spool_of(runtime).keep("ada", [Profile("Lives in: Bern\nLikes: tea", at=NOON)])
-            await runtime.backlog.recovery.recover()
+            spool_of(runtime).add("ada", [Profile("Lives in: Bern\nLikes: tea", at=NOON)])
+            await runtime.write_behind.spool_replay.replay()
             assert await get_user_profile_async() == "Lives in: Rome\nLikes: tea"
 
 
@@ -460,30 +460,30 @@ async def test_what_is_stored_after_all_is_not_stored_again(runtime: Runtime, mo
         await save(user_id, text)
 
     monkeypatch.setattr(runtime.store, "save_profile", slowly)
-    runtime.backlog.add("ada", Profile("Lives in: Paris"), WRITES[0])
-    assert await runtime.backlog.leave("ada", 0.05) == 2
-    (path,) = spool_of(runtime).waiting()
+    runtime.write_behind.add("ada", Profile("Lives in: Paris"), WRITES[0])
+    assert await runtime.write_behind.end_conversation("ada", 0.05) == 2
+    (path,) = spool_of(runtime).files()
     go_on.set()
     await until(lambda: len(path.read_text().splitlines()) == 1)
     await save("ada", "Lives in: Rome")
-    assert await runtime.backlog.recovery.recover() == 1
+    assert await runtime.write_behind.spool_replay.replay() == 1
     assert await runtime.store.get_profile("ada") == "Lives in: Rome"
 
 
 @pytest.mark.parametrize("turns", range(12))
 async def test_who_is_cut_off_while_giving_up_loses_nothing(runtime: Runtime, switch: Switch, turns: int) -> None:
     switch.on = False
-    runtime.backlog.add("ada", *WRITES)
+    runtime.write_behind.add("ada", *WRITES)
     await until(lambda: switch.calls)
-    leaving = asyncio.create_task(runtime.backlog.leave("ada", 0.0))
+    leaving = asyncio.create_task(runtime.write_behind.end_conversation("ada", 0.0))
     for _ in range(turns):
         await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.wait({leaving})
-    await runtime.backlog.close()
-    await until(lambda: spool_of(runtime).waiting())
+    await runtime.write_behind.close()
+    await until(lambda: spool_of(runtime).files())
     switch.on = True
-    assert await runtime.backlog.recovery.recover() == len(WRITES)
+    assert await runtime.write_behind.spool_replay.replay() == len(WRITES)
 
 
 async def test_two_conversations_of_one_person(runtime: Runtime, switch: Switch) -> None:
@@ -494,7 +494,7 @@ async def test_two_conversations_of_one_person(runtime: Runtime, switch: Switch)
         await save_user_profile_async("Name: Ada")
         assert await first.end(0.05) == 1
         assert await get_user_profile_async() == "Name: Ada"
-        assert spool_of(runtime).waiting() == []
+        assert spool_of(runtime).files() == []
         switch.on = True
         assert await second.end() == 0
     assert await runtime.store.get_profile("ada") == "Name: Ada"
@@ -510,8 +510,8 @@ async def test_what_ends_well_while_all_is_being_closed_is_not_stored_again(
         await save(user_id, text)
 
     monkeypatch.setattr(runtime.store, "save_profile", slowly)
-    runtime.backlog.add("ada", Profile("Lives in: Paris"))
-    assert await runtime.backlog.leave("ada", 0.02) == 1
-    assert len(spool_of(runtime).waiting()) == 1
+    runtime.write_behind.add("ada", Profile("Lives in: Paris"))
+    assert await runtime.write_behind.end_conversation("ada", 0.02) == 1
+    assert len(spool_of(runtime).files()) == 1
     await runtime.close()
-    assert spool_of(runtime).waiting() == []
+    assert spool_of(runtime).files() == []

@@ -105,11 +105,11 @@ async def _talk(
         await _say(talk, outcome)
         outcome.check(not _wrong(redis, fault.loses), "something wrong is cached")
     spool = Spool(world.home)
-    outcome.kept = len(spool.waiting())
+    outcome.kept = len(spool.files())
     outcome.check(outcome.kept or fault.fails == "nothing", "nothing is kept for the next start")
     await fault.end(world)
     async with session():  # the next start
-        await until(lambda: not spool.waiting())
+        await until(lambda: not spool.files())
     await _check(fault, world, redis, outcome)
 
 

@@ -30,7 +30,7 @@ from tests.wait import until
 BATCH: Final = 50
 """Cases of one caller in a row. Between two batches, background work is drained."""
 _BUSY: Final = (
-    "delivery",
+    "outbox-delivery",
     "cache-walk",
     "cache-scan",
     "context-read",
@@ -183,4 +183,4 @@ async def _load_store(store: SqliteStore) -> None:
         await store.add_memory(user, Memory(text=words, at=at, id="m"))
         await store.save_summary(user, Summary("c", words, at))
         await store.save_state(user, {"conversations": 3, "stage": "acquainted", "note": words})
-        await store.settle(await store.owed_by(user, ("profile", "turn", "memory", "summary", "state")))
+        await store.acknowledge(await store.pending_changes_of(user, ("profile", "turn", "memory", "summary", "state")))

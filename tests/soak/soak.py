@@ -14,7 +14,7 @@ from typing import Final
 from unittest.mock import patch
 
 from companion.writes.records import Profile, Write
-from companion.writes.write_behind import Backlog
+from companion.writes.write_behind import WriteBehind
 from tests.faults.session import session
 from tests.faults.stopwatch import Stopwatch
 from tests.faults.surroundings import environment
@@ -207,15 +207,15 @@ async def _left(before: Remains, port: int) -> list[str]:
 def _ledger(directory: Path) -> Iterator[Ledger]:
     """The ledger, told of every profile that somebody wants to be kept."""
     ledger = Ledger(directory / "home" / "companion.db")
-    write = Backlog.write
+    write = WriteBehind.write
 
-    async def told(backlog: Backlog, user_id: str, what: Write) -> bool:
+    async def told(backlog: WriteBehind, user_id: str, what: Write) -> bool:
         if isinstance(what, Profile):
             ledger.submit(user_id, what.text)
         return await write(backlog, user_id, what)
 
     try:
-        with patch.object(Backlog, "write", told):
+        with patch.object(WriteBehind, "write", told):
             yield ledger
     finally:
         ledger.close()

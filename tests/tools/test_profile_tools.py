@@ -196,7 +196,7 @@ async def test_what_another_conversation_has_stored_meanwhile_is_not_lost(runtim
     """Two devices, or what an earlier process could not store and this one has found."""
     await runtime.store.save_profile("ada", "Name: Ada")
     agents = [CompanionAgent(profile="Name: Ada", tools=[ProfileTools()]) for _ in range(2)]
-    runtime.backlog.enter("ada")
+    runtime.write_behind.begin_conversation("ada")
     async with (
         conversation(agent=agents[0], userdata=Userdata(ADA)) as phone,
         conversation(agent=agents[1], userdata=Userdata(ADA)) as laptop,
@@ -216,7 +216,7 @@ async def test_a_profile_is_made_from_what_the_model_knew_not_from_what_a_tool_f
 ) -> None:
     there = "Name: Ada\nAllergic to: nuts"
     await runtime.store.save_profile("ada", there)
-    runtime.backlog.enter("ada")
+    runtime.write_behind.begin_conversation("ada")
     agent = CompanionAgent(profile="Name: Ada", tools=[ProfileTools()])
 
     class Hasty(ObedientLLM):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base import Context, Memory, Summary, Turn, storable
-from ..outbox import Owed, What
+from ..outbox import DataKind, OutboxRow
 from ..search_terms import search_words
 from ..state_json import state_from_json, state_to_json
 from .thread import SqliteThread
@@ -107,47 +107,47 @@ class SqliteStore:
     async def get_state(self, user_id: str) -> dict[str, Any] | None:
         return await self._reading.read("get_state", lambda db: _state(db, user_id))
 
-    async def owed(self, limit: int = 100, older_than: float = 0) -> list[Owed]:
-        def work(db: sqlite3.Connection) -> list[Owed]:
+    async def pending_changes(self, limit: int = 100, older_than: float = 0) -> list[OutboxRow]:
+        def work(db: sqlite3.Connection) -> list[OutboxRow]:
             rows = db.execute(
                 "SELECT user_id, what, version FROM outbox WHERE version > delivered AND (? OR written_at <= ?)"
                 " ORDER BY written_at LIMIT ?",
                 # A clock that was set back hides nothing from those who ask for all.
                 (older_than <= 0, _to_microseconds(datetime.now(UTC)) - int(older_than * 1e6), max(limit, 0)),
             )
-            return [Owed(*row) for row in rows]
+            return [OutboxRow(*row) for row in rows]
 
-        return await self._reading.read("owed", work)
+        return await self._reading.read("pending_changes", work)
 
-    async def owed_by(self, user_id: str, whats: Iterable[What]) -> list[Owed]:
-        wanted = frozenset(whats)
+    async def pending_changes_of(self, user_id: str, kinds: Iterable[DataKind]) -> list[OutboxRow]:
+        wanted = frozenset(kinds)
 
-        def work(db: sqlite3.Connection) -> list[Owed]:
+        def work(db: sqlite3.Connection) -> list[OutboxRow]:
             rows = db.execute(
                 "SELECT user_id, what, version FROM outbox WHERE user_id = ? AND version > delivered", (user_id,)
             )
-            return [Owed(*row) for row in rows if row[1] in wanted]
+            return [OutboxRow(*row) for row in rows if row[1] in wanted]
 
-        return await self._reading.read("owed_by", work)
+        return await self._reading.read("pending_changes_of", work)
 
-    async def written(self, within: float, limit: int) -> list[Owed]:
+    async def recent_changes(self, within: float, limit: int) -> list[OutboxRow]:
         since = _to_microseconds(datetime.now(UTC)) - int(within * 1e6)
 
-        def work(db: sqlite3.Connection) -> list[Owed]:
+        def work(db: sqlite3.Connection) -> list[OutboxRow]:
             rows = db.execute(
                 "SELECT user_id, what, version FROM outbox WHERE written_at >= ? ORDER BY written_at DESC LIMIT ?",
                 (since, max(limit, 0)),
             )
-            return [Owed(*row) for row in rows]
+            return [OutboxRow(*row) for row in rows]
 
-        return await self._reading.read("written", work)
+        return await self._reading.read("recent_changes", work)
 
-    async def settle(self, owed: Sequence[Owed]) -> None:
-        if owed:
+    async def acknowledge(self, rows: Sequence[OutboxRow]) -> None:
+        if rows:
             await self._writing.write(
-                "settle",
+                "acknowledge",
                 "UPDATE outbox SET delivered = ? WHERE user_id = ? AND what = ? AND ? > delivered AND ? <= version",
-                *((one.version, one.user_id, one.what, one.version, one.version) for one in owed),
+                *((row.version, row.user_id, row.kind, row.version, row.version) for row in rows),
             )
 
     async def close(self) -> None:

@@ -33,7 +33,7 @@ class _Refused(Exception):
     """The server answered, but not with success. Holds the status and the error code, not the message."""
 
 
-class SupabaseLink:
+class SupabaseClient:
     """One connection pool to the project at `url`, made on first use. `timeout` (seconds) bounds each wait.
 
     Bound to the event loop that uses it first.

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Literal, TypeVar, cast
 
 from ..base import Context, Memory, Summary, Turn
-from ..outbox import Owed, What
+from ..outbox import DataKind, OutboxRow
 from .client import UnexpectedAnswer
 
 _T = TypeVar("_T")
@@ -83,10 +83,10 @@ def summary(data: object) -> Summary:
     return Summary(_string(row, "conversation_id"), _string(row, "text"), at)
 
 
-def owed(data: object) -> Owed:
+def outbox_row(data: object) -> OutboxRow:
     row = _row(data)
-    # Owed refuses what is nothing a store keeps.
-    return Owed(_string(row, "user_id"), cast(What, _string(row, "what")), count(row.get("version")))
+    # OutboxRow refuses what is nothing a store keeps.
+    return OutboxRow(_string(row, "user_id"), cast(DataKind, _string(row, "what")), count(row.get("version")))
 
 
 def context(data: object) -> Context:

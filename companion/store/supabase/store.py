@@ -14,12 +14,12 @@ from postgrest.types import ReturnMethod
 from supabase import AsyncClient
 
 from ..base import Context, Memory, StoreError, Summary, Turn, storable
-from ..outbox import Owed, What
+from ..outbox import DataKind, OutboxRow
 from ..search_terms import search_words
 from ..state_json import state_to_json
 from . import rows as answers
 from .api_key import is_public_key
-from .client import Query, SupabaseLink, reason_of
+from .client import Query, SupabaseClient, reason_of
 
 _T = TypeVar("_T")
 
@@ -36,7 +36,7 @@ class SupabaseStore:
     def __init__(self, url: str, key: str, *, timeout: float = 5.0) -> None:
         if is_public_key(key):
             raise ValueError("the Supabase key is a public one: the companion needs the secret (service role) key")
-        self._link = SupabaseLink(url, key, timeout)
+        self._client = SupabaseClient(url, key, timeout)
         self._timeout = timeout
 
     async def context(self, user_id: str, turns: int = 12) -> Context:
@@ -149,29 +149,31 @@ class SupabaseStore:
             answers.first_of(answers.state),
         )
 
-    async def owed(self, limit: int = 100, older_than: float = 0) -> list[Owed]:
+    async def pending_changes(self, limit: int = 100, older_than: float = 0) -> list[OutboxRow]:
         arguments = {"p_limit": max(limit, 0), "p_older_than": older_than}
-        return await self._ask("owed", lambda db: db.rpc("companion_owed", arguments), answers.all_of(answers.owed))
-
-    async def owed_by(self, user_id: str, whats: Iterable[What]) -> list[Owed]:
-        arguments = {"p_user_id": user_id, "p_whats": list(whats)}
         return await self._ask(
-            "owed_by", lambda db: db.rpc("companion_owed_by", arguments), answers.all_of(answers.owed)
+            "pending_changes", lambda db: db.rpc("companion_owed", arguments), answers.all_of(answers.outbox_row)
         )
 
-    async def written(self, within: float, limit: int) -> list[Owed]:
+    async def pending_changes_of(self, user_id: str, kinds: Iterable[DataKind]) -> list[OutboxRow]:
+        arguments = {"p_user_id": user_id, "p_whats": list(kinds)}
+        return await self._ask(
+            "pending_changes_of", lambda db: db.rpc("companion_owed_by", arguments), answers.all_of(answers.outbox_row)
+        )
+
+    async def recent_changes(self, within: float, limit: int) -> list[OutboxRow]:
         arguments = {"p_within": within, "p_limit": max(limit, 0)}
         return await self._ask(
-            "written", lambda db: db.rpc("companion_written", arguments), answers.all_of(answers.owed)
+            "recent_changes", lambda db: db.rpc("companion_written", arguments), answers.all_of(answers.outbox_row)
         )
 
-    async def settle(self, owed: Sequence[Owed]) -> None:
-        if owed:
-            told = [{"user_id": one.user_id, "what": one.what, "version": one.version} for one in owed]
-            await self._ask("settle", lambda db: db.rpc("companion_settle", {"p_owed": told}), answers.count)
+    async def acknowledge(self, rows: Sequence[OutboxRow]) -> None:
+        if rows:
+            delivered = [{"user_id": row.user_id, "what": row.kind, "version": row.version} for row in rows]
+            await self._ask("acknowledge", lambda db: db.rpc("companion_settle", {"p_owed": delivered}), answers.count)
 
     async def close(self) -> None:
-        await self._link.close()
+        await self._client.close()
 
     async def _put(
         self, operation: str, table: str, row: dict[str, Any], *, key: str, keep_first: bool = False
@@ -185,12 +187,12 @@ class SupabaseStore:
         )
 
     async def _ask(self, operation: str, query: Callable[[AsyncClient], Query], answer: Callable[[object], _T]) -> _T:
-        if self._link.closed:
+        if self._client.closed:
             raise StoreError(operation, "closed")
         try:
             async with asyncio.timeout(self._timeout):
-                return answers.read(await self._link.execute(query), answer)
+                return answers.read(await self._client.execute(query), answer)
         except Exception as error:  # whatever three libraries may raise, the caller knows one type
-            reason = "closed" if self._link.closed else reason_of(error)
+            reason = "closed" if self._client.closed else reason_of(error)
         # Raised out here, it carries no context: those errors quote rows and filters.
         raise StoreError(operation, reason)

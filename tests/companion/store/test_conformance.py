@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from companion.store import Memory, Owed, Store, StoreError, Summary, Turn
+from companion.store import Memory, OutboxRow, Store, StoreError, Summary, Turn
 from companion.store.search_terms import search_words
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -66,7 +66,7 @@ async def test_a_profile_is_swapped_only_for_the_one_that_is_there(store: Store,
     assert await store.swap_profile(user, "second\x00", instead_of="first\x00", at=NOON) is True
     assert await store.get_profile(user) == "second\ufffd"
     assert await store.swap_profile(f"{user}-2", "third", instead_of="second\ufffd", at=NOON) is False
-    assert await store.owed_by(user, ["profile"]) == [Owed(user, "profile", 2)]
+    assert await store.pending_changes_of(user, ["profile"]) == [OutboxRow(user, "profile", 2)]
 
 
 async def test_a_profile_knows_when_it_was_written(store: Store, user: str) -> None:
@@ -247,9 +247,9 @@ async def test_a_closed_store_says_so(store: Store, user: str) -> None:
         "save_state": store.save_state(user, {}),
         "get_state": store.get_state(user),
         "context": store.context(user),
-        "owed": store.owed(),
-        "owed_by": store.owed_by(user, ["turn"]),
-        "settle": store.settle([Owed(user, "turn", 1)]),
+        "pending_changes": store.pending_changes(),
+        "pending_changes_of": store.pending_changes_of(user, ["turn"]),
+        "acknowledge": store.acknowledge([OutboxRow(user, "turn", 1)]),
     }.items():
         with pytest.raises(StoreError) as caught:
             await call

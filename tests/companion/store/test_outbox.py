@@ -12,12 +12,12 @@ from typing import get_args
 
 import pytest
 
-from companion.store import Memory, Owed, Store, StoreError, Summary, Turn, What
+from companion.store import DataKind, Memory, OutboxRow, Store, StoreError, Summary, Turn
 from tests.wait import until
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-ALL: tuple[What, ...] = get_args(What)
-WRITES: dict[What, Callable[[Store, str], Awaitable[None]]] = {
+ALL: tuple[DataKind, ...] = get_args(DataKind)
+WRITES: dict[DataKind, Callable[[Store, str], Awaitable[None]]] = {
     "profile": lambda store, user: store.save_profile(user, "me"),
     "turn": lambda store, user: store.add_turn(user, Turn("user", "hello", NOON, "c1")),
     "memory": lambda store, user: store.add_memory(user, Memory("likes tea", NOON)),
@@ -26,9 +26,9 @@ WRITES: dict[What, Callable[[Store, str], Awaitable[None]]] = {
 }
 
 
-async def owed_to(store: Store, user: str, older_than: float = 0) -> list[Owed]:
+async def owed_to(store: Store, user: str, older_than: float = 0) -> list[OutboxRow]:
     """What the whole outbox holds of one user: other tests may share the database."""
-    return [one for one in await store.owed(1_000_000, older_than) if one.user_id == user]
+    return [one for one in await store.pending_changes(1_000_000, older_than) if one.user_id == user]
 
 
 def test_every_write_has_a_test() -> None:
@@ -36,30 +36,30 @@ def test_every_write_has_a_test() -> None:
 
 
 @pytest.mark.parametrize("what", ALL)
-async def test_every_write_is_owed_until_it_is_settled(store: Store, user: str, what: What) -> None:
-    assert await store.owed_by(user, ALL) == []
+async def test_every_write_is_owed_until_it_is_settled(store: Store, user: str, what: DataKind) -> None:
+    assert await store.pending_changes_of(user, ALL) == []
     await WRITES[what](store, user)
-    owed = [Owed(user, what, 1)]
-    assert await store.owed_by(user, [what]) == owed
-    assert await store.owed_by(user, ALL) == owed
-    assert await store.owed_by(user, [other for other in ALL if other != what]) == []
-    assert await store.owed_by(user, []) == []
+    owed = [OutboxRow(user, what, 1)]
+    assert await store.pending_changes_of(user, [what]) == owed
+    assert await store.pending_changes_of(user, ALL) == owed
+    assert await store.pending_changes_of(user, [other for other in ALL if other != what]) == []
+    assert await store.pending_changes_of(user, []) == []
     assert await owed_to(store, user) == owed
-    await store.settle(owed)
-    assert await store.owed_by(user, ALL) == []
+    await store.acknowledge(owed)
+    assert await store.pending_changes_of(user, ALL) == []
     assert await owed_to(store, user) == []
     await WRITES[what](store, user)
-    assert await owed_to(store, user) == [Owed(user, what, 2)]
+    assert await owed_to(store, user) == [OutboxRow(user, what, 2)]
 
 
 async def test_many_writes_are_one_row(store: Store, user: str) -> None:
     for _ in range(3):
         for write in WRITES.values():
             await write(store, user)
-    expected = {Owed(user, what, 3) for what in ALL}
-    assert set(await store.owed_by(user, ALL)) == expected
+    expected = {OutboxRow(user, what, 3) for what in ALL}
+    assert set(await store.pending_changes_of(user, ALL)) == expected
     assert set(await owed_to(store, user)) == expected
-    await store.settle(list(expected))
+    await store.acknowledge(list(expected))
     assert await owed_to(store, user) == []
 
 
@@ -68,36 +68,40 @@ async def test_a_write_that_changes_nothing_is_not_owed(store: Store, user: str)
     for _ in range(3):
         await store.add_turn(user, turn)
         await store.add_memory(user, memory)
-    assert set(await store.owed_by(user, ALL)) == {Owed(user, "turn", 1), Owed(user, "memory", 1)}
+    assert set(await store.pending_changes_of(user, ALL)) == {OutboxRow(user, "turn", 1), OutboxRow(user, "memory", 1)}
 
 
 async def test_a_settle_never_covers_a_later_write(store: Store, user: str) -> None:
     await store.save_profile(user, "first")
-    owed = await store.owed_by(user, ["profile"])
+    owed = await store.pending_changes_of(user, ["profile"])
     await store.save_profile(user, "second")  # while the cache is being told of the first
-    await store.settle(owed)
-    assert await store.owed_by(user, ["profile"]) == [Owed(user, "profile", 2)]
+    await store.acknowledge(owed)
+    assert await store.pending_changes_of(user, ["profile"]) == [OutboxRow(user, "profile", 2)]
 
 
 async def test_settling_again_or_late_changes_nothing(store: Store, user: str) -> None:
     for _ in range(3):
         await store.save_profile(user, "me")
-    await store.settle([Owed(user, "profile", 3)])
-    await store.settle([Owed(user, "profile", 1), Owed(user, "profile", 3), Owed(user, "profile", 2)])
-    assert await store.owed_by(user, ALL) == []
+    await store.acknowledge([OutboxRow(user, "profile", 3)])
+    await store.acknowledge(
+        [OutboxRow(user, "profile", 1), OutboxRow(user, "profile", 3), OutboxRow(user, "profile", 2)]
+    )
+    assert await store.pending_changes_of(user, ALL) == []
     await store.save_profile(user, "me")
-    await store.settle([])
-    await store.settle([Owed(user, "profile", 2)])
-    assert await store.owed_by(user, ALL) == [Owed(user, "profile", 4)]
+    await store.acknowledge([])
+    await store.acknowledge([OutboxRow(user, "profile", 2)])
+    assert await store.pending_changes_of(user, ALL) == [OutboxRow(user, "profile", 4)]
 
 
 async def test_a_version_from_before_a_restored_backup_settles_nothing(store: Store, user: str) -> None:
     await store.save_profile(user, "me")
-    await store.settle([Owed(user, "profile", 50), Owed(user, "turn", 1), Owed("nobody", "turn", 1)])
-    assert await store.owed_by(user, ALL) == [Owed(user, "profile", 1)]
-    assert await store.owed_by("nobody", ALL) == []
+    await store.acknowledge(
+        [OutboxRow(user, "profile", 50), OutboxRow(user, "turn", 1), OutboxRow("nobody", "turn", 1)]
+    )
+    assert await store.pending_changes_of(user, ALL) == [OutboxRow(user, "profile", 1)]
+    assert await store.pending_changes_of("nobody", ALL) == []
     await store.add_turn(user, Turn("user", "x", NOON, "c1"))
-    assert Owed(user, "turn", 1) in await owed_to(store, user)
+    assert OutboxRow(user, "turn", 1) in await owed_to(store, user)
 
 
 async def test_users_are_apart(store: Store, user: str) -> None:
@@ -105,9 +109,9 @@ async def test_users_are_apart(store: Store, user: str) -> None:
     for one in (user, odd):
         await store.save_profile(one, "me")
         await store.save_state(one, {})
-    await store.settle([Owed(odd, "profile", 1), Owed(user, "state", 1)])
-    assert await store.owed_by(user, ALL) == [Owed(user, "profile", 1)]
-    assert await store.owed_by(odd, ALL) == [Owed(odd, "state", 1)]
+    await store.acknowledge([OutboxRow(odd, "profile", 1), OutboxRow(user, "state", 1)])
+    assert await store.pending_changes_of(user, ALL) == [OutboxRow(user, "profile", 1)]
+    assert await store.pending_changes_of(odd, ALL) == [OutboxRow(odd, "state", 1)]
 
 
 async def test_the_longest_waiting_comes_first(store: Store, user: str) -> None:
@@ -115,19 +119,19 @@ async def test_the_longest_waiting_comes_first(store: Store, user: str) -> None:
     for one in users:
         await store.save_profile(one, "me")
         await asyncio.sleep(0.002)  # the clock of an outbox has milliseconds
-    owed = [one.user_id for one in await store.owed(1_000_000) if one.user_id in users]
+    owed = [one.user_id for one in await store.pending_changes(1_000_000) if one.user_id in users]
     assert owed == users
-    assert len(await store.owed(2)) == 2
-    assert await store.owed(2) == (await store.owed(1_000_000))[:2]
-    assert await store.owed(0) == await store.owed(-1) == []
+    assert len(await store.pending_changes(2)) == 2
+    assert await store.pending_changes(2) == (await store.pending_changes(1_000_000))[:2]
+    assert await store.pending_changes(0) == await store.pending_changes(-1) == []
 
 
 async def test_a_write_under_way_is_left_to_its_writer(store: Store, user: str) -> None:
     started = time.monotonic()
     await store.save_profile(user, "me")
     assert await owed_to(store, user, older_than=60) == []
-    assert await owed_to(store, user, older_than=0) == [Owed(user, "profile", 1)]
-    assert await until(lambda: owed_to(store, user, older_than=0.2)) == [Owed(user, "profile", 1)]
+    assert await owed_to(store, user, older_than=0) == [OutboxRow(user, "profile", 1)]
+    assert await until(lambda: owed_to(store, user, older_than=0.2)) == [OutboxRow(user, "profile", 1)]
     assert time.monotonic() - started > 0.19
 
 
@@ -135,23 +139,23 @@ async def test_what_was_written_lately(store: Store, user: str) -> None:
     started = time.monotonic()
     for _ in range(2):
         await store.save_profile(user, "me")
-    await store.settle(await store.owed_by(user, ALL))  # told or not makes no difference
+    await store.acknowledge(await store.pending_changes_of(user, ALL))  # told or not makes no difference
     await asyncio.sleep(0.002)
     await store.save_state(user, {})
 
-    async def written(within: float, limit: int = 1_000_000) -> list[Owed]:
-        return [one for one in await store.written(within, limit) if one.user_id == user]
+    async def written(within: float, limit: int = 1_000_000) -> list[OutboxRow]:
+        return [one for one in await store.recent_changes(within, limit) if one.user_id == user]
 
-    everything = [Owed(user, "state", 1), Owed(user, "profile", 2)]
+    everything = [OutboxRow(user, "state", 1), OutboxRow(user, "profile", 2)]
     assert await written(60) == everything
     assert await written(60, 0) == await written(60, -1) == []
-    assert len(await store.written(60, 1)) == 1
+    assert len(await store.recent_changes(60, 1)) == 1
     assert await until(lambda: _none(written(0.2)))
     assert time.monotonic() - started > 0.19
     assert await written(60) == everything
 
 
-async def _none(rows: Awaitable[list[Owed]]) -> bool:
+async def _none(rows: Awaitable[list[OutboxRow]]) -> bool:
     return await rows == []
 
 
@@ -163,13 +167,13 @@ async def test_nothing_is_settled_that_the_cache_was_not_told(store: Store, user
     writing = 2
     numbers = count()
 
-    async def deliver(owed: list[Owed]) -> None:
+    async def deliver(owed: list[OutboxRow]) -> None:
         nonlocal told
         await asyncio.sleep(chance.uniform(0, 0.002))
         told = written
         await asyncio.sleep(chance.uniform(0, 0.002))
         if chance.random() < 0.8:
-            await store.settle(owed)
+            await store.acknowledge(owed)
 
     async def write() -> None:
         nonlocal written, writing
@@ -177,7 +181,7 @@ async def test_nothing_is_settled_that_the_cache_was_not_told(store: Store, user
             await store.add_turn(user, Turn("user", "x", NOON, "c1", id=str(next(numbers))))
             written += 1
             if chance.random() < 0.7:
-                await deliver(await store.owed_by(user, ["turn"]))
+                await deliver(await store.pending_changes_of(user, ["turn"]))
             await asyncio.sleep(chance.uniform(0, 0.002))
         writing -= 1
 
@@ -194,14 +198,14 @@ async def test_nothing_is_settled_that_the_cache_was_not_told(store: Store, user
     await asyncio.gather(write(), write(), sweep(), sweep())
     await store.add_turn(user, Turn("user", "the last", NOON, "c1"))
     owed = await owed_to(store, user)
-    assert owed == [Owed(user, "turn", 61)]
-    await store.settle(owed)
+    assert owed == [OutboxRow(user, "turn", 61)]
+    await store.acknowledge(owed)
     assert await owed_to(store, user) == []
 
 
 FAILING: dict[str, Callable[[Store, str], Awaitable[object]]] = {
-    "owed_by": lambda store, user: store.owed_by(user, ALL),
-    "settle": lambda store, user: store.settle([Owed(user, "turn", 1)]),
+    "pending_changes_of": lambda store, user: store.pending_changes_of(user, ALL),
+    "acknowledge": lambda store, user: store.acknowledge([OutboxRow(user, "turn", 1)]),
 }
 
 
@@ -217,4 +221,4 @@ async def test_a_failure_names_the_operation_not_the_data(store: Store) -> None:
 
 def test_only_what_a_store_keeps_can_be_owed() -> None:
     with pytest.raises(ValueError, match="no store keeps"):
-        Owed("u", "weather", 1)  # type: ignore[arg-type]  # the point of the test
+        OutboxRow("u", "weather", 1)  # type: ignore[arg-type]  # the point of the test

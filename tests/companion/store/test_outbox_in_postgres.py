@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 import asyncpg
 import pytest
 
-from companion.store import Owed, StoreError, SupabaseStore
+from companion.store import OutboxRow, StoreError, SupabaseStore
 from tests.companion.store.test_outbox import ALL
 from tests.real.postgres import MIGRATIONS, Postgres, connection, migrate
 from tests.wait import until
@@ -119,13 +119,16 @@ async def test_settling_gives_way_to_a_long_transaction(
     started = time.monotonic()
     async with db.transaction():
         await db.execute(STATE, user)
-        settling = asyncio.create_task(supabase_store.settle(await supabase_store.owed_by(user, ALL)))
+        settling = asyncio.create_task(supabase_store.acknowledge(await supabase_store.pending_changes_of(user, ALL)))
         await until(lambda: waiting(watch))  # it has the row of the profile and wants the other
         await db.execute(PROFILE, user)  # and we want the row it has
-    with pytest.raises(StoreError, match="settle failed: HTTP 500 55P03"):
+    with pytest.raises(StoreError, match="acknowledge failed: HTTP 500 55P03"):
         await settling
     assert time.monotonic() - started < 0.95  # before anybody would have been thrown out
-    assert set(await supabase_store.owed_by(user, ALL)) == {Owed(user, "profile", 2), Owed(user, "state", 2)}
+    assert set(await supabase_store.pending_changes_of(user, ALL)) == {
+        OutboxRow(user, "profile", 2),
+        OutboxRow(user, "state", 2),
+    }
 
 
 async def test_two_who_settle_in_another_order_do_not_block_each_other(
@@ -134,17 +137,17 @@ async def test_two_who_settle_in_another_order_do_not_block_each_other(
     db, watch = two
     await supabase_store.save_profile(user, "x")
     await supabase_store.save_state(user, {})
-    owed = [Owed(user, "profile", 1), Owed(user, "state", 1)]
+    owed = [OutboxRow(user, "profile", 1), OutboxRow(user, "state", 1)]
     async with db.transaction():  # keeps both waiting, so that they go on at the same time
         await db.execute("select from companion_outbox where user_id = $1 and what = 'profile' for update", user)
-        settling = asyncio.gather(supabase_store.settle(owed), supabase_store.settle(owed[::-1]))
+        settling = asyncio.gather(supabase_store.acknowledge(owed), supabase_store.acknowledge(owed[::-1]))
 
         async def both_wait() -> bool:
             return await waiting(watch) == 2
 
         await until(both_wait)
     await settling
-    assert await supabase_store.owed_by(user, ALL) == []
+    assert await supabase_store.pending_changes_of(user, ALL) == []
 
 
 async def test_what_is_owed_is_found_by_an_index(db: asyncpg.Connection) -> None:

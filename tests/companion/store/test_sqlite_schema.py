@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from companion.store import Context, Memory, Owed, SqliteStore, StoreError, Summary, Turn
+from companion.store import Context, Memory, OutboxRow, SqliteStore, StoreError, Summary, Turn
 from tests.companion.store.test_outbox import ALL, WRITES
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -58,10 +58,10 @@ async def test_a_file_of_version_1_keeps_what_it_has(old: Path) -> None:
     ]
     assert await store.context("u") == Context("from before", turns, None, None)
     assert await store.search_memories("u", "tea") == [Memory("likes tea", NOON, id="m1")]
-    assert await store.owed() == []
+    assert await store.pending_changes() == []
     for write in WRITES.values():
         await write(store, "u")
-    assert set(await store.owed_by("u", ALL)) == {Owed("u", what, 1) for what in ALL}
+    assert set(await store.pending_changes_of("u", ALL)) == {OutboxRow("u", what, 1) for what in ALL}
     assert (await store.recent_turns("u"))[1:] == turns
     await store.close()
 
@@ -81,7 +81,7 @@ async def test_a_worker_of_version_1_that_still_runs_counts_too(old: Path) -> No
         store = SqliteStore(old)
         await store.get_profile("u")
         theirs.execute("UPDATE profiles SET text = 'by the old worker'")
-    assert await store.owed() == [Owed("u", "profile", 1)]
+    assert await store.pending_changes() == [OutboxRow("u", "profile", 1)]
     await store.close()
 
 
@@ -118,14 +118,14 @@ def test_four_processes_bring_a_file_up_at_once(old: Path) -> None:
         child.join(30)
     assert [child.exitcode for child in children] == [0] * 4
 
-    async def look() -> list[Owed]:
+    async def look() -> list[OutboxRow]:
         store = SqliteStore(old)
         assert await store.get_profile("u") == "from before"
-        owed = await store.owed()
+        owed = await store.pending_changes()
         await store.close()
         return owed
 
-    assert asyncio.run(look()) == [Owed("u", "summary", 4)]
+    assert asyncio.run(look()) == [OutboxRow("u", "summary", 4)]
 
 
 # One after the other, with the version each leads to. No way to write sets a counter back.
@@ -157,7 +157,7 @@ async def test_all_rows_deleted_count_for_everybody(by_hand: sqlite3.Connection,
     by_hand.executemany("INSERT INTO states VALUES (?, '{}', 0)", [("u",), ("v",)])
     by_hand.execute("DELETE FROM states")
     store = SqliteStore(path)
-    assert set(await store.owed()) == {Owed("u", "state", 2), Owed("v", "state", 2)}
+    assert set(await store.pending_changes()) == {OutboxRow("u", "state", 2), OutboxRow("v", "state", 2)}
     await store.close()
 
 
@@ -165,7 +165,7 @@ async def test_a_row_that_changes_hands_counts_for_both(by_hand: sqlite3.Connect
     by_hand.execute("INSERT INTO memories (user_id, id, text, at) VALUES ('u', 'm', 'x', 0)")
     by_hand.execute("UPDATE memories SET user_id = 'heir'")
     store = SqliteStore(path)
-    assert set(await store.owed()) == {Owed("u", "memory", 2), Owed("heir", "memory", 1)}
+    assert set(await store.pending_changes()) == {OutboxRow("u", "memory", 2), OutboxRow("heir", "memory", 1)}
     await store.close()
 
 
@@ -174,7 +174,7 @@ async def test_a_write_that_is_taken_back_is_not_owed(by_hand: sqlite3.Connectio
     by_hand.execute("INSERT INTO profiles VALUES ('u', 'x', 0)")
     by_hand.execute("ROLLBACK")
     store = SqliteStore(path)
-    assert await store.owed() == []
+    assert await store.pending_changes() == []
     await store.close()
 
 
@@ -214,9 +214,9 @@ def _write_and_settle_until_killed(path: Path, acknowledged: Connection) -> None
         for number in range(1_000_000):
             await store.add_turn("u", Turn("user", "x", NOON, "c1", id=str(number)))
             acknowledged.send(("written", number + 1))
-            owed = await store.owed_by("u", ["turn"])
+            owed = await store.pending_changes_of("u", ["turn"])
             acknowledged.send(("told", owed[0].version))
-            await store.settle(owed)
+            await store.acknowledge(owed)
 
     asyncio.run(work())
 
@@ -240,14 +240,14 @@ def test_kill_9_leaves_owed_what_was_not_told(path: Path, least: int) -> None:
             break
         last[kind] = number
 
-    async def look() -> tuple[int, list[Owed]]:
+    async def look() -> tuple[int, list[OutboxRow]]:
         store = SqliteStore(path)
         kept = len(await store.recent_turns("u", 1_000_000))
-        owed = await store.owed()
+        owed = await store.pending_changes()
         await store.close()
         return kept, owed
 
     kept, owed = asyncio.run(look())
     assert kept >= last["written"]
     # Everything was told, or it is owed up to the last write: nothing in between.
-    assert owed == [Owed("u", "turn", kept)] or (owed == [] and last["told"] == kept)
+    assert owed == [OutboxRow("u", "turn", kept)] or (owed == [] and last["told"] == kept)

@@ -14,7 +14,7 @@ from typing import get_args
 import httpx
 import pytest
 
-from companion.store import Memory, Owed, StoreError, Summary, SupabaseStore, Turn
+from companion.store import Memory, OutboxRow, StoreError, Summary, SupabaseStore, Turn
 from tests.real.postgrest import Fault, PostgREST
 from tests.wait import until
 
@@ -36,10 +36,10 @@ OPERATIONS: dict[str, Callable[[SupabaseStore, str], Awaitable[object]]] = {
     "save_state": lambda store, user: store.save_state(user, {PRIVATE: PRIVATE}),
     "get_state": lambda store, user: store.get_state(user),
     "context": lambda store, user: store.context(user),
-    "owed": lambda store, user: store.owed(),
-    "written": lambda store, user: store.written(60, 10),
-    "owed_by": lambda store, user: store.owed_by(user, ["turn"]),
-    "settle": lambda store, user: store.settle([Owed(user, "turn", 1)]),
+    "pending_changes": lambda store, user: store.pending_changes(),
+    "recent_changes": lambda store, user: store.recent_changes(60, 10),
+    "pending_changes_of": lambda store, user: store.pending_changes_of(user, ["turn"]),
+    "acknowledge": lambda store, user: store.acknowledge([OutboxRow(user, "turn", 1)]),
 }
 WRITES = {"save_profile", "add_turn", "add_memory", "save_summary", "save_state"}
 REASONS: dict[Fault, str] = {

@@ -25,11 +25,11 @@ async def test_owing_and_settling_take_one_request_each(
     for one in users:
         await supabase_store.save_state(one, {})
     before = api.requests
-    owed = await supabase_store.owed(1_000_000)
-    await supabase_store.settle(owed)
+    owed = await supabase_store.pending_changes(1_000_000)
+    await supabase_store.acknowledge(owed)
     assert {one.user_id for one in owed} >= set(users)
     assert api.requests == before + 2
-    await supabase_store.settle([])
+    await supabase_store.acknowledge([])
     assert api.requests == before + 2
 
 
@@ -46,12 +46,12 @@ ANSWERS: dict[str, list[object]] = {
     ],
     "get_state": [None, {}, ["x"], [{}], [{"state": None}], [{"state": "{}"}]],
     "latest_summary": [[{"conversation_id": "c", "text": "x", "at": "yesterday"}]],
-    "owed": [
+    "pending_changes": [
         [{"user_id": "u", "what": "weather", "version": 1}],
         [{"user_id": "u", "what": "turn", "version": "1"}],
         [{"user_id": "u", "what": "turn"}],
     ],
-    "settle": [None, "1", {}, []],
+    "acknowledge": [None, "1", {}, []],
 }
 
 
@@ -65,7 +65,7 @@ async def test_an_answer_of_another_shape_is_no_answer(
         async def execute(_: object, answer: object = answer) -> object:
             return answer
 
-        monkeypatch.setattr(store._link, "execute", execute)
+        monkeypatch.setattr(store._client, "execute", execute)
         with pytest.raises(StoreError, match=f"^{operation} failed: unexpected answer$"):
             await OPERATIONS[operation](store, user)
     await store.close()
