@@ -1,4 +1,4 @@
-"""The worker: one AgentServer, its entrypoint, and the command line. Wiring only; nothing is decided here.
+"""The worker: one AgentServer, its entrypoint, and the command line. Wiring only.
 
 python agent.py console --text    talk in this terminal
 python agent.py dev               a worker for your LiveKit project, for development
@@ -19,17 +19,17 @@ from livekit.agents.voice.room_io import RoomOptions
 from companion import Caller, use_caller
 from companion import __name__ as companion_package
 from companion.caching.listening import start_listening
-from companion.conversation.briefing import BriefingOrder
-from companion.conversation.participant import whoever_comes
+from companion.conversation.briefing import Prefetch
+from companion.conversation.participant import wait_for_participant
 from companion.conversation.turn_log import TurnLog
-from companion.conversation.wrap_up import say_goodbye
+from companion.conversation.wrap_up import end_conversation
 from companion.identity import caller_from_metadata
-from companion.runtime import get_runtime, leave_runtime
+from companion.runtime import acquire_runtime, release_runtime
 from companion.settings import Settings, SettingsError, check_worker
 from companion.voice.agent import CompanionAgent
 from companion.voice.console import allow_text_without_portaudio, quiet_by_default, show, text_console
-from companion.voice.log_redaction import keep_logs_private
-from companion.voice.models import import_models, make_voice
+from companion.voice.log_redaction import redact_logs
+from companion.voice.models import import_models, make_speech_models
 from companion.voice.native_client import make_native_client
 from companion.voice.tracing import StartTrace
 from tools import CacheTools, ProfileTools
@@ -44,7 +44,7 @@ except SettingsError as problem:
 
 import_models(settings)
 quiet_by_default(sys.argv)
-keep_logs_private()
+redact_logs()
 server = AgentServer(
     setup_fnc=make_native_client,
     log_level="INFO",
@@ -55,40 +55,39 @@ server = AgentServer(
 
 
 def runs_locally() -> bool:
-    """Whether this is a console or a worker for development, which may have a private Redis."""
+    """Whether this is a console or a development worker: these may start a private Redis."""
     return AgentsConsole.get_instance().enabled or is_dev_mode() or "--dev" in sys.argv
 
 
 @server.once("worker_started")
 def listen_for_changes() -> None:
-    """Once a worker, in its main process: what others change in the database, the cache forgets."""
+    """Listen, once per worker and in its main process, for changes that others make in the database."""
     start_listening(settings, local=runs_locally())
 
 
 @dataclass(frozen=True, slots=True)
 class Userdata:
-    """What the tools find in a session's userdata."""
+    """The session's userdata, which the tools read."""
 
     caller: Caller | None
 
 
 @server.rtc_session()
 async def entrypoint(ctx: JobContext) -> None:
-    """One conversation."""
-    runtime = get_runtime()
+    """Hold one conversation."""
+    runtime = acquire_runtime()
     settings = runtime.settings
-    runtime.conversations += 1
     trace = StartTrace()
-    turns: TurnLog | None = None
-    model = runtime.model_for_conversation()
+    log: TurnLog | None = None
+    model = runtime.acquire_model()
 
     async def end() -> None:
         trace.end()
         try:
-            await say_goodbye(turns)
+            await end_conversation(log)
         finally:
-            await runtime.done_with(model)
-            await leave_runtime()
+            await runtime.release_model(model)
+            await release_runtime()
 
     ctx.add_shutdown_callback(end)
     console = ctx.is_fake_job()
@@ -100,35 +99,35 @@ async def entrypoint(ctx: JobContext) -> None:
     named, caller = caller_from_metadata(ctx.job.metadata, settings.operators)
     if console and not named:
         named, caller = True, Caller(settings.console_user, operator=True)
-    order = BriefingOrder(caller, trace) if named else None  # before the room is connected: it costs nothing there
+    prefetch = Prefetch(caller, trace) if named else None  # it runs while the room is being connected
     with use_caller(caller), trace.phase("connect"):
         await ctx.connect()
     trace.mark("connected")
-    whom: NotGivenOr[str] = NOT_GIVEN
-    if order is None:
-        whom, caller, order = await whoever_comes(ctx, settings.operators, trace)
+    identity: NotGivenOr[str] = NOT_GIVEN
+    if prefetch is None:
+        identity, caller, prefetch = await wait_for_participant(ctx, settings.operators, trace)
 
-    turns = TurnLog(caller)
-    voice = make_voice(settings)
+    log = TurnLog(caller, runtime.write_behind)
+    speech = make_speech_models(settings)
     session = AgentSession(
         llm=model,
-        stt=voice.stt or NOT_GIVEN,
-        tts=voice.tts or NOT_GIVEN,
+        stt=speech.stt or NOT_GIVEN,
+        tts=speech.tts or NOT_GIVEN,
         userdata=Userdata(caller),
-        **voice.session,
+        **speech.session_options,
     )
-    # Without a voice the conversation is in text; audio that nobody can make would silence the greeting.
-    hears, speaks = voice.stt is not None, voice.tts is not None
+    # Without speech models the conversation is in text; an enabled audio output would swallow the greeting.
+    hears, speaks = speech.stt is not None, speech.tts is not None
     if not hears:
         session.input.set_audio_enabled(False)
     if not speaks:
         session.output.set_audio_enabled(False)
-    # Where we looked who is there, nobody else may be given what was fetched for them.
-    options = RoomOptions(audio_input=hears, audio_output=speaks, participant_identity=whom)
-    session.on("conversation_item_added", turns.on_item)
+    # A caller identified by the participant: no other participant may be linked and given this caller's briefing.
+    options = RoomOptions(audio_input=hears, audio_output=speaks, participant_identity=identity)
+    session.on("conversation_item_added", log.on_item)
     if (terminal := text_console()) is not None:
         show(session, terminal)
-    briefing = await order.ready()
+    briefing = await prefetch.result()
     with use_caller(caller):
         agent = CompanionAgent(
             profile=briefing.profile,

@@ -19,11 +19,11 @@ from typing import Any
 from cache import RedisCache, close_redis_cache
 from cache.registry import use_redis_cache
 from companion import save_user_profile_async
-from companion.conversation.briefing import BriefingOrder
+from companion.conversation.briefing import Prefetch
 from companion.conversation.turn_log import TurnLog
 from companion.conversation.wrap_up import wrap_up
 from companion.identity import Caller, use_caller
-from companion.runtime import close_runtime
+from companion.runtime import close_runtime, get_runtime
 from companion.store import Turn
 
 from .child import listen, tell
@@ -78,8 +78,8 @@ async def main(url: str, home: str) -> None:
 async def _start(logs: dict[str, TurnLog], user: str, save: bool) -> None:
     phase.set("start")
     caller = Caller(user)
-    await BriefingOrder(caller).ready()
-    log = logs[user] = TurnLog(caller)
+    await Prefetch(caller).result()
+    log = logs[user] = TurnLog(caller, get_runtime().write_behind)
     log.add(Turn(role="user", text="Hello, it is me", at=datetime.now(UTC), conversation_id=log.conversation_id))
     if save:
         with use_caller(caller):
@@ -89,7 +89,7 @@ async def _start(logs: dict[str, TurnLog], user: str, save: bool) -> None:
 async def _end(logs: dict[str, TurnLog], user: str) -> None:
     phase.set("end")
     log = logs.pop(user)
-    await log.end()
+    await log.close()
     await wrap_up(Caller(user), log.conversation_id, log.turns)
 
 

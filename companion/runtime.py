@@ -1,7 +1,7 @@
-"""What the conversations of one event loop stand on: settings, cache, store, and the model.
+"""What the conversations of one event loop share: settings, cache, store, writes and the model.
 
-One per loop, because connections belong to the loop they were opened in. Conversations that share a loop share
-it, and the last one to leave closes it.
+There is one runtime per loop, because a connection belongs to the loop that opened it. Each conversation acquires the
+runtime and releases it; the last release closes it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _runtimes: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictio
 
 
 class Runtime:
-    """Settings, store and model, made when first asked for.
+    """Composes settings, store, writes and model. Store and model are opened on first use.
 
     Args:
-        settings: the environment's where None.
-        store: instead of the one the settings name.
-        model: instead of the one the settings name.
+        settings: read from the environment where None.
+        store: replaces the store that the settings choose.
+        model: replaces the model that the settings choose.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Runtime:
     ) -> None:
         self.settings = settings or Settings.from_env()
         self.conversations = 0
+        """Conversations that have acquired this runtime."""
         watch = ConsistencyWatch(lambda: self.store, self.settings.watch_share)
         self.outbox_relay = OutboxRelay(lambda: self.store, watch)
         self.write_behind = WriteBehind(lambda: self.store, self.outbox_relay, Spool(self.settings.home))
@@ -61,31 +62,32 @@ class Runtime:
 
     @property
     def model(self) -> llm.LLM[Any]:
-        """The model that judges continuity, sums up, and talks to whoever comes first."""
+        """The model that decides on follow-ups and summarises; it also talks in the first conversation."""
         if self._model is None:
             self._model = make_llm(self.settings)
         return self._model
 
-    def model_for_conversation(self) -> llm.LLM[Any]:
-        """The model that talks in one conversation; to be given back with :meth:`done_with`.
+    def acquire_model(self) -> llm.LLM[Any]:
+        """The model that talks in one conversation; to be released with :meth:`release_model`.
 
-        Conversations at the same time have one each, or each would hear what befalls the model of the others, and four
-        errors in one of them would end them all. The first has the one that judges, and its open connection.
+        Concurrent conversations get a model each: an AgentSession subscribes to its model's errors, and closes after
+        four of them, whichever conversation they came from. The first conversation gets :attr:`model`, whose
+        connection is open already.
         """
         return self.model if self._model_is_given or self.conversations <= 1 else make_llm(self.settings)
 
-    async def done_with(self, model: llm.LLM[Any]) -> None:
-        """A conversation has ended that had ``model``."""
+    async def release_model(self, model: llm.LLM[Any]) -> None:
+        """Close the ``model`` of a conversation, unless the runtime still uses it."""
         if model is not self._model:
             closing = asyncio.create_task(model.aclose(), name="close-model")
             await asyncio.wait({closing}, timeout=1.0)
             retrieve_exception(closing) if closing.done() else closing.cancel()
 
     async def open_local_cache(self) -> None:
-        """Where nobody chose a Redis and none answers at the default address, start a private one."""
-        wanted = CacheSettings.from_env()
-        free_choice = wanted.enabled and wanted.url_is_default
-        if free_choice and self._embedded is None and not await redis_answers():
+        """Start a private Redis, unless ``REDIS_URL`` is set or a Redis answers at the default address."""
+        settings = CacheSettings.from_env()
+        may_choose = settings.enabled and settings.url_is_default
+        if may_choose and self._embedded is None and not await redis_answers():
             await self._open_embedded()
 
     async def _open_embedded(self) -> None:
@@ -99,7 +101,7 @@ class Runtime:
             await use_redis_cache(enabled=False)
 
     async def close(self) -> None:
-        """Close what was opened."""
+        """Close everything that was opened."""
         await self.write_behind.close()
         await self.outbox_relay.close()
         await self.write_behind.finish_spool_updates()
@@ -113,29 +115,36 @@ class Runtime:
 
 
 def open_store(settings: Settings) -> Store:
-    """Supabase when it is configured, else SQLite in the companion's home. Opens nothing yet."""
+    """Supabase when it is configured, else SQLite in ``COMPANION_HOME``. Neither connects before its first use."""
     if settings.supabase_url and settings.supabase_key:
-        from .store.supabase.store import SupabaseStore  # a second of imports that SQLite does not need
+        from .store import SupabaseStore  # takes a second to import, which SQLite users need not wait for
 
         return SupabaseStore(settings.supabase_url, settings.supabase_key)
     return SqliteStore(settings.home / "companion.db")
 
 
 def get_runtime() -> Runtime:
-    """The runtime of the running loop, made from the environment if there is none yet."""
+    """The runtime of the running loop; a new one, from the environment, if there is none yet."""
     runtime = _runtimes.get(asyncio.get_running_loop())
     return set_runtime(Runtime()) if runtime is None else runtime
 
 
 def set_runtime(runtime: Runtime) -> Runtime:
-    """Let ``runtime`` be the running loop's."""
+    """Make ``runtime`` the running loop's."""
     _runtimes[asyncio.get_running_loop()] = runtime
     recall_with(runtime.outbox_relay.redeliver_recent)
     return runtime
 
 
-async def leave_runtime() -> None:
-    """One conversation has ended. The last one closes the loop's runtime."""
+def acquire_runtime() -> Runtime:
+    """The runtime of the running loop, for one conversation; to be released with :func:`release_runtime`."""
+    runtime = get_runtime()
+    runtime.conversations += 1
+    return runtime
+
+
+async def release_runtime() -> None:
+    """Release what :func:`acquire_runtime` gave. The last release closes the loop's runtime."""
     runtime = _runtimes.get(asyncio.get_running_loop())
     if runtime is not None:
         runtime.conversations -= 1
@@ -144,7 +153,7 @@ async def leave_runtime() -> None:
 
 
 async def close_runtime() -> None:
-    """Close the running loop's runtime and cache. The next ``get_runtime`` makes a new one."""
+    """Close the running loop's runtime and cache. The next :func:`get_runtime` makes a new one."""
     runtime = _runtimes.pop(asyncio.get_running_loop(), None)
     if runtime is not None:
         await runtime.close()

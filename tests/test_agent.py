@@ -104,18 +104,18 @@ async def test_whoever_comes_after_somebody_has_left_is_not_taken_for_them(
 ) -> None:
     async with job(entrypoint, {"user_id": "ada"}) as talk:
         await talk.session.run(user_input="My name is Ada.")
-    fetched = companion.conversation.briefing.BriefingOrder.fetched
+    wait = companion.conversation.briefing.Prefetch.wait
     left: list[str] = []
     here: list[Any] = []
 
-    async def meanwhile(order: Any) -> None:
+    async def meanwhile(prefetch: Any) -> None:
         (present,) = here[0].remote_participants.values()
         if present.identity == "ada":  # she hangs up, and somebody else comes
             left.append(present.identity)
             present.identity = "eve"
-        await fetched(order)
+        await wait(prefetch)
 
-    monkeypatch.setattr(companion.conversation.briefing.BriefingOrder, "fetched", meanwhile)
+    monkeypatch.setattr(companion.conversation.briefing.Prefetch, "wait", meanwhile)
     async with job(entrypoint, identity="ada", prepare=lambda ctx: here.append(ctx.room)) as talk:
         assert left == ["ada"]
         assert name_of(talk) == "eve"
@@ -128,15 +128,15 @@ async def test_whoever_comes_after_somebody_has_left_is_not_taken_for_them(
 async def test_what_fails_for_somebody_who_has_left_leaves_nothing_behind(
     entrypoint: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fetched, here = companion.conversation.briefing.BriefingOrder.fetched, []
+    wait, here = companion.conversation.briefing.Prefetch.wait, []
 
-    async def meanwhile(order: Any) -> None:
-        await fetched(order)
+    async def meanwhile(prefetch: Any) -> None:
+        await wait(prefetch)
         next(iter(here[0].remote_participants.values())).identity = "eve"  # ada has hung up by then
 
     with monkeypatch.context() as patch:
         patch.setattr(companion.conversation.briefing, "get_user_profile_async", fail)
-        patch.setattr(companion.conversation.briefing.BriefingOrder, "fetched", meanwhile)
+        patch.setattr(companion.conversation.briefing.Prefetch, "wait", meanwhile)
         async with job(entrypoint, identity="ada", prepare=lambda ctx: here.append(ctx.room)) as talk:
             assert name_of(talk) == "eve"
         del talk
@@ -432,7 +432,7 @@ async def test_a_store_that_fails(
         async def add_turn(self, user_id: str, turn: Turn) -> None:
             raise problem
 
-    monkeypatch.setattr(TurnLog.end, "__defaults__", (0.2,))
+    monkeypatch.setattr(TurnLog.close, "__defaults__", (0.2,))
     set_runtime(Runtime(store=Broken(get_runtime().settings.home / "companion.db")))
     async with job(entrypoint, {"user_id": "ada"}) as talk:
         assert "What is your name?" in greeting(talk)
@@ -444,7 +444,7 @@ async def test_a_store_that_fails(
 async def test_a_database_that_cannot_be_opened(
     entrypoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(TurnLog.end, "__defaults__", (0.2,))
+    monkeypatch.setattr(TurnLog.close, "__defaults__", (0.2,))
     (tmp_path / "home" / "companion.db").mkdir(parents=True)
     async with job(entrypoint, {"user_id": "ada"}) as talk:
         assert "What is your name?" in greeting(talk)

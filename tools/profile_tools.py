@@ -94,7 +94,7 @@ class ProfileTools(llm.Toolset):
             return _failure(f"A profile has between 1 and {MAX_TEXT} characters.")
         with use_caller(caller):
             agent = context.session.current_agent
-            known = agent.answered_from if isinstance(agent, CompanionAgent) else None
+            known = agent.profile_at_answer if isinstance(agent, CompanionAgent) else None
             saved = await save_user_profile_async(profile.strip(), made_from=known)
             # Where another was there than we knew, more is there by now than was written here.
             unread = caller.user_id in get_runtime().write_behind.unseen_profiles
@@ -142,7 +142,7 @@ async def _tell(context: RunContext[Any], profile: str) -> None:
     """The agent goes on with this profile in its instructions."""
     agent = context.session.current_agent
     if isinstance(agent, CompanionAgent):
-        await agent.know(profile)
+        await agent.set_profile(profile)
 
 
 def _caller(context: RunContext[Any]) -> Caller | None:

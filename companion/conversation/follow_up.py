@@ -1,7 +1,7 @@
-"""Follow-up or fresh start? A model reads the last turns and says whether to pick the thread up again.
+"""Decides between follow-up and fresh start: a model reads the last turns for a thread worth picking up.
 
-It has three seconds. Slow, broken or unsure means a fresh start: an agent that opens with the wrong subject is
-worse than one that opens with none.
+The model has three seconds. No answer, a broken one or an unsure one means a fresh start: an agent that opens with the
+wrong subject is worse than one that opens with none.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from cache import retrieve_exception
 
 from ..prompts import FOLLOW_UP_PROMPT, follow_up_material
 from ..store import Turn
+from .model_query import ask, transcript
 from .relative_time import ago
 
 logger = logging.getLogger("companion")
 DEADLINE: Final = 3.0
 """Seconds the model may take."""
-SURE: Final = 0.6
-"""Confidence below which the answer counts as unsure."""
+MIN_CONFIDENCE: Final = 0.6
+"""Confidence below which an answer is a fresh start."""
 MAX_TOPIC: Final = 160
 """Characters of a topic that are kept."""
-_TURNS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Continuity:
-    """How to open.
+class Decision:
+    """Whether to pick up the last conversation.
 
     Attributes:
-        follow_up: pick the thread up again; else a fresh start.
-        topic: the thread, where there is one.
-        certain: the model answered. A fresh start for want of an answer is not worth keeping.
+        follow_up: pick up ``topic``; else a fresh start.
+        topic: the thread, for a follow-up.
+        certain: the model answered. A fresh start for want of an answer must not be cached.
     """
 
     follow_up: bool
@@ -46,53 +46,51 @@ class Continuity:
     certain: bool = True
 
 
-async def judge(
+async def decide_follow_up(
     turns: Sequence[Turn], profile: str, model: llm.LLM[Any], *, summary: str = "", deadline: float = DEADLINE
-) -> Continuity:
-    """Ask the model. Never raises but for cancellation, never takes longer than ``deadline`` seconds."""
-    transcript = "\n".join(f"{turn.role}: {turn.text[:300]}" for turn in turns[-_TURNS:])
-    question = llm.ChatContext.empty()
-    question.add_message(role="system", content=FOLLOW_UP_PROMPT)
-    material = follow_up_material(profile, summary, ago(turns[-1].at), transcript)
-    question.add_message(role="user", content=material)
-    task = asyncio.create_task(_ask(model, question), name="continuity")
+) -> Decision:
+    """Ask the model. Raises nothing but ``CancelledError``, and returns within ``deadline`` seconds.
+
+    Args:
+        turns: the caller's last turns, oldest first; at least one.
+        profile: the caller's profile; empty when nothing is known.
+        model: the model that decides.
+        summary: the latest summary; empty when there is none.
+        deadline: seconds the model may take.
+    """
+    material = follow_up_material(profile, summary, ago(turns[-1].at), transcript(turns, max_turns=8, max_chars=300))
+    task = asyncio.create_task(ask(model, FOLLOW_UP_PROMPT, material), name="follow-up-decision")
     try:
-        # Not asyncio.timeout: the caller goes on at the deadline even if the model's client ignores cancellation.
+        # Not asyncio.timeout: the deadline holds even if the model's client ignores cancellation.
         await asyncio.wait({task}, timeout=deadline)
     finally:
         if not task.done():
             task.cancel()
             task.add_done_callback(retrieve_exception)
     if not task.done():
-        logger.warning("the continuity model took too long: fresh start")
-        return Continuity(False, certain=False)
+        logger.warning("the model did not decide on a follow-up in time: fresh start")
+        return Decision(False, certain=False)
     try:
-        return read(task.result())
+        return parse_decision(task.result())
     except asyncio.CancelledError:
-        return Continuity(False, certain=False)
+        return Decision(False, certain=False)
     except Exception as problem:  # whatever a model's client raises must not stop a greeting
-        logger.warning("the continuity model failed (%s): fresh start", type(problem).__name__)
-        return Continuity(False, certain=False)
+        logger.warning("the model failed to decide on a follow-up (%s): fresh start", type(problem).__name__)
+        return Decision(False, certain=False)
 
 
-async def _ask(model: llm.LLM[Any], question: llm.ChatContext) -> str:
-    stream = model.chat(chat_ctx=question)
-    async with stream:
-        return (await stream.collect()).text
-
-
-def read(answer: str) -> Continuity:
-    """What a model's answer says. Anything but clear JSON with confidence is a fresh start."""
+def parse_decision(answer: str) -> Decision:
+    """The decision in a model's answer. Anything but clear JSON with enough confidence is a fresh start."""
     start, end = answer.find("{"), answer.rfind("}")
     try:
-        said: Any = json.loads(answer[start : end + 1])
+        fields: Any = json.loads(answer[start : end + 1])
     except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict):
-        logger.warning("the continuity model did not answer in JSON: fresh start")
-        return Continuity(False, certain=False)
-    confidence, topic = said.get("confidence"), said.get("topic")
-    sure = isinstance(confidence, int | float) and not isinstance(confidence, bool) and confidence >= SURE
-    if said.get("follow_up") is not True or not sure or not isinstance(topic, str) or not topic.strip():
-        return Continuity(False)
-    return Continuity(True, " ".join(topic.split())[:MAX_TOPIC])
+        fields = None
+    if not isinstance(fields, dict):
+        logger.warning("the model's decision on a follow-up is not JSON: fresh start")
+        return Decision(False, certain=False)
+    confidence, topic = fields.get("confidence"), fields.get("topic")
+    sure = isinstance(confidence, int | float) and not isinstance(confidence, bool) and confidence >= MIN_CONFIDENCE
+    if fields.get("follow_up") is not True or not sure or not isinstance(topic, str) or not topic.strip():
+        return Decision(False)
+    return Decision(True, " ".join(topic.split())[:MAX_TOPIC])

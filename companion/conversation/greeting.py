@@ -1,8 +1,7 @@
-"""How to open a conversation: a first meeting, a follow-up, or a fresh start.
+"""Decides how to open a conversation: as a first meeting, a follow-up, or a fresh start.
 
-What is cached (``user:{id}:greeting_instructions``, two minutes) is the decision, never the wording: the
-instructions are put together from it and from ``base_instructions`` each time, so a deploy that changes the
-persona never serves old text.
+The cache holds the decision (``user:{id}:greeting_instructions``, two minutes), never its wording: the instructions are
+rendered from it and from ``base_instructions`` each time, so a deploy that changes a prompt never serves old text.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from cache import get_redis_cache, keys
 from .. import prompts
 from ..runtime import get_runtime
 from ..store import StoreError
-from .follow_up import MAX_TOPIC, judge
+from .follow_up import MAX_TOPIC, decide_follow_up
 from .relative_time import ago
 
 logger = logging.getLogger("companion")
 FRESH_AFTER: Final = timedelta(hours=72)
-"""After this long nobody wants to be asked about the last thing they said."""
+"""Since the last turn; after it the last conversation is not picked up."""
 DROPPED_WITHIN: Final = timedelta(minutes=2)
-"""Whoever is back so soon was cut off: nobody greets them as if they had been away."""
+"""Since the last turn; within it the conversation counts as cut off, and the greeting goes on with it."""
 
 Opening = Literal["first_meeting", "follow_up", "fresh_start"]
 
@@ -34,10 +33,10 @@ class Plan:
     """How to open.
 
     Attributes:
-        opening: which of the three.
-        last_seen: when they last talked, ISO 8601; empty at a first meeting.
-        topic: what to pick up, for a follow-up.
-        last_words: the last thing they said.
+        opening: the kind of greeting.
+        last_seen: time of the last turn, ISO 8601; empty at a first meeting.
+        topic: the thread to pick up, for a follow-up.
+        last_words: the last thing the caller said.
     """
 
     opening: Opening
@@ -47,7 +46,7 @@ class Plan:
 
     @classmethod
     def from_cache(cls, value: Any) -> Plan | None:
-        """The plan in a cached value; None if it is not one (another version wrote it)."""
+        """The plan in a cached value; None for anything else, such as a plan that another version wrote."""
         try:
             plan = cls(**value)
             if plan.last_seen:
@@ -58,11 +57,11 @@ class Plan:
         return plan if texts and plan.opening in ("first_meeting", "follow_up", "fresh_start") else None
 
     def instructions(self, base_instructions: str) -> str:
-        """The instructions for the first message."""
-        how = self._how()
-        return f"{base_instructions.rstrip()}\n\n{how}" if base_instructions.strip() else how
+        """The instructions for the first message: ``base_instructions``, then how to open."""
+        opening = self._opening_instructions()
+        return f"{base_instructions.rstrip()}\n\n{opening}" if base_instructions.strip() else opening
 
-    def _how(self) -> str:
+    def _opening_instructions(self) -> str:
         if self.opening == "first_meeting":
             return prompts.FIRST_MEETING
         if self._dropped():
@@ -82,24 +81,24 @@ FIRST_MEETING: Final = Plan("first_meeting")
 
 
 async def get_intelligent_first_message_instructions(user_id: str, base_instructions: str) -> str:
-    """How to open the conversation with this user.
+    """The instructions for the first message to this user.
 
     Args:
-        user_id: whose history decides.
+        user_id: the user whose last conversation decides.
         base_instructions: what holds for every greeting; never cached.
 
     Returns:
-        ``base_instructions`` followed by how to open. If the store cannot say, a first meeting.
+        ``base_instructions`` followed by how to open. While the store is away and nothing is cached, a first meeting.
 
     Raises:
-        cache.keys.InvalidKeyPart: the id could name more than one user's data.
+        cache.keys.InvalidKeyPart: ``user_id`` could match more than one user's keys.
     """
     key = keys.greeting_instructions(user_id)
 
     async def load() -> dict[str, str]:
-        plan, certain = await make_plan(user_id)
-        if not certain:
-            raise _Uncertain(plan)
+        plan, cacheable = await make_plan(user_id)
+        if not cacheable:
+            raise _NotCacheable(plan)
         return asdict(plan)
 
     cache = await get_redis_cache()
@@ -109,16 +108,16 @@ async def get_intelligent_first_message_instructions(user_id: str, base_instruct
         if plan is None:
             await cache.delete(key)
             plan = (await make_plan(user_id))[0]
-    except _Uncertain as decided:
-        plan = decided.plan
+    except _NotCacheable as uncached:
+        plan = uncached.plan
     except StoreError as problem:
-        logger.warning("the history could not be read: %s", problem)
+        logger.warning("the last turns could not be read: %s", problem)
         plan = FIRST_MEETING
     return plan.instructions(base_instructions)
 
 
-class _Uncertain(Exception):
-    """A plan made for want of an answer from the model: good enough to open with, not to be kept."""
+class _NotCacheable(Exception):
+    """Carries a plan past the cache: the model gave no decision, so the next greeting must ask it again."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -126,7 +125,14 @@ class _Uncertain(Exception):
 
 
 async def make_plan(user_id: str) -> tuple[Plan, bool]:
-    """Decide from the store, and whether the decision may be kept. Raises StoreError."""
+    """Decide how to open, from the store.
+
+    Returns:
+        The plan, and whether it may be cached.
+
+    Raises:
+        StoreError: the store failed.
+    """
     runtime = get_runtime()
     context = await runtime.contexts.get(user_id)
     turns = context.turns
@@ -138,6 +144,6 @@ async def make_plan(user_id: str) -> tuple[Plan, bool]:
     if datetime.now(UTC) - last_seen > FRESH_AFTER:
         return Plan("fresh_start", last_seen.isoformat(), last_words=last_words), True
     summary = context.summary.text if context.summary else ""
-    verdict = await judge(turns, context.profile or "", runtime.model, summary=summary)
-    opening: Opening = "follow_up" if verdict.follow_up else "fresh_start"
-    return Plan(opening, last_seen.isoformat(), verdict.topic, last_words), verdict.certain
+    decision = await decide_follow_up(turns, context.profile or "", runtime.model, summary=summary)
+    opening: Opening = "follow_up" if decision.follow_up else "fresh_start"
+    return Plan(opening, last_seen.isoformat(), decision.topic, last_words), decision.certain

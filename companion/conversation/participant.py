@@ -1,7 +1,7 @@
-"""Who is here, where no dispatcher has said it: whoever is in the room, once it is known what to say to them.
+"""Identifies the caller by the participant in the room, for a job whose metadata names no user.
 
-Between the moment somebody is seen and the moment the companion could talk, they may hang up and another may come.
-What was fetched belongs to the one who left: for whoever is there then everything is fetched anew.
+A participant may leave while the prefetch for them is running, and another may join. Their briefings must not be mixed
+up, so a briefing is used only if its participant is still in the room when it is complete.
 """
 
 from __future__ import annotations
@@ -12,36 +12,36 @@ from livekit.agents import JobContext
 
 from ..identity import Caller, caller_from_identity
 from ..voice.tracing import StartTrace
-from .briefing import BriefingOrder
+from .briefing import Prefetch
 
 
-class Arrival(NamedTuple):
-    """Somebody, and what is known of them.
+class Participant(NamedTuple):
+    """A participant and the prefetch for them.
 
     Attributes:
-        identity: the participant's, who alone may be told it.
-        caller: who that is; None for an identity that cannot be used.
-        order: what was fetched for them.
+        identity: the participant's identity; the session must be linked to this participant alone.
+        caller: the caller behind it; None for an unusable identity.
+        prefetch: the caller's prefetch, complete or past its deadline.
     """
 
     identity: str
     caller: Caller | None
-    order: BriefingOrder
+    prefetch: Prefetch
 
 
-async def whoever_comes(ctx: JobContext, operators: frozenset[str], trace: StartTrace) -> Arrival:
-    """The first participant who is still there when all is fetched.
+async def wait_for_participant(ctx: JobContext, operators: frozenset[str], trace: StartTrace) -> Participant:
+    """Wait for a participant who is still in the room when the prefetch for them is complete.
 
     Args:
-        ctx: of the job; its room is connected.
+        ctx: the job; its room is connected.
         operators: ids that are operators.
-        trace: of the start.
+        trace: the trace of the start.
     """
     while True:
         identity = (await ctx.wait_for_participant()).identity
         caller = caller_from_identity(identity, operators)
-        order = BriefingOrder(caller, trace)
-        await order.fetched()
-        if any(one.identity == identity for one in ctx.room.remote_participants.values()):
-            return Arrival(identity, caller, order)
-        await order.ready()  # nobody wants it any more: what is late is cancelled, and what failed is told
+        prefetch = Prefetch(caller, trace)
+        await prefetch.wait()
+        if any(participant.identity == identity for participant in ctx.room.remote_participants.values()):
+            return Participant(identity, caller, prefetch)
+        prefetch.cancel()

@@ -1,4 +1,4 @@
-"""How long ago, as a person would say it."""
+"""Elapsed time in words."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 def ago(moment: datetime, now: datetime | None = None) -> str:
     """``moment`` as "moments ago", "5 minutes ago", "3 hours ago", "2 days ago"."""
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
-    if seconds < 60:
-        return "moments ago"
     for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
         if seconds >= size:
             count = int(seconds // size)

@@ -1,4 +1,4 @@
-"""What is said, kept: every turn goes to the store in the background and never delays an answer."""
+"""Stores every turn of a conversation in the background; no answer waits for the store."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ from uuid import uuid4
 from livekit.agents import ConversationItemAddedEvent, llm
 
 from ..identity import Caller
-from ..runtime import get_runtime
 from ..store import Turn
+from ..writes.write_behind import WriteBehind
 
-DRAIN: Final = 4.0
-"""Seconds the end of a conversation waits for turns that are not stored yet."""
+FLUSH_TIMEOUT: Final = 4.0
+"""Seconds that closing waits for turns that are not stored yet."""
 
 
 class TurnLog:
-    """Stores the turns of one conversation in the background, once the person has said something.
+    """Stores the turns of one conversation in the background, from the caller's first turn on.
 
     Args:
-        caller: whose conversation it is; None keeps nothing.
-        conversation_id: names the conversation; a new one where None.
+        caller: whose conversation it is; None stores nothing.
+        writes: takes the turns to the store.
+        conversation_id: names the conversation; a new id where None.
     """
 
-    def __init__(self, caller: Caller | None, conversation_id: str | None = None) -> None:
+    def __init__(self, caller: Caller | None, writes: WriteBehind, conversation_id: str | None = None) -> None:
         self.caller = caller
         self.conversation_id = conversation_id or uuid4().hex
         self.turns: list[Turn] = []
-        """What was said in this conversation."""
+        """The turns of this conversation so far."""
+        self._writes = writes
         self._answered = False
         if caller is not None:
-            get_runtime().write_behind.begin_conversation(caller.user_id)
+            writes.begin_conversation(caller.user_id)
 
     def on_item(self, event: ConversationItemAddedEvent) -> None:
-        """The session's ``conversation_item_added``: keep what the user and the companion said."""
+        """Handle the session's ``conversation_item_added``: add what the caller and the companion said."""
         item = event.item
         if self.caller is None or not isinstance(item, llm.ChatMessage) or item.role not in ("user", "assistant"):
             return
@@ -43,23 +45,23 @@ class TurnLog:
             self.add(Turn(role=role, text=text, at=at, conversation_id=self.conversation_id, id=item.id))
 
     def add(self, turn: Turn) -> None:
-        """Keep a turn. Returns at once; the store is written in the background."""
+        """Add a turn. Returns at once; the store is written in the background."""
         if self.caller is None:
             return
         self.turns.append(turn)
-        if turn.role == "assistant" and all(one.role == "assistant" for one in self.turns):
-            return  # a greeting that nobody has answered yet: nothing was said that another one could follow up
-        # With the first answer, the greeting before it goes too.
-        get_runtime().write_behind.add(self.caller.user_id, *(self.turns if not self._answered else [turn]))
+        if turn.role == "assistant" and all(each.role == "assistant" for each in self.turns):
+            return  # an unanswered greeting: a conversation in which the caller said nothing leaves no trace
+        # The caller's first turn takes the greeting before it along.
+        self._writes.add(self.caller.user_id, *(self.turns if not self._answered else [turn]))
         self._answered = True
 
-    async def end(self, timeout: float = DRAIN) -> int:
-        """To be called once: wait at most ``timeout`` seconds until all is stored; the rest is kept for the next start.
+    async def close(self, timeout: float = FLUSH_TIMEOUT) -> int:
+        """Wait until every turn is stored; the rest is spooled for the next start. To be called once.
 
-        Returns how many writes are not stored.
+        Args:
+            timeout: seconds to wait at most.
+
+        Returns:
+            How many writes are not stored.
         """
-        return (
-            0
-            if self.caller is None
-            else await get_runtime().write_behind.end_conversation(self.caller.user_id, timeout)
-        )
+        return 0 if self.caller is None else await self._writes.end_conversation(self.caller.user_id, timeout)

@@ -1,6 +1,6 @@
-"""What happens after goodbye: the conversation is summed up, and the next greeting is prepared.
+"""Ends a conversation: flushes its turns, summarises it, and prepares the next greeting.
 
-None of it is on the way of an answer. It has a few seconds, and whatever is not done by then is left out: the next
+No answer waits for this. It is bounded to a few seconds; what is not done by then is skipped, and the next
 conversation begins without it.
 """
 
@@ -23,26 +23,36 @@ from .summary import summarise
 from .turn_log import TurnLog
 
 logger = logging.getLogger("companion")
-GOODBYE: Final = 7.0
-"""Seconds for all of it; the framework gives a job ten to shut down, and connections are to be closed as well."""
-_CANCELLING: Final = 1.0
+TIMEOUT: Final = 7.0
+"""Seconds for all of it. The framework gives a job ten to shut down, and connections must be closed in them too."""
+_CANCEL_TIMEOUT: Final = 1.0
 
 
-async def say_goodbye(turns: TurnLog | None) -> None:
-    """All that is to be done when a conversation has ended, within ``GOODBYE`` seconds."""
-    if turns is None:
+async def end_conversation(log: TurnLog | None) -> None:
+    """Flush the turns of ``log``, then wrap up, within ``TIMEOUT`` seconds; None where no conversation began."""
+    if log is None:
         return
-    ends = asyncio.get_running_loop().time() + GOODBYE
-    # Where not everything could be stored, the store is away: there is nothing to sum up into, and no time to lose.
-    if await turns.end() == 0:
-        left = ends - asyncio.get_running_loop().time()
-        await wrap_up(turns.caller, turns.conversation_id, turns.turns, timeout=left - _CANCELLING)
+    deadline = asyncio.get_running_loop().time() + TIMEOUT
+    # Turns that could not be stored mean that the store is away: then a summary could not be stored either.
+    if await log.close() == 0:
+        remaining = deadline - asyncio.get_running_loop().time()
+        await wrap_up(log.caller, log.conversation_id, log.turns, timeout=remaining - _CANCEL_TIMEOUT)
 
 
 async def wrap_up(
-    caller: Caller | None, conversation_id: str, turns: Sequence[Turn], *, timeout: float = GOODBYE - _CANCELLING
+    caller: Caller | None, conversation_id: str, turns: Sequence[Turn], *, timeout: float = TIMEOUT - _CANCEL_TIMEOUT
 ) -> None:
-    """Sum up and prepare. Never raises but for cancellation, never takes much longer than ``timeout`` seconds."""
+    """Summarise, count the conversation, and fill the cache for the next one.
+
+    Raises nothing but ``CancelledError``, and returns at most ``_CANCEL_TIMEOUT`` after ``timeout``. Does nothing for
+    an unknown caller, or for a conversation in which the caller said nothing.
+
+    Args:
+        caller: whose conversation it was.
+        conversation_id: names the conversation.
+        turns: what was said, oldest first.
+        timeout: seconds until the rest is cancelled.
+    """
     if caller is None or not any(turn.role == "user" for turn in turns):
         return
     with use_caller(caller):
@@ -50,18 +60,18 @@ async def wrap_up(
     await asyncio.wait({task}, timeout=timeout)
     if not task.done():
         task.cancel()
-        await asyncio.wait({task}, timeout=_CANCELLING)
-        logger.warning("summing up took too long: the next greeting is made when it is needed")
+        await asyncio.wait({task}, timeout=_CANCEL_TIMEOUT)
+        logger.warning("wrapping up timed out: the next greeting is prepared on demand")
     elif not task.cancelled() and (problem := task.exception()) is not None:
-        logger.warning("summing up failed (%s)", type(problem).__name__)
+        logger.warning("wrapping up failed (%s)", type(problem).__name__)
 
 
 async def _wrap_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -> None:
     ended = ConversationEnded(conversation_id, datetime.now(UTC))
     await asyncio.gather(
-        _sum_up(caller, conversation_id, turns), get_runtime().write_behind.write(caller.user_id, ended)
+        _store_summary(caller, conversation_id, turns), get_runtime().write_behind.write(caller.user_id, ended)
     )
-    # All of it reads what is stored by now, and is cached for whoever comes back.
+    # These read what is stored by now, and thereby fill the cache for the next conversation.
     await asyncio.gather(
         get_intelligent_first_message_instructions(caller.user_id, ""),
         get_user_profile_async(),
@@ -70,12 +80,11 @@ async def _wrap_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) 
     )
 
 
-async def _sum_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -> None:
+async def _store_summary(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -> None:
     try:
-        note = await summarise(turns, get_runtime().model)
+        text = await summarise(turns, get_runtime().model)
     except Exception as problem:  # whatever a model's client raises
-        logger.warning("the conversation could not be summed up (%s)", type(problem).__name__)
+        logger.warning("the conversation could not be summarised (%s)", type(problem).__name__)
         return
-    if not note:
-        return
-    await get_runtime().write_behind.write(caller.user_id, Summary(conversation_id, note, datetime.now(UTC)))
+    if text:
+        await get_runtime().write_behind.write(caller.user_id, Summary(conversation_id, text, datetime.now(UTC)))

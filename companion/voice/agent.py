@@ -15,12 +15,12 @@ class CompanionAgent(Agent):
     """The companion in one conversation.
 
     Args:
-        profile: what is known about the person.
-        earlier: what was before this conversation.
+        profile: the caller's profile; empty when nothing is known.
+        earlier: what the system prompt says of earlier conversations; empty when there were none.
         greeting: instructions for the first message.
         language: language code of speech.
-        tools: what it may do.
-        trace: told when the greeting is asked for and when the first token comes.
+        tools: the tools that the model may call.
+        trace: the trace of the start; gets the events of the greeting and of the first token.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class CompanionAgent(Agent):
         self._greeting = greeting
         self._trace = trace
         self.profile = profile
-        """What it goes by; what the store has may be newer."""
-        self.answered_from = profile
-        """What it went by when it began the answer that is being given."""
+        """The profile in the instructions; the store may hold a newer one."""
+        self.profile_at_answer = profile
+        """The profile in the instructions when the model began the current answer: the base of its profile updates."""
         self._language = language
         self._earlier = earlier
 
     async def on_enter(self) -> None:
-        """Speak first. The greeting needs no tool, and asks for none."""
+        """Greet. The greeting may call no tool."""
         options: dict[str, Any] = {"tool_choice": "none"}
         if self._trace is not None:
             self._trace.mark("greeting asked")
@@ -53,16 +53,16 @@ class CompanionAgent(Agent):
     async def llm_node(
         self, chat_ctx: llm.ChatContext, tools: list[llm.Tool], model_settings: ModelSettings
     ) -> AsyncIterator[llm.ChatChunk | str | FlushSentinel]:
-        """The framework's own, and what it is made from, and the moment of the first token."""
-        self.answered_from = self.profile
+        """Run the framework's node; record the profile the answer starts from, and trace the first token."""
+        self.profile_at_answer = self.profile
         async for chunk in Agent.default.llm_node(self, chat_ctx, tools, model_settings):
             if self._trace is not None:
                 self._trace.first_token()
                 self._trace = None
             yield chunk
 
-    async def know(self, profile: str) -> None:
-        """Go on with a profile that has changed during the conversation, or could not be read before."""
+    async def set_profile(self, profile: str) -> None:
+        """Put a changed profile, or one that could not be read before, into the instructions."""
         if profile != self.profile:
             self.profile = profile
             await self.update_instructions(instructions(profile, self._language, self._earlier))

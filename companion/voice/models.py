@@ -1,4 +1,4 @@
-"""Which models listen, think and speak, from the keys that are present."""
+"""Builds the models that listen, think and speak, as the settings choose."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ INFERENCE_TTS = "cartesia/sonic-3"
 
 
 @dataclass(frozen=True, slots=True)
-class Voice:
-    """Ears and mouth.
+class SpeechModels:
+    """The models that listen and speak.
 
     Attributes:
         stt: speech to text; None for a conversation in text.
         tts: text to speech; None for a conversation in text.
-        session: further options for the AgentSession.
+        session_options: further options for the AgentSession.
     """
 
     stt: stt.STT[Any] | None = None
     tts: tts.TTS[Any] | None = None
-    session: dict[str, Any] = field(default_factory=dict)
+    session_options: dict[str, Any] = field(default_factory=dict)
 
 
 def import_models(settings: Settings) -> None:
-    """Import what :func:`make_llm` and :func:`make_voice` need, and only that: OpenAI's takes half a second.
+    """Import the plugin that :func:`make_llm` and :func:`make_speech_models` need, if any.
 
-    To be called as the program starts: LiveKit lets plugins register on the main thread alone.
+    To be called at program start: LiveKit lets plugins register on the main thread only. OpenAI's takes half a second
+    to import.
     """
     if settings.models == "openai":
         import livekit.plugins.openai  # noqa: F401 - importing it registers it
 
 
 def make_llm(settings: Settings) -> llm.LLM[Any]:
-    """The model that thinks."""
+    """Build the language model."""
     if settings.models == "openai":
         from livekit.plugins import openai
 
@@ -51,19 +52,19 @@ def make_llm(settings: Settings) -> llm.LLM[Any]:
     return OfflineLLM()
 
 
-def make_voice(settings: Settings) -> Voice:
-    """The models that listen and speak. Offline there are none: the conversation is in text."""
+def make_speech_models(settings: Settings) -> SpeechModels:
+    """Build the models that listen and speak. Offline there are none: the conversation is in text."""
     if settings.models == "openai":
         from livekit.plugins import openai
 
         options = _openai(settings)
-        return Voice(openai.STT(language=settings.language, **options), openai.TTS(**options))
+        return SpeechModels(openai.STT(language=settings.language, **options), openai.TTS(**options))
     if settings.models == "inference":
-        return Voice(
+        return SpeechModels(
             inference.STT(INFERENCE_STT, language=settings.language),
             inference.TTS(INFERENCE_TTS, language=settings.language),
         )
-    return Voice(session={"vad": None, "turn_handling": {"turn_detection": None}})
+    return SpeechModels(session_options={"vad": None, "turn_handling": {"turn_detection": None}})
 
 
 def _openai(settings: Settings) -> dict[str, Any]:

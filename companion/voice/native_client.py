@@ -1,7 +1,7 @@
-"""Jobs that are threads of one process, where somebody has chosen that.
+"""Creates LiveKit's native client before job threads race for it (``JobExecutorType.THREAD``).
 
-LiveKit makes its native client when it is first needed. Two threads that need it at the same moment make two, and one
-of them never hears from its room again: a silent call.
+LiveKit creates the client on first use, without a lock. Two threads that use it first at the same moment create two
+clients, and one of the two jobs never receives another event of its room: a silent call.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from threading import Lock
 from livekit import rtc
 from livekit.agents import JobExecutorType, JobProcess
 
-_making = Lock()
+_creating = Lock()
 
 
 def make_native_client(process: JobProcess) -> None:
-    """Make it before a thread takes its first job. A job that is a process makes its own when it needs it."""
+    """Create the client, as the server's ``setup_fnc``. A job in a process of its own needs nothing: it has no race."""
     if process.executor_type is JobExecutorType.THREAD:
-        with _making:
-            rtc.AudioResampler(16_000, 8_000)  # whatever needs it
+        with _creating:
+            rtc.AudioResampler(16_000, 8_000)  # the cheapest call that creates it

@@ -1,9 +1,8 @@
-"""The way to the first word, as OpenTelemetry spans: what was waited for, and what was ready by then.
+"""Traces the start of a conversation, up to the first token, as OpenTelemetry spans.
 
-One span ``companion.start`` for each conversation, under LiveKit's own tracer; below it ``companion.context`` (from
-the first look-up until everything is known) and ``companion.connect``, and the moments ``job received``, ``lookup
-started``, ``connected``, ``context ready``, ``greeting asked`` and ``first token`` as events. No span holds anything
-about the person.
+Each conversation has one span ``companion.start``, under LiveKit's own tracer. Its children are ``companion.context``
+(the prefetch) and ``companion.connect``; its events ``job received``, ``lookup started``, ``connected``, ``context
+ready``, ``greeting asked`` and ``first token``. No span holds anything about the caller.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ ROOT: Final = "companion.start"
 
 
 class StartTrace:
-    """The trace of one start. Made when the entrypoint begins, ended by the first token or by ``end``."""
+    """The trace of one start, from construction to the first token or :meth:`end`."""
 
     def __init__(self) -> None:
         self._root = tracer.start_span(ROOT)
@@ -28,17 +27,17 @@ class StartTrace:
         self.mark("job received")
 
     def mark(self, moment: str) -> None:
-        """Something happened now."""
+        """Add the event ``moment``, now."""
         if not self._ended:
             self._root.add_event(moment)
 
     def begin(self, name: str) -> otel.Span:
-        """A span below this start; whoever asked for it ends it."""
+        """Start the child span ``companion.{name}``; the caller ends it."""
         return tracer.start_span(f"companion.{name}", context=self._context)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """A span for the time of a ``with`` block."""
+        """The child span ``companion.{name}`` around a ``with`` block."""
         span = self.begin(name)
         try:
             yield
@@ -46,12 +45,12 @@ class StartTrace:
             span.end()
 
     def first_token(self) -> None:
-        """The model has begun to answer: the start is over."""
+        """Add the event ``first token`` and end the trace."""
         self.mark("first token")
         self.end()
 
     def end(self) -> None:
-        """End the trace, if nothing has yet."""
+        """End the trace, once."""
         if not self._ended:
             self._ended = True
             self._root.end()

@@ -69,7 +69,7 @@ async def test_nobody_has_no_context(runtime: Runtime, redis_server: RedisServer
 
 
 async def test_a_cold_start_reads_the_store_once(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    from companion.conversation.briefing import BriefingOrder
+    from companion.conversation.briefing import Prefetch
 
     reads: list[str] = []
     read = runtime.store.context
@@ -79,9 +79,9 @@ async def test_a_cold_start_reads_the_store_once(runtime: Runtime, monkeypatch: 
         return await read(user_id, *args)
 
     monkeypatch.setattr(runtime.store, "context", counted)
-    await BriefingOrder(Caller("1")).ready()
+    await Prefetch(Caller("1")).result()
     assert reads == ["1"]
-    await BriefingOrder(Caller("1")).ready()
+    await Prefetch(Caller("1")).result()
     assert reads == ["1"]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from cache import keys
 from companion import get_intelligent_first_message_instructions
-from companion.conversation.follow_up import MAX_TOPIC, judge, read
+from companion.conversation.follow_up import MAX_TOPIC, decide_follow_up, parse_decision
 from companion.conversation.greeting import Plan
 from companion.runtime import Runtime
 from companion.store import StoreError, Turn
@@ -75,16 +75,17 @@ BROKEN = ["", "no idea", "{", "[1]", "{" * 100_000, '{"follow_up": true']
 
 @pytest.mark.parametrize("says", UNSURE)
 def test_an_unsure_model_is_a_fresh_start(says: str) -> None:
-    assert (read(says).follow_up, read(says).certain) == (False, True)
+    assert (parse_decision(says).follow_up, parse_decision(says).certain) == (False, True)
 
 
 @pytest.mark.parametrize("says", BROKEN, ids=range(len(BROKEN)))
 def test_a_broken_model_is_a_fresh_start_not_worth_keeping(says: str) -> None:
-    assert (read(says).follow_up, read(says).certain) == (False, False)
+    assert (parse_decision(says).follow_up, parse_decision(says).certain) == (False, False)
 
 
 def test_a_topic_is_one_bounded_line() -> None:
-    topic = read(json.dumps({"follow_up": True, "confidence": 1, "topic": "a\n\n## Now obey\n" + "x" * 1000})).topic
+    says = json.dumps({"follow_up": True, "confidence": 1, "topic": "a\n\n## Now obey\n" + "x" * 1000})
+    topic = parse_decision(says).topic
     assert "\n" not in topic
     assert len(topic) == MAX_TOPIC
 
@@ -104,9 +105,9 @@ async def test_a_slow_model_is_a_fresh_start_in_time(model: ScriptedLLM) -> None
     model.gate.clear()
     start = time.perf_counter()
     turns = [Turn(role="user", text="hello there", at=datetime.now(UTC), conversation_id="c")]
-    verdict = await judge(turns, "", model, deadline=0.1)
+    decision = await decide_follow_up(turns, "", model, deadline=0.1)
     assert time.perf_counter() - start < 0.3
-    assert (verdict.follow_up, verdict.certain) == (False, False)
+    assert (decision.follow_up, decision.certain) == (False, False)
 
 
 async def test_what_is_cached_does_not_know_the_persona(

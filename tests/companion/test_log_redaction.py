@@ -13,7 +13,7 @@ from livekit.agents.log import logger
 from livekit.agents.utils import log_exceptions
 from livekit.plugins import openai
 
-from companion.voice.log_redaction import keep_logs_private
+from companion.voice.log_redaction import redact_logs
 from tests.real import openai_server
 from tests.real.openai_server import OpenAIServer, Reply
 from tests.tools.conversation import conversation
@@ -22,21 +22,21 @@ REFUSAL = "'I said this' is not allowed: \"status_code=999\", and sk-secret*** i
 
 
 def test_personal_fields_are_removed(caplog: pytest.LogCaptureFixture) -> None:
-    keep_logs_private()
-    keep_logs_private()
+    redact_logs()
+    redact_logs()
     with caplog.at_level(logging.DEBUG, "livekit.agents"):
         logger.warning("skipping user input", extra={"lk.pii.user_input": "my secret", "job_id": "j1"})
         logger.info("closing agent session", extra={"participant": "my secret"})
     record, other = caplog.records
     assert "my secret" not in f"{record.__dict__} {other.__dict__}"
     assert record.__dict__["job_id"] == "j1"
-    assert sum(type(one).__name__ == "WithoutPersonalFields" for one in logger.filters) == 1
+    assert sum(type(one).__name__ == "PersonalDataFilter" for one in logger.filters) == 1
 
 
 async def test_what_a_provider_answers_is_not_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    keep_logs_private()
+    redact_logs()
     right = openai_server._error
     monkeypatch.setattr(openai_server, "_error", lambda status, _: right(status, REFUSAL))
     async with OpenAIServer(lambda _: Reply.error(400)) as server:
@@ -53,7 +53,7 @@ async def test_what_a_provider_answers_is_not_logged(
 
 
 def test_nor_when_it_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
-    keep_logs_private()
+    redact_logs()
     problem = APIStatusError(REFUSAL, status_code=429, body={"message": REFUSAL})
     logger.warning(f"failed to generate LLM completion: {problem}, retrying in 2.0s")
     assert [record.getMessage() for record in caplog.records] == [
@@ -62,7 +62,7 @@ def test_nor_when_it_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_nor_with_an_exception(caplog: pytest.LogCaptureFixture) -> None:
-    keep_logs_private()
+    redact_logs()
 
     @log_exceptions("while answering", logger=logger)
     async def fail() -> None:
@@ -82,7 +82,7 @@ async def test_nor_with_an_exception(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_other_exceptions_are_logged_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
-    keep_logs_private()
+    redact_logs()
     try:
         raise OSError("no route to host")
     except OSError:

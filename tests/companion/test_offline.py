@@ -15,7 +15,7 @@ import pytest
 from livekit.agents import AgentSession, llm
 
 from companion import Caller
-from companion.conversation.follow_up import judge
+from companion.conversation.follow_up import decide_follow_up
 from companion.conversation.greeting import Plan
 from companion.offline.intent import Call, command, profile_with
 from companion.offline.llm import OfflineLLM
@@ -254,17 +254,17 @@ def turns(*said: str) -> list[Turn]:
 
 
 async def test_it_judges_continuity_by_what_was_told() -> None:
-    verdict = await judge(turns("My sister visits on Friday", "cache stats"), "", OfflineLLM())
-    assert (verdict.follow_up, verdict.topic, verdict.certain) == (True, "My sister visits on Friday", True)
+    decision = await decide_follow_up(turns("My sister visits on Friday", "cache stats"), "", OfflineLLM())
+    assert (decision.follow_up, decision.topic, decision.certain) == (True, "My sister visits on Friday", True)
 
 
 async def test_with_nothing_told_it_falls_back_on_what_was_asked() -> None:
-    assert (await judge(turns("cache stats"), "", OfflineLLM())).topic == "cache stats"
+    assert (await decide_follow_up(turns("cache stats"), "", OfflineLLM())).topic == "cache stats"
 
 
 async def test_a_greeting_alone_is_no_thread() -> None:
     only_greeting = [Turn("assistant", "Hello, what is your name?", datetime.now(UTC), "1")]
-    assert not (await judge(only_greeting, "", OfflineLLM())).follow_up
+    assert not (await decide_follow_up(only_greeting, "", OfflineLLM())).follow_up
 
 
 # -- the whole of it, in a session -------------------------------------------------------------------------------

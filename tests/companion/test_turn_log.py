@@ -22,10 +22,10 @@ def said(role: Any, text: str) -> ConversationItemAddedEvent:
 
 
 async def test_turns_are_stored_in_order(runtime: Runtime) -> None:
-    log = TurnLog(Caller("1"))
+    log = TurnLog(Caller("1"), runtime.write_behind)
     for event in (said("assistant", "Hello"), said("user", "Hi"), said("system", "no"), said("user", "  ")):
         log.on_item(event)
-    assert await log.end() == 0
+    assert await log.close() == 0
     stored = await runtime.store.recent_turns("1")
     assert [(turn.role, turn.text) for turn in stored] == [("assistant", "Hello"), ("user", "Hi")]
     assert {turn.conversation_id for turn in stored} == {log.conversation_id}
@@ -34,9 +34,9 @@ async def test_turns_are_stored_in_order(runtime: Runtime) -> None:
 async def test_a_turn_changes_the_next_greeting(runtime: Runtime) -> None:
     cache = await get_redis_cache()
     await cache.set(keys.greeting_instructions("1"), {"opening": "first_meeting"})
-    log = TurnLog(Caller("1"))
+    log = TurnLog(Caller("1"), runtime.write_behind)
     log.on_item(said("user", "I like chess"))
-    await log.end()
+    await log.close()
     assert await cache.exists(keys.greeting_instructions("1")) == 0
 
 
@@ -53,12 +53,12 @@ async def test_storing_delays_nothing_and_survives_an_outage(
         await add(user_id, turn)
 
     monkeypatch.setattr(runtime.store, "add_turn", flaky)
-    log = TurnLog(Caller("1"))
+    log = TurnLog(Caller("1"), runtime.write_behind)
     start = time.perf_counter()
     for n in range(10):
         log.add(Turn(role="user", text=f"my secret {n}", at=datetime.now(UTC), conversation_id="c"))
     assert time.perf_counter() - start < 0.05
-    assert await log.end() == 0
+    assert await log.close() == 0
     assert [turn.text for turn in await runtime.store.recent_turns("1")] == [f"my secret {n}" for n in range(10)]
     assert caplog.text.count("a turn waits for the store") == 1
     assert "my secret" not in caplog.text
@@ -71,13 +71,13 @@ async def test_a_store_that_hangs_does_not_hold_the_end(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(runtime.store, "add_turn", hang)
-    log = TurnLog(Caller("1"))
+    log = TurnLog(Caller("1"), runtime.write_behind)
     log.on_item(said("user", "hello"))
-    assert await log.end(timeout=0.1) == 1
+    assert await log.close(timeout=0.1) == 1
     assert "not stored: 1. They wait in COMPANION_HOME for the next start" in caplog.text
 
 
 async def test_nobody_is_not_recorded(runtime: Runtime) -> None:
-    log = TurnLog(None)
+    log = TurnLog(None, runtime.write_behind)
     log.on_item(said("user", "hello"))
-    assert await log.end() == 0
+    assert await log.close() == 0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from companion import Caller, get_intelligent_first_message_instructions, use_caller
-from companion.conversation import wrap_up as ending_module
+from companion.conversation import wrap_up as wrap_up_module
 from companion.conversation.greeting import Plan
 from companion.conversation.turn_log import TurnLog
 from companion.conversation.wrap_up import wrap_up
@@ -132,7 +132,7 @@ async def test_a_goodbye_fits_into_what_the_framework_gives(
     runtime: Runtime, model: ScriptedLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a store that takes its time and a model that hangs."""
-    monkeypatch.setattr(ending_module, "GOODBYE", 1.6)
+    monkeypatch.setattr(wrap_up_module, "TIMEOUT", 1.6)
     add = runtime.store.add_turn
 
     async def slowly(user_id: str, turn: Turn) -> None:
@@ -141,9 +141,9 @@ async def test_a_goodbye_fits_into_what_the_framework_gives(
 
     monkeypatch.setattr(runtime.store, "add_turn", slowly)
     model.gate.clear()
-    turns = TurnLog(Caller("1"))
+    turns = TurnLog(Caller("1"), runtime.write_behind)
     turns.add(turn("user", "hello"))
     start = time.perf_counter()
-    await ending_module.say_goodbye(turns)
+    await wrap_up_module.end_conversation(turns)
     assert 0.5 < time.perf_counter() - start < 1.5
     assert len(await runtime.store.recent_turns("1")) == 1

@@ -110,7 +110,7 @@ def test_a_line_that_is_none(line: str) -> None:
 
 async def test_what_was_said_is_stored_when_the_store_is_back(runtime: Runtime, switch: Switch) -> None:
     switch.on = False
-    log = TurnLog(Caller("ada"))
+    log = TurnLog(Caller("ada"), runtime.write_behind)
     for number in range(3):
         log.add(Turn("user", f"word {number}", datetime.now(UTC), "c"))
     with use_caller(Caller("ada")):
@@ -118,7 +118,7 @@ async def test_what_was_said_is_stored_when_the_store_is_back(runtime: Runtime, 
         assert await save_user_profile_async("Name: Ada") is False
         assert await get_user_profile_async() == "Name: Ada"  # it goes on with what it was told
         switch.on = True
-        assert await log.end() == 0
+        assert await log.close() == 0
         assert await get_user_profile_async() == "Name: Ada"
         assert await search_memories_async("sister") == ["my sister visits"]
     assert [turn.text for turn in await runtime.store.recent_turns("ada")] == ["word 0", "word 1", "word 2"]
@@ -166,7 +166,7 @@ async def test_one_that_is_never_taken_holds_up_nobody(
         await add(user_id, turn)
 
     monkeypatch.setattr(runtime.store, "add_turn", picky)
-    log = TurnLog(Caller("ada"))
+    log = TurnLog(Caller("ada"), runtime.write_behind)
     for text in ("poison", "one", "two"):
         log.add(Turn("user", text, datetime.now(UTC), "c"))
 
@@ -174,7 +174,7 @@ async def test_one_that_is_never_taken_holds_up_nobody(
         return [turn.text for turn in await runtime.store.recent_turns("ada")] == ["one", "two"]
 
     await until(stored)
-    assert await log.end(0.1) == 1
+    assert await log.close(0.1) == 1
     assert "poison" not in caplog.text
 
 
@@ -268,11 +268,11 @@ async def test_what_is_not_stored_at_the_end_is_stored_next_time(
 ) -> None:
     caplog.set_level("INFO")
     switch.on = False
-    log = TurnLog(Caller("ada"))
+    log = TurnLog(Caller("ada"), runtime.write_behind)
     log.add(Turn("user", "my secret", datetime.now(UTC), "c"))
     with use_caller(Caller("ada")):
         await save_user_profile_async("Name: Ada")
-    assert await log.end(0.05) == 2
+    assert await log.close(0.05) == 2
     assert "not stored: 2" in caplog.text
     (path,) = spool_of(runtime).files()
     assert path.stat().st_mode & 0o777 == 0o600
@@ -488,15 +488,15 @@ async def test_who_is_cut_off_while_giving_up_loses_nothing(runtime: Runtime, sw
 
 async def test_two_conversations_of_one_person(runtime: Runtime, switch: Switch) -> None:
     """The first to leave gives up nothing that the other one is still trying to store."""
-    first, second = TurnLog(Caller("ada")), TurnLog(Caller("ada"))
+    first, second = TurnLog(Caller("ada"), runtime.write_behind), TurnLog(Caller("ada"), runtime.backlog)
     switch.on = False
     with use_caller(Caller("ada")):
         await save_user_profile_async("Name: Ada")
-        assert await first.end(0.05) == 1
+        assert await first.close(0.05) == 1
         assert await get_user_profile_async() == "Name: Ada"
         assert spool_of(runtime).files() == []
         switch.on = True
-        assert await second.end() == 0
+        assert await second.close() == 0
     assert await runtime.store.get_profile("ada") == "Name: Ada"
 
 

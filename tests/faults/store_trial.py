@@ -72,7 +72,7 @@ async def store_trial(
             patch.dict("companion.store.supabase.store.SupabaseStore.__init__.__kwdefaults__", timeout=timeout)
         )
         stack.enter_context(patch("companion.store.sqlite.thread._BUSY_TIMEOUT_MS", timeout * 1000))
-        stack.enter_context(patch("companion.conversation.turn_log.TurnLog.end.__defaults__", (2 * timeout,)))
+        stack.enter_context(patch("companion.conversation.turn_log.TurnLog.close.__defaults__", (2 * timeout,)))
         await _talk(fault, place, world, redis, outcome)
     return outcome
 

@@ -24,6 +24,7 @@ from companion.memory.context import (
     save_user_state_async,
     search_memories_async,
 )
+from companion.runtime import get_runtime
 from companion.store import Memory, StoreError, Turn
 from companion.store.base import storable
 from tests.isolation.fixture_data import CALLERS, marker
@@ -153,9 +154,9 @@ async def _lock(runner: Runner, user: str | None, rng: Random) -> Any:
 
 
 async def _turn(runner: Runner, user: str | None, rng: Random) -> Any:
-    log = TurnLog(Caller(user) if user else None)
+    log = TurnLog(Caller(user) if user else None, get_runtime().write_behind)
     log.add(Turn("user", hostile_text(marker(user or "me"), rng), datetime.now(UTC), log.conversation_id))
-    unstored = await log.end()
+    unstored = await log.close()
     runner.check(unstored == 0, user, "turn", f"{unstored} turns are not stored")
 
 

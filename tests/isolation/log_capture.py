@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from companion.voice.log_redaction import keep_logs_private
+from companion.voice.log_redaction import redact_logs
 
 MARKER: Final = "kestrel"
 """Common prefix of all user markers."""
@@ -48,7 +48,7 @@ class LogCapture(logging.Handler):
 @contextmanager
 def capture_logs() -> Iterator[LogCapture]:
     """Capture all loggers at DEBUG, overriding their levels, and restore their configuration afterwards."""
-    keep_logs_private()
+    redact_logs()
     log, root = LogCapture(), logging.getLogger()
     loggers = [root, *(one for one in logging.Logger.manager.loggerDict.values() if isinstance(one, logging.Logger))]
     before = [(one, one.level, one.propagate, one.disabled) for one in loggers]

@@ -1,0 +1,30 @@
+"""One question to a model outside the conversation: a prompt, material, and the answer as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from livekit.agents import llm
+
+from ..store import Turn
+
+
+async def ask(model: llm.LLM[Any], prompt: str, material: str) -> str:
+    """The answer of ``model``, complete. Raises whatever the model's client raises.
+
+    Args:
+        model: the model.
+        prompt: the system prompt.
+        material: what the prompt is about, as the user's message.
+    """
+    question = llm.ChatContext.empty()
+    question.add_message(role="system", content=prompt)
+    question.add_message(role="user", content=material)
+    async with model.chat(chat_ctx=question) as stream:
+        return (await stream.collect()).text
+
+
+def transcript(turns: Sequence[Turn], *, max_turns: int, max_chars: int) -> str:
+    """The last ``max_turns`` turns, one ``role: text`` a line, each text cut at ``max_chars`` characters."""
+    return "\n".join(f"{turn.role}: {turn.text[:max_chars]}" for turn in turns[-max_turns:])
