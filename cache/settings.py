@@ -7,6 +7,7 @@ import re
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from urllib.parse import urlsplit, urlunsplit
 
 from .exceptions import CacheConfigError
@@ -172,4 +173,8 @@ def _encryption_keys(env: Mapping[str, str]) -> tuple[bytes, ...]:
                 f"CACHE_ENCRYPTION_KEYS: key {position} of {len(listed)} is not 32 bytes in base64url. "
                 "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
+    if listed and find_spec("cryptography") is None:
+        raise CacheConfigError(
+            "CACHE_ENCRYPTION_KEYS is set, but the package cryptography is not installed: pip install cryptography"
+        )
     return tuple(urlsafe_b64decode(one[:43] + "=") for one in listed)

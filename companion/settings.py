@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal, cast
 from urllib.parse import urlsplit
@@ -90,14 +91,19 @@ class Settings:
             )
         if url and (not _address(url) or urlsplit(url).scheme not in ("http", "https")):
             raise SettingsError("SUPABASE_URL must begin with https://, as shown in the project's API settings.")
+        if url:
+            _require("supabase", "supabase", "SUPABASE_URL is set")
         if env.get("OPENAI_BASE_URL") and not (env.get("OPENAI_API_KEY") or env.get("COMPANION_MODELS")):
             raise SettingsError(
                 "OPENAI_BASE_URL is set but OPENAI_API_KEY is not. Set it (any text will do where the server wants no "
                 "key), or unset OPENAI_BASE_URL."
             )
+        models = _models(env)
+        if models == "openai":
+            _require("livekit.plugins.openai", "openai", "COMPANION_MODELS is openai, or OPENAI_API_KEY is set")
         return cls(
             home=Path(env.get("COMPANION_HOME") or ".companion").expanduser().absolute(),
-            models=_models(env),
+            models=models,
             supabase_url=url,
             supabase_key=key,
             openai_api_key=env.get("OPENAI_API_KEY") or None,
@@ -134,6 +140,25 @@ def check_worker(arguments: Sequence[str], environ: Mapping[str, str] | None = N
         raise SettingsError(
             f"'{command}' needs {', '.join(missing)} (in the environment or in .env). "
             "To talk without a LiveKit server: make console"
+        )
+
+
+def _require(module: str, extra: str, reason: str) -> None:
+    """Check that a package of an extra is installed.
+
+    To an import, a folder with the name of a missing package (``supabase/`` with its migrations) is an empty namespace
+    package: it is found, but it has no file.
+
+    Raises:
+        SettingsError: it is not installed.
+    """
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError:  # nor is the package that it is a part of
+        spec = None
+    if spec is None or spec.origin is None:
+        raise SettingsError(
+            f"{reason}, but the package {module} is not installed: pip install 'livekit-companion[{extra}]'"
         )
 
 

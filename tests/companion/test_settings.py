@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,30 @@ def test_what_cannot_be_used_is_named(env: dict[str, str], names: str) -> None:
     with pytest.raises(SettingsError, match=names) as problem:
         Settings.from_env(env)
     assert "s3c" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (
+            {"SUPABASE_URL": "https://a.supabase.co", "SUPABASE_SECRET_KEY": "s"},
+            r"SUPABASE_URL is set, but .* supabase .* 'livekit-companion\[supabase\]'",
+        ),
+        ({"OPENAI_API_KEY": "k"}, r"OPENAI_API_KEY is set, but .* 'livekit-companion\[openai\]'"),
+        ({"CACHE_ENCRYPTION_KEYS": "k" * 43}, "CACHE_ENCRYPTION_KEYS is set, but .* cryptography is not installed"),
+    ],
+)
+def test_a_missing_package_is_named(
+    env: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "supabase" / "migrations").mkdir(parents=True)  # as in the repository: a namespace package, and empty
+    for module in ("supabase", "livekit.plugins.openai", "cryptography"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr("livekit.plugins.__path__", [])
+    with pytest.raises(SettingsError, match=message) as refusal:
+        Settings.from_env(env)
+    assert "\n" not in str(refusal.value)
 
 
 def test_no_credential_in_repr() -> None:
