@@ -1,4 +1,4 @@
-"""Who the companion is and what it knows.
+"""A LiveKit voice agent that knows its caller before its first word.
 
 ::
 

@@ -1,7 +1,7 @@
-"""Who is asking. There is no global current user: the caller belongs to a task tree.
+"""Identifies the caller of a conversation. There is no global current user: the caller belongs to a task tree.
 
-A worker may hold several conversations in one process, so the caller travels in a context variable that is set
-before the session starts (tools, hooks and background tasks inherit it) and in the session's userdata.
+One process may hold several conversations. So the caller is in the session's userdata and in a context variable, which
+is set before the session starts: tools, hooks and background tasks inherit it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _USER_UUID = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The person of one conversation.
+    """The user whom one conversation is with.
 
     Attributes:
         user_id: letters, digits and ``. _ @ + = ~ -``, at most 128.
         operator: may invalidate cache entries of other users.
 
     Raises:
-        cache.keys.InvalidKeyPart: the id could name more than one user's data.
+        cache.keys.InvalidKeyPart: ``user_id`` could match more than one user's keys.
     """
 
     user_id: str
@@ -45,13 +45,13 @@ _current: ContextVar[Caller | None] = ContextVar("companion_caller", default=Non
 
 
 def current_caller() -> Caller | None:
-    """The caller of the running task tree; None when nobody is known."""
+    """The caller of the running task tree; None when the caller is unknown."""
     return _current.get()
 
 
 @contextmanager
 def use_caller(caller: Caller | None) -> Iterator[Caller | None]:
-    """Make ``caller`` the current one inside the ``with`` block and in every task begun in it."""
+    """Make ``caller`` the current caller in the ``with`` block and in every task that is created in it."""
     token = _current.set(caller)
     try:
         yield caller
@@ -60,15 +60,15 @@ def use_caller(caller: Caller | None) -> Iterator[Caller | None]:
 
 
 def caller_from_metadata(metadata: object, operators: frozenset[str]) -> tuple[bool, Caller | None]:
-    """The caller a dispatcher named in the job's metadata, ``{"user_id": ...}``.
+    """The caller that the job's metadata names, ``{"user_id": ...}``.
 
     Args:
-        metadata: the job's metadata, whatever it is.
+        metadata: the job's metadata, of any type and content.
         operators: ids that are operators.
 
     Returns:
-        Whether the metadata names a user at all, and the caller. A user who is named by an unusable id is nobody:
-        the participant's identity is then not asked, since it may be somebody else's.
+        Whether the metadata names a user, and the caller. An unusable id gives ``(True, None)``: the dispatcher meant
+        one particular user, so the participant's identity must not be used in its place.
     """
     if not isinstance(metadata, str) or not metadata:
         return False, None
@@ -84,9 +84,10 @@ def caller_from_metadata(metadata: object, operators: frozenset[str]) -> tuple[b
 def caller_from_identity(identity: object, operators: frozenset[str]) -> Caller | None:
     """The caller behind a participant's identity: ``user-<uuid>``, ``<uuid>``, or another usable id.
 
-    An unusable identity is None: talk, but remember nothing.
+    Returns:
+        None for an unusable identity: the companion talks, but reads and writes nothing personal.
     """
-    user_id = user_of(identity) if isinstance(identity, str) else identity
+    user_id = user_id_of(identity) if isinstance(identity, str) else identity
     try:
         return Caller(keys.user_id(user_id), operator=user_id in operators)
     except keys.InvalidKeyPart as problem:
@@ -94,7 +95,7 @@ def caller_from_identity(identity: object, operators: frozenset[str]) -> Caller 
         return None
 
 
-def user_of(identity: str) -> str:
-    """The user's id in an identity. The two forms of one UUID, ``user-<uuid>`` and ``<uuid>``, are one user."""
+def user_id_of(identity: str) -> str:
+    """The user id in an identity. ``user-<uuid>`` and ``<uuid>`` are the same user."""
     uuid = _USER_UUID.fullmatch(identity)
     return uuid.group(1).lower() if uuid else identity

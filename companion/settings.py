@@ -1,4 +1,4 @@
-"""The environment, read once into one frozen Settings. What is half set is an error that says what is missing."""
+"""Reads the environment into one frozen Settings. An incomplete pair of variables is an error naming the missing one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dotenv import find_dotenv, load_dotenv
 
 from cache import CacheConfigError, CacheSettings, keys
 
-from .identity import user_of
+from .identity import user_id_of
 from .store.supabase.api_key import is_public_key
 
 ModelChoice = Literal["openai", "inference", "offline"]
@@ -22,24 +22,24 @@ CONSOLE_USER: Final = "console"
 
 
 class SettingsError(ValueError):
-    """A setting is missing or cannot be used. The text names the variable and what to do, never its value."""
+    """A setting is missing or unusable. The text names the variable and what to do, never its value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the companion needs to know. ``repr`` shows no credential.
+    """Every setting of the companion. ``repr`` shows no credential.
 
     Attributes:
-        home: where local data lives (the database, the private redis-server).
-        models: which models talk.
-        supabase_url: the hosted source of truth; None for SQLite in ``home``.
+        home: folder of local data (the SQLite database, the private Redis, the spool).
+        models: which models listen, think and speak.
+        supabase_url: the hosted store; None for SQLite in ``home``.
         supabase_key: its service-role or secret key.
         openai_api_key: for ``models == "openai"``.
         openai_base_url: another server that speaks OpenAI's protocol.
-        console_user: who the console talks as.
+        console_user: user id of the console's caller.
         operators: user ids that may invalidate other users' cache entries.
         language: language code of speech, such as ``en``.
-        watch_share: of the writes, which are checked for stale reads a while later; 0 to 1.
+        watch_share: share of the writes that the consistency watch checks for stale reads, 0 to 1.
     """
 
     home: Path
@@ -68,7 +68,7 @@ class Settings:
         """Read the settings from ``environ`` (the process's where None).
 
         Raises:
-            SettingsError: a variable is missing beside another that needs it, or holds what cannot be used.
+            SettingsError: a variable is missing beside another that needs it, or is unusable.
         """
         env = {name: value.strip() for name, value in (os.environ if environ is None else environ).items()}
         try:
@@ -89,7 +89,7 @@ class Settings:
                 "The Supabase key is a public one (anon or publishable). The companion needs the service-role or "
                 "secret key, from the project's API settings."
             )
-        if url and (not _address(url) or urlsplit(url).scheme not in ("http", "https")):
+        if url and (not _host(url) or urlsplit(url).scheme not in ("http", "https")):
             raise SettingsError("SUPABASE_URL must begin with https://, as shown in the project's API settings.")
         if url:
             _require("supabase", "supabase", "SUPABASE_URL is set")
@@ -108,9 +108,9 @@ class Settings:
             supabase_key=key,
             openai_api_key=env.get("OPENAI_API_KEY") or None,
             openai_base_url=env.get("OPENAI_BASE_URL") or None,
-            console_user=_user(env.get("COMPANION_USER_ID") or CONSOLE_USER, "COMPANION_USER_ID"),
+            console_user=_user_id(env.get("COMPANION_USER_ID") or CONSOLE_USER, "COMPANION_USER_ID"),
             operators=frozenset(
-                _user(one.strip(), "COMPANION_OPERATORS")
+                _user_id(one.strip(), "COMPANION_OPERATORS")
                 for one in env.get("COMPANION_OPERATORS", "").split(",")
                 if one.strip()
             ),
@@ -120,14 +120,14 @@ class Settings:
 
 
 def check_worker(arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
-    """Before a worker starts: does it know its LiveKit server?
+    """Check that a worker about to start knows its LiveKit server.
 
     Args:
         arguments: the command line, ``sys.argv``.
         environ: the process's environment where None.
 
     Raises:
-        SettingsError: ``start``, ``dev`` or ``connect`` was asked for and a variable is missing.
+        SettingsError: the command is ``start``, ``dev`` or ``connect``, and a variable is missing.
     """
     command = arguments[1] if len(arguments) > 1 else ""
     if command not in ("start", "dev", "connect") or "--help" in arguments:
@@ -169,7 +169,7 @@ def _models(env: Mapping[str, str]) -> ModelChoice:
         if env.get("OPENAI_API_KEY"):
             return "openai"
         # A self-hosted LiveKit server has no Inference, so only a Cloud address chooses it.
-        cloud = _address(livekit["LIVEKIT_URL"] or "").endswith(".livekit.cloud")
+        cloud = _host(livekit["LIVEKIT_URL"] or "").endswith(".livekit.cloud")
         return "inference" if cloud and all(livekit.values()) else "offline"
     if chosen not in ("openai", "inference", "offline"):
         raise SettingsError(f"COMPANION_MODELS must be openai, inference or offline, not {chosen[:20]!r}.")
@@ -183,17 +183,17 @@ def _models(env: Mapping[str, str]) -> ModelChoice:
     return cast(ModelChoice, chosen)
 
 
-def _address(url: str) -> str:
-    """The host that a URL names; empty if it names none."""
+def _host(url: str) -> str:
+    """The host of a URL; empty if there is none."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
 
 
-def _user(text: str, variable: str) -> str:
+def _user_id(text: str, variable: str) -> str:
     try:
-        return keys.user_id(user_of(text))
+        return keys.user_id(user_id_of(text))
     except keys.InvalidKeyPart as problem:
         raise SettingsError(f"{variable}: {problem}.") from None
 

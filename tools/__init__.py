@@ -1,4 +1,4 @@
-"""What the model can do in a conversation."""
+"""The tools that the model may call in a conversation."""
 
 from .cache_tools import CacheTools
 from .profile_tools import ProfileTools

@@ -1,7 +1,7 @@
 """The three cache tools, for any agent: ``Agent(tools=[CacheTools()])``.
 
-They return JSON text with the documented keys, and only those. Whose cache they touch is never an argument: the
-session's userdata says who is calling, and nobody but an operator reaches past their own keys.
+They return JSON text with exactly the documented keys. The user id is never an argument: the caller comes from the
+session's userdata, and only an operator reaches beyond their own keys.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from livekit.agents.llm import ToolFlag
 
 from cache import RedisCache, get_redis_cache, keys
 
-_AWAY = "The cache is not reachable right now, so {what}. I will make up for it as soon as it is back."
-_DISABLED = "The cache is switched off, so there is nothing in it to {what}."
-_NOBODY = "I do not know who you are, so I cannot touch anything in the cache."
+_AWAY = "The cache is not reachable right now, so {outcome}. I will make up for it as soon as it is back."
+_DISABLED = "The cache is switched off, so there is nothing in it to {verb}."
+_UNKNOWN_CALLER = "I do not know who you are, so I cannot touch anything in the cache."
 
 
 class CallerLike(Protocol):
-    """What the tools need to know of whoever is calling."""
+    """What the tools need to know of the caller."""
 
     @property
     def user_id(self) -> str:
-        """Whose keys are theirs."""
+        """The id in the caller's own keys."""
         ...
 
     @property
     def operator(self) -> bool:
-        """Whether they may reach everybody's."""
+        """Whether the caller may reach the keys of other users."""
         ...
 
 
 def caller_of_session(context: RunContext[Any]) -> CallerLike | None:
-    """The default: ``userdata.caller``. None where there is none."""
+    """The default: ``userdata.caller``; None where the session has none."""
     try:
         caller: CallerLike | None = context.userdata.caller
     except (ValueError, AttributeError):
@@ -47,16 +47,16 @@ class CacheTools(llm.Toolset):
     """getRedisCacheStats, clearUserCache and invalidateCache.
 
     Args:
-        caller: from the run context to the caller, where userdata is something else than an object with a
-            ``caller``. The caller has ``user_id`` and ``operator``; None means nobody is known.
+        caller: finds the caller in the run context, where userdata is not an object with a ``caller``. The caller has
+            ``user_id`` and ``operator``; None means that the caller is unknown.
     """
 
     def __init__(self, *, caller: Callable[[RunContext[Any]], CallerLike | None] = caller_of_session) -> None:
         super().__init__(id="cache_tools")
         self._caller = caller
 
-    def _who(self, context: RunContext[Any]) -> tuple[str | None, bool]:
-        """The caller's id (None: nobody, or one that cannot be used) and whether they are an operator."""
+    def _identify(self, context: RunContext[Any]) -> tuple[str | None, bool]:
+        """The caller's user id (None: unknown or unusable), and whether the caller is an operator."""
         caller = self._caller(context)
         try:
             return keys.user_id(getattr(caller, "user_id", None)), getattr(caller, "operator", False) is True
@@ -80,13 +80,13 @@ class CacheTools(llm.Toolset):
         Use it when they ask to clear or refresh their cache, or say that what you know of them is out of date.
         Do not use it to forget something they told you: it deletes copies, not memories.
         """
-        user_id, _ = self._who(context)
+        user_id, _ = self._identify(context)
         if user_id is None:
-            return _result(False, 0, _NOBODY)
+            return _result(False, 0, _UNKNOWN_CALLER)
         cache = await get_redis_cache()
         outcome = await cache.invalidate(keys.user_pattern(user_id), user_id=user_id)
         if not outcome.complete:
-            return _result(False, outcome.deleted, _why(cache, "clear", "not everything was cleared"))
+            return _result(False, outcome.deleted, _incomplete(cache, "clear", "not everything was cleared"))
         return _result(True, outcome.deleted, f"Cleared {outcome.deleted} cached entries for user {user_id}")
 
     @function_tool(name="invalidateCache", flags=ToolFlag.IGNORE_ON_ENTER)
@@ -98,16 +98,16 @@ class CacheTools(llm.Toolset):
         Args:
             pattern: A Redis pattern such as user:*:profile, where * stands for any text and ? for one character.
         """
-        user_id, operator = self._who(context)
+        user_id, operator = self._identify(context)
         if user_id is None and not operator:
-            return _result(False, 0, _NOBODY)
+            return _result(False, 0, _UNKNOWN_CALLER)
         cache = await get_redis_cache()
         try:
             outcome = await cache.invalidate(pattern, user_id=None if operator else user_id)
         except (TypeError, ValueError) as problem:
             return _result(False, 0, f"I cannot use that pattern: {problem}.")
         if not outcome.complete:
-            return _result(False, outcome.deleted, _why(cache, "invalidate", "not everything was invalidated"))
+            return _result(False, outcome.deleted, _incomplete(cache, "invalidate", "not everything was invalidated"))
         return _result(True, outcome.deleted, f"Invalidated {outcome.deleted} cache entries matching '{pattern}'")
 
 
@@ -124,5 +124,5 @@ def _result(success: bool, deleted: int, message: str) -> str:
     return json.dumps({"success": success, "deleted_keys": deleted, "message": message}, ensure_ascii=False)
 
 
-def _why(cache: RedisCache, what: str, undone: str) -> str:
-    return _AWAY.format(what=undone) if cache.enabled else _DISABLED.format(what=what)
+def _incomplete(cache: RedisCache, verb: str, outcome: str) -> str:
+    return _AWAY.format(outcome=outcome) if cache.enabled else _DISABLED.format(verb=verb)

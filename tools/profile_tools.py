@@ -1,6 +1,6 @@
-"""What the companion may do with what it knows: profile, earlier conversations, facts to remember and recall.
+"""The tools for the caller's profile, earlier conversations, and facts to remember and recall.
 
-As with the cache, whose memories these are is never an argument; the session says it.
+The user id is never an argument: the caller comes from the session's userdata.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from .cache_tools import caller_of_session
 logger = logging.getLogger("companion")
 MAX_TEXT: Final = 4000
 """Characters a profile or a fact may have."""
-_NOBODY = "I do not know who you are, so I cannot keep or look up anything about you."
+_UNKNOWN_CALLER = "I do not know who you are, so I cannot keep or look up anything about you."
 _STORE_AWAY = "I cannot reach my memory right now. Please try again in a moment."
-_KEPT = "I cannot reach my memory right now. I keep it in mind, and write it down as soon as I can."
+_QUEUED = "I cannot reach my memory right now. I keep it in mind, and write it down as soon as I can."
 _FACTS_AWAY = "I cannot reach the facts you asked me to remember right now."
 
 
@@ -45,18 +45,18 @@ class ProfileTools(llm.Toolset):
         """
         caller = _caller(context)
         if caller is None:
-            return _failure(_NOBODY)
+            return _failure(_UNKNOWN_CALLER)
         with use_caller(caller):
             profile = await get_user_profile_async()
             if profile:
-                await _tell(context, profile)
+                await _update_agent(context, profile)
             elif caller.user_id in get_runtime().write_behind.unseen_profiles:
-                return _failure(_STORE_AWAY)  # that nothing is known would be a lie
+                return _failure(_STORE_AWAY)  # an empty profile would claim that nothing is known
             try:
                 facts = await search_memories_async("")
             except StoreError as problem:
                 logger.warning("facts could not be read: %s", problem)
-                # A profile may still have come from the cache; but "nothing is known" would be a lie.
+                # The profile may have come from the cache; but an empty one would claim that nothing is known.
                 return _success(profile=profile, facts=[], message=_FACTS_AWAY) if profile else _failure(_STORE_AWAY)
         return _success(profile=profile, facts=facts)
 
@@ -68,7 +68,7 @@ class ProfileTools(llm.Toolset):
         """
         caller = _caller(context)
         if caller is None:
-            return _failure(_NOBODY)
+            return _failure(_UNKNOWN_CALLER)
         try:
             with use_caller(caller):
                 summary, state = await get_conversation_context_async()
@@ -89,17 +89,17 @@ class ProfileTools(llm.Toolset):
         """
         caller = _caller(context)
         if caller is None:
-            return _failure(_NOBODY)
+            return _failure(_UNKNOWN_CALLER)
         if not profile.strip() or len(profile) > MAX_TEXT:
             return _failure(f"A profile has between 1 and {MAX_TEXT} characters.")
         with use_caller(caller):
             agent = context.session.current_agent
             known = agent.profile_at_answer if isinstance(agent, CompanionAgent) else None
             saved = await save_user_profile_async(profile.strip(), made_from=known)
-            # Where another was there than we knew, more is there by now than was written here.
-            unread = caller.user_id in get_runtime().write_behind.unseen_profiles
-            await _tell(context, (await get_user_profile_async() if unread else "") or profile.strip())
-        return _success(message="I will remember that about you.") if saved else _failure(_KEPT)
+            # After a merge, the stored profile says more than the one that was written here.
+            unseen = caller.user_id in get_runtime().write_behind.unseen_profiles
+            await _update_agent(context, (await get_user_profile_async() if unseen else "") or profile.strip())
+        return _success(message="I will remember that about you.") if saved else _failure(_QUEUED)
 
     @function_tool(name="rememberFact", flags=ToolFlag.IGNORE_ON_ENTER)
     async def remember_fact(self, context: RunContext[Any], fact: str) -> str:
@@ -110,12 +110,12 @@ class ProfileTools(llm.Toolset):
         """
         caller = _caller(context)
         if caller is None:
-            return _failure(_NOBODY)
+            return _failure(_UNKNOWN_CALLER)
         if not fact.strip() or len(fact) > MAX_TEXT:
             return _failure(f"A fact has between 1 and {MAX_TEXT} characters.")
         with use_caller(caller):
             kept = await add_memory_async(Memory(text=fact.strip(), at=datetime.now(UTC)))
-        return _success(message="I will remember that.") if kept else _failure(_KEPT)
+        return _success(message="I will remember that.") if kept else _failure(_QUEUED)
 
     @function_tool(name="recallFacts")
     async def recall_facts(self, context: RunContext[Any], query: str) -> str:
@@ -128,7 +128,7 @@ class ProfileTools(llm.Toolset):
         """
         caller = _caller(context)
         if caller is None:
-            return _failure(_NOBODY)
+            return _failure(_UNKNOWN_CALLER)
         try:
             with use_caller(caller):
                 facts = await search_memories_async(query[:MAX_TEXT])
@@ -138,8 +138,8 @@ class ProfileTools(llm.Toolset):
         return _success(facts=facts)
 
 
-async def _tell(context: RunContext[Any], profile: str) -> None:
-    """The agent goes on with this profile in its instructions."""
+async def _update_agent(context: RunContext[Any], profile: str) -> None:
+    """Put ``profile`` into the agent's instructions."""
     agent = context.session.current_agent
     if isinstance(agent, CompanionAgent):
         await agent.set_profile(profile)

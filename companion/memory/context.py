@@ -1,7 +1,7 @@
-"""What earlier conversations left behind: a summary, how well we know each other, and what is remembered.
+"""The documented conversation context: summary, user state and memories of the current caller.
 
-The documented "conversation context": read through the cache (summary and state ten minutes, memory searches five),
-written to the store first and then invalidated.
+Reads go through the cache (TTL of summary and state: ten minutes; of memory searches: five). Writes go to the store
+first and then invalidate the cache.
 """
 
 from __future__ import annotations
@@ -23,20 +23,28 @@ T = TypeVar("T")
 
 
 async def get_conversation_summary_async() -> str:
-    """What the current caller's last conversation was about; empty when there was none or the store cannot say."""
-    return await _or("", "summary", _summary)
+    """The summary of the current caller's last conversation.
+
+    Returns:
+        Empty when there is none, when the caller is unknown, or when the store is away and nothing is cached.
+    """
+    return await _read_or("", "summary", _summary)
 
 
 async def get_user_state_async() -> dict[str, Any]:
-    """The current caller's state: ``conversations`` so far and the ``stage`` of acquaintance; empty when unknown."""
-    return await _or({}, "state", _state)
+    """The current caller's state: ``conversations`` so far and the ``stage`` of the relationship.
+
+    Returns:
+        Empty when there is none, when the caller is unknown, or when the store is away and nothing is cached.
+    """
+    return await _read_or({}, "state", _state)
 
 
 async def get_conversation_context_async() -> tuple[str, dict[str, Any]]:
-    """The current caller's summary and state, as they are or as they last were known to be.
+    """The current caller's summary and state; while the store is away, the last good copies in the cache.
 
     Raises:
-        StoreError: neither cache nor store can say.
+        StoreError: the store failed, and the cache holds no copy.
     """
     caller = current_caller()
     if caller is None:
@@ -45,15 +53,15 @@ async def get_conversation_context_async() -> tuple[str, dict[str, Any]]:
     return summary, state
 
 
-async def _or(otherwise: T, what: str, read: Callable[[str], Awaitable[T]]) -> T:
+async def _read_or(default: T, name: str, read: Callable[[str], Awaitable[T]]) -> T:
     caller = current_caller()
     if caller is None:
-        return otherwise
+        return default
     try:
         return await read(caller.user_id)
     except StoreError as problem:
-        logger.warning("the %s could not be read: %s", what, problem)
-        return otherwise
+        logger.warning("the %s could not be read: %s", name, problem)
+        return default
 
 
 async def _summary(user_id: str) -> str:
@@ -72,7 +80,11 @@ async def _state(user_id: str) -> dict[str, Any]:
 
 
 async def save_user_state_async(state: dict[str, Any]) -> bool:
-    """Replace the current caller's state. Whether it is stored."""
+    """Replace the current caller's state.
+
+    Returns:
+        Whether it is stored. False when the caller is unknown or the store failed.
+    """
     caller = current_caller()
     if caller is None:
         return False
@@ -86,10 +98,13 @@ async def save_user_state_async(state: dict[str, Any]) -> bool:
 
 
 async def search_memories_async(query: str) -> list[str]:
-    """Facts the current caller asked to remember that share a word with ``query``, best first; else the newest.
+    """The current caller's memories that share a word with ``query``, best match first.
+
+    Args:
+        query: what to search for. A query without a word to search for finds the newest memories.
 
     Raises:
-        StoreError: neither cache nor store can say.
+        StoreError: the store failed, and the cache holds no result.
     """
     caller = current_caller()
     if caller is None:
@@ -104,11 +119,11 @@ async def search_memories_async(query: str) -> list[str]:
 
 
 async def add_memory_async(memory: Memory) -> bool:
-    """Remember a fact of the current caller, and invalidate what was searched before.
+    """Store a memory of the current caller, and invalidate the cached searches.
 
     Returns:
-        Whether it is stored. False when nobody is known; or when the store cannot keep it now: then it is kept here,
-        and stored as soon as the store can.
+        Whether it is stored. False when the caller is unknown, or when the store is away: then the write-behind queue
+        holds it and retries.
     """
     caller = current_caller()
     return caller is not None and await get_runtime().write_behind.write(caller.user_id, memory)

@@ -1,4 +1,4 @@
-"""What is known about the caller: one text, read through the cache, written to the store first."""
+"""The profile of the current caller: one text, read through the cache, written to the store first."""
 
 from __future__ import annotations
 
@@ -17,50 +17,55 @@ logger = logging.getLogger("companion")
 
 
 async def get_user_profile_async() -> str:
-    """The current caller's profile; empty when nothing is known, nobody is known, or the store cannot say.
+    """The current caller's profile.
 
-    Where it cannot, what is saved next is merged with what is there, since whoever saves it does not know that.
+    After a failed or cancelled read, the next saved profile is merged with the stored one instead of replacing it: its
+    author has not seen the stored one.
+
+    Returns:
+        Empty when there is none, when the caller is unknown, or when the store is away and nothing is cached.
     """
     caller = current_caller()
     if caller is None:
         return ""
-    if (waiting := get_runtime().write_behind.pending_profile(caller.user_id)) is not None:
-        return waiting
+    if (pending := get_runtime().write_behind.pending_profile(caller.user_id)) is not None:
+        return pending
     key = keys.profile(caller.user_id)
 
     async def load() -> str:
         return (await get_runtime().contexts.get(caller.user_id)).profile or ""
 
-    unread = get_runtime().write_behind.unseen_profiles
+    unseen = get_runtime().write_behind.unseen_profiles
     try:
         profile = await read_through(key, load, str, stale_for=STALE_FOR)
     except StoreError as problem:
-        unread.add(caller.user_id)
+        unseen.add(caller.user_id)
         logger.warning("the profile could not be read: %s", problem)
         return ""
-    except asyncio.CancelledError:  # it took too long: whoever asked goes on without it
-        unread.add(caller.user_id)
+    except asyncio.CancelledError:  # a prefetch past its deadline: the conversation goes on without the profile
+        unseen.add(caller.user_id)
         raise
-    unread.discard(caller.user_id)
+    unseen.discard(caller.user_id)
     return profile
 
 
 async def save_user_profile_async(profile_text: str, *, made_from: str | None = None) -> bool:
-    """Replace the current caller's profile, and invalidate what was cached of it.
+    """Replace the current caller's profile, and invalidate its cached copy.
 
-    Where another one is there than it was made from, or the last one could not be read, or the store was away, it is
-    merged with what is there instead.
+    The text is merged with the stored profile instead of replacing it if the stored one differs from ``made_from``, if
+    the last read failed, or if the write had to wait for the store.
 
     Args:
         profile_text: the whole new text.
-        made_from: the text it was made from, empty for none; None where whatever is there is to be replaced.
+        made_from: the profile that the new text was made from, the base of the merge; empty for a first profile. None
+            replaces any stored profile.
 
     Returns:
-        Whether it is stored. False when nobody is known; or when the store cannot keep it now: then it is kept here,
-        and stored as soon as the store can.
+        Whether it is stored. False when the caller is unknown, or when the store is away: then the write-behind queue
+        holds it and retries.
 
     Raises:
-        TypeError: it is not a string.
+        TypeError: ``profile_text`` is not a string.
     """
     if not isinstance(profile_text, str):
         raise TypeError(f"a profile is a string, not {type(profile_text).__name__}")
