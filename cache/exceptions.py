@@ -25,8 +25,11 @@ from __future__ import annotations
 
 import re
 
-# How servers before version 7 report a command that failed inside a script: the code is in the text, or missing.
-_IN_A_SCRIPT = re.compile(r"@user_script: ?\d+: -?(?:([A-Z]{2,}) |The user executing the script can't)")
+# How servers report a command that failed inside a script. Before version 7 the code is in the text, or missing; since
+# then the reply begins with it, except that a command the user may not run is an ``ERR``.
+_IN_A_SCRIPT = re.compile(
+    r"^(?:ERR )?ACL failure in script: |@user_script: ?\d+: -?(?:([A-Z]{2,}) |The user executing the script can't)"
+)
 
 
 class CacheError(Exception):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 import struct
 from collections import deque
@@ -33,8 +32,6 @@ _CLOSING = 0.25
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time at all
 # Why a wire is lost over a reply.
 SILENT, TOO_LARGE = "silent", "reply too large"
-# How servers before version 7 say that a command inside a script failed: the code stands in the text, or not at all.
-_IN_A_SCRIPT = re.compile(r"@user_script: ?\d+: -?(?:([A-Z]{2,}) |The user executing the script can't)")
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 
 
