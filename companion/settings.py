@@ -1,4 +1,4 @@
-"""Reads the environment into one frozen Settings. An incomplete pair of variables is an error naming the missing one."""
+"""Reads the environment into one frozen Settings. A half-set pair of variables is an error naming the missing one."""
 
 from __future__ import annotations
 
