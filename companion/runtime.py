@@ -95,7 +95,8 @@ class Runtime:
         try:
             await use_redis_cache(await private.start())
             self._embedded = private
-            self.outbox_relay.cache_is_private = bool(self.settings.supabase_url)  # SQLite is this machine's as well
+            if self.settings.supabase_url:  # an SQLite store is private too: no other machine writes to it
+                self.outbox_relay.use_private_cache()
         except EmbeddedRedisError as problem:
             logger.warning("Going on without a cache: %s", problem)
             await use_redis_cache(enabled=False)

@@ -44,9 +44,7 @@ class OutboxRelay:
         watch: told of what was written.
 
     Attributes:
-        cache_is_private: this machine alone uses the cache, while other machines write to the store. Their cache still
-            needs the invalidations, so this relay acknowledges no outbox row; and since they do not invalidate this
-            cache, the relay invalidates here what anybody wrote lately.
+        cache_is_private: whether :meth:`use_private_cache` was called.
     """
 
     def __init__(self, store: Callable[[], Store], watch: ConsistencyWatch) -> None:
@@ -57,6 +55,14 @@ class OutboxRelay:
         self._looking: asyncio.Task[None] | None = None
         self._heard: set[OutboxRow] = set()
         self._heard_at: float | None = None
+
+    def use_private_cache(self) -> None:
+        """Relay to a cache that this machine alone uses, while other machines write to the store too.
+
+        Their cache still needs the invalidations, so this relay acknowledges no outbox row. They do not invalidate this
+        cache, so the relay polls the outbox for recent writes of others and invalidates them here.
+        """
+        self.cache_is_private = True
 
     async def write(self, work: Coroutine[Any, Any, DataKind], user_id: str) -> None:
         """Do ``work``, which writes to the store and says what of this user has changed, and tell the cache.

@@ -1,7 +1,7 @@
 """The stand-in model for a machine with no keys: a plain conversation, and the real tools.
 
 It is a real LiveKit LLM: it streams, it calls tools, it reads the instructions and the history it is given. What
-it says comes from rules (see ``small_talk``), not from a model, and it says so.
+it says comes from rules (see ``replies``), not from a model, and it says so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN, APIConnectOptions, NotGivenOr, llm
 
-from . import replies as small_talk
+from . import replies
 from .intent import Call
 
 
@@ -57,7 +57,7 @@ class _OfflineStream(llm.LLMStream):
         last = self._chat_ctx.items[-1] if self._chat_ctx.items else None
         if isinstance(last, llm.ChatMessage) and last.role == "user" and self._tools:
             await asyncio.sleep(PACE)
-        answer = small_talk.answer(self._chat_ctx, names)
+        answer = replies.answer(self._chat_ctx, names)
         chunk_id = uuid4().hex
         if isinstance(answer, Call):
             call = llm.FunctionToolCall(

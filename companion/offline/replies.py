@@ -13,7 +13,7 @@ from typing import Final
 from livekit.agents import llm
 
 from ..prompts import EMPTY_PROFILE, FOLLOW_UP_PROMPT, PROFILE_HEADING, SUMMARY_PROMPT
-from . import tool_replies as tool_talk
+from . import tool_replies
 from .intent import Call, command, profile_with, told
 
 NOTICE: Final = (
@@ -36,10 +36,10 @@ def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
     last = items[-1]
     said = [_text(item) for item in items if _role(item) == "user"]
     if isinstance(last, llm.FunctionCallOutput):
-        return tool_talk.tell(last.name, last.output, told(said[-1] if said else ""))
+        return tool_replies.tell(last.name, last.output, told(said[-1] if said else ""))
     system = "\n\n".join(_text(item) for item in items if _role(item) == "system")
     if system.startswith(FOLLOW_UP_PROMPT[:60]):
-        return _continuity(_text(last))
+        return _follow_up(_text(last))
     if system.startswith(SUMMARY_PROMPT[:60]):
         return _summary(_text(last))
     profile = profile_in(system)
@@ -90,8 +90,8 @@ def _greeting(how: str, profile: str) -> str:
     return f"{NOTICE}\n{hello} {'What is on your mind?' if name else 'What is your name?'}"
 
 
-def _continuity(question: str) -> str:
-    """The answer to the continuity prompt: the last thing the user told, or else what they last asked for."""
+def _follow_up(question: str) -> str:
+    """The answer to the follow-up prompt: the last thing the user told, or else what they last asked for."""
     said = re.findall(r"(?m)^user: (.+)$", question.partition("Last conversation")[2])
     talk = [line for line in said if len(line.split()) >= 3 and command(line) is None]
     topic = (talk or said or [""])[-1].strip()[:120]

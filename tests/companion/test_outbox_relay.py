@@ -94,7 +94,7 @@ async def test_who_has_a_cache_alone_hears_of_what_others_write(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("companion.caching.outbox_relay.POLL_INTERVAL", 0.05)
-    runtime.outbox_relay.cache_is_private = True
+    runtime.outbox_relay.use_private_cache()
     with use_caller(Caller("1")):
         await save_user_profile_async("old")
         assert await get_user_profile_async() == "old"
@@ -113,7 +113,7 @@ async def test_who_has_a_cache_alone_hears_of_as_much_as_it_has_missed(
     runtime: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("companion.caching.outbox_relay._MAX_ROWS", 10)
-    runtime.outbox_relay.cache_is_private = True
+    runtime.outbox_relay.use_private_cache()
     for number in range(20):
         await runtime.store.save_profile(str(number), "new")
         redis_server.cli("SET", f"user:{number}:profile", "old")
@@ -137,7 +137,7 @@ async def test_as_much_as_is_owed_is_told(runtime: Runtime) -> None:
 
 
 async def test_who_has_a_cache_alone_leaves_what_is_owed_to_the_others(runtime: Runtime) -> None:
-    runtime.outbox_relay.cache_is_private = True
+    runtime.outbox_relay.use_private_cache()
     with use_caller(Caller("1")):
         assert await get_user_profile_async() == ""
         await save_user_profile_async("Name: Ada")
