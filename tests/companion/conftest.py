@@ -12,6 +12,7 @@ import pytest_asyncio
 from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.settings import Settings
 from companion.store import SqliteStore
+from tests.companion.processes import stop_fork_server
 from tests.companion.scripted import ScriptedLLM
 from tests.real.postgres import Postgres
 from tests.real.redis_server import RedisServer
@@ -37,6 +38,12 @@ async def runtime(
     store = SqliteStore(tmp_path / "store" / "companion.db")
     yield set_runtime(Runtime(Settings.from_env(), store=store, model=model))
     await close_runtime()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stopped_fork_server() -> Iterator[None]:
+    yield
+    stop_fork_server()
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from datetime import UTC, datetime
-from multiprocessing import forkserver, get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,9 @@ from companion.caching.outbox_relay import GRACE
 from companion.runtime import Runtime
 from companion.store import Memory, SqliteStore, StoreError
 from tests.companion import memory_worker
+from tests.companion.processes import processes
 from tests.real.redis_server import RedisServer
 from tests.wait import until
-
-processes = get_context("forkserver")  # what takes a second to import is imported once
-processes.set_forkserver_preload(["tests.companion.memory_worker"])
 
 
 class Worker:
@@ -54,13 +51,6 @@ class Worker:
         self._orders.close()
         await asyncio.to_thread(self._process.join)
         return self._process.exitcode
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _nothing_left() -> Iterator[None]:
-    """The server that forks the workers ends by itself only after this process, and takes its time."""
-    yield
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # as Python's own tests do it
 
 
 Start = Callable[[], Awaitable[Worker]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
 import sqlite3
 import stat
 import threading
@@ -16,11 +15,10 @@ from pathlib import Path
 import pytest
 
 from companion.store import Memory, SqliteStore, StoreError, Turn
+from tests.companion.processes import processes
 from tests.wait import until
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-# Forked, a child has everything imported: eight of them start in the time one interpreter would take.
-processes = multiprocessing.get_context("fork")
 
 
 def said(text: str, number: int = 0) -> Turn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -15,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from companion.store import Context, Memory, OutboxRow, SqliteStore, StoreError, Summary, Turn
+from tests.companion.processes import processes
 from tests.companion.store.test_outbox import ALL, WRITES
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 VERSION_1 = Path(__file__).with_name("version_1.sql")
-processes = multiprocessing.get_context("fork")
 
 
 @pytest.fixture

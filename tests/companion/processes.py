@@ -1,0 +1,23 @@
+"""Processes that tests start, forked from a server that has no threads and has the companion imported.
+
+Forking the test run itself may deadlock the child, because the run has threads; Python 3.12 and later warn of it.
+"""
+
+from __future__ import annotations
+
+from multiprocessing import forkserver, get_context
+
+processes = get_context("forkserver")
+# What takes a second to import is imported once, by the server.
+processes.set_forkserver_preload(
+    [
+        "tests.companion.memory_worker",
+        "tests.companion.store.test_sqlite",
+        "tests.companion.store.test_sqlite_schema",
+    ]
+)
+
+
+def stop_fork_server() -> None:
+    """Stop the server, which by itself ends only after this process, and takes its time."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # as Python's own tests do it
