@@ -38,7 +38,7 @@ def test_every_variable_that_is_read_is_listed() -> None:
     read: set[str] = set()
     for path in [
         ROOT / "agent.py",
-        *ROOT.glob("cache/*.py"),
+        *ROOT.glob("cache/**/*.py"),
         *ROOT.glob("companion/**/*.py"),
         *ROOT.glob("tools/*.py"),
     ]:

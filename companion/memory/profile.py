@@ -57,8 +57,8 @@ async def save_user_profile_async(profile_text: str, *, made_from: str | None = 
 
     Args:
         profile_text: the whole new text.
-        made_from: the profile that the new text was made from, the base of the merge; empty for a first profile. None
-            replaces any stored profile.
+        made_from: the profile that the new text was made from; empty for a first profile. None replaces any stored
+            profile.
 
     Returns:
         Whether it is stored. False when the caller is unknown, or when the store is away: then the write-behind queue
