@@ -50,7 +50,12 @@ server = AgentServer(
     log_level="INFO",
     # The names of this installation (in a wheel they begin with livekit_companion): names of modules that do not exist
     # are ignored without a word.
-    preload_modules=[companion_package, f"{companion_package}.store.supabase.store", tools_package],
+    preload_modules=[
+        f"{companion_package}.conversation.briefing",
+        f"{companion_package}.conversation.wrap_up",
+        f"{companion_package}.store.supabase.store",
+        tools_package,
+    ],
 )
 
 

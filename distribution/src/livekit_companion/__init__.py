@@ -10,14 +10,16 @@ The names below are loaded at first use (PEP 562): whoever needs the cache alone
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .cache import (
         CacheConfigError,
+        CacheError,
         CacheSettings,
+        InvalidKeyPart,
         LockLost,
         LockUnavailable,
         RedisCache,
@@ -40,9 +42,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CacheConfigError",
+    "CacheError",
     "CacheSettings",
     "CacheTools",
     "Caller",
+    "InvalidKeyPart",
     "LockLost",
     "LockUnavailable",
     "ProfileTools",
@@ -60,15 +64,16 @@ __all__ = [
     "use_redis_cache",
 ]
 
+if not TYPE_CHECKING:  # a type checker would take any name for one of these
 
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for part in ("cache", "companion", "tools"):  # from the cheapest to load to the dearest
-            package = import_module(f"{__name__}.{part}")
-            if name in package.__all__:
-                value = globals()[name] = getattr(package, name)
-                return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name in __all__:
+            for part in ("cache", "companion", "tools"):  # from the cheapest to load to the dearest
+                package = import_module(f"{__name__}.{part}")
+                if name in package.__all__:
+                    value = globals()[name] = getattr(package, name)
+                    return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,7 @@ reaches it.
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import livekit_companion
 from livekit.agents import Plugin
@@ -20,7 +20,11 @@ from livekit_companion import __all__ as __all__
 from livekit_companion import __version__ as __version__
 
 if TYPE_CHECKING:
-    from livekit_companion import *  # noqa: F403 - what __getattr__ finds, for type checkers
+    from livekit_companion import *  # noqa: F403 - the names, for type checkers
+else:
+
+    def __getattr__(name: str) -> object:
+        return getattr(livekit_companion, name)
 
 
 class CompanionPlugin(Plugin):
@@ -28,10 +32,6 @@ class CompanionPlugin(Plugin):
 
     def __init__(self) -> None:
         super().__init__(__name__, __version__, __name__, logging.getLogger("companion"))
-
-
-def __getattr__(name: str) -> Any:
-    return getattr(livekit_companion, name)
 
 
 # The framework refuses to register off the main thread, where a lazy import may well happen: that must not fail, and

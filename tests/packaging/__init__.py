@@ -1,0 +1,1 @@
+"""What a user installs: the wheel, the editable install, and the lists of what they need."""

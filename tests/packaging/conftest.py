@@ -1,0 +1,128 @@
+"""A wheel of this repository, and a project of somebody else that has installed it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OWN_FILES = {
+    "agent.py": "OWNER = 'the project'\n",
+    "cache.py": "OWNER = 'the project'\n",
+    "companion/__init__.py": "OWNER = 'the project'\n",
+    "tools/__init__.py": "OWNER = 'the project'\n",
+    "supabase/migrations/0.sql": "select 1;\n",
+}
+"""A project with modules of its own under each name that this repository uses."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A virtual environment, and a project's folder to run it in."""
+
+    venv: Path
+    project: Path
+    before_extras: subprocess.CompletedProcess[str] | None = None
+
+    def run(self, program: str, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a program of the environment in the project."""
+        return subprocess.run(
+            [self.venv / "bin" / program, *arguments],
+            cwd=self.project,
+            env={**os.environ, **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def python(self, script: str, *arguments: str, **env: str) -> str:
+        """Run a script that stands in the project; what it printed. Fails if the script does."""
+        path = self.project / "script.py"
+        path.write_text(script)
+        ran = self.run("python", path, *arguments, **env)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel. Built without isolation: hatchling is among the tests' requirements."""
+    return build("wheel", ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+def build(target: str, source: Path, into: Path) -> Path:
+    """Build a ``wheel`` or an ``sdist`` of the repository in ``source``."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", into]
+    built = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    (path,) = into.iterdir()
+    return path
+
+
+def make_project(folder: Path) -> Path:
+    """Write a project with files of its own."""
+    for name, text in OWN_FILES.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def install(venv: Path, *what: str | Path) -> None:
+    """Install into a new or an existing virtual environment, in the tested versions.
+
+    With uv, which links the files from its cache: 2 s for the wheel and everything it needs. With pip where uv is
+    missing: most of a minute.
+    """
+    if shutil.which("uv") and subprocess.run(["uv", "--version"], capture_output=True, check=False).returncode == 0:
+        commands = [
+            ["uv", "venv", "--quiet", "--allow-existing", "--python", sys.executable, venv],
+            ["uv", "pip", "install", "--quiet", "--python", venv / "bin" / "python"],
+        ]
+    else:
+        commands = [[sys.executable, "-m", "venv", venv], [venv / "bin" / "python", "-m", "pip", "install", "--quiet"]]
+    commands[-1] += ["--constraint", ROOT / "constraints.txt", *what]
+    for command in commands:
+        ran = subprocess.run(command, cwd=venv.parent, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """The wheel with every extra, in an environment that had nothing, beside a project with files of its own.
+
+    First without extras: ``before_extras`` is what ran then. One environment serves both, because compiling what it
+    imports costs as much as the installation.
+    """
+    folder = tmp_path_factory.mktemp("installed")
+    alone = Installation(folder / "venv", make_project(folder / "project"))
+    install(alone.venv, wheel)
+    project = {"SUPABASE_URL": "https://a.supabase.co", "SUPABASE_SECRET_KEY": "sb_secret_x"}
+    ran = alone.run("companion", "console", "--text", **project)
+    install(alone.venv, f"{wheel}[all]")
+    return replace(alone, before_extras=ran)
+
+
+@pytest.fixture(scope="session")
+def thin(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with nothing but the wheel's files; what the wheel needs comes from this one's packages.
+
+    For the type checker: it has analysed those packages already, where they are here.
+    """
+    venv = tmp_path_factory.mktemp("thin") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--symlinks", venv], check=True)
+    (packages,) = venv.glob("lib/python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+    theirs = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "theirs.pth").write_text("\n".join(theirs))
+    return venv
