@@ -22,11 +22,11 @@ ifeq ($(wildcard .venv/bin/pytest),)
 $(shell rm -f .venv/.dev)
 endif
 
-.PHONY: console test chaos soak lint bench trace format setup constraints help clean
+.PHONY: console test test-fast chaos soak lint bench trace format setup constraints help clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 .venv/.made:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12, 3.13 or 3.14 with the venv module is needed: install it, or name it with 'make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)'." >&2; exit 1; }
@@ -45,8 +45,14 @@ setup: .venv/.runtime .venv/.dev  ## install everything into .venv, and nothing 
 console: .venv/.runtime  ## talk to the companion in this terminal
 	@$(RUN) agent.py console --text
 
-test: .venv/.dev  ## run the whole test suite
-	@$(RUN) -m pytest $(ARGS)
+# Most tests wait, so that there are more workers than cores; serial tests have the machine to themselves.
+PARALLEL := -n 3 --dist worksteal
+
+test: .venv/.dev  ## run the whole test suite, several tests at a time (ARGS="tests/cache -k lease")
+	@$(RUN) -m pytest $(PARALLEL) $(ARGS)
+
+test-fast: .venv/.dev  ## run the unit tests, in less than a minute
+	@$(RUN) -m pytest -m unit $(ARGS)
 
 chaos: .venv/.dev  ## every fault, 100,000 cancellations and hostile inputs, with tables, in at most 5 minutes (ARGS="--only OOM --seed 2")
 	@$(RUN) -m tests.faults $(ARGS)

@@ -14,6 +14,7 @@ from cache import CacheSettings, RedisCache
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised
 
+pytest_plugins = ["tests.plugin"]
 OURS = ("REDIS_", "CACHE_", "SUPABASE_", "LIVEKIT_", "OPENAI_", "COMPANION_")
 
 

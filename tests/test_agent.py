@@ -27,6 +27,7 @@ from tests.real.redis_server import RedisServer
 from tests.tools.conversation import Conversation, ObedientLLM
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
 UUID = "0b9a4f5e-8a34-4a39-9f4e-2d6f0f1c7a11"
 
 

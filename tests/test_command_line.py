@@ -11,6 +11,7 @@ import pytest
 
 from tests.leftovers import working_in
 
+pytestmark = pytest.mark.console
 AGENT = str(Path(__file__).parents[1] / "agent.py")
 SCRIPT = (AGENT, "start")
 MODULE = ("-m", "livekit.agents", "start", AGENT)

@@ -25,6 +25,7 @@ from companion.store import SqliteStore
 from companion.voice.console import NO_AUDIO, allow_text_without_portaudio, quiet_by_default
 from tests.leftovers import working_in
 
+pytestmark = pytest.mark.console
 AGENT = Path(__file__).parents[1] / "agent.py"
 COLUMNS, LINES = 300, 60  # wide, so that no line is broken
 PATIENCE = 40.0  # seconds
@@ -46,10 +47,12 @@ class Terminal:
         # Not pexpect.spawn, which forks: in a process with threads that may deadlock.
         keyboard, inside = os.openpty()
         termios.tcsetwinsize(inside, (LINES, COLUMNS))
+        # The terminal's size counts, not the one that readline, once imported, has put into our environment.
+        inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         self._process = subprocess.Popen(
             [sys.executable, "-c", ON_TERMINAL, str(AGENT), *arguments],
             cwd=cwd,
-            env={**os.environ, "TERM": "xterm-256color", **env},
+            env={**inherited, "TERM": "xterm-256color", **env},
             stdin=inside,
             stdout=inside,
             stderr=inside,

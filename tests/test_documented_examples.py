@@ -19,6 +19,8 @@ from companion import (
 from companion.runtime import close_runtime
 from tests.real.redis_server import RedisServer, unused_port
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(autouse=True)
 async def _environment(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:

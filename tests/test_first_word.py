@@ -14,6 +14,7 @@ import companion.conversation.briefing
 from benchmarks.first_word import CONNECT, MODEL, STORE, collect, start, talked_before
 from tests.real.redis_server import RedisServer
 
+pytestmark = pytest.mark.integration
 SLACK = 0.25  # seconds, for a busy machine
 
 

@@ -15,6 +15,7 @@ from livekit.agents import AgentSession
 from cache import close_redis_cache
 from tests.real.redis_server import RedisServer
 
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -47,8 +48,8 @@ def test_every_variable_that_is_read_is_listed() -> None:
 
 
 def test_every_make_target_exists() -> None:
-    targets = set(re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text()))
-    named = {one or other for one, other in re.findall(r"`make ([a-z]+)`|\$ make ([a-z]+)", README)}
+    targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
+    named = {one or other for one, other in re.findall(r"`make ([a-z-]+)`|\$ make ([a-z-]+)", README)}
     assert {"console", "test"} <= named <= targets
 
 

@@ -13,6 +13,7 @@ from cache import keys
 from companion.caching.read_through import STALE_FOR
 from companion.conversation.greeting import MAX_TOPIC
 
+pytestmark = pytest.mark.unit
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "security.md").read_text()
 TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", DOCUMENT)))

@@ -14,6 +14,7 @@ from companion.offline.replies import NOTICE
 from tests.leftovers import working_in
 from tests.real.tcp_console import TcpConsole
 
+pytestmark = pytest.mark.console
 AGENT = Path(__file__).parents[1] / "agent.py"
 
 

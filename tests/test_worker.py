@@ -28,7 +28,7 @@ from tests.real.openai_server import ChatRequest, OpenAIServer, Reply
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.worker, pytest.mark.asyncio(loop_scope="module")]
 ROOT = Path(__file__).parent.parent
 UUID = "0b9a4f5e-8a34-4a39-9f4e-2d6f0f1c7a11"
 STATS = {

@@ -29,7 +29,7 @@ from tests.real.openai_server import ChatRequest, OpenAIServer, Reply
 from tests.real.redis_server import RedisServer
 from tests.test_worker import ROOT, told, user, worker
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.worker, pytest.mark.asyncio(loop_scope="module")]
 
 # A worker for production takes port 8081, and takes no job while the machine is busy, whoever keeps it busy. Python
 # imports a file of this name as it starts.

@@ -16,6 +16,7 @@ from cache.serialization import codec
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = pytest.mark.unit
 scalars = (
     st.none()
     | st.booleans()

@@ -17,6 +17,7 @@ from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
 PEM = Path(__file__).parent.parent / "real" / "localhost.pem"
 
 

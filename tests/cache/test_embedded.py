@@ -24,6 +24,7 @@ from cache.embedded import EmbeddedRedis, EmbeddedRedisError, find_redis_server
 from cache.embedded import seat as embedded_seat
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 
 # What a console does with it: start, say where, stop when its input ends.

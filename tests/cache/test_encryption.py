@@ -19,6 +19,7 @@ from tests.cache.test_codec import same, values
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 
+pytestmark = pytest.mark.integration
 OLD, NEW = b"o" * 32, b"n" * 32
 SAID = "the surgery is on Tuesday"
 KEY = keys.profile("123")

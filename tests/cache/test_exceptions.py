@@ -6,6 +6,8 @@ import pytest
 
 from cache.exceptions import CommandRejected
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     ("text", "code"),

@@ -18,6 +18,7 @@ from tests.real.resp import RedisReplyError
 from tests.real.resp2_server import without_resp3
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
 KEY = keys.profile("123")
 
 

@@ -14,6 +14,7 @@ from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer, unused_port
 from tests.wait import initialised, until
 
+pytestmark = pytest.mark.integration
 KEY = keys.profile("123")
 
 

@@ -30,6 +30,7 @@ from cache.transport.scripts import Script
 from tests.real.redis_server import RedisServer, server_version
 from tests.wait import initialised, until
 
+pytestmark = pytest.mark.integration
 SEEDS = range(150)
 KEYS = ("user:1:profile", "user:1:notes")  # one of a family, and one that only the user's index knows
 

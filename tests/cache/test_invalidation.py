@@ -21,6 +21,8 @@ from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(params=["small keyspace", "large keyspace"])
 def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -13,6 +13,8 @@ from cache import RedisCache, keys
 from cache.coherence.glob import matches
 from tests.real.redis_server import RedisServer
 
+pytestmark = pytest.mark.unit
+
 
 def test_every_documented_key_and_ttl() -> None:
     made = {

@@ -10,12 +10,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cache import keys
 from cache.loading import lease
 from cache.transport import scripts
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parent.parent.parent
 KEY = keys.profile("123")
 

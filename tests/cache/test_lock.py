@@ -12,6 +12,8 @@ from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
+
 
 async def test_one_holder(cache: RedisCache, redis_server: RedisServer) -> None:
     async with cache.lock("user", "123", ttl=10):

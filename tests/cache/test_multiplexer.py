@@ -16,6 +16,8 @@ from tests.cache.conftest import Lanes
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
+
 
 async def test_replies_are_bytes_and_errors_have_a_code(own_redis: RedisServer, lanes: Lanes) -> None:
     lane = await lanes(own_redis.port)

@@ -9,6 +9,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
+import pytest
+
 from cache.exceptions import CacheUnavailable, CommandTimeout
 from cache.transport.multiplexer import MultiplexedClient
 from tests.cache.clock import seconds_until
@@ -17,6 +19,7 @@ from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = [pytest.mark.integration, pytest.mark.serial]
 LATE = 0.07  # deadline 50 ms + 20 ms
 
 

@@ -14,6 +14,7 @@ from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 
+pytestmark = pytest.mark.integration
 FAMILIES = frozenset({"profile", "settings"})
 
 

@@ -11,6 +11,8 @@ from cache import RedisCache, keys
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
+
 
 async def test_set_get_delete(cache: RedisCache, redis_server: RedisServer) -> None:
     assert await cache.get("user:123:profile") is None

@@ -13,6 +13,7 @@ from cache import RedisCache, keys
 from tests.real.redis_server import RedisServer, unused_port
 from tests.wait import initialised, until
 
+pytestmark = pytest.mark.integration
 OPERATIONS = {
     "get": (lambda c: c.get("k", "default"), "default"),
     "get_many": (lambda c: c.get_many(["k"]), {}),

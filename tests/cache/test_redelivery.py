@@ -13,6 +13,7 @@ from cache.invalidation.redelivery import Redelivery
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
 KEY, NOTE = keys.profile("1"), "user:1:note"
 
 

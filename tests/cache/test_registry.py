@@ -17,6 +17,7 @@ from cache.coherence.pending import PendingInvalidations
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
 KEY = keys.profile("1")
 Job = Callable[[RedisCache], Awaitable[Any]]
 

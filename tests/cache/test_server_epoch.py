@@ -16,6 +16,7 @@ from cache.loading.fill import Loader
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 
+pytestmark = pytest.mark.integration
 MINE, YOURS, OTHER = keys.profile("me"), keys.profile("you"), "reports:today"
 Make = Callable[..., RedisCache]
 

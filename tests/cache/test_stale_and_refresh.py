@@ -15,6 +15,7 @@ from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
 KEY = keys.profile("123")
 
 

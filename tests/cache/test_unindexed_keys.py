@@ -9,6 +9,8 @@ from cache.coherence.pending import PendingQueue
 from cache.coherence.strays import UnindexedKeys
 from cache.keys import profile, user_pattern
 
+pytestmark = pytest.mark.unit
+
 
 def test_only_what_may_be_a_stray_is_hidden() -> None:
     hidden = UnindexedKeys()

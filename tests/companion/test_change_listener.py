@@ -28,6 +28,7 @@ from tests.real.postgres import Postgres, connection, migrate
 from tests.real.postgrest import PostgREST
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = 3600.0
 # With this pace a look is made only when the bell rings (and at the start).

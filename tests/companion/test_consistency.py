@@ -32,6 +32,7 @@ from tests.companion.scripted import ScriptedLLM
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WRITES: dict[DataKind, Callable[[Store], Awaitable[None]]] = {
     "profile": lambda store: store.save_profile("ada", "what is true"),

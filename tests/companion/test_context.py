@@ -20,6 +20,8 @@ from companion.runtime import Runtime
 from companion.store import Memory, StoreError, Summary
 from tests.real.redis_server import RedisServer
 
+pytestmark = pytest.mark.integration
+
 
 def remembered(text: str) -> Memory:
     return Memory(text=text, at=datetime.now(UTC))

@@ -12,6 +12,7 @@ import pytest
 from companion import Caller, current_caller, use_caller
 from companion.identity import caller_from_identity, caller_from_metadata
 
+pytestmark = pytest.mark.unit
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 OPERATORS = frozenset({"root"})
 

@@ -13,6 +13,8 @@ from companion.runtime import close_runtime, get_runtime
 from companion.settings import Settings
 from tests.real.redis_server import RedisServer, unused_port
 
+pytestmark = pytest.mark.integration
+
 
 def project(home: Path) -> Settings:
     return Settings(

@@ -18,6 +18,7 @@ from tests.real import openai_server
 from tests.real.openai_server import OpenAIServer, Reply
 from tests.tools.conversation import conversation
 
+pytestmark = pytest.mark.unit
 REFUSAL = "'I said this' is not allowed: \"status_code=999\", and sk-secret*** is no key"
 
 

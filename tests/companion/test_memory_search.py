@@ -23,6 +23,8 @@ from tests.companion.processes import processes
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
+
 
 class Worker:
     """One of them; see `memory_worker`."""

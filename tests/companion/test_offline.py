@@ -28,6 +28,9 @@ from companion.voice.agent import CompanionAgent
 from tests.wait import until
 from tools import CacheTools, ProfileTools
 
+pytestmark = pytest.mark.unit
+
+
 # -- what a sentence asks for ------------------------------------------------------------------------------------
 
 

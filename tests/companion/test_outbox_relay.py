@@ -19,6 +19,8 @@ from companion.store import StoreError
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
+
 
 async def owed(runtime: Runtime) -> list[tuple[str, str]]:
     return [(one.user_id, one.kind) for one in await runtime.store.pending_changes()]

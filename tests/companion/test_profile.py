@@ -13,6 +13,8 @@ from companion.runtime import Runtime
 from companion.store import StoreError
 from tests.real.redis_server import RedisServer
 
+pytestmark = pytest.mark.integration
+
 
 async def test_read_through(runtime: Runtime, redis_server: RedisServer) -> None:
     await runtime.store.save_profile("1", "Name: Ada")

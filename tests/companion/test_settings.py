@@ -9,6 +9,7 @@ import pytest
 
 from companion.settings import Settings, SettingsError
 
+pytestmark = pytest.mark.unit
 CLOUD = {"LIVEKIT_URL": "wss://a.livekit.cloud", "LIVEKIT_API_KEY": "k", "LIVEKIT_API_SECRET": "s"}
 
 

@@ -16,6 +16,8 @@ from companion.conversation.turn_log import TurnLog
 from companion.runtime import Runtime
 from companion.store import StoreError, Turn
 
+pytestmark = pytest.mark.integration
+
 
 def said(role: Any, text: str) -> ConversationItemAddedEvent:
     return ConversationItemAddedEvent(item=llm.ChatMessage(role=role, content=[text]))

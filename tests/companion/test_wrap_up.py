@@ -24,6 +24,8 @@ from tests.companion.scripted import ScriptedLLM
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
+
 
 def turn(role: Any, text: str, minutes_ago: float = 0) -> Turn:
     at = datetime.now(UTC) - timedelta(minutes=minutes_ago)

@@ -22,6 +22,7 @@ from companion.writes.relationship import ConversationEnded
 from companion.writes.spool import Spool
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WRITES: list[Write] = [
     Turn("user", "I like chess \u2028 \ud800 \n", NOON, "c"),

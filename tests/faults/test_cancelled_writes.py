@@ -12,6 +12,7 @@ from tests.faults.background import BackgroundProxy
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = pytest.mark.faults
 KEY = keys.profile("1")
 WRITES = {
     "set": lambda c: c.set(KEY, "new", ttl=60),

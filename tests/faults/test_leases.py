@@ -14,6 +14,7 @@ from tests.faults.background import BackgroundProxy
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 
+pytestmark = pytest.mark.faults
 KEY = keys.profile("1")
 LEASE = keys.lease(KEY)
 

@@ -14,6 +14,8 @@ from tests.faults.background import BackgroundProxy
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:

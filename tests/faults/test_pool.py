@@ -14,6 +14,8 @@ from tests.faults.world import connections_to
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.mark.parametrize("milliseconds", [0, 1, 4, 8, 12])
 async def test_nothing_is_opened_after_the_end(own_redis: RedisServer, milliseconds: int) -> None:

@@ -12,6 +12,7 @@ from tests.faults.background import BackgroundProxy
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 
+pytestmark = [pytest.mark.faults, pytest.mark.serial]
 DEADLINE, SLACK = 0.05, 0.02
 KEY = keys.memory("1", "a")  # of a kind that has an index besides
 

@@ -12,6 +12,7 @@ from tests.faults.store_world import STORE_FAULTS, StoreFault
 from tests.real.postgres import Postgres
 from tests.real.redis_server import RedisServer
 
+pytestmark = [pytest.mark.faults, pytest.mark.serial]
 ANSWERS = ("504", "HTML", "cut", "401", "500 ms", "broken row")
 """What the store makes of each of these is tested with the store; from there on they are all the same."""
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults.storms import STORMS
 
+pytestmark = pytest.mark.faults
 CALLS = {"lane": 5_000, "pool": 1_000, "get_or_load": 10_000, "SQLite": 1_500, "Supabase": 600}
 
 

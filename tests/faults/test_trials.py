@@ -9,6 +9,7 @@ import pytest
 from tests.faults.faults import FAULTS, Fault
 from tests.faults.trial import LASTS, PLACES, Place, trial
 
+pytestmark = [pytest.mark.faults, pytest.mark.serial]
 FOUND_OUT_LATE = ("server stopped (SIGSTOP)", "slow link, 50 ms", "black hole")
 """Silence and slowness are no outage until they have lasted half a second."""
 

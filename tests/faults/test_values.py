@@ -16,6 +16,7 @@ from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 
+pytestmark = pytest.mark.faults
 KEY = keys.profile("1")
 
 

@@ -8,6 +8,8 @@ from random import Random
 from typing import Any
 from unittest.mock import patch
 
+import pytest
+
 from cache import RedisCache, keys
 from companion.store import SqliteStore
 from tests.faults.table import isolation_line
@@ -17,6 +19,7 @@ from tests.isolation.suite import CASE_COUNTS, CASES, run_suite
 from tests.isolation.tool_cases import cache_tools, operators, profile_tools, unknown_callers
 from tools import CacheTools
 
+pytestmark = pytest.mark.isolation
 REDUCED_COUNTS = {
     "identities": 1_000,
     "metadata": 800,

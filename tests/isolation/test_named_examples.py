@@ -19,6 +19,7 @@ from tests.real.redis_server import RedisServer
 from tests.test_agent import greeting, job, name_of
 from tests.tools.conversation import Userdata
 
+pytestmark = pytest.mark.isolation
 MINE: Final = {f"user:me:{name}" for name in (*keys.FAMILIES, "memory:search-1", "memory:7")}
 PATTERNS: Final = {
     "*": MINE,

@@ -9,6 +9,8 @@ import pytest
 
 from . import fill, near
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     "protocol", [fill.TokenPerFill(), fill.OneStep(), fill.Store()], ids=lambda p: type(p).__name__

@@ -18,7 +18,7 @@ from tests.real.agent_process import AgentProcess
 from tests.real.livekit_server import LiveKitServer
 from tests.real.livekit_text import TextStreams, text_packets
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.worker, pytest.mark.asyncio(loop_scope="module")]
 TOY = Path(__file__).with_name("toy_agent.py")
 
 

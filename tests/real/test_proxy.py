@@ -14,6 +14,7 @@ from tests.real.proxy import Proxy, pieces
 from tests.real.redis_server import RedisServer, unused_port
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
 PONG = b"+PONG\r\n"
 
 

@@ -15,6 +15,7 @@ from tests.real import redis_server
 from tests.real.redis_server import RedisReplyError, RedisServer, TlsFiles, find_redis_server, supports_tls
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 
 KILLED = """

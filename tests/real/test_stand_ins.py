@@ -16,6 +16,7 @@ from livekit.plugins import openai
 from tests.real.openai_server import OpenAIServer, Reply
 from tests.real.tcp_console import TcpConsole
 
+pytestmark = pytest.mark.integration
 TOY_AGENT = '''
 from livekit import rtc
 from livekit.agents import Agent, AgentServer, AgentSession, JobContext, function_tool, llm

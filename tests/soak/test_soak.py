@@ -11,6 +11,7 @@ from tests.soak.memory import Memory, Use
 from tests.soak.report import broken, details, table
 from tests.soak.soak import Course, Outcome, soak
 
+pytestmark = [pytest.mark.soak, pytest.mark.serial]
 TROUBLES = ("connection reset", "killed, restarted empty", "store refuses", "store locked")
 
 

@@ -17,6 +17,7 @@ from tests.tools.conversation import ObedientLLM, Person, Userdata, conversation
 from tests.wait import until
 from tools import CacheTools
 
+pytestmark = pytest.mark.integration
 STATS = [
     "enabled",
     "connected",

@@ -16,6 +16,8 @@ from tests.real.redis_server import RedisServer
 from tests.tools.conversation import Person, Userdata, conversation
 from tools import CacheTools, ProfileTools
 
+pytestmark = pytest.mark.integration
+
 
 def parameters(tool: dict[str, Any]) -> dict[str, str]:
     """The names of a tool's parameters and their types; all of them required, and described."""

@@ -22,6 +22,7 @@ from tests.real.redis_server import RedisServer
 from tests.tools.conversation import Conversation, ObedientLLM, Person, Userdata, conversation
 from tools import ProfileTools
 
+pytestmark = pytest.mark.integration
 ADA = Caller("ada")
 
 

@@ -10,6 +10,7 @@ import pytest
 from companion.store import Memory, OutboxRow, Store, StoreError, Summary, Turn
 from companion.store.search_terms import search_words
 
+pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 TEXTS = [
     "",

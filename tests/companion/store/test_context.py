@@ -16,6 +16,7 @@ from companion.store import Context, SqliteStore, Store, StoreError, Summary, Su
 from tests.companion.store.test_conformance import TEXTS
 from tests.real.postgres import connection
 
+pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 

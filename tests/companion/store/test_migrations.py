@@ -19,6 +19,7 @@ from companion.store.search_terms import FUNCTION_WORDS
 from tests.real.postgres import MIGRATIONS, Postgres, connection, migrate
 from tests.real.postgrest import PostgREST
 
+pytestmark = pytest.mark.integration
 COUNTED = ["companion_versions", "companion_outbox"]  # written by triggers alone
 TABLES = [
     "companion_profiles",

@@ -15,6 +15,7 @@ import pytest
 from companion.store import DataKind, Memory, OutboxRow, Store, StoreError, Summary, Turn
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ALL: tuple[DataKind, ...] = get_args(DataKind)
 WRITES: dict[DataKind, Callable[[Store, str], Awaitable[None]]] = {

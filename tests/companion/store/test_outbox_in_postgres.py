@@ -16,6 +16,7 @@ from tests.companion.store.test_outbox import ALL
 from tests.real.postgres import MIGRATIONS, Postgres, connection, migrate
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
 PROFILE = (
     "insert into companion_profiles values ($1, 'x') on conflict (user_id) do update set text = excluded.text || 'x'"
 )

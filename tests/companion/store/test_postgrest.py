@@ -13,6 +13,8 @@ from supabase import AsyncClient
 from companion.store import Memory, SupabaseStore
 from tests.real.postgrest import PostgREST
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 async def service(api: PostgREST) -> AsyncIterator[AsyncClient]:

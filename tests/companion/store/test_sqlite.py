@@ -18,6 +18,7 @@ from companion.store import Memory, SqliteStore, StoreError, Turn
 from tests.companion.processes import processes
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 

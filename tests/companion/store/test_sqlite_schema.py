@@ -17,6 +17,7 @@ from companion.store import Context, Memory, OutboxRow, SqliteStore, StoreError,
 from tests.companion.processes import processes
 from tests.companion.store.test_outbox import ALL, WRITES
 
+pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 VERSION_1 = Path(__file__).with_name("version_1.sql")
 

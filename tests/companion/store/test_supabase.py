@@ -18,6 +18,7 @@ from companion.store import Memory, OutboxRow, StoreError, Summary, SupabaseStor
 from tests.real.postgrest import Fault, PostgREST
 from tests.wait import until
 
+pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PRIVATE = "Xanthippe"
 TIMEOUT = 1.0

@@ -8,6 +8,8 @@ from companion.store import StoreError, SupabaseStore
 from tests.companion.store.test_supabase import OPERATIONS, PRIVATE, WRITES
 from tests.real.postgrest import PostgREST
 
+pytestmark = pytest.mark.integration
+
 
 async def test_the_whole_context_is_one_request(supabase_store: SupabaseStore, api: PostgREST, user: str) -> None:
     for operation in WRITES:

@@ -1,0 +1,72 @@
+"""What holds for every test of the suite: a module says what kind of test it has, and serial tests run alone."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Generator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+CATEGORIES: Final = ("unit", "integration", "console", "worker", "faults", "isolation", "soak")
+HINT: Final = (
+    "needs exactly one category: add 'pytestmark = pytest.mark.unit' (or another of "
+    f"{', '.join(CATEGORIES[1:])}) below its imports. tests/README.md says which."
+)
+# Any file would do for a lock; these are there, and the same for all workers of a run.
+TURNSTILE: Final = Path(__file__).with_name("conftest.py")
+MACHINE: Final = Path(__file__)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Fail the collection of a module without a category.
+
+    Not by a UsageError in ``pytest_collection_modifyitems``: pytest-xdist's workers would not pass its words on.
+    """
+    report = yield
+    if isinstance(collector, pytest.Module) and report.passed:
+        marked = [mark.name for mark in collector.iter_markers() if mark.name in CATEGORIES]
+        if len(marked) != 1:
+            report.outcome, report.result = "failed", []
+            report.longrepr = f"{collector.path.name} has {len(marked)} categories and {HINT}"
+    return report
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the tests for parallel runs.
+
+    pytest-xdist's ``worksteal`` takes from the end of what another worker has still to do. So what shares servers over
+    a module comes first and stays together. Serial tests come last, when there is little left for others to wait with.
+    """
+    items.sort(key=lambda item: (_is_serial(item), not _shares_a_loop(item)))
+
+
+def _is_serial(item: pytest.Item) -> bool:
+    return item.get_closest_marker("serial") is not None
+
+
+def _shares_a_loop(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("asyncio")
+    return marker is not None and marker.kwargs.get("loop_scope") == "module"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """With pytest-xdist, run a serial test while no other worker runs a test.
+
+    A readers-writer lock between processes. The turnstile is what lets the writer in: no other test starts while a
+    serial one waits. All this is outside of pytest-timeout's hook: waiting for other workers is not the test's time.
+    """
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    serial = _is_serial(item)
+    with TURNSTILE.open() as turnstile, MACHINE.open() as machine:
+        fcntl.flock(turnstile, fcntl.LOCK_EX)
+        fcntl.flock(machine, fcntl.LOCK_EX if serial else fcntl.LOCK_SH)
+        if not serial:
+            fcntl.flock(turnstile, fcntl.LOCK_UN)
+        return (yield)

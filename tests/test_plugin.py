@@ -1,0 +1,79 @@
+"""What tests/plugin.py asks of every module, and what it does for serial tests, in pytest runs of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[1]
+# Each notes when it ran, by the one clock that all processes share.
+TIMED = """
+import json, os, time, uuid
+import pytest
+
+pytestmark = pytest.mark.unit
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("kind", [pytest.param("serial", marks=pytest.mark.serial), "parallel"])
+def test_it(kind, number):
+    began = time.monotonic()
+    time.sleep(0.1)
+    with open(os.path.join(os.path.dirname(__file__), f"{kind}-{number}"), "w") as file:
+        json.dump([began, time.monotonic()], file)
+"""
+
+
+def run(module: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """One pytest run over ``module`` alone, with this project's settings."""
+    command = [sys.executable, "-m", "pytest", "-p", "tests.plugin", "-p", "no:cacheprovider"]
+    command += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(module.parent), str(module), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("parallel", [[], ["-n", "2"]], ids=["one process", "two workers"])
+@pytest.mark.parametrize(
+    ("marks", "says"),
+    [
+        ("", "test_tiny.py has 0 categories and needs exactly one"),
+        ("pytestmark = [pytest.mark.unit, pytest.mark.soak]", "test_tiny.py has 2 categories and needs exactly one"),
+        ("pytestmark = pytest.mark.fast", "'fast' not found in `markers` configuration option"),
+    ],
+    ids=["no category", "two", "an unknown one"],
+)
+def test_a_module_without_one_category_is_not_collected(
+    tmp_path: Path, parallel: list[str], marks: str, says: str
+) -> None:
+    module = tmp_path / "test_tiny.py"
+    module.write_text(f"import pytest\n{marks}\ndef test_nothing(): pass\n")
+    done = run(module, *parallel)
+    assert done.returncode != 0
+    assert says in done.stdout
+    assert ("tests/README.md" in done.stdout) == ("exactly one" in says)
+    assert "passed" not in done.stdout
+
+
+def test_a_module_with_one_category_is_collected(tmp_path: Path) -> None:
+    module = tmp_path / "test_tiny.py"
+    module.write_text("import pytest\npytestmark = pytest.mark.unit\ndef test_nothing(): pass\n")
+    done = run(module)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
+def test_a_serial_test_runs_alone(tmp_path: Path) -> None:
+    module = tmp_path / "test_timed.py"
+    module.write_text(TIMED)
+    done = run(module, "-n", "3", "--dist", "worksteal")
+    assert "8 passed" in done.stdout, done.stdout
+    times = {
+        kind: [tuple(map(float, path.read_text().strip("[]").split(","))) for path in tmp_path.glob(f"{kind}-*")]
+        for kind in ("serial", "parallel")
+    }
+    assert [len(some) for some in times.values()] == [4, 4]
+    for began, ended in times["serial"]:
+        others = [span for span in times["serial"] + times["parallel"] if span != (began, ended)]
+        assert all(other_end <= began or ended <= other_began for other_began, other_end in others)
