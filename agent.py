@@ -18,13 +18,12 @@ from livekit.agents.voice.room_io import RoomOptions
 
 from companion import Caller, use_caller
 from companion import __name__ as companion_package
-from companion.caching.listening import start_listening
 from companion.conversation.briefing import Prefetch
 from companion.conversation.participant import wait_for_participant
 from companion.conversation.turn_log import TurnLog
 from companion.conversation.wrap_up import end_conversation
 from companion.identity import caller_from_metadata
-from companion.runtime import acquire_runtime, release_runtime
+from companion.runtime import acquire_runtime, get_runtime, release_runtime
 from companion.settings import Settings, SettingsError, check_worker
 from companion.voice.agent import CompanionAgent
 from companion.voice.console import allow_text_without_portaudio, quiet_by_default, show, text_console
@@ -67,7 +66,7 @@ def runs_locally() -> bool:
 @server.once("worker_started")
 def listen_for_changes() -> None:
     """Listen, once per worker and in its main process, for changes that others make in the database."""
-    start_listening(settings, local=runs_locally())
+    get_runtime().start_listening(local=runs_locally())
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,20 @@ from weakref import WeakKeyDictionary
 
 from livekit.agents import llm
 
-from cache import CacheSettings, close_redis_cache, recall_with, retrieve_exception, use_redis_cache
+from cache import (
+    BackgroundTasks,
+    CacheSettings,
+    close_redis_cache,
+    get_redis_cache,
+    recall_with,
+    retrieve_exception,
+    use_redis_cache,
+)
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError, redis_answers
 
-from .caching.consistency import ConsistencyWatch
-from .caching.outbox_relay import OutboxRelay
+from .caching import ChangeListener, ConsistencyWatch, OutboxRelay, invalidate
 from .settings import Settings
-from .store import SqliteStore, Store
-from .store.read_batching import ContextBatcher
+from .store import ContextBatcher, SqliteStore, Store
 from .voice.models import make_llm
 from .writes.spool import Spool
 from .writes.write_behind import WriteBehind
@@ -52,6 +58,8 @@ class Runtime:
         self._model = model
         self._model_is_given = model is not None
         self._embedded: EmbeddedRedis | None = None
+        self._listener: ChangeListener | None = None
+        self._background = BackgroundTasks()
 
     @property
     def store(self) -> Store:
@@ -101,8 +109,32 @@ class Runtime:
             logger.warning("Going on without a cache: %s", problem)
             await use_redis_cache(enabled=False)
 
+    def start_listening(self, *, local: bool = False) -> asyncio.Task[ChangeListener] | None:
+        """Invalidate what other clients write to the Supabase project, until the runtime is closed.
+
+        Args:
+            local: whether the cache may be the private Redis of ``COMPANION_HOME``.
+
+        Returns:
+            The task that starts the listener, and returns it; None without a project, or without a cache.
+        """
+        url, key = self.settings.supabase_url, self.settings.supabase_key
+        if not (url and key and CacheSettings.from_env().enabled):
+            return None
+        return self._background.spawn(self._listen(url, key, local), name="start-listening")
+
+    async def _listen(self, url: str, key: str, local: bool) -> ChangeListener:
+        if local:
+            await self.open_local_cache()
+        self._listener = ChangeListener(url, key, _invalidate)
+        self._listener.start()
+        return self._listener
+
     async def close(self) -> None:
         """Close everything that was opened."""
+        await self._background.cancel()
+        if self._listener is not None:
+            await self._listener.stop()
         await self.write_behind.close()
         await self.outbox_relay.close()
         await self.write_behind.finish_spool_updates()
@@ -113,6 +145,10 @@ class Runtime:
         await close_redis_cache()
         if self._embedded is not None:
             await self._embedded.stop()
+
+
+async def _invalidate(user_id: str, kind: str) -> None:
+    await invalidate(await get_redis_cache(), user_id, kind)
 
 
 def open_store(settings: Settings) -> Store:

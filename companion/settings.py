@@ -15,7 +15,7 @@ from dotenv import find_dotenv, load_dotenv
 from cache import CacheConfigError, CacheSettings, keys
 
 from .identity import user_id_of
-from .store.supabase.api_key import is_public_key
+from .store import is_public_key
 
 ModelChoice = Literal["openai", "inference", "offline"]
 CONSOLE_USER: Final = "console"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cache import keys
-from companion.caching.read_through import STALE_FOR
+from companion.caching import STALE_FOR
 from companion.conversation.greeting import MAX_TOPIC
 
 pytestmark = pytest.mark.unit

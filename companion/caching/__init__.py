@@ -1,0 +1,25 @@
+"""Between the store and the cache: reads through it, invalidations into it, and a watch over both.
+
+``read_through`` reads a user's data, ``outbox_relay`` delivers the invalidation of every write (transactional outbox),
+``change_listener`` invalidates what other clients of the database write, ``consistency`` looks for stale values. Which
+keys follow from which data is one table, in ``invalidation``.
+"""
+
+from .change_listener import ChangeListener
+from .consistency import ConsistencyWatch
+from .invalidation import PROFILE, STALE_FOR, STATE, SUMMARY, invalidate
+from .outbox_relay import OutboxRelay
+from .read_through import read_memory_search, read_user_data
+
+__all__ = [
+    "PROFILE",
+    "STALE_FOR",
+    "STATE",
+    "SUMMARY",
+    "ChangeListener",
+    "ConsistencyWatch",
+    "OutboxRelay",
+    "invalidate",
+    "read_memory_search",
+    "read_user_data",
+]

@@ -1,7 +1,7 @@
-"""What others have changed in a Supabase project, told so that nothing is missed.
+"""The feed of external changes: what other clients have written to a Supabase project, without gaps.
 
-The database's function `companion_changes_since` says how: a reader that goes on where the snapshot of its last
-answer ended sees every transaction, in whatever order they became visible.
+The database's function ``companion_changes_since`` defines the cursor: a reader that continues where the snapshot of
+its last answer ended sees every transaction, in whatever order they became visible.
 """
 
 from collections.abc import Awaitable, Callable
@@ -10,16 +10,21 @@ from typing import Any, Final
 
 import aiohttp
 
-LOOK_BACK: Final = 25 * 3600
-"""Seconds of the past a new feed begins with. What it tells of later than that, no cache holds any more: a profile is
-kept for an hour, and for a day longer as the last good one while the store fails."""
+from .invalidation import MAX_LIFETIME
+
+INITIAL_WINDOW: Final = MAX_LIFETIME
+"""Seconds of the past that a new feed begins with: no cache holds a value from before that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change to `what` (profile, turn, memory, summary or state) of a user, in the transaction `xact`.
+    """One external change.
 
-    `user_id` is as it stands in the database: anything.
+    Attributes:
+        user_id: whose data changed, as the database holds it: any text.
+        kind: the kind of data, as the database names it: ``profile``, ``turn``, ``memory``, ``summary``, ``state``, or
+            one that a newer version added.
+        xact: the transaction that made the change.
     """
 
     user_id: str
@@ -28,13 +33,17 @@ class Change:
 
 
 class FeedFailed(Exception):
-    """The database did not answer, or not with changes. Its text is safe to log."""
+    """The database did not answer, or not with changes. The text is safe to log."""
 
 
 class ChangeFeed:
-    """The changes made elsewhere in the project at `url`, for its secret key.
+    """Reads the external changes page by page, and remembers how far.
 
-    `timeout` (seconds) bounds each request, `page` is how many changes one brings at most.
+    Args:
+        url: the project's address.
+        key: its secret (service role) key.
+        timeout: seconds for each request.
+        page: the most changes in one answer.
     """
 
     def __init__(self, url: str, key: str, *, timeout: float = 10.0, page: int = 1000) -> None:
@@ -42,38 +51,46 @@ class ChangeFeed:
         self._headers = {"apikey": key, "Authorization": f"Bearer {key}"}
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._page = page
-        self._next = 0
-        self._told: set[Change] = set()
+        self._cursor = 0
+        self._seen: set[Change] = set()
 
     async def read(self, http: aiohttp.ClientSession, apply: Callable[[list[Change]], Awaitable[None]]) -> None:
-        """Hands what is new to `apply`, page by page. If that raises, or this does, all of it is told again.
+        """Pass every new change to ``apply``, page by page.
 
-        Raises FeedFailed, or what aiohttp or `apply` raise.
+        The cursor moves only when all of it has been applied: after an error the next call passes it again.
+
+        Args:
+            http: the session for the requests.
+            apply: receives a page of changes.
+
+        Raises:
+            FeedFailed: the database answered, but not with changes.
+            aiohttp.ClientError: the request failed. What ``apply`` raises is raised as well.
         """
-        arguments: dict[str, Any] = {"p_xact": self._next, "p_limit": self._page}
-        if not self._next:
-            arguments["p_seconds"] = LOOK_BACK
+        arguments: dict[str, Any] = {"p_xact": self._cursor, "p_limit": self._page}
+        if not self._cursor:
+            arguments["p_seconds"] = INITIAL_WINDOW
         ends_at: int | None = None
-        told: set[Change] = set()
+        seen: set[Change] = set()
         while True:
-            reached, changes = await self._ask(http, arguments)
-            # The first page's snapshot counts: what became visible while others were fetched is for the next time.
+            reached, changes = await self._request(http, arguments)
+            # The first page's snapshot counts: what becomes visible while further pages are read is for the next call.
             ends_at = reached if ends_at is None else ends_at
-            if new := [change for change in changes if change not in self._told]:
+            if new := [change for change in changes if change not in self._seen]:
                 await apply(new)
             # While a transaction that began before these is open, they are in the next answer too.
-            told.update(change for change in changes if change.xact >= ends_at)
+            seen.update(change for change in changes if change.xact >= ends_at)
             if len(changes) < self._page:
                 break
             last = changes[-1]
             arguments |= {"p_xact": last.xact, "p_user_id": last.user_id, "p_what": last.kind}
-        self._next, self._told = ends_at, told
+        self._cursor, self._seen = ends_at, seen
 
-    async def _ask(self, http: aiohttp.ClientSession, arguments: dict[str, Any]) -> tuple[int, list[Change]]:
+    async def _request(self, http: aiohttp.ClientSession, arguments: dict[str, Any]) -> tuple[int, list[Change]]:
         async with http.post(self._address, json=arguments, headers=self._headers, timeout=self._timeout) as response:
             if response.status != 200:
-                unknown = "; are all migrations applied?" if response.status == 404 else ""
-                raise FeedFailed(f"HTTP {response.status}{unknown}")
+                hint = "; are all migrations applied?" if response.status == 404 else ""
+                raise FeedFailed(f"HTTP {response.status}{hint}")
             try:
                 answer = await response.json()
                 changes = [Change(str(row["user_id"]), str(row["what"]), int(row["xact"])) for row in answer["changes"]]

@@ -1,13 +1,13 @@
-"""Changes made elsewhere: when others write to the Supabase project, this worker's cache forgets what they touched.
+"""External changes: when other clients write to the Supabase project, this worker's cache is invalidated.
 
 One listener per worker, in its main process. How long after its commit a change is applied:
 
-- Realtime works: about a second. (The listener needs 0.04 s, at p99 0.12 s; a hosted Realtime, when it was idle, reads
-  the log every half second.)
-- Realtime fails, is not there, or leaves the change out: at most `poll_interval` (30 s) later.
-- The project does not answer, or no worker runs: as soon as it answers one again, at most `poll_interval` later.
-- None of it, ever: when the value's TTL ends (a profile: 3600 s) and the project answers; until it does, the last good
-  value stands in, for a day at most.
+- Realtime works: about a second. (The listener needs 0.04 s, at p99 0.12 s; a hosted Realtime that was idle reads the
+  log every half second.)
+- Realtime fails, is not there, or drops the change: at most ``poll_interval`` (30 s) later.
+- The project does not answer, or no worker runs: at most ``poll_interval`` after it answers one again.
+- None of it, ever: when the value's TTL ends (a profile: 3600 s) and the project answers; until then the last good
+  value is served, for a day at most.
 """
 
 import asyncio
@@ -21,29 +21,28 @@ from typing import Final, NoReturn
 import aiohttp
 import httpx
 
-from cache import RedisCache, keys
-
 from .change_feed import Change, ChangeFeed, FeedFailed
 from .realtime import ChangeNotifier, NotifierFailed, NotifierTiming
 
 OnChange = Callable[[str, str], Awaitable[None]]
 
 logger = logging.getLogger("companion")
-_TOGETHER: Final = 20  # changes applied at the same time
-_APPLY: Final = 10.0  # seconds for one
+_CONCURRENCY: Final = 20  # changes applied at the same time
+_APPLY_TIMEOUT: Final = 10.0  # seconds for one change
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerTiming:
-    """How often a listener does what. All in seconds.
+    """The listener's intervals, in seconds.
 
     Attributes:
-        poll_interval: without the bell, between two looks at what changed.
-        confirm_after: after the bell, until a second look: it may ring before the change can be read.
-        min_poll_gap: at least this between two looks, however often it rings.
-        retry_first: about the first pause before Realtime is tried again; it doubles from failure to failure...
-        retry_max: ...up to this.
-        notifier: heartbeats, and how long to wait for answers.
+        poll_interval: between two polls of the feed without a notification.
+        confirm_after: from a notification to a second poll: it may come before the change can be read.
+        min_poll_gap: the least between two polls, however many notifications come.
+        retry_first: about the first backoff before a failed connection or poll is retried; it doubles with every
+            failure in a row.
+        retry_max: the longest backoff before Realtime is retried.
+        notifier: the notifier's own.
     """
 
     poll_interval: float = 30.0
@@ -55,33 +54,32 @@ class ListenerTiming:
 
 
 class ChangeListener:
-    """Calls `on_change` for what others change in the project at `url`, until it is stopped.
+    """Applies external changes of a Supabase project until it is stopped.
 
     Args:
         url: the project's address.
         key: its secret (service role) key.
-        on_change: an async callable of the user id, as it stands in the database, and what changed (profile, turn,
-            memory, summary or state). It may be called twice for one change. What it raises is logged by type, and
-            the change then counts as applied.
-        pace: how often to do what.
+        on_change: receives the user id, as the database holds it, and the kind of data that changed. The listener may
+            call it twice for one change, and logs what it raises by type; the change then counts as applied.
+        timing: intervals; the defaults where None.
     """
 
-    def __init__(self, url: str, key: str, on_change: OnChange, *, pace: ListenerTiming | None = None) -> None:
-        self._pace = pace or ListenerTiming()
+    def __init__(self, url: str, key: str, on_change: OnChange, *, timing: ListenerTiming | None = None) -> None:
+        self._timing = timing or ListenerTiming()
         self._feed = ChangeFeed(url, key)
-        self._bell = ChangeNotifier(url, key, "companion_changes", self._pace.notifier)
+        self._notifier = ChangeNotifier(url, key, "companion_changes", self._timing.notifier)
         self._on_change = on_change
-        self._rung = asyncio.Event()
+        self._notified = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
-        self._troubles: dict[str, set[str]] = {}
+        self._failures: dict[str, set[str]] = {}
 
     def start(self) -> None:
-        """Begin, in the running loop. Nothing that fails from here on is raised: it is logged and tried again."""
+        """Begin, in the running loop. From here on every failure is logged and retried, none is raised."""
         if self._running is None:
             self._running = asyncio.create_task(self._run(), name="change-listener")
 
     async def stop(self) -> None:
-        """End. Afterwards no task and no connection is left, and it may be started again."""
+        """End every task and connection. The listener may be started again."""
         running, self._running = self._running, None
         if running is not None:
             running.cancel()
@@ -93,105 +91,78 @@ class ChangeListener:
             trusted = await asyncio.to_thread(httpx.create_ssl_context)
             connector = aiohttp.TCPConnector(ssl=trusted)
             async with aiohttp.ClientSession(connector=connector, trust_env=True) as http, asyncio.TaskGroup() as both:
-                both.create_task(self._keep_listening(http), name="change-listener-bell")
-                both.create_task(self._keep_looking(http), name="change-listener-feed")
-        except Exception as problem:  # not the network's: that is dealt with below
-            logger.error("changes made elsewhere are not looked for (%s)", type(problem).__name__)
+                both.create_task(self._keep_subscribed(http), name="change-listener-notifier")
+                both.create_task(self._keep_polling(http), name="change-listener-feed")
+        except Exception as problem:  # a defect: failures of the network are handled in the two tasks
+            logger.error("external changes: the listener has stopped (%s)", type(problem).__name__)
 
-    async def _keep_listening(self, http: aiohttp.ClientSession) -> NoReturn:
+    async def _keep_subscribed(self, http: aiohttp.ClientSession) -> NoReturn:
         now, failures = asyncio.get_running_loop().time, 0
         while True:
             began = now()
             try:
-                await self._bell.listen(http, self._ring)
-            except Exception as problem:  # whatever a network and a server can do, this goes on
-                self._trouble("Realtime", "Realtime does not tell of them", problem)
-            failures = 0 if now() - began > self._pace.retry_max else failures + 1
-            await asyncio.sleep(self._pause(failures, self._pace.retry_max))
+                await self._notifier.listen(http, self._notify)
+            except Exception as problem:  # whatever a network and a server may do, the listener retries
+                self._log_failure("Realtime", "Realtime does not notify", problem)
+            failures = 0 if now() - began > self._timing.retry_max else failures + 1
+            await asyncio.sleep(self._backoff(failures, self._timing.retry_max))
 
-    def _ring(self) -> None:
-        self._well("Realtime", "Realtime tells of them")
-        self._rung.set()
+    def _notify(self) -> None:
+        self._log_success("Realtime", "Realtime notifies")
+        self._notified.set()
 
-    async def _keep_looking(self, http: aiohttp.ClientSession) -> NoReturn:
+    async def _keep_polling(self, http: aiohttp.ClientSession) -> NoReturn:
         failures = 0
         while True:
-            rung = self._rung.is_set()
-            self._rung.clear()
+            notified = self._notified.is_set()
+            self._notified.clear()
             try:
                 await self._feed.read(http, self._apply)
             except Exception as problem:  # as above
-                self._trouble("feed", "they cannot be read", problem)
+                self._log_failure("feed", "the feed cannot be read", problem)
                 failures += 1
-                await asyncio.sleep(self._pause(failures, self._pace.poll_interval))
+                await asyncio.sleep(self._backoff(failures, self._timing.poll_interval))
                 continue
-            self._well("feed", "they can be read")
+            self._log_success("feed", "the feed can be read")
             failures = 0
-            await asyncio.sleep(self._pace.min_poll_gap)
+            await asyncio.sleep(self._timing.min_poll_gap)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._pace.confirm_after if rung else self._pace.poll_interval):
-                    await self._rung.wait()
+                async with asyncio.timeout(self._timing.confirm_after if notified else self._timing.poll_interval):
+                    await self._notified.wait()
 
-    def _pause(self, failures: int, longest: float) -> float:
-        """Seconds to wait after so many failures in a row; never quite the same, so that workers do not march."""
-        return min(longest, self._pace.retry_first * 2.0 ** min(failures - 1, 30)) * random.uniform(0.5, 1.0)
+    def _backoff(self, failures: int, longest: float) -> float:
+        """Seconds before the next try: exponential, with jitter, so that workers do not retry in step."""
+        return min(longest, self._timing.retry_first * 2.0 ** min(failures - 1, 30)) * random.uniform(0.5, 1.0)
 
     async def _apply(self, changes: list[Change]) -> None:
-        for first in range(0, len(changes), _TOGETHER):
-            await asyncio.gather(*map(self._tell, changes[first : first + _TOGETHER]))
+        for first in range(0, len(changes), _CONCURRENCY):
+            await asyncio.gather(*map(self._apply_one, changes[first : first + _CONCURRENCY]))
 
-    async def _tell(self, change: Change) -> None:
+    async def _apply_one(self, change: Change) -> None:
         try:
-            async with asyncio.timeout(_APPLY):
+            async with asyncio.timeout(_APPLY_TIMEOUT):
                 await self._on_change(change.user_id, change.kind)
         except Exception as problem:
-            logger.error("a change made elsewhere could not be applied (%s)", type(problem).__name__)
+            logger.error("an external change could not be applied (%s)", type(problem).__name__)
 
-    def _well(self, about: str, text: str) -> None:
-        """One line when things turn for the better, not one per try."""
-        if self._troubles.get(about) != set():
-            self._troubles[about] = set()
-            logger.info("changes made elsewhere: %s; looked for every %g s", text, self._pace.poll_interval)
+    def _log_success(self, part: str, text: str) -> None:
+        """One line when a part first works or works again, not one for every try."""
+        if self._failures.get(part) != set():
+            self._failures[part] = set()
+            logger.info("external changes: %s; polling every %g s", text, self._timing.poll_interval)
 
-    def _trouble(self, about: str, text: str, problem: Exception) -> None:
-        """One line for each new reason since things turned for the worse."""
-        reason, told = _reason(problem), self._troubles.setdefault(about, set())
-        if reason not in told:
-            told.add(reason)
-            logger.warning(
-                "changes made elsewhere: %s (%s); looked for every %g s", text, reason, self._pace.poll_interval
-            )
+    def _log_failure(self, part: str, text: str, problem: Exception) -> None:
+        """One line for each new reason since the part last worked."""
+        reason, logged = _reason(problem), self._failures.setdefault(part, set())
+        if reason not in logged:
+            logged.add(reason)
+            logger.warning("external changes: %s (%s); polling every %g s", text, reason, self._timing.poll_interval)
 
 
 def _reason(problem: Exception) -> str:
-    """What went wrong, in words without an address: that of Realtime has the key in it."""
+    """What failed, without an address: that of Realtime contains the key."""
     if isinstance(problem, NotifierFailed | FeedFailed):
         return str(problem)
     if isinstance(problem, aiohttp.WSServerHandshakeError):
         return f"HTTP {problem.status}"
     return "no answer in time" if isinstance(problem, TimeoutError) else type(problem).__name__
-
-
-async def invalidate(cache: RedisCache, user_id: str, what: str) -> None:
-    """Let `cache` forget what hangs on `what` of a user; of what it does not know, everything of the user.
-
-    An id under which nothing can be cached is none of the cache's business.
-    """
-    try:
-        keys.user_id(user_id)
-    except keys.InvalidKeyPart:
-        return
-    greeting = keys.greeting_instructions(user_id)
-    match what:
-        case "profile":
-            await cache.delete(keys.profile(user_id), greeting)
-        case "turn":
-            await cache.delete(greeting)
-        case "summary":
-            await cache.delete(keys.summary(user_id), greeting)
-        case "state":
-            await cache.delete(keys.state(user_id))
-        case "memory":
-            await cache.invalidate(f"{keys.user_prefix(user_id)}memory:*", user_id=user_id)
-        case _:
-            await cache.clear_user_cache(user_id)

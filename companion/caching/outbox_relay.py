@@ -1,9 +1,9 @@
-"""Invalidations that must not get lost: told to the cache at once, and struck off the store's outbox when they are.
+"""The relay of the transactional outbox: delivers to the cache the invalidation of every write to the store.
 
-The store counts every write in its own transaction (see ``store.outbox``). After a write the versions so far are read,
-then the cache is told, then, in the background, those versions are settled. A process that dies anywhere on that way
-leaves them owed, and the next worker that starts delivers them. A caller who is cut off stops nothing: once a write has
-begun, the cache is told.
+The store counts each write in the write's own transaction (``store.outbox``). After a write the relay reads the
+pending rows, invalidates, and acknowledges those rows in the background. A process that dies anywhere in between leaves
+the rows pending, and the next worker's relay delivers them: at least once, never lost. A caller who is cancelled stops
+nothing: once a write has begun, its invalidation follows.
 """
 
 from __future__ import annotations
@@ -11,180 +11,200 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from cache import BackgroundTasks, RedisCache, get_redis_cache, keys
 
 from ..store import DataKind, OutboxRow, Store, StoreError
-from .change_listener import invalidate
 from .consistency import ConsistencyWatch
-from .read_through import STALE_FOR
+from .invalidation import CACHED_DATA, MAX_LIFETIME, invalidate
 
 logger = logging.getLogger("companion")
 POLL_INTERVAL: Final = 30.0
-"""Seconds between two looks for what somebody else owes."""
+"""Seconds between two polls of the outbox."""
 GRACE: Final = 5.0
-"""Seconds a write is left to its own writer."""
-_READ: Final = 0.25  # seconds the cache may have to wait for the versions; without them nothing is settled, that is all
-_DRAIN: Final = 2.0
-LIFE: Final = keys.PROFILE_TTL + STALE_FOR
-"""Seconds that a value may live in Redis at most, the last good copy of it included."""
-_CLOCKS: Final = 300.0  # seconds by which the clocks of Redis, store and worker may differ
-_PAGE: Final = 100  # rows of the outbox that are read at once
-_MAX_ROWS: Final = 1000  # more invalidations than that, and clearing the cache is quicker
-_MAX_SCANS: Final = 20  # of those that may each take a walk over all keys
+"""Seconds for which a pending row is left to the relay of the process that wrote it."""
+_READ_TIMEOUT: Final = 0.25  # seconds an invalidation waits for the pending rows; without them it acknowledges none
+_DRAIN: Final = 2.0  # seconds
+_CLOCK_SKEW: Final = 300.0  # seconds by which the clocks of Redis, store and worker may differ
+_PAGE: Final = 100  # rows of the outbox read at a time
+_MAX_ROWS: Final = 1000  # from more invalidations than that on, clearing the cache costs less
+_MAX_SCANS: Final = 20  # of those that may each scan the whole keyspace
 
 
 class OutboxRelay:
-    """Tells the cache what has changed in the store.
+    """Delivers pending invalidations to the cache.
 
     Args:
-        store: gives the store when it is needed.
-        watch: told of what was written.
-
-    Attributes:
-        cache_is_private: whether :meth:`use_private_cache` was called.
+        store: returns the store; called when it is needed.
+        watch: compares cache and store after a sample of the writes.
     """
 
     def __init__(self, store: Callable[[], Store], watch: ConsistencyWatch) -> None:
         self._store = store
         self._watch = watch
-        self.cache_is_private = False
-        self._under_way = BackgroundTasks()
-        self._looking: asyncio.Task[None] | None = None
-        self._heard: set[OutboxRow] = set()
-        self._heard_at: float | None = None
+        self._cache_is_private = False
+        self._background = BackgroundTasks()
+        self._polling: asyncio.Task[None] | None = None
+        self._last_poll: tuple[float, set[OutboxRow]] | None = None
+
+    @property
+    def cache_is_private(self) -> bool:
+        """Whether this machine alone uses the cache, while others write to the store; see ``use_private_cache``."""
+        return self._cache_is_private
 
     def use_private_cache(self) -> None:
-        """Relay to a cache that this machine alone uses, while other machines write to the store too.
+        """From now on, treat the cache as one that only this machine uses, beside a store that others write to.
 
-        Their cache still needs the invalidations, so this relay acknowledges no outbox row. They do not invalidate this
-        cache, so the relay polls the outbox for recent writes of others and invalidates them here.
+        Their cache still needs the invalidations, so this relay acknowledges no row; and their relays do not reach
+        this cache, so this relay invalidates here what anyone has written lately.
         """
-        self.cache_is_private = True
+        self._cache_is_private = True
 
     async def write(self, work: Coroutine[Any, Any, DataKind], user_id: str) -> None:
-        """Do ``work``, which writes to the store and says what of this user has changed, and tell the cache.
+        """Write to the store, then invalidate. Neither is stopped by the caller's cancellation.
 
-        Who is cancelled while waiting (a turn that is interrupted, say) stops neither: the store may have committed.
+        Args:
+            work: writes, and returns the kind of data it has written. It may have committed when it raises.
+            user_id: whose data it writes.
 
         Raises:
-            StoreError: it is not written.
+            StoreError: the store has not confirmed the write.
         """
         await asyncio.shield(self.start_write(work, user_id))
 
     def start_write(self, work: Coroutine[Any, Any, DataKind], user_id: str) -> asyncio.Task[None]:
-        """As :meth:`write`, in the background."""
-        return self._under_way.spawn(self._write(work, user_id), name="outbox-delivery")
+        """As ``write``, in a task of its own, which is returned."""
+        return self._background.spawn(self._write(work, user_id), name="outbox-delivery")
 
-    async def invalidate_written(self, user_id: str, *whats: DataKind) -> None:
-        """These have just been written for this user: the cache forgets what hangs on them."""
-        # Read first, so that nothing is settled which the cache has not heard of.
-        reading = asyncio.ensure_future(self._store().pending_changes_of(user_id, whats))
-        owed: Sequence[OutboxRow] = ()
+    async def invalidate_written(self, user_id: str, *kinds: DataKind) -> None:
+        """Invalidate what has just been written, and acknowledge it in the outbox.
+
+        Args:
+            user_id: whose data was written.
+            kinds: the kinds of data that were written.
+        """
+        # Read first: a row that is read later may count a write that this invalidation does not cover.
+        reading = asyncio.ensure_future(self._store().pending_changes_of(user_id, kinds))
+        rows: Sequence[OutboxRow] = ()
         try:
-            await asyncio.wait({reading}, timeout=_READ)
+            await asyncio.wait({reading}, timeout=_READ_TIMEOUT)
             if reading.done():
-                owed = reading.result()
+                rows = reading.result()
         except StoreError as problem:
             logger.warning("an invalidation stays in the outbox: %s", problem)
         finally:
-            self._under_way.abandon(reading)
+            self._background.abandon(reading)
         cache = await get_redis_cache()
-        for what in whats:
-            await invalidate(cache, user_id, what)
-            self._watch.schedule(user_id, what)
-        if owed and cache.connected and not (cache.owes(user_id) or self.cache_is_private):
-            self._under_way.spawn(self._settle(owed), name="outbox-delivery")
+        for kind in kinds:
+            await invalidate(cache, user_id, kind)
+            self._watch.schedule(user_id, kind)
+        if rows and cache.connected and not (cache.owes(user_id) or self._cache_is_private):
+            self._background.spawn(self._acknowledge(rows), name="outbox-delivery")
 
     def start(self) -> None:
-        """Deliver in the background what is owed by processes that died, now and every half minute.
+        """Poll the outbox in the background, now and every ``POLL_INTERVAL`` seconds.
 
-        A private cache is told what others wrote.
+        Each poll delivers what the relays of other processes have left pending for ``GRACE`` seconds; with a private
+        cache, it invalidates what anyone has written since the last one.
         """
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look(), name="outbox-poll")
+        if self._polling is None:
+            self._polling = asyncio.create_task(self._poll(), name="outbox-poll")
 
     async def deliver_pending(self, older_than: float = GRACE) -> int:
-        """Deliver what has been owed for ``older_than`` seconds, by anybody. Returns how many rows were settled.
+        """Deliver every row that has been pending for ``older_than`` seconds, of any user.
+
+        Args:
+            older_than: seconds.
+
+        Returns:
+            How many rows were acknowledged: none where the cache is private, or Redis cannot be reached.
+
+        Raises:
+            StoreError: the outbox cannot be read or written.
+        """
+        cache: RedisCache = await get_redis_cache()
+        acknowledged: set[OutboxRow] = set()
+        while not self._cache_is_private:
+            rows = set(await self._store().pending_changes(_PAGE, older_than)) - acknowledged
+            await _invalidate_all(cache, rows)
+            undelivered = cache.owes(*{row.user_id for row in rows})
+            delivered = [row for row in rows if row.user_id not in undelivered]
+            if not delivered or not cache.connected:
+                break
+            await self._store().acknowledge(delivered)
+            acknowledged.update(delivered)
+        return len(acknowledged)
+
+    async def redeliver_recent(self) -> bool:
+        """Invalidate again what was written within the lifetime of a cached value.
+
+        For a Redis that has restarted or was restored, and so may have lost invalidations that it had acknowledged.
+
+        Returns:
+            Whether nothing stale can be left. False where there is too much to invalidate one by one, and nothing was.
 
         Raises:
             StoreError: the outbox cannot be read.
         """
-        cache: RedisCache = await get_redis_cache()
-        settled: set[OutboxRow] = set()
-        while not self.cache_is_private:
-            owed = set(await self._store().pending_changes(_PAGE, older_than)) - settled
-            for one in owed:
-                await invalidate(cache, one.user_id, one.kind)
-            untold = cache.owes(*{one.user_id for one in owed})
-            told = [one for one in owed if one.user_id not in untold]
-            if not told or not cache.connected:
-                break
-            await self._store().acknowledge(told)
-            settled.update(told)
-        return len(settled)
-
-    async def redeliver_recent(self) -> bool:
-        """Invalidate once more what was written within the life of a cached value.
-
-        For a Redis that may have forgotten what it was told. Returns whether that is all that may be old in it: not
-        where it is too much to tell.
-
-        Raises:
-            StoreError: the store cannot say.
-        """
-        written = await self._store().recent_changes(within=LIFE + _CLOCKS, limit=_MAX_ROWS + 1)
-        if len(written) > _MAX_ROWS or sum(one.kind == "memory" for one in written) > _MAX_SCANS:
+        rows = await self._store().recent_changes(within=MAX_LIFETIME + _CLOCK_SKEW, limit=_MAX_ROWS + 1)
+        scans = sum(CACHED_DATA[row.kind].stale_pattern is not None for row in rows)
+        if len(rows) > _MAX_ROWS or scans > _MAX_SCANS:
             return False
-        cache = await get_redis_cache()
-        for one in written:
-            await invalidate(cache, one.user_id, one.kind)
-        logger.info("Redis was restarted or restored: %d invalidations of the last day told again", len(written))
+        await _invalidate_all(await get_redis_cache(), rows)
+        logger.info("Redis was restarted or restored: %d invalidations of the last day redelivered", len(rows))
         return True
 
+    async def poll_recent(self) -> None:
+        """Invalidate in a private cache what anyone has written since the last poll.
+
+        Raises:
+            StoreError: the outbox cannot be read.
+        """
+        cache = await get_redis_cache()
+        now = time.time()  # not the loop's clock: that one stops while the machine sleeps
+        last_at, known = self._last_poll or (now - MAX_LIFETIME, set())
+        rows = set(await self._store().recent_changes(within=now - last_at + _CLOCK_SKEW, limit=_MAX_ROWS + 1))
+        if len(rows) > _MAX_ROWS:
+            await cache.invalidate(f"{keys.USERS}*")
+        else:
+            await _invalidate_all(cache, rows - known)
+        self._last_poll = now, rows
+
     async def close(self) -> None:
-        """Finish what was begun, within two seconds. What is left stays owed."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait({self._looking})
-            self._looking = None
-        await self._under_way.ended(_DRAIN)
-        await self._under_way.cancel(timeout=1.0)
+        """Stop polling, and finish what is under way within two seconds. Rows not acknowledged by then stay pending."""
+        if self._polling is not None:
+            self._polling.cancel()
+            await asyncio.wait({self._polling})
+            self._polling = None
+        await self._background.ended(_DRAIN)
+        await self._background.cancel(timeout=1.0)
         await self._watch.close()
 
     async def _write(self, work: Coroutine[Any, Any, DataKind], user_id: str) -> None:
         await self.invalidate_written(user_id, await work)
 
-    async def _settle(self, owed: Sequence[OutboxRow]) -> None:
+    async def _acknowledge(self, rows: Sequence[OutboxRow]) -> None:
         try:
-            await self._store().acknowledge(owed)
+            await self._store().acknowledge(rows)
         except StoreError as problem:
             logger.warning("an invalidation stays in the outbox: %s", problem)
 
-    async def _poll_recent(self) -> None:
-        """Others tell their cache of what they write, and not this one. Raises StoreError."""
-        cache = await get_redis_cache()
-        now = time.time()  # a machine that slept counts too
-        since = LIFE if self._heard_at is None else now - self._heard_at
-        written = set(await self._store().recent_changes(within=since + _CLOCKS, limit=_MAX_ROWS + 1))
-        if len(written) > _MAX_ROWS:
-            await cache.invalidate(f"{keys.USERS}*")
-        else:
-            for one in written - self._heard:
-                await invalidate(cache, one.user_id, one.kind)
-        self._heard, self._heard_at = written, now
-
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         while True:
             try:
-                if self.cache_is_private:
-                    await self._poll_recent()
+                if self._cache_is_private:
+                    await self.poll_recent()
                 elif count := await self.deliver_pending():
-                    logger.info("%d invalidations that were still owed have been delivered", count)
+                    logger.info("%d pending invalidations of other processes delivered", count)
             except StoreError as problem:
                 logger.warning("the outbox could not be read: %s", problem)
-            except Exception as problem:  # a mistake of ours: the next look is taken all the same
-                logger.error("a look at the outbox failed (%s)", type(problem).__name__)
+            except Exception as problem:  # a defect: the next poll is made all the same
+                logger.error("a poll of the outbox failed (%s)", type(problem).__name__)
             await asyncio.sleep(POLL_INTERVAL)
+
+
+async def _invalidate_all(cache: RedisCache, rows: Iterable[OutboxRow]) -> None:
+    for row in rows:
+        await invalidate(cache, row.user_id, row.kind)

@@ -1,43 +1,70 @@
-"""Reading what belongs to a person: through the cache, from the store where the cache does not know."""
+"""Read-through: the cache answers, or loads from the store under the cache's lease."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Any, TypeVar
 
 from cache import get_redis_cache, keys
 
-from ..store.search_terms import search_words
+from ..store import Context, Store
+from .invalidation import MAX_FACTS, CachedData, search_key
 
-STALE_FOR: Final = 86_400
-"""Seconds for which the last good value stands in while the store fails. Never after a change of it."""
-MAX_FACTS: Final = 5
-"""Facts a search gives at most."""
-T = TypeVar("T", str, dict, list)  # type: ignore[type-arg]  # what is kept under these keys, whatever is in it
+T = TypeVar("T")
 
 
-async def read_through(key: keys.Key, load: Callable[[], Awaitable[T]], kind: type[T], *, stale_for: int = 0) -> T:
-    """The value of ``key``, of type ``kind``.
+async def read_user_data(data: CachedData[T], user_id: str, context: Callable[[str], Awaitable[Context]]) -> T:
+    """Read one kind of a user's data.
 
     Args:
-        key: the key, with its TTL.
-        load: reads the store.
-        kind: what the value is. Something else under the key was put there by others, and is read anew.
-        stale_for: seconds beyond the TTL for which the last good value may stand in for a failing store.
+        data: the entry of the table, one whose value is a part of the context.
+        user_id: whose data.
+        context: reads the user's context from the store; raises StoreError.
+
+    Returns:
+        The value; the empty one of its type where the store has none.
 
     Raises:
-        StoreError: neither cache nor store can say.
+        StoreError: neither the cache nor the store could answer.
+        ValueError: the kind of data is not a part of the context.
     """
+    part = data.from_context
+    if part is None:
+        raise ValueError("this kind of data is not a part of the context")
+
+    async def load() -> T:
+        return part(await context(user_id))
+
+    return await _read_through(data.key(user_id), load, data.value_type, data.stale_for)
+
+
+async def read_memory_search(store: Callable[[], Store], user_id: str, query: str) -> list[str]:
+    """Search a user's memories.
+
+    Args:
+        store: returns the store to search on a miss.
+        user_id: whose memories.
+        query: the question; without a word to look for, the newest memories are found.
+
+    Returns:
+        The texts of the memories found, best first.
+
+    Raises:
+        StoreError: neither the cache nor the store could answer.
+    """
+
+    async def load() -> list[str]:
+        return [memory.text for memory in await store().search_memories(user_id, query, MAX_FACTS)]
+
+    found = await _read_through(search_key(user_id, query), load, list, 0)
+    return [fact for fact in found if isinstance(fact, str)]
+
+
+async def _read_through(key: keys.Key, load: Callable[[], Awaitable[T]], value_type: type[Any], stale_for: int) -> T:
+    """Raises StoreError."""
     cache = await get_redis_cache()
-    found = await cache.get_or_load(key, load, ttl=key.ttl, stale_for=stale_for)
-    if isinstance(found, kind):
+    found: T = await cache.get_or_load(key, load, ttl=key.ttl, stale_for=stale_for)
+    if isinstance(found, value_type):
         return found
-    await cache.delete(key)
+    await cache.delete(key)  # written by another program, or another version of this one
     return await load()
-
-
-def search_key(user_id: str, query: str) -> keys.Key:
-    """What a memory search is kept under: the same for questions that look for the same words."""
-    words = " ".join(sorted(set(search_words(query))))
-    return keys.memory(user_id, f"search-{hashlib.sha256(words.encode()).hexdigest()[:32]}")

@@ -1,12 +1,12 @@
-"""A doorbell: it rings when a row of a table changes, as far as Supabase Realtime tells.
+"""Change notifications without payload, from Supabase Realtime; readers must re-poll.
 
-It is no more than that. Realtime leaves changes out (when there are many in a second, while its own connection to the
-database is renewed), and tells of a change before everybody can read it. So whoever hears the bell goes and looks, and
-looks now and then without.
+Realtime drops changes (when there are many in a second, while its own connection to the database is renewed), and
+notifies before every reader can see the change. So a notification only says when to poll, and the reader polls now and
+then without one.
 
-It speaks the protocol itself (one join, one heartbeat) rather than through supabase-py, whose client says "subscribed"
-before the database is, never looks whether its heartbeats are answered, gives up after five tries, stops listening
-when a callback raises, and writes rows and, in the address, the key into the log.
+The client speaks the protocol itself (one join, one heartbeat) rather than through supabase-py, whose client reports
+"subscribed" before the database is, never checks that its heartbeats are answered, gives up after five tries, stops
+receiving when a callback raises, and logs rows and, in the address, the key.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, Literal, NoReturn, cast
 from urllib.parse import quote
 
 import aiohttp
@@ -22,17 +22,21 @@ import aiohttp
 _TOPIC: Final = "realtime:companion"
 _CODE = re.compile(r"[A-Z][A-Za-z]{2,60}(?=:)")
 _CLOSING = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
+_Event = Literal["subscribed", "change", "heartbeat reply", "other"]
 
 
 class NotifierFailed(Exception):
-    """The bell does not ring (any more). Its text says why, in words that are safe to log."""
+    """No notification comes any more. The text says why, and is safe to log."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotifierTiming:
-    """Seconds: between heartbeats, for the answer to one, and from the first packet until changes arrive.
+    """The notifier's intervals and timeouts, in seconds. The server closes a connection that is silent for a minute.
 
-    The server closes a connection on which it hears nothing for a minute.
+    Attributes:
+        heartbeat_interval: between two heartbeats.
+        reply_timeout: for the reply to a heartbeat.
+        subscribe_timeout: from connecting until the subscription is confirmed.
     """
 
     heartbeat_interval: float = 20.0
@@ -41,7 +45,14 @@ class NotifierTiming:
 
 
 class ChangeNotifier:
-    """The changes of `table` (schema public) in the Supabase project at `url`, for its secret key."""
+    """Notifies of changes to one table of a Supabase project.
+
+    Args:
+        url: the project's address.
+        key: its secret (service role) key.
+        table: a table of the schema ``public``.
+        timing: intervals and timeouts.
+    """
 
     def __init__(self, url: str, key: str, table: str, timing: NotifierTiming) -> None:
         address = re.sub("^http", "ws", url.rstrip("/"), count=1)
@@ -50,36 +61,43 @@ class ChangeNotifier:
         self._table = table
         self._timing = timing
 
-    async def listen(self, http: aiohttp.ClientSession, ring: Callable[[], None]) -> NoReturn:
-        """Connects, and calls `ring` once changes arrive, then for each; `ring` must not raise.
+    async def listen(self, http: aiohttp.ClientSession, notify: Callable[[], None]) -> NoReturn:
+        """Connect and subscribe, and stay connected until that fails.
 
-        Ends only by raising: NotifierFailed, or what aiohttp raises.
+        Args:
+            http: the session to connect with.
+            notify: called once the subscription is confirmed, then for every change. Must not raise.
+
+        Raises:
+            NotifierFailed: the server refused, closed the connection, or did not answer in time.
+            aiohttp.ClientError: the connection failed.
+            TimeoutError: connecting or sending took too long.
         """
         now = asyncio.get_running_loop().time
-        awaited, due = "the subscription", now() + self._timing.subscribe_timeout
-        async with asyncio.timeout_at(due):
+        awaited, deadline = "the subscription", now() + self._timing.subscribe_timeout
+        async with asyncio.timeout_at(deadline):
             socket = await http.ws_connect(self._address, timeout=aiohttp.ClientWSTimeout(ws_close=1.0))
         async with socket:
-            await self._send(socket, _TOPIC, "phx_join", self._wishes())
+            await self._send(socket, _TOPIC, "phx_join", self._subscription())
             while True:
                 try:
-                    async with asyncio.timeout_at(due):
+                    async with asyncio.timeout_at(deadline):
                         message = await socket.receive()
                 except TimeoutError:
                     if awaited:
                         raise NotifierFailed(f"{awaited} was not answered") from None
                     await self._send(socket, "phoenix", "heartbeat", {})
-                    awaited, due = "a heartbeat", now() + self._timing.reply_timeout
+                    awaited, deadline = "a heartbeat", now() + self._timing.reply_timeout
                     continue
                 if message.type in _CLOSING:
                     raise NotifierFailed(f"the connection was closed ({socket.close_code})")
-                heard = _meaning(message.data)
-                if heard == "subscribed" or (heard == "change" and awaited != "the subscription"):
-                    ring()
-                if heard == "subscribed" or (heard == "alive" and awaited == "a heartbeat"):
-                    awaited, due = "", now() + self._timing.heartbeat_interval
+                event = _event_of(message.data)
+                if event == "subscribed" or (event == "change" and awaited != "the subscription"):
+                    notify()
+                if event == "subscribed" or (event == "heartbeat reply" and awaited == "a heartbeat"):
+                    awaited, deadline = "", now() + self._timing.heartbeat_interval
 
-    def _wishes(self) -> dict[str, Any]:
+    def _subscription(self) -> dict[str, Any]:
         return {
             "config": {
                 "broadcast": {"ack": False, "self": False},
@@ -99,31 +117,31 @@ class ChangeNotifier:
             )
 
 
-def _meaning(text: object) -> str:
-    """What a message means: "subscribed", "change", "alive" or "nothing". Raises NotifierFailed for bad news."""
+def _event_of(text: object) -> _Event:
+    """Classify a message. Raises NotifierFailed for one that ends the subscription."""
     try:
         message = json.loads(cast(str, text))
         topic, event, payload = message["topic"], message["event"], message["payload"]
         if (topic, event) == ("phoenix", "phx_reply"):
-            return "alive"
+            return "heartbeat reply"
         if topic != _TOPIC:
-            return "nothing"
+            return "other"
         if event == "postgres_changes":
             return "change"
         if event in ("phx_error", "phx_close"):
             raise NotifierFailed("the channel was closed")
         if event not in ("system", "phx_reply"):
-            return "nothing"
+            return "other"
         if payload["status"] != "ok":
-            raise NotifierFailed(_reason(payload))
-        # The join itself is answered before the database is: changes come only after this message.
-        return "subscribed" if event == "system" and payload["extension"] == "postgres_changes" else "nothing"
+            raise NotifierFailed(_refusal(payload))
+        # The server answers the join before it has subscribed to the database: changes come only after this message.
+        return "subscribed" if event == "system" and payload["extension"] == "postgres_changes" else "other"
     except (ValueError, TypeError, LookupError):
-        return "change"  # what cannot be read may have been one
+        return "change"  # a message that cannot be read may have been one
 
 
-def _reason(payload: dict[str, Any]) -> str:
-    """The server's code for an error; its words may quote anything."""
+def _refusal(payload: dict[str, Any]) -> str:
+    """The server's error code; its message may quote anything."""
     if payload.get("extension") == "postgres_changes":
         return "no subscription; is the table in the publication supabase_realtime?"
     words = payload["response"].get("reason") if "response" in payload else payload.get("message")

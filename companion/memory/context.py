@@ -11,9 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from cache import keys
-
-from ..caching.read_through import MAX_FACTS, STALE_FOR, read_through, search_key
+from ..caching import STATE, SUMMARY, read_memory_search, read_user_data
 from ..identity import current_caller
 from ..runtime import get_runtime
 from ..store import DataKind, Memory, Store, StoreError
@@ -65,18 +63,11 @@ async def _read_or(default: T, name: str, read: Callable[[str], Awaitable[T]]) -
 
 
 async def _summary(user_id: str) -> str:
-    async def load() -> str:
-        summary = (await get_runtime().contexts.get(user_id)).summary
-        return summary.text if summary else ""
-
-    return await read_through(keys.summary(user_id), load, str, stale_for=STALE_FOR)
+    return await read_user_data(SUMMARY, user_id, get_runtime().contexts.get)
 
 
 async def _state(user_id: str) -> dict[str, Any]:
-    async def load() -> dict[str, Any]:
-        return (await get_runtime().contexts.get(user_id)).state or {}
-
-    return await read_through(keys.state(user_id), load, dict, stale_for=STALE_FOR)
+    return await read_user_data(STATE, user_id, get_runtime().contexts.get)
 
 
 async def save_user_state_async(state: dict[str, Any]) -> bool:
@@ -107,15 +98,7 @@ async def search_memories_async(query: str) -> list[str]:
         StoreError: the store failed, and the cache holds no result.
     """
     caller = current_caller()
-    if caller is None:
-        return []
-
-    async def load() -> list[str]:
-        found = await get_runtime().store.search_memories(caller.user_id, query, MAX_FACTS)
-        return [memory.text for memory in found]
-
-    found = await read_through(search_key(caller.user_id, query), load, list)
-    return [fact for fact in found if isinstance(fact, str)]
+    return [] if caller is None else await read_memory_search(lambda: get_runtime().store, caller.user_id, query)
 
 
 async def add_memory_async(memory: Memory) -> bool:

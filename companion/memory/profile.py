@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from cache import keys
-
-from ..caching.read_through import STALE_FOR, read_through
+from ..caching import PROFILE, read_user_data
 from ..identity import current_caller
 from ..runtime import get_runtime
 from ..store import StoreError
@@ -30,14 +28,9 @@ async def get_user_profile_async() -> str:
         return ""
     if (pending := get_runtime().write_behind.pending_profile(caller.user_id)) is not None:
         return pending
-    key = keys.profile(caller.user_id)
-
-    async def load() -> str:
-        return (await get_runtime().contexts.get(caller.user_id)).profile or ""
-
     unseen = get_runtime().write_behind.unseen_profiles
     try:
-        profile = await read_through(key, load, str, stale_for=STALE_FOR)
+        profile = await read_user_data(PROFILE, caller.user_id, get_runtime().contexts.get)
     except StoreError as problem:
         unseen.add(caller.user_id)
         logger.warning("the profile could not be read: %s", problem)

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from .base import Context, Memory, Store, StoreError, Summary, Turn
 from .outbox import DataKind, OutboxRow
+from .read_batching import ContextBatcher
+from .search_terms import search_words
 from .sqlite.store import SqliteStore
+from .supabase.api_key import is_public_key
 
 if TYPE_CHECKING:
     from .supabase.store import SupabaseStore
 
 __all__ = [
     "Context",
+    "ContextBatcher",
     "DataKind",
     "Memory",
     "OutboxRow",
@@ -24,6 +28,8 @@ __all__ = [
     "Summary",
     "SupabaseStore",
     "Turn",
+    "is_public_key",
+    "search_words",
 ]
 
 

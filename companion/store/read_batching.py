@@ -13,7 +13,7 @@ from typing import Final
 
 from cache import retrieve_exception
 
-from . import Context
+from .base import Context
 
 WINDOW: Final = 0.002
 """Seconds in which readers gather."""

@@ -19,8 +19,9 @@ import pytest_asyncio
 from realtime import AsyncRealtimeClient, RealtimePostgresChangesListenEvent
 
 from cache import RedisCache, keys
-from companion.caching.change_feed import LOOK_BACK, Change, ChangeFeed, FeedFailed
-from companion.caching.change_listener import ChangeListener, ListenerTiming, invalidate
+from companion.caching.change_feed import INITIAL_WINDOW, Change, ChangeFeed, FeedFailed
+from companion.caching.change_listener import ChangeListener, ListenerTiming
+from companion.caching.invalidation import invalidate
 from companion.caching.realtime import NotifierTiming
 from companion.store import Memory, Summary, SupabaseStore, Turn
 from tests.real.phoenix import Fault, Phoenix
@@ -31,7 +32,7 @@ from tests.wait import until
 pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = 3600.0
-# With this pace a look is made only when the bell rings (and at the start).
+# With this timing the feed is polled only after a notification (and at the start).
 NOTIFIER_ONLY = ListenerTiming(
     poll_interval=HOUR,
     confirm_after=HOUR,
@@ -43,7 +44,7 @@ NOTIFIER_ONLY = ListenerTiming(
 IMPATIENT = replace(
     NOTIFIER_ONLY, notifier=NotifierTiming(heartbeat_interval=0.1, reply_timeout=0.15, subscribe_timeout=0.25)
 )
-SOON = replace(NOTIFIER_ONLY, poll_interval=0.1)
+SOON = replace(NOTIFIER_ONLY, poll_interval=0.1, confirm_after=0.1)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -84,8 +85,8 @@ class Listening:
         self._api = api
         self._listeners: list[ChangeListener] = []
 
-    def __call__(self, pace: ListenerTiming = NOTIFIER_ONLY, on_change: Any = None) -> ChangeListener:
-        listener = ChangeListener(self._api.url, self._api.secret_key, on_change or self.hear, pace=pace)
+    def __call__(self, timing: ListenerTiming = NOTIFIER_ONLY, on_change: Any = None) -> ChangeListener:
+        listener = ChangeListener(self._api.url, self._api.secret_key, on_change or self.hear, timing=timing)
         listener.start()
         self._listeners.append(listener)
         return listener
@@ -260,7 +261,7 @@ async def test_many_changes_come_in_pages(api: PostgREST, db: asyncpg.Connection
 async def test_a_new_reader_begins_with_what_caches_may_still_hold(
     api: PostgREST, db: asyncpg.Connection, user: str
 ) -> None:
-    for name, age in (("new", 0), ("held", LOOK_BACK - 60), ("gone", LOOK_BACK + 60)):
+    for name, age in (("new", 0), ("held", INITIAL_WINDOW - 60), ("gone", INITIAL_WINDOW + 60)):
         await edit(db, f"{user}-{name}")
         await db.execute(
             "update companion_changes set at = now() - make_interval(secs => $2) where user_id = $1",
@@ -376,7 +377,7 @@ async def test_what_changes_while_realtime_fails_is_heard_when_it_is_back(
         if fault != "no heartbeat":  # there changes still come
             assert listen.of(user) == []
     await until(lambda: listen.of(user))
-    assert f"changes made elsewhere: Realtime does not tell of them ({BROKEN[fault]})" in "\n".join(told())
+    assert f"external changes: Realtime does not notify ({BROKEN[fault]})" in "\n".join(told())
     for private in (api.secret_key, user):
         assert private not in caplog.text
 
@@ -390,8 +391,8 @@ async def test_it_never_gives_up(
         await edit(db, user)
     await until(lambda: listen.of(user))
     assert [line for line in told() if "Realtime" in line] == [
-        "changes made elsewhere: Realtime does not tell of them (HTTP 403); looked for every 3600 s",
-        "changes made elsewhere: Realtime tells of them; looked for every 3600 s",
+        "external changes: Realtime does not notify (HTTP 403); polling every 3600 s",
+        "external changes: Realtime notifies; polling every 3600 s",
     ]
 
 
@@ -478,8 +479,8 @@ async def test_without_realtime_it_looks_now_and_then(project: str, user: str, t
         await until(lambda: listening.of(user))
         await listening.end()
     assert [line for line in told() if "Realtime" in line] == [
-        "changes made elsewhere: Realtime does not tell of them (no subscription; is the table in the publication "
-        "supabase_realtime?); looked for every 0.1 s"
+        "external changes: Realtime does not notify (no subscription; is the table in the publication "
+        "supabase_realtime?); polling every 0.1 s"
     ]
 
 
@@ -513,10 +514,14 @@ async def test_the_project_may_be_away(
     assert listen.of(user) == []
     await api.start()
     await until(lambda: listen.of(user))
-    await until(lambda: "they can be read" in told()[-1])
-    before, *reasons, after = [line for line in told() if "can be read" in line or "cannot be read" in line]
-    assert "they can be read" in before
-    assert "they can be read" in after
+
+    def of_the_feed() -> list[str]:
+        return [line for line in told() if "the feed" in line]
+
+    await until(lambda: "can be read" in of_the_feed()[-1])
+    before, *reasons, after = of_the_feed()
+    assert "can be read" in before
+    assert "can be read" in after
     # Each reason is logged once. A request in flight when the project stops may add its own (ServerDisconnectedError).
     assert "ClientConnectorError" in reasons[-1]
     assert len(reasons) == len(set(reasons)) <= 2
@@ -544,7 +549,7 @@ async def test_a_change_that_cannot_be_applied_stops_nothing(
     for name in ("bad", "good"):
         await edit(db, f"{user}-{name}")
     await until(lambda: listen.of(f"{user}-good"))
-    assert "a change made elsewhere could not be applied (RuntimeError)" in told()
+    assert "an external change could not be applied (RuntimeError)" in told()
     assert user not in "".join(told())
 
 

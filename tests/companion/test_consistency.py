@@ -18,7 +18,7 @@ from companion import (
     use_caller,
 )
 from companion.caching.consistency import ConsistencyWatch
-from companion.caching.read_through import search_key
+from companion.caching.invalidation import CACHED_DATA, MAX_LIFETIME, search_key
 from companion.memory.context import (
     add_memory_async,
     get_conversation_summary_async,
@@ -63,12 +63,16 @@ def watch(runtime: Runtime) -> ConsistencyWatch:
 
 async def looked(watch: ConsistencyWatch) -> int:
     """How many stale reads there are once it has looked."""
-    await until(lambda: not watch._looking)
+    await until(lambda: not len(watch))
     return int((await (await get_redis_cache()).get_stats())["stale_reads"])
 
 
 def test_everything_that_can_be_written_is_watched() -> None:
-    assert set(WRITES) == set(OLD) == set(get_args(DataKind))
+    assert set(WRITES) == set(OLD) == set(CACHED_DATA) == set(get_args(DataKind))
+
+
+def test_no_cached_value_outlives_its_ttl_and_a_day() -> None:
+    assert MAX_LIFETIME == 25 * 3600  # docs/security.md names the hours
 
 
 @pytest.mark.parametrize("what", OLD)
@@ -152,9 +156,9 @@ async def test_only_a_share_is_watched_and_never_too_many(runtime: Runtime) -> N
     for _ in range(400):
         for watch in (none, some, all_of_them):
             watch.schedule("ada", "profile")
-    assert len(none._looking) == 0
-    assert 10 < len(some._looking) < 100
-    assert len(all_of_them._looking) == 100
+    assert len(none) == 0
+    assert 10 < len(some) < 100
+    assert len(all_of_them) == 100
     await asyncio.gather(some.close(), all_of_them.close())
 
 

@@ -1,17 +1,18 @@
-"""Who listens to changes made elsewhere, and with which cache."""
+"""Which worker listens for external changes, and which cache it invalidates."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from cache import get_redis_cache
-from companion.caching import listening as elsewhere
-from companion.caching.listening import start_listening
-from companion.runtime import close_runtime, get_runtime
+from companion.caching.change_listener import ChangeListener, OnChange
+from companion.runtime import Runtime, close_runtime, get_runtime, set_runtime
 from companion.settings import Settings
 from tests.real.redis_server import RedisServer, unused_port
+from tests.wait import until
 
 pytestmark = pytest.mark.integration
 
@@ -23,38 +24,66 @@ def project(home: Path) -> Settings:
 
 
 async def test_nobody_listens_without_a_project_or_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert start_listening(Settings(home=tmp_path, models="offline")) is None
+    assert Runtime(Settings(home=tmp_path, models="offline")).start_listening() is None
     monkeypatch.setenv("REDIS_ENABLED", "false")
-    assert start_listening(project(tmp_path)) is None
+    assert Runtime(project(tmp_path)).start_listening() is None
 
 
 async def test_a_change_reaches_the_cache(
     tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And the runtime stops the listener when it is closed."""
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")
-    task = start_listening(project(tmp_path))
+    listeners: list[Listener] = []
+
+    class Listener(ChangeListener):
+        def __init__(self, url: str, key: str, on_change: OnChange) -> None:
+            super().__init__(url, key, on_change)
+            self.on_change = on_change
+            self.stopped = False
+            listeners.append(self)
+
+        async def stop(self) -> None:
+            await super().stop()
+            self.stopped = True
+
+    monkeypatch.setattr("companion.runtime.ChangeListener", Listener)
+    task = set_runtime(Runtime(project(tmp_path))).start_listening()
     assert task is not None
-    listener = await task
+    await task
+    (listener,) = listeners
     try:
         await (await get_redis_cache()).set("user:1:profile", "old")
-        await elsewhere._forget("1", "profile")
+        await listener.on_change("1", "profile")
         assert redis_server.cli("EXISTS", "user:1:profile") == 0
     finally:
-        await listener.stop()
         await close_runtime()
+    assert listener.stopped
 
 
 async def test_a_local_worker_tells_its_private_redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
 
-    async def open_local_cache(runtime: object) -> None:
-        opened.append(get_runtime().settings.home)
+    async def open_local_cache(runtime: Runtime) -> None:
+        opened.append(runtime.settings.home)
 
     monkeypatch.setattr("companion.runtime.Runtime.open_local_cache", open_local_cache)
-    task = start_listening(project(tmp_path), local=True)
+    task = set_runtime(Runtime(project(tmp_path))).start_listening(local=True)
     assert task is not None
-    listener = await task
-    await listener.stop()
+    await task
+    assert get_runtime().settings.home == tmp_path
     await close_runtime()
-    assert opened == [tmp_path / "home"]
+    assert opened == [tmp_path]
+
+
+async def test_closing_before_the_listener_has_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def open_local_cache(_: Runtime) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("companion.runtime.Runtime.open_local_cache", open_local_cache)
+    task = set_runtime(Runtime(project(tmp_path))).start_listening(local=True)
+    assert task is not None
+    await asyncio.sleep(0)
+    await close_runtime()
+    await until(task.cancelled)

@@ -119,15 +119,15 @@ async def test_who_has_a_cache_alone_hears_of_as_much_as_it_has_missed(
     for number in range(20):
         await runtime.store.save_profile(str(number), "new")
         redis_server.cli("SET", f"user:{number}:profile", "old")
-    await runtime.outbox_relay._poll_recent()
+    await runtime.outbox_relay.poll_recent()
     assert redis_server.cli("KEYS", "user:*:profile") == []
     redis_server.cli("SET", "user:1:profile", "kept")
-    await runtime.outbox_relay._poll_recent()
+    await runtime.outbox_relay.poll_recent()
     assert redis_server.cli("KEYS", "user:*:profile") == []  # it is too much again
     monkeypatch.setattr("companion.caching.outbox_relay._MAX_ROWS", 1000)
-    await runtime.outbox_relay._poll_recent()
+    await runtime.outbox_relay.poll_recent()
     redis_server.cli("SET", "user:1:profile", "kept")
-    await runtime.outbox_relay._poll_recent()
+    await runtime.outbox_relay.poll_recent()
     assert redis_server.cli("GET", "user:1:profile") == "kept"  # heard of already
 
 

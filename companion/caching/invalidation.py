@@ -1,0 +1,158 @@
+"""Which cache entries follow from which kind of data in the store: one table for every reader of that relation.
+
+Read-through takes key and loader from it, invalidation the keys that a write makes stale, and the consistency watch
+the value that the store says is right. A new kind of data is one more entry here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from cache import RedisCache, keys
+
+from ..store import Context, Store, search_words
+
+STALE_FOR: Final = 86_400
+"""Seconds beyond its TTL for which a value may be served while the store fails (stale-if-error, RFC 5861)."""
+MAX_FACTS: Final = 5
+"""The most facts that one memory search returns."""
+T = TypeVar("T")
+
+
+def search_key(user_id: str, query: str) -> keys.Key:
+    """The cache key of a memory search; queries for the same words share it.
+
+    Args:
+        user_id: whose memories are searched.
+        query: the question, as it was asked.
+
+    Returns:
+        The key, with its TTL.
+    """
+    words = " ".join(sorted(set(search_words(query))))
+    return keys.memory(user_id, f"search-{hashlib.sha256(words.encode()).hexdigest()[:32]}")
+
+
+@dataclass(frozen=True, slots=True)
+class CachedData(Generic[T]):
+    """What the cache holds of one kind of data, and how it follows from the store.
+
+    Attributes:
+        key: from a user id to the key whose value must be right after a write of this kind.
+        truth: reads from the store what may be served under ``key``. Raises StoreError.
+        from_context: the same value, taken from a context that several loaders share; None for a kind whose value is
+            not a plain part of it.
+        value_type: what ``from_context`` returns; a value of another type was not written by this version.
+        stale_for: seconds beyond the TTL for which the last good value may be served while the store fails.
+        comparable: the part of a cached value that ``truth`` says; None for all of it.
+        stale_keys: from a user id to every key that a write of this kind makes stale.
+        stale_pattern: from a user id to the pattern of such keys, where only a scan finds them; None where
+            ``stale_keys`` is complete.
+    """
+
+    key: Callable[[str], keys.Key]
+    truth: Callable[[Store, str], Awaitable[T]]
+    from_context: Callable[[Context], T] | None = None
+    value_type: type[Any] = object
+    stale_for: int = 0
+    comparable: Callable[[Any], Any] | None = None
+    stale_keys: Callable[[str], tuple[keys.Key, ...]] = lambda _: ()
+    stale_pattern: Callable[[str], str] | None = None
+
+
+async def _profile(store: Store, user_id: str) -> str:
+    return await store.get_profile(user_id) or ""
+
+
+async def _last_turn(store: Store, user_id: str) -> str:
+    turns = await store.recent_turns(user_id, 1)
+    return turns[-1].at.isoformat() if turns else ""
+
+
+async def _newest_facts(store: Store, user_id: str) -> list[str]:
+    return [memory.text for memory in await store.search_memories(user_id, "", MAX_FACTS)]
+
+
+async def _summary(store: Store, user_id: str) -> str:
+    summary = await store.latest_summary(user_id)
+    return summary.text if summary else ""
+
+
+async def _state(store: Store, user_id: str) -> dict[str, Any]:
+    return await store.get_state(user_id) or {}
+
+
+PROFILE: Final[CachedData[str]] = CachedData(
+    key=keys.profile,
+    truth=_profile,
+    from_context=lambda context: context.profile or "",
+    value_type=str,
+    stale_for=STALE_FOR,
+    stale_keys=lambda user_id: (keys.profile(user_id), keys.greeting_instructions(user_id)),
+)
+SUMMARY: Final[CachedData[str]] = CachedData(
+    key=keys.summary,
+    truth=_summary,
+    from_context=lambda context: context.summary.text if context.summary else "",
+    value_type=str,
+    stale_for=STALE_FOR,
+    stale_keys=lambda user_id: (keys.summary(user_id), keys.greeting_instructions(user_id)),
+)
+STATE: Final[CachedData[dict[str, Any]]] = CachedData(
+    key=keys.state,
+    truth=_state,
+    from_context=lambda context: context.state or {},
+    value_type=dict,
+    stale_for=STALE_FOR,
+    stale_keys=lambda user_id: (keys.state(user_id),),
+)
+# The rest of a cached greeting is a model's decision: only the time of the last turn follows from the store alone.
+TURN: Final[CachedData[str]] = CachedData(
+    key=keys.greeting_instructions,
+    truth=_last_turn,
+    comparable=lambda greeting: greeting.get("last_seen") if isinstance(greeting, dict) else greeting,
+    stale_keys=lambda user_id: (keys.greeting_instructions(user_id),),
+)
+# Of all searches, the watch compares the one for the newest facts.
+MEMORY: Final[CachedData[list[str]]] = CachedData(
+    key=lambda user_id: search_key(user_id, ""),
+    truth=_newest_facts,
+    stale_pattern=lambda user_id: f"{keys.user_prefix(user_id)}memory:*",
+)
+CACHED_DATA: Final[Mapping[str, CachedData[Any]]] = {
+    "profile": PROFILE,
+    "turn": TURN,
+    "memory": MEMORY,
+    "summary": SUMMARY,
+    "state": STATE,
+}
+"""The table, by kind of data: an entry for every ``DataKind``."""
+MAX_LIFETIME: Final = max((data.key("-").ttl or 0) + data.stale_for for data in CACHED_DATA.values())
+"""Seconds after which no cached value is left of what the store held: the longest TTL and stale time together."""
+
+
+async def invalidate(cache: RedisCache, user_id: str, kind: str) -> None:
+    """Delete what a change of a user's data has made stale.
+
+    A user id that cannot be part of a key has nothing in the cache.
+
+    Args:
+        cache: the cache to delete from.
+        user_id: whose data has changed, as the database holds it.
+        kind: the kind of data. For one that the table does not have (a newer version of the companion may write it),
+            everything of the user is deleted.
+    """
+    try:
+        keys.user_id(user_id)
+    except keys.InvalidKeyPart:
+        return
+    data = CACHED_DATA.get(kind)
+    if data is None:
+        await cache.clear_user_cache(user_id)
+    elif data.stale_pattern is not None:
+        await cache.invalidate(data.stale_pattern(user_id), user_id=user_id)
+    else:
+        await cache.delete(*data.stale_keys(user_id))
