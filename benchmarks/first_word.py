@@ -1,8 +1,8 @@
 """``make trace``: the way to the first word, cold and warm, as a timeline from its spans.
 
-The real entrypoint in this process. In its way: a store that takes 300 ms, a model that takes 700 ms to judge
-continuity, and a room that takes 500 ms to connect (about what a real one takes). The greeting itself comes from the
-offline voice.
+The real entrypoint in this process. In its way: a store that takes 300 ms, a model that takes 700 ms to decide
+on a follow-up, and a room that takes 500 ms to connect (about what a real one takes). The greeting itself comes from
+the offline voice.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class SlowStore(SqliteStore):
         return await super().context(user_id, turns)
 
 
-class SlowJudge(OfflineLLM):
-    """The offline voice, but judging continuity takes as long as a real model does."""
+class SlowDecision(OfflineLLM):
+    """The offline voice, but a follow-up decision takes as long as a real model's."""
 
     def chat(self, *, chat_ctx: llm.ChatContext, **options: Any) -> llm.LLMStream:
         first = chat_ctx.items[0] if chat_ctx.items else None
-        judging = isinstance(first, llm.ChatMessage) and (first.text_content or "").startswith(FOLLOW_UP_PROMPT[:60])
+        deciding = isinstance(first, llm.ChatMessage) and (first.text_content or "").startswith(FOLLOW_UP_PROMPT[:60])
         stream = super().chat(chat_ctx=chat_ctx, **options)
-        if judging:
+        if deciding:
             run = stream._run
 
             async def slowly() -> None:
@@ -106,7 +106,7 @@ async def start(exporter: InMemorySpanExporter, home: Path, user: str, *, delay:
 
     store = SlowStore(home / "companion.db")
     store.delay = delay
-    set_runtime(Runtime(Settings.from_env(), store=store, model=SlowJudge()))
+    set_runtime(Runtime(Settings.from_env(), store=store, model=SlowDecision()))
     with fake_job_context(room=create_mock_room.__wrapped__(), job_metadata=json.dumps({"user_id": user})) as ctx:
         ctx._info.fake_job = False
 
@@ -136,7 +136,7 @@ def collect() -> InMemorySpanExporter:
 
 
 async def talked_before(home: Path, user: str) -> None:
-    """A conversation half an hour ago, so that continuity is judged."""
+    """A conversation half an hour ago, so that the model decides on a follow-up."""
     store = SqliteStore(home / "companion.db")
     at = datetime.now(UTC) - timedelta(minutes=30)
     await store.add_turn(user, Turn("user", "I prepare a chess tournament", at, "earlier"))
@@ -149,7 +149,7 @@ async def main() -> int:
         os.environ |= {"REDIS_URL": redis.url, "COMPANION_HOME": folder, "COMPANION_MODELS": "offline"}
         exporter = collect()
         await talked_before(Path(folder), "ann")
-        print(f"In the way: a store of {STORE * 1000:.0f} ms, a judging model of {MODEL * 1000:.0f} ms, ", end="")
+        print(f"In the way: a store of {STORE * 1000:.0f} ms, a deciding model of {MODEL * 1000:.0f} ms, ", end="")
         print(f"a room of {CONNECT * 1000:.0f} ms.\n")
         for title in ("cold", "warm"):
             timeline = await start(exporter, Path(folder), "ann")

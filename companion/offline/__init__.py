@@ -1,0 +1,1 @@
+"""The offline voice: an LLM for machines without a key, which answers from rules."""

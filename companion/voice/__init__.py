@@ -1,0 +1,1 @@
+"""The agent in the session: its models, the text console, tracing and log redaction."""

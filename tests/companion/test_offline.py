@@ -256,7 +256,7 @@ def turns(*said: str) -> list[Turn]:
     return [Turn(role, words, now, "1") for words, role in both]
 
 
-async def test_it_judges_continuity_by_what_was_told() -> None:
+async def test_it_decides_on_a_follow_up_by_what_was_told() -> None:
     decision = await decide_follow_up(turns("My sister visits on Friday", "cache stats"), "", OfflineLLM())
     assert (decision.follow_up, decision.topic, decision.certain) == (True, "My sister visits on Friday", True)
 

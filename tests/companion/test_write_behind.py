@@ -489,7 +489,7 @@ async def test_who_is_cut_off_while_giving_up_loses_nothing(runtime: Runtime, sw
 
 async def test_two_conversations_of_one_person(runtime: Runtime, switch: Switch) -> None:
     """The first to leave gives up nothing that the other one is still trying to store."""
-    first, second = TurnLog(Caller("ada"), runtime.write_behind), TurnLog(Caller("ada"), runtime.backlog)
+    first, second = TurnLog(Caller("ada"), runtime.write_behind), TurnLog(Caller("ada"), runtime.write_behind)
     switch.on = False
     with use_caller(Caller("ada")):
         await save_user_profile_async("Name: Ada")
