@@ -1,1 +1,1 @@
-"""The fault suite: the real worker's entrypoint over a Redis that misbehaves in every way we know."""
+"""The fault suite: the worker's real entrypoint while a fault is injected into Redis or the store."""

@@ -1,4 +1,4 @@
-"""The whole suite with its tables: ``make chaos``, or ``python -m tests.faults --only OOM``."""
+"""Runs the whole suite and prints its tables: ``make chaos``, or ``python -m tests.faults --only OOM``."""
 
 from __future__ import annotations
 
@@ -17,105 +17,111 @@ from pathlib import Path
 from typing import Final
 
 from tests.faults.faults import FAULTS
-from tests.faults.store_trial import STORE_PLACES, store_trial
-from tests.faults.store_world import STORE_FAULTS
-from tests.faults.storms import STORMS
-from tests.faults.surroundings import silence
-from tests.faults.table import ISOLATION, NOTES, heads, isolation_line, store_line, storm_line, trial_line
+from tests.faults.load_targets import TARGETS
+from tests.faults.scenario import PHASES, run_scenario
+from tests.faults.store_environment import STORE_FAULTS
+from tests.faults.store_scenario import STORE_PHASES, run_store_scenario
+from tests.faults.table import ISOLATION, NOTES, header, isolation_row, load_row, scenario_row, store_row
+from tests.faults.table import LOAD as LOAD_COLUMNS
 from tests.faults.table import STORE as STORE_COLUMNS
-from tests.faults.table import STORMS as STORM_COLUMNS
-from tests.faults.trial import PLACES, trial
+from tests.faults.worker_setup import mute_logs
 from tests.isolation.suite import CASE_COUNTS, run_in_process
 from tests.real.postgres import Postgres
 from tests.real.redis_server import RedisServer
 
-CALLS: Final = {"lane": 170_000, "get_or_load": 50_000, "SQLite": 10_000, "Supabase": 5_000, "pool": 115_000}
-"""So that 100,000 are cancelled on the lane and on the pool; the pool, which takes longest, gets what time is left."""
-_LAST: Final = 15.0  # seconds kept for coming to rest
+CALLS: Final = {"multiplexer": 170_000, "get_or_load": 50_000, "SQLite": 10_000, "Supabase": 5_000, "pool": 115_000}
+"""Enough for 100,000 cancellations each on multiplexer and pool; the pool is slowest and takes the remaining time."""
+_WIND_DOWN: Final = 15.0  # seconds reserved for draining background work
 
 
 def main() -> int:
-    """Run what was asked for. The exit code is 1 if a promise was broken."""
+    """Run the selected parts.
+
+    Returns:
+        The exit code: 1 if an invariant was violated.
+    """
     options = _options()
     faulthandler.dump_traceback_later(options.seconds, exit=True)
-    ends = time.monotonic() + options.seconds - _LAST
-    silence()
+    stop_at = time.monotonic() + options.seconds - _WIND_DOWN
+    mute_logs()
     print(f"seed {options.seed}, at most {options.seconds:.0f} s\n")
-    with _directory() as elsewhere:
-        os.chdir(elsewhere)  # importing the agent reads the .env of the working directory
-        broken = sum(part(options.only, options.seed, ends) for part in (_trials, _store_and_isolation, _storms))
+    with _directory() as directory:
+        os.chdir(directory)  # importing the agent reads the .env of the working directory
+        violations = sum(
+            run(options.only, options.seed, stop_at) for run in (_run_scenarios, _run_store_and_isolation, _run_load)
+        )
         os.chdir("/")
-    print(f"\n{NOTES}\n\n{broken} broken promises, {time.monotonic() - ends + options.seconds - _LAST:.0f} s")
+    print(f"\n{NOTES}\n\n{violations} violations, {time.monotonic() - stop_at + options.seconds - _WIND_DOWN:.0f} s")
     faulthandler.cancel_dump_traceback_later()
-    return 1 if broken else 0
+    return 1 if violations else 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--seed", type=int, default=1, help="of all that is random (%(default)s)")
-    parser.add_argument("--only", default="", help="faults and storms whose name contains this")
-    parser.add_argument("--seconds", type=float, default=300.0, help="time there is (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="random seed (%(default)s)")
+    parser.add_argument("--only", default="", help="only faults and load targets whose name contains this")
+    parser.add_argument("--seconds", type=float, default=300.0, help="time budget in seconds (%(default)s)")
     return parser.parse_args()
 
 
-def _trials(only: str, seed: int, ends: float) -> int:
-    broken = 0
-    chosen = [(fault, place) for fault in FAULTS if only in fault.name for place in PLACES]
-    if chosen:
-        print(heads())
-    for fault, place in chosen:
-        if time.monotonic() > ends:
-            print("there was no time for the rest")
-            return broken + 1
+def _run_scenarios(only: str, seed: int, stop_at: float) -> int:
+    violations = 0
+    selected = [(fault, phase) for fault in FAULTS if only in fault.name for phase in PHASES]
+    if selected:
+        print(header())
+    for fault, phase in selected:
+        if time.monotonic() > stop_at:
+            print("the time budget is used up; the remaining scenarios were not run")
+            return violations + 1
         with _directory() as directory:
-            outcome = asyncio.run(trial(fault, place, directory, seed))
-        print(trial_line(outcome), flush=True)
-        broken += len(outcome.broken)
-    return broken
+            result = asyncio.run(run_scenario(fault, phase, directory, seed))
+        print(scenario_row(result), flush=True)
+        violations += len(result.violations)
+    return violations
 
 
-def _store_and_isolation(only: str, seed: int, ends: float) -> int:
-    """Both at once: the one mostly waits, and the other counts."""
-    broken = 0
-    with ProcessPoolExecutor(1, get_context("spawn")) as beside:
-        hostile = beside.submit(run_in_process, CASE_COUNTS, seed, ends) if only in "isolation" else None
-        broken += _store_trials(only, ends)
-        if hostile is not None:
-            result = hostile.result()
-            print(f"\n{heads(ISOLATION)}\n{isolation_line(result)}", flush=True)
-            broken += len(result.violations)
-    return broken
+def _run_store_and_isolation(only: str, seed: int, stop_at: float) -> int:
+    """Run both concurrently: the store scenarios mostly wait, the isolation cases are CPU-bound."""
+    violations = 0
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        isolation = pool.submit(run_in_process, CASE_COUNTS, seed, stop_at) if only in "isolation" else None
+        violations += _run_store_scenarios(only, stop_at)
+        if isolation is not None:
+            result = isolation.result()
+            print(f"\n{header(ISOLATION)}\n{isolation_row(result)}", flush=True)
+            violations += len(result.violations)
+    return violations
 
 
-def _store_trials(only: str, ends: float) -> int:
-    broken = 0
-    chosen = [(fault, place) for fault in STORE_FAULTS if only in str(fault) for place in STORE_PLACES]
-    if not chosen:
+def _run_store_scenarios(only: str, stop_at: float) -> int:
+    violations = 0
+    selected = [(fault, phase) for fault in STORE_FAULTS if only in str(fault) for phase in STORE_PHASES]
+    if not selected:
         return 0
-    print(f"\n{heads(STORE_COLUMNS)}")
-    with _directory() as place_of_redis, RedisServer(place_of_redis) as redis, Postgres() as postgres:
-        for fault, place in chosen:
-            if time.monotonic() > ends:
-                print("there was no time for the rest")
-                return broken + 1
+    print(f"\n{header(STORE_COLUMNS)}")
+    with _directory() as redis_directory, RedisServer(redis_directory) as redis, Postgres() as postgres:
+        for fault, phase in selected:
+            if time.monotonic() > stop_at:
+                print("the time budget is used up; the remaining scenarios were not run")
+                return violations + 1
             with _directory() as directory:
-                outcome = asyncio.run(store_trial(fault, place, directory, redis, postgres))
-            print(store_line(outcome), flush=True)
-            broken += len(outcome.broken)
-    return broken
+                result = asyncio.run(run_store_scenario(fault, phase, directory, redis, postgres))
+            print(store_row(result), flush=True)
+            violations += len(result.violations)
+    return violations
 
 
-def _storms(only: str, seed: int, ends: float) -> int:
-    broken = 0
-    chosen = [name for name in CALLS if only in name]
-    if chosen:
-        print(f"\n{heads(STORM_COLUMNS)}")
-    for name in chosen:
+def _run_load(only: str, seed: int, stop_at: float) -> int:
+    violations = 0
+    selected = [name for name in CALLS if only in name]
+    if selected:
+        print(f"\n{header(LOAD_COLUMNS)}")
+    for name in selected:
         with _directory() as directory:
-            storm = asyncio.run(STORMS[name](directory, CALLS[name], seed, ends))
-        print(storm_line(storm), flush=True)
-        broken += len(storm.broken)
-    return broken
+            result = asyncio.run(TARGETS[name](directory, CALLS[name], seed, stop_at))
+        print(load_row(result), flush=True)
+        violations += len(result.violations)
+    return violations
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A certificate authority for one test run, and the certificates it has signed: good ones and expired ones."""
+"""A certificate authority for one test run, and the valid and expired certificates that it issues."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Pair:
 
 
 class Authority:
-    """Signs for 127.0.0.1. ``certificate`` is the file that clients are to trust."""
+    """Issues certificates for 127.0.0.1. ``certificate`` is the CA file for clients."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ class Authority:
         self.certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, name: str, *, expired: bool = False) -> Pair:
-        """A certificate, good since a week; until tomorrow, or until yesterday."""
+        """Issue a certificate valid since a week ago until tomorrow, or until yesterday if ``expired``."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
         until = now + timedelta(days=-1 if expired else 1)

@@ -1,4 +1,4 @@
-"""What the tests of the fault suite share."""
+"""Fixtures of the fault suite."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.wait import initialised
 
 
 @pytest.fixture
-async def hurt(own_redis: RedisServer, make_cache: Callable[..., RedisCache]) -> RedisCache:
-    """A connected cache with the default deadline, on a server of this test's own."""
+async def own_cache(own_redis: RedisServer, make_cache: Callable[..., RedisCache]) -> RedisCache:
+    """A connected cache with the default deadline, on a server of its own."""
     cache = make_cache(own_redis.url, connect_wait=5.0)
     await initialised(cache)
     return cache

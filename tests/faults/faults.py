@@ -1,4 +1,4 @@
-"""What may happen to Redis, each with how it begins and how it ends."""
+"""The faults of Redis: how to inject and how to remove each."""
 
 from __future__ import annotations
 
@@ -8,213 +8,213 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from cache import keys
-from tests.faults.session import USER
-from tests.faults.world import NAME, PASSWORD, Transport, World
+from tests.faults.dialogue import USER
+from tests.faults.environment import PASSWORD, WORKER, Environment, Route
 from tests.real.resp import RedisReplyError, ask
 from tests.wait import until
 
-Step = Callable[[World], Awaitable[None]]
+Action = Callable[[Environment], Awaitable[None]]
 HUNDRED_MB = 100 << 20
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that happens to Redis.
+    """A fault of Redis.
 
     Attributes:
-        name: as the table shows it.
-        begin: makes it happen; afterwards it is there.
-        end: ends it; when it returns, Redis is as good as before.
-        road: how the worker reaches Redis.
-        noticed: whether the worker has anything to notice: an operator must find it in counters and log.
-        changes: how often Redis may come and go; the log may have a line for each time.
+        name: name in the table.
+        begin: injects the fault; it is in effect on return.
+        end: removes it; Redis is healthy on return.
+        route: how the worker reaches Redis.
+        visible: whether counters and log must show the fault.
+        transitions: how often Redis may become unavailable; each may log two lines.
     """
 
     name: str
-    begin: Step
-    end: Step
-    road: Transport = "direct"
-    noticed: bool = True
-    changes: float = 1
+    begin: Action
+    end: Action
+    route: Route = "direct"
+    visible: bool = True
+    transitions: float = 1
 
 
-async def nothing(world: World) -> None:
-    """It is over as soon as it has happened, or the worker itself puts it right."""
+async def no_action(env: Environment) -> None:
+    """The fault ends by itself, or the worker repairs it."""
 
 
-async def over(world: World) -> None:
-    await world.cease()
+async def stop_background(env: Environment) -> None:
+    await env.stop_background()
 
 
 # -- the server ----------------------------------------------------------------------------------------------------
 
 
-async def stop(world: World) -> None:
-    world.server.pause()
+async def stop(env: Environment) -> None:
+    env.server.pause()
 
 
-async def resume(world: World) -> None:
-    world.server.resume()
+async def resume(env: Environment) -> None:
+    env.server.resume()
 
 
-async def kill(world: World) -> None:
-    await asyncio.to_thread(world.server.kill)
+async def kill(env: Environment) -> None:
+    await asyncio.to_thread(env.server.kill)
 
 
-async def restart_loading(world: World) -> None:
-    """More than a second of loading: a dump of 23 MB, and a pause at each key."""
-    server = world.server
+async def restart_loading(env: Environment) -> None:
+    """Restart with more than a second of LOADING: a dump of 23 MB and a delay at each key."""
+    server = env.server
     users = server.directory / "users.acl"
-    users.write_text(f"user default on nopass ~* &* +@all\nuser {NAME} on >{PASSWORD} ~* &* +@all\n")
-    await world.bulk(*(("SETRANGE", f"ballast:{number}", 1 << 16, "x") for number in range(350)))
+    users.write_text(f"user default on nopass ~* &* +@all\nuser {WORKER} on >{PASSWORD} ~* &* +@all\n")
+    await env.pipeline(*(("SETRANGE", f"ballast:{number}", 1 << 16, "x") for number in range(350)))
     await asyncio.to_thread(server.stop, save=True)
     server.args += ["--key-load-delay", "4000", "--aclfile", str(users)]
-    loaded = world.meanwhile(asyncio.to_thread(server.start))
+    loaded = env.run_in_background(asyncio.to_thread(server.start))
     while not loaded.done():
         try:
-            await world.cli("PING")
+            await env.cli("PING")
         except RedisReplyError:  # LOADING
             return
         except OSError:
             await asyncio.sleep(0.005)
 
 
-async def wait_until_loaded(world: World) -> None:
+async def wait_until_loaded(env: Environment) -> None:
     while True:
         try:
-            await world.cli("PING")
+            await env.cli("PING")
             return
         except (RedisReplyError, OSError):
             await asyncio.sleep(0.005)
 
 
-async def restore_old_dump(world: World) -> None:
-    """What others write between the dump and its restoration is not in it."""
-    server = world.server
+async def restore_old_dump(env: Environment) -> None:
+    """Restore a dump that lacks the writes of the last 200 ms."""
+    server = env.server
     dump = await asyncio.to_thread(server.dump)
     await asyncio.sleep(0.2)
     await asyncio.to_thread(server.kill)
     (server.directory / "dump.rdb").write_bytes(dump)
 
 
-async def restart(world: World) -> None:
-    await asyncio.to_thread(world.server.start)
-    await world.welcome_worker()
+async def restart(env: Environment) -> None:
+    await asyncio.to_thread(env.server.start)
+    await env.grant_worker_access()
 
 
-async def become_replica(world: World) -> None:
-    await world.cli("REPLICAOF", "127.0.0.1", "1")
+async def become_replica(env: Environment) -> None:
+    await env.cli("REPLICAOF", "127.0.0.1", "1")
 
 
-async def become_primary(world: World) -> None:
-    await world.cli("REPLICAOF", "NO", "ONE")
+async def become_primary(env: Environment) -> None:
+    await env.cli("REPLICAOF", "NO", "ONE")
 
 
-async def fill_memory(world: World) -> None:
-    await world.bulk(("CONFIG", "SET", "maxmemory-policy", "noeviction"), ("CONFIG", "SET", "maxmemory", "1"))
+async def fill_memory(env: Environment) -> None:
+    await env.pipeline(("CONFIG", "SET", "maxmemory-policy", "noeviction"), ("CONFIG", "SET", "maxmemory", "1"))
 
 
-async def give_memory(world: World) -> None:
-    await world.cease()
-    await world.bulk(("CONFIG", "SET", "maxmemory", "0"), ("CONFIG", "SET", "maxmemory-policy", "noeviction"))
+async def restore_memory(env: Environment) -> None:
+    await env.stop_background()
+    await env.pipeline(("CONFIG", "SET", "maxmemory", "0"), ("CONFIG", "SET", "maxmemory-policy", "noeviction"))
 
 
-async def evict(world: World) -> None:
-    """Twice as much is written as there is room for, all the time."""
+async def evict(env: Environment) -> None:
+    """Write continuously beyond maxmemory."""
     used = int(
-        next(line for line in (await world.cli("INFO", "memory")).splitlines() if "used_memory:" in line).partition(
-            ":"
-        )[2]
+        next(line for line in (await env.cli("INFO", "memory")).splitlines() if "used_memory:" in line).partition(":")[
+            2
+        ]
     )
-    await world.bulk(
+    await env.pipeline(
         ("CONFIG", "SET", "maxmemory-policy", "allkeys-random"), ("CONFIG", "SET", "maxmemory", used + (1 << 20))
     )
     numbers = iter(range(1 << 30))
 
     async def flood() -> None:
-        await world.bulk(*(("SET", f"flood:{next(numbers)}", "x" * 20_000) for _ in range(50)))
+        await env.pipeline(*(("SET", f"flood:{next(numbers)}", "x" * 20_000) for _ in range(50)))
 
-    world.keep_doing(flood, 0.02)
-
-
-async def change_password(world: World) -> None:
-    await world.bulk(("ACL", "SETUSER", NAME, "resetpass", ">another"), ("CLIENT", "KILL", "USER", NAME))
+    env.repeat(flood, 0.02)
 
 
-async def restore_password(world: World) -> None:
-    await world.cli("ACL", "SETUSER", NAME, "resetpass", f">{PASSWORD}")
+async def change_password(env: Environment) -> None:
+    await env.pipeline(("ACL", "SETUSER", WORKER, "resetpass", ">another"), ("CLIENT", "KILL", "USER", WORKER))
 
 
-def forbid(*rules: str) -> Step:
-    async def begin(world: World) -> None:
-        await world.cli("ACL", "SETUSER", NAME, *rules)
+async def restore_password(env: Environment) -> None:
+    await env.cli("ACL", "SETUSER", WORKER, "resetpass", f">{PASSWORD}")
+
+
+def forbid(*rules: str) -> Action:
+    async def begin(env: Environment) -> None:
+        await env.cli("ACL", "SETUSER", WORKER, *rules)
 
     return begin
 
 
-async def allow(world: World) -> None:
-    await world.welcome_worker()
+async def allow(env: Environment) -> None:
+    await env.grant_worker_access()
 
 
-async def kill_clients(world: World) -> None:
-    world.keep_doing(lambda: world.cli("CLIENT", "KILL", "USER", NAME), 0.08)
+async def kill_clients(env: Environment) -> None:
+    env.repeat(lambda: env.cli("CLIENT", "KILL", "USER", WORKER), 0.08)
 
 
-async def fill_connection_table(world: World) -> None:
-    """As many idle clients as the server takes, and no room for the worker."""
-    crowd = await asyncio.to_thread(lambda: [world.server._connect() for _ in range(10)])
-    operator = crowd[0]
+async def fill_connection_table(env: Environment) -> None:
+    """Use up ``maxclients`` with idle clients, so that the worker is rejected."""
+    idle_clients = await asyncio.to_thread(lambda: [env.server._connect() for _ in range(10)])
+    operator = idle_clients[0]
 
-    async def leave_when_over() -> None:
+    async def release_when_cancelled() -> None:
         try:
             await asyncio.Event().wait()
         finally:
             ask(operator, ("CONFIG", "SET", "maxclients", "10000"))
-            for link in crowd:
-                link.close()
+            for connection in idle_clients:
+                connection.close()
 
-    world.meanwhile(leave_when_over())
-    for link in crowd:  # answered: the server has let it in
-        await asyncio.to_thread(ask, link, ("PING",))
-    ask(operator, ("CONFIG", "SET", "maxclients", len(crowd)), ("CLIENT", "KILL", "USER", NAME))
+    env.run_in_background(release_when_cancelled())
+    for connection in idle_clients:  # wait until the server has accepted it
+        await asyncio.to_thread(ask, connection, ("PING",))
+    ask(operator, ("CONFIG", "SET", "maxclients", len(idle_clients)), ("CLIENT", "KILL", "USER", WORKER))
 
 
 # -- the network ---------------------------------------------------------------------------------------------------
 
 
-async def close_port(world: World) -> None:
-    await world.network(lambda proxy: (proxy.refuse(), proxy.reset_all()))
+async def close_port(env: Environment) -> None:
+    await env.on_proxy(lambda proxy: (proxy.refuse(), proxy.reset_all()))
 
 
-async def heal(world: World) -> None:
-    await world.cease()
-    await world.network(lambda proxy: proxy.heal())
+async def heal(env: Environment) -> None:
+    await env.stop_background()
+    await env.on_proxy(lambda proxy: proxy.heal())
 
 
-async def reset(world: World) -> None:
-    world.keep_doing(lambda: world.network(lambda proxy: proxy.reset_all()), 0.08)
+async def reset(env: Environment) -> None:
+    env.repeat(lambda: env.on_proxy(lambda proxy: proxy.reset_all()), 0.08)
 
 
-async def black_hole(world: World) -> None:
-    await world.network(lambda proxy: proxy.blackhole())
+async def black_hole(env: Environment) -> None:
+    await env.on_proxy(lambda proxy: proxy.blackhole())
 
 
-def delay(seconds: float) -> Step:
-    async def begin(world: World) -> None:
-        def far(proxy: object) -> None:
+def delay(seconds: float) -> Action:
+    async def begin(env: Environment) -> None:
+        def set_delay(proxy: object) -> None:
             proxy.delay_to_server = proxy.delay_to_client = seconds  # type: ignore[attr-defined] # a Proxy
 
-        await world.network(far)
+        await env.on_proxy(set_delay)
 
     return begin
 
 
-def show(name: str, **options: bool) -> Step:
-    async def begin(world: World) -> None:
-        assert world.authority is not None
-        stranger = type(world.authority)(world.directory / "tls-of-somebody-else")
-        world.show((stranger if name == "untrusted" else world.authority).issue(name, **options))
-        await world.network(lambda proxy: proxy.reset_all())
+def present(name: str, **options: bool) -> Action:
+    async def begin(env: Environment) -> None:
+        assert env.authority is not None
+        foreign_authority = type(env.authority)(env.directory / "tls-of-another-authority")
+        env.present((foreign_authority if name == "untrusted" else env.authority).issue(name, **options))
+        await env.on_proxy(lambda proxy: proxy.reset_all())
 
     return begin
 
@@ -222,72 +222,72 @@ def show(name: str, **options: bool) -> Step:
 # -- the data ------------------------------------------------------------------------------------------------------
 
 
-def spoil(command: str, *arguments: str) -> Step:
-    """Do ``command`` to every key that the worker reads, in place of what was there."""
+def corrupt(command: str, *arguments: str) -> Action:
+    """Replace every key that the worker reads by executing ``command`` on it."""
 
-    async def begin(world: World) -> None:
-        for key in world.keys:
-            await world.replace(key, command, *arguments)
+    async def begin(env: Environment) -> None:
+        for key in env.keys:
+            await env.replace(key, command, *arguments)
 
     return begin
 
 
-async def cut_short(world: World) -> None:
-    """A character of two bytes lost one, and a JSON text its end."""
-    await world.bulk(*(("SET", key, b"Name: Zo\xc3") for key in world.keys))
-    await world.cli("SET", keys.greeting_instructions(USER), '{"opening": "follow_up", "last_s')
+async def cut_short(env: Environment) -> None:
+    """Truncate a two-byte character, and a JSON document."""
+    await env.pipeline(*(("SET", key, b"Name: Zo\xc3") for key in env.keys))
+    await env.cli("SET", keys.greeting_instructions(USER), '{"opening": "follow_up", "last_s')
 
 
-async def huge(world: World) -> None:
-    for key in world.keys:
-        await world.replace(key, "SETRANGE", HUNDRED_MB, "x")
+async def oversize(env: Environment) -> None:
+    for key in env.keys:
+        await env.replace(key, "SETRANGE", HUNDRED_MB, "x")
 
 
-async def huge_ones_gone(world: World) -> None:
-    """The worker itself removes what it cannot read. Until it has, the server is busy with copying it."""
+async def wait_until_oversize_removed(env: Environment) -> None:
+    """Wait until the worker has removed the oversize values; until then the server is busy copying them."""
 
-    async def gone() -> bool:
-        return not any([await world.cli("STRLEN", key) >= HUNDRED_MB for key in world.keys])
+    async def removed() -> bool:
+        return not any([await env.cli("STRLEN", key) >= HUNDRED_MB for key in env.keys])
 
-    await until(gone, 5.0)
-
-
-async def flush_all(world: World) -> None:
-    world.keep_doing(lambda: world.cli("FLUSHALL"), 0.03)
+    await until(removed, 5.0)
 
 
-async def flush_scripts(world: World) -> None:
-    world.keep_doing(lambda: world.cli("SCRIPT", "FLUSH"), 0.03)
+async def flush_all(env: Environment) -> None:
+    env.repeat(lambda: env.cli("FLUSHALL"), 0.03)
+
+
+async def flush_scripts(env: Environment) -> None:
+    env.repeat(lambda: env.cli("SCRIPT", "FLUSH"), 0.03)
 
 
 FAULTS = (
     Fault("port closed", close_port, heal, "proxy"),
-    Fault("connection reset", reset, heal, "proxy", changes=math.inf),
+    Fault("connection reset", reset, heal, "proxy", transitions=math.inf),
     Fault("server stopped (SIGSTOP)", stop, resume),
     Fault("killed, restarted empty", kill, restart),
     Fault("restarted, LOADING", restart_loading, wait_until_loaded),
     Fault("restored, old dump", restore_old_dump, restart),
     Fault("READONLY replica", become_replica, become_primary),
-    Fault("OOM, noeviction", fill_memory, give_memory),
-    Fault("eviction under load", evict, give_memory, noticed=False),
+    Fault("OOM, noeviction", fill_memory, restore_memory),
+    Fault("eviction under load", evict, restore_memory, visible=False),
     Fault("wrong password", change_password, restore_password),
     Fault("NOPERM everything", forbid("-@all"), allow),
     Fault("NOPERM GET", forbid("-get"), allow),
     Fault("NOPERM SET", forbid("-set"), allow),
     Fault("NOPERM EVALSHA", forbid("-evalsha"), allow),
     Fault("NOPERM UNLINK", forbid("-unlink"), allow),
-    Fault("NOPERM CLIENT", forbid("-client"), allow, noticed=False),
-    Fault("NOPERM keys", forbid("resetkeys", "~somebody-else:*"), allow),
-    Fault("TLS untrusted", show("untrusted"), show("good"), "tls"),
-    Fault("TLS expired", show("expired", expired=True), show("good"), "tls"),
-    Fault("wrong type", spoil("RPUSH", "not", "a", "string"), nothing),
-    Fault("value cut short", cut_short, nothing, noticed=False),
-    Fault("reply of 100 MB", huge, huge_ones_gone, changes=6),
-    Fault("FLUSHALL", flush_all, over, noticed=False),
-    Fault("SCRIPT FLUSH", flush_scripts, over, noticed=False),
+    Fault("NOPERM CLIENT", forbid("-client"), allow, visible=False),
+    Fault("NOPERM keys", forbid("resetkeys", "~other:*"), allow),
+    Fault("TLS untrusted", present("untrusted"), present("good"), "tls"),
+    Fault("TLS expired", present("expired", expired=True), present("good"), "tls"),
+    Fault("wrong type", corrupt("RPUSH", "not", "a", "string"), no_action),
+    Fault("value cut short", cut_short, no_action, visible=False),
+    Fault("reply of 100 MB", oversize, wait_until_oversize_removed, transitions=6),
+    Fault("FLUSHALL", flush_all, stop_background, visible=False),
+    Fault("SCRIPT FLUSH", flush_scripts, stop_background, visible=False),
     Fault("slow link, 50 ms", delay(0.05), delay(0.0), "proxy"),
-    Fault("slow link, 15 ms", delay(0.015), delay(0.0), "proxy", noticed=False),
+    Fault("slow link, 15 ms", delay(0.015), delay(0.0), "proxy", visible=False),
     Fault("black hole", black_hole, heal, "proxy"),
-    Fault("CLIENT KILL", kill_clients, over, changes=math.inf),
-    Fault("connection table full", fill_connection_table, over),
+    Fault("CLIENT KILL", kill_clients, stop_background, transitions=math.inf),
+    Fault("connection table full", fill_connection_table, stop_background),
 )

@@ -1,52 +1,52 @@
-"""The outcomes as lines of a table."""
+"""Formats results as table rows."""
 
 from __future__ import annotations
 
-from tests.faults.stopwatch import Timed
-from tests.faults.store_trial import StoreOutcome
-from tests.faults.storm import Storm
-from tests.faults.trial import Outcome
+from tests.faults.call_timer import TimedCall
+from tests.faults.cancellation_load import LoadResult
+from tests.faults.scenario import ScenarioResult
+from tests.faults.store_scenario import StoreScenarioResult
 from tests.isolation.result import Result
 from tests.isolation.suite import CASES
 
 Columns = tuple[tuple[str, int], ...]
-TRIALS: Columns = (
+SCENARIO: Columns = (
     ("fault", 24),
-    ("place", 7),
+    ("phase", 7),
     ("greeted", 8),
     ("answered", 9),
     ("slowest call", 24),
-    ("walk", 7),
-    ("used again", 11),
+    ("scan", 7),
+    ("recovery", 11),
     ("errors", 7),
     ("log lines", 10),
     ("reads", 6),
     ("wrong", 6),
     ("loop stalled (machine)", 23),
-    ("broken promises", 0),
+    ("violations", 0),
 )
-STORMS: Columns = (
+LOAD: Columns = (
     ("cancelled in", 14),
     ("calls", 9),
     ("cancelled", 10),
-    ("right", 8),
+    ("correct", 9),
     ("wrong", 6),
     ("unanswered", 11),
     ("slowest call", 13),
     ("loop stalled", 13),
     ("seconds", 8),
-    ("broken promises", 0),
+    ("violations", 0),
 )
 STORE: Columns = (
     ("fault of the store", 28),
-    ("place", 7),
+    ("phase", 7),
     ("first word", 12),
     ("last good", 11),
     ("answered", 10),
-    ("kept", 6),
+    ("spooled", 9),
     ("stored", 8),
-    ("told", 6),
-    ("broken promises", 0),
+    ("warnings", 10),
+    ("violations", 0),
 )
 ISOLATION: Columns = (
     *((kind, len(kind) + 2) for kind in CASES),
@@ -56,85 +56,86 @@ ISOLATION: Columns = (
     ("wrong", 7),
     ("crashes", 9),
     ("log lines", 11),
-    ("telling", 9),
+    ("leaks", 7),
     ("seconds", 9),
-    ("broken promises", 0),
+    ("violations", 0),
 )
 NOTES = """\
-slowest call: of all calls of the cache, without what a loader took and without the time the loop did not run; at
-  most the deadline, 50 ms, and 20 ms. A walk over the keyspace has the deadline at each step.
-used again: from the end of the fault until a value written is read back, and the profile; at most 300 ms.
-loop stalled: seconds in which the loop did not run, and the part of them in which the machine ran somebody else.
-reads: values served to four other users beside the conversation, each checked against what had been acknowledged.
-last good: the profile that the cache still had was used while the store failed. kept: files in COMPANION_HOME that
-  waited for the next start. stored: everything said was in the store afterwards. told: lines that tell an operator.
-changed, shown: cases in which something of another user, of the layer itself or of another application changed, or was
-  seen. wrong: in which a call did not do what it should for its caller. telling: log lines that hold a credential or
-  what a user said."""
+slowest call: of all calls of the cache, without the loader's time and without stalls of the loop; at most the
+  deadline of 50 ms plus 20 ms. A scan of the keyspace has the deadline at each step.
+recovery: from the end of the fault until a value written is read back, and the profile; at most 300 ms.
+loop stalled: total time of loop stalls, and the part during which this process was not on the CPU.
+reads: values served to four other users beside the dialogue, each checked against the acknowledged writes. wrong: reads
+  that returned an older value than acknowledged, or another user's.
+last good: the cached profile was used while the store failed. spooled: files in COMPANION_HOME that waited for the next
+  start. stored: every user turn was in the store afterwards. warnings: log lines that report the fault.
+changed, shown: cases in which data of another user, of the layer itself or of another application changed or was shown.
+  wrong: cases in which a call had a wrong effect for its caller. leaks: log lines that contain a credential or user
+  data."""
 
 
-def heads(columns: Columns = TRIALS) -> str:
-    """The first line."""
-    return _line([name for name, _ in columns], columns)
+def header(columns: Columns = SCENARIO) -> str:
+    """The header row."""
+    return _row([name for name, _ in columns], columns)
 
 
-def trial_line(outcome: Outcome) -> str:
-    back = outcome.used_again
-    return _line(
+def scenario_row(result: ScenarioResult) -> str:
+    recovery = result.recovery
+    return _row(
         [
-            outcome.fault,
-            outcome.place,
-            _yes(outcome.greeted),
-            _yes(outcome.answered),
-            _call(outcome.slowest),
-            _ms(outcome.slowest_walk.net),
-            "never" if back is None else _ms(back),
-            str(outcome.errors),
-            str(len(outcome.lines)),
-            str(outcome.reads),
-            str(len(outcome.wrong)),
-            f"{_ms(outcome.stalled)} ({_ms(outcome.stalled_by_machine)})",
-            "; ".join(outcome.broken) or "none",
+            result.fault,
+            result.phase,
+            _yes(result.greeted),
+            _yes(result.answered),
+            _call(result.slowest),
+            _ms(result.slowest_scan.net),
+            "never" if recovery is None else _ms(recovery),
+            str(result.errors),
+            str(len(result.log_lines)),
+            str(result.reads),
+            str(len(result.wrong)),
+            f"{_ms(result.stalled)} ({_ms(result.stalled_by_machine)})",
+            "; ".join(result.violations) or "none",
         ]
     )
 
 
-def store_line(outcome: StoreOutcome) -> str:
-    return _line(
+def store_row(result: StoreScenarioResult) -> str:
+    return _row(
         [
-            outcome.fault,
-            outcome.place,
-            _ms(outcome.greeted) if outcome.greeted else "before",
-            "used" if outcome.known else "",
-            _yes(outcome.answered),
-            str(outcome.kept),
-            _yes(outcome.stored),
-            str(outcome.reported),
-            "; ".join(outcome.broken) or "none",
+            result.fault,
+            result.phase,
+            _ms(result.first_word) if result.first_word else "before",
+            "used" if result.last_good else "",
+            _yes(result.answered),
+            str(result.spooled),
+            _yes(result.stored),
+            str(result.warnings),
+            "; ".join(result.violations) or "none",
         ],
         STORE,
     )
 
 
-def storm_line(storm: Storm) -> str:
-    counts = (storm.calls, storm.cancelled, storm.right, storm.wrong, storm.unanswered)
-    return _line(
+def load_row(result: LoadResult) -> str:
+    counts = (result.calls, result.cancelled, result.correct, result.wrong, result.unanswered)
+    return _row(
         [
-            storm.name,
+            result.name,
             *(f"{count:,}" for count in counts),
-            _ms(storm.slowest),
-            f"{storm.stalled:.1f} s",
-            f"{storm.seconds:.0f}",
-            "; ".join(storm.broken) or "none",
+            _ms(result.slowest),
+            f"{result.stalled:.1f} s",
+            f"{result.seconds:.0f}",
+            "; ".join(result.violations) or "none",
         ],
-        STORMS,
+        LOAD,
     )
 
 
-def isolation_line(result: Result) -> str:
+def isolation_row(result: Result) -> str:
     cases = [result.cases[kind] for kind in CASES]
     faults = (result.changes, result.shown, result.wrong, result.crashes)
-    return _line(
+    return _row(
         [
             *(f"{count:,}" for count in (*cases, sum(cases), *map(len, faults), result.lines, len(result.leaks))),
             f"{sum(result.seconds.values()):.0f}",
@@ -144,12 +145,12 @@ def isolation_line(result: Result) -> str:
     )
 
 
-def _line(cells: list[str], columns: Columns = TRIALS) -> str:
+def _row(cells: list[str], columns: Columns = SCENARIO) -> str:
     widths = [width for _, width in columns]
     return "".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
-def _call(call: Timed) -> str:
+def _call(call: TimedCall) -> str:
     return f"{_ms(call.net)} {call.name}"
 
 
@@ -157,5 +158,5 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms"
 
 
-def _yes(kept: bool) -> str:
-    return "yes" if kept else "NO"
+def _yes(condition: bool) -> str:
+    return "yes" if condition else "NO"

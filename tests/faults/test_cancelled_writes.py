@@ -1,4 +1,4 @@
-"""A write that is cut off may or may not have reached Redis: it counts as owed, so that nothing old is served."""
+"""A cancelled write may or may not have reached Redis: its key stays pending, so that no old value is served."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from cache import RedisCache, keys
-from tests.faults.background import BackgroundProxy
+from tests.faults.background_proxy import BackgroundProxy
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
@@ -23,22 +23,22 @@ WRITES = {
 
 
 @pytest.mark.parametrize("name", WRITES)
-async def test_a_cancelled_write_is_made_up_for(
+async def test_a_cancelled_write_is_redelivered(
     own_redis: RedisServer, make_cache: Callable[..., RedisCache], name: str
 ) -> None:
     with BackgroundProxy(own_redis.port) as proxy:
         cache = make_cache(f"redis://127.0.0.1:{proxy.port}/0", connect_wait=5.0)
         await cache.initialize()
-        await cache.get_stats()  # the pool too is connected
+        await cache.get_stats()  # connects the pool too
         for turns in (1, 2, 5):
             await cache.set(KEY, "old", ttl=60)
-            await proxy.do(lambda it: it.stall())
+            await proxy.apply(lambda inner: inner.stall())
             writing = asyncio.create_task(WRITES[name](cache))
             for _ in range(turns):
                 await asyncio.sleep(0)
             writing.cancel()
             await asyncio.wait({writing})
-            await proxy.do(lambda it: (it.reset_all(), it.heal())[1])  # it never arrives
+            await proxy.apply(lambda inner: (inner.reset_all(), inner.heal())[1])  # the write never arrives
             assert await cache.get(KEY) != "old"
             await until(lambda: cache.connected, 3)
             assert await cache.get(KEY) != "old"

@@ -1,4 +1,4 @@
-"""What an operator reads: a line when something begins, a line when it is over, and no line between."""
+"""Availability logging: one line when a problem begins, one when it ends, none in between."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from cache import RedisCache
 from cache.core.availability import Availability
-from tests.faults.background import BackgroundProxy
+from tests.faults.background_proxy import BackgroundProxy
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
@@ -47,9 +47,7 @@ def test_a_short_silence_is_no_outage_and_a_longer_one_is(lines: list[str]) -> N
     assert lines == ["Warning: Connection failed", "Connected"]
 
 
-def test_a_trouble_is_told_when_it_begins_and_when_it_is_over(
-    lines: list[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_problem_is_logged_at_its_begin_and_end(lines: list[str], caplog: pytest.LogCaptureFixture) -> None:
     outage = Availability("redis://here", lambda: None)
     for tenth in range(50):
         outage.trouble("commands are refused (OOM)", tenth / 10, "commands are refused (OOM)")
@@ -71,14 +69,14 @@ def test_a_trouble_is_told_when_it_begins_and_when_it_is_over(
         ("NOPERM", ("ACL", "SETUSER", "default", "-set")),
     ],
 )
-async def test_a_refusal_in_a_script_is_called_by_its_name(
-    hurt: RedisCache, own_redis: RedisServer, caplog: pytest.LogCaptureFixture, code: str, fault: tuple[str, ...]
+async def test_an_error_in_a_script_is_logged_with_its_code(
+    own_cache: RedisCache, own_redis: RedisServer, caplog: pytest.LogCaptureFixture, code: str, fault: tuple[str, ...]
 ) -> None:
     own_redis.cli(*fault)
     for number in range(20):
-        assert not await hurt.set(f"k{number}", "v")
+        assert not await own_cache.set(f"k{number}", "v")
     assert caplog.text.count(f"commands are refused ({code})") == 1
-    assert (await hurt.get_stats())["connection_errors"] >= 20
+    assert (await own_cache.get_stats())["connection_errors"] >= 20
 
 
 async def test_a_network_that_becomes_slow_is_an_outage_until_it_is_not(
@@ -88,8 +86,8 @@ async def test_a_network_that_becomes_slow_is_an_outage_until_it_is_not(
         cache = make_cache(f"redis://127.0.0.1:{proxy.port}/0", connect_wait=5.0)
         await cache.initialize()
         await until(lambda: lines == ["Connected"])
-        await proxy.do(lambda it: setattr(it, "delay_to_client", 0.1))
+        await proxy.apply(lambda inner: setattr(inner, "delay_to_client", 0.1))
         await until(lambda: lines == ["Connected", "Warning: Connection failed"], 3)
         assert not cache.connected
-        await proxy.do(lambda it: setattr(it, "delay_to_client", 0.0))
+        await proxy.apply(lambda inner: setattr(inner, "delay_to_client", 0.0))
         await until(lambda: lines == ["Connected", "Warning: Connection failed", "Connected"], 3)

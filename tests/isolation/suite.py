@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from tests.faults.surroundings import silence
+from tests.faults.worker_setup import mute_logs
 from tests.isolation.function_cases import functions
 from tests.isolation.parsing_cases import identities, key_parts, metadata, patterns
 from tests.isolation.result import Result
@@ -65,7 +65,7 @@ async def run_suite(directory: Path, counts: Mapping[str, int], seed: int, deadl
 
 def run_in_process(counts: Mapping[str, int], seed: int, deadline: float) -> Result:
     """Run the suite as the task of a process of its own."""
-    silence()
+    mute_logs()
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)  # importing the agent reads the .env of the working directory
         try:

@@ -12,7 +12,7 @@ import pytest
 
 from cache import RedisCache, keys
 from companion.store import SqliteStore
-from tests.faults.table import isolation_line
+from tests.faults.table import isolation_row
 from tests.isolation.fixture_data import OPERATOR
 from tests.isolation.runner import open_runner
 from tests.isolation.suite import CASE_COUNTS, CASES, run_suite
@@ -44,7 +44,7 @@ async def test_nothing_of_others_changes_or_is_seen(tmp_path: Path) -> None:
     assert not result.violations
     assert dict(result.cases) == REDUCED_COUNTS
     assert result.lines > 10
-    assert isolation_line(result).endswith("none")
+    assert isolation_row(result).endswith("none")
 
 
 # -- mutations that must be detected ------------------------------------------------------------------------------

@@ -26,12 +26,12 @@ def main() -> int:
     course = Course(options.minutes * 60, options.rate, options.seed)
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)  # importing the agent reads the .env of the working directory
-        outcome = asyncio.run(soak(course, Path(directory), lambda line: print(line, flush=True)))
+        result = asyncio.run(soak(course, Path(directory), lambda line: print(line, flush=True)))
         os.chdir("/")
-    wrong = broken(outcome)
-    print(f"\n{table(outcome)}\n")
+    wrong = broken(result)
+    print(f"\n{table(result)}\n")
     if wrong:
-        print(f"{len(wrong)} broken promises: {'; '.join(wrong)}\n{details(outcome)}")
+        print(f"{len(wrong)} broken promises: {'; '.join(wrong)}\n{details(result)}")
     else:
         print("0 broken promises")
     faulthandler.cancel_dump_traceback_later()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from tests.faults.world import PASSWORD
+from tests.faults.environment import PASSWORD
 from tests.soak.people import WORD
 
 _LEVELS: Final = {

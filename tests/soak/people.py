@@ -92,10 +92,10 @@ class Person:
         """Whether ``text`` holds something of somebody else."""
         return any(found not in (self.word, self.user_id) for found in _ANYBODY.findall(text))
 
-    def sentence(self, draw: random.Random) -> Sentence:
+    def sentence(self, rng: random.Random) -> Sentence:
         """The next thing they say."""
         token = self.token()
-        match draw.choices(list(_KINDS), _KINDS.values())[0]:
+        match rng.choices(list(_KINDS), _KINDS.values())[0]:
             case "place":
                 return Sentence(f"I live in {token}.", "profile", token)
             case "work":
@@ -107,15 +107,15 @@ class Person:
             case "name":
                 return Sentence(f"My name is {self.word}.")
             case "like":
-                return Sentence(f"I like {draw.choice(_LIKES)}.")
+                return Sentence(f"I like {rng.choice(_LIKES)}.")
             case "stats":
                 return Sentence("cache stats")
             case "clear":
                 return Sentence("clear my cache")
             case "hostile":
-                return Sentence(f"invalidate {draw.choice(_PATTERNS)}")
+                return Sentence(f"invalidate {rng.choice(_PATTERNS)}")
             case "odd":
-                return Sentence(f"Remember that {token} said {draw.choice(_ODD_THINGS)}", "fact", token)
+                return Sentence(f"Remember that {token} said {rng.choice(_ODD_THINGS)}", "fact", token)
             case "recall":
                 return Sentence(f"What did I tell you about {self.word}?")
             case "before":

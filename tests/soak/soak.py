@@ -15,10 +15,10 @@ from unittest.mock import patch
 
 from companion.writes.records import Profile, Write
 from companion.writes.write_behind import WriteBehind
-from tests.faults.session import session
-from tests.faults.stopwatch import Stopwatch
-from tests.faults.surroundings import environment
-from tests.faults.world import World
+from tests.faults.call_timer import CallTimer
+from tests.faults.dialogue import open_dialogue
+from tests.faults.environment import Environment
+from tests.faults.worker_setup import worker_settings
 from tests.soak.ears import Ears
 from tests.soak.ledger import Ledger
 from tests.soak.memory import Memory
@@ -59,7 +59,7 @@ class Course:
     rush: int = 40
     troubles: Sequence[str] | None = None
     pause: tuple[float, float] = (0.5, 2.0)
-    lasts: tuple[float, float] = (1.0, 3.0)
+    duration: tuple[float, float] = (1.0, 3.0)
     haste: float = 1.0
 
 
@@ -70,7 +70,7 @@ class Outcome:
     course: Course
     tally: Tally = field(default_factory=Tally)
     ears: Ears = field(default_factory=Ears)
-    stopwatch: Stopwatch = field(default_factory=lambda: Stopwatch(LIMIT))
+    call_timer: CallTimer = field(default_factory=lambda: CallTimer(LIMIT))
     memory: Memory = field(default_factory=lambda: Memory(0.0))
     troubles: dict[str, int] = field(default_factory=dict)
     lost_turns: int = 0
@@ -82,16 +82,16 @@ class Outcome:
 class Soak:
     """A soak under way."""
 
-    def __init__(self, course: Course, world: World, ledger: Ledger, outcome: Outcome, tell: Callable[[str], None]):
+    def __init__(self, course: Course, env: Environment, ledger: Ledger, result: Outcome, tell: Callable[[str], None]):
         self._course = course
-        self._world = world
-        self._outcome = outcome
-        self._tally = outcome.tally
+        self._world = env
+        self._outcome = result
+        self._tally = result.tally
         self._tell = tell
         self._draw = random.Random(course.seed)
         self._people = [Person(number) for number in range(course.people)]
-        self._troubles = Troubles(world, self._people, random.Random(course.seed + 1), course.troubles)
-        self._house = House(ledger, self._troubles, outcome.tally, self._draw, course.haste)
+        self._troubles = Troubles(env, self._people, random.Random(course.seed + 1), course.troubles)
+        self._house = House(ledger, self._troubles, result.tally, self._draw, course.haste)
         self._visits: set[asyncio.Task[None]] = set()
         self._doors = asyncio.Event()
         self._began = 0.0
@@ -114,7 +114,7 @@ class Soak:
         await self._look_for_strangers()
 
     async def _make_trouble(self) -> None:
-        await self._troubles.make(pause=self._course.pause, lasts=self._course.lasts)
+        await self._troubles.make(pause=self._course.pause, duration=self._course.duration)
 
     async def _let_people_come(self) -> None:
         gap = 60.0 / self._course.rate
@@ -163,7 +163,7 @@ class Soak:
 
     async def _settle(self) -> None:
         """With everything healthy, one more session, and what could not be stored before is stored."""
-        async with session("the last"):
+        async with open_dialogue("the last"):
             try:
                 await until(lambda: not self._house.ledger.missing(), _SETTLES)
             except AssertionError:
@@ -180,19 +180,19 @@ class Soak:
 
 async def soak(course: Course, directory: Path, tell: Callable[[str], None] = lambda line: None) -> Outcome:
     """Let it happen in ``directory``, and ``tell`` a line now and then."""
-    outcome = Outcome(course, memory=Memory(course.seconds))
-    async with World(directory, "proxy", []) as world:
-        settings = {"REDIS_URL": world.url, "COMPANION_HOME": str(directory / "home")}
-        with environment(**settings), outcome.ears.open(), outcome.stopwatch.running():
-            async with session("the-first"):  # loads what is loaded once, and makes the database
+    result = Outcome(course, memory=Memory(course.seconds))
+    async with Environment(directory, "proxy", []) as env:
+        settings = {"REDIS_URL": env.url, "COMPANION_HOME": str(directory / "home")}
+        with worker_settings(**settings), result.ears.open(), result.call_timer.running():
+            async with open_dialogue("the-first"):  # loads what is loaded once, and makes the database
                 pass
             gc.collect()
             gc.freeze()  # as LiveKit does before a worker's first job
-            before = Remains.now(world.port)
+            before = Remains.now(env.port)
             with _ledger(directory) as ledger:
-                await Soak(course, world, ledger, outcome, tell).run()
-            outcome.left = await _left(before, world.port)
-    return outcome
+                await Soak(course, env, ledger, result, tell).run()
+            result.left = await _left(before, env.port)
+    return result
 
 
 async def _left(before: Remains, port: int) -> list[str]:

@@ -12,8 +12,8 @@ from unittest.mock import patch
 
 from companion.store import StoreError
 from companion.store.sqlite.thread import SqliteThread
+from tests.faults.environment import Environment
 from tests.faults.faults import Fault
-from tests.faults.world import World
 
 _SLOW: Final = 0.3
 
@@ -24,16 +24,16 @@ class LockedFile:
     def __init__(self) -> None:
         self._link: sqlite3.Connection | None = None
 
-    async def begin(self, world: World) -> None:
+    async def begin(self, env: Environment) -> None:
         def lock() -> sqlite3.Connection:
             path = Path(os.environ["COMPANION_HOME"]) / "companion.db"
-            link = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
-            link.execute("BEGIN IMMEDIATE")
-            return link
+            connection = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+            connection.execute("BEGIN IMMEDIATE")
+            return connection
 
         self._link = await asyncio.to_thread(lock)
 
-    async def end(self, world: World) -> None:
+    async def end(self, env: Environment) -> None:
         assert self._link is not None
         await asyncio.to_thread(self._link.close)  # which rolls back
         self._link = None
@@ -46,10 +46,10 @@ class OtherMethods:
         self._methods = methods
         self._replaced = ExitStack()
 
-    async def begin(self, world: World) -> None:
+    async def begin(self, env: Environment) -> None:
         self._replaced.enter_context(patch.multiple(SqliteThread, **self._methods))
 
-    async def end(self, world: World) -> None:
+    async def end(self, env: Environment) -> None:
         self._replaced.close()
 
 

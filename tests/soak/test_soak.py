@@ -18,12 +18,12 @@ TROUBLES = ("connection reset", "killed, restarted empty", "store refuses", "sto
 async def test_nothing_is_lost_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # importing the agent reads the .env of the working directory
     course = Course(
-        seconds=5.0, rate=400, people=20, rush=10, troubles=TROUBLES, pause=(0.1, 0.3), lasts=(0.4, 0.9), haste=0.4
+        seconds=5.0, rate=400, people=20, rush=10, troubles=TROUBLES, pause=(0.1, 0.3), duration=(0.4, 0.9), haste=0.4
     )
-    outcome = await soak(course, tmp_path)
-    assert broken(outcome) == [], f"{table(outcome)}\n{details(outcome)}"
-    assert outcome.tally.sessions > 15
-    assert len(outcome.troubles) >= 3
+    result = await soak(course, tmp_path)
+    assert broken(result) == [], f"{table(result)}\n{details(result)}"
+    assert result.tally.sessions > 15
+    assert len(result.troubles) >= 3
 
 
 @pytest.mark.parametrize(

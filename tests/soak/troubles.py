@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from cache import keys
+from tests.faults.environment import Environment
 from tests.faults.faults import FAULTS, Fault
-from tests.faults.world import World
 from tests.soak.people import Person
 from tests.soak.store_faults import STORE_FAULTS
 
@@ -21,14 +21,14 @@ _BOTH: Final = 0.15  # share of the faults of Redis during which the store has o
 _REMEMBERED: Final = 60.0
 
 
-async def _remove_ballast(world: World) -> None:
+async def _remove_ballast(env: Environment) -> None:
     """What was only there to take long to load."""
-    await world.bulk(*(("UNLINK", f"ballast:{number}") for number in range(350)))
-    (world.server.directory / "dump.rdb").unlink(missing_ok=True)
+    await env.pipeline(*(("UNLINK", f"ballast:{number}") for number in range(350)))
+    (env.server.directory / "dump.rdb").unlink(missing_ok=True)
 
 
-async def _remove_spoilt(world: World) -> None:
-    await world.bulk(("UNLINK", *world.keys))
+async def _remove_spoilt(env: Environment) -> None:
+    await env.pipeline(("UNLINK", *env.keys))
 
 
 @dataclass
@@ -38,37 +38,37 @@ class _Loading:
     fault: Fault
     usual: Sequence[str] = ()
 
-    async def begin(self, world: World) -> None:
-        self.usual = list(world.server.args)
-        await self.fault.begin(world)
+    async def begin(self, env: Environment) -> None:
+        self.usual = list(env.server.args)
+        await self.fault.begin(env)
 
-    async def end(self, world: World) -> None:
-        await self.fault.end(world)
-        world.server.args = list(self.usual)
-        await _remove_ballast(world)
-
-
-async def _dump(world: World) -> None:
-    await world.cli("SAVE")
+    async def end(self, env: Environment) -> None:
+        await self.fault.end(env)
+        env.server.args = list(self.usual)
+        await _remove_ballast(env)
 
 
-async def _restore_dump(world: World) -> None:
+async def _dump(env: Environment) -> None:
+    await env.cli("SAVE")
+
+
+async def _restore_dump(env: Environment) -> None:
     """Redis is killed, and comes back as it was when the dump was made.
 
     But for the leases: one that is in a dump is that of a leader who was killed, and others wait three seconds for it.
     """
-    await asyncio.to_thread(world.server.kill)
-    await asyncio.to_thread(world.server.start)
-    if leases := await world.cli("KEYS", "lease:*"):
-        await world.cli("UNLINK", *leases)
-    await world.welcome_worker()
-    (world.server.directory / "dump.rdb").unlink(missing_ok=True)
+    await asyncio.to_thread(env.server.kill)
+    await asyncio.to_thread(env.server.start)
+    if leases := await env.cli("KEYS", "lease:*"):
+        await env.cli("UNLINK", *leases)
+    await env.grant_worker_access()
+    (env.server.directory / "dump.rdb").unlink(missing_ok=True)
 
 
 def _of_redis() -> list[Fault]:
     chosen = [Fault("restored from an old dump", _dump, _restore_dump)]
     for fault in FAULTS:
-        if fault.road == "tls":
+        if fault.route == "tls":
             continue
         if fault.name == "restarted, LOADING":
             loading = _Loading(fault)
@@ -96,15 +96,15 @@ class Troubles:
     """
 
     def __init__(
-        self, world: World, people: Sequence[Person], draw: random.Random, names: Sequence[str] | None = None
+        self, env: Environment, people: Sequence[Person], rng: random.Random, names: Sequence[str] | None = None
     ) -> None:
         self.now = ""
         self.had: Counter[str] = Counter()
         self.rounds = 0
         self.calm = asyncio.Lock()
-        self._world = world
+        self._world = env
         self._people = people
-        self._draw = draw
+        self._draw = rng
         self._redis = [fault for fault in _of_redis() if names is None or fault.name in names]
         self._store = [fault for fault in STORE_FAULTS if names is None or fault.name in names]
         self._away: deque[tuple[float, float]] = deque()
@@ -119,7 +119,7 @@ class Troubles:
         """Go on until what is the matter is over, and no further."""
         self._stopped = True
 
-    async def make(self, *, pause: tuple[float, float], lasts: tuple[float, float]) -> None:
+    async def make(self, *, pause: tuple[float, float], duration: tuple[float, float]) -> None:
         """Everything in turn, in an order that is drawn anew each time. Durations are seconds, least and most."""
         while not self._stopped:
             for fault in self._draw.sample(both := [*self._redis, *self._store], len(both)):
@@ -127,7 +127,7 @@ class Troubles:
                 async with self.calm:
                     if self._stopped:
                         return
-                    await self._have(fault, self._draw.uniform(*lasts))
+                    await self._have(fault, self._draw.uniform(*duration))
             self.rounds += 1
 
     async def _have(self, fault: Fault, seconds: float) -> None:
@@ -146,7 +146,7 @@ class Troubles:
         else:
             await asyncio.sleep(seconds)
         await fault.end(self._world)
-        await self._world.cease()
+        await self._world.stop_background()
         self.now = ""
 
     async def _have_in_store(self, fault: Fault, seconds: float) -> None:

@@ -13,7 +13,7 @@ from livekit.agents.ipc.mock_room import create_mock_room
 
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
 from companion.offline.replies import profile_in
-from tests.faults.session import Talk, session
+from tests.faults.dialogue import Dialogue, open_dialogue
 from tests.soak.ledger import Floor, Ledger
 from tests.soak.people import Person, Sentence
 from tests.soak.tally import Tally
@@ -36,7 +36,7 @@ class House:
     ledger: Ledger
     troubles: Troubles
     tally: Tally
-    draw: random.Random
+    rng: random.Random
     haste: float = 1.0
     """How long people think before they say something; 1 is usual."""
     room: Any = field(default_factory=create_mock_room.__wrapped__)
@@ -51,7 +51,7 @@ class Visit:
         self._id = person.user_id
         self._house = house
         self._tally = house.tally
-        self._draw = house.draw
+        self._draw = house.rng
 
     async def happen(self) -> None:
         """From the greeting to the goodbye."""
@@ -60,15 +60,15 @@ class Visit:
         self._tally.sessions += 1
         floor, began = self._house.ledger.floor(self._id), time.monotonic()
         try:
-            async with session(self._id, room) as talk:
+            async with open_dialogue(self._id, room) as dialogue:
                 self._tally.greetings += 1
-                self._check_beginning(talk, floor, began)
+                self._check_beginning(dialogue, floor, began)
                 beside = asyncio.create_task(self._read_and_write(), name="beside the conversation")
                 try:
-                    await self._converse(talk)
+                    await self._converse(dialogue)
                 finally:
                     await beside
-            self._remember(talk.session.history)
+            self._remember(dialogue.session.history)
         finally:
             person.talks -= 1
             # Mocks remember every call, and with it the session. That of the room does not reach those in its dict.
@@ -77,23 +77,23 @@ class Visit:
 
     # -- talking -------------------------------------------------------------------------------------------------
 
-    async def _converse(self, talk: Talk) -> None:
+    async def _converse(self, dialogue: Dialogue) -> None:
         for _ in range(self._draw.randint(2, 4)):
             sentence = self._person.sentence(self._draw)
             if self._draw.random() < _INTERRUPTS:
-                await self._interrupt(talk, sentence)
+                await self._interrupt(dialogue, sentence)
             else:
-                await self._ask(talk, sentence)
+                await self._ask(dialogue, sentence)
             await asyncio.sleep(self._draw.uniform(0.2, 1.2) * self._house.haste)
         if self._draw.random() < _HANGS_UP:
             self._tally.hung_up += 1
-            talk.session.run(user_input=self._person.sentence(self._draw).words)
+            dialogue.session.run(user_input=self._person.sentence(self._draw).words)
             await asyncio.sleep(self._draw.choice(_MOMENTS))
 
-    async def _ask(self, talk: Talk, sentence: Sentence) -> None:
+    async def _ask(self, dialogue: Dialogue, sentence: Sentence) -> None:
         floor, began = self._house.ledger.floor(self._id), time.monotonic()
         self._tally.answers_due += 1
-        answer = await talk.say(sentence.words, ANSWER)
+        answer = await dialogue.say(sentence.words, ANSWER)
         if not answer:
             self._tally.note(f"no answer to {sentence.kind} during {self._house.troubles.now or 'nothing'}")
             return
@@ -113,13 +113,13 @@ class Visit:
                 if facts or not excused:
                     self._judge(ledger.allows_facts(self._id, floor, facts[1] if facts else ""), "facts")
 
-    async def _interrupt(self, talk: Talk, sentence: Sentence) -> None:
+    async def _interrupt(self, dialogue: Dialogue, sentence: Sentence) -> None:
         """In mid-answer. Whatever was under way may or may not have happened."""
         self._tally.interrupted += 1
-        run = talk.session.run(user_input=sentence.words)
+        run = dialogue.session.run(user_input=sentence.words)
         await asyncio.sleep(self._draw.choice(_MOMENTS))
         async with asyncio.timeout(ANSWER):
-            await talk.session.interrupt()
+            await dialogue.session.interrupt()
             await run
 
     async def _read_and_write(self) -> None:
@@ -149,14 +149,14 @@ class Visit:
 
     # -- judging -------------------------------------------------------------------------------------------------
 
-    def _check_beginning(self, talk: Talk, floor: Floor, began: float) -> None:
+    def _check_beginning(self, dialogue: Dialogue, floor: Floor, began: float) -> None:
         excused = self._house.troubles.store_was_away(began)
-        instructions = str(talk.session.current_agent.instructions)
-        self._hear(talk.greeting)
+        instructions = str(dialogue.session.current_agent.instructions)
+        self._hear(dialogue.greeting)
         self._hear(instructions)
         known = profile_in(instructions).splitlines()
         self._judge_profile("; ".join(known), floor, excused, "instructions")
-        if (last := _JUST_SAID.search(talk.greeting)) is not None:
+        if (last := _JUST_SAID.search(dialogue.greeting)) is not None:
             self._judge(self._house.ledger.allows_last_words(self._id, floor, last[1]), "greeting")
 
     def _judge_profile(self, shown: str, floor: Floor, excused: bool, where: str) -> None:

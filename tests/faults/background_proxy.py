@@ -1,4 +1,4 @@
-"""The proxy in a thread of its own, so that a stall of the loop under test is not a stall of the network."""
+"""A proxy on a thread of its own, so that a stall of the loop under test does not stall the network."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.real.proxy import Proxy
 
 
 class BackgroundProxy:
-    """A :class:`Proxy` in front of ``target_port``. Use it with ``with``; ``port`` is where clients connect."""
+    """A :class:`Proxy` in front of ``target_port``. Use it with ``with``; clients connect to ``port``."""
 
     def __init__(self, target_port: int, **options: Any) -> None:
         self._proxy = Proxy(target_port, **options)
         self._loop = asyncio.new_event_loop()
-        # What asyncio.start_server says of connections that are cancelled when all is over.
+        # asyncio.start_server reports connections that are cancelled at shutdown.
         self._loop.set_exception_handler(lambda loop, context: None)
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
 
@@ -39,11 +39,11 @@ class BackgroundProxy:
         self._thread.join()
         self._loop.close()
 
-    async def do(self, action: Callable[[Proxy], Any]) -> Any:
-        """Let ``action`` (plain or async) happen to the proxy, in its own loop; what it returned."""
+    async def apply(self, action: Callable[[Proxy], Any]) -> Any:
+        """Run ``action`` (plain or async) on the proxy in the proxy's loop and return its result."""
 
-        async def there() -> Any:
-            outcome = action(self._proxy)
-            return await outcome if inspect.isawaitable(outcome) else outcome
+        async def run() -> Any:
+            result = action(self._proxy)
+            return await result if inspect.isawaitable(result) else result
 
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there(), self._loop))
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self._loop))

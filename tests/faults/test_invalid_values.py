@@ -1,4 +1,4 @@
-"""What should not be in Redis: not served, removed, and no reason to hang."""
+"""Invalid values in Redis are not served, are removed, and do not stall a call."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ async def right() -> str:
     return "right"
 
 
-@pytest.mark.parametrize("spoilt", [KEY, keys.stale(KEY)])
-async def test_another_type_is_replaced(hurt: RedisCache, own_redis: RedisServer, spoilt: str) -> None:
-    own_redis.cli("RPUSH", spoilt, "not", "a", "string")
-    assert await hurt.get_or_load(KEY, right, ttl=60, stale_for=60) == "right"
+@pytest.mark.parametrize("corrupt", [KEY, keys.stale(KEY)])
+async def test_another_type_is_replaced(own_cache: RedisCache, own_redis: RedisServer, corrupt: str) -> None:
+    own_redis.cli("RPUSH", corrupt, "not", "a", "string")
+    assert await own_cache.get_or_load(KEY, right, ttl=60, stale_for=60) == "right"
     assert own_redis.cli("GET", KEY) == "right"
 
 
-async def test_reading_alone_removes_nothing_of_another_type(hurt: RedisCache, own_redis: RedisServer) -> None:
-    own_redis.cli("RPUSH", "somebody's list", 1)
-    assert await hurt.get("somebody's list", "nothing") == "nothing"
-    assert own_redis.cli("LLEN", "somebody's list") == 1
+async def test_reading_alone_removes_nothing_of_another_type(own_cache: RedisCache, own_redis: RedisServer) -> None:
+    own_redis.cli("RPUSH", "another application's list", 1)
+    assert await own_cache.get("another application's list", "nothing") == "nothing"
+    assert own_redis.cli("LLEN", "another application's list") == 1
 
 
-async def test_what_cannot_be_decoded_and_cannot_be_removed(hurt: RedisCache, own_redis: RedisServer) -> None:
+async def test_an_undecodable_value_that_cannot_be_removed(own_cache: RedisCache, own_redis: RedisServer) -> None:
     own_redis.cli("SET", KEY, b"\xff")
     own_redis.cli("ACL", "SETUSER", "default", "-unlink")
     async with asyncio.timeout(1):
-        assert await hurt.get_or_load(KEY, right, ttl=60) == "right"
-        assert await hurt.get(KEY) is None
+        assert await own_cache.get_or_load(KEY, right, ttl=60) == "right"
+        assert await own_cache.get(KEY) is None
 
 
 @pytest.mark.parametrize(
@@ -54,28 +54,30 @@ async def test_larger_than_anything_we_store(
     cache = make_cache(own_redis.url, connect_wait=5.0, max_value_bytes=1000)
     await cache.initialize()
     own_redis.cli("SET", KEY, "x" * 1001)
-    assert await ask(cache) in (None, {}, "right")  # type: ignore[misc] # a coroutine, whichever it is
+    assert await ask(cache) in (None, {}, "right")  # type: ignore[misc] # a coroutine
     await until(lambda: own_redis.cli("GET", KEY) in (None, "right"))
 
 
-async def test_a_reply_of_a_hundred_megabytes_costs_one_connection(hurt: RedisCache, own_redis: RedisServer) -> None:
+async def test_a_reply_of_a_hundred_megabytes_costs_one_connection(
+    own_cache: RedisCache, own_redis: RedisServer
+) -> None:
     own_redis.cli("SETRANGE", KEY, 100 << 20, "x")
-    others = [asyncio.create_task(timed(hurt.get(f"k{n}"))) for n in range(20)]
-    answer, took = await timed(hurt.get(KEY))
+    others = [asyncio.create_task(timed(own_cache.get(f"k{n}"))) for n in range(20)]
+    answer, took = await timed(own_cache.get(KEY))
     assert answer is None
     assert took < 0.07
     assert max([(await other)[1] for other in others]) < 0.07
-    await until(lambda: hurt.connected and own_redis.cli("EXISTS", KEY) == 0, 3)
-    assert await hurt.get_or_load(KEY, right, ttl=60) == "right"
-    assert await hurt.get(KEY) == "right"
+    await until(lambda: own_cache.connected and own_redis.cli("EXISTS", KEY) == 0, 3)
+    assert await own_cache.get_or_load(KEY, right, ttl=60) == "right"
+    assert await own_cache.get(KEY) == "right"
     assert _LARGEST < 100 << 20
 
 
-@pytest.mark.parametrize(("size", "left"), [(_LARGEST + 1, 0), (1000, 1)])
+@pytest.mark.parametrize(("size", "remaining"), [(_LARGEST + 1, 0), (1000, 1)])
 async def test_a_server_that_is_silent_while_it_copies(
-    own_redis: RedisServer, make_cache: Callable[..., RedisCache], size: int, left: int
+    own_redis: RedisServer, make_cache: Callable[..., RedisCache], size: int, remaining: int
 ) -> None:
-    """All that the connection may have been lost over is looked at over the next one."""
+    """Keys whose replies may have caused the loss of a connection are checked over the next one."""
     own_redis.cli("SETRANGE", KEY, size - 1, "x")
     async with Proxy(own_redis.port) as proxy:
         cache = make_cache(f"redis://127.0.0.1:{proxy.port}/0", connect_wait=5.0)
@@ -85,14 +87,14 @@ async def test_a_server_that_is_silent_while_it_copies(
         await until(lambda: cache._engine.tracking and lane._open is not None and not lane._open.waiters)
         looked = own_redis.calls("strlen")
         proxy.blackhole()
-        # As a briefing reads: Redis answers none of them before it has carried out the last.
+        # As a briefing reads: Redis replies to all of them after executing the last.
         together = [cache.get(key) for key in (keys.summary("1"), KEY, keys.state("1"))]
         assert await asyncio.gather(*together) == [None, None, None]
         await until(lambda: lane._wire is None)
         await proxy.heal()
         await until(lambda: own_redis.calls("strlen") >= looked + 3)
         await cache.close()
-    assert own_redis.cli("EXISTS", KEY) == left
+    assert own_redis.cli("EXISTS", KEY) == remaining
 
 
 async def test_of_many_that_were_asked_for_the_first_are_looked_at() -> None:

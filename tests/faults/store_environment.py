@@ -1,4 +1,4 @@
-"""A store that can be hurt, and the ways to hurt it: a SQLite file, or Supabase's API over a real PostgreSQL."""
+"""The store of a scenario and its faults: a SQLite file, or Supabase's API over a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from companion.store import SqliteStore, Store, SupabaseStore
 from tests.real.postgrest import Fault, PostgREST
 
 TIMEOUT = 1.0
-"""Seconds that the worker gives the store in these trials; 5 otherwise."""
+"""Seconds until the worker gives up a store operation in these scenarios; 5 in production."""
 Kind = Literal["SQLite", "Supabase"]
 
 
-class StoreWorld:
+class StoreEnvironment:
     """One of the two stores.
 
     Attributes:
-        settings: the environment that leads the worker to it.
+        settings: the environment variables that select it.
     """
 
     def __init__(self, home: Path, api: PostgREST | None) -> None:
@@ -40,7 +40,7 @@ class StoreWorld:
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[Store]:
-        """The store, opened once more, to look at the truth with."""
+        """A second client of the store, to verify its contents."""
         if self.api is None:
             opened: Store = SqliteStore(self.path)
         else:
@@ -53,12 +53,12 @@ class StoreWorld:
     # -- SQLite ----------------------------------------------------------------------------------------------------
 
     async def lock(self) -> None:
-        """Somebody else is writing, and does not end."""
+        """Hold a write transaction open on another connection."""
 
         def begin() -> sqlite3.Connection:
-            link = sqlite3.connect(self.path, isolation_level=None, timeout=30, check_same_thread=False)
-            link.execute("BEGIN IMMEDIATE")
-            return link
+            connection = sqlite3.connect(self.path, isolation_level=None, timeout=30, check_same_thread=False)
+            connection.execute("BEGIN IMMEDIATE")
+            return connection
 
         self._writer = await asyncio.to_thread(begin)
 
@@ -67,10 +67,10 @@ class StoreWorld:
         await asyncio.to_thread(self._writer.close)
 
     async def fill_disk(self) -> None:
-        """No file of this process may grow: as on a full disk, writing fails and reading goes on."""
-        await asyncio.to_thread(self._empty_log)
+        """Limit the size of files of this process: writes fail as on a full disk, reads succeed."""
+        await asyncio.to_thread(self._truncate_wal)
         _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most))  # what is written to the home by others fits
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most))  # other small files in the home still fit
 
     async def free_disk(self) -> None:
         _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -80,11 +80,11 @@ class StoreWorld:
         for path in self.home.glob("companion.db*"):
             path.unlink()
 
-    def _empty_log(self) -> None:
-        """Every write begins at the start of the log again, with a file that has to grow."""
-        link = sqlite3.connect(self.path, timeout=30)
-        link.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        link.close()
+    def _truncate_wal(self) -> None:
+        """Truncate the WAL, so that the next write has to grow the file."""
+        connection = sqlite3.connect(self.path, timeout=30)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
 
     # -- Supabase --------------------------------------------------------------------------------------------------
 
@@ -105,50 +105,48 @@ class StoreWorld:
         self.api.delay = seconds
 
 
-Step = Callable[[StoreWorld], Awaitable[None]]
+Action = Callable[[StoreEnvironment], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class StoreFault:
-    """Something that happens to the store.
+    """A fault of the store.
 
     Attributes:
-        name: as the table shows it.
-        kind: which store.
-        begin: makes it happen.
-        end: ends it.
-        fails: what the worker cannot do meanwhile.
-        loses: whether what was stored before is gone for good.
+        name: name in the table.
+        kind: the store.
+        begin: injects the fault.
+        end: removes it.
+        fails: the operations that fail meanwhile.
+        loses_data: whether data stored before is lost.
     """
 
     name: str
     kind: Kind
-    begin: Step
-    end: Step
+    begin: Action
+    end: Action
     fails: Literal["all", "writes", "nothing"] = "all"
-    loses: bool = False
+    loses_data: bool = False
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
 
 
-async def _nothing(world: StoreWorld) -> None:
-    """It is as it is."""
+async def _no_action(env: StoreEnvironment) -> None:
+    """The fault needs no action to end."""
 
 
 def _answers(fault: Fault, name: str) -> StoreFault:
-    return StoreFault(name, "Supabase", lambda world: world.answer_with(fault), lambda world: world.answer_with(None))
+    return StoreFault(name, "Supabase", lambda env: env.answer_with(fault), lambda env: env.answer_with(None))
 
 
 STORE_FAULTS = (
-    StoreFault("locked", "SQLite", StoreWorld.lock, StoreWorld.unlock, fails="writes"),
-    StoreFault("disk full", "SQLite", StoreWorld.fill_disk, StoreWorld.free_disk, fails="writes"),
-    StoreFault("file deleted", "SQLite", StoreWorld.delete_file, _nothing, fails="nothing", loses=True),
-    StoreFault("refused", "Supabase", StoreWorld.refuse, StoreWorld.accept),
+    StoreFault("locked", "SQLite", StoreEnvironment.lock, StoreEnvironment.unlock, fails="writes"),
+    StoreFault("disk full", "SQLite", StoreEnvironment.fill_disk, StoreEnvironment.free_disk, fails="writes"),
+    StoreFault("file deleted", "SQLite", StoreEnvironment.delete_file, _no_action, fails="nothing", loses_data=True),
+    StoreFault("refused", "Supabase", StoreEnvironment.refuse, StoreEnvironment.accept),
     _answers("silent", "silent"),
-    StoreFault(
-        "500 ms slow", "Supabase", lambda world: world.delay(0.5), lambda world: world.delay(0.0), fails="nothing"
-    ),
+    StoreFault("500 ms slow", "Supabase", lambda env: env.delay(0.5), lambda env: env.delay(0.0), fails="nothing"),
     _answers("504", "504 {}"),
     _answers("html", "200 with HTML"),
     _answers("cut", "cut JSON"),

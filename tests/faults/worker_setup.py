@@ -1,4 +1,4 @@
-"""What surrounds a conversation under test: its settings, and an ear for what is logged."""
+"""Environment variables and log listeners of a worker under test."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import companion.offline.llm
 from tests.conftest import OURS
 
 
-def silence() -> None:
-    """Let no line of a log stand between the lines of a table. Who listens hears it all the same."""
+def mute_logs() -> None:
+    """Keep log lines out of the printed tables. Handlers added by listeners still receive them."""
     for name in ("livekit", "aiohttp", "asyncio", "companion", "cache"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
         logging.getLogger(name).propagate = False
 
 
 @contextmanager
-def environment(**settings: str) -> Iterator[None]:
-    """These settings, the offline model at full speed, and none of the developer's settings."""
+def worker_settings(**settings: str) -> Iterator[None]:
+    """Set these variables and the offline model without pacing; remove the developer's settings."""
     settings = {"COMPANION_MODELS": "offline"} | settings
     with patch.dict(os.environ, settings), patch.object(companion.offline.llm, "PACE", 0.0):
         for name in os.environ.keys() - settings.keys():
@@ -31,10 +31,10 @@ def environment(**settings: str) -> Iterator[None]:
 
 
 @contextmanager
-def listening(note: Callable[[logging.LogRecord], None]) -> Iterator[None]:
-    """``note`` is told every line that the cache and the companion log, whatever its level."""
+def log_listener(note: Callable[[logging.LogRecord], None]) -> Iterator[None]:
+    """Call ``note`` with every record of the cache and companion loggers, at any level."""
     handler = logging.Handler()
-    handler.emit = note  # type: ignore[method-assign] # one function is all there is to it
+    handler.emit = note  # type: ignore[method-assign] # a handler of one function
     loggers = [logging.getLogger(name) for name in ("cache", "companion")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

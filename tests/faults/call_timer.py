@@ -1,7 +1,7 @@
-"""How long every call of the cache took, and how long the loop it was made in was not running.
+"""Times every call of the cache, and the stalls of the event loop during it.
 
-A call that is not answered because the loop does not run (a stall of our own, or of the machine) cannot be answered
-in time by anybody. So stalls are measured, and shown beside the call; they are never a wider bound.
+No call can meet its deadline while the loop does not run, be it a stall of this process or of the machine. Stalls are
+measured and reported beside the call; they never widen a bound.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from unittest.mock import patch
 
 from cache import RedisCache
 
-STEPWISE = ("invalidate", "invalidate_pattern", "clear_user_cache")
-"""Calls that walk a keyspace of any size: documented to have the deadline at each step, not as a whole."""
+PER_STEP = ("invalidate", "invalidate_pattern", "clear_user_cache")
+"""Calls that may scan the keyspace: the deadline applies to each step, not to the whole call."""
 CALLS = (
     "get",
     "get_many",
@@ -32,22 +32,22 @@ CALLS = (
     "ttl",
     "health_check",
     "get_stats",
-    *STEPWISE,
+    *PER_STEP,
 )
-_BEAT = 0.004  # seconds between two looks at the loop
-_TOLERATED = 0.001  # seconds by which a timer of a loop that runs well may be late
-KEPT: Final = 120.0
-"""Seconds for which stalls and loads are remembered: longer than any call lasts."""
+_POLL_INTERVAL = 0.004  # seconds between two ticks
+_TIMER_TOLERANCE = 0.001  # seconds a timer may be late in a healthy loop
+RETENTION: Final = 120.0
+"""Seconds for which stalls and loads are retained: longer than any call lasts."""
 
 
 @dataclass(frozen=True, slots=True)
-class Timed:
+class TimedCall:
     """One call.
 
     Attributes:
-        name: of the method.
-        took: seconds from call to answer; for ``get_or_load`` without the time in which the loader ran.
-        stalled: of these, seconds in which the loop did not run.
+        name: the method.
+        took: seconds from call to return; for ``get_or_load`` without the loader's time.
+        stalled: seconds of these during which the loop was stalled.
     """
 
     name: str
@@ -56,34 +56,34 @@ class Timed:
 
     @property
     def net(self) -> float:
-        """Seconds for which the call itself is to blame."""
+        """Seconds without the loop's stalls."""
         return self.took - self.stalled
 
 
-class LoopWatch:
+class StallMonitor:
     """Measures the stalls of the running loop, between ``start`` and ``stop``."""
 
     def __init__(self) -> None:
         self.stalls: deque[tuple[float, float]] = deque()
-        """Those of the last ``KEPT`` seconds."""
+        """(begin, end) of each stall of the last ``RETENTION`` seconds."""
         self.total = 0.0
-        """Seconds of all stalls."""
+        """Total seconds of stalls."""
         self.cpu = 0.0
-        """Seconds of all stalls in which this thread was on the processor: ours. The rest is the machine's."""
+        """Seconds of the stalls during which this thread was on the CPU. The rest is due to the machine."""
         self._timer: asyncio.TimerHandle | None = None
-        self._due = self._cpu_then = 0.0
+        self._due = self._cpu_at_schedule = 0.0
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._later()
+        self._schedule()
 
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
-    def within(self, began: float, ended: float) -> float:
-        """Seconds of the time between two moments in which the loop did not run."""
-        now_late = [(self._due, ended)] if ended - self._due > _TOLERATED else []
+    def stalled_between(self, began: float, ended: float) -> float:
+        """Seconds between two moments during which the loop was stalled."""
+        now_late = [(self._due, ended)] if ended - self._due > _TIMER_TOLERANCE else []
         total = 0.0
         for begin, end in chain(now_late, reversed(self.stalls)):
             if end <= began:
@@ -91,50 +91,50 @@ class LoopWatch:
             total += max(0.0, min(end, ended) - max(begin, began))
         return total
 
-    def _later(self) -> None:
-        self._due, self._cpu_then = time.perf_counter() + _BEAT, time.thread_time()
-        self._timer = self._loop.call_later(_BEAT, self._look)
+    def _schedule(self) -> None:
+        self._due, self._cpu_at_schedule = time.perf_counter() + _POLL_INTERVAL, time.thread_time()
+        self._timer = self._loop.call_later(_POLL_INTERVAL, self._tick)
 
-    def _look(self) -> None:
+    def _tick(self) -> None:
         now = time.perf_counter()
-        if now - self._due > _TOLERATED:
+        if now - self._due > _TIMER_TOLERANCE:
             self.total += now - self._due
             self.stalls.append((self._due, now))
-            _forget(self.stalls, now)
-            self.cpu += min(now - self._due, time.thread_time() - self._cpu_then)
-        self._later()
+            _expire(self.stalls, now)
+            self.cpu += min(now - self._due, time.thread_time() - self._cpu_at_schedule)
+        self._schedule()
 
 
 @dataclass
 class _Loads:
-    """The loads of one key, by whomever, as [begin, end] (inf: under way); and when somebody last asked for it."""
+    """The loads of one key by any caller as [begin, end] (end is inf while in flight), and the key's last use."""
 
     spans: deque[list[float]] = field(default_factory=deque)
-    asked: float = 0.0
+    last_used: float = 0.0
 
 
-class Stopwatch:
+class CallTimer:
     """Times the calls of every RedisCache while ``running``.
 
     Args:
-        limit: seconds an ordinary call may take by itself; what takes longer counts as ``late``.
+        limit: seconds that an ordinary call may take without stalls; longer ones count as ``deadline_misses``.
     """
 
     def __init__(self, limit: float = math.inf) -> None:
         self.calls = 0
-        self.late = 0
-        self.loop = LoopWatch()
+        self.deadline_misses = 0
+        self.loop = StallMonitor()
         self._limit = limit
-        self._slowest = dict.fromkeys((False, True), Timed("none", 0.0, 0.0))
+        self._slowest = dict.fromkeys((False, True), TimedCall("none", 0.0, 0.0))
         self._loads: dict[str, _Loads] = {}
 
-    def slowest(self, stepwise: bool = False) -> Timed:
-        """The call that took longest by itself, among the ordinary ones or those that go step by step."""
-        return self._slowest[stepwise]
+    def slowest(self, per_step: bool = False) -> TimedCall:
+        """The call with the largest ``net``, among the ordinary ones or those with a deadline per step."""
+        return self._slowest[per_step]
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Within this block."""
+        """Time calls within this block."""
         replaced = {name: self._timed(name, getattr(RedisCache, name)) for name in CALLS}
         replaced["get_or_load"] = self._timed_load(RedisCache.get_or_load)
         self.loop.start()
@@ -150,7 +150,7 @@ class Stopwatch:
             try:
                 return await method(cache, *args, **kwargs)
             finally:
-                self._note(name, (began, time.perf_counter()))
+                self._record(name, (began, time.perf_counter()))
 
         return timed
 
@@ -171,36 +171,36 @@ class Stopwatch:
             try:
                 return await method(cache, key, timed_loader, *args, **kw)
             finally:
-                self._note("get_or_load", *_between(loads.spans, began, time.perf_counter()))
+                self._record("get_or_load", *_outside_loads(loads.spans, began, time.perf_counter()))
 
         return timed
 
-    def _note(self, name: str, *spans: tuple[float, float]) -> None:
+    def _record(self, name: str, *spans: tuple[float, float]) -> None:
         took = sum(end - begin for begin, end in spans)
-        call = Timed(name, took, sum(self.loop.within(*span) for span in spans))
-        stepwise = name in STEPWISE
+        call = TimedCall(name, took, sum(self.loop.stalled_between(*span) for span in spans))
+        per_step = name in PER_STEP
         self.calls += 1
-        self.late += not stepwise and call.net > self._limit
-        self._slowest[stepwise] = max(self._slowest[stepwise], call, key=lambda one: one.net)
+        self.deadline_misses += not per_step and call.net > self._limit
+        self._slowest[per_step] = max(self._slowest[per_step], call, key=lambda one: one.net)
 
     def _loads_of(self, key: str) -> _Loads:
         now = time.perf_counter()
-        # Put at the end again, so that those nobody has asked for in a long time are at the front.
+        # Reinsert at the end: the dict stays ordered by last use.
         loads = self._loads[key] = self._loads.pop(key, None) or _Loads()
-        loads.asked = now
-        _forget(loads.spans, now)
-        while (oldest := next(iter(self._loads))) != key and self._loads[oldest].asked < now - KEPT:
+        loads.last_used = now
+        _expire(loads.spans, now)
+        while (oldest := next(iter(self._loads))) != key and self._loads[oldest].last_used < now - RETENTION:
             del self._loads[oldest]
         return loads
 
 
-def _forget(spans: deque[Any], now: float) -> None:
-    while spans and spans[0][1] < now - KEPT:
+def _expire(spans: deque[Any], now: float) -> None:
+    while spans and spans[0][1] < now - RETENTION:
         spans.popleft()
 
 
-def _between(loads: Iterable[list[float]], began: float, ended: float) -> list[tuple[float, float]]:
-    """The parts of the time between two moments in which no load, by whomever, was under way."""
+def _outside_loads(loads: Iterable[list[float]], began: float, ended: float) -> list[tuple[float, float]]:
+    """The parts of an interval during which no load of any caller was in flight."""
     gaps = []
     for start, end in sorted(loads):
         if end > began and start < ended:

@@ -1,4 +1,4 @@
-"""One conversation through the worker's real entrypoint, in this process, with the offline model and SQLite."""
+"""A session through the worker's real entrypoint, in this process, with the offline model and SQLite."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.wait import until
 USER = "ada"
 PROFILE = "Name: Ada"
 TOPIC = "my sister visits on Friday"
-_ANSWER = 5.0  # seconds an answer may take before it counts as none
+_ANSWER_TIMEOUT = 5.0  # seconds until an answer counts as missing
 
 
-class Talk:
-    """A conversation under way."""
+class Dialogue:
+    """A running session, addressed by text."""
 
     def __init__(self, session: AgentSession[Any]) -> None:
         self.session = session
@@ -34,8 +34,8 @@ class Talk:
     def greeting(self) -> str:
         return str(self.session.history.messages()[0].text_content)
 
-    async def say(self, words: str, within: float = _ANSWER) -> str:
-        """What it answers; empty if it does not ``within`` so many seconds."""
+    async def say(self, words: str, within: float = _ANSWER_TIMEOUT) -> str:
+        """Send one user turn and return the answer; empty if none arrives ``within`` this many seconds."""
         try:
             async with asyncio.timeout(within):
                 events = (await self.session.run(user_input=words)).events
@@ -46,12 +46,14 @@ class Talk:
 
 
 @asynccontextmanager
-async def session(user_id: str = USER, room: Any = None) -> AsyncIterator[Talk]:
-    """The job of a user, dispatched as from a LiveKit server. It has greeted when the block begins.
+async def open_dialogue(user_id: str = USER, room: Any = None) -> AsyncIterator[Dialogue]:
+    """Run a user's job as a LiveKit server would dispatch it. The greeting has been given when the block begins.
 
-    ``room`` is a mock to be used instead of a new one, which takes 25 ms to make.
+    Args:
+        user_id: the user in the job's metadata.
+        room: a mock room to reuse; making one takes 25 ms.
     """
-    from agent import entrypoint  # importing it reads the environment, which is set by now
+    from agent import entrypoint  # imported here: the import reads the environment
 
     room = room or create_mock_room.__wrapped__()
     with fake_job_context(room=room, job_metadata=json.dumps({"user_id": user_id})) as ctx:
@@ -60,7 +62,7 @@ async def session(user_id: str = USER, room: Any = None) -> AsyncIterator[Talk]:
             await entrypoint(ctx)
             running: AgentSession[Any] = ctx.primary_session
             await until(lambda: running.history.messages())
-            yield Talk(running)
+            yield Dialogue(running)
         finally:  # as livekit.agents.ipc ends a job
             if ctx._primary_agent_session is not None:
                 await ctx._primary_agent_session.aclose()
@@ -68,16 +70,16 @@ async def session(user_id: str = USER, room: Any = None) -> AsyncIterator[Talk]:
             await ctx._on_cleanup()
 
 
-async def have_talked_before(memory: Store) -> None:
-    """Put into the store what is there when ``USER`` calls for the second time."""
-    await memory.save_profile(USER, PROFILE)
+async def seed_earlier_conversation(store: Store) -> None:
+    """Write the profile and the last turn of an earlier conversation of ``USER``."""
+    await store.save_profile(USER, PROFILE)
     at = datetime.now(UTC) - timedelta(hours=1)
-    await memory.add_turn(USER, Turn(role="user", text=TOPIC, at=at, conversation_id="an earlier one"))
+    await store.add_turn(USER, Turn(role="user", text=TOPIC, at=at, conversation_id="an earlier one"))
 
 
 @asynccontextmanager
-async def store() -> AsyncIterator[SqliteStore]:
-    """The companion's own store, opened a second time."""
+async def open_store() -> AsyncIterator[SqliteStore]:
+    """A second connection to the worker's store."""
     opened = SqliteStore(Path(os.environ["COMPANION_HOME"]) / "companion.db")
     try:
         yield opened
