@@ -16,7 +16,8 @@
     ├── UnserialisableValue         also a TypeError and a ValueError
     ├── UndecodableValue
     ├── LockUnavailable
-    └── LockLost
+    ├── LockLost
+    └── EmbeddedRedisError          also a RuntimeError
 
 A ``TransportError`` never leaves :class:`cache.RedisCache`: its operations answer with their neutral value instead.
 """
@@ -95,6 +96,10 @@ class LockUnavailable(CacheError):
 
 class LockLost(CacheError):
     """The lock expired while it was held: the work under it may have overlapped with another holder's."""
+
+
+class EmbeddedRedisError(CacheError, RuntimeError):
+    """The private redis-server could not be started; the text says why and what to do."""
 
 
 def code_inside_script(text: str) -> str | None:

@@ -8,7 +8,7 @@ import psutil
 
 
 def working_in(home: Path) -> list[str]:
-    """The names of the processes that belong to this home: the private redis-server and its keeper."""
+    """The names of the processes that belong to this home: the private redis-server and its supervisor."""
     found = []
     for process in psutil.process_iter():
         try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from cache import RedisCache
 from cache.transport.connector import Endpoint
 from cache.transport.multiplexer import MultiplexedClient
+from tests.cache.private_server import Console, processes, start_console
 from tests.real import redis_cluster
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
@@ -79,3 +82,26 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, lis
     """A "cluster of one" and a "cluster of two", by name: their nodes. Whoever uses them empties them first."""
     with redis_cluster.clusters(lambda: tmp_path_factory.mktemp("node")) as formed:
         yield formed
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> AsyncIterator[Path]:
+    """A home for a private server; afterwards nothing may run there."""
+    home = tmp_path / "a home"
+    yield home
+    await until(lambda: not processes(home))
+
+
+@pytest.fixture
+def console() -> Iterator[Console]:
+    """Starts consoles: the first in a home owns its server."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(home: Path) -> subprocess.Popen[str]:
+        started.append(start_console(home))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with process:
+            process.kill()

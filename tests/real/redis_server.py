@@ -68,7 +68,7 @@ def installed_servers() -> list[Path]:
 
 @cache
 def supports_tls(binary: Path) -> bool:
-    """Whether this build was made with TLS: only then does it call OpenSSL. (The settings' names are in all since 7.)"""
+    """Whether this build was made with TLS: only then does it call OpenSSL, whatever names it knows."""
     return b"SSL_CTX_new" in binary.read_bytes()
 
 
