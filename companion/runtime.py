@@ -28,8 +28,7 @@ from .caching import ChangeListener, ConsistencyWatch, OutboxRelay, invalidate
 from .settings import Settings
 from .store import ContextBatcher, SqliteStore, Store
 from .voice.models import make_llm
-from .writes.spool import Spool
-from .writes.write_behind import WriteBehind
+from .writes import Spool, WriteBehind
 
 logger = logging.getLogger("companion")
 _runtimes: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()

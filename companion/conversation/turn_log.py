@@ -10,7 +10,7 @@ from livekit.agents import ConversationItemAddedEvent, llm
 
 from ..identity import Caller
 from ..store import Turn
-from ..writes.write_behind import WriteBehind
+from ..writes import WriteBehind
 
 FLUSH_TIMEOUT: Final = 4.0
 """Seconds that closing waits for turns that are not stored yet."""

@@ -17,7 +17,7 @@ from ..memory.context import get_conversation_summary_async, get_user_state_asyn
 from ..memory.profile import get_user_profile_async
 from ..runtime import get_runtime
 from ..store import Summary, Turn
-from ..writes.relationship import ConversationEnded
+from ..writes import ConversationEnded
 from .greeting import get_intelligent_first_message_instructions
 from .summary import summarise
 from .turn_log import TurnLog

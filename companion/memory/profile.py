@@ -9,7 +9,7 @@ from ..caching import PROFILE, read_user_data
 from ..identity import current_caller
 from ..runtime import get_runtime
 from ..store import StoreError
-from ..writes.records import Profile
+from ..writes import Profile
 
 logger = logging.getLogger("companion")
 

@@ -1,0 +1,8 @@
+"""Writes on their way to the store: queued per user, retried, and spooled to disk when the store stays away."""
+
+from .records import Profile, Write
+from .relationship import ConversationEnded
+from .spool import Spool
+from .write_behind import WriteBehind
+
+__all__ = ["ConversationEnded", "Profile", "Spool", "Write", "WriteBehind"]

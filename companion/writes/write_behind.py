@@ -16,7 +16,7 @@ from typing import Final
 
 from cache import BackgroundTasks
 
-from ..caching.outbox_relay import OutboxRelay
+from ..caching import OutboxRelay
 from ..store import DataKind, Store
 from .queue import WriteQueue
 from .records import Write, apply
