@@ -61,7 +61,7 @@ soak: .venv/.dev  ## ten minutes of conversations while Redis and the store misb
 	@$(RUN) -m tests.soak $(ARGS)
 
 lint: .venv/.dev  ## ruff and mypy --strict
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy --strict agent.py cache companion tools
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy --strict agent.py cache companion tools distribution/*.py
 
 .venv/.bench: requirements-bench.txt .venv/.dev
 	@echo "Installing what the benchmarks compare with into .venv..."

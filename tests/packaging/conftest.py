@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -29,7 +31,7 @@ class Installation:
 
     venv: Path
     project: Path
-    before_extras: subprocess.CompletedProcess[str] | None = None
+    before_extras: str = ""
 
     def run(self, program: str, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a program of the environment in the project."""
@@ -46,7 +48,7 @@ class Installation:
 
     def python(self, script: str, *arguments: str, **env: str) -> str:
         """Run a script that stands in the project; what it printed. Fails if the script does."""
-        path = self.project / "script.py"
+        path = self.project / f"script_{uuid4().hex}.py"
         path.write_text(script)
         ran = self.run("python", path, *arguments, **env)
         assert ran.returncode == 0, ran.stderr
@@ -100,16 +102,24 @@ def install(venv: Path, *what: str | Path) -> None:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """The wheel with every extra, in an environment that had nothing, beside a project with files of its own.
 
-    First without extras: ``before_extras`` is what ran then. One environment serves both, because compiling what it
-    imports costs as much as the installation.
+    First without extras: ``before_extras`` is what the worker said then. One environment serves both, and all workers
+    of pytest-xdist, because compiling what it imports costs as much as the installation.
     """
-    folder = tmp_path_factory.mktemp("installed")
-    alone = Installation(folder / "venv", make_project(folder / "project"))
-    install(alone.venv, wheel)
-    project = {"SUPABASE_URL": "https://a.supabase.co", "SUPABASE_SECRET_KEY": "sb_secret_x"}
-    ran = alone.run("companion", "console", "--text", **project)
-    install(alone.venv, f"{wheel}[all]")
-    return replace(alone, before_extras=ran)
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "installed"
+    said = folder / "before_extras.txt"
+    with (shared / "installed.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            alone = Installation(folder / "venv", make_project(folder / "project"))
+            install(alone.venv, wheel)
+            project = {"SUPABASE_URL": "https://a.supabase.co", "SUPABASE_SECRET_KEY": "sb_secret_x"}
+            ran = alone.run("companion", "console", "--text", **project)
+            install(alone.venv, f"{wheel}[all]")
+            said.write_text(ran.stdout + ran.stderr)
+    return Installation(folder / "venv", folder / "project", said.read_text())
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ import pytest
 
 from tests.packaging.conftest import ROOT, Installation
 
+pytestmark = pytest.mark.console
+
 SAME_OBJECTS = """
 import sys
 import livekit_companion.cache

@@ -6,9 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.packaging.conftest import ROOT, Installation
 from tests.real.redis_server import RedisServer
 from tests.test_readme import BLOCKS
+
+pytestmark = [pytest.mark.console, pytest.mark.timeout(180)]
 
 THE_PROJECTS_OWN = """
 import agent, cache, companion, tools
@@ -188,9 +192,7 @@ def test_migrations_are_written_and_never_overwritten(installed: Installation, t
 def test_without_extras(installed: Installation) -> None:
     # The worker starts, and sees what it cannot use: although the project has a folder of that name, which an import
     # takes for the package.
-    assert installed.before_extras is not None
-    assert installed.before_extras.returncode == 1
-    assert installed.before_extras.stderr == (
+    assert installed.before_extras == (
         "companion: SUPABASE_URL is set, but the package supabase is not installed: "
         "pip install 'livekit-companion[supabase]'\n"
     )

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.packaging.conftest import ROOT
+
+pytestmark = [pytest.mark.console, pytest.mark.timeout(180)]
 
 USERS_FILE = """
 from livekit.agents import Agent

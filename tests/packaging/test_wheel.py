@@ -13,6 +13,8 @@ import pytest
 
 from tests.packaging.conftest import ROOT, build
 
+pytestmark = pytest.mark.console
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
