@@ -17,7 +17,7 @@ from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.serial]
 PEM = Path(__file__).parent.parent / "real" / "localhost.pem"
 
 

@@ -61,6 +61,7 @@ print(os.geteuid(), asyncio.run(once(sys.argv[1])))
 """
 
 
+@pytest.mark.serial
 async def test_it_is_private_bounded_and_quiet(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     redis = EmbeddedRedis(home)
     begun = time.monotonic()

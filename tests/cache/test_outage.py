@@ -85,6 +85,7 @@ async def test_a_stopped_server_costs_one_deadline(own_redis: RedisServer, make_
     await until(lambda: cache.connected, 2)
 
 
+@pytest.mark.serial
 async def test_a_stalled_loop_does_not_make_a_call_hang(own_redis: RedisServer, make_cache: Any) -> None:
     """The case in which a time-out around redis-py is swallowed: server silent, loop stalled past the deadline."""
     cache = make_cache(own_redis.url, deadline=DEADLINE, connect_wait=5.0)
@@ -119,6 +120,7 @@ async def test_a_stall_of_our_own_is_not_an_outage(cache: RedisCache, own_redis:
     assert cache.connected
 
 
+@pytest.mark.serial
 async def test_killed_and_restarted_empty(
     own_redis: RedisServer, make_cache: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -42,6 +42,7 @@ async def test_a_turn_changes_the_next_greeting(runtime: Runtime) -> None:
     assert await cache.exists(keys.greeting_instructions("1")) == 0
 
 
+@pytest.mark.serial
 async def test_storing_delays_nothing_and_survives_an_outage(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

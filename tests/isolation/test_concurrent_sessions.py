@@ -22,7 +22,7 @@ from tests.real.redis_server import RedisServer
 from tests.test_agent import Probe, job
 from tests.tools.conversation import Conversation
 
-pytestmark = pytest.mark.isolation
+pytestmark = [pytest.mark.isolation, pytest.mark.serial]
 SESSIONS: Final = 50
 ROUNDS: Final = 2
 MARKERS: Final = {f"person-{number:02d}": f"{MARKER}{number:02d}q" for number in range(SESSIONS)}
