@@ -72,11 +72,14 @@ class Locks:
 
     Args:
         call: runs an operation against Redis within the deadline.
+
+    Attributes:
+        releasing: locks that are being given back in the background.
     """
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._owed = BackgroundTasks()
+        self.releasing = BackgroundTasks()
 
     @asynccontextmanager
     async def hold(self, name: str, ttl: int, wait: float) -> AsyncIterator[None]:
@@ -103,8 +106,8 @@ class Locks:
 
     async def close(self, timeout: float) -> None:
         """Give back what is being given back, for so many seconds at most. The rest frees itself."""
-        await self._owed.ended(timeout)
-        await self._owed.cancel()
+        await self.releasing.ended(timeout)
+        await self.releasing.cancel()
 
     async def _acquire(self, lock: _Hold, give_up: float) -> None:
         try:
@@ -138,8 +141,8 @@ class Locks:
 
     def _release_later(self, lock: _Hold) -> None:
         """Give back what Redis may have granted, or grants when it reads what it was sent."""
-        if lock.asked and len(self._owed) < _MOST_OWED:
-            self._owed.spawn(self._give_back(lock), name="cache-unlock")
+        if lock.asked and len(self.releasing) < _MOST_OWED:
+            self.releasing.spawn(self._give_back(lock), name="cache-unlock")
 
     async def _give_back(self, lock: _Hold) -> None:
         loop = asyncio.get_running_loop()

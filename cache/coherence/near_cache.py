@@ -47,12 +47,15 @@ class NearCache:
         families: last parts of the keys that are kept; none keeps nothing.
         max_entries: entries at most.
         max_bytes: bytes at most, estimated.
+
+    Attributes:
+        entries: key -> value and loop time at which it expires, the least recently used first.
     """
 
     def __init__(self, families: frozenset[str], *, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> None:
         self._families = families
         self._max_entries, self._max_bytes = max_entries, max_bytes
-        self._entries: OrderedDict[str, tuple[bytes | str, float]] = OrderedDict()
+        self.entries: OrderedDict[str, tuple[bytes | str, float]] = OrderedDict()
         self._bytes = 0
         self._reading: dict[str, Token] = {}
         self.armed = False
@@ -64,7 +67,7 @@ class NearCache:
         return bool(self._families)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def keeps(self, key: str) -> bool:
         """Whether ``key`` belongs to a family that is kept."""
@@ -77,13 +80,13 @@ class NearCache:
             key: the key.
             now: the loop's time, in seconds.
         """
-        entry = self._entries.get(key)
+        entry = self.entries.get(key)
         if entry is None:
             return MISSING
         if entry[1] <= now:
             self.drop(key)
             return MISSING
-        self._entries.move_to_end(key)
+        self.entries.move_to_end(key)
         return entry[0]
 
     def begin(self, key: str) -> Token | None:
@@ -112,10 +115,10 @@ class NearCache:
         if value is None or not token.clean or not self.armed:
             return
         self._forget(token.key)
-        self._entries[token.key] = (value, until)
+        self.entries[token.key] = (value, until)
         self._bytes += _size(token.key, value)
-        while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
-            self._forget(next(iter(self._entries)))
+        while len(self.entries) > self._max_entries or self._bytes > self._max_bytes:
+            self._forget(next(iter(self.entries)))
 
     def drop(self, key: str) -> None:
         """``key`` has changed, or is about to: forget it, and spoil the reads under way."""
@@ -131,7 +134,7 @@ class NearCache:
 
     def drop_all(self) -> None:
         """Anything may have changed."""
-        self._entries.clear()
+        self.entries.clear()
         self._bytes = 0
         for token in self._reading.values():
             token.clean = False
@@ -148,7 +151,7 @@ class NearCache:
         self.armed = self.on
 
     def _forget(self, key: str) -> None:
-        entry = self._entries.pop(key, None)
+        entry = self.entries.pop(key, None)
         if entry is not None:
             self._bytes -= _size(key, entry[0])
 

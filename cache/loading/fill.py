@@ -41,33 +41,40 @@ Loader = Callable[[], Awaitable[Any]]
 
 
 class Filler:
-    """Loads what is missing. One per cache."""
+    """Loads what is missing. One per cache.
+
+    Attributes:
+        flights: loads that callers wait for.
+        waiters: callers that wait for another process's load.
+        leases: the rights to fill that this process holds.
+        background: loads and refreshes that go on without a caller.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._flights = Singleflight()
+        self.flights = Singleflight()
         self._refreshing = Singleflight()
         self._asked: set[str] = set()  # keys that somebody began to look for in this turn of the loop
-        self._waiters = Waiters()
-        self.leases = Leases(engine, self._waiters)
-        self._behind = BackgroundTasks()
-        engine.on_change = self._waiters.changed
+        self.waiters = Waiters()
+        self.leases = Leases(engine, self.waiters)
+        self.background = BackgroundTasks()
+        engine.on_change = self.waiters.changed
 
     def detach(self, names: Iterable[str]) -> None:
         """An invalidation of these keys: later callers start a load of their own."""
-        self._flights.detach(names)
+        self.flights.detach(names)
         self._refreshing.detach(names)
 
     def detach_all(self) -> None:
         """An invalidation of anything."""
-        self._flights.detach_all()
+        self.flights.detach_all()
         self._refreshing.detach_all()
 
     async def close(self) -> None:
         """Cancel what is under way."""
-        await self._flights.close()
+        await self.flights.close()
         await self._refreshing.close()
-        await self._behind.cancel()
+        await self.background.cancel()
         await self.leases.close()
 
     def busy(self, key: str) -> bool:
@@ -75,7 +82,7 @@ class Filler:
 
         Whoever comes now need not ask Redis by himself: :meth:`fill` tells him what they find.
         """
-        if key in self._flights or key in self._asked:
+        if key in self.flights or key in self._asked:
             return True
         if not self._asked:
             asyncio.get_running_loop().call_soon(self._asked.clear)
@@ -94,7 +101,7 @@ class Filler:
             began: loop time at which the caller was asked; from then on the deadline counts.
             failed: whether Redis has failed the caller already, and that was counted.
         """
-        value, raw = await self._flights.join(key, lambda: self._fly(key, loader, terms, began, failed))
+        value, raw = await self.flights.join(key, lambda: self._fly(key, loader, terms, began, failed))
         return (value, False) if raw is None else (self._decoded(key, raw), True)  # to each his own
 
     def refresh(self, key: str, loader: Loader, terms: EntryOptions, old: int) -> None:
@@ -102,7 +109,7 @@ class Filler:
         if key in self._refreshing:
             return
         flight = self._refreshing.join(key, lambda: self._renew(key, loader, terms, old))
-        self._behind.spawn(flight, name="cache-refresh")
+        self.background.spawn(flight, name="cache-refresh")
 
     # -- flights ---------------------------------------------------------------------------------------
 
@@ -112,7 +119,7 @@ class Filler:
         """The value, and as it was stored if it was there."""
         lease = Lease(key, began + self._engine.deadline - asyncio.get_running_loop().time())
         while self._engine.enabled:
-            waiter = self._waiters.wait(key)  # before looking, so that no change goes unseen
+            waiter = self.waiters.wait(key)  # before looking, so that no change goes unseen
             try:
                 try:
                     kind, *rest = await self.leases.acquire(lease, last_good=terms.stale_for > 0)
@@ -138,12 +145,12 @@ class Filler:
                 self._engine.count_undecodable(key, problem)
                 self._engine.pending.add(key)  # it goes before the next try
             finally:
-                self._waiters.leave(key, waiter)
+                self.waiters.leave(key, waiter)
         return await _loaded(loader), None
 
     async def _lead(self, lease: Lease, loader: Loader, terms: EntryOptions, last: Any) -> Any:
         """Load under the lease. With a last good value, a loader that is slow or fails is answered with it."""
-        load = self._behind.spawn(self._load(lease, loader, terms), name="cache-load")
+        load = self.background.spawn(self._load(lease, loader, terms), name="cache-load")
         try:
             if last is MISSING:
                 return await load
@@ -163,7 +170,7 @@ class Filler:
 
     async def _load(self, lease: Lease, loader: Loader, terms: EntryOptions) -> Any:
         # Whoever asks after the lease was lost asks anew, instead of joining a load that may have begun before.
-        holding = self.leases.hold(lease, lambda: self._flights.detach((lease.key,)))
+        holding = self.leases.hold(lease, lambda: self.flights.detach((lease.key,)))
         renewing = asyncio.create_task(holding, name="cache-lease")
         try:
             value = await loader()

@@ -24,6 +24,9 @@ class Singleflight:
     def __contains__(self, key: str) -> bool:
         return key in self._flights
 
+    def __len__(self) -> int:
+        return len(self._flights)
+
     async def join(self, key: str, start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """The outcome of the flight for ``key``; ``start`` makes one if there is none.
 

@@ -13,6 +13,12 @@ class Waiters:
     def __init__(self) -> None:
         self._waiting: dict[bytes, set[asyncio.Future[None]]] = {}
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __contains__(self, key: str) -> bool:
+        return key.encode() in self._waiting
+
     def wait(self, key: str) -> asyncio.Future[None]:
         """A future for the next change. Make it before looking at the key, and leave it afterwards."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -73,7 +73,7 @@ class RespConnection(asyncio.Protocol):
         self._started = False  # part of this tick's commands has been written already
         self._lone = 0
         self._transport: asyncio.Transport | None = None
-        self._write: Callable[[bytes], object] = _nowhere
+        self.write: Callable[[bytes], object] = _nowhere
         self._watcher: Watchdog | None = None
         self._on_push: Callable[[list[Any]], None] | None = None
         self._on_lost: Callable[[str, list[bytes]], None] | None = None
@@ -96,6 +96,11 @@ class RespConnection(asyncio.Protocol):
 
     # Sending
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that were written and that the kernel has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def send(self, command: bytes) -> asyncio.Future[Any]:
         """Queues one encoded command; the future becomes its reply, CommandRejected or CacheUnavailable."""
         future: asyncio.Future[Any] = self.loop.create_future()
@@ -104,7 +109,7 @@ class RespConnection(asyncio.Protocol):
             # A caller that awaits one command after the other gains nothing from the end of the tick, and a
             # turn of the loop is a good part of what a command costs.
             waiters.append((future, self._now(), command))
-            self._write(command)
+            self.write(command)
             if self._watcher is not None and self._watcher.idle:
                 self._watcher.wake()
             return future
@@ -116,7 +121,7 @@ class RespConnection(asyncio.Protocol):
             self.loop.call_soon(self._flush)
         elif len(out) == _HEAD_START and not self._started:
             self._started = True
-            self._write(b"".join(out))
+            self.write(b"".join(out))
             out.clear()
         return future
 
@@ -130,10 +135,10 @@ class RespConnection(asyncio.Protocol):
         out = self._out
         if len(out) == 1:
             self._lone = self._lone + 1 if len(self.waiters) == 1 else 0
-            self._write(out[0])
+            self.write(out[0])
         elif out:
             self._lone = 0
-            self._write(b"".join(out))
+            self.write(b"".join(out))
         out.clear()
         if self._watcher is not None and self._watcher.idle and self.waiters:
             self._watcher.wake()
@@ -182,7 +187,7 @@ class RespConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(_UNSENT_HIGH, _UNSENT_LOW)
-        self._write = self._transport.write
+        self.write = self._transport.write
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             with contextlib.suppress(OSError):  # a socket that just died is found out soon enough
@@ -209,11 +214,11 @@ class RespConnection(asyncio.Protocol):
         self.ended.set_result(reason)
         if self._transport is not None:
             if politely:
-                self._write(b"".join(self._out))
+                self.write(b"".join(self._out))
                 self._transport.close()
             else:
                 self._abort(self._transport)
-        self._write = _nowhere
+        self.write = _nowhere
         self._out.clear()
         if self._watcher is not None:
             self._watcher.stop()

@@ -61,8 +61,8 @@ class MultiplexedClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._up_task: asyncio.Task[None] | None = None
-        self._open: RespConnection | None = None  # takes calls
-        self._wire: RespConnection | None = None  # the connection we have, also while it is held
+        self.active: RespConnection | None = None  # takes calls
+        self.connection: RespConnection | None = None  # what there is, also while it is held
         self._announced: RespConnection | None = None  # the last connection on_up was called for
         self._told = ""  # the last reason on_down was given
         # Loop time at which the last answered ping was sent: what a near cache may rely on.
@@ -72,7 +72,7 @@ class MultiplexedClient:
     @property
     def up(self) -> bool:
         """Whether a call made now would be sent."""
-        return self._open is not None
+        return self.active is not None
 
     @property
     def unsupported(self) -> bool:
@@ -86,7 +86,7 @@ class MultiplexedClient:
         UnicodeEncodeError, for an argument that cannot be sent.
         """
         command = pack(args)
-        wire = self._open
+        wire = self.active
         if wire is None:
             return self._refuse(NotConnected(self.reason))
         if len(wire.waiters) >= wire.room:
@@ -96,7 +96,7 @@ class MultiplexedClient:
     def call_many(self, commands: Sequence[tuple[Argument, ...]]) -> list[asyncio.Future[Any]]:
         """Sends commands that the server sees in this order with nobody else's between them: all of them or none."""
         packed = [pack(command) for command in commands]
-        wire = self._open
+        wire = self.active
         if wire is None:
             return [self._refuse(NotConnected(self.reason)) for _ in packed]
         if len(wire.waiters) + len(packed) > wire.room:
@@ -119,7 +119,7 @@ class MultiplexedClient:
     async def close(self) -> None:
         """Writes what was queued, fails what is in flight, and leaves no task or socket behind. Not from `on_up`."""
         self._told = "closed"
-        wire, tasks = self._wire, {task for task in (self._supervisor, self._up_task) if task is not None}
+        wire, tasks = self.connection, {task for task in (self._supervisor, self._up_task) if task is not None}
         for task in tasks:
             task.cancel()
         if wire is not None:
@@ -137,7 +137,7 @@ class MultiplexedClient:
             if wire.ended.done():
                 self._explain(wire.ended.result())
             else:
-                self._wire = wire
+                self.connection = wire
                 if self._on_setup is not None:
                     self._on_setup(wire.set_up)
                 watch = Heartbeat(wire, self._timing, self._proven, self._held)
@@ -152,18 +152,18 @@ class MultiplexedClient:
 
     def _proven(self, sent: float) -> None:
         self.proven_at = sent
-        if self._open is None and self._loop is not None:
-            self._open, self.reason, self._told = self._wire, "", ""
-            if self._on_up is not None and self._announced is not self._wire:
-                self._announced = self._wire
+        if self.active is None and self._loop is not None:
+            self.active, self.reason, self._told = self.connection, "", ""
+            if self._on_up is not None and self._announced is not self.connection:
+                self._announced = self.connection
                 self._up_task = self._loop.create_task(self._on_up(), name="cache-lane-up")
                 self._up_task.add_done_callback(self._check)
 
     def _held(self, reason: str) -> None:
-        self._open, self.reason = None, reason
+        self.active, self.reason = None, reason
 
     def _lost(self, reason: str, unread: list[bytes]) -> None:
-        self._open = self._wire = None
+        self.active = self.connection = None
         self.proven_at = -math.inf
         if self._up_task is not None:
             self._up_task.cancel()

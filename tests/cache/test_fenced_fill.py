@@ -79,7 +79,7 @@ async def test_who_asks_after_an_invalidation_elsewhere_does_not_join_the_old_lo
 ) -> None:
     loader, task = await held_load(pair[0], PROFILE)
     await INVALIDATIONS[how](pair[1], PROFILE)
-    await until(lambda: PROFILE not in pair[0]._filler._flights, 1)  # as long as a push takes
+    await until(lambda: PROFILE not in pair[0]._filler.flights, 1)  # as long as a push takes
     assert await pair[0].get_or_load(PROFILE, Loader("new"), ttl=60) == "new"
     loader.gate.set()
     assert await task == "old"
@@ -209,7 +209,7 @@ async def test_nobody_joins_a_load_that_began_before_an_invalidation_by_another(
         await until(lambda: one.connected and another._engine.tracking)
     assert await one.delete(PROFILE) == 0
     asked = asyncio.get_running_loop().time()
-    await until(lambda: PROFILE not in another._filler._flights)
+    await until(lambda: PROFILE not in another._filler.flights)
     assert asyncio.get_running_loop().time() - asked < lease.LEASE / 6
     later = asyncio.create_task(another.get_or_load(PROFILE, loader, ttl=60))
     loader.gate.set()

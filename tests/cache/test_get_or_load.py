@@ -80,6 +80,7 @@ async def test_the_last_one_cancels_the_load_and_frees_the_lease(cache: RedisCac
     assert redis_server.cli("EXISTS", KEY) == 0
 
 
+@pytest.mark.serial
 async def test_who_asks_while_a_cancelled_load_still_winds_up_does_not_wait_for_its_lease(cache: RedisCache) -> None:
     """The lease is freed over our own connection: the server's push has to reach ourselves too."""
     winding_up = asyncio.Event()
@@ -93,8 +94,8 @@ async def test_who_asks_while_a_cancelled_load_still_winds_up_does_not_wait_for_
         return "never"
 
     task = asyncio.create_task(cache.get_or_load(KEY, slow_to_go, ttl=60))
-    await until(lambda: task.get_coro() is not None and KEY in cache._filler._flights)
-    await until(lambda: cache._filler._behind or cache._filler._flights)
+    await until(lambda: task.get_coro() is not None and KEY in cache._filler.flights)
+    await until(lambda: cache._filler.background or cache._filler.flights)
     await asyncio.sleep(0.05)
     task.cancel()
     await winding_up.wait()
@@ -163,7 +164,7 @@ async def test_what_is_refreshed_is_spread_by_a_share_of_its_first_life(
     for _ in range(2):
         for n, loader in enumerate(loaders):
             await cache.get_or_load(f"r{n}", loader, ttl=100, refresh_after=refresh_after)
-    await until(lambda: not cache._filler._behind)
+    await until(lambda: not cache._filler.background)
     lives = [redis_server.cli("PTTL", f"r{n}") for n in range(50)]
     if refresh_after > 1:  # half a second may pass on a busy machine
         assert {loader.calls for loader in loaders} == {1}
@@ -292,7 +293,7 @@ async def test_switched_off_in_the_middle_of_a_load(redis_server: RedisServer, c
     leader = asyncio.create_task(leading.get_or_load(KEY, loader, ttl=60))
     await loader.started.wait()
     waiter = asyncio.create_task(waiting.get_or_load(KEY, Loader("its own"), ttl=60))
-    await until(lambda: KEY.encode() in waiting._filler._waiters._waiting)
+    await until(lambda: KEY in waiting._filler.waiters)
     leading.disable()
     waiting.disable()
     assert await waiter == "its own"
@@ -304,6 +305,7 @@ async def test_switched_off_in_the_middle_of_a_load(redis_server: RedisServer, c
         assert not cache.owing
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("silent", [False, True])
 async def test_redis_goes_in_the_middle_of_a_load(own_redis: RedisServer, connect: Any, silent: bool) -> None:
     leading, waiting = [await connect(own_redis.url, deadline=0.05) for _ in range(2)]
@@ -311,7 +313,7 @@ async def test_redis_goes_in_the_middle_of_a_load(own_redis: RedisServer, connec
     callers = [asyncio.create_task(leading.get_or_load(KEY, loader, ttl=60)) for _ in range(20)]
     await loader.started.wait()
     waiters = [asyncio.create_task(waiting.get_or_load(KEY, own, ttl=60)) for _ in range(20)]
-    await until(lambda: waiting._filler._waiters._waiting)
+    await until(lambda: waiting._filler.waiters)
     if silent:
         own_redis.pause()
     else:

@@ -181,7 +181,7 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
                 await asyncio.sleep(0.0005)
         gate.open_all()
         await asyncio.wait_for(asyncio.gather(*tasks), 10)
-        await until(lambda: not any(cache._filler._behind or walking(cache) for cache in caches))
+        await until(lambda: not any(cache._filler.background or walking(cache) for cache in caches))
 
     held = server.cli("GET", key)
     assert held is None or int(held) == source, f"seed {seed}: the cache holds {held}, the source {source}"

@@ -72,6 +72,7 @@ def commands_served(server: RedisServer) -> dict[str, int]:
     return {name: int(rest.split(",")[0]) for name, rest in counted}
 
 
+@pytest.mark.serial
 async def test_four_processes_load_once_and_are_woken_by_a_push(redis_server: RedisServer) -> None:
     for script in scripts.ALL:  # a server that has been there for a while knows them
         redis_server.cli("SCRIPT", "LOAD", script.text)

@@ -41,9 +41,9 @@ async def test_500_callers_get_their_own_replies_with_two_writes_a_tick_at_most(
     lane = await lanes(own_redis.port, deadline=2.0)
     await lane.call_many([("SET", f"k{i}", f"v{i}") for i in range(500)])[-1]
     writes: list[int] = []
-    wire = lane._open
-    write = wire._write
-    wire._write = lambda data: (writes.append(len(data)), write(data))
+    wire = lane.active
+    write = wire.write
+    wire.write = lambda data: (writes.append(len(data)), write(data))
 
     async def caller(i: int) -> None:
         for _ in range(20):
@@ -61,8 +61,8 @@ async def test_a_lone_caller_is_written_at_once_and_a_crowd_together(own_redis: 
     for _ in range(8):
         await lane.call("PING")
     writes: list[bytes] = []
-    write = lane._open._write
-    lane._open._write = lambda data: (writes.append(data), write(data))
+    write = lane.active.write
+    lane.active.write = lambda data: (writes.append(data), write(data))
     lone = lane.call("PING")
     assert len(writes) == 1
     others = [lane.call("ECHO", i) for i in range(10)]
@@ -107,7 +107,7 @@ async def test_a_socket_that_takes_nothing_refuses_instead_of_growing(own_redis:
     for _ in range(64):
         futures.append(lane.call("SET", "big", value))
         await asyncio.sleep(0)
-    assert lane._open._transport.get_write_buffer_size() < 16 << 20
+    assert lane.active.unsent_bytes < 16 << 20
     own_redis.resume()
     replies = await asyncio.gather(*futures, return_exceptions=True)
     assert {type(reply) for reply in replies} == {bytes, TooManyInFlight}
@@ -193,7 +193,7 @@ async def test_100k_calls_leave_nothing(own_redis: RedisServer, lanes: Lanes) ->
     await asyncio.gather(*(caller() for _ in range(200)))
     gc.collect()
     assert len(gc.get_objects()) - before < 200
-    assert len(lane._open.waiters) == 0
+    assert len(lane.active.waiters) == 0
 
 
 async def test_close_fails_what_is_in_flight_and_writes_what_is_queued(own_redis: RedisServer, lanes: Lanes) -> None:

@@ -60,7 +60,7 @@ async def test_100k_cancellations_through_a_bad_network(own_redis: RedisServer, 
 
         await asyncio.gather(*(caller(name) for name in range(2500)))
         proxy.split_replies, proxy.delay_to_client = False, 0.0
-        await until(lambda: lane.up and not lane._open.waiters, 10)
+        await until(lambda: lane.up and not lane.active.waiters, 10)
         assert await lane.call("ECHO", "still in step") == b"still in step"
         assert wrong == 0
         assert cancelled > 100_000
@@ -199,11 +199,11 @@ async def test_what_was_given_up_does_not_arrive_later(lanes: Lanes) -> None:
             await loop.sock_recv(taken, 65536)
             await loop.sock_sendall(taken, hello)
             await until(lambda: lane.up)
-            assert lane._wire is not None
+            assert lane.connection is not None
             size = 100_000
             lane.call("SET", "k", bytes(size))
-            await until(lambda: lane._wire._transport.get_write_buffer_size() == 0)  # the kernel has it
-            await until(lambda: lane._wire is None)  # silent for too long
+            await until(lambda: lane.connection.unsent_bytes == 0)  # the kernel has it
+            await until(lambda: lane.connection is None)  # silent for too long
             arrived = 0
             with suppress(ConnectionResetError):
                 while data := await loop.sock_recv(taken, 1 << 20):
@@ -272,7 +272,7 @@ async def test_a_loop_that_stalls_all_the_time_still_notices_a_dead_server(
     lane = await lanes(own_redis.port)
     own_redis.pause()
     began = time.perf_counter()
-    while lane.reason != "silent" or lane._wire is not None:
+    while lane.reason != "silent" or lane.connection is not None:
         time.sleep(0.05)  # noqa: ASYNC251  the point of the test
         await asyncio.sleep(0.001)
         assert time.perf_counter() - began < 3

@@ -119,7 +119,7 @@ async def test_our_own_expire_counts(near: RedisCache, redis_server: RedisServer
     assert await near.get("user:1:profile") == "old"
     assert await near.expire("user:1:profile", 100)
     assert await near.get("user:1:profile") == "old"
-    left = near._engine.near._entries["user:1:profile"][1] - asyncio.get_running_loop().time()
+    left = near._engine.near.entries["user:1:profile"][1] - asyncio.get_running_loop().time()
     assert left <= 100
     redis_server.cli("SET", "user:1:profile", "new")
     await until(lambda: near_value(near), timeout=2)
@@ -186,7 +186,7 @@ async def test_a_process_reads_its_own_writes(near: RedisCache) -> None:
 async def test_an_entry_never_outlives_its_key(near: RedisCache, redis_server: RedisServer) -> None:
     await near.set("user:1:profile", "old", ttl=1)
     assert await near.get("user:1:profile") == "old"
-    until_expiry = near._engine.near._entries["user:1:profile"][1] - asyncio.get_running_loop().time()
+    until_expiry = near._engine.near.entries["user:1:profile"][1] - asyncio.get_running_loop().time()
     assert until_expiry <= redis_server.cli("PTTL", "user:1:profile") / 1000 + 0.05
 
 
@@ -250,7 +250,7 @@ async def test_replies_that_are_late_leave_nothing_old(redis_server: RedisServer
         # Everything that was under way has arrived once a later command has been answered.
         for _ in range(3):
             await cache.health_check()
-        kept = dict(cache._engine.near._entries)
+        kept = dict(cache._engine.near.entries)
         truth = dict(zip(names, redis_server.cli("MGET", *names), strict=True))
         assert kept
         assert {key: raw.decode() for key, (raw, _) in kept.items()} == {key: truth[key] for key in kept}

@@ -36,6 +36,7 @@ async def timed(awaitable: Any) -> tuple[Any, float]:
     return await awaitable, time.perf_counter() - start
 
 
+@pytest.mark.serial
 async def test_initialising_without_redis_is_no_error_and_not_final(
     make_cache: Any, tmp_path: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -59,6 +60,7 @@ async def test_initialising_without_redis_is_no_error_and_not_final(
         assert await cache.get("k") == 1
 
 
+@pytest.mark.serial
 async def test_a_silent_server_at_start(own_redis: RedisServer, make_cache: Any) -> None:
     own_redis.pause()
     cache = make_cache(own_redis.url, connect_wait=0.25)
@@ -68,6 +70,7 @@ async def test_a_silent_server_at_start(own_redis: RedisServer, make_cache: Any)
     await until(lambda: cache.connected, 3)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_a_stopped_server_costs_one_deadline(own_redis: RedisServer, make_cache: Any, name: str) -> None:
     cache = make_cache(own_redis.url, deadline=DEADLINE, connect_wait=5.0)
@@ -191,7 +194,7 @@ async def test_what_is_owed_while_a_value_is_being_stored_stays_owed(
     cache = make_cache(own_redis.url, deadline=2.0, connect_wait=5.0)
     await initialised(cache)
     assert await cache.set(keys.profile("other"), "brings the scripts")
-    wire, loading = cache._engine.lane._open, asyncio.Event()
+    wire, loading = cache._engine.lane.active, asyncio.Event()
     await until(lambda: not wire.waiters)
 
     async def load() -> str:

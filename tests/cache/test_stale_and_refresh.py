@@ -51,6 +51,7 @@ async def test_a_failing_loader_is_answered_with_the_last_good_value(
     assert await load(pair[0], Loader("recovered")) == "recovered"
 
 
+@pytest.mark.serial
 async def test_a_slow_loader_is_answered_too_and_fills_for_the_next(
     pair: list[RedisCache], redis_server: RedisServer
 ) -> None:
@@ -104,7 +105,7 @@ async def test_an_invalidation_while_others_wait_for_a_slow_loader(
     leading = asyncio.create_task(load(pair[0], slow))
     await slow.started.wait()
     waiting = asyncio.create_task(load(pair[1], Loader("newest")))
-    await until(lambda: KEY.encode() in pair[1]._filler._waiters._waiting)
+    await until(lambda: KEY in pair[1]._filler.waiters)
     await asyncio.sleep(0.05)  # the waiter has asked, and sits before the lease
     await pair[0].delete(KEY)
     assert await waiting == "newest"
@@ -123,6 +124,7 @@ async def aged(cache: RedisCache, server: RedisServer) -> None:
     server.cli("PEXPIRE", KEY, 29_000)
 
 
+@pytest.mark.serial
 async def test_a_hit_past_it_is_served_at_once_and_refreshed_once(
     pair: list[RedisCache], redis_server: RedisServer
 ) -> None:
@@ -150,7 +152,7 @@ async def test_a_young_hit_is_not_refreshed(pair: list[RedisCache]) -> None:
     for _ in range(3):
         assert await pair[0].get_or_load(KEY, loader, ttl=60, refresh_after=30) == "loaded"
     assert loader.calls == 1
-    assert not pair[0]._filler._behind
+    assert not pair[0]._filler.background
 
 
 async def test_a_refresh_that_fails_leaves_the_value_and_is_tried_again(
@@ -159,7 +161,7 @@ async def test_a_refresh_that_fails_leaves_the_value_and_is_tried_again(
     await aged(pair[0], redis_server)
     loader = Loader(OSError("down"))
     assert await pair[0].get_or_load(KEY, loader, ttl=60, refresh_after=30) == "first"
-    await until(lambda: not pair[0]._filler._behind)
+    await until(lambda: not pair[0]._filler.background)
     assert "OSError" in caplog.text
     assert redis_server.cli("GET", KEY) == "first"
     loader.value = "second"
@@ -174,7 +176,7 @@ async def test_no_refresh_lands_after_an_invalidation(pair: list[RedisCache], re
     await slow.started.wait()
     await pair[1].delete(KEY)
     slow.gate.set()
-    await until(lambda: not pair[0]._filler._behind)
+    await until(lambda: not pair[0]._filler.background)
     assert redis_server.cli("EXISTS", KEY, keys.lease(KEY)) == 0
 
 
@@ -187,7 +189,7 @@ async def test_a_value_that_expires_during_its_refresh_is_waited_for_not_loaded_
     await slow.started.wait()
     redis_server.cli("DEL", KEY)
     waiting = [asyncio.create_task(cache.get_or_load(KEY, slow, ttl=60)) for cache in pair]
-    await until(lambda: all(KEY in cache._filler._flights for cache in pair))
+    await until(lambda: all(KEY in cache._filler.flights for cache in pair))
     await asyncio.sleep(0.05)
     slow.gate.set()
     values, took = await timed(asyncio.gather(*waiting))
@@ -256,7 +258,7 @@ async def test_none_under_a_lost_right_removes_nothing(pair: list[RedisCache], r
     await nothing.started.wait()
     assert await pair[1].set(KEY, "newer", ttl=60)
     nothing.gate.set()
-    await until(lambda: not pair[0]._filler._behind)
+    await until(lambda: not pair[0]._filler.background)
     assert redis_server.cli("GET", KEY) == "newer"
 
 
@@ -268,7 +270,7 @@ async def test_what_redis_could_not_be_told_is_no_more_is_not_served(own_redis: 
     await nothing.started.wait()
     own_redis.cli("ACL", "SETUSER", "default", "-evalsha")
     nothing.gate.set()
-    await until(lambda: not cache._filler._behind)
+    await until(lambda: not cache._filler.background)
     assert await cache.get(KEY) is None
     own_redis.cli("ACL", "SETUSER", "default", "+evalsha")
     await until(lambda: own_redis.cli("EXISTS", KEY) == 0)
@@ -277,6 +279,7 @@ async def test_what_redis_could_not_be_told_is_no_more_is_not_served(own_redis: 
 # -- where the server may not push -----------------------------------------------------------------------
 
 
+@pytest.mark.serial
 async def test_without_tracking_waiters_look_again(tmp_path: Path, connect: Any) -> None:
     acl = ["--user", "ann", "on", ">pw", "~*", "&*", "+@all", "-client", "+client|setname"]
     with RedisServer(tmp_path / "r", args=acl) as server:
@@ -286,7 +289,7 @@ async def test_without_tracking_waiters_look_again(tmp_path: Path, connect: Any)
         leading = asyncio.create_task(load(pair[0], slow))
         await slow.started.wait()
         waiting = asyncio.create_task(load(pair[1], slow))
-        await until(lambda: KEY in pair[1]._filler._flights)
+        await until(lambda: KEY in pair[1]._filler.flights)
         slow.gate.set()
         (value, took), _ = await asyncio.gather(timed(waiting), leading)
         assert value == "loaded"

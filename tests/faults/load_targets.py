@@ -59,11 +59,9 @@ async def _check_leaks(cache: RedisCache, result: LoadResult) -> None:
         """Resources held by calls in flight, by kind."""
         lane, client = engine.lane, engine._link._client
         held_now = {
-            "commands in flight on the multiplexer": len(lane._wire.waiters) if lane and lane._wire else 0,
-            "loads": len(cache._filler._flights._flights)
-            + len(cache._filler._behind)
-            + len(cache._filler.leases.releasing),
-            "waiters": len(cache._filler._waiters._waiting),
+            "commands in flight on the multiplexer": len(lane.connection.waiters) if lane and lane.connection else 0,
+            "loads": len(cache._filler.flights) + len(cache._filler.background) + len(cache._filler.leases.releasing),
+            "waiters": len(cache._filler.waiters),
             "abandoned calls": len(engine._link._loose),
             "pool connections": len(client.connection_pool._in_use_connections) if client else 0,
         }

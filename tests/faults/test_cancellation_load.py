@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.load_targets import TARGETS
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.serial]
 CALLS = {"multiplexer": 5_000, "pool": 1_000, "get_or_load": 10_000, "SQLite": 1_500, "Supabase": 600}
 
 

@@ -58,6 +58,7 @@ async def test_larger_than_anything_we_store(
     await until(lambda: own_redis.cli("GET", KEY) in (None, "right"))
 
 
+@pytest.mark.serial
 async def test_a_reply_of_a_hundred_megabytes_costs_one_connection(
     own_cache: RedisCache, own_redis: RedisServer
 ) -> None:
@@ -84,13 +85,13 @@ async def test_a_server_that_is_silent_while_it_copies(
         await initialised(cache)
         lane = cache._engine.lane
         assert lane is not None
-        await until(lambda: cache._engine.tracking and lane._open is not None and not lane._open.waiters)
+        await until(lambda: cache._engine.tracking and lane.active is not None and not lane.active.waiters)
         looked = own_redis.calls("strlen")
         proxy.blackhole()
         # As a briefing reads: Redis replies to all of them after executing the last.
         together = [cache.get(key) for key in (keys.summary("1"), KEY, keys.state("1"))]
         assert await asyncio.gather(*together) == [None, None, None]
-        await until(lambda: lane._wire is None)
+        await until(lambda: lane.connection is None)
         await proxy.heal()
         await until(lambda: own_redis.calls("strlen") >= looked + 3)
         await cache.close()
