@@ -1,4 +1,4 @@
-"""How well the companion and a person know each other: one more conversation each time one ends."""
+"""The stage of the relationship between the companion and a user, from the number of their conversations."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from datetime import datetime
 from typing import Any, Final
 
 STAGES: Final = ((10, "familiar"), (3, "acquainted"), (0, "new"))
-"""From how many conversations on, which stage."""
-_TOLD_APART: Final = 8  # conversations, the last ones, that are not count_conversation again when they are told again
+"""The least number of conversations of each stage."""
+_REMEMBERED: Final = 8  # latest conversations whose ids are kept, so that a retried count changes nothing
 
 
 @dataclass(frozen=True, slots=True)
 class ConversationEnded:
-    """A conversation that has ended, and is to be count_conversation once.
+    """A conversation that has ended, to be counted once.
 
     Attributes:
-        conversation_id: which.
-        at: when.
+        conversation_id: the conversation.
+        at: when it ended.
     """
 
     conversation_id: str
@@ -25,13 +25,21 @@ class ConversationEnded:
 
 
 def count_conversation(state: dict[str, Any], ended: ConversationEnded) -> dict[str, Any]:
-    """The state in which ``ended`` has been count_conversation; the same one if it is among the last that were."""
+    """Count a conversation in a user's state.
+
+    Args:
+        state: the user's state; it is not changed.
+        ended: the conversation.
+
+    Returns:
+        The new state; ``state`` itself if the conversation is among the latest that were counted.
+    """
     known = state.get("last_counted")
-    last = known if isinstance(known, list) else [known] if known else []
-    if ended.conversation_id in last:
+    latest = known if isinstance(known, list) else [known] if known else []
+    if ended.conversation_id in latest:
         return state
     before = state.get("conversations")
     count = (before if isinstance(before, int) else 0) + 1
     stage = next(name for least, name in STAGES if count >= least)
-    last = [*last, ended.conversation_id][-_TOLD_APART:]
-    return {**state, "conversations": count, "stage": stage, "last_counted": last}
+    latest = [*latest, ended.conversation_id][-_REMEMBERED:]
+    return {**state, "conversations": count, "stage": stage, "last_counted": latest}

@@ -1,4 +1,4 @@
-"""Storing what earlier processes could not: now, and every half minute while there is anything."""
+"""Replay of the spool: stores what earlier processes could not, now and every half minute."""
 
 from __future__ import annotations
 
@@ -12,59 +12,63 @@ from .spool import Spool
 
 logger = logging.getLogger("companion")
 POLL_INTERVAL: Final = 30.0
-"""Seconds between two looks."""
-_VAIN: Final = 2  # files of which nothing could be stored, until the rest has to wait too
+"""Seconds between two replays."""
+_MAX_VAIN_FILES: Final = 2  # of which nothing could be stored, after which the rest is kept untried
 
 
 class SpoolReplay:
-    """Takes what is in the spool to the store.
+    """Stores the writes in the spool.
 
     Args:
-        spool: where it is.
-        store: stores one write of a user; may be repeated. Raises StoreError.
+        spool: the spool.
+        store: stores one write of a user, which may be repeated. Raises StoreError.
     """
 
     def __init__(self, spool: Spool, store: Callable[[str, Write], Awaitable[None]]) -> None:
         self._spool = spool
         self._store = store
-        self._told = ""
-        self._looking: asyncio.Task[None] | None = None
+        self._last_problem = ""
+        self._polling: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin, in the background."""
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look(), name="spool-replay")
+        """Replay in the background, now and every ``POLL_INTERVAL`` seconds."""
+        if self._polling is None:
+            self._polling = asyncio.create_task(self._poll(), name="spool-replay")
 
     async def close(self) -> None:
-        """Stop. What is not stored stays where it is."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait({self._looking})
-            self._looking = None
+        """Stop. Writes not stored by then stay in the spool."""
+        if self._polling is not None:
+            self._polling.cancel()
+            await asyncio.wait({self._polling})
+            self._polling = None
 
     async def replay(self) -> int:
-        """Store what can be stored. Returns how many writes that were; what fails is told once, and stays."""
-        count, vain, trouble = 0, 0, ""
+        """Store what the store takes now. A failure is logged once, until there is another one.
+
+        Returns:
+            The number of writes that were stored.
+        """
+        count, vain_files, problem = 0, 0, ""
         for path in self._spool.files():
             try:
-                taken, problem = await self._spool.drain(path, self._store)
-            except Exception as failure:  # of this file, whatever it is: the others are stored all the same
-                trouble = getattr(failure, "strerror", None) or type(failure).__name__
+                stored, failure = await self._spool.drain(path, self._store)
+            except Exception as defect:  # whatever is wrong with this file, the others are replayed
+                problem = getattr(defect, "strerror", None) or type(defect).__name__
                 continue
-            count += taken
-            if problem is not None:
-                trouble = str(problem)
-                vain += not taken
-                if vain == _VAIN:
+            count += stored
+            if failure is not None:
+                problem = str(failure)
+                vain_files += not stored
+                if vain_files == _MAX_VAIN_FILES:
                     break
         if count:
             logger.info("stored what an earlier process could not: %d", count)
-        if trouble and trouble != self._told:
-            logger.warning("what an earlier process could not store still waits: %s", trouble)
-        self._told = trouble
+        if problem and problem != self._last_problem:
+            logger.warning("what an earlier process could not store still waits: %s", problem)
+        self._last_problem = problem
         return count
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         while True:
             await self.replay()
             await asyncio.sleep(POLL_INTERVAL)

@@ -1,7 +1,7 @@
-"""What the store would not take until the very end, in files of ``COMPANION_HOME``, for whoever starts next.
+"""The spool: files in ``COMPANION_HOME`` with the writes that the store had not taken when a conversation ended.
 
-Each process writes files of its own, `unstored/<random>.jsonl`, and whoever reads one holds a lock on it. A file goes
-when all of it is stored; every write in it may be repeated, so a reader that dies half-way does no harm.
+Each process adds files of its own, ``unstored/<random>.jsonl``; any process may drain a file, while it holds the lock
+on it. A drained file is deleted. Every write may be repeated, so a process that dies while it drains loses nothing.
 """
 
 from __future__ import annotations
@@ -20,17 +20,28 @@ from ..store import StoreError
 from .records import Write, from_line, to_line
 
 logger = logging.getLogger("companion")
-_PATIENCE: Final = 3  # refusals in a row, until the rest of a file waits too
+_MAX_FAILURES: Final = 3  # in a row, after which the rest of a file is kept untried
 
 
 class Spool:
-    """The files in the folder ``unstored`` of ``home``. The folder is made when it is needed (mode 0700)."""
+    """The files in the folder ``unstored`` of ``home``. The folder is created when it is needed (mode 0700)."""
 
     def __init__(self, home: Path) -> None:
         self.folder = home / "unstored"
 
     def add(self, user_id: str, writes: Sequence[Write]) -> Path:
-        """Put writes of one user into a file of their own, and return it. Blocks. Raises OSError."""
+        """Write a new file. Blocks.
+
+        Args:
+            user_id: whose data it is.
+            writes: what the file is to hold.
+
+        Returns:
+            The file.
+
+        Raises:
+            OSError: it could not be written.
+        """
         self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.mkdir(mode=0o700, exist_ok=True)
         path = self.folder / f"{uuid4().hex}.jsonl"
@@ -38,7 +49,7 @@ class Spool:
         return path
 
     def files(self) -> list[Path]:
-        """The files there are, the oldest first."""
+        """The files of all processes, the oldest first."""
         try:
             found = [(path.stat().st_mtime_ns, path) for path in self.folder.iterdir() if path.suffix == ".jsonl"]
         except OSError:
@@ -46,13 +57,17 @@ class Spool:
         return [path for _, path in sorted(found)]
 
     async def drain(self, path: Path, store: Callable[[str, Write], Awaitable[None]]) -> tuple[int, StoreError | None]:
-        """Let ``store`` have what is in a file, one after the other.
+        """Store the writes of a file, one after the other.
 
-        What it refuses stays in the file, and so does the rest after a few refusals in a row. Lines that cannot be read
-        are put aside, in a file beside it. A file that another process is reading, or has just removed, is left to it.
+        Writes that fail stay in the file, and so does the rest after a few failures in a row. Lines that cannot be
+        parsed are moved to a file beside it. A file that another process holds, or has deleted, is left alone.
+
+        Args:
+            path: the file.
+            store: stores one write of a user.
 
         Returns:
-            How many it took, and the last refusal.
+            The number of writes that were stored, and the last failure.
 
         Raises:
             OSError: the file cannot be read or written.
@@ -60,33 +75,41 @@ class Spool:
         with _locked(path) as lines:
             if lines is None:
                 return 0, None
-            readable, unreadable = _sorted(lines)
+            readable, unreadable = _parsed(lines)
             if unreadable:
                 await asyncio.to_thread(_write, path.with_suffix(".unreadable"), unreadable)
                 logger.error("%d lines of %s cannot be read: put aside", len(unreadable), path.name)
-            left, in_vain, problem = [], 0, None
+            rest, failures, problem = [], 0, None
             for line, user_id, write in readable:
                 try:
-                    if in_vain < _PATIENCE:
+                    if failures < _MAX_FAILURES:
                         await store(user_id, write)
-                        in_vain = 0
+                        failures = 0
                         continue
-                except StoreError as refusal:
-                    problem = refusal
-                    in_vain += 1
-                left.append(line)
-            await asyncio.to_thread(_replace, path, left)
-            return len(readable) - len(left), problem
+                except StoreError as failure:
+                    problem = failure
+                    failures += 1
+                rest.append(line)
+            await asyncio.to_thread(_replace, path, rest)
+            return len(readable) - len(rest), problem
 
     def remove(self, path: Path, write: Write) -> None:
-        """This write, which :meth:`add` put into ``path``, has been stored after all. Blocks. Raises OSError."""
+        """Remove from a file a write that has been stored after all. Blocks.
+
+        Args:
+            path: the file that ``add`` returned.
+            write: the write.
+
+        Raises:
+            OSError: the file could not be written.
+        """
         with _locked(path) as lines:
             if lines is not None:
                 _replace(path, [line for line in lines if from_line(line)[1] != write])
 
 
-def _sorted(lines: Sequence[str]) -> tuple[list[tuple[str, str, Write]], list[str]]:
-    """Those that can be read, each with what it says, and those that cannot."""
+def _parsed(lines: Sequence[str]) -> tuple[list[tuple[str, str, Write]], list[str]]:
+    """The lines that can be parsed, each with its user id and write, and the others."""
     readable, unreadable = [], []
     for line in lines:
         try:
@@ -97,7 +120,7 @@ def _sorted(lines: Sequence[str]) -> tuple[list[tuple[str, str, Write]], list[st
 
 
 def _replace(path: Path, lines: Sequence[str]) -> None:
-    """Let these be the lines of the file. Under the same name: who waits for its lock sees that it is another file."""
+    """Make these the lines of the file: another file of the same name, or none. ``_locked`` notices that."""
     if lines:
         _write(path, lines)
     else:
@@ -105,7 +128,7 @@ def _replace(path: Path, lines: Sequence[str]) -> None:
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:
-    """The whole file or nothing of it, for its owner alone."""
+    """Write the file as a whole or not at all, readable by its owner alone."""
     new = path.with_suffix(".new")
     try:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
@@ -120,7 +143,7 @@ def _write(path: Path, lines: Sequence[str]) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[list[str] | None]:
-    """The lines of the file while nobody else reads it; None where somebody does, or it is gone."""
+    """The lines of the file, under its lock; None where another process holds the lock, or has deleted the file."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
