@@ -1,7 +1,6 @@
-"""The source of truth: where profiles, turns, memories, summaries and states are kept for good.
+"""The store, the source of truth: profiles, turns, memories, summaries and states, kept until they are deleted.
 
-The cache above may forget; this may not. `SqliteStore` needs nothing but a file,
-`SupabaseStore` a hosted project.
+``SqliteStore`` needs a file, ``SupabaseStore`` a Supabase project. Both keep a transactional outbox of what they write.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Its library takes up to two seconds to import: only those who use it wait for it.
+    # Imported on first use (PEP 562): the library takes up to two seconds to import.
     if name == "SupabaseStore":
         from .supabase.store import SupabaseStore
 

@@ -1,4 +1,4 @@
-"""What a store keeps (turns, memories, summaries; a profile and a state per user), what it can do, how it fails."""
+"""The Store protocol: what a store keeps, what it can do, and how it fails."""
 
 import re
 from dataclasses import dataclass, field
@@ -26,8 +26,15 @@ def _utc(moment: datetime) -> datetime:
 class Turn:
     """One thing said.
 
-    `id` is the natural key: writing the same turn again changes nothing, so a write may be retried.
-    Raises ValueError when `at` has no time zone or `role` is neither of the two.
+    Attributes:
+        role: who said it.
+        text: what was said.
+        at: when; kept in UTC.
+        conversation_id: the conversation it belongs to.
+        id: the natural key: to write a turn again changes nothing, so a write may be retried.
+
+    Raises:
+        ValueError: ``at`` has no time zone, or ``role`` is neither of the two.
     """
 
     role: Literal["user", "assistant"]
@@ -44,9 +51,15 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """One remembered fact. `id` is the natural key, as for a turn.
+    """One remembered fact.
 
-    Raises ValueError when `at` has no time zone.
+    Attributes:
+        text: the fact.
+        at: when the user said it; kept in UTC.
+        id: the natural key, as of a turn.
+
+    Raises:
+        ValueError: ``at`` has no time zone.
     """
 
     text: str
@@ -59,9 +72,15 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What one conversation was about. A user has at most one summary per conversation.
+    """A note about one conversation. A user has at most one for each conversation.
 
-    Raises ValueError when `at` has no time zone.
+    Attributes:
+        conversation_id: the conversation.
+        text: the note.
+        at: when it was written; kept in UTC.
+
+    Raises:
+        ValueError: ``at`` has no time zone.
     """
 
     conversation_id: str
@@ -74,9 +93,13 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a conversation starts from, all of it as it was at one moment.
+    """What a conversation starts from, all of it read in one snapshot.
 
-    `turns` are the user's last ones, oldest first; `summary` is the latest. What there is not is None.
+    Attributes:
+        profile: the user's profile; None when there is none.
+        turns: the user's last turns, oldest first.
+        summary: the user's latest summary; None when there is none.
+        state: the user's state; None when there is none.
     """
 
     profile: str | None
@@ -86,10 +109,11 @@ class Context:
 
 
 class StoreError(Exception):
-    """A store could not do what it was asked.
+    """A store could not do what it was asked. The text holds nothing a user said, and is safe to log.
 
-    `operation` is the method that failed ("save_profile"), `reason` the kind of failure (the name of an
-    exception class, a status code). Neither holds anything a user said, so both are safe to log.
+    Attributes:
+        operation: the method that failed, such as ``save_profile``.
+        reason: the kind of failure, such as the name of an exception class or a status code.
     """
 
     def __init__(self, operation: str, reason: str) -> None:
@@ -102,75 +126,83 @@ class StoreError(Exception):
 
 
 class Store(Outbox, Protocol):
-    """What every source of truth can do.
+    """What every store can do.
 
-    Every method raises StoreError, and nothing else, when it cannot. A write whose caller is cancelled may still
-    be done; since every write may be repeated, that does no harm.
+    Every method raises StoreError, and nothing else, when it fails. A write whose caller is cancelled may still be
+    done; since every write may be repeated, that does no harm.
     """
 
     async def context(self, user_id: str, turns: int = 12) -> Context:
-        """Profile, last `turns` turns, latest summary and state, in one request."""
+        """Read profile, last ``turns`` turns, latest summary and state, in one request."""
         ...
 
     async def get_profile(self, user_id: str) -> str | None:
-        """The user's profile text, None when there is none."""
+        """Read the user's profile; None when there is none."""
         ...
 
     async def save_profile(self, user_id: str, text: str) -> None:
-        """Replaces the user's profile."""
+        """Replace the user's profile."""
         ...
 
     async def dated_profile(self, user_id: str) -> tuple[str, datetime] | None:
-        """As `get_profile`, and when it was written."""
+        """Read the user's profile and when it was written; None when there is none."""
         ...
 
     async def swap_profile(self, user_id: str, text: str, *, instead_of: str | None, at: datetime) -> bool:
-        """Replaces the user's profile if it is still `instead_of` (None: if there is none). Whether it did.
+        """Replace the user's profile by compare-and-swap.
 
-        `at` is when the text was written, which may have been long before now.
+        Args:
+            user_id: whose profile.
+            text: the new text.
+            instead_of: the text to replace; None if there must be none.
+            at: when the new text was written, which may be long ago.
+
+        Returns:
+            Whether the stored profile was ``instead_of``, and so has been replaced.
         """
         ...
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:
-        """Keeps a turn. A turn whose id this user already has changes nothing."""
+        """Store a turn. One whose id this user already has changes nothing."""
         ...
 
     async def recent_turns(self, user_id: str, limit: int = 20) -> list[Turn]:
-        """The user's last `limit` turns, oldest first; those of one instant as they were written."""
+        """Read the user's last ``limit`` turns, oldest first; those of one instant in the order of their writes."""
         ...
 
     async def add_memory(self, user_id: str, memory: Memory) -> None:
-        """Keeps a memory. A memory whose id this user already has changes nothing."""
+        """Store a memory. One whose id this user already has changes nothing."""
         ...
 
     async def search_memories(self, user_id: str, query: str, limit: int = 5) -> list[Memory]:
-        """The user's memories that share a word with `query`, best first.
+        """Find the user's memories that share a word with ``query``, best match first.
 
-        A query without a word to look for (empty, punctuation, "what is it?") gives the newest.
+        A query without a word to search for (empty, punctuation, "what is it?") finds the newest.
         """
         ...
 
     async def save_summary(self, user_id: str, summary: Summary) -> None:
-        """Keeps a summary, in place of the one this user's conversation may have."""
+        """Store a summary; it replaces an earlier one of the same conversation."""
         ...
 
     async def latest_summary(self, user_id: str) -> Summary | None:
-        """The user's summary with the latest time, None when there is none."""
+        """Read the user's summary with the latest time; None when there is none."""
         ...
 
     async def save_state(self, user_id: str, state: dict[str, Any]) -> None:
-        """Replaces the user's state, a JSON object.
+        """Replace the user's state, a JSON object.
 
-        A state that is none is a programming error: TypeError or ValueError, before anything is asked.
+        Raises:
+            TypeError, ValueError: it is not a JSON object. Raised before the store is asked.
         """
         ...
 
     async def get_state(self, user_id: str) -> dict[str, Any] | None:
-        """The user's state, None when there is none."""
+        """Read the user's state; None when there is none."""
         ...
 
     async def close(self) -> None:
-        """Lets go of everything. May be called twice.
+        """Close every connection. May be called twice.
 
         Every other method of a closed store raises StoreError with the reason "closed".
         """
@@ -178,5 +210,5 @@ class Store(Outbox, Protocol):
 
 
 def storable(text: str) -> str:
-    """`text` as any database can keep it: NUL and lone surrogates become U+FFFD, nothing else changes."""
+    """Make a text storable in any database: NUL and lone surrogates become U+FFFD, nothing else changes."""
     return _UNSTORABLE.sub("\ufffd", text)

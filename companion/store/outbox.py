@@ -1,12 +1,12 @@
-"""The outbox: which invalidations the cache may not have heard of, kept beside the data they are about.
+"""The transactional outbox: which invalidations the cache may still need, kept beside the data that changed.
 
-Two counters per user and kind of data. `version` counts the writes, in the transaction of each write, whoever makes
-it; `delivered` is the version up to which the cache has been told. What is owed is a row whose version is ahead.
+A row for each user and kind of data has two counters. ``version`` counts the writes, whoever makes them, in the
+transaction of each write; ``delivered`` is the version up to which the invalidation has been acknowledged. A row whose
+``version`` is ahead is pending.
 
-Whoever delivers reads the versions first, then invalidates, then settles the versions that were read. So a crash
-anywhere leaves the version ahead, and the next to look delivers; at worst the cache is told twice. And a write that
-comes after the reading has a higher version than the one that is settled, so nothing settles it but a delivery that
-starts later.
+A relay reads the pending rows, invalidates, then acknowledges the versions that it read (at-least-once delivery). After
+a crash at any point the row is still pending, and the next relay delivers it; at worst an invalidation is delivered
+twice. A write that comes after the reading has a higher version than the one acknowledged, so it stays pending.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,9 +18,15 @@ DataKind = Literal["profile", "turn", "memory", "summary", "state"]
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """An invalidation that is owed: of `what` of this user, for all writes up to `version`.
+    """A row of the outbox: all writes of one kind of a user's data, up to a version.
 
-    Raises ValueError when `what` is nothing a store keeps.
+    Attributes:
+        user_id: whose data was written.
+        kind: the kind of data.
+        version: the number of its writes.
+
+    Raises:
+        ValueError: no store has this kind of data.
     """
 
     user_id: str
@@ -33,26 +39,42 @@ class OutboxRow:
 
 
 class Outbox(Protocol):
-    """The part of a store that remembers what the cache must still be told. Every method raises StoreError."""
+    """The outbox of a store. Every method raises StoreError."""
 
     async def pending_changes(self, limit: int = 100, older_than: float = 0) -> list[OutboxRow]:
-        """What is owed, to anybody, at most `limit` rows, the longest waiting first.
+        """Read the pending rows of all users, the longest pending first.
 
-        Rows written within the last `older_than` seconds are left out: their writer is about to deliver them.
+        Args:
+            limit: the most rows to return.
+            older_than: seconds; rows written more recently are left to the relay of their writer.
         """
         ...
 
     async def pending_changes_of(self, user_id: str, kinds: Iterable[DataKind]) -> list[OutboxRow]:
-        """What is owed for one user and these kinds of data. To be read before the invalidation is sent."""
+        """Read the pending rows of one user. To be read before the invalidation is sent.
+
+        Args:
+            user_id: the user.
+            kinds: the kinds of data to read the rows of.
+        """
         ...
 
     async def recent_changes(self, within: float, limit: int) -> list[OutboxRow]:
-        """What was written within so many seconds, to anybody, owed or not: at most `limit` rows, the newest first."""
+        """Read the rows that were written lately, of all users, pending or not, the newest first.
+
+        Args:
+            within: seconds.
+            limit: the most rows to return.
+        """
         ...
 
     async def acknowledge(self, rows: Sequence[OutboxRow]) -> None:
-        """The cache has been told of these. Settling again, or an older version, changes nothing.
+        """Record that the invalidations of these rows have been delivered.
 
-        A version that the outbox does not have (it was read before a backup was restored) settles nothing.
+        To acknowledge again, or an older version, changes nothing; nor does a version that the outbox does not have
+        (one that was read before a backup was restored).
+
+        Args:
+            rows: the rows, as they were read.
         """
         ...

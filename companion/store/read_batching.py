@@ -1,8 +1,9 @@
-"""One read of the store for everything that is missing at the start of a conversation.
+"""Batches the reads of the store that a conversation starts with: one for everything that misses at the same moment.
 
-Profile, greeting, summary and state miss together. Each is loaded under a lease of its own, and each wants a part of
-the same context, so those who ask within a moment share one read. The moment ends before the read begins: whoever
-asks later gets a read of their own, or a lease granted after a change could be filled with what was read before it.
+Profile, greeting, summary and state miss together. Each is loaded under a lease of its own, and each is a part of the
+same context, so loads that begin within ``WINDOW`` share one read. The window closes before the read begins: a load
+that begins later gets a read of its own. Otherwise a lease that was granted after a change could be filled with what
+was read before it.
 """
 
 from __future__ import annotations
@@ -16,31 +17,41 @@ from cache import retrieve_exception
 from .base import Context
 
 WINDOW: Final = 0.002
-"""Seconds in which readers gather."""
+"""Seconds in which loads join a batch."""
 
 
 class ContextBatcher:
     """Shares reads of a user's context.
 
     Args:
-        read: reads the store; raises StoreError.
+        read: reads a user's context from the store; raises StoreError.
     """
 
     def __init__(self, read: Callable[[str], Awaitable[Context]]) -> None:
         self._read = read
-        self._gathering: dict[str, asyncio.Task[Context]] = {}
+        self._open: dict[str, asyncio.Task[Context]] = {}
 
     async def get(self, user_id: str) -> Context:
-        """The user's context, read after this call began. Raises what ``read`` raises."""
-        task = self._gathering.get(user_id)
-        if task is None:
-            task = self._gathering[user_id] = asyncio.create_task(self._gather(user_id), name="context-read")
-            task.add_done_callback(retrieve_exception)
-        return await asyncio.shield(task)
+        """Read a user's context, in a read that begins after this call.
 
-    async def _gather(self, user_id: str) -> Context:
+        Args:
+            user_id: the user.
+
+        Returns:
+            The context; callers share the object.
+
+        Raises:
+            StoreError: the read failed.
+        """
+        batch = self._open.get(user_id)
+        if batch is None:
+            batch = self._open[user_id] = asyncio.create_task(self._read_batch(user_id), name="context-read")
+            batch.add_done_callback(retrieve_exception)
+        return await asyncio.shield(batch)
+
+    async def _read_batch(self, user_id: str) -> Context:
         try:
             await asyncio.sleep(WINDOW)
         finally:
-            del self._gathering[user_id]
+            del self._open[user_id]
         return await self._read(user_id)

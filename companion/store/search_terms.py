@@ -1,4 +1,4 @@
-"""The words of a question that are worth looking for in the memories."""
+"""The words of a query that a memory search looks for."""
 
 import re
 import unicodedata
@@ -9,8 +9,8 @@ from .base import storable
 _MAX_WORDS = 32
 _MAX_WORD_LENGTH = 100
 
-# What PostgreSQL's `english` configuration drops, so that every store searches for the same words.
-FUNCTION_WORDS = frozenset(
+# The stop words of PostgreSQL's `english` configuration, so that every store searches for the same words.
+STOP_WORDS = frozenset(
     """
     i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her
     hers herself it its itself they them their theirs themselves what which who whom this that these those
@@ -24,7 +24,14 @@ FUNCTION_WORDS = frozenset(
 
 
 def search_words(query: str) -> list[str]:
-    """The telling words of `query` in lower case: at most 32, no function words, none twice."""
+    """Extract the words to search for.
+
+    Args:
+        query: the question, as it was asked.
+
+    Returns:
+        The words in lower case, without stop words and repetitions: at most 32.
+    """
     words = (word.group() for word in re.finditer(r"\w+", unicodedata.normalize("NFC", storable(query)).lower()))
-    telling = (word for word in words if word not in FUNCTION_WORDS and len(word) <= _MAX_WORD_LENGTH)
-    return list(islice(dict.fromkeys(telling), _MAX_WORDS))
+    wanted = (word for word in words if word not in STOP_WORDS and len(word) <= _MAX_WORD_LENGTH)
+    return list(islice(dict.fromkeys(wanted), _MAX_WORDS))

@@ -1,4 +1,4 @@
-"""A user's state as JSON text, and back. It is a JSON object: whatever the companion wants to know next time."""
+"""A user's state as JSON text, and back. A state is a JSON object."""
 
 import json
 from typing import Any
@@ -7,10 +7,17 @@ from .base import storable
 
 
 def state_to_json(state: dict[str, Any]) -> str:
-    """`state` as JSON that any database can keep: its texts are made `storable`, tuples become lists.
+    """Encode a state as JSON that any database can store: its texts are made ``storable``, tuples become lists.
 
-    Raises TypeError for what JSON has no form for (a key that is no text, a datetime), ValueError for NaN, infinity,
-    and an object that contains itself or is nested hundreds deep.
+    Args:
+        state: the state.
+
+    Returns:
+        The JSON text.
+
+    Raises:
+        TypeError: it holds what JSON has no form for, such as a key that is not a string, or a datetime.
+        ValueError: it holds NaN or infinity, contains itself, or is nested hundreds deep.
     """
     if not isinstance(state, dict):
         raise TypeError(f"a state is a dict, not {type(state).__name__}")
@@ -21,7 +28,17 @@ def state_to_json(state: dict[str, Any]) -> str:
 
 
 def state_from_json(text: str) -> dict[str, Any]:
-    """The state that was made into `text`. Raises ValueError when that is no JSON object."""
+    """Decode a state.
+
+    Args:
+        text: what ``state_to_json`` returned.
+
+    Returns:
+        The state.
+
+    Raises:
+        ValueError: the text is not a JSON object.
+    """
     state = json.loads(text)
     if not isinstance(state, dict):
         raise ValueError("a state is a JSON object")
@@ -34,7 +51,7 @@ def _storable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_storable(item) for item in value]
     if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):  # json would make texts of them, two may become one
-            raise TypeError("the keys of a state are texts")
+        if not all(isinstance(key, str) for key in value):  # json would convert them to text, and two could become one
+            raise TypeError("the keys of a state are strings")
         return {storable(key): _storable(item) for key, item in value.items()}
     return value

@@ -1,13 +1,13 @@
-"""The tables of the SQLite store, and how a file gets them."""
+"""The tables of the SQLite store, and their migrations."""
 
 import sqlite3
 
 
 class WrittenByNewerVersion(Exception):
-    """The file has tables this version does not know."""
+    """A newer version of the companion has migrated the file."""
 
 
-# Times are whole microseconds since 1970: they sort, and come back exactly as they went in.
+# Times are whole microseconds since 1970: they sort, and are exact.
 _TABLES = """
 CREATE TABLE profiles (
     user_id TEXT PRIMARY KEY,
@@ -81,10 +81,10 @@ CREATE INDEX outbox_owed ON outbox (written_at) WHERE version > delivered;
 
 
 def _counting(table: str, what: str) -> str:
-    """Triggers that count every change to `table` in the outbox: of one transaction with it, whoever makes it."""
+    """Triggers that count every change to a table in the outbox, in the change's own transaction."""
 
     def count(row: str) -> str:
-        # 'now' has milliseconds: rounded to them, they are exact.
+        # julianday('now') has milliseconds: rounded to them, it is exact.
         return f"""
     INSERT INTO outbox (user_id, what, version, written_at)
     VALUES ({row}.user_id, '{what}', 1, CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000)
@@ -99,7 +99,7 @@ CREATE TRIGGER {table}_counts_handover AFTER UPDATE ON {table} WHEN old.user_id 
 """
 
 
-# What brings a file from one version to the next. A file of version 1 has been through the first.
+# The migrations; a file of version 1 has had the first.
 _STEPS = (
     _TABLES,
     _CONTEXT_AND_OUTBOX
@@ -112,11 +112,19 @@ _STEPS = (
 
 
 def create_schema(db: sqlite3.Connection) -> None:
-    """Brings the file up to this version. Raises WrittenByNewerVersion, sqlite3.Error."""
+    """Apply the migrations that the file has not had.
+
+    Args:
+        db: a connection to it, outside of a transaction.
+
+    Raises:
+        WrittenByNewerVersion: a newer version of the companion has migrated it.
+        sqlite3.Error: the file cannot be written, or is not a database.
+    """
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > len(_STEPS):
         raise WrittenByNewerVersion
     if version < len(_STEPS):
-        # One script: executescript would commit a transaction begun outside of it.
+        # In the script, because executescript commits a transaction that was begun before it.
         steps = "".join(_STEPS[version:])
         db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {len(_STEPS)}; COMMIT;")

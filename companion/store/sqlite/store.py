@@ -1,7 +1,6 @@
-"""The source of truth in one file, for a machine that has nothing else.
+"""The store in an SQLite file, for a machine without a Supabase project.
 
-The counters of the outbox are in no statement here: triggers keep them (`sqlite_schema`), so that a row changed by
-hand counts as well.
+The outbox is written by triggers (``schema``), so that a row changed by hand is counted as well.
 """
 
 import sqlite3
@@ -21,10 +20,10 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class SqliteStore:
-    """A Store in the SQLite file at `path`, created with its directory (mode 0700) on first use."""
+    """A Store in the SQLite file at ``path``, created with its directory (mode 0700) on first use."""
 
     def __init__(self, path: Path) -> None:
-        # Two, so that nobody who reads waits behind a write that waits for somebody else's.
+        # Two, so that a read does not wait behind a write that waits for another process's lock.
         self._reading, self._writing = SqliteThread(path), SqliteThread(path)
 
     async def context(self, user_id: str, turns: int = 12) -> Context:
@@ -112,7 +111,7 @@ class SqliteStore:
             rows = db.execute(
                 "SELECT user_id, what, version FROM outbox WHERE version > delivered AND (? OR written_at <= ?)"
                 " ORDER BY written_at LIMIT ?",
-                # A clock that was set back hides nothing from those who ask for all.
+                # 0 means all: also rows that are dated in the future, because the clock was set back.
                 (older_than <= 0, _to_microseconds(datetime.now(UTC)) - int(older_than * 1e6), max(limit, 0)),
             )
             return [OutboxRow(*row) for row in rows]
@@ -173,7 +172,7 @@ def _turns(db: sqlite3.Connection, user_id: str, limit: int) -> list[Turn]:
 
 def _memories(db: sqlite3.Connection, user_id: str, words: list[str], limit: int) -> list[Memory]:
     if words:
-        # Quoted, a word is only ever a word to FTS5: AND, NEAR, * and ^ lose their meaning.
+        # Quoted, so that FTS5 takes AND, NEAR, * and ^ as words, not as operators.
         rows = db.execute(
             "SELECT memories.text, memories.at, memories.id FROM memories_text"
             " JOIN memories ON memories.seq = memories_text.rowid"

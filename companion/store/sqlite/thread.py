@@ -1,8 +1,7 @@
-"""A thread that owns a connection to a SQLite file; callers wait for it without holding the event loop.
+"""A thread that owns a connection to an SQLite file, so that waiting for the file does not block the event loop.
 
-Several worker processes may share the file: WAL lets them read while one writes, and every write takes the write
-lock when it begins. A transaction that reads first and writes later would be refused at once, whatever the busy
-timeout says.
+Several worker processes may share the file: WAL lets them read while one writes, and every write takes the write lock
+when it begins. SQLite would refuse a transaction that reads first and writes later at once, despite the busy timeout.
 """
 
 import asyncio
@@ -21,29 +20,37 @@ from typing import TypeVar
 from ..base import StoreError
 from .schema import create_schema
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("companion")
 
 _T = TypeVar("_T")
-_CLOSE = 2.0
-_BUSY_TIMEOUT_MS = 2000  # who writes tries again, and nobody waits long for somebody else's transaction
+_CLOSE_TIMEOUT = 2.0  # seconds
+_BUSY_TIMEOUT_MS = 2000  # short: the write-behind queue retries, and others wait behind this statement
 
 
 class SqliteThread:
-    """One connection to the file at `path`, created with its directory (mode 0700) on first use.
+    """One connection to the file at ``path``, created with its directory (mode 0700) on first use.
 
-    Every method but `close` raises StoreError, and nothing else, when it cannot.
+    Every method but ``close`` raises StoreError, and nothing else, when it fails.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = Path(path)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-store")
-        self._no_longer_than = math.inf
-        # These two belong to the thread.
+        self._deadline = math.inf  # after which queued work fails
+        # Only the thread uses these two.
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
 
     async def read(self, operation: str, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """What `work` makes of the file as it is at one moment."""
+        """Read from a snapshot of the file.
+
+        Args:
+            operation: the name for a StoreError.
+            work: reads, in the thread.
+
+        Returns:
+            What ``work`` returns.
+        """
 
         def in_snapshot(db: sqlite3.Connection) -> _T:
             with _transaction(db, "BEGIN"):
@@ -58,9 +65,15 @@ class SqliteThread:
         return job.result()
 
     async def write(self, operation: str, statement: str, *rows: tuple[str | int, ...]) -> int:
-        """Executes `statement` once per row, all in one transaction. Done even if the caller is cancelled.
+        """Execute a statement once per row, all in one transaction. It is done even if the caller is cancelled.
 
-        Returns how many rows changed.
+        Args:
+            operation: the name for a StoreError.
+            statement: the statement.
+            rows: its parameters.
+
+        Returns:
+            The number of rows that changed.
         """
 
         def work(db: sqlite3.Connection) -> int:
@@ -71,19 +84,19 @@ class SqliteThread:
         try:
             await _finished(job)
         except asyncio.CancelledError:
-            # The caller hung up, the write goes on: only a failure is left to tell.
-            job.add_done_callback(_report_failure)
+            # The write goes on, and nothing else reports its failure.
+            job.add_done_callback(_log_failure)
             raise
         return job.result()
 
     async def close(self) -> None:
-        """Does what is queued, for two seconds at most, then lets go of the file. May be called twice."""
-        self._no_longer_than = min(self._no_longer_than, time.monotonic() + _CLOSE)
+        """Finish the queued work within two seconds, then close the file. May be called twice."""
+        self._deadline = min(self._deadline, time.monotonic() + _CLOSE_TIMEOUT)
         try:
             job = self._thread.submit(self._disconnect)
         except RuntimeError:  # closed already, or about to be
             return
-        # From here on nothing new is accepted; what is queued is still done, the closing last.
+        # Accepts no more work; the queued work is still done, and the closing of the file last.
         self._thread.shutdown(wait=False)
         await _finished(job)
         self._thread.shutdown()
@@ -94,26 +107,26 @@ class SqliteThread:
         raise StoreError(operation, "closed")
 
     def _on_thread(self, operation: str, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        if time.monotonic() > self._no_longer_than:
+        if time.monotonic() > self._deadline:
             raise StoreError(operation, "closed")
         try:
             return work(self._connect())
-        except Exception as error:  # a file may be edited by hand, and then hold anything
+        except Exception as error:  # not sqlite3.Error alone: a file edited by hand may hold any value
             reason = getattr(error, "sqlite_errorname", None) or type(error).__name__
-        # Raised out here, it carries no context: some of these errors quote the value they choked on.
+        # Outside the handler, so that it has no __context__: some of these errors quote the value they failed on.
         raise StoreError(operation, reason)
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is not None:
             if self._identity == _identity(self._path):
                 return self._connection
-            # The file was deleted or replaced under us. Writing on would fill a file that nobody can open.
+            # Writes to a deleted file would be lost.
             logger.warning("The database file was deleted or replaced: opening what is there now.")
             self._disconnect()
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _file_lock(self._path.with_name(self._path.name + ".lock")):
-            # Only where there is none: closing a file drops every lock this process has on it, those of its other
-            # connections too, and then another process that leaves deletes the write-ahead log under them.
+            # Opened here only to create it: to close a file drops every lock of this process on it, also those of its
+            # other connections, and then another process that closes the database deletes the write-ahead log.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             db = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_MS / 1000, isolation_level=None)
@@ -133,7 +146,7 @@ class SqliteThread:
 
 
 async def _finished(job: "Future[_T]") -> None:
-    """Waits until `job` has ended, however it ended. Cancelling the wait leaves the job alone."""
+    """Wait until a job has ended, however it ended. To cancel the wait does not cancel the job."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 
@@ -141,18 +154,18 @@ async def _finished(job: "Future[_T]") -> None:
         if not ended.done():
             ended.set_result(None)
 
-    def tell(_: "Future[_T]") -> None:
-        with contextlib.suppress(RuntimeError):  # the loop may be gone by now, the work is done all the same
+    def notify(_: "Future[_T]") -> None:
+        with contextlib.suppress(RuntimeError):  # the loop may be closed
             loop.call_soon_threadsafe(wake)
 
-    job.add_done_callback(tell)
+    job.add_done_callback(notify)
     await ended
 
 
-def _report_failure(job: "Future[int]") -> None:
+def _log_failure(job: "Future[int]") -> None:
     error = job.exception()
     if error is not None:
-        logger.warning("A write failed after its caller had left: %s", error)
+        logger.warning("A write failed after its caller was cancelled: %s", error)
 
 
 @contextlib.contextmanager

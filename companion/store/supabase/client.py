@@ -1,4 +1,4 @@
-"""The road to Supabase: a client that survives cancelled calls, and whose errors and log lines tell no data."""
+"""The HTTP client of the Supabase store: survives cancelled calls, and keeps data out of errors and log lines."""
 
 import asyncio
 import json
@@ -18,25 +18,31 @@ _ERROR_CODE = re.compile(r"[0-9A-Z]{5}|PGRST[0-9A-Z]{3}")
 
 
 class Query(Protocol):
-    """A request that postgrest has built and not yet sent."""
+    """A request that postgrest has built and not sent yet."""
 
     async def execute(self) -> Any:
-        """Sends it."""
+        """Send it."""
         ...
 
 
 class UnexpectedAnswer(Exception):
-    """The server said success, with something else than what was asked for."""
+    """The server answered with success, but not with what was asked for."""
 
 
 class _Refused(Exception):
-    """The server answered, but not with success. Holds the status and the error code, not the message."""
+    """The server answered with an error. The text is the status and the error code, without the message."""
 
 
 class SupabaseClient:
-    """One connection pool to the project at `url`, made on first use. `timeout` (seconds) bounds each wait.
+    """A connection pool to a Supabase project, opened on first use, in the event loop that uses it first.
 
-    Bound to the event loop that uses it first.
+    Args:
+        url: the project's address.
+        key: its secret key.
+        timeout: seconds for each step of a request.
+
+    Attributes:
+        closed: whether ``close`` was called.
     """
 
     def __init__(self, url: str, key: str, timeout: float) -> None:
@@ -49,18 +55,29 @@ class SupabaseClient:
         self._client: AsyncClient | None = None
 
     async def execute(self, query: Callable[[AsyncClient], Query]) -> object:
-        """What the server answered to `query`, which may be sent twice. Raises what the libraries below raise."""
+        """Send a request, which may be repeated; it is sent again if its connection turns out to be closed.
+
+        Args:
+            query: builds the request.
+
+        Returns:
+            The data of the answer.
+
+        Raises:
+            UnexpectedAnswer: the server answered with success and an empty body.
+            Exception: whatever the libraries below raise.
+        """
         client = await self._connect()
         try:
             return (await query(client).execute()).data
         except httpx.TransportError as error:
-            # A connection kept open for minutes may be closed by the other side just as it is used again.
+            # The server may close an idle connection at the moment it is used again.
             if not _connection_was_lost(error.__cause__):
                 raise
         return (await query(client).execute()).data
 
     async def close(self) -> None:
-        """Closes the connections. Calls under way fail."""
+        """Close the connections. Requests in flight fail."""
         self.closed = True
         if self._http is not None:
             await self._http.aclose()
@@ -76,9 +93,9 @@ class SupabaseClient:
                     httpx_client=self._http,
                     auto_refresh_token=False,
                     persist_session=False,
-                    postgrest_client_retry=False,  # its retries sleep for seconds; who waits here decides
+                    postgrest_client_retry=False,  # its retries sleep for seconds, past the store's timeout
                 )
-                # The database's triggers know by it who writes: our own writes need not be told to our cache.
+                # The database's triggers recognise the companion's writes by it: those are no external changes.
                 options.headers["x-companion"] = "1"
                 self._client = AsyncClient(self._url, self._key, options)
                 logging.getLogger("httpx").addFilter(_hide_filters)
@@ -86,7 +103,7 @@ class SupabaseClient:
 
 
 def _http_client(timeout: float) -> httpx.AsyncClient:
-    # aiohttp below httpx: with httpx's own transport, cancelled requests use up its pool for good.
+    # aiohttp below httpx: cancelled requests leak connections of httpx's own transport until its pool is exhausted.
     return HttpxAiohttpClient(
         timeout=httpx.Timeout(timeout),
         limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_KEEPALIVE_SECONDS),
@@ -95,20 +112,20 @@ def _http_client(timeout: float) -> httpx.AsyncClient:
 
 
 def _connection_was_lost(cause: BaseException | None) -> bool:
-    if isinstance(cause, aiohttp.ClientConnectorError):  # there never was one
+    if isinstance(cause, aiohttp.ClientConnectorError):  # none was established
         return False
     return isinstance(cause, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError)
 
 
 async def _check(response: httpx.Response) -> None:
-    """Stops a bad answer before postgrest makes of it what it is not."""
+    """Raise for an answer that postgrest would misread."""
     await response.aread()
     if response.is_success:
-        # postgrest would take an empty body for an empty list, and so for an unknown user.
+        # postgrest would take an empty body for an empty list, which means an unknown user.
         if not response.content and "return=minimal" not in response.request.headers.get("Prefer", ""):
             raise UnexpectedAnswer
         return
-    # postgrest's own error quotes the row, and forgets the status when the body says nothing.
+    # postgrest's own error quotes the row, and drops the status where the body is not JSON.
     try:
         code = str(json.loads(response.content)["code"])
     except (ValueError, TypeError, LookupError):
@@ -117,18 +134,18 @@ async def _check(response: httpx.Response) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong in a word or two, for a StoreError."""
+    """The kind of failure in a word or two, for a StoreError."""
     if isinstance(error, _Refused):
         return str(error)
     if isinstance(error, UnexpectedAnswer):
         return "unexpected answer"
-    # httpx's name for it can mislead (a lost connection is a ConnectTimeout); the cause says what happened.
+    # httpx's exception can mislead (a lost connection is a ConnectTimeout); its cause is right.
     cause = error.__cause__ if isinstance(error, httpx.TransportError) and error.__cause__ else error
     return "timeout" if isinstance(cause, TimeoutError) else type(cause).__name__
 
 
 def _hide_filters(record: logging.LogRecord) -> bool:
-    """Takes the query out of the PostgREST URLs that httpx logs: who is asked about is private."""
+    """Remove the query from the PostgREST URLs that httpx logs: it names the user."""
     if isinstance(record.args, tuple):
         record.args = tuple(
             value.copy_with(query=None) if isinstance(value, httpx.URL) and "/rest/v1/" in value.path else value

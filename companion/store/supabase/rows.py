@@ -1,4 +1,7 @@
-"""What Supabase answered, taken apart. What is not as it was asked for is an UnexpectedAnswer."""
+"""Decodes Supabase's answers. Every function raises UnexpectedAnswer for an answer of another form.
+
+Functions that take ``row`` decode lists; the others decode one row, or a plain value.
+"""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -12,26 +15,26 @@ _T = TypeVar("_T")
 _Row = dict[str, Any]
 
 
-def read(data: object, what: Callable[[object], _T]) -> _T:
-    """`what` makes of `data`. Raises UnexpectedAnswer, whatever may be wrong with the values."""
+def decoded(data: object, decode: Callable[[object], _T]) -> _T:
+    """Decode an answer, with UnexpectedAnswer for values that the records refuse, too."""
     try:
-        return what(data)
+        return decode(data)
     except ValueError:
         raise UnexpectedAnswer from None
 
 
 def all_of(row: Callable[[object], _T]) -> Callable[[object], list[_T]]:
-    """Reads a list of what `row` reads."""
+    """A decoder of lists of what ``row`` decodes."""
     return lambda data: [row(one) for one in _rows(data)]
 
 
 def first_of(row: Callable[[object], _T]) -> Callable[[object], _T | None]:
-    """Reads what `row` reads from the first of a list, None from an empty one."""
+    """A decoder of lists to what ``row`` makes of the first element; None for an empty list."""
     return lambda data: next((row(one) for one in _rows(data)), None)
 
 
 def nothing(data: object) -> None:
-    """Reads the answer to a write."""
+    """Decode the answer to a write."""
     if _rows(data):
         raise UnexpectedAnswer
 
@@ -85,7 +88,7 @@ def summary(data: object) -> Summary:
 
 def outbox_row(data: object) -> OutboxRow:
     row = _row(data)
-    # OutboxRow refuses what is nothing a store keeps.
+    # OutboxRow refuses any other kind of data.
     return OutboxRow(_string(row, "user_id"), cast(DataKind, _string(row, "what")), count(row.get("version")))
 
 

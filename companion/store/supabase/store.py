@@ -1,7 +1,7 @@
-"""The source of truth in a hosted Supabase project (its tables: `supabase/migrations`).
+"""The store in a Supabase project (its tables: ``supabase/migrations``).
 
-Every request is one that may be repeated: reads are plain, writes are upserts by natural keys. Nothing a user said
-leaves this file in an error or a log line.
+Every request may be repeated: reads are plain, writes are upserts by natural keys. Nothing a user said leaves this file
+in an error or a log line.
 """
 
 import asyncio
@@ -25,12 +25,15 @@ _T = TypeVar("_T")
 
 
 class SupabaseStore:
-    """A Store in the Supabase project at `url`.
+    """A Store in a Supabase project, for the event loop that uses it first.
 
-    `key` is the project's secret key (`sb_secret_...`) or its legacy service_role key. `timeout` bounds every
-    operation as a whole, in seconds. Bound to the event loop that uses it first.
+    Args:
+        url: the project's address.
+        key: its secret key (``sb_secret_...``) or its legacy service_role key.
+        timeout: seconds for each operation as a whole.
 
-    Raises ValueError for a key that is meant for browsers: with it, every user would seem unknown.
+    Raises:
+        ValueError: the key is meant for browsers; row level security would hide every user from it.
     """
 
     def __init__(self, url: str, key: str, *, timeout: float = 5.0) -> None:
@@ -107,8 +110,8 @@ class SupabaseStore:
         await self._put("add_memory", "companion_memories", row, key="user_id,id", keep_first=True)
 
     async def search_memories(self, user_id: str, query: str, limit: int = 5) -> list[Memory]:
-        # A function, because only the database can put the best first; its arguments travel in the body, and so
-        # stay out of the logs on the way.
+        # A function, because only the database can rank the matches; and its arguments are in the body, which the
+        # servers on the way do not log.
         arguments = {"p_user_id": user_id, "p_query": " ".join(search_words(query)), "p_limit": max(limit, 0)}
         return await self._ask(
             "search_memories",
@@ -191,8 +194,8 @@ class SupabaseStore:
             raise StoreError(operation, "closed")
         try:
             async with asyncio.timeout(self._timeout):
-                return answers.read(await self._client.execute(query), answer)
-        except Exception as error:  # whatever three libraries may raise, the caller knows one type
+                return answers.decoded(await self._client.execute(query), answer)
+        except Exception as error:  # three libraries' exceptions become one type
             reason = "closed" if self._client.closed else reason_of(error)
-        # Raised out here, it carries no context: those errors quote rows and filters.
+        # Outside the handler, so that it has no __context__: those errors quote rows and filters.
         raise StoreError(operation, reason)

@@ -15,7 +15,7 @@ import pytest_asyncio
 from postgrest import APIError
 from supabase import AsyncClient
 
-from companion.store.search_terms import FUNCTION_WORDS
+from companion.store.search_terms import STOP_WORDS
 from tests.real.postgres import MIGRATIONS, Postgres, connection, migrate
 from tests.real.postgrest import PostgREST
 
@@ -324,7 +324,7 @@ async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
 
 
 async def test_both_sides_drop_the_same_function_words(db: asyncpg.Connection) -> None:
-    assert await db.fetchval("select companion_words($1)", " ".join(FUNCTION_WORDS)) == ""
+    assert await db.fetchval("select companion_words($1)", " ".join(STOP_WORDS)) == ""
 
 
 async def test_a_search_can_use_the_index(db: asyncpg.Connection) -> None:
