@@ -1,0 +1,242 @@
+"""What the companion takes for granted of LiveKit's sessions, agents and models. See docs/upgrading.md."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+from livekit.agents import Agent, AgentSession, APIConnectionError, RunContext, function_tool, llm
+
+from tests.contract.livekit_stand_in import Asked, PlayedLLM, calls, echo, talking
+
+pytestmark = pytest.mark.integration
+caller: ContextVar[str] = ContextVar("caller", default="nobody")
+
+
+# -- what a session announces --------------------------------------------------------------------------------------
+
+
+async def test_what_is_said_is_announced_in_order() -> None:
+    """``companion.conversation.turn_log``: each message with its own id, role, text and time, the question first.
+
+    Without the ids a turn would be stored twice or not at all; without the time a dropped call would not be known.
+    """
+    began = time.time()
+    async with talking(Agent(instructions="echo")) as talk:
+        await talk.say("hello")
+        await talk.say("again")
+    messages = [item for item in talk.items if isinstance(item, llm.ChatMessage)]
+    assert [(one.role, (one.text_content or "").strip()) for one in messages] == [
+        ("user", "hello"),
+        ("assistant", "You said hello."),
+        ("user", "again"),
+        ("assistant", "You said again."),
+    ]
+    assert len({one.id for one in messages}) == 4
+    assert all(began - 1 <= one.created_at <= time.time() + 1 for one in messages)
+
+
+async def test_executed_tools_are_announced_with_their_outputs() -> None:
+    """``companion.voice.console``: prints each call with what it returned, whole; the framework shows three values."""
+
+    @function_tool
+    async def weather(city: str) -> str:
+        """The weather."""
+        return f'{{"city": "{city}"}}'
+
+    model = PlayedLLM(calls("weather", '{"city": "Bern"}'))
+    async with talking(Agent(instructions="-", tools=[weather]), model) as talk:
+        await talk.say("go")
+    ((call, output),) = talk.tools
+    assert (call.name, call.arguments, output.output) == ("weather", '{"city": "Bern"}', '{"city": "Bern"}')
+
+
+# -- the agent -----------------------------------------------------------------------------------------------------
+
+
+class Greeter(Agent):
+    """Speaks first, as ``companion.voice.agent`` does."""
+
+    async def on_enter(self) -> None:
+        self.session.generate_reply(instructions="greet the person", tool_choice="none")
+
+
+async def test_the_greetings_instructions_are_the_last_item_a_system_message() -> None:
+    """``companion.offline.replies``: that is how it knows that it is to greet; ``tool_choice`` says: without tools.
+
+    If they came elsewhere or in another role, the offline voice would answer a question that was not asked.
+    """
+    async with talking(Greeter(instructions="be kind")) as talk:
+        await talk.spoken.wait()
+    (asked,) = talk.model.asked
+    assert (asked.last.type, asked.last.role) == ("message", "system")
+    assert "greet the person" in asked.last.text_content
+    assert asked.tool_choice == "none"
+
+
+async def test_the_prompt_is_the_first_system_message() -> None:
+    """``companion.offline.replies`` finds the profile in it; a real model is told by it who is talking."""
+    async with talking(Agent(instructions="be kind")) as talk:
+        await talk.say("hello")
+    first = talk.model.asked[0].items[0]
+    assert (first.type, first.role, first.text_content) == ("message", "system", "be kind")
+
+
+async def test_instructions_that_change_in_a_tool_hold_from_the_next_answer_on() -> None:
+    """``companion.voice.agent`` (``know``): what a tool has learnt stands in the prompt of what is said next."""
+
+    class Learner(Agent):
+        @function_tool
+        async def learn(self, context: RunContext[Any]) -> str:
+            """Learn something."""
+            await context.session.current_agent.update_instructions("you know her name")
+            return "learnt"
+
+    async with talking(Learner(instructions="you know nothing"), PlayedLLM(calls("learn"))) as talk:
+        await talk.say("go")
+        await talk.say("and now?")
+    prompts = [asked.items[0].text_content for asked in talk.model.asked]
+    assert prompts[0] == "you know nothing"
+    assert prompts[-1] == "you know her name"
+
+
+async def test_llm_node_may_be_an_async_generator_around_the_default() -> None:
+    """``companion.voice.agent``: notes the first token and passes everything on, unchanged and as it comes."""
+    passed: list[Any] = []
+
+    class Counting(Agent):
+        async def llm_node(self, chat_ctx: Any, tools: Any, model_settings: Any) -> AsyncIterator[Any]:
+            async for chunk in Agent.default.llm_node(self, chat_ctx, tools, model_settings):
+                passed.append(chunk)
+                yield chunk
+
+    async with talking(Counting(instructions="-")) as talk:
+        await talk.say("hello")
+    assert len(passed) >= 3
+    assert all(isinstance(chunk, llm.ChatChunk) for chunk in passed)
+    assert (talk.items[-1].text_content or "").strip() == "You said hello."
+
+
+# -- who is talking ------------------------------------------------------------------------------------------------
+
+
+async def test_a_context_variable_set_before_start_reaches_the_agent_and_its_tools() -> None:
+    """``companion.identity`` (``use_caller``): set around ``session.start``, it is there in hooks, nodes and tools.
+
+    Otherwise the companion would know nobody; a module's global would be another caller's.
+    """
+    seen: dict[str, str] = {}
+
+    class Curious(Agent):
+        async def on_enter(self) -> None:
+            seen["on_enter"] = caller.get()
+            self.session.generate_reply(user_input="go")
+
+        async def llm_node(self, chat_ctx: Any, tools: Any, model_settings: Any) -> AsyncIterator[Any]:
+            seen["llm_node"] = caller.get()
+            async for chunk in Agent.default.llm_node(self, chat_ctx, tools, model_settings):
+                yield chunk
+
+        @function_tool
+        async def ask(self) -> str:
+            """Ask who is calling."""
+            seen["tool"] = caller.get()
+            return "asked"
+
+    token = caller.set("ada")
+    async with talking(Curious(instructions="-"), PlayedLLM(calls("ask"))) as talk:
+        caller.reset(token)
+        await talk.spoken.wait()
+    assert seen == {"on_enter": "ada", "llm_node": "ada", "tool": "ada"}
+
+
+async def test_userdata_is_what_was_given() -> None:
+    """``tools.cache_tools``: whose cache a tool may touch is never an argument; it stands in the session's userdata."""
+    session: AgentSession[Any] = AgentSession(userdata={"caller": "ada"})
+    assert session.userdata == {"caller": "ada"}
+
+
+async def test_userdata_that_was_not_given_raises_value_error() -> None:
+    """``tools.cache_tools`` (``caller_of_session``): for a foreign agent without userdata there is no caller.
+
+    Another exception would reach the model as an internal error, instead of "I do not know who you are".
+    """
+    with pytest.raises(ValueError, match="userdata"):
+        _ = AgentSession().userdata
+
+
+async def test_a_tool_finds_the_agent_that_talks() -> None:
+    """``tools.profile_tools`` (``context.session.current_agent``): what it has learnt goes into that agent's prompt."""
+    found: list[Any] = []
+
+    class Findable(Agent):
+        @function_tool
+        async def find(self, context: RunContext[Any]) -> str:
+            """Find the agent."""
+            found.append((context.session.current_agent, context.userdata))
+            return "found"
+
+    agent = Findable(instructions="-")
+    async with talking(agent, PlayedLLM(calls("find")), userdata="ada") as talk:
+        await talk.say("go")
+    assert found == [(agent, "ada")]
+
+
+# -- a model by itself ---------------------------------------------------------------------------------------------
+
+
+async def test_a_model_can_be_asked_without_a_session() -> None:
+    """``companion.conversation.follow_up`` and ``summary``: ``chat``, ``async with``, ``collect().text``."""
+    question = llm.ChatContext.empty()
+    question.add_message(role="system", content="be brief")
+    question.add_message(role="user", content="hello")
+    async with PlayedLLM().chat(chat_ctx=question) as stream:
+        answer = await stream.collect()
+    assert answer.text.strip() == "You said hello."
+    assert [(item.type, item.role) for item in question.items] == [("message", "system"), ("message", "user")]
+
+
+async def test_a_stream_has_its_context_and_tools_and_sends_by_its_channel() -> None:
+    """``companion.offline.llm`` (private ``_run``, ``_chat_ctx``, ``_tools``, ``_event_ch``), played by ``PlayedLLM``.
+
+    The tools are plain function tools with a name, those of a Toolset among them.
+    """
+    seen: list[Asked] = []
+
+    class Box(llm.Toolset):
+        @function_tool(name="inTheBox")
+        async def boxed(self) -> str:
+            """Something in a box."""
+            return ""
+
+    def note(asked: Asked) -> str:
+        seen.append(asked)
+        return echo(asked)
+
+    async with talking(Agent(instructions="-", tools=[Box(id="box")]), PlayedLLM(note)) as talk:
+        await talk.say("hello")
+    (asked,) = seen
+    assert asked.last.text_content == "hello"
+    assert [(type(tool), tool.info.name) for tool in asked.tools if isinstance(tool, llm.FunctionTool)] == [
+        (type(asked.tools[0]), "inTheBox")
+    ]
+
+
+async def test_four_errors_of_a_model_end_every_session_that_has_it() -> None:
+    """``companion.runtime`` (``model_for_conversation``): so each conversation has a model of its own.
+
+    If this no longer fails one session over the errors of another, one model for all would do.
+    """
+    model = PlayedLLM(lambda _: APIConnectionError("away", retryable=False))
+    closed: list[str] = []
+    async with talking(Agent(instructions="-"), model) as one, talking(Agent(instructions="-"), model) as other:
+        one.session.on("close", lambda _: closed.append("one"))
+        other.session.on("close", lambda _: closed.append("other"))
+        for _ in range(4):
+            with suppress(APIConnectionError):
+                await one.say("hello")
+    assert sorted(closed) == ["one", "other"]

@@ -1,0 +1,134 @@
+"""What the companion takes for granted of LiveKit's console and command line. See docs/upgrading.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import termios
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+import typer
+from livekit.agents import AgentServer
+from livekit.agents.cli import AgentsConsole, _legacy
+from livekit.agents.utils import is_dev_mode
+from pexpect.fdpexpect import fdspawn
+
+pytestmark = pytest.mark.console
+ROOT = Path(__file__).parents[2]
+SOON = 30
+"""Seconds after which a test gives up."""
+# The terminal must become the session's own, or Ctrl-C would interrupt nobody.
+ON_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+@dataclass
+class Conversation:
+    """What the probe found in the console, and all that the terminal showed."""
+
+    found: dict[str, Any]
+    shown: str
+    code: int
+
+
+@pytest.fixture(scope="module")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> Conversation:
+    """One conversation with ``console_probe`` in a real terminal: it greets, we say something, it answers."""
+    found = tmp_path_factory.mktemp("console") / "found.json"
+    keyboard, inside = os.openpty()
+    termios.tcsetwinsize(inside, (50, 100))
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_TERMINAL, "-m", "tests.contract.console_probe", "console", "--text"],
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm-256color", "CONTRACT_FOUND": str(found), "LIVEKIT_LOG_LEVEL": "WARN"},
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        start_new_session=True,
+    )
+    os.close(inside)
+    terminal = fdspawn(keyboard, timeout=SOON, encoding="utf-8")
+    shown = terminal.logfile_read = StringIO()
+    try:
+        terminal.expect("Type to talk to your agent")
+        terminal.expect(pexpect.TIMEOUT, timeout=0.5)  # what would be shown of the greeting
+        terminal.send("hello\r")
+        terminal.expect("THE-ANSWER")
+        terminal.expect("Type to talk to your agent")
+        terminal.send("\x03")
+        terminal.expect(pexpect.EOF)
+        return Conversation(json.loads(found.read_text()), shown.getvalue(), process.wait(SOON))
+    finally:
+        process.kill()
+        process.wait()
+        terminal.close()
+
+
+def test_a_text_console_can_be_told_and_has_a_rich_terminal(talk: Conversation) -> None:
+    """``companion.voice.console`` (``text_console``): ``enabled``, ``console_mode`` and ``console``, read by getattr.
+
+    If one of them went, the greeting and the tools' results would not be shown.
+    """
+    assert (talk.found["enabled"], talk.found["mode"], talk.found["terminal"]) == (True, "text", True)
+
+
+def test_the_console_runs_a_fake_job_in_dev_mode(talk: Conversation) -> None:
+    """``agent`` (``runs_locally``): a console may have a private Redis, and its user is who sits there."""
+    assert (talk.found["fake"], talk.found["dev"]) == (True, True)
+
+
+def test_the_console_does_not_show_what_is_said_first(talk: Conversation) -> None:
+    """``companion.voice.console`` (``show``): prints the greeting itself; else it would be there twice."""
+    assert "THE-GREETING" in str(talk.found["said"])
+    assert "THE-ANSWER" in talk.shown
+    assert "THE-GREETING" not in talk.shown
+
+
+def test_a_text_console_does_not_use_sounddevice(talk: Conversation) -> None:
+    """``companion.voice.console`` (``allow_text_without_portaudio``): it is imported and not used.
+
+    The probe's stand-in raises when it is, as on a machine without PortAudio.
+    """
+    assert "sounddevice was used" not in talk.shown
+    assert "PortAudio" not in talk.shown
+
+
+def test_the_log_level_of_the_environment_wins(talk: Conversation) -> None:
+    """``companion.voice.console`` (``quiet_by_default``): LIVEKIT_LOG_LEVEL keeps the log out of a conversation."""
+    assert talk.found["level"] == "WARNING"
+
+
+def test_the_console_ends_by_ctrl_c(talk: Conversation) -> None:
+    """``companion.voice.console``: what was said is stored on the way out, and nothing is left behind."""
+    assert talk.code == 0
+
+
+def test_a_program_that_is_no_console_has_none_enabled() -> None:
+    """``agent`` (``runs_locally``) asks in every worker: ``get_instance()`` makes one that is not enabled."""
+    console = AgentsConsole.get_instance()
+    assert console.enabled is False
+    assert console.console_mode == "audio"
+    assert not is_dev_mode()
+
+
+def test_the_command_line_has_these_commands_and_options() -> None:
+    """``companion.settings`` (``check_worker``) and ``companion.voice.console`` look for these words in ``sys.argv``.
+
+    A renamed option would be asked for though it is given, or not be seen.
+    """
+    command: Any = typer.main.get_command(_legacy._build_cli(AgentServer()))
+    options = {name: {word for one in sub.params for word in one.opts} for name, sub in command.commands.items()}
+    server_options = {"--url", "--api-key", "--api-secret", "--log-level"}
+    for name in ("start", "dev", "connect"):
+        assert server_options <= options[name]
+    assert {"--text", "--log-level", "--record", "--list-devices"} <= options["console"]

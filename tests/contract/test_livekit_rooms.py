@@ -1,0 +1,86 @@
+"""What the entrypoint takes for granted of a session in a LiveKit room. See docs/upgrading.md."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+from unittest.mock import create_autospec
+
+import pytest
+from livekit import rtc
+from livekit.agents import Agent, AgentSession
+from livekit.agents.ipc.mock_room import create_mock_room
+from livekit.agents.telemetry.pii import is_pii_attribute
+from livekit.agents.testing import fake_job_context
+from livekit.agents.voice.room_io import RoomOptions
+
+from tests.contract.livekit_stand_in import SOON, PlayedLLM
+
+pytestmark = pytest.mark.integration
+
+
+def participant(identity: str) -> Any:
+    """Somebody in the room."""
+    one = create_autospec(rtc.RemoteParticipant, instance=True)
+    one.identity, one.sid = identity, f"PA_{identity}"
+    one.kind = rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD
+    one.state = rtc.ParticipantState.PARTICIPANT_STATE_ACTIVE
+    one.disconnect_reason = rtc.DisconnectReason.CLIENT_INITIATED
+    return one
+
+
+@pytest.fixture
+async def in_a_room() -> AsyncIterator[Any]:
+    """Starts a session in text in a room where eve is, and ada came after her."""
+    room = create_mock_room.__wrapped__()
+    room.remote_participants = {one.sid: one for one in map(participant, ("eve", "ada"))}
+    sessions: list[AgentSession[Any]] = []
+
+    async def start(**options: Any) -> AgentSession[Any]:
+        session: AgentSession[Any] = AgentSession(llm=PlayedLLM(), vad=None, turn_handling={"turn_detection": None})
+        sessions.append(session)
+        room_options = RoomOptions(audio_input=False, audio_output=False, **options)
+        await session.start(Agent(instructions="-"), room=room, room_options=room_options)
+        return session
+
+    with fake_job_context(room=room):
+        async with asyncio.timeout(SOON):
+            yield start
+        for session in sessions:
+            await session.aclose()
+
+
+async def test_a_session_is_linked_to_the_identity_it_is_given(in_a_room: Any) -> None:
+    """``agent`` (``participant_identity``): only the one whose profile was fetched is talked to."""
+    session = await in_a_room(participant_identity="ada")
+    assert session.room_io.linked_participant.identity == "ada"
+
+
+async def test_a_session_is_linked_to_nobody_else(in_a_room: Any) -> None:
+    """``agent`` (``participant_identity``): if they have left, the session waits for them and takes no one else."""
+    session = await in_a_room(participant_identity="bob")
+    assert session.room_io.linked_participant is None
+
+
+async def test_without_an_identity_the_first_one_is_linked(in_a_room: Any) -> None:
+    """``agent``: where a dispatcher has named the user, the participant is taken as they come."""
+    session = await in_a_room()
+    assert session.room_io.linked_participant.identity == "eve"
+
+
+async def test_the_log_names_a_participant_in_a_field_of_that_name(
+    in_a_room: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``companion.voice.log_redaction``: an identity may be an address, and these fields are removed."""
+    with caplog.at_level(logging.DEBUG, "livekit.agents"):
+        session = await in_a_room(participant_identity="ada")
+        session.room_io._on_participant_disconnected(session.room_io.linked_participant)
+    named = [record for record in caplog.records if "ada" in str(record.__dict__.values())]
+    assert named
+    for record in named:
+        assert record.name == "livekit.agents"
+        assert "ada" not in record.getMessage()
+        public = [name for name in record.__dict__ if name != "participant" and not is_pii_attribute(name)]
+        assert "ada" not in str([record.__dict__[name] for name in public])

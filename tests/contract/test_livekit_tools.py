@@ -1,0 +1,122 @@
+"""What the tools take for granted of LiveKit. See docs/upgrading.md."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from livekit.agents import Agent, RunContext, function_tool, llm
+from livekit.agents.llm import ToolFlag
+
+from tests.contract.livekit_stand_in import Asked, PlayedLLM, Talk, calls, talking
+
+pytestmark = pytest.mark.integration
+
+
+class Box(llm.Toolset):
+    """A toolset as ``tools`` has them."""
+
+    def __init__(self, returns: Any = "") -> None:
+        super().__init__(id="box")
+        self.returns = returns
+        self.received: list[Any] = []
+
+    @function_tool(name="openBox", flags=ToolFlag.IGNORE_ON_ENTER)
+    async def open_box(self, context: RunContext[Any], pattern: str) -> Any:
+        """Open the box.
+
+        Use it only when asked.
+
+        Args:
+            pattern: What to look for.
+        """
+        self.received.append((type(context), pattern))
+        if isinstance(self.returns, Exception):
+            raise self.returns
+        return self.returns
+
+    @function_tool(name="look")
+    async def look(self, context: RunContext[Any]) -> str:
+        """Look at the box."""
+        return "looked"
+
+
+async def output_of(box: Box, arguments: str = '{"pattern": "user:*"}') -> tuple[Any, Talk]:
+    """What the model gets back from ``openBox``, as the item in its context."""
+    model = PlayedLLM(calls("openBox", arguments))
+    async with talking(Agent(instructions="-", tools=[box]), model) as talk:
+        await talk.say("go")
+    return model.asked[-1].last, talk
+
+
+async def test_the_tools_of_a_toolset_are_offered_under_their_names() -> None:
+    """``tools``: methods of a ``Toolset`` subclass are found by themselves, after ``super().__init__(id=...)``."""
+    async with talking(Agent(instructions="-", tools=[Box()])) as talk:
+        await talk.say("hello")
+    assert talk.offered == [{"openBox", "look"}]
+
+
+async def test_the_model_is_told_the_docstring_and_never_the_context() -> None:
+    """``tools``: what a tool is for stands in its docstring; ``RunContext`` is no argument that a model could fill."""
+    box = Box()
+    (tool,) = (tool for tool in box.tools if isinstance(tool, llm.FunctionTool) and tool.info.name == "openBox")
+    schema = llm.utils.build_legacy_openai_schema(tool, internally_tagged=True)
+    assert schema["description"].startswith("Open the box.")
+    assert "Use it only when asked." in schema["description"]
+    assert set(schema["parameters"]["properties"]) == {"pattern"}
+    assert schema["parameters"]["properties"]["pattern"]["description"] == "What to look for."
+
+
+async def test_a_tool_gets_the_context_and_its_arguments() -> None:
+    """``tools.cache_tools``: the context comes by its type, wherever it stands, and says who is calling."""
+    box = Box()
+    await output_of(box)
+    assert box.received == [(RunContext, "user:*")]
+
+
+async def test_text_reaches_the_model_word_for_word() -> None:
+    """``tools``: they return JSON as text, with the documented keys; quotes, braces and umlauts stay as they are."""
+    text = json.dumps({"success": True, "message": "für 'Ada' \"now\""}, ensure_ascii=False)
+    output, _ = await output_of(Box(text))
+    assert output.output == text
+    assert not output.is_error
+
+
+async def test_a_dict_reaches_the_model_as_pythons_repr() -> None:
+    """``tools``: this is why they return text. Were it JSON one day, ``json.dumps`` in the tools would be needless."""
+    output, _ = await output_of(Box({"success": True}))
+    assert output.output == "{'success': True}"
+
+
+async def test_arguments_that_a_tool_does_not_declare_are_dropped() -> None:
+    """``tools``: a ``user_id`` that a model makes up is ignored, so nobody reaches another user's cache by it."""
+    box = Box("opened")
+    output, _ = await output_of(box, '{"pattern": "user:*", "user_id": "eve", "operator": true}')
+    assert output.output == "opened"
+    assert box.received == [(RunContext, "user:*")]
+
+
+async def test_what_a_tool_raises_does_not_reach_the_model() -> None:
+    """``tools``: an exception of ours may quote data; the model gets a sentence that says nothing."""
+    output, _ = await output_of(Box(RuntimeError("redis://user:password@host")))
+    assert output.is_error
+    assert "password" not in output.output
+
+
+async def test_tools_with_the_flag_are_not_offered_while_the_agent_enters() -> None:
+    """``tools`` (``ToolFlag.IGNORE_ON_ENTER``): a greeting can clear, change or remember nothing."""
+    offered: list[set[str]] = []
+
+    class Eager(Agent):
+        async def on_enter(self) -> None:
+            self.session.generate_reply(instructions="greet")
+
+    def note(asked: Asked) -> str:
+        offered.append({tool.info.name for tool in asked.tools})
+        return "hello"
+
+    async with talking(Eager(instructions="-", tools=[Box()]), PlayedLLM(note)) as talk:
+        await talk.spoken.wait()
+        await talk.say("hello")
+    assert offered == [{"look"}, {"openBox", "look"}]
