@@ -1,4 +1,4 @@
-"""A program for LiveKit's text console that writes down what it finds there. See test_livekit_console.py."""
+"""A program for LiveKit's text console that records what it finds there. See test_livekit_console.py."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def speak(asked: Asked) -> str:
 
 
 class Greeter(Agent):
-    """Speaks first."""
+    """Greets on entering."""
 
     async def on_enter(self) -> None:
         self.session.generate_reply(instructions="greet")
@@ -44,7 +44,7 @@ class Greeter(Agent):
 
 @server.rtc_session()
 async def entrypoint(ctx: JobContext) -> None:
-    """Write down what there is, and talk."""
+    """Record the console's state, and talk."""
     console = AgentsConsole.get_instance()
     found: dict[str, Any] = {
         "enabled": console.enabled,

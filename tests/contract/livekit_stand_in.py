@@ -1,4 +1,4 @@
-"""A model that is played by a function, and a conversation in text with it."""
+"""A scripted model, and a conversation in text with it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SOON = 10.0
 
 @dataclass
 class Asked:
-    """What a model was asked, as it came to ``chat``."""
+    """The arguments of one call of ``chat``."""
 
     items: list[Any]
     tools: list[Any]
@@ -40,12 +40,12 @@ Play = Callable[[Asked], str | llm.FunctionToolCall | Exception]
 
 
 def echo(asked: Asked) -> str:
-    """Repeats what was said last."""
+    """Repeat the last message."""
     return f"You said {asked.last.text_content}." if isinstance(asked.last, llm.ChatMessage) else "Done."
 
 
 def calls(name: str, arguments: str = "{}") -> Play:
-    """Calls a tool, and is done once it has its output."""
+    """Call a tool, and say "Done." after its output."""
 
     def play(asked: Asked) -> str | llm.FunctionToolCall:
         if isinstance(asked.last, llm.FunctionCallOutput):
@@ -56,7 +56,7 @@ def calls(name: str, arguments: str = "{}") -> Play:
 
 
 class PlayedLLM(llm.LLM[Any]):
-    """Says what ``play`` says, and remembers what it was asked."""
+    """Replies with the result of ``play``, and records its requests."""
 
     def __init__(self, play: Play = echo) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class PlayedLLM(llm.LLM[Any]):
 
 
 class _Stream(llm.LLMStream):
-    """As ``companion.offline.llm`` makes one: by the private names of the base class."""
+    """Uses the private names of its base class, as ``companion.offline.llm`` does."""
 
     async def _run(self) -> None:
         model: Any = self._llm
@@ -96,7 +96,7 @@ class _Stream(llm.LLMStream):
 
 @dataclass
 class Talk:
-    """A running session and what it announced."""
+    """A running session and its events."""
 
     session: AgentSession[Any]
     model: PlayedLLM

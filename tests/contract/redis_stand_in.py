@@ -30,13 +30,13 @@ class RedisStandIn:
 
     Attributes:
         port: where it listens, on 127.0.0.1.
-        heard: the commands, in one list per connection, in the order in which the connections were made.
+        received: the commands, in one list per connection, in the order in which the connections were made.
         asked: set by each command.
         ended: set once the other side has closed a connection.
     """
 
     port: int = 0
-    heard: list[list[Command]] = field(default_factory=list)
+    received: list[list[Command]] = field(default_factory=list)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -47,7 +47,7 @@ class RedisStandIn:
 
     def all(self, name: bytes) -> list[Command]:
         """The commands of that name, of all connections."""
-        return [command for connection in self.heard for command in connection if command[0] == name]
+        return [command for connection in self.received for command in connection if command[0] == name]
 
 
 def bulk(value: bytes | None) -> bytes:
@@ -63,7 +63,7 @@ async def redis_stand_in(answer: Answer) -> AsyncIterator[RedisStandIn]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         mine: list[Command] = []
-        stand_in.heard.append(mine)
+        stand_in.received.append(mine)
         writers.append(writer)
         parser = hiredis.Reader(notEnoughData=Ellipsis)
         with suppress(OSError):
@@ -90,7 +90,7 @@ async def redis_stand_in(answer: Answer) -> AsyncIterator[RedisStandIn]:
 
 
 async def introduce(connection: AbstractConnection) -> None:
-    """As ``cache.transport.pool`` does it: authenticate, and take a name if the server allows one."""
+    """As ``cache.transport.redis_py`` does it: authenticate, and take a name if the server allows one."""
     await connection.on_connect_check_health(check_health=False)
     with suppress(ResponseError):
         await connection.send_command("CLIENT", "SETNAME", "contract", check_health=False)
@@ -98,7 +98,7 @@ async def introduce(connection: AbstractConnection) -> None:
 
 
 def client_options() -> dict[str, Any]:
-    """What ``cache.transport.pool`` gives to redis-py for one node and for a cluster."""
+    """What ``cache.transport.redis_py`` gives to redis-py for one node and for a cluster."""
     return {
         "max_connections": 2,
         "socket_connect_timeout": 5.0,

@@ -43,13 +43,13 @@ class Project:
 
 
 def http_client(**options: Any) -> HttpxAiohttpClient:
-    """As ``companion.store.supabase`` makes it."""
+    """As ``companion.store.supabase.client`` makes it."""
     limits = httpx.Limits(max_connections=2, keepalive_expiry=300.0)
     return HttpxAiohttpClient(timeout=httpx.Timeout(SOON), limits=limits, **options)
 
 
 def supabase_client(url: str, http: httpx.AsyncClient) -> AsyncClient:
-    """As ``companion.store.supabase`` makes it."""
+    """As ``companion.store.supabase.client`` makes it."""
     options = AsyncClientOptions(
         httpx_client=http, auto_refresh_token=False, persist_session=False, postgrest_client_retry=False
     )

@@ -1,4 +1,4 @@
-"""What the cache takes for granted of hiredis, the C parser of Redis replies. See docs/upgrading.md."""
+"""The behaviour of hiredis, the parser of Redis replies, that the cache depends on. See docs/upgrading.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.unit
 
 
 class Refusal(Exception):
-    """What an error reply becomes."""
+    """The type of an error reply."""
 
 
 def a_reader() -> hiredis.Reader:
@@ -37,27 +37,27 @@ def read(wire: bytes) -> list[Any]:
     ],
 )
 def test_pack_command_takes_bytes_text_and_integers(command: tuple[Any, ...], wire: bytes) -> None:
-    """``cache.transport.connection`` (``pack``): every command of the multiplexed connection is encoded by it.
+    """``cache.transport.connection`` (``pack``) encodes every command with it.
 
-    If text were encoded otherwise, or an integer refused, no command would be sent as it is meant.
+    Another text encoding, or a refused integer, would change keys and values.
     """
     assert hiredis.pack_command(command) == wire
 
 
 @pytest.mark.parametrize(("argument", "problem"), [(None, TypeError), ({}, TypeError), ("\ud800", UnicodeEncodeError)])
 def test_pack_command_raises_for_what_cannot_be_sent(argument: Any, problem: type[Exception]) -> None:
-    """``cache.transport.multiplexer`` (``call``): a programming error raises at once, and only these two types.
+    """``cache.transport.multiplexer``: a programming error raises one of these two types at once.
 
-    Another type would leave the cache as an unknown exception.
+    Another type would escape the cache as an undocumented exception.
     """
     with pytest.raises(problem):
         hiredis.pack_command((b"SET", b"key", argument))
 
 
 def test_an_incomplete_reply_is_the_object_we_chose() -> None:
-    """``cache.transport.connection``: ``Ellipsis`` is no reply, so a None that Redis sends can be told from waiting.
+    """``cache.transport.connection``: ``Ellipsis`` is never a reply, so None and false remain replies.
 
-    With the default (False) a stored false and "no more data" would be one.
+    With the default (False), a RESP3 false would look like an incomplete reply.
     """
     reader = a_reader()
     assert reader.gets() is Ellipsis
@@ -68,10 +68,9 @@ def test_an_incomplete_reply_is_the_object_we_chose() -> None:
 
 
 def test_an_error_reply_is_returned_as_our_own_type() -> None:
-    """``cache.transport.connection`` looks at ``type(reply)``: an error is returned, not raised, of exactly that type.
+    """``cache.transport.connection`` compares ``type(reply)``: an error is returned, not raised, of exactly that type.
 
-    If it were raised, one caller's error would cost all the others their connection; if it were of a subtype, or its
-    text changed, an error would be handed out as a value and its code could not be read.
+    Raised, one caller's error would close the connection of all; as a subtype, it would pass for a value.
     """
     (reply,) = read(b"-WRONGTYPE Operation against a key\r\n")
     assert type(reply) is Refusal
@@ -79,7 +78,7 @@ def test_an_error_reply_is_returned_as_our_own_type() -> None:
 
 
 def test_an_error_inside_an_array_stays_in_its_place() -> None:
-    """``cache.transport.connection``: the replies of a script may hold an error, and the others still count."""
+    """``cache.transport.connection``: an error inside a reply does not discard the rest of the reply."""
     (reply,) = read(b"*2\r\n:1\r\n-NOPERM no\r\n")
     assert reply[0] == 1
     assert type(reply[1]) is Refusal
@@ -89,11 +88,10 @@ def test_an_error_inside_an_array_stays_in_its_place() -> None:
     ("wire", "keys"),
     [(b">2\r\n$10\r\ninvalidate\r\n*1\r\n$3\r\nkey\r\n", [b"key"]), (b">2\r\n$10\r\ninvalidate\r\n_\r\n", None)],
 )
-def test_a_push_is_told_from_a_reply_by_its_type(wire: bytes, keys: list[bytes] | None) -> None:
-    """``cache.transport.connection`` (``type(reply) is PushNotification``) and the near cache, which reads its items.
+def test_a_push_has_a_type_of_its_own(wire: bytes, keys: list[bytes] | None) -> None:
+    """``cache.transport.connection`` and ``cache.coherence.near_cache``: invalidations are pushes.
 
-    A push that looked like a reply would be given to the caller whose turn it is, and every later caller would get
-    the reply of the one before.
+    Taken for a reply, a push would shift the queue: every later caller would receive another caller's reply.
     """
     (push,) = read(wire)
     assert type(push) is hiredis.PushNotification
@@ -102,7 +100,7 @@ def test_a_push_is_told_from_a_reply_by_its_type(wire: bytes, keys: list[bytes] 
 
 
 def test_a_push_between_replies_comes_in_order() -> None:
-    """``cache.coherence.near_cache``: a value that was read before an invalidation must be seen before it."""
+    """``cache.coherence.near_cache``: a value read before an invalidation is processed before it."""
     first, push, second = read(b"$1\r\na\r\n>2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n$1\r\nb\r\n")
     assert (first, second) == (b"a", b"b")
     assert type(push) is hiredis.PushNotification
@@ -124,9 +122,9 @@ def test_a_push_between_replies_comes_in_order() -> None:
     ],
 )
 def test_replies_are_plain_python_values(wire: bytes, value: object) -> None:
-    """``cache.transport.connector`` reads HELLO's map, ``cache.serialization`` the bytes of a value.
+    """``cache.transport.connector`` reads HELLO's map, ``cache.serialization.codec`` bytes.
 
-    If text were decoded on the way, every value would be a miss; if HELLO were no dict, no server would be good enough.
+    Decoded text would make every value a miss; a HELLO that is no dict, every server unsupported.
     """
     (reply,) = read(wire)
     assert reply == value
@@ -134,28 +132,22 @@ def test_replies_are_plain_python_values(wire: bytes, value: object) -> None:
 
 
 def test_a_double_is_a_float() -> None:
-    """``cache.transport.multiplexer`` promises a float for a RESP3 double."""
+    """``cache.transport.multiplexer`` documents a float for a RESP3 double."""
     assert read(b",1.5\r\n,inf\r\n") == [1.5, math.inf]
-
-
-def test_members_of_a_set_can_be_iterated() -> None:
-    """``cache.coherence.user_index`` reads SMEMBERS: a set or a list, of bytes."""
-    (members,) = read(b"~2\r\n$1\r\na\r\n$1\r\nb\r\n")
-    assert set(members) == {b"a", b"b"}
 
 
 @pytest.mark.parametrize("wire", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"$x\r\n", b"\x00\x00\r\n"])
 def test_garbage_is_a_protocol_error(wire: bytes) -> None:
-    """``cache.transport.connection``: a peer that is no Redis costs the connection and nothing else.
+    """``cache.transport.connection``: a peer that is not Redis closes the connection.
 
-    Another exception would leave ``data_received`` and end up in the loop's handler, the callers waiting.
+    Another exception would escape ``data_received``, and callers would wait for their deadlines.
     """
     with pytest.raises(hiredis.ProtocolError):
         read(wire)
 
 
 def test_a_packed_command_can_be_read_back() -> None:
-    """``cache.transport.multiplexer`` (which keys a lost connection was asked for): a command is an array of bytes."""
+    """``cache.transport.unread`` reads the keys of an unanswered command."""
     reader = hiredis.Reader()
     reader.feed(hiredis.pack_command((b"EVALSHA", "digest", 2, "user:1:profile", b"lease")))
     assert reader.gets() == [b"EVALSHA", b"digest", b"2", b"user:1:profile", b"lease"]

@@ -1,29 +1,28 @@
-"""What the companion takes for granted of LiveKit's sessions, agents and models. See docs/upgrading.md."""
+"""The behaviour of LiveKit's sessions and agents that the companion depends on. See docs/upgrading.md."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from livekit.agents import Agent, AgentSession, APIConnectionError, RunContext, function_tool, llm
+from livekit.agents import Agent, AgentSession, RunContext, function_tool, llm
 
-from tests.contract.livekit_stand_in import Asked, PlayedLLM, calls, echo, talking
+from tests.contract.livekit_stand_in import PlayedLLM, calls, talking
 
 pytestmark = pytest.mark.integration
-caller: ContextVar[str] = ContextVar("caller", default="nobody")
+caller: ContextVar[str] = ContextVar("caller", default="unknown")
 
 
-# -- what a session announces --------------------------------------------------------------------------------------
+# -- a session's events --------------------------------------------------------------------------------------
 
 
 async def test_what_is_said_is_announced_in_order() -> None:
-    """``companion.conversation.turn_log``: each message with its own id, role, text and time, the question first.
+    """``companion.conversation.turn_log``: every message in order, with id, role, text and time.
 
-    Without the ids a turn would be stored twice or not at all; without the time a dropped call would not be known.
+    The id is the turn's key in the store; a missing or repeated one would lose turns.
     """
     began = time.time()
     async with talking(Agent(instructions="echo")) as talk:
@@ -41,7 +40,7 @@ async def test_what_is_said_is_announced_in_order() -> None:
 
 
 async def test_executed_tools_are_announced_with_their_outputs() -> None:
-    """``companion.voice.console``: prints each call with what it returned, whole; the framework shows three values."""
+    """``companion.voice.console`` prints each call with its whole output; the framework prints three values."""
 
     @function_tool
     async def weather(city: str) -> str:
@@ -59,16 +58,16 @@ async def test_executed_tools_are_announced_with_their_outputs() -> None:
 
 
 class Greeter(Agent):
-    """Speaks first, as ``companion.voice.agent`` does."""
+    """Greets on entering, as ``companion.voice.agent`` does."""
 
     async def on_enter(self) -> None:
         self.session.generate_reply(instructions="greet the person", tool_choice="none")
 
 
 async def test_the_greetings_instructions_are_the_last_item_a_system_message() -> None:
-    """``companion.offline.replies``: that is how it knows that it is to greet; ``tool_choice`` says: without tools.
+    """``companion.offline.replies`` recognises the request for a greeting by it, and by ``tool_choice``.
 
-    If they came elsewhere or in another role, the offline voice would answer a question that was not asked.
+    In another place or role, the offline voice would answer instead of greeting.
     """
     async with talking(Greeter(instructions="be kind")) as talk:
         await talk.spoken.wait()
@@ -79,7 +78,7 @@ async def test_the_greetings_instructions_are_the_last_item_a_system_message() -
 
 
 async def test_the_prompt_is_the_first_system_message() -> None:
-    """``companion.offline.replies`` finds the profile in it; a real model is told by it who is talking."""
+    """``companion.offline.replies`` reads the profile from it."""
     async with talking(Agent(instructions="be kind")) as talk:
         await talk.say("hello")
     first = talk.model.asked[0].items[0]
@@ -87,7 +86,7 @@ async def test_the_prompt_is_the_first_system_message() -> None:
 
 
 async def test_instructions_that_change_in_a_tool_hold_from_the_next_answer_on() -> None:
-    """``companion.voice.agent`` (``know``): what a tool has learnt stands in the prompt of what is said next."""
+    """``companion.voice.agent`` (``know``): an updated profile is in the prompt of the next reply."""
 
     class Learner(Agent):
         @function_tool
@@ -105,7 +104,7 @@ async def test_instructions_that_change_in_a_tool_hold_from_the_next_answer_on()
 
 
 async def test_llm_node_may_be_an_async_generator_around_the_default() -> None:
-    """``companion.voice.agent``: notes the first token and passes everything on, unchanged and as it comes."""
+    """``companion.voice.agent`` wraps the default node to time the first token."""
     passed: list[Any] = []
 
     class Counting(Agent):
@@ -121,13 +120,13 @@ async def test_llm_node_may_be_an_async_generator_around_the_default() -> None:
     assert (talk.items[-1].text_content or "").strip() == "You said hello."
 
 
-# -- who is talking ------------------------------------------------------------------------------------------------
+# -- the caller ------------------------------------------------------------------------------------------------
 
 
 async def test_a_context_variable_set_before_start_reaches_the_agent_and_its_tools() -> None:
-    """``companion.identity`` (``use_caller``): set around ``session.start``, it is there in hooks, nodes and tools.
+    """``companion.identity`` (``use_caller``): set around ``session.start``, it is visible in hooks, nodes and tools.
 
-    Otherwise the companion would know nobody; a module's global would be another caller's.
+    Otherwise the session would have no caller, or, with a module's global, another session's.
     """
     seen: dict[str, str] = {}
 
@@ -155,13 +154,13 @@ async def test_a_context_variable_set_before_start_reaches_the_agent_and_its_too
 
 
 async def test_userdata_is_what_was_given() -> None:
-    """``tools.cache_tools``: whose cache a tool may touch is never an argument; it stands in the session's userdata."""
+    """``tools.cache_tools`` reads the caller from the session's userdata, never from an argument."""
     session: AgentSession[Any] = AgentSession(userdata={"caller": "ada"})
     assert session.userdata == {"caller": "ada"}
 
 
 async def test_userdata_that_was_not_given_raises_value_error() -> None:
-    """``tools.cache_tools`` (``caller_of_session``): for a foreign agent without userdata there is no caller.
+    """``tools.cache_tools`` (``caller_of_session``): a foreign agent may have no userdata.
 
     Another exception would reach the model as an internal error, instead of "I do not know who you are".
     """
@@ -170,7 +169,7 @@ async def test_userdata_that_was_not_given_raises_value_error() -> None:
 
 
 async def test_a_tool_finds_the_agent_that_talks() -> None:
-    """``tools.profile_tools`` (``context.session.current_agent``): what it has learnt goes into that agent's prompt."""
+    """``tools.profile_tools`` (``context.session.current_agent``): the tool updates this agent's prompt."""
     found: list[Any] = []
 
     class Findable(Agent):
@@ -184,59 +183,3 @@ async def test_a_tool_finds_the_agent_that_talks() -> None:
     async with talking(agent, PlayedLLM(calls("find")), userdata="ada") as talk:
         await talk.say("go")
     assert found == [(agent, "ada")]
-
-
-# -- a model by itself ---------------------------------------------------------------------------------------------
-
-
-async def test_a_model_can_be_asked_without_a_session() -> None:
-    """``companion.conversation.follow_up`` and ``summary``: ``chat``, ``async with``, ``collect().text``."""
-    question = llm.ChatContext.empty()
-    question.add_message(role="system", content="be brief")
-    question.add_message(role="user", content="hello")
-    async with PlayedLLM().chat(chat_ctx=question) as stream:
-        answer = await stream.collect()
-    assert answer.text.strip() == "You said hello."
-    assert [(item.type, item.role) for item in question.items] == [("message", "system"), ("message", "user")]
-
-
-async def test_a_stream_has_its_context_and_tools_and_sends_by_its_channel() -> None:
-    """``companion.offline.llm`` (private ``_run``, ``_chat_ctx``, ``_tools``, ``_event_ch``), played by ``PlayedLLM``.
-
-    The tools are plain function tools with a name, those of a Toolset among them.
-    """
-    seen: list[Asked] = []
-
-    class Box(llm.Toolset):
-        @function_tool(name="inTheBox")
-        async def boxed(self) -> str:
-            """Something in a box."""
-            return ""
-
-    def note(asked: Asked) -> str:
-        seen.append(asked)
-        return echo(asked)
-
-    async with talking(Agent(instructions="-", tools=[Box(id="box")]), PlayedLLM(note)) as talk:
-        await talk.say("hello")
-    (asked,) = seen
-    assert asked.last.text_content == "hello"
-    assert [(type(tool), tool.info.name) for tool in asked.tools if isinstance(tool, llm.FunctionTool)] == [
-        (type(asked.tools[0]), "inTheBox")
-    ]
-
-
-async def test_four_errors_of_a_model_end_every_session_that_has_it() -> None:
-    """``companion.runtime`` (``model_for_conversation``): so each conversation has a model of its own.
-
-    If this no longer fails one session over the errors of another, one model for all would do.
-    """
-    model = PlayedLLM(lambda _: APIConnectionError("away", retryable=False))
-    closed: list[str] = []
-    async with talking(Agent(instructions="-"), model) as one, talking(Agent(instructions="-"), model) as other:
-        one.session.on("close", lambda _: closed.append("one"))
-        other.session.on("close", lambda _: closed.append("other"))
-        for _ in range(4):
-            with suppress(APIConnectionError):
-                await one.say("hello")
-    assert sorted(closed) == ["one", "other"]

@@ -1,4 +1,4 @@
-"""What the companion takes for granted of LiveKit's console and command line. See docs/upgrading.md."""
+"""The behaviour of LiveKit's console and command line that the companion depends on. See docs/upgrading.md."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import livekit.agents.__main__
 import pexpect
 import pytest
 import typer
 from livekit.agents import AgentServer
 from livekit.agents.cli import AgentsConsole, _legacy
+from livekit.agents.cli.discover import get_import_data
 from livekit.agents.utils import is_dev_mode
 from pexpect.fdpexpect import fdspawn
 
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.console
 ROOT = Path(__file__).parents[2]
 SOON = 30
 """Seconds after which a test gives up."""
-# The terminal must become the session's own, or Ctrl-C would interrupt nobody.
+# The terminal must become the session's own, or Ctrl-C would not reach it.
 ON_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -74,47 +76,47 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Conversation:
         terminal.close()
 
 
-def test_a_text_console_can_be_told_and_has_a_rich_terminal(talk: Conversation) -> None:
-    """``companion.voice.console`` (``text_console``): ``enabled``, ``console_mode`` and ``console``, read by getattr.
+def test_a_text_console_has_a_mode_and_a_rich_terminal(talk: Conversation) -> None:
+    """``companion.voice.console`` (``text_console``): reads ``enabled``, ``console_mode`` and ``console``.
 
-    If one of them went, the greeting and the tools' results would not be shown.
+    Without one of them the greeting and the tools' results would not be shown.
     """
     assert (talk.found["enabled"], talk.found["mode"], talk.found["terminal"]) == (True, "text", True)
 
 
 def test_the_console_runs_a_fake_job_in_dev_mode(talk: Conversation) -> None:
-    """``agent`` (``runs_locally``): a console may have a private Redis, and its user is who sits there."""
+    """``agent`` (``runs_locally``): a console may start a private Redis."""
     assert (talk.found["fake"], talk.found["dev"]) == (True, True)
 
 
-def test_the_console_does_not_show_what_is_said_first(talk: Conversation) -> None:
-    """``companion.voice.console`` (``show``): prints the greeting itself; else it would be there twice."""
+def test_the_console_does_not_show_the_greeting(talk: Conversation) -> None:
+    """``companion.voice.console`` (``show``) prints the greeting; otherwise it would appear twice."""
     assert "THE-GREETING" in str(talk.found["said"])
     assert "THE-ANSWER" in talk.shown
     assert "THE-GREETING" not in talk.shown
 
 
 def test_a_text_console_does_not_use_sounddevice(talk: Conversation) -> None:
-    """``companion.voice.console`` (``allow_text_without_portaudio``): it is imported and not used.
+    """``companion.voice.console`` (``allow_text_without_portaudio``): the module is imported, not used.
 
-    The probe's stand-in raises when it is, as on a machine without PortAudio.
+    The probe's stand-in raises on use, as on a machine without PortAudio.
     """
     assert "sounddevice was used" not in talk.shown
     assert "PortAudio" not in talk.shown
 
 
 def test_the_log_level_of_the_environment_wins(talk: Conversation) -> None:
-    """``companion.voice.console`` (``quiet_by_default``): LIVEKIT_LOG_LEVEL keeps the log out of a conversation."""
+    """``companion.voice.console`` (``quiet_by_default``) hides the log by this variable."""
     assert talk.found["level"] == "WARNING"
 
 
 def test_the_console_ends_by_ctrl_c(talk: Conversation) -> None:
-    """``companion.voice.console``: what was said is stored on the way out, and nothing is left behind."""
+    """``companion.voice.console``: shutdown callbacks run on the way out."""
     assert talk.code == 0
 
 
 def test_a_program_that_is_no_console_has_none_enabled() -> None:
-    """``agent`` (``runs_locally``) asks in every worker: ``get_instance()`` makes one that is not enabled."""
+    """``agent`` (``runs_locally``) calls ``get_instance()`` in every worker; it must not enable one."""
     console = AgentsConsole.get_instance()
     assert console.enabled is False
     assert console.console_mode == "audio"
@@ -122,9 +124,9 @@ def test_a_program_that_is_no_console_has_none_enabled() -> None:
 
 
 def test_the_command_line_has_these_commands_and_options() -> None:
-    """``companion.settings`` (``check_worker``) and ``companion.voice.console`` look for these words in ``sys.argv``.
+    """``companion.settings`` (``check_worker``) and ``companion.voice.console`` search ``sys.argv`` for these.
 
-    A renamed option would be asked for though it is given, or not be seen.
+    A renamed option would not be recognised.
     """
     command: Any = typer.main.get_command(_legacy._build_cli(AgentServer()))
     options = {name: {word for one in sub.params for word in one.opts} for name, sub in command.commands.items()}
@@ -132,3 +134,20 @@ def test_the_command_line_has_these_commands_and_options() -> None:
     for name in ("start", "dev", "connect"):
         assert server_options <= options[name]
     assert {"--text", "--log-level", "--record", "--list-devices"} <= options["console"]
+
+
+def test_the_module_has_a_start_with_dev(capsys: pytest.CaptureFixture[str]) -> None:
+    """``agent`` (``runs_locally``): recognises development mode by this option in ``sys.argv``."""
+    with pytest.raises(SystemExit, match="0"):
+        livekit.agents.__main__.main(["start", "--help"])
+    assert "--dev" in capsys.readouterr().out
+
+
+def test_a_server_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``agent`` (``server``): ``python -m livekit.agents start agent.py`` finds the module's ``server``."""
+    program = tmp_path / "contract_program.py"
+    program.write_text("from livekit.agents import AgentServer\nserver = AgentServer()\n")
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    found = get_import_data(path=program)
+    assert found.app_name == "server"

@@ -1,4 +1,4 @@
-"""What the entrypoint takes for granted of LiveKit's workers and jobs. See docs/upgrading.md."""
+"""The behaviour of LiveKit's workers and jobs that the entrypoint depends on. See docs/upgrading.md."""
 
 from __future__ import annotations
 
@@ -98,42 +98,42 @@ def seen() -> Seen:
 
 
 def test_worker_started_is_announced_once_inside_the_loop(seen: Seen) -> None:
-    """``agent`` (``server.once("worker_started")``): the listener for foreign changes is started there, as a task.
+    """``agent`` (``server.once("worker_started")``): starts the change listener as a task.
 
-    Without a running loop, or without the event, a worker would not hear of what others change.
+    Without the event or the loop, the worker's cache would miss changes made elsewhere.
     """
     assert seen.started_in is not None
 
 
 def test_the_setup_function_runs_in_the_jobs_thread_and_knows_its_kind(seen: Seen) -> None:
-    """``companion.voice.native_client``: the native client is made before a thread takes its first job."""
+    """``companion.voice.native_client``: creates the native client before a thread's first job."""
     assert seen.set_up == [JobExecutorType.THREAD]
     assert seen.set_up_in == [seen.entered_in]
 
 
 def test_a_fake_job_says_so_and_has_empty_metadata(seen: Seen) -> None:
-    """``agent``: the console is known by it (``is_fake_job``), and its user is the operator at this machine."""
+    """``agent`` (``is_fake_job``): identifies the console, whose user is an operator."""
     assert seen.fake is True
     assert seen.metadata == ""
 
 
 def test_participants_have_an_identity_and_stand_in_a_dict(seen: Seen) -> None:
-    """``companion.conversation.participant``: who came, and whether they are still there after all was fetched."""
+    """``companion.conversation.participant``: identifies the participant, and checks that they are still connected."""
     assert seen.identities == ["mock_user", "mock_user"]
 
 
 def test_shutdown_callbacks_run_together_and_are_waited_for(seen: Seen) -> None:
-    """``agent`` (``add_shutdown_callback``): what was said is stored there, by a function without arguments."""
+    """``agent`` (``add_shutdown_callback``): flushes pending writes, in a function without arguments."""
     assert seen.ended == ["first", "second"]
 
 
 def test_a_job_has_ten_seconds_to_shut_down() -> None:
-    """``companion.conversation.wrap_up`` (``GOODBYE``, 7 s): less than the framework waits before it kills."""
+    """``companion.conversation.wrap_up`` (``GOODBYE``, 7 s) must be shorter than this."""
     assert inspect.signature(AgentServer).parameters["shutdown_process_timeout"].default >= 10
 
 
 async def test_modules_to_preload_are_given_to_the_forkserver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``agent`` (``preload_modules``): imported once for all jobs; else each first word waits for them."""
+    """``agent`` (``preload_modules``): otherwise every job process imports them before its first word."""
     server, given = AgentServer(preload_modules=["json.tool"], port=0, num_idle_processes=0), []
     monkeypatch.setattr(server._mp_ctx, "set_forkserver_preload", given.extend, raising=False)
     server.rtc_session()(lambda ctx: asyncio.sleep(0))
@@ -151,9 +151,9 @@ async def test_modules_to_preload_are_given_to_the_forkserver(monkeypatch: pytes
 
 
 def test_plugins_register_on_the_main_thread_only() -> None:
-    """``companion.voice.models`` (``import_models``): so OpenAI's plugin is imported as the program starts.
+    """``companion.voice.models`` (``import_models``): therefore imports OpenAI's plugin at start.
 
-    If this stops raising, it could be imported by whoever needs it.
+    If this stops raising, the import can move to its first use.
     """
     problems: list[BaseException] = []
 
@@ -170,9 +170,9 @@ def test_plugins_register_on_the_main_thread_only() -> None:
 
 
 async def test_an_audio_resampler_makes_the_native_client() -> None:
-    """``companion.voice.native_client``: two threads that need it at once make two, and one of them hears nothing.
+    """``companion.voice.native_client``: two threads may create two clients, and one receives no events.
 
-    So it is made by the cheapest thing that needs it, in a process of its own here.
+    A resampler is the cheapest object that creates it. Tested in a process without one.
     """
     code = (
         "from livekit import rtc; from livekit.rtc._ffi_client import FfiClient as client;"

@@ -1,4 +1,4 @@
-"""What the companion takes for granted of LiveKit's log lines, errors and traces. See docs/upgrading.md."""
+"""The log lines, errors and traces of LiveKit that the companion depends on. See docs/upgrading.md."""
 
 from __future__ import annotations
 
@@ -20,37 +20,39 @@ REFUSAL = "'I said this' is not allowed"
 
 
 def test_the_loggers_have_these_names() -> None:
-    """``companion.voice.log_redaction``: its filter sits on these loggers, and sees no child's records.
+    """``companion.voice.log_redaction``: filters these loggers; a filter does not see a child logger's records.
 
-    A record of another logger would go to the log with what people said.
+    Records of another logger could contain what was said.
     """
     assert logger.name == "livekit.agents"
     assert livekit.plugins.openai.log.logger.name == "livekit.plugins.openai"
 
 
 def test_no_module_of_a_session_logs_under_a_name_of_its_own() -> None:
-    """``companion.voice.log_redaction``: ``livekit.agents.something`` would pass by the filter."""
+    """``companion.voice.log_redaction``: the filter does not see child loggers.
+
+    Exempt: avatars, which the companion does not have, and the command line, which runs before a conversation."""
     ours = {"livekit.agents", "livekit.plugins.openai"}
-    avatars = "livekit.agents.voice.avatar"  # the companion has no face
+    exempt = ("livekit.agents.voice.avatar", "livekit.agents.cli")
     children = [
         name
         for name, one in logging.root.manager.loggerDict.items()
         if isinstance(one, logging.Logger) and name.startswith(("livekit.agents", "livekit.plugins"))
     ]
-    assert [name for name in children if name not in ours and not name.startswith(avatars)] == []
+    assert [name for name in children if name not in ours and not name.startswith(exempt)] == []
 
 
 @pytest.mark.parametrize("name", ["lk.pii.user_input", "lk.pii.room_name", "gen_ai.input.messages"])
 def test_personal_fields_are_known_by_their_names(name: str) -> None:
-    """``companion.voice.log_redaction`` (``is_pii_attribute``): decides which fields are taken off a record."""
+    """``companion.voice.log_redaction`` (``is_pii_attribute``): decides which fields are removed from a record."""
     assert is_pii_attribute(name)
     assert not is_pii_attribute("job_id")
 
 
 def test_an_api_error_writes_its_message_and_status_so() -> None:
-    """``companion.voice.log_redaction``: two expressions find a provider's answer in a line, and the status in it.
+    """``companion.voice.log_redaction``: two expressions find a provider's message and the status in a line.
 
-    Were it written otherwise, what somebody said would be in the log, as a provider quotes it.
+    In another format, the message, which may quote the conversation, would be logged.
     """
     problem = APIStatusError(REFUSAL, status_code=429, body={"message": REFUSAL})
     assert str(problem).startswith(f"message={REFUSAL!r}, status_code=429, retryable=")
@@ -58,7 +60,7 @@ def test_an_api_error_writes_its_message_and_status_so() -> None:
 
 
 async def test_a_line_about_a_retry_ends_with_the_pause(caplog: pytest.LogCaptureFixture) -> None:
-    """``companion.voice.log_redaction``: a provider's answer ends where ``, retrying in 0.1s`` begins."""
+    """``companion.voice.log_redaction``: a provider's message ends before ``, retrying in 0.1s``."""
     answers = iter([APIStatusError(REFUSAL, status_code=429), "hello"])
     model = PlayedLLM(lambda _: next(answers))
     question = llm.ChatContext.empty()
@@ -73,7 +75,7 @@ async def test_a_line_about_a_retry_ends_with_the_pause(caplog: pytest.LogCaptur
 
 
 def test_spans_can_be_begun_under_a_context() -> None:
-    """``companion.voice.tracing``: LiveKit's own tracer, so that our spans go where the framework's go."""
+    """``companion.voice.tracing``: uses LiveKit's tracer, so its spans have the framework's exporter."""
     root = tracer.start_span("contract")
     below = tracer.start_span("contract.below", context=otel.set_span_in_context(root))
     root.add_event("a moment")

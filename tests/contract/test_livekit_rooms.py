@@ -1,4 +1,4 @@
-"""What the entrypoint takes for granted of a session in a LiveKit room. See docs/upgrading.md."""
+"""The behaviour of a session in a LiveKit room that the entrypoint depends on. See docs/upgrading.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 
 def participant(identity: str) -> Any:
-    """Somebody in the room."""
+    """A participant in the room."""
     one = create_autospec(rtc.RemoteParticipant, instance=True)
     one.identity, one.sid = identity, f"PA_{identity}"
     one.kind = rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD
@@ -53,19 +53,19 @@ async def in_a_room() -> AsyncIterator[Any]:
 
 
 async def test_a_session_is_linked_to_the_identity_it_is_given(in_a_room: Any) -> None:
-    """``agent`` (``participant_identity``): only the one whose profile was fetched is talked to."""
+    """``agent`` (``participant_identity``): only the participant whose profile was fetched is linked."""
     session = await in_a_room(participant_identity="ada")
     assert session.room_io.linked_participant.identity == "ada"
 
 
-async def test_a_session_is_linked_to_nobody_else(in_a_room: Any) -> None:
-    """``agent`` (``participant_identity``): if they have left, the session waits for them and takes no one else."""
+async def test_a_session_is_linked_to_no_other_participant(in_a_room: Any) -> None:
+    """``agent`` (``participant_identity``): a participant who has disconnected is not replaced by another."""
     session = await in_a_room(participant_identity="bob")
     assert session.room_io.linked_participant is None
 
 
 async def test_without_an_identity_the_first_one_is_linked(in_a_room: Any) -> None:
-    """``agent``: where a dispatcher has named the user, the participant is taken as they come."""
+    """``agent``: when the job's metadata names the user, the first participant is linked."""
     session = await in_a_room()
     assert session.room_io.linked_participant.identity == "eve"
 
@@ -73,7 +73,7 @@ async def test_without_an_identity_the_first_one_is_linked(in_a_room: Any) -> No
 async def test_the_log_names_a_participant_in_a_field_of_that_name(
     in_a_room: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """``companion.voice.log_redaction``: an identity may be an address, and these fields are removed."""
+    """``companion.voice.log_redaction``: removes this field and the personal ones; an identity may be an address."""
     with caplog.at_level(logging.DEBUG, "livekit.agents"):
         session = await in_a_room(participant_identity="ada")
         session.room_io._on_participant_disconnected(session.room_io.linked_participant)

@@ -1,4 +1,4 @@
-"""What the tools take for granted of LiveKit. See docs/upgrading.md."""
+"""The behaviour of LiveKit that the tools depend on. See docs/upgrading.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 
 
 class Box(llm.Toolset):
-    """A toolset as ``tools`` has them."""
+    """A toolset like those in ``tools``."""
 
     def __init__(self, returns: Any = "") -> None:
         super().__init__(id="box")
@@ -51,14 +51,14 @@ async def output_of(box: Box, arguments: str = '{"pattern": "user:*"}') -> tuple
 
 
 async def test_the_tools_of_a_toolset_are_offered_under_their_names() -> None:
-    """``tools``: methods of a ``Toolset`` subclass are found by themselves, after ``super().__init__(id=...)``."""
+    """``tools.cache_tools``: a ``Toolset`` subclass offers its decorated methods."""
     async with talking(Agent(instructions="-", tools=[Box()])) as talk:
         await talk.say("hello")
     assert talk.offered == [{"openBox", "look"}]
 
 
 async def test_the_model_is_told_the_docstring_and_never_the_context() -> None:
-    """``tools``: what a tool is for stands in its docstring; ``RunContext`` is no argument that a model could fill."""
+    """``tools.cache_tools``: the docstring is the description; ``RunContext`` is not in the schema."""
     box = Box()
     (tool,) = (tool for tool in box.tools if isinstance(tool, llm.FunctionTool) and tool.info.name == "openBox")
     schema = llm.utils.build_legacy_openai_schema(tool, internally_tagged=True)
@@ -69,14 +69,14 @@ async def test_the_model_is_told_the_docstring_and_never_the_context() -> None:
 
 
 async def test_a_tool_gets_the_context_and_its_arguments() -> None:
-    """``tools.cache_tools``: the context comes by its type, wherever it stands, and says who is calling."""
+    """``tools.cache_tools``: the framework injects the context by its annotation."""
     box = Box()
     await output_of(box)
     assert box.received == [(RunContext, "user:*")]
 
 
 async def test_text_reaches_the_model_word_for_word() -> None:
-    """``tools``: they return JSON as text, with the documented keys; quotes, braces and umlauts stay as they are."""
+    """``tools.cache_tools`` and ``tools.profile_tools`` return JSON text, which must arrive unchanged."""
     text = json.dumps({"success": True, "message": "für 'Ada' \"now\""}, ensure_ascii=False)
     output, _ = await output_of(Box(text))
     assert output.output == text
@@ -84,13 +84,13 @@ async def test_text_reaches_the_model_word_for_word() -> None:
 
 
 async def test_a_dict_reaches_the_model_as_pythons_repr() -> None:
-    """``tools``: this is why they return text. Were it JSON one day, ``json.dumps`` in the tools would be needless."""
+    """``tools.cache_tools`` and ``tools.profile_tools`` therefore call ``json.dumps`` themselves."""
     output, _ = await output_of(Box({"success": True}))
     assert output.output == "{'success': True}"
 
 
 async def test_arguments_that_a_tool_does_not_declare_are_dropped() -> None:
-    """``tools``: a ``user_id`` that a model makes up is ignored, so nobody reaches another user's cache by it."""
+    """``tools.cache_tools``: an invented ``user_id`` is ignored, so it cannot select another user's cache."""
     box = Box("opened")
     output, _ = await output_of(box, '{"pattern": "user:*", "user_id": "eve", "operator": true}')
     assert output.output == "opened"
@@ -98,14 +98,14 @@ async def test_arguments_that_a_tool_does_not_declare_are_dropped() -> None:
 
 
 async def test_what_a_tool_raises_does_not_reach_the_model() -> None:
-    """``tools``: an exception of ours may quote data; the model gets a sentence that says nothing."""
+    """``tools.profile_tools``: the text of an unexpected exception may quote private data."""
     output, _ = await output_of(Box(RuntimeError("redis://user:password@host")))
     assert output.is_error
     assert "password" not in output.output
 
 
 async def test_tools_with_the_flag_are_not_offered_while_the_agent_enters() -> None:
-    """``tools`` (``ToolFlag.IGNORE_ON_ENTER``): a greeting can clear, change or remember nothing."""
+    """``tools.cache_tools`` and ``tools.profile_tools``: a greeting cannot clear or change anything."""
     offered: list[set[str]] = []
 
     class Eager(Agent):

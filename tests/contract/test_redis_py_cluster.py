@@ -1,4 +1,4 @@
-"""What the cache takes for granted of redis-py's cluster client. See docs/upgrading.md."""
+"""The behaviour of redis-py's cluster client that the cache depends on. See docs/upgrading.md."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ async def cluster_of_one(replies: dict[bytes, bytes], **options: Any) -> AsyncIt
 
 
 def test_a_database_other_than_0_is_refused() -> None:
-    """``cache.transport.pool`` (``open_cluster``): this one type is raised, and reported as why Redis is away."""
+    """``cache.transport.redis_py`` (``open_cluster``): raised by the constructor, and reported as the reason."""
     with pytest.raises(RedisClusterException):
         RedisCluster.from_url("redis://127.0.0.1:1/3", **client_options())
 
 
 async def test_a_node_can_be_named_for_scan_dbsize_and_info() -> None:
-    """``cache.invalidation.scan`` and ``cache.core.stats`` walk over the primaries, one after the other.
+    """``cache.invalidation.scan`` and ``cache.core.stats`` ask the primaries one by one.
 
-    A scan of all nodes at once has no single cursor, and one that went to one node would leave keys behind.
+    Without ``target_nodes`` a scan would miss the keys of the other nodes.
     """
     replies = {b"SCAN": b"*2\r\n$1\r\n7\r\n*1\r\n$1\r\nk\r\n", b"DBSIZE": b":3\r\n", b"INFO": INFO}
     async with cluster_of_one(replies) as (client, _):
@@ -62,7 +62,7 @@ async def test_a_node_can_be_named_for_scan_dbsize_and_info() -> None:
 
 
 async def test_raw_commands_find_their_node() -> None:
-    """``cache.transport.redis_py``: commands by key, scripts, and those that are the whole server's."""
+    """``cache.transport.commands``: keyed commands, scripts, and server-wide commands are routed by redis-py."""
     replies = {
         b"GET": bulk(b"v"),
         b"SET": b"+OK\r\n",
@@ -88,7 +88,7 @@ async def test_raw_commands_find_their_node() -> None:
 
 
 async def test_a_full_pool_of_a_node_raises() -> None:
-    """``cache.transport.redis_py`` (its semaphore): a cluster's pools do not wait, so the cache waits before them."""
+    """``cache.transport.pool``: a node's full pool raises, so the cache limits its calls with a semaphore."""
     async with cluster_of_one({b"GET": bulk(b"v")}) as (client, _):
         outcomes = await asyncio.gather(*(client.get("k") for _ in range(20)), return_exceptions=True)
     assert any(isinstance(outcome, Exception) for outcome in outcomes)

@@ -1,4 +1,4 @@
-"""What the cache takes for granted of redis-py: commands, replies and errors. See docs/upgrading.md."""
+"""The commands, replies and errors of redis-py that the cache depends on. See docs/upgrading.md."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.integration
 
 
 def test_the_families_of_exceptions() -> None:
-    """``cache.transport.redis_py`` sorts by type: refused by Redis, lost, or a matter of the client.
+    """``cache.transport.pool`` distinguishes a rejected command from a lost connection by type.
 
-    A refused password is a lost connection for redis-py, so it is asked about first.
+    An AuthenticationError is a ConnectionError, so ``cache.transport.finder`` tests for it first.
     """
     assert issubclass(AuthenticationError, RedisConnectionError)
     assert not issubclass(ResponseError, RedisConnectionError | RedisTimeoutError)
@@ -45,9 +45,9 @@ def test_the_families_of_exceptions() -> None:
     ],
 )
 async def test_the_code_of_a_refusal_can_be_read(reply: str, code: str) -> None:
-    """``cache.transport.redis_py`` (``status_code``): redis-py takes some codes out of the text and keeps them there.
+    """``cache.transport.pool`` (``status_code``): redis-py removes some codes from the text and keeps them here.
 
-    Without the code a server that has forgotten the scripts (NOSCRIPT) would be a failure for good.
+    Without the code NOSCRIPT would not be recognised, and scripts would never be loaded again.
     """
     async with connected(lambda _: f"-{reply}\r\n".encode()) as (client, _):
         problem = await failure(client.get("key"))
@@ -56,9 +56,9 @@ async def test_the_code_of_a_refusal_can_be_read(reply: str, code: str) -> None:
 
 
 async def test_a_pipeline_raises_the_first_refusal_with_its_code() -> None:
-    """``cache.transport.redis_py`` (``send_all``): of several commands the first refusal is raised, code included.
+    """``cache.transport.commands`` (``send_all``): ``execute`` raises the first rejection, with its ``status_code``.
 
-    redis-py rewrites its text ("Command # 2 (...) of pipeline caused error"), so the code is not its first word.
+    redis-py rewrites the text ("Command # 2 (...) of pipeline caused error"), so the code is not its first word.
     """
     replies = iter([b":1\r\n", b"-NOPERM no\r\n", b"-OOM full\r\n"])
     async with connected(lambda _: next(replies)) as (client, _):
@@ -71,7 +71,7 @@ async def test_a_pipeline_raises_the_first_refusal_with_its_code() -> None:
 
 
 async def test_the_text_of_an_error_in_a_script_is_kept() -> None:
-    """``cache.transport.connection`` (``code_in_a_script``): old servers put the code into the text, which stays."""
+    """``cache.transport.connection``: servers before version 7 put the script's error code into the text."""
     text = "ERR Error running script (call to f_1): @user_script:3: WRONGTYPE Operation against a key"
     async with connected(lambda _: f"-{text}\r\n".encode()) as (client, _):
         problem = await failure(client.execute_command("EVALSHA", "1", 0))
@@ -80,7 +80,7 @@ async def test_the_text_of_an_error_in_a_script_is_kept() -> None:
 
 @pytest.mark.parametrize("reply", ["WRONGPASS invalid username-password pair", "NOAUTH Authentication required."])
 async def test_a_refused_password_is_an_authentication_error(reply: str) -> None:
-    """``cache.transport.redis_py`` waits longer after it, and says "refused" without the text of the command."""
+    """``cache.transport.finder`` pauses longer after one before it connects again."""
     async with connected(lambda _: f"-{reply}\r\n".encode(), password="p") as (client, _):
         assert isinstance(await failure(client.ping()), AuthenticationError)
 
@@ -89,9 +89,9 @@ async def test_a_refused_password_is_an_authentication_error(reply: str) -> None
 
 
 async def test_replies_of_raw_commands() -> None:
-    """``cache.transport.redis_py`` (``execute_command``): what the pool answers is read like the other transport's.
+    """``cache.transport.commands`` (``execute_command``): replies have the types the multiplexer returns.
 
-    GET gives bytes, integers stay integers, SET NX that was not done is None.
+    Bytes for GET, an integer for UNLINK and PTTL, None for a SET NX that did nothing.
     """
     replies = {
         b"GET": bulk(b"\xff"),
@@ -99,6 +99,8 @@ async def test_replies_of_raw_commands() -> None:
         b"SET": b"$-1\r\n",
         b"PTTL": b":-1\r\n",
         b"EVALSHA": b"*0\r\n",
+        b"SISMEMBER": b":1\r\n",
+        b"SRANDMEMBER": b"*1\r\n$1\r\na\r\n",
     }
     async with connected(lambda command: replies[command[0]]) as (client, _):
         assert await client.execute_command("GET", "k") == b"\xff"
@@ -106,17 +108,19 @@ async def test_replies_of_raw_commands() -> None:
         assert await client.execute_command("SET", "k", "v", "NX") is None
         assert await client.execute_command("PTTL", "k") == -1
         assert await client.execute_command("EVALSHA", "digest", 1, "k", 5) == []
+        assert await client.execute_command("SISMEMBER", "index", b"\xfe") == 1
+        assert await client.execute_command("SRANDMEMBER", "index", 10) == [b"a"]
 
 
 async def test_a_command_of_two_words_is_sent_as_two() -> None:
-    """``cache.transport.redis_py``: SCRIPT LOAD is given as one name, so that a cluster knows where it goes."""
+    """``cache.transport.commands``: SCRIPT LOAD is passed as one name, by which a cluster routes it."""
     async with connected(lambda _: bulk(b"digest")) as (client, server):
         await client.execute_command("SCRIPT LOAD", "return 1")
     assert server.all(b"SCRIPT") == [[b"SCRIPT", b"LOAD", b"return 1"]]
 
 
 async def test_scan_info_and_hmget_are_parsed() -> None:
-    """``cache.invalidation.scan`` (a cursor and bytes), ``cache.core.stats`` and the cluster check (INFO as a dict)."""
+    """``cache.invalidation.scan``, ``cache.core.stats`` and ``cache.transport.finder`` use the parsed replies."""
     replies = {
         b"SCAN": b"*2\r\n$2\r\n17\r\n*2\r\n$1\r\na\r\n$1\r\n\xff\r\n",
         b"INFO": bulk(b"# Memory\r\nused_memory:1024\r\nmaxmemory_policy:noeviction\r\ncluster_enabled:0\r\n"),
@@ -135,7 +139,7 @@ async def test_scan_info_and_hmget_are_parsed() -> None:
 
 
 async def test_a_lock_is_one_set_with_our_token() -> None:
-    """``cache.locks``: the token is the caller's, so what Redis granted to a lost call can still be given back."""
+    """``cache.locks``: the caller chooses the token, so a lock granted to a lost call can still be released."""
     async with connected(lambda command: b"+OK\r\n" if command[0] == b"SET" else None) as (client, server):
         lock = client.lock("lock:a", timeout=30, blocking=False, thread_local=False)
         assert await lock.acquire(token="token")
@@ -145,7 +149,7 @@ async def test_a_lock_is_one_set_with_our_token() -> None:
 
 
 async def test_a_lock_held_by_another_is_false_at_once() -> None:
-    """``cache.locks`` (``blocking=False``): waiting is the cache's own affair, with its own deadline."""
+    """``cache.locks`` (``blocking=False``): the cache waits itself, within its own deadline."""
     async with connected(lambda command: b"$-1\r\n" if command[0] == b"SET" else None) as (client, _):
         assert await client.lock("lock:a", timeout=30, blocking=False, thread_local=False).acquire(token="t") is False
 
@@ -154,7 +158,7 @@ async def test_a_lock_held_by_another_is_false_at_once() -> None:
 async def test_do_release_releases_for_a_token(ours: bool) -> None:
     """``cache.locks`` (``Lock.do_release``, not documented): releases for a token given as bytes.
 
-    ``release()`` would only release what this very object acquired, and an abandoned attempt is released by another.
+    ``release()`` releases only what the same object acquired; the cache releases abandoned attempts too.
     """
     replies = {b"EVALSHA": b":%d\r\n" % ours, b"SCRIPT": b"*1\r\n:1\r\n"}
     async with connected(lambda command: replies.get(command[0], b"-ERR unexpected\r\n")) as (client, server):

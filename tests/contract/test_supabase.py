@@ -1,4 +1,4 @@
-"""What the store takes for granted of supabase-py, postgrest, httpx and httpx-aiohttp. See docs/upgrading.md."""
+"""The behaviour of supabase-py, postgrest, httpx and httpx-aiohttp that the store depends on. See docs/upgrading.md."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ pytestmark = pytest.mark.integration
 
 
 class Refused(Exception):
-    """What the response hook raises."""
+    """Raised by the response hook."""
 
 
 # -- what is sent --------------------------------------------------------------------------------------------------
 
 
 async def test_a_select_is_one_get_with_our_headers() -> None:
-    """``companion.store.supabase``: the key, and ``x-companion``, by which the database knows our own writes.
+    """``companion.store.supabase.client``: sends the key, and ``x-companion``, which marks our own writes.
 
-    Without that header each of our own writes would come back as a change that somebody else has made.
+    Without that header the change feed would report each of our own writes.
     """
     async with project(says([])) as it:
         await (
@@ -41,7 +41,7 @@ async def test_a_select_is_one_get_with_our_headers() -> None:
 
 
 async def test_two_orders_are_one_parameter() -> None:
-    """``companion.store.supabase`` (recent turns): by time, then by number; a second parameter would be ignored."""
+    """``companion.store.supabase.store`` (``recent_turns``): PostgREST ignores a second ``order`` parameter."""
     async with project(says([])) as it:
         await it.client.table("t").select("*").order("at", desc=True).order("seq", desc=True).execute()
     assert it.requests[0].query["order"] == "at.desc,seq.desc"
@@ -49,7 +49,7 @@ async def test_two_orders_are_one_parameter() -> None:
 
 @pytest.mark.parametrize("user_id", ["a+b@example.com", "a~b=c", "a.b-c_d"])
 async def test_a_filter_arrives_as_it_was_given(user_id: str) -> None:
-    """``companion.store.supabase``: a ``+`` that became a space would be another user."""
+    """``companion.store.supabase.store``: a ``+`` that arrived as a space would select another user."""
     async with project(says([])) as it:
         await it.client.table("t").select("*").eq("user_id", user_id).execute()
     assert it.requests[0].query["user_id"] == f"eq.{user_id}"
@@ -57,7 +57,7 @@ async def test_a_filter_arrives_as_it_was_given(user_id: str) -> None:
 
 @pytest.mark.parametrize(("keep_first", "resolution"), [(False, "merge-duplicates"), (True, "ignore-duplicates")])
 async def test_an_upsert_is_one_post_that_asks_for_nothing_back(keep_first: bool, resolution: str) -> None:
-    """``companion.store.supabase`` (every write): repeatable, by a natural key, without an echo of the row."""
+    """``companion.store.supabase.store``: every write is an idempotent upsert that returns no row."""
     async with project(lambda _: web.Response(status=201)) as it:
         answer = await (
             it.client.table("turns")
@@ -79,7 +79,7 @@ async def test_an_upsert_is_one_post_that_asks_for_nothing_back(keep_first: bool
 
 
 async def test_a_function_gets_its_arguments_in_the_body() -> None:
-    """``companion.store.supabase`` (``rpc``): what somebody searches for is in no address, and so in no log."""
+    """``companion.store.supabase.store`` (``rpc``): arguments in the body appear in no URL, so in no log."""
     async with project(says([])) as it:
         await it.client.rpc("companion_search", {"p_query": "sister", "p_limit": 5}).execute()
     (request,) = it.requests
@@ -93,7 +93,7 @@ async def test_a_function_gets_its_arguments_in_the_body() -> None:
 
 @pytest.mark.parametrize("data", [[{"text": "a"}], [], {"profile": None}, True, False, 7, 0])
 async def test_data_is_the_json_that_was_sent(data: object) -> None:
-    """``companion.store.supabase`` (``rows``): rows, one object, a boolean, a number; false and 0 are answers too."""
+    """``companion.store.supabase.rows``: rows, an object, a boolean or a number, unchanged."""
     async with project(says(data)) as it:
         answer = (await it.client.rpc("function", {}).execute()).data
     assert answer == data
@@ -101,17 +101,16 @@ async def test_data_is_the_json_that_was_sent(data: object) -> None:
 
 
 async def test_what_is_no_json_is_a_string() -> None:
-    """``companion.store.supabase`` (``rows``): a proxy's page comes as text and no exception, so types are checked."""
+    """``companion.store.supabase.rows``: a proxy's error page arrives as str, so types are checked."""
     async with project(lambda _: web.Response(text="<html>maintenance</html>", content_type="text/html")) as it:
         answer = await it.client.table("t").select("*").execute()
     assert isinstance(answer.data, str)
 
 
 async def test_a_response_hook_comes_before_postgrest_and_its_exception_is_ours() -> None:
-    """``companion.store.supabase`` (``_check``): refusals are read by the hook, status and code, and nothing else.
+    """``companion.store.supabase.client`` (``_check``): the hook raises the error, with status and code only.
 
-    postgrest's own error quotes the row. Were the hook's exception wrapped, or the hook not called, rows would be in
-    the log, and an empty body would be an unknown user.
+    postgrest's own error quotes the row. If the hook's exception were replaced by it, rows would reach the log.
     """
     seen: list[tuple[bytes, bool, str]] = []
 
@@ -135,16 +134,16 @@ async def test_a_response_hook_comes_before_postgrest_and_its_exception_is_ours(
 
 @pytest.mark.parametrize("status", [503, 520])
 async def test_nothing_is_retried_where_retries_are_off(status: int) -> None:
-    """``companion.store.supabase`` (``postgrest_client_retry=False``): a retry sleeps for seconds."""
+    """``companion.store.supabase.client`` (``postgrest_client_retry``): a retry would sleep for seconds."""
     async with project(says({"message": "busy"}, status)) as it:
         await failure(it.client.table("t").select("*").execute())
     assert len(it.requests) == 1
 
 
 async def test_cancelled_requests_use_up_no_connection() -> None:
-    """``companion.store.supabase`` (``HttpxAiohttpClient``): a turn that is interrupted cancels its requests.
+    """``companion.store.supabase.client`` (``HttpxAiohttpClient``): interrupted turns cancel requests.
 
-    With httpx's own transport the pool is used up for good after a while, and every later request times out.
+    With httpx's own transport cancelled requests exhaust the pool, and every later request times out.
     """
     slow = True
 
@@ -164,7 +163,7 @@ async def test_cancelled_requests_use_up_no_connection() -> None:
 
 
 async def test_a_refused_connection_is_told_by_its_cause() -> None:
-    """``companion.store.supabase`` (``reason_of``): httpx's error carries aiohttp's as its cause, which is named."""
+    """``companion.store.supabase.client`` (``reason_of``): aiohttp's error is the cause of httpx's."""
     async with http_client() as http:
         problem = await failure(supabase_client("http://127.0.0.1:9", http).table("t").select("*").execute())
     assert isinstance(problem, httpx.TransportError)
@@ -172,9 +171,9 @@ async def test_a_refused_connection_is_told_by_its_cause() -> None:
 
 
 async def test_a_connection_lost_while_it_waits_is_told_by_its_cause() -> None:
-    """``companion.store.supabase``: only a request on a connection that was lost is sent again.
+    """``companion.store.supabase.client`` retries a request once if its connection was lost.
 
-    Were the cause another, the first request after a pause would fail, or a refused connection be asked twice.
+    With another cause, the first request after an idle period would fail.
     """
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -192,7 +191,7 @@ async def test_a_connection_lost_while_it_waits_is_told_by_its_cause() -> None:
 
 
 async def test_a_timeout_is_told_by_its_cause() -> None:
-    """``companion.store.supabase`` (``reason_of``): what was too slow is called a timeout."""
+    """``companion.store.supabase.client`` (``reason_of``): a timeout is reported as such."""
 
     async def answer(_: Request) -> web.StreamResponse:
         await asyncio.sleep(30)
@@ -209,13 +208,13 @@ async def test_a_timeout_is_told_by_its_cause() -> None:
 
 
 async def test_the_client_can_be_made_in_a_thread_and_used_in_the_loop() -> None:
-    """``companion.store.supabase``: reading the certificate authorities takes tens of milliseconds, in a thread."""
+    """``companion.store.supabase.client``: loading certificate authorities in the loop would block it."""
     async with project(says([{"a": 1}])) as it, await asyncio.to_thread(http_client) as http:
         assert (await supabase_client(it.url, http).table("t").select("*").execute()).data == [{"a": 1}]
 
 
 async def test_making_the_client_asks_nothing_and_leaves_no_task() -> None:
-    """``companion.store.supabase``: Realtime, Auth and Storage, which we do not use, stay asleep."""
+    """``companion.store.supabase.client``: Realtime, Auth and Storage, which are not used, start nothing."""
     before = asyncio.all_tasks()
     async with project(says([])) as it:
         supabase_client(it.url, it.http)
@@ -225,7 +224,7 @@ async def test_making_the_client_asks_nothing_and_leaves_no_task() -> None:
 
 
 async def test_a_closed_client_fails_calls() -> None:
-    """``companion.store.supabase`` (``close``): there is nothing else to close, and a call afterwards fails at once."""
+    """``companion.store.supabase.client`` (``close``): closing the HTTP client is enough."""
     async with project(says([])) as it:
         await it.http.aclose()
         await failure(it.client.table("t").select("*").execute())
@@ -233,9 +232,9 @@ async def test_a_closed_client_fails_calls() -> None:
 
 
 async def test_httpx_logs_the_address_as_an_argument(caplog: pytest.LogCaptureFixture) -> None:
-    """``companion.store.supabase`` (``_hide_filters``): whom was asked about is taken out of the log by its type.
+    """``companion.store.supabase.client`` (``_hide_filters``) replaces the ``httpx.URL`` among the arguments.
 
-    Were the address formatted before a filter sees it, user ids would be in the log.
+    If httpx formatted the URL before logging, user ids would reach the log.
     """
     with caplog.at_level(logging.INFO, "httpx"):
         async with project(says([])) as it:
@@ -249,7 +248,7 @@ async def test_httpx_logs_the_address_as_an_argument(caplog: pytest.LogCaptureFi
 
 
 def test_httpx_makes_a_tls_context_that_checks() -> None:
-    """``companion.caching.change_listener`` gives aiohttp the same certificate authorities that httpx uses."""
+    """``companion.caching.change_listener`` passes httpx's certificate authorities to aiohttp."""
     context = httpx.create_ssl_context()
     assert context.check_hostname
     assert context.get_ca_certs()
