@@ -54,7 +54,7 @@ def test_pack_command_raises_for_what_cannot_be_sent(argument: Any, problem: typ
         hiredis.pack_command((b"SET", b"key", argument))
 
 
-def test_an_incomplete_reply_is_the_object_we_chose() -> None:
+def test_an_incomplete_reply_is_the_chosen_object() -> None:
     """``cache.transport.connection``: ``Ellipsis`` is never a reply, so None and false remain replies.
 
     With the default (False), a RESP3 false would look like an incomplete reply.

@@ -19,7 +19,7 @@ caller: ContextVar[str] = ContextVar("caller", default="unknown")
 # -- a session's events --------------------------------------------------------------------------------------
 
 
-async def test_what_is_said_is_announced_in_order() -> None:
+async def test_messages_are_announced_in_order() -> None:
     """``companion.conversation.turn_log``: every message in order, with id, role, text and time.
 
     The id is the turn's key in the store; a missing or repeated one would lose turns.

@@ -97,7 +97,7 @@ def seen() -> Seen:
     return asyncio.run(bounded())
 
 
-def test_worker_started_is_announced_once_inside_the_loop(seen: Seen) -> None:
+def test_worker_started_is_emitted_inside_the_loop(seen: Seen) -> None:
     """``agent`` (``server.once("worker_started")``): starts the change listener as a task.
 
     Without the event or the loop, the worker's cache would miss changes made elsewhere.
@@ -117,7 +117,7 @@ def test_a_fake_job_says_so_and_has_empty_metadata(seen: Seen) -> None:
     assert seen.metadata == ""
 
 
-def test_participants_have_an_identity_and_stand_in_a_dict(seen: Seen) -> None:
+def test_participants_are_values_of_a_dict(seen: Seen) -> None:
     """``companion.conversation.participant``: identifies the participant, and checks that they are still connected."""
     assert seen.identities == ["mock_user", "mock_user"]
 

@@ -57,7 +57,7 @@ async def test_the_tools_of_a_toolset_are_offered_under_their_names() -> None:
     assert talk.offered == [{"openBox", "look"}]
 
 
-async def test_the_model_is_told_the_docstring_and_never_the_context() -> None:
+async def test_the_schema_has_the_docstring_and_not_the_context() -> None:
     """``tools.cache_tools``: the docstring is the description; ``RunContext`` is not in the schema."""
     box = Box()
     (tool,) = (tool for tool in box.tools if isinstance(tool, llm.FunctionTool) and tool.info.name == "openBox")

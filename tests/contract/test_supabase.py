@@ -162,7 +162,7 @@ async def test_cancelled_requests_use_up_no_connection() -> None:
         assert (await it.client.table("t").select("*").execute()).data == []
 
 
-async def test_a_refused_connection_is_told_by_its_cause() -> None:
+async def test_a_refused_connection_has_its_cause() -> None:
     """``companion.store.supabase.client`` (``reason_of``): aiohttp's error is the cause of httpx's."""
     async with http_client() as http:
         problem = await failure(supabase_client("http://127.0.0.1:9", http).table("t").select("*").execute())
@@ -170,7 +170,7 @@ async def test_a_refused_connection_is_told_by_its_cause() -> None:
     assert isinstance(problem.__cause__, aiohttp.ClientConnectorError)
 
 
-async def test_a_connection_lost_while_it_waits_is_told_by_its_cause() -> None:
+async def test_a_lost_connection_has_its_cause() -> None:
     """``companion.store.supabase.client`` retries a request once if its connection was lost.
 
     With another cause, the first request after an idle period would fail.
@@ -190,7 +190,7 @@ async def test_a_connection_lost_while_it_waits_is_told_by_its_cause() -> None:
     assert not isinstance(problem.__cause__, aiohttp.ClientConnectorError)
 
 
-async def test_a_timeout_is_told_by_its_cause() -> None:
+async def test_a_timeout_has_its_cause() -> None:
     """``companion.store.supabase.client`` (``reason_of``): a timeout is reported as such."""
 
     async def answer(_: Request) -> web.StreamResponse:
