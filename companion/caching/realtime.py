@@ -9,6 +9,8 @@ The client speaks the protocol itself (one join, one heartbeat) rather than thro
 receiving when a callback raises, and logs rows and, in the address, the key.
 """
 
+from __future__ import annotations
+
 import asyncio
 import json
 import re
