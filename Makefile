@@ -22,7 +22,7 @@ ifeq ($(wildcard .venv/bin/pytest),)
 $(shell rm -f .venv/.dev)
 endif
 
-.PHONY: console test test-fast chaos soak lint bench trace format setup constraints help clean
+.PHONY: console test test-fast contract chaos soak lint bench trace format setup constraints help clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -53,6 +53,9 @@ test: .venv/.dev  ## run the whole test suite, several tests at a time (ARGS="te
 
 test-fast: .venv/.dev  ## run the unit tests, in less than a minute
 	@$(RUN) -m pytest -m unit $(ARGS)
+
+contract: .venv/.dev  ## judge new releases of LiveKit, hiredis, redis-py and supabase-py (docs/upgrading.md)
+	@$(RUN) -m pytest tests/contract $(ARGS)
 
 chaos: .venv/.dev  ## every fault, 100,000 cancellations and hostile inputs, with tables, in at most 5 minutes (ARGS="--only OOM --seed 2")
 	@$(RUN) -m tests.faults $(ARGS)
