@@ -14,9 +14,7 @@ HINT: Final = (
     "needs exactly one category: add 'pytestmark = pytest.mark.unit' (or another of "
     f"{', '.join(CATEGORIES[1:])}) below its imports. tests/README.md says which."
 )
-# Any file would do for a lock; these are there, and the same for all workers of a run.
-TURNSTILE: Final = Path(__file__).with_name("conftest.py")
-MACHINE: Final = Path(__file__)
+TURNSTILE, MACHINE = 0, 1  # which byte of the lock file
 
 
 @pytest.hookimpl(wrapper=True)
@@ -63,10 +61,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """
     if not hasattr(item.config, "workerinput"):
         return (yield)
-    serial = _is_serial(item)
-    with TURNSTILE.open() as turnstile, MACHINE.open() as machine:
-        fcntl.flock(turnstile, fcntl.LOCK_EX)
-        fcntl.flock(machine, fcntl.LOCK_EX if serial else fcntl.LOCK_SH)
-        if not serial:
-            fcntl.flock(turnstile, fcntl.LOCK_UN)
+    kind = fcntl.LOCK_EX if _is_serial(item) else fcntl.LOCK_SH
+    # Beside the workers' own directories, and so of this run. Locks of ranges, which no forked process inherits.
+    with Path(item.config.option.basetemp).with_name("serial.lock").open("w+b") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX, 1, TURNSTILE)
+        fcntl.lockf(lock, kind, 1, MACHINE)
+        if kind == fcntl.LOCK_SH:
+            fcntl.lockf(lock, fcntl.LOCK_UN, 1, TURNSTILE)
         return (yield)

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from livekit.agents import AgentSession, JobContext, RunContext, function_tool, llm
 from livekit.agents.ipc.mock_room import create_mock_room
-from livekit.agents.testing import fake_job_context
 
 import companion.conversation.briefing
 from companion.conversation.turn_log import TurnLog
 from companion.identity import current_caller
 from companion.runtime import Runtime, get_runtime, set_runtime
 from companion.store import SqliteStore, StoreError, Turn
+from tests.real.job_context import job_context
 from tests.real.redis_server import RedisServer
 from tests.tools.conversation import Conversation, ObedientLLM
 from tests.wait import until
@@ -63,19 +63,12 @@ async def job(
     room = create_mock_room.__wrapped__()
     next(iter(room.remote_participants.values())).identity = identity
     text = metadata if isinstance(metadata, str) else json.dumps(metadata)
-    with fake_job_context(room=room, job_metadata=text) as ctx:
-        ctx._info.fake_job = not dispatched
+    async with job_context(room, text, dispatched=dispatched) as ctx:
         prepare(ctx)
-        try:
-            await entrypoint(ctx)
-            session: AgentSession[Any] = ctx.primary_session
-            await until(lambda: session.history.messages())
-            yield Conversation(session, session.llm)
-        finally:  # as livekit.agents.ipc ends a job
-            if ctx._primary_agent_session is not None:
-                await ctx._primary_agent_session.aclose()
-            await asyncio.gather(*(callback("the test is over") for callback in ctx._shutdown_callbacks))
-            await ctx._on_cleanup()
+        await entrypoint(ctx)
+        session: AgentSession[Any] = ctx.primary_session
+        await until(lambda: session.history.messages())
+        yield Conversation(session, session.llm)
 
 
 def greeting(talk: Conversation) -> str:
@@ -369,10 +362,12 @@ async def test_an_error_in_one_conversation_is_none_in_the_other(
     """Four errors of a model that cannot be recovered from end its conversation, and only that."""
     async with job(entrypoint, {"user_id": "ada"}) as hers, job(entrypoint, {"user_id": "bea"}) as others:
         assert hers.session.llm is not others.session.llm
+        ended = asyncio.Event()
+        others.session.on("close", lambda _: ended.set())
         problem = llm.LLMError(timestamp=0.0, label="", error=RuntimeError("no more"), recoverable=False)
         for _ in range(5):
             others.session.llm.emit("error", problem)
-        await until(lambda: not others.session._started)
+        await asyncio.wait_for(ended.wait(), 10)
         events = (await hers.session.run(user_input="My name is Ada.")).events
         assert "Nice to meet you, Ada." in events[-1].item.text_content
 

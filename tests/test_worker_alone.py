@@ -115,7 +115,7 @@ async def threads(tmp_path: Path) -> None:
                 await asyncio.gather(*(live(job, word) for job, word in zip(jobs, PEOPLE.values(), strict=True)))
                 for name, word in PEOPLE.items():
                     await told(store, name, f"I know {word}.")
-                assert len(process._group()) == 1, "the jobs are to be threads of the worker's process"
+                assert len(process.processes()) == 1, "the jobs are to be threads of the worker's process"
                 await asyncio.gather(*(job.end() for job in jobs))
             log = process.log
         for request in openai.requests:

@@ -44,7 +44,7 @@ def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
         return _summary(_text(last))
     profile = profile_in(system)
     if last.role == "system":
-        return _greeting(_text(last), profile)
+        return greeting(_text(last), profile)
     return _reply(said, profile, tools)
 
 
@@ -71,7 +71,7 @@ def _role(item: llm.ChatMessage | llm.FunctionCallOutput) -> str:
 # -- greeting --------------------------------------------------------------------------------------------------
 
 
-def _greeting(how: str, profile: str) -> str:
+def greeting(how: str, profile: str) -> str:
     name = name_in(profile)
     back = f"Welcome back{f', {name}' if name else ''}!"
     if "## Back after a dropped call" in how:

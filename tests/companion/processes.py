@@ -20,4 +20,4 @@ processes.set_forkserver_preload(
 
 def stop_fork_server() -> None:
     """Stop the server, which by itself ends only after this process, and takes its time."""
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # as Python's own tests do it
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # private: as Python's own tests do it

@@ -38,8 +38,8 @@ async def test_what_a_provider_answers_is_not_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     redact_logs()
-    right = openai_server._error
-    monkeypatch.setattr(openai_server, "_error", lambda status, _: right(status, REFUSAL))
+    right = openai_server.error_response
+    monkeypatch.setattr(openai_server, "error_response", lambda status, _: right(status, REFUSAL))
     async with OpenAIServer(lambda _: Reply.error(400)) as server:
         model = openai.LLM(model="any", api_key="test", base_url=server.base_url)
         async with conversation(model=model) as talk:

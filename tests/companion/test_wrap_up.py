@@ -16,7 +16,7 @@ from companion.conversation.greeting import Plan
 from companion.conversation.turn_log import TurnLog
 from companion.conversation.wrap_up import wrap_up
 from companion.memory.context import get_conversation_summary_async, get_user_state_async
-from companion.offline.replies import _greeting
+from companion.offline.replies import greeting
 from companion.runtime import Runtime
 from companion.store import StoreError, Turn
 from companion.writes.relationship import ConversationEnded, count_conversation
@@ -60,7 +60,7 @@ def test_after_a_goodbye_nothing_was_cut_off() -> None:
     at = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
     for said, cut_off in (("I play chess", True), ("Goodbye then", False), ("see you!", False)):
         how = Plan("follow_up", at, "chess", said).instructions("Be kind.")
-        assert ("cut off" in _greeting(how, "Name: Ada")) == cut_off
+        assert ("cut off" in greeting(how, "Name: Ada")) == cut_off
 
 
 async def test_stages(runtime: Runtime) -> None:

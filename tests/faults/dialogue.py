@@ -13,9 +13,9 @@ from typing import Any
 
 from livekit.agents import AgentSession, llm
 from livekit.agents.ipc.mock_room import create_mock_room
-from livekit.agents.testing import fake_job_context
 
 from companion.store import SqliteStore, Store, Turn
+from tests.real.job_context import job_context
 from tests.wait import until
 
 USER = "ada"
@@ -56,18 +56,11 @@ async def open_dialogue(user_id: str = USER, room: Any = None) -> AsyncIterator[
     from agent import entrypoint  # imported here: the import reads the environment
 
     room = room or create_mock_room.__wrapped__()
-    with fake_job_context(room=room, job_metadata=json.dumps({"user_id": user_id})) as ctx:
-        ctx._info.fake_job = False  # not the console
-        try:
-            await entrypoint(ctx)
-            running: AgentSession[Any] = ctx.primary_session
-            await until(lambda: running.history.messages())
-            yield Dialogue(running)
-        finally:  # as livekit.agents.ipc ends a job
-            if ctx._primary_agent_session is not None:
-                await ctx._primary_agent_session.aclose()
-            await asyncio.gather(*(callback("the test is over") for callback in ctx._shutdown_callbacks))
-            await ctx._on_cleanup()
+    async with job_context(room, json.dumps({"user_id": user_id})) as ctx:
+        await entrypoint(ctx)
+        running: AgentSession[Any] = ctx.primary_session
+        await until(lambda: running.history.messages())
+        yield Dialogue(running)
 
 
 async def seed_earlier_conversation(store: Store) -> None:

@@ -77,7 +77,7 @@ class Environment:
         """Execute several commands on one connection."""
 
         def work() -> None:
-            with self.server._connect() as connection:
+            with self.server.connect() as connection:
                 ask(connection, *commands)
 
         await asyncio.to_thread(work)

@@ -162,7 +162,7 @@ async def kill_clients(env: Environment) -> None:
 
 async def fill_connection_table(env: Environment) -> None:
     """Use up ``maxclients`` with idle clients, so that the worker is rejected."""
-    idle_clients = await asyncio.to_thread(lambda: [env.server._connect() for _ in range(10)])
+    idle_clients = await asyncio.to_thread(lambda: [env.server.connect() for _ in range(10)])
     operator = idle_clients[0]
 
     async def release_when_cancelled() -> None:

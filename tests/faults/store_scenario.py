@@ -80,7 +80,7 @@ async def run_store_scenario(
         stack.enter_context(
             patch.dict("companion.store.supabase.store.SupabaseStore.__init__.__kwdefaults__", timeout=timeout)
         )
-        stack.enter_context(patch("companion.store.sqlite.thread._BUSY_TIMEOUT_MS", timeout * 1000))
+        stack.enter_context(patch("companion.store.sqlite.thread.BUSY_TIMEOUT_MS", timeout * 1000))
         stack.enter_context(patch("companion.conversation.turn_log.TurnLog.close.__defaults__", (2 * timeout,)))
         await _run_dialogues(fault, phase, env, redis, result)
     return result

@@ -96,7 +96,7 @@ class FixtureData:
     """Fixture data in Redis and SQLite, read and written on connections of its own, bypassing the code under test."""
 
     def __init__(self, server: RedisServer, database: Path) -> None:
-        self._connection = server._connect()
+        self._connection = server.connect()
         if server.password:
             ask(self._connection, ("AUTH", server.password))
         self._database = database

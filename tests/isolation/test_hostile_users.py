@@ -67,7 +67,7 @@ async def test_detects_a_pattern_that_is_not_narrowed(tmp_path: Path) -> None:
 
 
 async def test_detects_an_unknown_caller_treated_as_a_user(tmp_path: Path) -> None:
-    with patch.object(CacheTools, "_identify", lambda self, context: ("me", False)):
+    with patch.object(CacheTools, "_identify", lambda self, context: ("me", False)):  # private: the bug to be made
         assert "changed of others" in await _violations_of(tmp_path, unknown_callers)
 
 

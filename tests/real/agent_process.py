@@ -86,17 +86,17 @@ class AgentProcess:
             async with asyncio.timeout(timeout):
                 code = await self._process.wait()
                 await self._reading
-                while self._group():  # noqa: ASYNC110 - nothing tells when somebody else's child ends
+                while self.processes():  # noqa: ASYNC110 - nothing tells when somebody else's child ends
                     await asyncio.sleep(0.02)
         except TimeoutError:
-            left = self._group()
+            left = self.processes()
             await self.kill()
             raise AssertionError(f"after {timeout} s still running: {left}\n{self.tail}") from None
         assert code == 0, f"the agent ended with code {code}\n{self.tail}"
 
     async def kill(self) -> None:
         """Kill it and all it started. Nothing happens when they are gone."""
-        for pid in self._group():
+        for pid in self.processes():
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
@@ -105,7 +105,7 @@ class AgentProcess:
         self._reading.cancel()
         await asyncio.wait([self._reading])
 
-    def _group(self) -> dict[int, str]:
+    def processes(self) -> dict[int, str]:
         """pid -> name of the living processes of the agent's process group."""
         living = {}
         for process in psutil.process_iter(["name", "status"]):

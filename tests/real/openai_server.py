@@ -134,13 +134,13 @@ class OpenAIServer:
             scripted = self._script(body)
         except Exception as error:
             self.errors.append("".join(traceback.format_exception(error)))
-            return _error(400, "the script failed")
+            return error_response(400, "the script failed")
         reply = Reply.say(scripted) if isinstance(scripted, str) else scripted
         if reply.fault == "silent":
             await asyncio.Event().wait()
         await asyncio.sleep(reply.delay)
         if reply.status != 200:
-            return _error(reply.status, "scripted failure")
+            return error_response(reply.status, "scripted failure")
         send = self._stream if body.get("stream") else self._whole
         return await send(request, body, reply)
 
@@ -209,6 +209,6 @@ def _envelope(body: dict[str, Any], kind: str) -> dict[str, Any]:
     return {"id": "chatcmpl-1", "object": kind, "created": int(time.time()), "model": body.get("model", "")}
 
 
-def _error(status: int, message: str) -> web.Response:
+def error_response(status: int, message: str) -> web.Response:
     detail = {"message": message, "type": "server_error", "param": None, "code": None}
     return web.json_response({"error": detail}, status=status)

@@ -291,12 +291,12 @@ class RedisServer:
         It speaks RESP itself, so it tells the truth whatever the client library does. Raises RedisReplyError for
         an error reply, OSError when nobody answers within REPLY_SECONDS.
         """
-        with self._connect() as link:
+        with self.connect() as link:
             return ask(link, *([("AUTH", self.password)] if self.password else []), command)
 
     def many(self, commands: Iterable[Sequence[Part]]) -> list[Any]:
         """As :meth:`cli`, for commands that are sent together; the reply to each."""
-        with self._connect() as link:
+        with self.connect() as link:
             if self.password:
                 ask(link, ("AUTH", self.password))
             return ask_each(link, commands)
@@ -307,7 +307,8 @@ class RedisServer:
         found = next((line for line in lines if line.startswith(f"cmdstat_{command}:")), "calls=0,")
         return int(found.partition("calls=")[2].partition(",")[0])
 
-    def _connect(self) -> socket.socket:
+    def connect(self) -> socket.socket:
+        """A bare connection; close it."""
         if not self.port:
             link = socket.socket(socket.AF_UNIX)
             link.settimeout(REPLY_SECONDS)

@@ -24,7 +24,7 @@ logger = logging.getLogger("companion")
 
 _T = TypeVar("_T")
 _CLOSE_TIMEOUT = 2.0  # seconds
-_BUSY_TIMEOUT_MS = 2000  # short: the write-behind queue retries, and others wait behind this statement
+BUSY_TIMEOUT_MS = 2000  # short: the write-behind queue retries, and others wait behind this statement
 
 
 class SqliteThread:
@@ -129,7 +129,7 @@ class SqliteThread:
             # other connections, and then another process that closes the database deletes the write-ahead log.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            db = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_MS / 1000, isolation_level=None)
+            db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None)
             try:
                 db.execute("PRAGMA journal_mode = WAL")
                 create_schema(db)

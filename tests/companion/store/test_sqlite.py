@@ -294,17 +294,16 @@ async def test_the_search_index_follows_a_change_by_hand(path: Path) -> None:
 
 async def test_a_full_disk_is_a_store_error_and_loses_nothing(sqlite_store: SqliteStore) -> None:
     await sqlite_store.save_profile("u", "me")
-    writing = sqlite_store._writing
+    thread = sqlite_store._writing  # private: SQLite has such a limit for one connection only, here the one that writes
 
-    def limit(pages: int) -> None:  # as if there were no room for more
-        assert writing._connection is not None
-        writing._connection.execute(f"PRAGMA max_page_count = {pages}")
+    async def limit(pages: int) -> None:  # as if there were no room for more
+        await thread.read("limit", lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchall())
 
-    await asyncio.wrap_future(writing._thread.submit(limit, 1))
+    await limit(1)
     with pytest.raises(StoreError, match="add_memory failed: SQLITE_FULL"):
         await sqlite_store.add_memory("u", Memory("tea " * 50_000, NOON))
     assert await sqlite_store.get_profile("u") == "me"
-    await asyncio.wrap_future(writing._thread.submit(limit, 1 << 30))
+    await limit(1 << 30)
     await sqlite_store.add_memory("u", Memory("tea " * 50_000, NOON))
     assert len(await sqlite_store.search_memories("u", "tea")) == 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from companion.store import StoreError, SupabaseStore
+from companion.store.supabase.client import SupabaseClient
 from tests.companion.store.test_supabase import OPERATIONS, PRIVATE, WRITES
 from tests.real.postgrest import PostgREST
 
@@ -64,10 +65,10 @@ async def test_an_answer_of_another_shape_is_no_answer(
     store = SupabaseStore("http://127.0.0.1:1", "sb_secret_x")
     for answer in ANSWERS[operation]:
 
-        async def execute(_: object, answer: object = answer) -> object:
+        async def execute(_: object, query: object, answer: object = answer) -> object:
             return answer
 
-        monkeypatch.setattr(store._client, "execute", execute)
+        monkeypatch.setattr(SupabaseClient, "execute", execute)
         with pytest.raises(StoreError, match=f"^{operation} failed: unexpected answer$"):
             await OPERATIONS[operation](store, user)
     await store.close()
