@@ -36,8 +36,14 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def _shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+def redis_binary(request: pytest.FixtureRequest) -> Path | None:
+    """What ``redis_server`` and ``own_redis`` run: the default; with the marker ``every_server``, each one."""
+    return getattr(request, "param", None)
+
+
+@pytest.fixture(scope="session")
+def _shared_redis(redis_binary: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis"), binary=redis_binary) as server:
         yield server
 
 
@@ -50,9 +56,9 @@ def redis_server(_shared_redis: RedisServer) -> RedisServer:
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+def own_redis(redis_binary: Path | None, tmp_path: Path) -> Iterator[RedisServer]:
     """A running server of this test's own: stop it, kill it, pause it."""
-    with RedisServer(tmp_path / "redis") as server:
+    with RedisServer(tmp_path / "redis", binary=redis_binary) as server:
         yield server
 
 

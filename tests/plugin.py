@@ -9,6 +9,8 @@ from typing import Final
 
 import pytest
 
+from tests.real.redis_server import installed_servers, server_version
+
 CATEGORIES: Final = ("unit", "integration", "console", "worker", "faults", "isolation", "soak")
 HINT: Final = (
     "needs exactly one category: add 'pytestmark = pytest.mark.unit' (or another of "
@@ -32,6 +34,14 @@ def pytest_make_collect_report(
             report.outcome, report.result = "failed", []
             report.longrepr = f"{collector.path.name} has {len(marked)} categories and {HINT}"
     return report
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that is marked ``every_server`` on each major version of Redis and Valkey that is installed."""
+    if metafunc.definition.get_closest_marker("every_server") and "redis_binary" in metafunc.fixturenames:
+        binaries = installed_servers()
+        names = [f"server {server_version(binary)[0]}" for binary in binaries]
+        metafunc.parametrize("redis_binary", binaries, ids=names, indirect=True, scope="session")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,7 +16,7 @@ from tests.real.redis_server import RedisServer
 from tests.real.resp import RedisReplyError, ask
 from tests.wait import initialised, until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.every_server]
 DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "security.md").read_text()
 RULE = re.search(r"(?m)^ACL SETUSER companion (.*)$", DOCUMENT)[1].split()  # type: ignore[index]  # fails loudly
 COMMANDS = [part for part in RULE if part.startswith("+")]

@@ -19,7 +19,7 @@ from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.every_server]
 PROFILE = keys.profile("123")
 CUSTOM = "user:123:notes:7"  # of no family: its user's index has to know of the load
 

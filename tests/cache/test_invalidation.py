@@ -21,7 +21,7 @@ from tests.cache.loader import Loader
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.every_server]
 
 
 @pytest.fixture(params=["small keyspace", "large keyspace"])

@@ -12,7 +12,7 @@ from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.every_server]
 
 
 async def test_one_holder(cache: RedisCache, redis_server: RedisServer) -> None:

@@ -14,7 +14,7 @@ from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.every_server]
 FAMILIES = frozenset({"profile", "settings"})
 
 

@@ -11,7 +11,7 @@ from cache import RedisCache, keys
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.every_server]
 
 
 async def test_set_get_delete(cache: RedisCache, redis_server: RedisServer) -> None:

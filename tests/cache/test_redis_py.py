@@ -13,7 +13,7 @@ from cache.transport.redis_py import open_client
 from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.every_server]
 PEM = Path(__file__).parent.parent / "real" / "localhost.pem"
 
 

@@ -16,7 +16,7 @@ from cache.loading.fill import Loader
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.every_server]
 MINE, YOURS, OTHER = keys.profile("me"), keys.profile("you"), "reports:today"
 Make = Callable[..., RedisCache]
 
@@ -206,8 +206,8 @@ async def test_a_primary_that_comes_back_with_its_replicas_data(
     await initialised(cache)
     await cache.set(MINE, "old", ttl=3600)
     await until(lambda: cache._engine.recall._looked_at > 0)  # the first replica makes it another history
-    settings = ["--replicaof", "127.0.0.1", str(own_redis.port), "--repl-diskless-sync-delay", "0"]
-    with RedisServer(tmp_path / "replica", args=settings) as replica:
+    settings = ["--replicaof", "127.0.0.1", str(own_redis.port)]
+    with RedisServer(tmp_path / "replica", args=settings, binary=own_redis.binary) as replica:
         await until(lambda: replica.cli("GET", MINE) == "old")
         replica.cli("REPLICAOF", "NO", "ONE")
         assert await cache.delete(MINE) == 1
@@ -237,7 +237,7 @@ async def test_a_replica_that_does_not_answer_yet_is_not_believed(
     own_redis: RedisServer, make_cache: Make, tmp_path: Path
 ) -> None:
     settings = ["--replicaof", "127.0.0.1", "1", "--replica-serve-stale-data", "no"]
-    with RedisServer(tmp_path / "replica", args=settings) as replica:
+    with RedisServer(tmp_path / "replica", args=settings, binary=own_redis.binary) as replica:
         cache = make_cache(replica.url, deadline=1.0)
         await cache.initialize()
         assert not cache.connected
