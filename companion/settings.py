@@ -139,7 +139,7 @@ def check_worker(arguments: Sequence[str], environ: Mapping[str, str] | None = N
     if missing:
         raise SettingsError(
             f"'{command}' needs {', '.join(missing)} (in the environment or in .env). "
-            "To talk without a LiveKit server: make console"
+            "To talk without a LiveKit server: make console, or companion console --text"
         )
 
 

@@ -25,14 +25,19 @@ class AgentProcess:
 
     @classmethod
     async def start(
-        cls, arguments: Sequence[str], *, cwd: str | Path, env: Mapping[str, str] | None = None
+        cls,
+        arguments: Sequence[str],
+        *,
+        cwd: str | Path,
+        env: Mapping[str, str] | None = None,
+        program: str | Path = sys.executable,
     ) -> AgentProcess:
         """Run Python with `arguments` in `cwd`; `env` is the whole environment, by default this process's."""
         # Where setpriv exists the agent dies with the test run, however that ends.
         wrapper = [setpriv, "--pdeathsig", "KILL"] if (setpriv := shutil.which("setpriv")) else []
         process = await asyncio.create_subprocess_exec(
             *wrapper,
-            *(sys.executable, *arguments),
+            *(program, *arguments),
             cwd=cwd,
             env=env,
             stdin=asyncio.subprocess.DEVNULL,
