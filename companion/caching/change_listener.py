@@ -21,6 +21,8 @@ from typing import Final, NoReturn
 import aiohttp
 import httpx
 
+from cache import BackgroundTasks
+
 from .change_feed import Change, ChangeFeed, FeedFailed
 from .realtime import ChangeNotifier, NotifierFailed, NotifierTiming
 
@@ -70,20 +72,17 @@ class ChangeListener:
         self._notifier = ChangeNotifier(url, key, "companion_changes", self._timing.notifier)
         self._on_change = on_change
         self._notified = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
+        self._running = BackgroundTasks()
         self._failures: dict[str, set[str]] = {}
 
     def start(self) -> None:
         """Begin, in the running loop. From here on every failure is logged and retried, none is raised."""
-        if self._running is None:
-            self._running = asyncio.create_task(self._run(), name="change-listener")
+        if not len(self._running):
+            self._running.spawn(self._run(), name="change-listener")
 
     async def stop(self) -> None:
         """End every task and connection. The listener may be started again."""
-        running, self._running = self._running, None
-        if running is not None:
-            running.cancel()
-            await asyncio.wait({running})
+        await self._running.cancel()
 
     async def _run(self) -> None:
         try:

@@ -46,7 +46,7 @@ class OutboxRelay:
         self._watch = watch
         self._cache_is_private = False
         self._background = BackgroundTasks()
-        self._polling: asyncio.Task[None] | None = None
+        self._polling = BackgroundTasks()
         self._last_poll: tuple[float, set[OutboxRow]] | None = None
 
     @property
@@ -109,8 +109,8 @@ class OutboxRelay:
         Each poll delivers what the relays of other processes have left pending for ``GRACE`` seconds; with a private
         cache, it invalidates what anyone has written since the last one.
         """
-        if self._polling is None:
-            self._polling = asyncio.create_task(self._poll(), name="outbox-poll")
+        if not len(self._polling):
+            self._polling.spawn(self._poll(), name="outbox-poll")
 
     async def deliver_pending(self, older_than: float = GRACE) -> int:
         """Deliver every row that has been pending for ``older_than`` seconds, of any user.
@@ -174,10 +174,7 @@ class OutboxRelay:
 
     async def close(self) -> None:
         """Stop polling, and finish what is under way within two seconds. Rows not acknowledged by then stay pending."""
-        if self._polling is not None:
-            self._polling.cancel()
-            await asyncio.wait({self._polling})
-            self._polling = None
+        await self._polling.cancel()
         await self._background.ended(_DRAIN)
         await self._background.cancel(timeout=1.0)
         await self._watch.close()

@@ -1,6 +1,6 @@
 """The transactional outbox: which invalidations the cache may still need, kept beside the data that changed.
 
-A row for each user and kind of data has two counters. ``version`` counts the writes, whoever makes them, in the
+A row for each user and kind of data has two counters. ``version`` counts the writes of any client, in the
 transaction of each write; ``delivered`` is the version up to which the invalidation has been acknowledged. A row whose
 ``version`` is ahead is pending.
 

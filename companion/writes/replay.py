@@ -7,6 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from cache import BackgroundTasks
+
 from .records import Write
 from .spool import Spool
 
@@ -28,19 +30,16 @@ class SpoolReplay:
         self._spool = spool
         self._store = store
         self._last_problem = ""
-        self._polling: asyncio.Task[None] | None = None
+        self._polling = BackgroundTasks()
 
     def start(self) -> None:
         """Replay in the background, now and every ``POLL_INTERVAL`` seconds."""
-        if self._polling is None:
-            self._polling = asyncio.create_task(self._poll(), name="spool-replay")
+        if not len(self._polling):
+            self._polling.spawn(self._poll(), name="spool-replay")
 
     async def close(self) -> None:
         """Stop. Writes not stored by then stay in the spool."""
-        if self._polling is not None:
-            self._polling.cancel()
-            await asyncio.wait({self._polling})
-            self._polling = None
+        await self._polling.cancel()
 
     async def replay(self) -> int:
         """Store what the store takes now. A failure is logged once, until there is another one.

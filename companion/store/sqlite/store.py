@@ -107,39 +107,24 @@ class SqliteStore:
         return await self._reading.read("get_state", lambda db: _state(db, user_id))
 
     async def pending_changes(self, limit: int = 100, older_than: float = 0) -> list[OutboxRow]:
-        def work(db: sqlite3.Connection) -> list[OutboxRow]:
-            rows = db.execute(
-                "SELECT user_id, what, version FROM outbox WHERE version > delivered AND (? OR written_at <= ?)"
-                " ORDER BY written_at LIMIT ?",
-                # 0 means all: also rows that are dated in the future, because the clock was set back.
-                (older_than <= 0, _to_microseconds(datetime.now(UTC)) - int(older_than * 1e6), max(limit, 0)),
-            )
-            return [OutboxRow(*row) for row in rows]
-
-        return await self._reading.read("pending_changes", work)
+        before = _to_microseconds(datetime.now(UTC)) - int(older_than * 1e6)
+        return await self._outbox_rows(
+            "pending_changes",
+            "version > delivered AND (? OR written_at <= ?) ORDER BY written_at LIMIT ?",
+            older_than <= 0,  # 0 means all: also rows that are dated in the future, because the clock was set back
+            before,
+            max(limit, 0),
+        )
 
     async def pending_changes_of(self, user_id: str, kinds: Iterable[DataKind]) -> list[OutboxRow]:
-        wanted = frozenset(kinds)
-
-        def work(db: sqlite3.Connection) -> list[OutboxRow]:
-            rows = db.execute(
-                "SELECT user_id, what, version FROM outbox WHERE user_id = ? AND version > delivered", (user_id,)
-            )
-            return [OutboxRow(*row) for row in rows if row[1] in wanted]
-
-        return await self._reading.read("pending_changes_of", work)
+        wanted = list(kinds)
+        condition = f"user_id = ? AND version > delivered AND what IN ({', '.join('?' * len(wanted))})"
+        return await self._outbox_rows("pending_changes_of", condition, user_id, *wanted)
 
     async def recent_changes(self, within: float, limit: int) -> list[OutboxRow]:
         since = _to_microseconds(datetime.now(UTC)) - int(within * 1e6)
-
-        def work(db: sqlite3.Connection) -> list[OutboxRow]:
-            rows = db.execute(
-                "SELECT user_id, what, version FROM outbox WHERE written_at >= ? ORDER BY written_at DESC LIMIT ?",
-                (since, max(limit, 0)),
-            )
-            return [OutboxRow(*row) for row in rows]
-
-        return await self._reading.read("recent_changes", work)
+        condition = "written_at >= ? ORDER BY written_at DESC LIMIT ?"
+        return await self._outbox_rows("recent_changes", condition, since, max(limit, 0))
 
     async def acknowledge(self, rows: Sequence[OutboxRow]) -> None:
         if rows:
@@ -152,6 +137,13 @@ class SqliteStore:
     async def close(self) -> None:
         await self._writing.close()
         await self._reading.close()
+
+    async def _outbox_rows(self, operation: str, condition: str, *parameters: str | int) -> list[OutboxRow]:
+        def work(db: sqlite3.Connection) -> list[OutboxRow]:
+            rows = db.execute(f"SELECT user_id, what, version FROM outbox WHERE {condition}", parameters)
+            return [OutboxRow(*row) for row in rows]
+
+        return await self._reading.read(operation, work)
 
 
 def _profile(db: sqlite3.Connection, user_id: str) -> tuple[str, datetime] | None:

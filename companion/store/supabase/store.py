@@ -44,20 +44,14 @@ class SupabaseStore:
 
     async def context(self, user_id: str, turns: int = 12) -> Context:
         arguments = {"p_user_id": user_id, "p_turns": max(turns, 0)}
-        return await self._ask("context", lambda db: db.rpc("companion_context", arguments), answers.context)
+        return await self._call("context", "companion_context", arguments, answers.context)
 
     async def get_profile(self, user_id: str) -> str | None:
-        return await self._ask(
-            "get_profile",
-            lambda db: db.table("companion_profiles").select("text").eq("user_id", user_id).limit(1),
-            answers.first_of(answers.profile),
-        )
+        return await self._row_of("get_profile", "companion_profiles", "text", user_id, answers.profile)
 
     async def dated_profile(self, user_id: str) -> tuple[str, datetime] | None:
-        return await self._ask(
-            "dated_profile",
-            lambda db: db.table("companion_profiles").select("text,updated_at").eq("user_id", user_id).limit(1),
-            answers.first_of(answers.dated_profile),
+        return await self._row_of(
+            "dated_profile", "companion_profiles", "text,updated_at", user_id, answers.dated_profile
         )
 
     async def save_profile(self, user_id: str, text: str) -> None:
@@ -71,9 +65,7 @@ class SupabaseStore:
             "p_instead_of": None if instead_of is None else storable(instead_of),
             "p_at": at.isoformat(),
         }
-        return await self._ask(
-            "swap_profile", lambda db: db.rpc("companion_swap_profile", arguments), answers.yes_or_no
-        )
+        return await self._call("swap_profile", "companion_swap_profile", arguments, answers.yes_or_no)
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:
         row = {
@@ -113,11 +105,7 @@ class SupabaseStore:
         # A function, because only the database can rank the matches; and its arguments are in the body, which the
         # servers on the way do not log.
         arguments = {"p_user_id": user_id, "p_query": " ".join(search_words(query)), "p_limit": max(limit, 0)}
-        return await self._ask(
-            "search_memories",
-            lambda db: db.rpc("companion_search", arguments),
-            answers.all_of(answers.memory),
-        )
+        return await self._call("search_memories", "companion_search", arguments, answers.all_of(answers.memory))
 
     async def save_summary(self, user_id: str, summary: Summary) -> None:
         row = {
@@ -146,37 +134,43 @@ class SupabaseStore:
         await self._put("save_state", "companion_states", row, key="user_id")
 
     async def get_state(self, user_id: str) -> dict[str, Any] | None:
-        return await self._ask(
-            "get_state",
-            lambda db: db.table("companion_states").select("state").eq("user_id", user_id).limit(1),
-            answers.first_of(answers.state),
-        )
+        return await self._row_of("get_state", "companion_states", "state", user_id, answers.state)
 
     async def pending_changes(self, limit: int = 100, older_than: float = 0) -> list[OutboxRow]:
         arguments = {"p_limit": max(limit, 0), "p_older_than": older_than}
-        return await self._ask(
-            "pending_changes", lambda db: db.rpc("companion_owed", arguments), answers.all_of(answers.outbox_row)
-        )
+        return await self._call("pending_changes", "companion_owed", arguments, answers.all_of(answers.outbox_row))
 
     async def pending_changes_of(self, user_id: str, kinds: Iterable[DataKind]) -> list[OutboxRow]:
         arguments = {"p_user_id": user_id, "p_whats": list(kinds)}
-        return await self._ask(
-            "pending_changes_of", lambda db: db.rpc("companion_owed_by", arguments), answers.all_of(answers.outbox_row)
+        return await self._call(
+            "pending_changes_of", "companion_owed_by", arguments, answers.all_of(answers.outbox_row)
         )
 
     async def recent_changes(self, within: float, limit: int) -> list[OutboxRow]:
         arguments = {"p_within": within, "p_limit": max(limit, 0)}
-        return await self._ask(
-            "recent_changes", lambda db: db.rpc("companion_written", arguments), answers.all_of(answers.outbox_row)
-        )
+        return await self._call("recent_changes", "companion_written", arguments, answers.all_of(answers.outbox_row))
 
     async def acknowledge(self, rows: Sequence[OutboxRow]) -> None:
         if rows:
             delivered = [{"user_id": row.user_id, "what": row.kind, "version": row.version} for row in rows]
-            await self._ask("acknowledge", lambda db: db.rpc("companion_settle", {"p_owed": delivered}), answers.count)
+            await self._call("acknowledge", "companion_settle", {"p_owed": delivered}, answers.count)
 
     async def close(self) -> None:
         await self._client.close()
+
+    async def _call(
+        self, operation: str, function: str, arguments: dict[str, Any], answer: Callable[[object], _T]
+    ) -> _T:
+        return await self._ask(operation, lambda db: db.rpc(function, arguments), answer)
+
+    async def _row_of(
+        self, operation: str, table: str, columns: str, user_id: str, row: Callable[[object], _T]
+    ) -> _T | None:
+        return await self._ask(
+            operation,
+            lambda db: db.table(table).select(columns).eq("user_id", user_id).limit(1),
+            answers.first_of(row),
+        )
 
     async def _put(
         self, operation: str, table: str, row: dict[str, Any], *, key: str, keep_first: bool = False
