@@ -93,7 +93,7 @@ async def stored(tmp_path: Path, user_id: str) -> list[Turn]:
 # -- who is there ------------------------------------------------------------------------------------------------
 
 
-async def test_whoever_comes_after_somebody_has_left_is_not_taken_for_them(
+async def test_a_briefing_is_not_used_for_another_participant(
     entrypoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with job(entrypoint, {"user_id": "ada"}) as talk:
@@ -119,7 +119,7 @@ async def test_whoever_comes_after_somebody_has_left_is_not_taken_for_them(
     assert all("eve" not in turn.text for turn in await stored(tmp_path, "ada"))
 
 
-async def test_what_fails_for_somebody_who_has_left_leaves_nothing_behind(
+async def test_a_failed_prefetch_for_a_participant_who_left_is_retrieved(
     entrypoint: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     wait, here = companion.conversation.briefing.Prefetch.wait, []
@@ -138,7 +138,7 @@ async def test_what_fails_for_somebody_who_has_left_leaves_nothing_behind(
     assert "never retrieved" not in caplog.text
 
 
-async def test_nobody_is_linked_in_the_place_of_who_was_seen(entrypoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_the_briefed_participant_is_linked(entrypoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     start = AgentSession.start
 
     async def too_late(session: Any, **given: Any) -> Any:
@@ -181,7 +181,7 @@ async def test_it_speaks_first_keeps_what_is_said_and_remembers(
         assert "Ada" not in talk.session.current_agent.instructions
 
 
-async def test_looking_up_goes_on_while_the_room_connects(entrypoint: Any, redis_server: RedisServer) -> None:
+async def test_the_prefetch_runs_while_the_room_connects(entrypoint: Any, redis_server: RedisServer) -> None:
     connected: list[int] = []
 
     def prepare(ctx: JobContext) -> None:
@@ -229,7 +229,9 @@ async def test_what_is_said_as_the_job_ends_is_kept(entrypoint: Any, tmp_path: P
         ("", "user:bea", None),
     ],
 )
-async def test_who_is_calling(entrypoint: Any, metadata: object, identity: object, user_id: str | None) -> None:
+async def test_the_caller_is_identified(
+    entrypoint: Any, metadata: object, identity: object, user_id: str | None
+) -> None:
     async with job(entrypoint, metadata, identity=identity) as talk:
         assert name_of(talk) == user_id
         assert greeting(talk)
@@ -250,7 +252,7 @@ async def test_others_are_operators_only_if_they_are_listed(entrypoint: Any, mon
             assert talk.session.userdata.caller.operator is operator
 
 
-async def test_nobody_is_talked_to_and_not_remembered(
+async def test_an_unknown_caller_is_greeted_and_not_remembered(
     entrypoint: Any, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     async with job(entrypoint, {"user_id": "user:*"}, identity="ada") as talk:
@@ -372,7 +374,7 @@ async def test_an_error_in_one_conversation_is_none_in_the_other(
         assert "Nice to meet you, Ada." in events[-1].item.text_content
 
 
-async def test_the_first_to_leave_takes_nothing_from_the_other(entrypoint: Any) -> None:
+async def test_the_first_conversation_to_end_closes_nothing_of_the_other(entrypoint: Any) -> None:
     async with job(entrypoint, {"user_id": "ada"}) as talk:
         async with job(entrypoint, {"user_id": "bea"}):
             pass
@@ -388,7 +390,7 @@ async def fail(*_: object) -> Any:
     raise RuntimeError("what Ada said")
 
 
-async def test_whom_it_has_met_it_does_not_meet_for_the_first_time_because_the_store_is_away(
+async def test_with_the_store_away_a_returning_caller_is_no_first_meeting(
     entrypoint: Any, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis_server.cli(

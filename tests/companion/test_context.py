@@ -61,7 +61,7 @@ async def test_a_new_memory_is_found_at_once(runtime: Runtime) -> None:
         assert await search_memories_async("sister") == ["My sister visits on Friday"]
 
 
-async def test_nobody_has_no_context(runtime: Runtime, redis_server: RedisServer) -> None:
+async def test_an_unknown_caller_has_no_context(runtime: Runtime, redis_server: RedisServer) -> None:
     assert await get_conversation_summary_async() == ""
     assert await get_user_state_async() == {}
     assert await save_user_state_async({}) is False
@@ -87,7 +87,7 @@ async def test_a_cold_start_reads_the_store_once(runtime: Runtime, monkeypatch: 
     assert reads == ["1"]
 
 
-async def test_whoever_asks_later_gets_a_read_of_their_own(runtime: Runtime) -> None:
+async def test_a_later_reader_gets_a_read_of_its_own(runtime: Runtime) -> None:
     first = asyncio.create_task(runtime.contexts.get("1"))
     await first
     await runtime.store.save_profile("1", "new")

@@ -37,11 +37,11 @@ HOSTILE += [f"u\u017fer-{UUID}"]  # a long s, which is an s to those who ignore 
 
 
 @pytest.mark.parametrize("identity", [*HOSTILE, MagicMock()])
-def test_an_unusable_identity_is_nobody(identity: Any) -> None:
+def test_an_unusable_identity_is_an_unknown_caller(identity: Any) -> None:
     assert caller_from_identity(identity, OPERATORS) is None
 
 
-def test_why_nothing_is_remembered_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unusable_identity_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     for identity in (123, "auth0|ada lovelace"):
         assert caller_from_identity(identity, OPERATORS) is None
     assert "the user id must be a string, not int" in caplog.text
@@ -62,7 +62,7 @@ def test_metadata_without_a_user_leaves_it_to_the_participant(metadata: Any) -> 
 
 
 @pytest.mark.parametrize("user_id", [one for one in HOSTILE if not isinstance(one, bytes)])
-def test_metadata_with_an_unusable_user_is_nobody(user_id: Any) -> None:
+def test_metadata_with_an_unusable_user_is_an_unknown_caller(user_id: Any) -> None:
     assert caller_from_metadata(json.dumps({"user_id": user_id}), OPERATORS) == (True, None)
 
 

@@ -35,7 +35,7 @@ async def test_a_save_is_seen_by_the_next_read_here_and_elsewhere(runtime: Runti
         assert await runtime.store.get_profile("1") == "Name: Ada"
 
 
-async def test_the_store_is_written_before_the_cache_is_told(
+async def test_the_store_is_written_before_the_cache_is_invalidated(
     runtime: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis_server.cli("SET", "user:1:profile", "old")
@@ -59,7 +59,7 @@ async def test_a_new_profile_also_renews_the_greeting(runtime: Runtime) -> None:
     assert await cache.exists(keys.greeting_instructions("1")) == 0
 
 
-async def test_nobody_has_no_profile(runtime: Runtime, redis_server: RedisServer) -> None:
+async def test_an_unknown_caller_has_no_profile(runtime: Runtime, redis_server: RedisServer) -> None:
     assert await get_user_profile_async() == ""
     assert await save_user_profile_async("text") is False
     assert redis_server.cli("KEYS", "user:*") == []

@@ -80,7 +80,7 @@ async def test_a_store_that_hangs_does_not_hold_the_end(
     assert "not stored: 1. They wait in COMPANION_HOME for the next start" in caplog.text
 
 
-async def test_nobody_is_not_recorded(runtime: Runtime) -> None:
+async def test_an_unknown_callers_turns_are_not_stored(runtime: Runtime) -> None:
     log = TurnLog(None, runtime.write_behind)
     log.on_item(said("user", "hello"))
     assert await log.close() == 0

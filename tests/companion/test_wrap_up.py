@@ -66,14 +66,14 @@ def test_after_a_goodbye_nothing_was_cut_off() -> None:
 async def test_stages(runtime: Runtime) -> None:
     stages = []
     for number in range(10):
-        for _ in range(2):  # count_conversation once, however often it is tried
+        for _ in range(2):  # counted once, however often it is retried
             await wrap_up(Caller("1"), f"c{number}", [turn("user", "hello")])
         with use_caller(Caller("1")):
             stages.append((await get_user_state_async())["stage"])
     assert stages == ["new"] * 2 + ["acquainted"] * 7 + ["familiar"]
 
 
-async def test_one_that_is_told_again_after_another_is_not_counted_again(runtime: Runtime) -> None:
+async def test_a_conversation_that_ended_is_counted_once(runtime: Runtime) -> None:
     for conversation in ("c1", "c2", "c1", "c3", "c2"):
         await wrap_up(Caller("1"), conversation, [turn("user", "hello")])
     state = await runtime.store.get_state("1")

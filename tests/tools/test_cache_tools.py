@@ -147,7 +147,7 @@ async def test_status_without_redis(
         assert_refused(await talk.use("invalidateCache", pattern="*"))
 
 
-async def test_what_redis_could_not_be_told_is_made_up_for(
+async def test_a_pending_invalidation_is_redelivered(
     own_redis: RedisServer, use_redis: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own_redis.cli("MSET", "user:me:profile", "x", "user:me:settings", "x", "user:other:profile", "x")
@@ -326,7 +326,7 @@ async def test_only_true_makes_an_operator(redis: RedisServer, operator: Any) ->
     ],
     ids=repr,
 )
-async def test_nobody_touches_nothing(redis: RedisServer, session: dict[str, Any]) -> None:
+async def test_an_unknown_caller_invalidates_nothing(redis: RedisServer, session: dict[str, Any]) -> None:
     before = fill(redis)
     async with conversation(CacheTools(), **session) as talk:
         assert_refused(await talk.use("clearUserCache"))

@@ -135,7 +135,7 @@ async def test_two_people_at_once_never_mix(runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize("caller", [None, Person("ada"), "ada"], ids=repr)
-async def test_of_nobody_nothing_is_read_or_kept(runtime: Runtime, redis: RedisServer, caller: Any) -> None:
+async def test_an_unknown_caller_reads_and_writes_nothing(runtime: Runtime, redis: RedisServer, caller: Any) -> None:
     await runtime.store.save_profile("ada", "Name: Ada")
     async with talk_as(caller) as talk:
         assert_refused(await talk.use("getUserProfile"))
@@ -168,7 +168,7 @@ async def test_with_the_store_away_it_says_so(broken: Runtime, caplog: pytest.Lo
     assert not any("Ada" in line for line in ours), "what a user says is not for the log"
 
 
-async def test_with_the_store_away_a_cached_profile_is_still_told(broken: Runtime, redis: RedisServer) -> None:
+async def test_with_the_store_away_a_cached_profile_is_returned(broken: Runtime, redis: RedisServer) -> None:
     redis.cli("SET", "user:ada:profile", "Name: Ada")
     async with talk_as(ADA) as talk:
         answer = await talk.use("getUserProfile")
