@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import subprocess
 from collections.abc import Generator
 from pathlib import Path
-from typing import Final
+from typing import Final, Never
 
 import pytest
 
@@ -79,3 +80,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         if kind == fcntl.LOCK_SH:
             fcntl.lockf(lock, fcntl.LOCK_UN, 1, TURNSTILE)
         return (yield)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_in_a_unit_test(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers are processes, too. One that other tests have started is no use to a unit test either."""
+
+    def refuse(*_: object, **__: object) -> Never:
+        raise AssertionError("a unit test starts no process: its module is of another category (tests/README.md)")
+
+    if request.node.get_closest_marker("unit"):
+        assert "_shared_redis" not in request.fixturenames, "a unit test has no server (tests/README.md)"
+        monkeypatch.setattr(subprocess.Popen, "__init__", refuse)

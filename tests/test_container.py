@@ -17,7 +17,7 @@ from livekit.agents.worker import DRAIN_TIMEOUT
 from tests.real.redis_server import RedisServer
 from tests.test_readme import README, table_of_variables
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = re.sub(r"(?m)^#.*\n", "", (ROOT / "Dockerfile").read_text()).replace("\\\n", "")
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())

@@ -64,6 +64,17 @@ def test_a_module_with_one_category_is_collected(tmp_path: Path) -> None:
     assert "1 passed" in done.stdout
 
 
+def test_a_unit_test_starts_no_process(tmp_path: Path) -> None:
+    module = tmp_path / "test_tiny.py"
+    module.write_text(
+        "import pytest, subprocess, sys\npytestmark = pytest.mark.unit\n"
+        "def test_it():\n    subprocess.run([sys.executable, '-c', ''])\n"
+    )
+    done = run(module)
+    assert done.returncode == 1
+    assert "a unit test starts no process" in done.stdout
+
+
 def test_a_serial_test_runs_alone(tmp_path: Path) -> None:
     module = tmp_path / "test_timed.py"
     module.write_text(TIMED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from enum import IntEnum
 from typing import Any
@@ -11,10 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cache import RedisCache, UnserialisableValue, keys
+from cache import UnserialisableValue, keys
 from cache.serialization import codec
-from tests.real.redis_server import RedisServer
-from tests.wait import until
 
 pytestmark = pytest.mark.unit
 scalars = (
@@ -124,33 +121,3 @@ def test_what_would_not_come_back_is_refused(value: Any, says: str) -> None:
 def test_what_cannot_be_decoded_says_so(raw: bytes) -> None:
     with pytest.raises(codec.UndecodableValue):
         codec.decode(raw)
-
-
-async def test_through_redis(cache: RedisCache, redis_server: RedisServer) -> None:
-    value = {"text": "Zoë 😀", "numbers": [1, 2.5, -0.0, 10**40], "none": None, "flag": True}
-    assert await cache.set("k", value)
-    assert same(await cache.get("k"), value)
-    assert json.loads(redis_server.cli("GET", "k")) == value
-
-
-async def test_counters_count(cache: RedisCache, redis_server: RedisServer) -> None:
-    await cache.set("n", 41)
-    redis_server.cli("INCR", "n")
-    assert await cache.get("n") == 42
-
-
-async def test_a_stored_none_and_a_miss_differ(cache: RedisCache) -> None:
-    await cache.set("none", None)
-    assert await cache.get("none", "nothing there") is None
-    assert await cache.get("absent", "nothing there") == "nothing there"
-
-
-async def test_what_cannot_be_decoded_is_a_miss_and_is_removed(
-    cache: RedisCache, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    redis_server.cli("SET", "user:secret-id:profile", '{"name": "Ad')
-    assert await cache.get("user:secret-id:profile", "default") == "default"
-    await until(lambda: redis_server.cli("EXISTS", "user:secret-id:profile") == 0)  # nobody waits for that
-    assert (await cache.get_stats())["cache_misses"] == 1
-    assert "user:...:profile" in caplog.text
-    assert "secret-id" not in caplog.text

@@ -1,0 +1,85 @@
+"""The offline voice in a session, with all tools."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from livekit.agents import AgentSession
+
+from companion import Caller
+from companion.conversation.greeting import Plan
+from companion.offline.llm import OfflineLLM
+from companion.prompts import GREETING
+from companion.runtime import Runtime
+from companion.voice.agent import CompanionAgent
+from tests.wait import until
+from tools import CacheTools, ProfileTools
+
+pytestmark = pytest.mark.integration
+
+Talk = Callable[[], AbstractAsyncContextManager[AgentSession[Any]]]
+
+
+@pytest.fixture
+def talk(runtime: Runtime) -> Talk:
+    """Opens a session with the offline voice and all tools."""
+
+    userdata = SimpleNamespace(caller=Caller("ada", operator=True))
+
+    @asynccontextmanager
+    async def open_session() -> AsyncIterator[AgentSession[Any]]:
+        async with AgentSession(
+            llm=OfflineLLM(), vad=None, turn_handling={"turn_detection": None}, userdata=userdata
+        ) as session:
+            greeting = Plan("first_meeting").instructions(GREETING)
+            await session.start(CompanionAgent(greeting=greeting, tools=[CacheTools(), ProfileTools()]))
+            await until(lambda: session.history.messages())
+            yield session
+
+    return open_session
+
+
+async def ask(session: AgentSession[Any], said: str) -> tuple[list[str], str]:
+    """The tools that were called, and the answer."""
+    events = (await session.run(user_input=said)).events
+    calls = [event.item.name for event in events if event.type == "function_call"]
+    messages = [event.item.text_content for event in events if event.type == "message"]
+    return calls, str(messages[-1])
+
+
+async def test_a_conversation_from_hello_to_goodbye(talk: Talk, runtime: Runtime) -> None:
+    async with talk() as session:
+        assert "What is your name?" in session.history.messages()[-1].text_content
+        assert await ask(session, "My name is Ada and I like chess") == (
+            ["updateUserProfile"],
+            "Nice to meet you, Ada. I will remember your name, and that you like chess.",
+        )
+        assert await ask(session, "Remember that my sister visits on Friday.") == (
+            ["rememberFact"],
+            "I will remember that.",
+        )
+        assert await ask(session, "When does my sister visit?") == (
+            ["recallFacts"],
+            "Yes: my sister visits on Friday.",
+        )
+        calls, said = await ask(session, "What do you know about me?")
+        assert calls == ["getUserProfile"]
+        assert "Name: Ada; Likes: chess." in said
+        assert "my sister visits on Friday" in said
+        calls, said = await ask(session, "cache stats")
+        assert calls == ["getRedisCacheStats"]
+        assert said.startswith("The cache is healthy")
+        calls, said = await ask(session, "clear my cache")
+        assert calls == ["clearUserCache"]
+        assert re.fullmatch(r"Cleared [1-9] cached entries for user ada", said)
+        assert await ask(session, "invalidate user:*:profile") == (
+            ["invalidateCache"],
+            "Invalidated 0 cache entries matching 'user:*:profile'",
+        )
+        assert await ask(session, "Goodbye") == ([], "Goodbye, Ada. I will remember what you told me.")
+    assert await runtime.store.get_profile("ada") == "Name: Ada\nLikes: chess"
