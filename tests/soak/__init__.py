@@ -1,1 +1,1 @@
-"""The soak: minutes of conversations through the worker's real entrypoint, while Redis and the store misbehave."""
+"""The soak test: minutes of sessions through the worker's real entrypoint while faults are injected."""

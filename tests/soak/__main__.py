@@ -1,4 +1,4 @@
-"""The soak with its table: ``make soak``, or ``python -m tests.soak --minutes 1``."""
+"""Runs the soak test and prints its table: ``make soak``, or ``python -m tests.soak --minutes 1``."""
 
 from __future__ import annotations
 
@@ -10,38 +10,42 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.soak.memory import give_back_what_is_free
-from tests.soak.report import broken, details, table
-from tests.soak.soak import Course, soak
+from tests.soak.memory_use import limit_malloc_caching
+from tests.soak.report import details, table, violations
+from tests.soak.soak import SoakConfig, soak
 
-_MORE = 180.0  # seconds beyond the time asked for, after which something hangs
+_GRACE = 180.0  # seconds beyond the requested time, after which the run counts as hung
 
 
 def main() -> int:
-    """Run it. The exit code is 1 if a promise was broken."""
+    """Run the soak test.
+
+    Returns:
+        The exit code: 1 if an invariant was violated.
+    """
     options = _options()
-    give_back_what_is_free()
-    faulthandler.dump_traceback_later(options.minutes * 60 + _MORE, exit=True)
+    limit_malloc_caching()
+    faulthandler.dump_traceback_later(options.minutes * 60 + _GRACE, exit=True)
     print(f"seed {options.seed}, {options.minutes:g} minutes, {options.rate:g} sessions a minute\n", flush=True)
-    course = Course(options.minutes * 60, options.rate, options.seed)
+    config = SoakConfig(options.minutes * 60, options.rate, options.seed)
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)  # importing the agent reads the .env of the working directory
-        result = asyncio.run(soak(course, Path(directory), lambda line: print(line, flush=True)))
+        result = asyncio.run(soak(config, Path(directory), lambda line: print(line, flush=True)))
         os.chdir("/")
-    wrong = broken(result)
+    found = violations(result)
     print(f"\n{table(result)}\n")
-    if wrong:
-        print(f"{len(wrong)} broken promises: {'; '.join(wrong)}\n{details(result)}")
+    if found:
+        print(f"{len(found)} violations: {'; '.join(found)}\n{details(result)}")
     else:
-        print("0 broken promises")
+        print("0 violations")
     faulthandler.cancel_dump_traceback_later()
-    return 1 if wrong else 0
+    return 1 if found else 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long people come (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of all that is random (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long sessions are started (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="random seed (%(default)s)")
     parser.add_argument("--rate", type=float, default=200.0, help="sessions a minute (%(default)s)")
     return parser.parse_args()
 

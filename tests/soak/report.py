@@ -1,73 +1,74 @@
-"""The outcome of a soak as a table, and the promises that were not kept."""
+"""Formats the result of a soak test, and derives the violated invariants."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from tests.soak.memory import MB, Use
-from tests.soak.soak import LIMIT, Outcome
+from tests.soak.memory_use import MB, MemoryUse
+from tests.soak.soak import CALL_LIMIT, SoakResult
 
-FLAT: Final = Use(resident=0.05, blocks=0.025)
-"""Shares by which memory may have grown. What is lost goes into the gaps first, so the number of blocks has less room:
-one session in a hundred that stays behind makes it 2.9 %.
+GROWTH_LIMIT: Final = MemoryUse(resident=0.05, blocks=0.025)
+"""Permitted growth of memory. A leak fills the allocator's gaps first, so the limit on blocks is tighter: leaking one
+session in a hundred grows them by 2.9 %.
 """
 
 
-def broken(result: Outcome) -> list[str]:
-    """The promises that were not kept."""
-    tally, ears = result.tally, result.ears
+def violations(result: SoakResult) -> list[str]:
+    """The violated invariants; empty on success."""
+    counters, log = result.counters, result.log
     counts = {
-        "sessions without a greeting": tally.sessions - tally.greetings,
-        "sentences without an answer": tally.answers_due - tally.answers,
-        "sessions that failed": tally.failed,
+        "sessions without a greeting": counters.sessions - counters.greetings,
+        "utterances without an answer": counters.answers_due - counters.answers,
+        "sessions that failed": counters.failed,
         "deadline misses": result.call_timer.deadline_misses,
-        "stale reads": tally.stale,
-        "cross-user reads": tally.cross_user + result.strangers,
+        "stale reads": counters.stale,
+        "cross-user reads": counters.cross_user + result.foreign_records,
         "lost turns": result.lost_turns,
-        "writes acknowledged and lost": tally.gone,
-        "lines of the log with secrets": ears.secrets,
-        "errors nobody has dealt with": sum(ears.errors.values()),
+        "writes acknowledged and lost": counters.lost,
+        "log lines with secrets or user data": log.leak_count,
+        "unhandled errors": sum(log.errors.values()),
     }
-    promises = [f"{count} {what}" for what, count in counts.items() if count]
-    promises += [f"left behind: {', '.join(result.left)}"] if result.left else []
+    found = [f"{count} {what}" for what, count in counts.items() if count]
+    found += [f"leaked: {', '.join(result.leaked)}"] if result.leaked else []
     growth = result.memory.growth
-    if growth is not None and any(grown > most for grown, most in zip(growth, FLAT, strict=True)):
-        promises.append(f"memory has grown by {growth.resident:.1%}, what Python holds by {growth.blocks:.1%}")
-    return promises
+    if growth is not None and any(grown > most for grown, most in zip(growth, GROWTH_LIMIT, strict=True)):
+        found.append(f"memory grew by {growth.resident:.1%}, Python's blocks by {growth.blocks:.1%}")
+    return found
 
 
-def table(result: Outcome) -> str:
-    """Everything that was counted."""
-    tally, ears, watch, memory = result.tally, result.ears, result.call_timer, result.memory
-    slowest, walk = watch.slowest(), watch.slowest(per_step=True)
-    rate = tally.sessions / result.took * 60 if result.took else 0
-    begins, ends, growth = memory.begins, memory.ends, memory.growth
-    if begins is None or ends is None or growth is None:
-        used = f"{memory.samples[-1][1].resident / MB:.1f} MB at the end; too short a run to judge it"
+def table(result: SoakResult) -> str:
+    """The result as a table."""
+    counters, log, timer, memory = result.counters, result.log, result.call_timer, result.memory
+    slowest, scan = timer.slowest(), timer.slowest(per_step=True)
+    rate = counters.sessions / result.took * 60 if result.took else 0
+    baseline, final, growth = memory.baseline, memory.final, memory.growth
+    if baseline is None or final is None or growth is None:
+        used = f"{memory.samples[-1][1].resident / MB:.1f} MB at the end; the run is too short to judge growth"
     else:
-        used = f"{begins.resident / MB:.1f} MB after warming up, {ends.resident / MB:.1f} MB at the end"
-        used += f" ({growth.resident:+.1%}); pieces that Python holds {growth.blocks:+.1%}"
+        used = f"{baseline.resident / MB:.1f} MB after warming up, {final.resident / MB:.1f} MB at the end"
+        used += f" ({growth.resident:+.1%}); Python's blocks {growth.blocks:+.1%}"
     rows = {
-        "sessions": f"{tally.sessions:,} ({rate:.0f} a minute), at most {tally.at_once} at once",
-        "greetings given": f"{tally.greetings:,}",
-        "answers given": f"{tally.answers:,} of {tally.answers_due:,}; {tally.interrupted:,} more were interrupted,"
-        f" {tally.hung_up:,} cut off by hanging up",
-        "faults": f"{sum(result.troubles.values()):,} of {len(result.troubles)} kinds",
-        "deadline misses": f"{watch.deadline_misses:,} of {watch.calls:,} calls; slowest {slowest.net * 1000:.0f} ms"
-        f" ({slowest.name}) of {LIMIT * 1000:.0f}, a walk {walk.net * 1000:.0f} ms",
-        "stale reads": f"{tally.stale:,} of {tally.reads:,}",
-        "cross-user reads": f"{tally.cross_user + result.strangers:,} in {tally.heard:,} texts, the store and Redis",
-        "lost turns": f"{result.lost_turns:,} of {tally.turns:,}, facts that had to wait included",
-        "lost writes": f"{tally.gone:,} of {tally.kept:,} acknowledged",
-        "secrets in the log": f"{ears.secrets:,} in {ears.lines:,} lines",
-        "unhandled errors": f"{sum(ears.errors.values()):,}",
+        "sessions": f"{counters.sessions:,} ({rate:.0f} a minute), at most {counters.peak_sessions} at once",
+        "greetings": f"{counters.greetings:,}",
+        "answers": f"{counters.answers:,} of {counters.answers_due:,}; {counters.interrupted:,} interrupted,"
+        f" {counters.disconnected:,} disconnected",
+        "faults": f"{sum(result.faults.values()):,} of {len(result.faults)} kinds",
+        "deadline misses": f"{timer.deadline_misses:,} of {timer.calls:,} calls; slowest {slowest.net * 1000:.0f} ms"
+        f" ({slowest.name}) of {CALL_LIMIT * 1000:.0f}, a scan {scan.net * 1000:.0f} ms",
+        "stale reads": f"{counters.stale:,} of {counters.reads:,}",
+        "cross-user reads": f"{counters.cross_user + result.foreign_records:,}"
+        f" in {counters.texts:,} texts, the store and Redis",
+        "lost turns": f"{result.lost_turns:,} of {counters.turns:,}, deferred facts included",
+        "lost writes": f"{counters.lost:,} of {counters.acknowledged:,} acknowledged",
+        "log leaks": f"{log.leak_count:,} in {log.lines:,} lines",
+        "unhandled errors": f"{sum(log.errors.values()):,}",
         "memory": used,
-        "left at the end": ", ".join(result.left) or "nothing: no connection, task, file, thread or process",
+        "leaked resources": ", ".join(result.leaked) or "none (connections, tasks, files, threads, processes)",
     }
     return "\n".join(f"{name:<20}{value}" for name, value in rows.items())
 
 
-def details(result: Outcome) -> str:
-    """Examples of what went wrong."""
-    found = {**result.tally.examples, **result.ears.errors, **result.ears.telling}
+def details(result: SoakResult) -> str:
+    """Examples of violations."""
+    found = {**result.counters.examples, **result.log.errors, **result.log.leaks}
     return "\n".join(f"  {count} times: {text}" for text, count in found.items())

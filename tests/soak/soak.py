@@ -1,4 +1,4 @@
-"""The soak itself: people come and go, there is trouble, and now and then it is quiet and everything is counted."""
+"""The soak test: starts sessions, injects faults, and periodically pauses both to measure."""
 
 from __future__ import annotations
 
@@ -19,203 +19,211 @@ from tests.faults.call_timer import CallTimer
 from tests.faults.dialogue import open_dialogue
 from tests.faults.environment import Environment
 from tests.faults.worker_setup import worker_settings
-from tests.soak.ears import Ears
-from tests.soak.ledger import Ledger
-from tests.soak.memory import Memory
-from tests.soak.people import Person
-from tests.soak.remains import Remains
-from tests.soak.tally import Tally
-from tests.soak.troubles import Troubles
-from tests.soak.visit import House, Visit
+from tests.soak.counters import Counters
+from tests.soak.expected_state import ExpectedState
+from tests.soak.fault_injector import FaultInjector
+from tests.soak.leak_check import OpenResources
+from tests.soak.log_capture import LogCapture
+from tests.soak.memory_use import Memory
+from tests.soak.personas import Persona
+from tests.soak.user_session import SharedState, UserSession
 from tests.wait import until
 
-LIMIT: Final = 0.07
-"""Seconds a call of the cache may take: the deadline, and 20 ms."""
-_QUIET_EVERY: Final = 30.0
-_SETTLES: Final = 15.0  # seconds for what is owed when all is well again
-_GONE: Final = 5.0  # seconds for what has been closed to be gone
+CALL_LIMIT: Final = 0.07
+"""Seconds a call of the cache may take: the deadline and 20 ms."""
+_MEASURE_INTERVAL: Final = 30.0
+_DRAIN_TIMEOUT: Final = 15.0  # seconds for deferred writes after the last fault
+_CLOSE_TIMEOUT: Final = 5.0  # seconds until closed resources must be released
 
 
 @dataclass(frozen=True)
-class Course:
-    """How a soak goes.
+class SoakConfig:
+    """Parameters of a soak test.
 
     Attributes:
-        seconds: for how long people come.
-        rate: how many a minute.
-        people: how many there are; they come back.
-        rush: how many of them wait when the doors open: more at once than ever later. By then allocators have found
-            all the room they need for the most that is held at a time, and memory can be compared.
-        troubles: names of the faults; None for all there are.
-        pause: seconds between two faults, least and most.
-        lasts: seconds a fault lasts, least and most.
-        haste: how long people think; 1 is usual.
+        seconds: how long sessions are started.
+        rate: sessions started per minute.
+        seed: of all random choices.
+        personas: number of personas; each has many sessions.
+        initial_burst: sessions started at once at the beginning, more than ever run later: allocators reach their
+            peak first, so that later measurements of memory are comparable.
+        faults: names of the faults to inject; None for all.
+        pause: range of seconds between two faults.
+        duration: range of seconds that a fault lasts.
+        pace: factor on the pauses between utterances.
     """
 
     seconds: float = 600.0
     rate: float = 200.0
     seed: int = 1
-    people: int = 150
-    rush: int = 40
-    troubles: Sequence[str] | None = None
+    personas: int = 150
+    initial_burst: int = 40
+    faults: Sequence[str] | None = None
     pause: tuple[float, float] = (0.5, 2.0)
     duration: tuple[float, float] = (1.0, 3.0)
-    haste: float = 1.0
+    pace: float = 1.0
 
 
 @dataclass
-class Outcome:
-    """What a soak showed."""
+class SoakResult:
+    """Measurements of a soak test."""
 
-    course: Course
-    tally: Tally = field(default_factory=Tally)
-    ears: Ears = field(default_factory=Ears)
-    call_timer: CallTimer = field(default_factory=lambda: CallTimer(LIMIT))
+    config: SoakConfig
+    counters: Counters = field(default_factory=Counters)
+    log: LogCapture = field(default_factory=LogCapture)
+    call_timer: CallTimer = field(default_factory=lambda: CallTimer(CALL_LIMIT))
     memory: Memory = field(default_factory=lambda: Memory(0.0))
-    troubles: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
     lost_turns: int = 0
-    strangers: int = 0
-    left: list[str] = field(default_factory=list)
+    foreign_records: int = 0
+    leaked: list[str] = field(default_factory=list)
     took: float = 0.0
 
 
 class Soak:
-    """A soak under way."""
+    """A running soak test."""
 
-    def __init__(self, course: Course, env: Environment, ledger: Ledger, result: Outcome, tell: Callable[[str], None]):
-        self._course = course
-        self._world = env
-        self._outcome = result
-        self._tally = result.tally
-        self._tell = tell
-        self._draw = random.Random(course.seed)
-        self._people = [Person(number) for number in range(course.people)]
-        self._troubles = Troubles(env, self._people, random.Random(course.seed + 1), course.troubles)
-        self._house = House(ledger, self._troubles, result.tally, self._draw, course.haste)
-        self._visits: set[asyncio.Task[None]] = set()
-        self._doors = asyncio.Event()
+    def __init__(
+        self,
+        config: SoakConfig,
+        env: Environment,
+        expected: ExpectedState,
+        result: SoakResult,
+        progress: Callable[[str], None],
+    ):
+        self._config = config
+        self._env = env
+        self._result = result
+        self._counters = result.counters
+        self._progress = progress
+        self._rng = random.Random(config.seed)
+        self._personas = [Persona(number) for number in range(config.personas)]
+        self._injector = FaultInjector(env, self._personas, random.Random(config.seed + 1), config.faults)
+        self._shared = SharedState(expected, self._injector, result.counters, self._rng, config.pace)
+        self._sessions: set[asyncio.Task[None]] = set()
+        self._admission = asyncio.Event()
         self._began = 0.0
 
     async def run(self) -> None:
-        """All of it. Raises only what is wrong with the soak itself."""
+        """Run to the end. Only errors of the test itself propagate; violations are in the result."""
         self._began = time.monotonic()
-        self._doors.set()
-        making = asyncio.create_task(self._make_trouble(), name="trouble")
-        counting = asyncio.create_task(self._count_now_and_then(), name="counting")
-        await self._let_people_come()
-        self._troubles.stop()
-        await making
-        counting.cancel()
-        await asyncio.wait({counting})
-        await self._count()
-        await self._settle()
-        self._outcome.troubles = dict(self._troubles.had)
-        self._outcome.took = time.monotonic() - self._began
-        await self._look_for_strangers()
+        self._admission.set()
+        injecting = asyncio.create_task(self._inject_faults(), name="fault injector")
+        measuring = asyncio.create_task(self._measure_periodically(), name="measuring")
+        await self._start_sessions()
+        self._injector.stop()
+        await injecting
+        measuring.cancel()
+        await asyncio.wait({measuring})
+        await self._measure()
+        await self._drain()
+        self._result.faults = dict(self._injector.counts)
+        self._result.took = time.monotonic() - self._began
+        await self._check_foreign_data()
 
-    async def _make_trouble(self) -> None:
-        await self._troubles.make(pause=self._course.pause, duration=self._course.duration)
+    async def _inject_faults(self) -> None:
+        await self._injector.run(pause=self._config.pause, duration=self._config.duration)
 
-    async def _let_people_come(self) -> None:
-        gap = 60.0 / self._course.rate
-        for person in self._draw.sample(self._people, self._course.rush):
-            self._visit(person)
-        while (elapsed := time.monotonic() - self._began) < self._course.seconds:
-            behind = self._tally.sessions * gap < elapsed  # somebody had to wait outside
-            await asyncio.sleep(gap * self._draw.uniform(0.5, 1.5) * (0.75 if behind else 1.0))
-            await self._doors.wait()
-            self._visit(self._draw.choice(self._people))
+    async def _start_sessions(self) -> None:
+        gap = 60.0 / self._config.rate
+        for persona in self._rng.sample(self._personas, self._config.initial_burst):
+            self._start_session(persona)
+        while (elapsed := time.monotonic() - self._began) < self._config.seconds:
+            behind = self._counters.sessions * gap < elapsed  # starts were held back by a measurement
+            await asyncio.sleep(gap * self._rng.uniform(0.5, 1.5) * (0.75 if behind else 1.0))
+            await self._admission.wait()
+            self._start_session(self._rng.choice(self._personas))
 
-    def _visit(self, person: Person) -> None:
-        task = asyncio.create_task(Visit(person, self._house).happen(), name=f"visit of {person.user_id}")
-        self._visits.add(task)
-        task.add_done_callback(self._over)
-        self._tally.at_once = max(self._tally.at_once, len(self._visits))
+    def _start_session(self, persona: Persona) -> None:
+        task = asyncio.create_task(UserSession(persona, self._shared).run(), name=f"session of {persona.user_id}")
+        self._sessions.add(task)
+        task.add_done_callback(self._session_ended)
+        self._counters.peak_sessions = max(self._counters.peak_sessions, len(self._sessions))
 
-    def _over(self, visit: asyncio.Task[None]) -> None:
-        self._visits.discard(visit)
-        if not visit.cancelled() and (problem := visit.exception()) is not None:
-            self._tally.failed += 1
-            self._tally.note(f"a session failed: {problem!r}"[:300])
+    def _session_ended(self, task: asyncio.Task[None]) -> None:
+        self._sessions.discard(task)
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            self._counters.failed += 1
+            self._counters.add_example(f"a session failed: {problem!r}"[:300])
 
-    async def _count_now_and_then(self) -> None:
+    async def _measure_periodically(self) -> None:
         while True:
-            await asyncio.sleep(_QUIET_EVERY)
-            await self._count()
+            await asyncio.sleep(_MEASURE_INTERVAL)
+            await self._measure()
 
-    async def _count(self) -> None:
-        """When the fault is over, and all sessions are."""
-        trouble = self._troubles.now
-        async with self._troubles.calm:
-            self._doors.clear()
-            await until(lambda: not self._visits, 60.0)
+    async def _measure(self) -> None:
+        """Pause faults and new sessions, wait for running ones to end, and measure."""
+        fault = self._injector.current
+        async with self._injector.fault_free:
+            self._admission.clear()
+            await until(lambda: not self._sessions, 60.0)
             elapsed = time.monotonic() - self._began
-            memory = self._outcome.memory
+            memory = self._result.memory
             size = memory.measure(elapsed).resident
-            if memory.warm is None and self._troubles.rounds:
-                memory.warm = elapsed
-            missing = self._house.ledger.missing()
-            self._doors.set()
-        self._tell(
-            f"{elapsed:6.0f} s  {self._tally.sessions:5} sessions  {size / (1 << 20):6.1f} MB"
-            f"  {missing:3} turns still to be stored  last fault: {trouble or 'none'}"
+            if memory.warm_at is None and self._injector.rounds:
+                memory.warm_at = elapsed
+            missing = self._shared.expected.missing()
+            self._admission.set()
+        self._progress(
+            f"{elapsed:6.0f} s  {self._counters.sessions:5} sessions  {size / (1 << 20):6.1f} MB"
+            f"  {missing:3} turns not yet stored  last fault: {fault or 'none'}"
         )
 
-    async def _settle(self) -> None:
-        """With everything healthy, one more session, and what could not be stored before is stored."""
+    async def _drain(self) -> None:
+        """Run one more session without faults; deferred writes must then be stored."""
         async with open_dialogue("the last"):
             try:
-                await until(lambda: not self._house.ledger.missing(), _SETTLES)
+                await until(lambda: not self._shared.expected.missing(), _DRAIN_TIMEOUT)
             except AssertionError:
-                self._outcome.lost_turns = self._house.ledger.missing()
+                self._result.lost_turns = self._shared.expected.missing()
 
-    async def _look_for_strangers(self) -> None:
-        """In the store, and in what is left in Redis."""
-        self._outcome.strangers = self._house.ledger.strangers(self._people)
-        for person in self._people:
-            for key in await self._world.cli("KEYS", f"user:{person.user_id}:*"):
-                if await self._world.cli("TYPE", key) == "string":
-                    self._outcome.strangers += person.is_betrayed_by(str(await self._world.cli("GET", key)))
+    async def _check_foreign_data(self) -> None:
+        """Search the store and Redis for data under a wrong user."""
+        self._result.foreign_records = self._shared.expected.foreign_records(self._personas)
+        for persona in self._personas:
+            for key in await self._env.cli("KEYS", f"user:{persona.user_id}:*"):
+                if await self._env.cli("TYPE", key) == "string":
+                    self._result.foreign_records += persona.finds_foreign_data_in(str(await self._env.cli("GET", key)))
 
 
-async def soak(course: Course, directory: Path, tell: Callable[[str], None] = lambda line: None) -> Outcome:
-    """Let it happen in ``directory``, and ``tell`` a line now and then."""
-    result = Outcome(course, memory=Memory(course.seconds))
+async def soak(config: SoakConfig, directory: Path, progress: Callable[[str], None] = lambda line: None) -> SoakResult:
+    """Run a soak test in ``directory`` and report ``progress`` line by line."""
+    result = SoakResult(config, memory=Memory(config.seconds))
     async with Environment(directory, "proxy", []) as env:
         settings = {"REDIS_URL": env.url, "COMPANION_HOME": str(directory / "home")}
-        with worker_settings(**settings), result.ears.open(), result.call_timer.running():
-            async with open_dialogue("the-first"):  # loads what is loaded once, and makes the database
+        with worker_settings(**settings), result.log.capture(), result.call_timer.running():
+            async with open_dialogue("the-first"):  # loads modules, creates the database
                 pass
             gc.collect()
             gc.freeze()  # as LiveKit does before a worker's first job
-            before = Remains.now(env.port)
-            with _ledger(directory) as ledger:
-                await Soak(course, env, ledger, result, tell).run()
-            result.left = await _left(before, env.port)
+            before = OpenResources.now(env.port)
+            with _expected_state(directory) as expected:
+                await Soak(config, env, expected, result, progress).run()
+            result.leaked = await _leaked(before, env.port)
     return result
 
 
-async def _left(before: Remains, port: int) -> list[str]:
+async def _leaked(before: OpenResources, port: int) -> list[str]:
     try:
-        await until(lambda: not Remains.now(port).since(before), _GONE)
+        await until(lambda: not OpenResources.now(port).leaked_since(before), _CLOSE_TIMEOUT)
     except AssertionError:
-        return Remains.now(port).since(before)
+        return OpenResources.now(port).leaked_since(before)
     return []
 
 
 @contextmanager
-def _ledger(directory: Path) -> Iterator[Ledger]:
-    """The ledger, told of every profile that somebody wants to be kept."""
-    ledger = Ledger(directory / "home" / "companion.db")
+def _expected_state(directory: Path) -> Iterator[ExpectedState]:
+    """The expected state, informed of every profile submitted for writing."""
+    expected = ExpectedState(directory / "home" / "companion.db")
     write = WriteBehind.write
 
-    async def told(backlog: WriteBehind, user_id: str, what: Write) -> bool:
+    async def recorded_write(queue: WriteBehind, user_id: str, what: Write) -> bool:
         if isinstance(what, Profile):
-            ledger.submit(user_id, what.text)
-        return await write(backlog, user_id, what)
+            expected.submit(user_id, what.text)
+        return await write(queue, user_id, what)
 
     try:
-        with patch.object(WriteBehind, "write", told):
-            yield ledger
+        with patch.object(WriteBehind, "write", recorded_write):
+            yield expected
     finally:
-        ledger.close()
+        expected.close()

@@ -1,4 +1,4 @@
-"""What may happen to the SQLite store, each with how it begins and how it ends."""
+"""The faults of the SQLite store: how to inject and how to remove each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SLOW: Final = 0.3
 
 
 class LockedFile:
-    """Another process writes, and takes its time."""
+    """Holds a write transaction open on another connection."""
 
     def __init__(self) -> None:
         self._link: sqlite3.Connection | None = None
@@ -35,12 +35,12 @@ class LockedFile:
 
     async def end(self, env: Environment) -> None:
         assert self._link is not None
-        await asyncio.to_thread(self._link.close)  # which rolls back
+        await asyncio.to_thread(self._link.close)  # rolls back
         self._link = None
 
 
-class OtherMethods:
-    """The store's two ways to its file, replaced for a while."""
+class PatchedMethods:
+    """Replaces the methods through which the store reads and writes its file."""
 
     def __init__(self, **methods: Any) -> None:
         self._methods = methods
@@ -73,14 +73,14 @@ def _unanswered(method: Any) -> Any:
     return unanswered
 
 
-def _fault(name: str, how: LockedFile | OtherMethods) -> Fault:
+def _fault(name: str, how: LockedFile | PatchedMethods) -> Fault:
     return Fault(name, how.begin, how.end)
 
 
 STORE_FAULTS: Final = (
     _fault("store locked", LockedFile()),
-    _fault("store refuses", OtherMethods(read=_refuse, write=_refuse)),
-    _fault("store refuses writes", OtherMethods(write=_refuse)),
-    _fault("store slow", OtherMethods(read=_slow(SqliteThread.read), write=_slow(SqliteThread.write))),
-    _fault("store writes, does not say so", OtherMethods(write=_unanswered(SqliteThread.write))),
+    _fault("store refuses", PatchedMethods(read=_refuse, write=_refuse)),
+    _fault("store refuses writes", PatchedMethods(write=_refuse)),
+    _fault("store slow", PatchedMethods(read=_slow(SqliteThread.read), write=_slow(SqliteThread.write))),
+    _fault("store writes, no reply", PatchedMethods(write=_unanswered(SqliteThread.write))),
 )

@@ -1,8 +1,8 @@
-"""What is true: the database's own record of what was committed, in what order, and what has been acknowledged.
+"""The expected state: every committed profile in commit order, recorded by the database, and the acknowledged writes.
 
-A trigger writes down every profile that is committed. A *floor* is what had been acknowledged to a user at one moment;
-what is served to a read that began then must be at least as new. A write whose caller was cut off, or that waits for
-the store, may or may not have happened: it raises no floor, and is no lie either when it is served.
+A trigger records each committed profile. A *floor* is what had been acknowledged to a user at one moment; a read that
+began then must return something at least as new. A write that was cancelled or is deferred may or may not be carried
+out: it raises no floor, and reading it is valid too.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from companion.conversation.follow_up import MAX_TOPIC
-from tests.soak.people import Person
+from tests.soak.personas import Persona
 
-_SUBMITTED: Final = 30  # profiles of one user that may wait for the store
-_REMEMBERED: Final = 60.0  # seconds: longer than any read takes
-_PAGES: Final = 64  # of the file, of 4 kB each, that are kept in memory: what is read again and again
-_RECORD = """
+_SUBMITTED: Final = 30  # submitted profiles of one user that are retained
+_RETENTION: Final = 60.0  # seconds: longer than any read takes
+_PAGES: Final = 64  # SQLite page cache, in pages of 4 kB
+_SCHEMA = """
 CREATE TABLE soak_profiles (seq INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL, text TEXT NOT NULL);
 CREATE INDEX soak_profiles_by_user ON soak_profiles (user_id, seq);
 CREATE TRIGGER soak_profile_new AFTER INSERT ON profiles BEGIN
@@ -36,13 +36,13 @@ END;
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """What had been acknowledged.
+    """The newest acknowledged writes of a user.
 
     Attributes:
-        profile: the number of a profile in the record.
-        submitted: how many profiles had been submitted up to that one.
-        fact: when the fact was told, in microseconds since 1970.
-        turn: when the turn was said.
+        profile: sequence number of the committed profile.
+        submitted: sequence number of its submission.
+        fact: time of the fact, in microseconds since 1970.
+        turn: time of the turn, in microseconds since 1970.
     """
 
     profile: int = 0
@@ -52,23 +52,23 @@ class Floor:
 
 
 class _Submitted(NamedTuple):
-    """A profile that somebody wants to be kept, since the moment ``at`` of ``time.monotonic``."""
+    """A profile submitted for writing ``at`` a time of ``time.monotonic``."""
 
     number: int
     text: str
     at: float
 
 
-class Ledger:
-    """The record beside the companion's tables in the file at ``path``, which must be there.
+class ExpectedState:
+    """The expected state, recorded in tables of its own beside the companion's, in the existing file at ``path``.
 
-    It is asked in the event loop: readers wait for nobody, and an answer takes less than a tenth of a millisecond.
+    Queries run in the event loop: SQLite readers do not block, and a query takes less than a tenth of a millisecond.
     """
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute(f"PRAGMA cache_size = {_PAGES}")
-        self._db.executescript(_RECORD)
+        self._db.executescript(_SCHEMA)
         self._floors: dict[str, Floor] = {}
         self._submitted: dict[str, deque[_Submitted]] = {}
         self._numbers = count(1)
@@ -78,96 +78,104 @@ class Ledger:
     def close(self) -> None:
         self._db.close()
 
-    # -- what is acknowledged ------------------------------------------------------------------------------------
+    # -- acknowledged writes -------------------------------------------------------------------------------------
 
     def floor(self, user_id: str) -> Floor:
-        """What has been acknowledged by now."""
+        """The current floor of a user."""
         return self._floors.get(user_id, Floor())
 
     def submit(self, user_id: str, profile: str) -> None:
-        """Somebody wants this profile to be kept."""
+        """Record that this profile was submitted for writing."""
         texts = self._submitted.setdefault(user_id, deque(maxlen=_SUBMITTED))
         texts.append(_Submitted(next(self._numbers), _one_line(profile), time.monotonic()))
 
     def profile_acknowledged(self, user_id: str, token: str) -> bool:
-        """Somebody was told that the profile with ``token`` is kept. Whether it is."""
+        """Raise the floor to the profile with ``token``.
+
+        Returns:
+            Whether it is stored.
+        """
         seq = self._one("SELECT min(seq) FROM soak_profiles WHERE user_id = ? AND instr(text, ?)", user_id, token)
-        # The first one: those that were made from it later have it too.
+        # The first one: profiles merged from it later contain the token too.
         texts = self._submitted.get(user_id, deque())
         number = min((one.number for one in texts if token in one.text), default=0)
-        while texts and texts[0].number < number and texts[0].at < time.monotonic() - _REMEMBERED:
+        while texts and texts[0].number < number and texts[0].at < time.monotonic() - _RETENTION:
             texts.popleft()
-        return seq is not None and self._raise(user_id, profile=seq, submitted=number)
+        return seq is not None and self._raise_floor(user_id, profile=seq, submitted=number)
 
     def fact_acknowledged(self, user_id: str, token: str) -> bool:
-        """Somebody was told that the fact with ``token`` is kept. Whether it is."""
+        """Raise the floor to the fact with ``token``.
+
+        Returns:
+            Whether it is stored.
+        """
         at = self._one("SELECT max(at) FROM memories WHERE user_id = ? AND instr(text, ?)", user_id, token)
-        return at is not None and self._raise(user_id, fact=at)
+        return at is not None and self._raise_floor(user_id, fact=at)
 
     def fact_promised(self, user_id: str, token: str) -> None:
-        """Somebody was told that the fact with ``token`` will be kept as soon as the store can."""
+        """Record that storing the fact with ``token`` was promised for later."""
         self._promised.setdefault(user_id, set()).add(token)
 
-    def conversation_over(self, user_id: str, turns: Collection[str]) -> None:
-        """A conversation with the turns of these ids is over. Those that are not stored now have to be, one day."""
-        if missing := self._absent(user_id, turns):
+    def session_ended(self, user_id: str, turns: Collection[str]) -> None:
+        """Record the turns of an ended session. Turns not yet stored count as missing until they are."""
+        if missing := self._not_stored(user_id, turns):
             self._missing.setdefault(user_id, set()).update(missing)
         elif turns:
-            marks = ", ".join("?" * len(turns))
-            statement = f"SELECT max(at) FROM turns WHERE user_id = ? AND role = 'user' AND id IN ({marks})"
-            self._raise(user_id, turn=self._one(statement, user_id, *turns) or 0)
+            placeholders = ", ".join("?" * len(turns))
+            statement = f"SELECT max(at) FROM turns WHERE user_id = ? AND role = 'user' AND id IN ({placeholders})"
+            self._raise_floor(user_id, turn=self._one(statement, user_id, *turns) or 0)
 
     def missing(self) -> int:
-        """How much of what was said in conversations that are over, or was promised, is still not stored."""
+        """Number of turns of ended sessions and promised facts that are not stored yet."""
         for user_id, turns in list(self._missing.items()):
-            self._missing[user_id] = self._absent(user_id, turns)
+            self._missing[user_id] = self._not_stored(user_id, turns)
         for user_id, tokens in self._promised.items():
             kept = self._db.execute("SELECT text FROM memories WHERE user_id = ?", (user_id,)).fetchall()
             tokens -= {token for token in tokens if any(token in text for (text,) in kept)}
         return sum(map(len, (*self._missing.values(), *self._promised.values())))
 
-    # -- what was served -----------------------------------------------------------------------------------------
+    # -- reads --------------------------------------------------------------------------------------------------
 
     def allows_profile(self, user_id: str, floor: Floor, shown: str) -> bool:
-        """Whether a profile, its lines joined by "; ", may be served to a read that began at ``floor``."""
+        """Whether a read that began at ``floor`` may return this profile, its lines joined by "; "."""
         if not shown:
             return not floor.profile
         if any(one.number > floor.submitted and one.text == shown for one in self._submitted.get(user_id, ())):
-            return True  # it may have been stored, or waits for the store
+            return True  # stored meanwhile, or deferred
         statement = "SELECT max(seq) FROM soak_profiles WHERE user_id = ? AND replace(text, char(10), '; ') = ?"
         newest = self._one(statement, user_id, shown)
         return newest is not None and bool(newest >= floor.profile)
 
     def allows_facts(self, user_id: str, floor: Floor, shown: str) -> bool:
-        """Whether these may be served as the newest facts."""
+        """Whether a read that began at ``floor`` may return these as the newest facts."""
         rows = self._db.execute("SELECT text FROM memories WHERE user_id = ? AND at >= ?", (user_id, floor.fact))
         return not floor.fact or any(text in shown for (text,) in rows)
 
     def allows_last_words(self, user_id: str, floor: Floor, shown: str) -> bool:
-        """Whether these may be served as the last thing the user said."""
+        """Whether a read that began at ``floor`` may return this as the user's last turn."""
         rows = self._db.execute(
             "SELECT text, at FROM turns WHERE user_id = ? AND role = 'user' AND at >= ?", (user_id, floor.turn)
         )
         return any(" ".join(text.split())[:MAX_TOPIC].strip() == shown.strip() for text, _ in rows)
 
-    def strangers(self, people: Sequence[Person]) -> int:
-        """How many rows hold something that belongs to somebody else."""
-        wrong = 0
+    def foreign_records(self, personas: Sequence[Persona]) -> int:
+        """Number of rows that contain another user's data."""
+        found = 0
         for table, column in (("profiles", "text"), ("turns", "text"), ("memories", "text"), ("summaries", "text")):
-            for person in people:
-                rows = self._db.execute(f"SELECT {column} FROM {table} WHERE user_id = ?", (person.user_id,))
-                wrong += sum(person.is_betrayed_by(text) for (text,) in rows)
-        return wrong
+            for persona in personas:
+                rows = self._db.execute(f"SELECT {column} FROM {table} WHERE user_id = ?", (persona.user_id,))
+                found += sum(persona.finds_foreign_data_in(text) for (text,) in rows)
+        return found
 
-    def _absent(self, user_id: str, turns: Collection[str]) -> set[str]:
-        marks = ", ".join("?" * len(turns))
-        rows = self._db.execute(f"SELECT id FROM turns WHERE user_id = ? AND id IN ({marks})", (user_id, *turns))
+    def _not_stored(self, user_id: str, turns: Collection[str]) -> set[str]:
+        placeholders = ", ".join("?" * len(turns))
+        rows = self._db.execute(f"SELECT id FROM turns WHERE user_id = ? AND id IN ({placeholders})", (user_id, *turns))
         return set(turns) - {id for (id,) in rows}
 
-    def _raise(self, user_id: str, **heights: int) -> bool:
+    def _raise_floor(self, user_id: str, **values: int) -> bool:
         before = self.floor(user_id)
-        higher = {name: max(height, getattr(before, name)) for name, height in heights.items()}
-        self._floors[user_id] = replace(before, **higher)
+        raised = {name: max(value, getattr(before, name)) for name, value in values.items()}
+        self._floors[user_id] = replace(before, **raised)
         return True
 
     def _one(self, statement: str, *values: object) -> Any:

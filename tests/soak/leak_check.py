@@ -1,4 +1,4 @@
-"""What is open in this process, and what has been left behind since."""
+"""Compares the open resources of this process before and after a run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.faults.environment import connections_to
 
 
 @dataclass(frozen=True)
-class Remains:
-    """How many there are of each, but for the running task."""
+class OpenResources:
+    """Open resources by kind, without the running task."""
 
     connections: int
     tasks: tuple[str, ...]
@@ -24,27 +24,27 @@ class Remains:
 
     @classmethod
     def now(cls, port: int) -> Self:
-        """At this moment; ``port`` is that of Redis."""
+        """Take inventory; ``port`` is that of Redis."""
         me = psutil.Process()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         return cls(
             connections=connections_to(port),
             tasks=tuple(sorted(task.get_name() for task in tasks)),
             files=me.num_fds(),
-            # Those of the loop's own pool are as many as were ever needed at once, and never more than a few.
+            # The loop's default executor keeps the few threads that it once needed.
             threads=tuple(sorted(one.name for one in threading.enumerate() if not one.name.startswith("asyncio_"))),
             processes=len(me.children(recursive=True)),
         )
 
-    def since(self, before: Remains) -> list[str]:
-        """What is left, in words."""
-        left = [f"{self.connections} connections to Redis"] if self.connections else []
+    def leaked_since(self, before: OpenResources) -> list[str]:
+        """Describe the resources that were not open ``before``."""
+        leaked = [f"{self.connections} connections to Redis"] if self.connections else []
         if new := [name for name in self.tasks if name not in before.tasks]:
-            left.append(f"tasks {', '.join(new)}")
+            leaked.append(f"tasks {', '.join(new)}")
         if self.files > before.files:
-            left.append(f"{self.files - before.files} open files")
+            leaked.append(f"{self.files - before.files} open files")
         if new := [name for name in self.threads if name not in before.threads]:
-            left.append(f"threads {', '.join(new)}")
+            leaked.append(f"threads {', '.join(new)}")
         if self.processes > before.processes:
-            left.append(f"{self.processes - before.processes} processes")
-        return left
+            leaked.append(f"{self.processes - before.processes} processes")
+        return leaked
