@@ -14,6 +14,7 @@
     ├── CacheConfigError            also a ValueError
     ├── InvalidKeyPart              also a ValueError
     ├── UnserialisableValue         also a TypeError and a ValueError
+    ├── ValueTooLarge               also a ValueError
     ├── UndecodableValue
     ├── LockUnavailable
     ├── LockLost
@@ -84,6 +85,10 @@ class InvalidKeyPart(CacheError, ValueError):
 
 class UnserialisableValue(CacheError, TypeError, ValueError):
     """A value would not come back as it went in. Raised at once, with or without Redis."""
+
+
+class ValueTooLarge(CacheError, ValueError):
+    """A value has more bytes than ``CACHE_MAX_VALUE_BYTES``."""
 
 
 class UndecodableValue(CacheError):

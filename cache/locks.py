@@ -1,35 +1,36 @@
 """Distributed locks, on redis-py's own (a token per holder, released only by that holder).
 
-A lock that cannot be taken says so: :class:`LockUnavailable` is raised when somebody else holds it and when
-Redis is away, because code that goes on without the lock it asked for is worse than code that stops. So locks
-are for work that may be left undone; nothing on the way to an answer takes one.
+A lock that cannot be acquired raises :class:`LockUnavailable`, also while Redis is away: code that continues without
+the lock it asked for is worse than code that stops. So locks are for work that may be left undone; nothing on the way
+to an answer takes one.
 
-What Redis may have granted to somebody who does not wait for it any more is given back in the background.
+A lock that Redis may have granted to a caller that no longer waits is released in the background.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from secrets import token_hex
-from typing import Final
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockNotOwnedError
 
 from .background import BackgroundTasks
-from .core.stats import Call
 from .exceptions import CacheUnavailable, CommandRejected, LockLost, LockUnavailable, TransportError
 
 logger = logging.getLogger("cache")
-_RETRY: Final = 0.05  # seconds between two tries while somebody else holds the lock
-_SOON, _LATEST = 0.05, 1.0  # seconds between two tries to give one back: first, and at most
-_TOLD: Final = 2  # times that Redis says a lock is not ours: what was sent before may be read after
-_MOST_OWED: Final = 100  # locks that are being given back; others free themselves
+Call = Callable[[Callable[[Redis], Awaitable[Any]]], Awaitable[Any]]
+"""Runs an operation on a connection of the pool, within the deadline. Raises TransportError."""
+_RETRY_EVERY: Final = 0.05  # seconds between two attempts while another holder has the lock
+_FIRST_RETRY, _LAST_RETRY = 0.05, 1.0  # seconds between two attempts to release one, doubling
+_NOT_OURS: Final = 2  # replies "not the holder" that end the attempts: a request sent before may be executed after one
+_MAX_RELEASES: Final = 100  # locks released in the background at a time; others expire
 
 
 @dataclass(slots=True)
@@ -38,21 +39,21 @@ class _Hold:
 
     Attributes:
         name: the lock's key.
-        ttl: seconds after which it frees itself.
-        token: what stands in the key.
-        asked: whether Redis may have been asked for it.
+        ttl: seconds after which it expires.
+        token: what the key holds.
+        requested: whether Redis may have been asked for it.
     """
 
     name: str
     ttl: int
     token: str = field(default_factory=lambda: token_hex(16))
-    asked: bool = False
+    requested: bool = False
 
     async def acquire(self, client: Redis) -> bool:
-        self.asked = True
+        self.requested = True
         if await self._lock(client).acquire(token=self.token):
             return True
-        # When a connection is lost redis-py asks again, over another: whoever holds it may be ourselves.
+        # After a lost connection redis-py repeats the request over another one: we may be the holder already.
         return bool(await client.get(self.name) == self.token.encode())
 
     async def release(self, client: Redis) -> bool:
@@ -68,13 +69,10 @@ class _Hold:
 
 
 class Locks:
-    """Takes locks, and gives back what it got.
+    """Acquires and releases locks.
 
     Args:
-        call: runs an operation against Redis within the deadline.
-
-    Attributes:
-        releasing: locks that are being given back in the background.
+        call: runs an operation against Redis.
     """
 
     def __init__(self, call: Call) -> None:
@@ -83,16 +81,16 @@ class Locks:
 
     @asynccontextmanager
     async def hold(self, name: str, ttl: int, wait: float) -> AsyncIterator[None]:
-        """Hold the lock ``name`` for the time of the ``async with`` block.
+        """Hold the lock ``name`` during the ``async with`` block.
 
         Args:
             name: the lock's key.
-            ttl: seconds after which the lock frees itself.
+            ttl: seconds after which the lock expires.
             wait: seconds to wait for another holder.
 
         Raises:
-            LockUnavailable: it was not taken.
-            LockLost: the block ended well, but later than ``ttl``.
+            LockUnavailable: it was not acquired.
+            LockLost: the block completed, but later than ``ttl``.
         """
         lock = _Hold(name, ttl)
         await self._acquire(lock, asyncio.get_running_loop().time() + wait)
@@ -105,16 +103,16 @@ class Locks:
             raise LockLost(f"{name} expired after {ttl} s, before the work under it was done")
 
     async def close(self, timeout: float) -> None:
-        """Give back what is being given back, for so many seconds at most. The rest frees itself."""
+        """Wait at most ``timeout`` seconds for the releases under way. The other locks expire."""
         await self.releasing.ended(timeout)
         await self.releasing.cancel()
 
-    async def _acquire(self, lock: _Hold, give_up: float) -> None:
+    async def _acquire(self, lock: _Hold, deadline: float) -> None:
         try:
             while not await self._call(lock.acquire):
-                if asyncio.get_running_loop().time() + _RETRY > give_up:
+                if asyncio.get_running_loop().time() + _RETRY_EVERY > deadline:
                     raise LockUnavailable(f"{lock.name} is held by somebody else")
-                await asyncio.sleep(_RETRY)
+                await asyncio.sleep(_RETRY_EVERY)
         except CommandRejected:
             raise LockUnavailable(f"{lock.name} cannot be taken: Redis is away") from None
         except CacheUnavailable:
@@ -125,11 +123,11 @@ class Locks:
             raise
 
     async def _release(self, lock: _Hold) -> bool:
-        """Let go. False if the lock was no longer ours; True too when Redis is away, and it is let go later."""
+        """Release. False if the lock was no longer ours; True also if Redis is away and it is released later."""
         try:
             return bool(await self._call(lock.release))
         except TransportError as problem:
-            if _for_good(problem):
+            if _permanent(problem):
                 logger.warning("[REDIS] Warning: releasing a lock is refused (NOPERM): it frees itself after its TTL")
                 return True
             logger.warning("[REDIS] Warning: a lock could not be released; that is tried again until its TTL ends")
@@ -140,29 +138,29 @@ class Locks:
             raise
 
     def _release_later(self, lock: _Hold) -> None:
-        """Give back what Redis may have granted, or grants when it reads what it was sent."""
-        if lock.asked and len(self.releasing) < _MOST_OWED:
-            self.releasing.spawn(self._give_back(lock), name="cache-unlock")
+        """Release what Redis may have granted, or will grant when it reads the request."""
+        if lock.requested and len(self.releasing) < _MAX_RELEASES:
+            self.releasing.spawn(self._retry_release(lock), name="cache-unlock")
 
-    async def _give_back(self, lock: _Hold) -> None:
+    async def _retry_release(self, lock: _Hold) -> None:
         loop = asyncio.get_running_loop()
-        over, told, pause = loop.time() + lock.ttl, 0, _SOON
-        while loop.time() < over:
+        expires_at, refused, pause = loop.time() + lock.ttl, 0, _FIRST_RETRY
+        while loop.time() < expires_at:
             try:
                 if await self._call(lock.release):
                     return
-                told += 1
-                if told == _TOLD:
+                refused += 1
+                if refused == _NOT_OURS:
                     return
             except CacheUnavailable:
-                over = loop.time() + lock.ttl  # its life begins when Redis reads of it, which it may not have yet
+                expires_at = loop.time() + lock.ttl  # Redis may not have read the request yet
             except CommandRejected as problem:
-                if _for_good(problem):
+                if _permanent(problem):
                     return
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LATEST)
+            pause = min(2 * pause, _LAST_RETRY)
 
 
-def _for_good(problem: Exception) -> bool:
-    """Whether asking again would change nothing."""
+def _permanent(problem: Exception) -> bool:
+    """Whether a retry would change nothing."""
     return isinstance(problem, CommandRejected) and problem.code == "NOPERM"

@@ -1,8 +1,8 @@
 """RedisCache: the documented operations, each answered within its deadline whatever Redis does.
 
-Redis away, a refusal, a late reply: the call answers with its neutral value (the default, False, 0 or -2) and
-is counted in ``connection_errors``. A programming error (a value that cannot be stored, a TTL that is not
-positive, nx together with xx) raises at once, with or without Redis.
+If Redis is away, late, or rejects a command, the call answers with its neutral value (the default, False, 0 or -2) and
+``connection_errors`` counts it. A programming error (an unserialisable value, a TTL that is not positive, nx together
+with xx) raises at once, with or without Redis.
 """
 
 from __future__ import annotations
@@ -14,21 +14,28 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from . import keys
-from .coherence.near_cache import MISSING
+from .coherence.near_cache import MISSING, NearCache
+from .coherence.pending import PendingQueue
+from .coherence.server_epoch import Revalidate
+from .core.engine import Engine
 from .core.stats import report
 from .exceptions import LockUnavailable, TransportError
-from .invalidation.invalidator import Invalidation
-from .life import CacheLife
-from .loading.fill import Loader
+from .invalidation.invalidator import Invalidation, Invalidator
+from .loading.fill import Filler, Loader
 from .loading.policy import EntryOptions
-from .reader import UNANSWERED
+from .loading.waiters import Waiters
+from .locks import Locks
+from .reader import NO_REPLY, Reader
+from .serialization.serializer import Serializer
+from .settings import CacheSettings
 from .validation import checked_key, checked_pattern, checked_ttl
+from .writer import Writer
 
 logger = logging.getLogger("cache")
 T = TypeVar("T")
 
 
-class RedisCache(CacheLife):
+class RedisCache:
     """A cache in front of the source of truth. It belongs to one event loop.
 
     Args:
@@ -36,9 +43,96 @@ class RedisCache(CacheLife):
         enabled: whether it starts switched on; ``REDIS_ENABLED`` where None.
         settings: everything at once, instead of the environment.
 
+    Attributes:
+        settings: what it was made with.
+        invalidations: the pending invalidations, for caches that share a Redis.
+
     Raises:
-        CacheConfigError: a setting cannot be used (see there).
+        CacheConfigError: a setting cannot be used.
     """
+
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        *,
+        enabled: bool | None = None,
+        settings: CacheSettings | None = None,
+    ) -> None:
+        self.settings = settings or CacheSettings.from_env(redis_url, enabled=enabled)
+        waiters = Waiters()
+        self._engine = Engine(
+            self.settings,
+            near=NearCache(self.settings.near),
+            pending=PendingQueue(),
+            serializer=Serializer.with_keys(self.settings.max_value_bytes, self.settings.encryption_keys),
+            on_change=waiters.changed,
+            redeliver=lambda: self.invalidations.redeliver(),
+            clear=lambda: self.invalidations.clear(),
+        )
+        self._reader = Reader(self._engine)
+        self._filler = Filler(self._engine, waiters)
+        self.invalidations = Invalidator(self._engine, self._filler)
+        self._writer = Writer(self._engine, self._filler, self.invalidations)
+        self._locks = Locks(self._engine.transport.call)
+
+    # -- start and stop --------------------------------------------------------------------------------
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the cache is switched on."""
+        return self._engine.transport.enabled
+
+    @property
+    def connected(self) -> bool:
+        """Whether Redis is believed to answer right now."""
+        return self._engine.transport.connected
+
+    async def initialize(self) -> bool:
+        """Begin connecting, and wait for it at most ``CACHE_CONNECT_WAIT_MS``.
+
+        If Redis is down, that is neither an error nor final: connecting continues in the background, and the cache
+        is used as soon as Redis answers.
+
+        Returns:
+            Whether Redis has answered.
+        """
+        return await self._engine.start()
+
+    async def close(self) -> None:
+        """Flush the counters and close every connection. Bounded: a silent Redis delays it briefly.
+
+        Afterwards every call answers neutrally, as with Redis away, until the cache is initialised again.
+        """
+        self._engine.transport.closed = True
+        await self._filler.close()
+        await self.invalidations.close()
+        await self._locks.close(2 * self._engine.transport.deadline)
+        await self._engine.close()
+
+    def enable(self) -> None:
+        """Switch the cache on at run time. It is used as soon as Redis answers."""
+        self._engine.enable()
+
+    def disable(self) -> None:
+        """Switch the cache off at run time: neutral answers and no traffic until ``enable()``.
+
+        Invalidations requested meanwhile stay pending and are delivered when it is switched on again.
+        """
+        self._engine.disable()
+
+    def recall_with(self, revalidate: Revalidate | None) -> None:
+        """Set what is called when Redis may have lost acknowledged invalidations: restart, restore or failover.
+
+        It invalidates again what changed lately, and returns whether that covers everything. Until it has returned,
+        no value of any user is served. If it returns False, or None is set, everything under ``user:*`` is deleted.
+
+        Args:
+            revalidate: an async callable without arguments. An exception counts as "cannot say now": it is called
+                again, for a minute, before everything is deleted.
+        """
+        self._engine.epoch.revalidate_with(revalidate)
+
+    # -- reading ---------------------------------------------------------------------------------------
 
     async def get(self, key: str, default: Any = None, *, fresh: bool = False) -> Any:
         """The value stored under ``key``, as it went in (a tuple comes back as a list).
@@ -49,7 +143,7 @@ class RedisCache(CacheLife):
             fresh: ask Redis even if the near cache knows.
         """
         checked_key(key)
-        if not fresh and (value := self._reader.kept(key)) is not MISSING:
+        if not fresh and (value := self._reader.near(key)) is not MISSING:
             return value
         value, _ = await self._reader.one(key)
         return default if value is MISSING else value
@@ -68,49 +162,47 @@ class RedisCache(CacheLife):
         refresh_after: int | None = None,
         negative_ttl: int | None = None,
     ) -> Any:
-        """The value of ``key``; on a miss, what ``loader`` returns, loaded once across tasks and processes.
+        """Return the value of ``key``; on a miss, load it once across tasks and processes.
 
-        A load that began before an invalidation of the key was acknowledged is never stored. A caller that is
-        cancelled cancels nobody else's load. With Redis away the loader is asked, once for all callers of this
-        process.
+        A load that began before an invalidation of the key was acknowledged is never stored. A cancelled caller does
+        not cancel the load for other callers. With Redis away the loader runs once for all callers of this process.
 
         Args:
             key: the key.
             loader: makes the value; an async callable without arguments.
             ttl: seconds to live, at least 1, shortened at random by up to ``CACHE_TTL_SPREAD`` (5 %) so that keys
                 filled together do not expire together; None for no expiry.
-            stale_for: seconds beyond the TTL for which a loader that fails, or is slower than a quarter of a second,
-                is answered with the last good value; never after an invalidation.
-            refresh_after: seconds after which a hit is served at once and loaded anew in the background. Where it is
-                given, it is what ``CACHE_TTL_SPREAD`` is a share of: TTL and refresh come that much earlier at most.
+            stale_for: seconds beyond the TTL for which the last good value is returned if the loader fails, or takes
+                longer than a quarter of a second; never after an invalidation.
+            refresh_after: seconds after which a hit is returned at once and loaded again in the background.
+                ``CACHE_TTL_SPREAD`` is then a share of it: TTL and refresh come at most that much earlier.
             negative_ttl: seconds to keep a None that the loader returned; None keeps none. Either way the value that
-                was there before goes, and the last good one with it.
-
-        Returns:
-            The value.
+                was there before is deleted, and the last good one with it.
 
         Raises:
-            whatever the loader raises, when no last good value may stand in.
-            codec.UnserialisableValue: the loader returned what cannot be stored.
-            ValueError, TypeError: an argument is not what it should be.
+            UnserialisableValue: the loader returned what cannot be stored.
+            TypeError, ValueError: an argument is of the wrong type, or out of range.
+            Exception: what the loader raises, unless a last good value is returned instead.
         """
-        terms = EntryOptions.checked(ttl, stale_for, negative_ttl, self.settings.ttl_spread, refresh_after)
-        old = terms.oldest
+        options = EntryOptions.checked(ttl, stale_for, negative_ttl, self.settings.ttl_spread, refresh_after)
+        refresh_below = options.refresh_below_ms
         checked_key(key)
-        if old is None and (value := self._reader.kept(key)) is not MISSING:
+        if refresh_below is None and (value := self._reader.near(key)) is not MISSING:
             return value
         began = asyncio.get_running_loop().time()
-        if self._engine.enabled and self._filler.busy(key):
-            value, there = await self._filler.fill(key, loader, terms, began)
-            self._engine.counters.count(there)
+        if self._engine.transport.enabled and self._filler.busy(key):
+            value, hit = await self._filler.fill(key, loader, options, began)
+            self._engine.counters.count(hit)
             return value
-        value, left = await self._reader.one(key, with_ttl=old is not None)
+        value, left = await self._reader.one(key, with_ttl=refresh_below is not None)
         if value is MISSING:
-            return (await self._filler.fill(key, loader, terms, began, failed=left == UNANSWERED))[0]
-        # A None is kept for its own, shorter time, and loaded anew when that has passed.
-        if old is not None and value is not None and 0 <= left < old:
-            self._filler.refresh(key, loader, terms, old)
+            return (await self._filler.fill(key, loader, options, began, failed=left == NO_REPLY))[0]
+        # A None has a TTL of its own, shorter, and is loaded again when that has passed.
+        if refresh_below is not None and value is not None and 0 <= left < refresh_below:
+            self._filler.refresh(key, loader, options, refresh_below)
         return value
+
+    # -- writing ---------------------------------------------------------------------------------------
 
     async def set(self, key: str, value: Any, ttl: int | None = None, nx: bool = False, xx: bool = False) -> bool:
         """Store ``value`` under ``key``.
@@ -126,7 +218,7 @@ class RedisCache(CacheLife):
             Whether it was stored.
 
         Raises:
-            codec.UnserialisableValue: the value would not come back as it went in.
+            UnserialisableValue: the value would not come back as it went in.
             ValueError: the value is larger than ``CACHE_MAX_VALUE_BYTES``, the TTL is not positive, or nx and xx
                 are both set.
             TypeError: the TTL is not a whole number.
@@ -139,41 +231,26 @@ class RedisCache(CacheLife):
         return sum(stored)
 
     async def delete(self, *names: str) -> int:
-        """Remove keys. Returns how many there were.
+        """Delete keys. Returns how many existed.
 
-        Where Redis cannot be told, the keys are remembered: this process serves none of their old values, and
-        tells Redis as soon as it answers.
+        If Redis does not acknowledge it, the invalidation becomes pending: this process serves none of the old values,
+        and redelivers as soon as Redis answers.
         """
         return await self._writer.delete([checked_key(name) for name in names])
 
-    async def _answered(self, neutral: T, work: Coroutine[Any, Any, T]) -> T:
-        """What ``work`` gives; ``neutral``, counted as an error, when Redis is away, late or says no."""
-        try:
-            return await work
-        except TransportError as problem:
-            self._engine.count_error(problem)
-            return neutral
-
-    async def exists(self, *names: str) -> int:
-        """How many of the keys exist."""
-        wanted = [checked_key(name) for name in names]
-        return await self._answered(0, self._engine.exists(wanted)) if wanted else 0
-
     async def expire(self, key: str, seconds: int) -> bool:
-        """Let ``key`` live ``seconds`` from now on. Whether there was such a key."""
-        return bool(await self._answered(0, self._engine.send("EXPIRE", checked_key(key), checked_ttl(seconds))))
+        """Let ``key`` expire ``seconds`` from now. Returns whether it exists."""
+        command = ("EXPIRE", checked_key(key), checked_ttl(seconds))
+        return bool(await self._or_neutral(0, self._engine.transport.send(*command)))
 
-    async def ttl(self, key: str) -> int:
-        """Seconds ``key`` has left; -1 = no expiry, -2 = no such key (or Redis is away)."""
-        return int(await self._answered(-2, self._engine.send("TTL", checked_key(key))))
+    # -- invalidation ----------------------------------------------------------------------------------
 
     async def invalidate_pattern(self, pattern: str) -> int:
-        """Remove every key that matches a Redis pattern. Returns how many.
+        """Delete every key that matches a Redis pattern. Returns how many were deleted.
 
-        Locks, statistics and other keys of the layer itself are reached only by a pattern that names their
-        prefix literally (``lock:*``). Redis may take long over many keys; each step has the usual deadline, and once
-        begun a few tries, so the call answers that soon after Redis falls silent. What is left is done when it is
-        back.
+        Locks, statistics and other keys of the layer itself are deleted only by a pattern that names their prefix
+        literally (``lock:*``). A scan over many keys takes as long as it takes; each of its steps has the usual
+        deadline and a few retries, so the call returns soon after Redis falls silent. The rest is redelivered.
 
         Raises:
             ValueError: the pattern is empty or longer than 1024 characters.
@@ -181,62 +258,89 @@ class RedisCache(CacheLife):
         return (await self.invalidate(pattern)).deleted
 
     async def clear_user_cache(self, user_id: str) -> int:
-        """Remove every key of one user. Returns how many this call removed.
+        """Delete every key of one user. Returns how many this call deleted.
 
-        Keys that others wrote may be found later, by a walk in the background. They are not in that number, and are
+        Keys that other programs wrote may be deleted later, by a scan in the background. They do not count, and are
         not served from now on.
 
         Raises:
-            keys.InvalidKeyPart: the id could reach further than one user's keys.
+            InvalidKeyPart: the id could reach further than one user's keys.
         """
         return (await self.invalidate(keys.user_pattern(user_id), user_id=user_id)).deleted
 
     async def invalidate(self, pattern: str, *, user_id: str | None = None) -> Invalidation:
-        """What ``invalidate_pattern`` does, saying also whether it could be completed.
+        """As :meth:`invalidate_pattern`, and report whether it could be completed.
 
         Args:
             pattern: a Redis pattern.
-            user_id: if given, only that user's keys among those the pattern matches.
+            user_id: if given, only this user's keys among those that the pattern matches.
+
+        Raises:
+            ValueError: the pattern is empty or longer than 1024 characters.
+            InvalidKeyPart: the user id is unusable.
         """
         checked_pattern(pattern)
         if user_id is not None:
             keys.user_id(user_id)
-        return await self._invalidator.invalidate(pattern, user_id)
-
-    @asynccontextmanager
-    async def lock(self, resource: str, id: str, ttl: int = keys.LOCK_TTL, wait: float = 0.0) -> AsyncIterator[None]:
-        """Hold ``lock:{resource}:{id}``; see :meth:`cache.locks.Locks.hold` for what it raises.
-
-        Args:
-            resource: what kind of thing is locked.
-            id: which one.
-            ttl: seconds after which the lock frees itself.
-            wait: seconds to wait for a holder to let go.
-        """
-        if not self._engine.enabled:
-            raise LockUnavailable("the cache is disabled, so nobody can hold a lock")
-        async with self._locks.hold(keys.lock(resource, id), checked_ttl(ttl), wait):
-            yield
-
-    async def get_stats(self) -> dict[str, Any]:
-        """The documented statistics: the fleet's totals, or this process's own while Redis is away."""
-        counters, own = self._engine.counters, (self._engine.counters.totals(), 0, "0B")
-        found = await self._answered(None, counters.fleet(self._engine.call))
-        totals, redis_keys, redis_memory = found or own
-        return report(self.enabled, self.connected, totals, redis_keys, redis_memory)
+        return await self.invalidations.invalidate(pattern, user_id)
 
     async def report_stale(self, key: str, age: float) -> None:
-        """Say that ``key`` serves what is no longer true: it is counted (``stale_reads``), logged, and removed.
+        """Count (``stale_reads``), log and delete a key whose value differs from the source of truth.
 
         Args:
-            key: the key; it stands in the log, and so does the user id in it.
-            age: seconds since the truth changed.
+            key: the key. It is logged, and with it the user id in it.
+            age: seconds since the source changed.
         """
         checked_key(key)
         self._engine.counters.stale_reads += 1
         logger.warning("[REDIS] Warning: stale value under %s, %.1f s after the change: removed", key, age)
         await self.delete(key)
 
+    # -- keys, locks, statistics -----------------------------------------------------------------------
+
+    async def exists(self, *names: str) -> int:
+        """Return how many of the keys exist."""
+        wanted = [checked_key(name) for name in names]
+        return await self._or_neutral(0, self._engine.transport.exists(wanted)) if wanted else 0
+
+    async def ttl(self, key: str) -> int:
+        """Return the seconds ``key`` has left; -1: no expiry, -2: no such key, or Redis is away."""
+        return int(await self._or_neutral(-2, self._engine.transport.send("TTL", checked_key(key))))
+
+    @asynccontextmanager
+    async def lock(self, resource: str, id: str, ttl: int = keys.LOCK_TTL, wait: float = 0.0) -> AsyncIterator[None]:
+        """Hold the lock ``lock:{resource}:{id}`` during the ``async with`` block.
+
+        Args:
+            resource: what kind of thing is locked.
+            id: which one.
+            ttl: seconds after which the lock expires.
+            wait: seconds to wait for another holder.
+
+        Raises:
+            LockUnavailable: it was not acquired: held by another holder, Redis away, or the cache disabled.
+            LockLost: the block completed, but later than ``ttl``.
+        """
+        if not self.enabled:
+            raise LockUnavailable("the cache is disabled, so nobody can hold a lock")
+        async with self._locks.hold(keys.lock(resource, id), checked_ttl(ttl), wait):
+            yield
+
+    async def get_stats(self) -> dict[str, Any]:
+        """Return the documented statistics: the fleet's totals, or this process's own while Redis is away."""
+        counters, own = self._engine.counters, (self._engine.counters.totals(), 0, "0B")
+        found = await self._or_neutral(None, counters.fleet(self._engine.transport.call))
+        totals, redis_keys, redis_memory = found or own
+        return report(self.enabled, self.connected, totals, redis_keys, redis_memory)
+
     async def health_check(self) -> bool:
-        """Whether Redis answers a PING within the deadline."""
-        return await self._answered(None, self._engine.send("PING")) is not None
+        """Return whether Redis answers a PING within the deadline."""
+        return await self._or_neutral(None, self._engine.transport.send("PING")) is not None
+
+    async def _or_neutral(self, neutral: T, work: Coroutine[Any, Any, T]) -> T:
+        """The outcome of ``work``; ``neutral``, counted as an error, if Redis is away, late or rejects it."""
+        try:
+            return await work
+        except TransportError as problem:
+            self._engine.count_error(problem)
+            return neutral

@@ -1,11 +1,11 @@
-"""One cache per event loop, so that whoever asks for it gets the same.
+"""One cache per event loop.
 
-A Redis connection belongs to the loop it was opened in, and a worker may run several conversations in one
-process, each with a loop of its own.
+A Redis connection belongs to the loop it was opened in, and a worker may run several conversations in one process,
+each with a loop of its own.
 
-What one of them cannot tell Redis, because its own connection is broken, the others would go on serving from there. So
-they are told, each in its own loop: they obey at once, and tell Redis over connections of theirs. What one still owes
-when it is closed is kept for the next of the same Redis.
+What one of these caches cannot deliver to Redis, because its connection is broken, the others would go on serving. So
+each pending invalidation is merged into the others, in their loops: they obey at once, and deliver it over their own
+connections. What a cache still has pending when it is closed is kept for the next one of the same Redis.
 """
 
 from __future__ import annotations
@@ -18,19 +18,17 @@ from threading import Lock
 from weakref import WeakKeyDictionary
 
 from .coherence.pending import PendingInvalidations
-from .coherence.server_epoch import Ask
+from .coherence.server_epoch import Revalidate
 from .redis_cache import RedisCache
 
-_asks: WeakKeyDictionary[asyncio.AbstractEventLoop, Ask | None] = WeakKeyDictionary()
+_revalidates: WeakKeyDictionary[asyncio.AbstractEventLoop, Revalidate | None] = WeakKeyDictionary()
 _caches: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[RedisCache, asyncio.Task[bool]]] = WeakKeyDictionary()
-_left: dict[
-    str, dict[int, PendingInvalidations]
-] = {}  # by the address of a Redis and a cache that was closed: what that still owed
-_changing = Lock()  # held to change what is in these, and to look at the caches of other loops
+_exported: dict[str, dict[int, PendingInvalidations]] = {}  # by address of a Redis and id of a closed cache
+_lock = Lock()  # held to change these, and to read the caches of other loops
 
 
 async def get_redis_cache() -> RedisCache:
-    """The cache of the running loop, made from the environment and initialised by whoever asks first.
+    """Return the cache of the running loop; the first call makes it from the environment and initialises it.
 
     Returns within ``CACHE_CONNECT_WAIT_MS`` whether or not Redis has answered.
 
@@ -38,104 +36,107 @@ async def get_redis_cache() -> RedisCache:
         CacheConfigError: the environment holds a setting that cannot be used.
     """
     made = _caches.get(asyncio.get_running_loop())
-    cache, initialising = made if made is not None else _keep(RedisCache())
-    if not initialising.done():  # whoever asks second waits too, or would find a cache that is not there yet
+    cache, initialising = made if made is not None else _register(RedisCache())
+    if not initialising.done():  # a second caller waits too, or its cache would not be connected yet
         await asyncio.shield(initialising)
     return cache
 
 
 async def close_redis_cache() -> None:
     """Close the cache of the running loop, if there is one. The next ``get_redis_cache`` makes a new one."""
-    made = _drop(asyncio.get_running_loop())
+    made = _unregister(asyncio.get_running_loop())
     if made is not None:
         cache, initialising = made
-        _leave(cache)  # closing takes a while, and whoever comes meanwhile has to know already
+        _export(cache)  # closing takes a while, and a cache that is made meanwhile needs this already
         try:
             await asyncio.wait({initialising})
             await cache.close()
         finally:
-            _leave(cache)
+            _export(cache)
 
 
 async def use_redis_cache(redis_url: str | None = None, *, enabled: bool | None = None) -> RedisCache:
-    """Let the running loop's cache be this one instead of the environment's, and initialise it.
+    """Replace the running loop's cache by one with these arguments, and initialise it.
 
     Args:
         redis_url: as for RedisCache.
         enabled: as for RedisCache.
+
+    Raises:
+        CacheConfigError: a setting cannot be used.
     """
     await close_redis_cache()
-    _keep(RedisCache(redis_url, enabled=enabled))
+    _register(RedisCache(redis_url, enabled=enabled))
     return await get_redis_cache()
 
 
-def recall_with(ask: Ask | None) -> None:
-    """As :meth:`RedisCache.recall_with`, for the cache of the running loop, now and whenever it is another one."""
+def recall_with(revalidate: Revalidate | None) -> None:
+    """As :meth:`RedisCache.recall_with`, for the cache of the running loop and every cache that replaces it."""
     loop = asyncio.get_running_loop()
-    _asks[loop] = ask
+    _revalidates[loop] = revalidate
     if loop in _caches:
-        _caches[loop][0].recall_with(ask)
+        _caches[loop][0].recall_with(revalidate)
 
 
-def _keep(cache: RedisCache) -> tuple[RedisCache, asyncio.Task[bool]]:
+def _register(cache: RedisCache) -> tuple[RedisCache, asyncio.Task[bool]]:
     loop = asyncio.get_running_loop()
-    cache.recall_with(_asks.get(loop))
+    cache.recall_with(_revalidates.get(loop))
     made = (cache, loop.create_task(cache.initialize(), name="cache-initialise"))
-    with _changing:
+    with _lock:
         _caches[loop] = made
-    place = cache.settings.safe_url
-    with _changing:
-        left = _left.pop(place, None)
-    for debts in (left or {}).values():
-        cache.take_over(debts)
-    cache.share_debts(partial(_tell_others, loop, place))
-    for other, theirs in _others(loop, place):
-        _soon(other, partial(_repeat, theirs, loop, cache))
+    address = cache.settings.safe_url
+    with _lock:
+        exported = _exported.pop(address, None)
+    for pending in (exported or {}).values():
+        cache.invalidations.merge(pending)
+    cache.invalidations.on_enqueue(partial(_share, loop, address))
+    for other, theirs in _others(loop, address):
+        _call_in(other, partial(_share_all, theirs, loop, cache))
     return made
 
 
-def _drop(loop: asyncio.AbstractEventLoop) -> tuple[RedisCache, asyncio.Task[bool]] | None:
-    with _changing:
+def _unregister(loop: asyncio.AbstractEventLoop) -> tuple[RedisCache, asyncio.Task[bool]] | None:
+    with _lock:
         return _caches.pop(loop, None)
 
 
-def _leave(cache: RedisCache) -> None:
-    """What it has not told yet is left to those who serve from the same Redis, and to who will in this process."""
-    place, left = cache.settings.safe_url, cache.left
-    with _changing:  # before the others are told, or one that is made at this moment would be in neither
-        here = _left.setdefault(place, {})
+def _export(cache: RedisCache) -> None:
+    """Leave what is pending to the other caches of the same Redis, and to the next one in this process."""
+    address, pending = cache.settings.safe_url, cache.invalidations.export_pending()
+    with _lock:  # before the others are notified, or a cache that is made at this moment would miss it
+        here = _exported.setdefault(address, {})
         here.pop(id(cache), None)
-        if any(left):
-            here[id(cache)] = left
+        if any(pending):
+            here[id(cache)] = pending
         if not here:
-            del _left[place]
-    if any(left):
+            del _exported[address]
+    if any(pending):
         loop = asyncio.get_running_loop()
-        _tell_others(loop, place, left)
-        if loop in _caches and _caches[loop][0].settings.safe_url == place:  # made while this one was being closed
-            _caches[loop][0].take_over(left)
+        _share(loop, address, pending)
+        if loop in _caches and _caches[loop][0].settings.safe_url == address:  # made while this one was being closed
+            _caches[loop][0].invalidations.merge(pending)
 
 
-def _others(loop: asyncio.AbstractEventLoop, place: str) -> list[tuple[asyncio.AbstractEventLoop, RedisCache]]:
-    """The caches of the same Redis in other loops. They are touched there, by :func:`_soon`, and nowhere else."""
-    with _changing:
+def _others(loop: asyncio.AbstractEventLoop, address: str) -> list[tuple[asyncio.AbstractEventLoop, RedisCache]]:
+    """The caches of the same Redis in other loops. They are used only there, through :func:`_call_in`."""
+    with _lock:
         made = [(other, cache) for other, (cache, _) in _caches.items()]
-    return [(other, cache) for other, cache in made if other is not loop and cache.settings.safe_url == place]
+    return [(other, cache) for other, cache in made if other is not loop and cache.settings.safe_url == address]
 
 
-def _soon(loop: asyncio.AbstractEventLoop, do: Callable[[], None]) -> None:
+def _call_in(loop: asyncio.AbstractEventLoop, do: Callable[[], None]) -> None:
     try:
         loop.call_soon_threadsafe(do, context=Context())
     except RuntimeError:  # the loop was closed, and its cache was not
-        _drop(loop)
+        _unregister(loop)
 
 
-def _tell_others(loop: asyncio.AbstractEventLoop, place: str, debts: PendingInvalidations) -> None:
-    for other, cache in _others(loop, place):
-        _soon(other, partial(cache.take_over, debts))
+def _share(loop: asyncio.AbstractEventLoop, address: str, pending: PendingInvalidations) -> None:
+    for other, cache in _others(loop, address):
+        _call_in(other, partial(cache.invalidations.merge, pending))
 
 
-def _repeat(cache: RedisCache, loop: asyncio.AbstractEventLoop, newcomer: RedisCache) -> None:
-    """Tell one that was made later what is owed by then."""
-    if any(debts := cache.debts):
-        _soon(loop, partial(newcomer.take_over, debts))
+def _share_all(cache: RedisCache, loop: asyncio.AbstractEventLoop, newcomer: RedisCache) -> None:
+    """Merge what is pending by now into a cache that was made later."""
+    if any(pending := cache.invalidations.pending):
+        _call_in(loop, partial(newcomer.invalidations.merge, pending))

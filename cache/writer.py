@@ -1,4 +1,4 @@
-"""Writing: in one step with what guards the key, and owed where Redis cannot be told."""
+"""Writes values: in one step with the guards of the key, and pending if Redis does not acknowledge."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .core.engine import Engine
 from .exceptions import TransportError
 from .invalidation.invalidator import Invalidator
 from .loading.fill import Filler
-from .serialization import codec
 from .transport.scripts import STORE
 from .validation import checked_key, checked_ttl
 
 
 class Writer:
-    """Stores and removes values."""
+    """Stores and deletes values."""
 
     def __init__(self, engine: Engine, filler: Filler, invalidator: Invalidator) -> None:
         self._engine = engine
+        self._transport = engine.transport
         self._filler = filler
         self._invalidator = invalidator
         self._pending = engine.pending
@@ -31,61 +31,52 @@ class Writer:
     async def set(self, key: str, value: Any, ttl: int | None, *, nx: bool, xx: bool) -> bool:
         """See :meth:`cache.RedisCache.set`."""
         arguments = self._arguments(key, value, ttl, nx, xx)
-        if not self._engine.enabled:
-            self._owe(key, nx)
+        if not self._transport.enabled:
+            self._not_stored(key, nx)
             return False
         self._near.drop(key)
         self._filler.detach((key,))
         names = (key, keys.lease(key), keys.stale(key))
-        before, ends = index_entry(key), asyncio.get_running_loop().time() + self._engine.deadline
-        paid = self._pending.serial
+        before, deadline = index_entry(key), asyncio.get_running_loop().time() + self._transport.deadline
+        sequence = self._pending.sequence
         try:
-            stored = await self._engine.run(STORE, names, *arguments, before=before, ends=ends)
+            stored = await self._transport.run(STORE, names, *arguments, before=before, deadline=deadline)
         except TransportError as problem:
             self._engine.count_error(problem)
-            self._owe(key, nx)
+            self._not_stored(key, nx)
             return False
-        except asyncio.CancelledError:  # nobody knows whether Redis was told
-            self._owe(key, nx)
+        except asyncio.CancelledError:  # Redis may or may not have executed it
+            self._not_stored(key, nx)
             raise
         finally:
             self._near.drop(key)
         if stored and self._pending:
-            self._pending.settle(key, paid)
+            self._pending.acknowledge_store(key, sequence)
         return bool(stored)
 
-    async def delete(self, doomed: Sequence[str]) -> int:
+    async def delete(self, names: Sequence[str]) -> int:
         """See :meth:`cache.RedisCache.delete`."""
-        if doomed and self._engine.enabled:
+        if names and self._transport.enabled:
             try:
-                return await self._invalidator.delete(doomed)
+                return await self._invalidator.delete(names)
             except TransportError as problem:
                 self._engine.count_error(problem)
-            except asyncio.CancelledError:  # nobody knows whether Redis was told
-                self._engine.owe(PendingInvalidations(tuple(doomed)))
+            except asyncio.CancelledError:  # Redis may or may not have executed it
+                self._invalidator.enqueue(PendingInvalidations(tuple(names)))
                 raise
-        self._engine.owe(PendingInvalidations(tuple(doomed)))
+        self._invalidator.enqueue(PendingInvalidations(tuple(names)))
         return 0
 
     def _arguments(self, key: str, value: Any, ttl: int | None, nx: bool, xx: bool) -> tuple[Any, ...]:
-        """What SET is given after the key, once everything is known to be as it should be."""
-        checked_key(key)
-        raw = codec.encode(value)
-        if len(raw) > self._engine.max_value_bytes:
-            raise ValueError(
-                f"the value has {len(raw)} bytes; at most {self._engine.max_value_bytes} are cached "
-                "(CACHE_MAX_VALUE_BYTES)"
-            )
-        if (sealer := self._engine.sealer) is not None:
-            raw = sealer.seal(key, raw)
-        arguments: tuple[Any, ...] = (raw,)
+        """The arguments of SET after the key, all checked."""
+        arguments: tuple[Any, ...] = (self._engine.serializer.dumps(checked_key(key), value),)
         if ttl is not None:
             arguments += ("EX", checked_ttl(ttl))
         if nx and xx:
             raise ValueError("nx and xx exclude each other: nothing can both exist and not exist")
         return (*arguments, "NX" if nx else "XX") if nx or xx else arguments
 
-    def _owe(self, key: str, nx: bool) -> None:
-        """A value could not be stored: the old one may still be there, and it is no longer the right one."""
+    def _not_stored(self, key: str, nx: bool) -> None:
+        """The old value may still be in Redis, and is no longer the right one."""
         if not nx:
-            self._engine.owe(PendingInvalidations((key,)))
+            self._invalidator.enqueue(PendingInvalidations((key,)))

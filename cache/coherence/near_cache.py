@@ -47,9 +47,6 @@ class NearCache:
         families: last parts of the keys that are kept; none keeps nothing.
         max_entries: entries at most.
         max_bytes: bytes at most, estimated.
-
-    Attributes:
-        entries: key -> value and loop time at which it expires, the least recently used first.
     """
 
     def __init__(self, families: frozenset[str], *, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> None:
@@ -99,13 +96,13 @@ class NearCache:
         token.readers += 1
         return token
 
-    def end(self, token: Token | None, value: bytes | str | None, until: float) -> None:
+    def end(self, token: Token | None, value: bytes | str | None, expires_at: float) -> None:
         """The reply is here: keep it if nothing spoilt the token. Call it also when there was none.
 
         Args:
             token: from :meth:`begin`.
             value: the value; None keeps nothing.
-            until: loop time at which the key expires.
+            expires_at: loop time at which the key expires.
         """
         if token is None:
             return
@@ -115,7 +112,7 @@ class NearCache:
         if value is None or not token.clean or not self.armed:
             return
         self._forget(token.key)
-        self.entries[token.key] = (value, until)
+        self.entries[token.key] = (value, expires_at)
         self._bytes += _size(token.key, value)
         while len(self.entries) > self._max_entries or self._bytes > self._max_bytes:
             self._forget(next(iter(self.entries)))

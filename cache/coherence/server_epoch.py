@@ -1,15 +1,15 @@
-"""When Redis comes back as another: what it holds may be older than what it was told.
+"""Detects restart, restore or failover: a server whose values may be older than what it acknowledged.
 
-A server that was restarted, restored from a dump, or replaced by its replica may have forgotten invalidations it had
-acknowledged. Each run of a server has an id, and each history of its data another (``run_id``, ``master_replid``).
-Those under which the values were last known to be right stand in ``system:server``, and so in every dump and replica.
-They are asked for in the greeting of a connection, before anything is served over it, again when the server says that
-all of its data may have changed, and every half minute. Where they differ, no value of a user is served until whoever
-keeps the source of truth has invalidated once more what changed lately, or, where nobody can, all of ``user:*`` has
-gone.
+A server that was restarted, restored from a dump, or replaced by its replica may have lost invalidations that it had
+acknowledged. Each run of a server has an id (``run_id``) and each history of its data another (``master_replid``);
+together they are its epoch. The epoch under which the values were last known to be right is stored in
+``system:server``, the mark, and therefore in every dump and replica. A connection asks for epoch and mark in its
+handshake, before any value is served over it, again when the server reports that all of its data may have changed, and
+every half minute. If they differ, the values of all users are quarantined until the owner of the source of truth has
+invalidated again what changed lately, or, if it cannot, everything under ``user:*`` has been deleted.
 
-A server without a mark is believed if it says that it is empty. Who may not read the mark takes it for missing; who may
-not ask which server it is believes it. A cluster, and a server that speaks no RESP3, are believed too.
+A server without a mark is accepted if it is empty. If the mark may not be read it counts as missing; if the epoch may
+not be read the server is accepted. A cluster, and a server without RESP3, are accepted too.
 """
 
 from __future__ import annotations
@@ -25,178 +25,179 @@ from ..transport.commands import Transport
 from .pending import PendingQueue
 
 logger = logging.getLogger("cache")
-_MARK: Final = ("GET", keys.system_server())
-_WHO: Final = (("INFO", "server"), ("INFO", "replication"), _MARK)
-QUESTIONS: Final = (*_WHO, ("DBSIZE",))
-"""What a new connection asks. Each may be refused."""
-Ask = Callable[[], Awaitable[bool]]
-"""Invalidates what changed lately, and says whether that is all there is. Raises when it cannot say now."""
-_LOOK_EVERY: Final = 30.0  # seconds between two looks at the mark, where the server does not tell
-_ASK_EVERY: Final = 1.0  # seconds between two tries while nobody can say what changed, or Redis refuses, or is owed
-_TRIES: Final = 3  # at once, where an answer does not come in time
-_PATIENCE: Final = 60.0  # seconds of that, until everything goes
+_GET_MARK: Final = ("GET", keys.system_server())
+_GET_EPOCH: Final = (("INFO", "server"), ("INFO", "replication"), _GET_MARK)
+HANDSHAKE: Final = (*_GET_EPOCH, ("DBSIZE",))
+"""What a new connection asks. Each command may be rejected."""
+Revalidate = Callable[[], Awaitable[bool]]
+"""Invalidates again what changed lately. Returns whether that covers everything; raises if it cannot say now."""
+CHECK_EVERY: Final = 30.0  # seconds between two checks of the mark, where the server does not push its changes
+RETRY_EVERY: Final = 1.0  # seconds between two attempts to end a quarantine
+_ATTEMPTS: Final = 3  # in a row, if a reply does not come in time
+REVALIDATE_TIMEOUT: Final = 60.0  # seconds of failing revalidation after which everything is deleted
 
 
 class ServerEpoch:
-    """Whether the server is the one we knew, and what is done where it is not.
+    """Compares the server's epoch with the mark, and quarantines the users' values while they differ.
 
     Args:
-        road: sends the commands.
-        pending: what must not be served.
-        clear: removes every value of every user. Raises TransportError.
+        transport: sends the commands.
+        pending: holds the quarantine.
+        clear: deletes every value of every user. Raises TransportError.
     """
 
-    def __init__(self, road: Transport, pending: PendingQueue, clear: Callable[[], Awaitable[object]]) -> None:
-        self.ask: Ask | None = None
-        self._road = road
+    def __init__(self, transport: Transport, pending: PendingQueue, clear: Callable[[], Awaitable[object]]) -> None:
+        self._transport = transport
         self._pending = pending
         self._clear = clear
-        self._server = ""  # which it is; empty where we may not ask
-        self._looked_at = self._not_before = -_LOOK_EVERY
-        self._dealt_with = ""  # the mark of another one that gave rise to a doubt which is settled
-        self._tentative = 0  # a doubt that a look at the mark may settle
-        self._since = 0.0  # when the doubt began
-        self._heard = 0  # how often we were told that something has changed
-        self._making_sure: asyncio.Task[None] | None = None
+        self._revalidate: Revalidate | None = None
+        self._epoch = ""  # empty if it may not be read
+        self._checked_at = self._not_before = -CHECK_EVERY
+        self._verified_mark = ""  # another server's mark, whose quarantine has ended
+        self._tentative = 0  # sequence number of a quarantine that a look at the mark may end
+        self._since = 0.0  # when the quarantine began
+        self._changes = 0  # notifications so far that the mark or all data may have changed
+        self._checking: asyncio.Task[None] | None = None
 
-    def met(self, answers: list[Any]) -> None:
-        """A connection has been greeted, and these are the answers to the questions."""
-        self._server, mark = _read(answers)
-        self._heard += 1
-        self._looked_at = self._not_before = -_LOOK_EVERY
-        self._dealt_with = ""
-        empty = answers[-1] == 0
-        if self._server and mark != self._server and (mark or not empty):
-            self._doubt()
+    def revalidate_with(self, revalidate: Revalidate | None) -> None:
+        """Set what invalidates again after a restart; None deletes everything of all users instead."""
+        self._revalidate = revalidate
 
-    def keep(self, now: float) -> None:
-        """To be called now and then while there is a connection: does what is left to do, in the background.
+    def on_handshake(self, replies: list[Any]) -> None:
+        """Begin with a new connection. ``replies``: to the commands of ``HANDSHAKE``."""
+        self._epoch, mark = _parse(replies)
+        self._changes += 1
+        self._checked_at = self._not_before = -CHECK_EVERY
+        self._verified_mark = ""
+        empty = replies[-1] == 0
+        if self._epoch and mark != self._epoch and (mark or not empty):
+            self._quarantine()
 
-        Args:
-            now: the loop's time, in seconds.
-        """
-        due = self._pending.doubted or (self._server and now - self._looked_at >= _LOOK_EVERY)
-        if due and now >= self._not_before and (self._making_sure is None or self._making_sure.done()):
-            self._making_sure = asyncio.create_task(self._make_sure(), name="cache-recall")
-
-    def changed(self, now: float) -> None:
-        """The mark was evicted, or written by somebody: it has to be there before the next dump is made.
+    def check(self, now: float) -> None:
+        """Do in the background what is due. Call it a few times a second while there is a connection.
 
         Args:
-            now: the loop's time, in seconds.
+            now: loop time.
         """
-        self._heard += 1
-        self._looked_at = -_LOOK_EVERY
-        self.keep(now)
+        due = self._pending.quarantined or (self._epoch and now - self._checked_at >= CHECK_EVERY)
+        if due and now >= self._not_before and (self._checking is None or self._checking.done()):
+            self._checking = asyncio.create_task(self._run(), name="cache-server-epoch")
 
-    def all_changed(self, now: float) -> None:
-        """The server was flushed, or has taken over somebody else's data.
+    def on_change(self, now: float) -> None:
+        """The mark was evicted or overwritten; it has to be restored before the next dump.
 
         Args:
-            now: the loop's time, in seconds.
+            now: loop time.
         """
-        if self._server and not self._pending.doubted:
-            self._doubt()
-            self._tentative = self._pending.doubted
-            self._not_before = now  # what the last try has to wait for is something else
-        self.changed(now)
+        self._changes += 1
+        self._checked_at = -CHECK_EVERY
+        self.check(now)
+
+    def on_flush(self, now: float) -> None:
+        """The server was flushed, or has loaded another server's data.
+
+        Args:
+            now: loop time.
+        """
+        if self._epoch and not self._pending.quarantined:
+            self._quarantine()
+            self._tentative = self._pending.quarantined
+            self._not_before = now  # a pause between attempts concerns an earlier quarantine
+        self.on_change(now)
 
     async def close(self) -> None:
-        """Stop. What is in doubt stays so."""
-        if self._making_sure is not None:
-            self._making_sure.cancel()
-            await asyncio.wait({self._making_sure})
+        """Stop checking. A quarantine stays in force."""
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.wait({self._checking})
 
-    def _doubt(self) -> None:
-        if not self._pending.doubted:
+    def _quarantine(self) -> None:
+        if not self._pending.quarantined:
             self._since = _now()
-        self._pending.doubt()
+        self._pending.quarantine()
 
-    async def _make_sure(self) -> None:
-        heard = self._heard
-        sure = False
-        for _ in range(_TRIES):
+    async def _run(self) -> None:
+        changes = self._changes
+        verified = False
+        for _ in range(_ATTEMPTS):
             try:
-                sure = await self._is_sure()
+                verified = await self._verify()
             except CommandRejected:
-                pass  # not now: it is tried again while there is a connection
+                pass  # tried again after RETRY_EVERY
             except TransportError:
-                continue  # late, perhaps because our own loop stood still
+                continue  # late, perhaps because our own loop was blocked
             break
-        if not sure:
-            self._not_before = _now() + _ASK_EVERY
-        elif heard == self._heard:  # else there has been a change meanwhile, and that is looked at as well
-            self._looked_at = _now()
+        if not verified:
+            self._not_before = _now() + RETRY_EVERY
+        elif changes == self._changes:  # otherwise something changed meanwhile, and is checked as well
+            self._checked_at = _now()
 
-    async def _is_sure(self) -> bool:
-        """Settle a doubt, and see to it that the mark is there. Whether all is done. Raises TransportError."""
-        mark = await self._look() if self._server else ""
-        if doubt := self._pending.doubted:
-            if not await self._settled(doubt, mark):
+    async def _verify(self) -> bool:
+        """End a quarantine and restore the mark. Returns whether everything is done; raises TransportError."""
+        mark = await self._read_mark() if self._epoch else ""
+        if quarantine := self._pending.quarantined:
+            if not await self._nothing_old(quarantine, mark):
                 return False
-            self._pending.trust(doubt)
-            self._dealt_with = mark
-            mark = await self._look() if self._server else ""
-        if self._pending.owes:  # not before everything has been told: whoever sees the mark believes the server
+            self._pending.release(quarantine)
+            self._verified_mark = mark
+            mark = await self._read_mark() if self._epoch else ""
+        if self._pending.undelivered:  # other processes trust a server that has the mark: deliver first
             return False
-        if self._server and mark != self._server:
-            try:  # read as well, so that the server tells us when it is gone
-                await self._road.send_all(("SET", keys.system_server(), self._server), _MARK)
+        if self._epoch and mark != self._epoch:
+            try:  # read it too, so that the server pushes its eviction
+                await self._transport.send_all(("SET", keys.system_server(), self._epoch), _GET_MARK)
             except CommandRejected as problem:
                 if problem.code != "NOPERM":
                     raise
         return True
 
-    async def _look(self) -> str:
-        """The mark. A server that has become another one, or has a mark of another one, is doubted."""
-        answers = await self._answers()
-        if getattr(answers[-1], "code", "") == "WRONGTYPE":
-            await self._road.unlink((keys.system_server(),))
-            answers = await self._answers()
-        server, mark = _read(answers)
-        if server != self._server or mark not in ("", server, self._dealt_with):
-            self._server = server
-            self._doubt()
+    async def _read_mark(self) -> str:
+        """Return the mark. Quarantines a server with a new epoch or an unknown mark; raises TransportError."""
+        replies = await self._read()
+        if getattr(replies[-1], "code", "") == "WRONGTYPE":
+            await self._transport.unlink((keys.system_server(),))
+            replies = await self._read()
+        epoch, mark = _parse(replies)
+        if epoch != self._epoch or mark not in ("", epoch, self._verified_mark):
+            self._epoch = epoch
+            self._quarantine()
         return mark
 
-    async def _answers(self) -> list[Any]:
-        """Which server it is and its mark; what may not be asked, and a mark of another type, as errors.
+    async def _read(self) -> list[Any]:
+        """Return the replies for epoch and mark, NOPERM and WRONGTYPE among them; raises any other TransportError."""
+        replies = await self._transport.send_each(*_GET_EPOCH)
+        for reply in replies:
+            if isinstance(reply, Exception) and getattr(reply, "code", "") not in ("NOPERM", "WRONGTYPE"):
+                raise reply
+        return replies
 
-        Raises TransportError.
-        """
-        answers = await self._road.send_each(*_WHO)
-        for answer in answers:
-            if isinstance(answer, Exception) and getattr(answer, "code", "") not in ("NOPERM", "WRONGTYPE"):
-                raise answer
-        return answers
-
-    async def _settled(self, doubt: int, mark: str) -> bool:
-        """Whether nothing old is left. Raises TransportError."""
-        if self._server and (mark == self._server or (doubt == self._tentative and not mark)):
-            return True  # somebody else has made sure; or it was flushed, and there is nothing
-        if self.ask is not None:
+    async def _nothing_old(self, quarantine: int, mark: str) -> bool:
+        """Make sure that no value is older than an acknowledged invalidation; raises TransportError."""
+        if self._epoch and (mark == self._epoch or (quarantine == self._tentative and not mark)):
+            return True  # another process has verified the server; or it was flushed and is empty
+        if self._revalidate is not None:
             try:
-                if await self.ask():
+                if await self._revalidate():
                     return True
-            except Exception as problem:  # the store's, or a mistake
-                if _now() - self._since < _PATIENCE:
+            except Exception as problem:  # the source of truth is away, or the callable is defective
+                if _now() - self._since < REVALIDATE_TIMEOUT:
                     return False
-                logger.error("what changed lately cannot be told (%s): all is cleared", type(problem).__name__)
+                logger.error("revalidation failed (%s): all users' values are deleted", type(problem).__name__)
         await self._clear()
         return True
 
 
-def _read(answers: list[Any]) -> tuple[str, str]:
-    """Which server it is, empty where it does not say, and its mark."""
+def _parse(replies: list[Any]) -> tuple[str, str]:
+    """The server's epoch, empty if it may not be read, and the mark."""
     server, replication, mark = (
-        answer.decode(errors="replace") if isinstance(answer, bytes) else answer if isinstance(answer, str) else ""
-        for answer in answers[:3]
+        reply.decode(errors="replace") if isinstance(reply, bytes) else reply if isinstance(reply, str) else ""
+        for reply in replies[:3]
     )
-    run, history = _value(server, "run_id"), _value(replication, "master_replid")
+    run, history = _field(server, "run_id"), _field(replication, "master_replid")
     return f"{run}:{history}" if run and history else "", mark
 
 
-def _value(info: str, wanted: str) -> str:
+def _field(info: str, wanted: str) -> str:
     for line in info.splitlines():
         name, _, value = line.partition(":")
         if name == wanted:

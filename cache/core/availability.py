@@ -1,4 +1,4 @@
-"""What an operator is told: one line when Redis goes, one when it is back, one when it refuses, each counted."""
+"""Rate-limited availability logging: one line when Redis goes away, one when it is back, one per kind of rejection."""
 
 from __future__ import annotations
 
@@ -8,80 +8,82 @@ from collections.abc import Callable
 from typing import Final
 
 logger = logging.getLogger("cache")
-_PATIENCE: Final = 0.5
-"""Seconds for which Redis may be silent or slow before that is worth a line. A lost connection is told at once."""
+_TOLERANCE: Final = 0.5
+"""Seconds for which Redis may be silent or slow before that is logged. A lost connection is logged at once."""
 _QUIET: Final = 3.0
-"""Seconds without it after which a trouble is over."""
+"""Seconds without a failure of one kind after which it counts as over."""
 
 
 class Availability:
-    """Whether Redis is there, and what is wrong with it while it is.
+    """Whether Redis answers, and which failures it has while it does.
 
     Args:
-        place: the URL without credentials.
-        on_error: called for each failure, told or not.
+        address: the URL without credentials.
+        on_error: called for each failure, logged or not.
+
+    Attributes:
+        known: set once it is known whether Redis answers.
     """
 
-    def __init__(self, place: str, on_error: Callable[[], None]) -> None:
-        self._place = place
-        self._on_error = on_error
-        self._told = False
-        self._troubles: dict[str, tuple[float, int]] = {}  # when it was last seen, and how often
+    def __init__(self, address: str, on_error: Callable[[], None]) -> None:
         self.known = asyncio.Event()
-        """Set once it is known whether Redis is there."""
+        self._address = address
+        self._on_error = on_error
+        self._logged = False
+        self._failures: dict[str, tuple[float, int]] = {}  # loop time of the last one, and their number
 
-    def began(self, reason: str) -> None:
-        """Redis is away, or still is. ``reason`` holds no credentials."""
+    def went_down(self, reason: str) -> None:
+        """Redis does not answer. ``reason`` must not hold credentials."""
         self._on_error()
         self.known.set()
-        if not self._told:
-            self._told = True
+        if not self._logged:
+            self._logged = True
             logger.warning(
                 "[REDIS] Warning: Connection failed (%s: %s). Continuing without the cache; "
                 "it is used again as soon as Redis answers.",
-                self._place,
+                self._address,
                 reason.partition("\n")[0][:160],
             )
 
-    def ended(self) -> None:
-        """Redis is there."""
-        self._told = False
+    def came_up(self) -> None:
+        """Redis answers."""
+        self._logged = False
         self.known.set()
-        logger.info("[REDIS] Connected (%s)", self._place)
+        logger.info("[REDIS] Connected (%s)", self._address)
 
-    def unknown(self) -> None:
-        """Nobody is looking any more."""
-        self._told = False
-        self._troubles.clear()
+    def reset(self) -> None:
+        """The cache no longer connects, so nothing is known."""
+        self._logged = False
+        self._failures.clear()
         self.known.clear()
 
-    def trouble(self, what: str, now: float, line: str) -> None:
-        """Redis is there, and something is wrong all the same.
+    def failed(self, kind: str, now: float, line: str) -> None:
+        """Redis answers, but something fails all the same.
 
         Args:
-            what: a few words that name it; the same ones each time.
-            now: the loop's time, in seconds.
-            line: what the log says when it begins.
+            kind: a few words that name the failure, the same each time.
+            now: loop time.
+            line: the log line for the first of its kind.
         """
-        _, times = self._troubles.get(what, (0.0, 0))
-        self._troubles[what] = now, times + 1
+        _, times = self._failures.get(kind, (0.0, 0))
+        self._failures[kind] = now, times + 1
         if not times:
             logger.warning("[REDIS] Warning: %s", line)
 
-    def look(self, now: float, answered: float | None, reason: str) -> None:
-        """To be called a few times a second: tells what nobody is called for.
+    def check(self, now: float, last_answer: float | None, reason: str) -> None:
+        """Log what no event reports: silence that lasts, and failures that have stopped. Call it a few times a second.
 
         Args:
-            now: the loop's time, in seconds.
-            answered: when Redis was last known to answer, or to be looked for; None if it answers now.
-            reason: why it does not.
+            now: loop time.
+            last_answer: loop time at which Redis last answered, or connecting began; None if it answers now.
+            reason: why it does not answer.
         """
-        if answered is None:
-            if self._told:
-                self.ended()
-        elif not self._told and now - answered > _PATIENCE:
-            self.began(reason)
-        for what, (seen, times) in list(self._troubles.items()):
+        if last_answer is None:
+            if self._logged:
+                self.came_up()
+        elif not self._logged and now - last_answer > _TOLERANCE:
+            self.went_down(reason)
+        for kind, (seen, times) in list(self._failures.items()):
             if now - seen > _QUIET:
-                del self._troubles[what]
-                logger.info("[REDIS] No more: %s (%d times)", what, times)
+                del self._failures[kind]
+                logger.info("[REDIS] No more: %s (%d times)", kind, times)

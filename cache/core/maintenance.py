@@ -1,68 +1,85 @@
-"""What is done now and then, off the hot path: what is owed is delivered, and the counters are added to the fleet's."""
+"""Periodic maintenance, off the hot path: redeliver pending invalidations, add our counters to the fleet's."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from ..coherence.pending import PendingQueue
 from ..exceptions import CommandRejected, TransportError
-
-if TYPE_CHECKING:
-    from .engine import Engine
+from ..transport.commands import Transport
+from .stats import Counters
 
 logger = logging.getLogger("cache")
-_EVERY: Final = 1.0  # seconds between two rounds
-_LOOK: Final = 0.25  # seconds between two looks at how Redis does
+_FLUSH_EVERY: Final = 1.0  # seconds
+_CHECK_EVERY: Final = 0.25  # seconds
 
 
 class Maintenance:
-    """Keeps the house of one engine.
+    """The maintenance task of one cache.
 
     Args:
-        engine: whose.
+        transport: sends the commands.
+        pending: invalidations to redeliver.
+        counters: counters to flush.
+        check: called a few times a second to look at the connection.
+        redeliver: delivers the pending invalidations; raises TransportError.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._rounds: asyncio.Task[None] | None = None
-        self._settling: asyncio.Task[None] | None = None
+    def __init__(
+        self,
+        transport: Transport,
+        pending: PendingQueue,
+        counters: Counters,
+        *,
+        check: Callable[[], None],
+        redeliver: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._transport = transport
+        self._pending = pending
+        self._counters = counters
+        self._check = check
+        self._redeliver = redeliver
+        self._loop_task: asyncio.Task[None] | None = None
+        self._redelivery: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Go round in the background, unless that is under way."""
-        if self._rounds is None or self._rounds.done():
-            self._rounds = asyncio.create_task(self._go_round(), name="cache-housekeeping")
+        """Begin in the background, unless that is under way."""
+        if self._loop_task is None or self._loop_task.done():
+            self._loop_task = asyncio.create_task(self._run(), name="cache-maintenance")
 
     def stop(self) -> None:
-        """Go round no more."""
-        if self._rounds is not None:
-            self._rounds.cancel()
-            self._rounds = None
+        """Stop the background task."""
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+            self._loop_task = None
 
-    def settle_soon(self) -> asyncio.Task[None] | None:
-        """Deliver what is owed now, in the background. The task, if one was begun."""
-        if not self._engine.connected or (self._settling is not None and not self._settling.done()):
+    def redeliver_soon(self) -> asyncio.Task[None] | None:
+        """Run one round now, in the background. Returns its task if one was begun."""
+        if not self._transport.connected or (self._redelivery is not None and not self._redelivery.done()):
             return None
-        self._settling = asyncio.create_task(self.keep(), name="cache-settle")
-        return self._settling
+        self._redelivery = asyncio.create_task(self.run_once(), name="cache-redelivery")
+        return self._redelivery
 
-    async def keep(self) -> None:
-        """One round. What Redis does not take stays for the next."""
-        with suppress(TransportError):  # it stays where it is
-            with suppress(CommandRejected):  # who refuses the one may take the other
-                if self._engine.pending:
-                    await self._engine.settle()
-            await self._engine.counters.flush(self._engine)
+    async def run_once(self) -> None:
+        """Run one round. What Redis does not acknowledge stays for the next."""
+        with suppress(TransportError):
+            with suppress(CommandRejected):  # a rejected delete says nothing about the counters
+                if self._pending:
+                    await self._redeliver()
+            await self._counters.flush(self._transport)
 
-    async def _go_round(self) -> None:
+    async def _run(self) -> None:
         rounds = 0
         while True:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_CHECK_EVERY)
             rounds += 1
-            self._engine.look()
-            if self._engine.connected and (self._engine.pending or rounds % round(_EVERY / _LOOK) == 0):
+            self._check()
+            if self._transport.connected and (self._pending or rounds % round(_FLUSH_EVERY / _CHECK_EVERY) == 0):
                 try:
-                    await self.keep()
-                except Exception as problem:  # a mistake of ours: it is told, and the next round is made all the same
-                    logger.error("housekeeping failed (%s)", type(problem).__name__)
+                    await self.run_once()
+                except Exception as problem:  # a defect of ours must not end maintenance
+                    logger.error("maintenance failed (%s)", type(problem).__name__)

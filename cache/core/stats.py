@@ -1,4 +1,4 @@
-"""What the cache did: the counters of this process, and the fleet's totals in ``system:stats``.
+"""Counters: of this process, and the fleet's totals in ``system:stats``.
 
 Each conversation is a process of its own, so counters that lived only here would always begin at zero. They
 are added to a hash in Redis now and then, off the hot path, and once more at close.
@@ -7,30 +7,19 @@ are added to a hash in Redis now and then, off the hot path, and once more at cl
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
 from .. import keys
+from ..transport.commands import Transport
 
 FIELDS = ("total_requests", "cache_hits", "cache_misses", "connection_errors", "stale_reads")
 Totals = tuple[int, int, int, int, int]
 """Counters in the order of ``FIELDS``."""
 Call = Callable[[Callable[[Redis], Awaitable[Any]]], Awaitable[Any]]
 """Runs an operation on a connection of the pool."""
-
-
-class Sender(Protocol):
-    """Whoever sends commands to Redis."""
-
-    async def send(self, *command: Any) -> Any:
-        """The reply to one command."""
-        ...
-
-    async def send_all(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """The replies to several commands sent together."""
-        ...
 
 
 class Counters:
@@ -63,14 +52,14 @@ class Counters:
         now = self.totals()
         return {name: n - s for name, n, s in zip(FIELDS, now, self._sent, strict=True) if n != s}
 
-    async def flush(self, sender: Sender) -> None:
+    async def flush(self, transport: Transport) -> None:
         """Add what is unsent to the fleet's totals. If it raises, nothing was counted as sent."""
         now, news = self.totals(), self.unsent()
         if not news:
             return
         before, self._sent = self._sent, now
         try:
-            await sender.send_all(*(("HINCRBY", keys.system_stats(), name, amount) for name, amount in news.items()))
+            await transport.send_all(*(("HINCRBY", keys.system_stats(), name, amount) for name, amount in news.items()))
         except BaseException:
             self._sent = before
             raise

@@ -1,163 +1,197 @@
-"""Making cached values go away: by key, by pattern, by user.
+"""Deletes cached values: by key, by pattern, by user.
 
-Whatever goes, its lease goes before it: a loader that began before the invalidation can no longer fill. What Redis
-cannot be told is remembered and obeyed here (:mod:`cache.coherence.pending`).
+A key's lease is deleted before the key, so a loader that began before the invalidation can no longer fill. What Redis
+does not acknowledge becomes a pending invalidation (``coherence.pending``).
 
-One user's keys are found without walking the keyspace: the families every user has are known by name, and the names
-of the rest are kept in a set (``user_index``). The set is trusted only where the server cannot evict it (no
-memory limit, or the policy ``noeviction``); elsewhere the keyspace is walked before the call returns. Keys that
-somebody else wrote, with redis-cli say, are in no index. In a small keyspace the walk is cheap and is always made;
-in a large one it is made in the background, one walk for all users who are waiting for it. Until it has ended, none of
-what it may find is served by this process (:mod:`cache.coherence.strays`), and a walk that was cut off is made again.
+One user's keys are found without a scan: the families that every user has are known by name, and an index has the
+names of the rest (``coherence.user_index``). The index is used only if the server cannot evict it (no memory limit, or
+the policy ``noeviction``); otherwise the keyspace is scanned before the call returns. Keys that other programs wrote
+are in no index. In a small keyspace a scan is cheap and always made; in a large one it runs in the background, one
+scan for all waiting users. Until it has ended, this process serves nothing that it may delete
+(``coherence.unindexed_keys``); an interrupted scan is repeated.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from .. import keys
 from ..coherence.glob import matches
 from ..coherence.pending import PendingInvalidations, reaches
-from ..coherence.strays import Waiting
+from ..coherence.unindexed_keys import WaitingScans
 from ..coherence.user_index import UserIndex
+from ..core.engine import Engine
 from ..exceptions import CommandRejected, TransportError
+from ..loading.fill import Filler
 from .redelivery import Redelivery
-from .scan import guarded, pages, remove, spares_reserved, sweep
-
-if TYPE_CHECKING:
-    from ..core.engine import Engine
-    from ..loading.fill import Filler
+from .scan import delete, delete_matching, guarded_by, pages, spares_reserved
 
 SMALL: Final = 2_000
-"""Keys up to which a walk costs no more than asking the index does."""
-_STEP: Final = 250  # keys a walk looks at in one go: nobody waits for it, and others are not to wait because of it
-_POLICY_AGE: Final = 30.0  # seconds for which the server's eviction policy is believed not to change
-_LAST_WALK: Final = 5.0  # seconds that closing waits for a walk: a conversation may end just after it asked for one
+"""Keys up to which a scan costs no more than reading the index."""
+_SCAN_PAGE: Final = 250  # keys of a background scan that the server examines at a time, to delay other clients little
+_POLICY_TTL: Final = 30.0  # seconds for which the server's eviction policy is remembered
+SCAN_ON_CLOSE: Final = 5.0  # seconds that closing waits for a scan: a conversation may end just after it began one
 
 
 @dataclass(slots=True)
 class Invalidation:
-    """What was done.
+    """The outcome of an invalidation.
 
     Attributes:
-        deleted: keys that were removed by the time it was said; what a walk in the background finds is not in it.
-        complete: whether Redis answered to the end.
+        deleted: keys that were deleted by the time the call returned; a background scan may delete more.
+        complete: whether Redis acknowledged all of it.
     """
 
     deleted: int = 0
     complete: bool = False
 
-    def count(self, removed: int) -> None:
-        """So many more."""
-        self.deleted += removed
+    def count(self, deleted: int) -> None:
+        """Add to :attr:`deleted`."""
+        self.deleted += deleted
 
 
 class Invalidator:
-    """Removes values everywhere they are kept: in Redis, in this process, and in loads under way."""
+    """Deletes values everywhere they are kept: in Redis, in this process, and in loads under way."""
 
     def __init__(self, engine: Engine, filler: Filler) -> None:
         self._engine = engine
+        self._transport = engine.transport
+        self._pending = engine.pending
         self._filler = filler
         self._evicts = True
-        self._policy_asked = -_POLICY_AGE
-        self._index = UserIndex(engine)
-        self._walk: asyncio.Task[None] | None = None
+        self._policy_read_at = -_POLICY_TTL
+        self._index = UserIndex(engine.transport)
+        self._scan: asyncio.Task[None] | None = None
+        self._listeners: list[Callable[[PendingInvalidations], None]] = []
+
+    # -- pending invalidations -------------------------------------------------------------------------
 
     @property
-    def cut_off(self) -> bool:
-        """Whether there is something to walk for, and nobody does."""
-        return bool(self._engine.pending.strays) and not self._walking
+    def undelivered(self) -> bool:
+        """Whether an invalidation waits for Redis to acknowledge it. A scan under way for unindexed keys does not."""
+        return self._pending.undelivered or self._scan_interrupted
+
+    def undelivered_for(self, *user_ids: str) -> set[str]:
+        """Those of these users whose keys an undelivered invalidation may include."""
+        return set(user_ids) if self._scan_interrupted else self._pending.undelivered_for(user_ids)
 
     @property
-    def _walking(self) -> bool:
-        return self._walk is not None and not self._walk.done()
+    def pending(self) -> PendingInvalidations:
+        """What Redis has not acknowledged."""
+        return self._pending.invalidations
+
+    def export_pending(self) -> PendingInvalidations:
+        """What another cache of the same Redis has to take over once this one is closed."""
+        return self._pending.export()
+
+    def merge(self, pending: PendingInvalidations) -> None:
+        """Obey and deliver what another cache could not deliver to the same Redis. Call it in this cache's loop."""
+        if pending.patterns:
+            self._drop_all()
+        self._drop(pending.keys)
+        self._pending.merge(pending)
+        self._engine.redeliver_soon()
+
+    def on_enqueue(self, listener: Callable[[PendingInvalidations], None]) -> None:
+        """Call ``listener``, in this cache's loop, with each invalidation that becomes pending."""
+        self._listeners.append(listener)
+
+    def enqueue(self, pending: PendingInvalidations) -> None:
+        """Redis did not acknowledge these: obey them here, deliver them later."""
+        self._pending.merge(pending)
+        for listener in self._listeners:
+            listener(pending)
+
+    # -- operations ------------------------------------------------------------------------------------
 
     async def delete(self, names: Sequence[str]) -> int:
-        """Remove keys. Raises TransportError."""
-        self._forget(names)
+        """Delete keys. Returns how many existed.
+
+        Raises:
+            TransportError: Redis did not acknowledge it.
+        """
+        self._drop(names)
         guards = [guard for name in names for guard in (keys.lease(name), keys.stale(name))]
-        removed = await self._engine.unlink(names, before=guards)
-        self._forget(names)
-        return removed
+        deleted = await self._transport.unlink(names, before=guards)
+        self._drop(names)
+        return deleted
 
     async def invalidate(self, pattern: str, user_id: str | None) -> Invalidation:
-        """See :meth:`cache.RedisCache.invalidate`. What could not be done is owed."""
+        """Delete what ``pattern`` reaches, for one user or for all. What cannot be completed becomes pending."""
         outcome = Invalidation()
         try:
-            if self._engine.enabled:
-                await self._reach(pattern, user_id, outcome)
+            if self._transport.enabled:
+                await self._delete_matching(pattern, user_id, outcome)
         except TransportError as problem:
             self._engine.count_error(problem)
-        finally:  # also for who is cut off: nobody knows how far it got
+        finally:  # also if the caller is cancelled: how far it got is unknown
             if not outcome.complete:
-                self._engine.owe(PendingInvalidations(patterns=((pattern, user_id),)))
+                self.enqueue(PendingInvalidations(patterns=((pattern, user_id),)))
         return outcome
 
-    def take_over(self, debts: PendingInvalidations) -> None:
-        """Obey, and deliver, what another cache of this process could not tell Redis."""
-        if debts.patterns:
-            self._forget_all()
-        self._forget(debts.keys)
-        self._engine.pending.take_over(debts)
-        self._engine.settle_soon()
-
-    async def everywhere(self, pattern: str, outcome: Invalidation) -> None:
-        """Remove what ``pattern`` reaches, of all users. Raises TransportError; ``outcome`` counts what went."""
-        self._forget_all()
-        await sweep(self._engine, pattern, spares_reserved(pattern), outcome.count)
-        self._forget_all()
-        outcome.complete = True
-
-    async def of_user(self, user_id: str, pattern: str, outcome: Invalidation) -> None:
-        """Remove what ``pattern`` reaches of one user's keys. Raises TransportError; ``outcome`` counts what went."""
-        self._forget_all()
-        # Two commands in one tick. Not send_all: on a cluster the first goes to every node.
-        size, names = await asyncio.gather(self._engine.send("DBSIZE"), self._index.names(user_id))
-        if names is None:
-            await self._index.renew(user_id, await self._sweep(user_id, pattern, outcome))
-        elif int(size) <= SMALL or await self._server_evicts():
-            await self._sweep(user_id, pattern, outcome)
-        else:
-            mine = [keys.user_prefix(user_id) + name for name in names]
-            outcome.count(await self.delete([key for key in mine if matches(pattern, key)]))
-            self._engine.pending.hide(pattern, user_id, names)
-            self._walk_on()
-        self._forget_all()
-        outcome.complete = True
-
     async def clear(self) -> None:
-        """Remove every value of every user. Raises TransportError."""
-        await self.everywhere(f"{keys.USERS}*", Invalidation())
+        """Delete every value of every user.
 
-    async def settle(self) -> None:
-        """Deliver what is owed, and take up a walk that was cut off. Raises TransportError."""
-        self._walk_on()
-        await Redelivery(self._engine.pending, self.delete, self._again).make()
+        Raises:
+            TransportError: Redis did not acknowledge all of it.
+        """
+        await self._of_all_users(f"{keys.USERS}*", Invalidation())
+
+    async def redeliver(self) -> None:
+        """Deliver what is pending, and repeat an interrupted scan.
+
+        Raises:
+            TransportError: what was not acknowledged stays pending.
+        """
+        self._start_scan()
+        await Redelivery(self._pending, self.delete, self._delete_pattern).run()
 
     async def close(self) -> None:
-        """Let a walk end, but not for long. What it has not found by then stays hidden, and owed."""
-        if self._walk is not None:
-            await asyncio.wait({self._walk}, timeout=_LAST_WALK)
-            self._walk.cancel()
-            await asyncio.wait({self._walk})
+        """Let a scan end, within ``SCAN_ON_CLOSE``. What it has not reached by then stays masked and pending."""
+        if self._scan is not None:
+            await asyncio.wait({self._scan}, timeout=SCAN_ON_CLOSE)
+            self._scan.cancel()
+            await asyncio.wait({self._scan})
 
-    async def _again(self, pattern: str, user_id: str | None) -> int:
+    async def _delete_pattern(self, pattern: str, user_id: str | None) -> int:
         outcome = Invalidation()
-        await self._reach(pattern, user_id, outcome)
+        await self._delete_matching(pattern, user_id, outcome)
         return outcome.deleted
 
-    async def _reach(self, pattern: str, user_id: str | None, outcome: Invalidation) -> None:
+    async def _delete_matching(self, pattern: str, user_id: str | None, outcome: Invalidation) -> None:
         if user_id is None:
-            await self.everywhere(pattern, outcome)
+            await self._of_all_users(pattern, outcome)
         else:
-            await self.of_user(user_id, pattern, outcome)
+            await self._of_user(user_id, pattern, outcome)
 
-    async def _sweep(self, user_id: str, pattern: str, outcome: Invalidation) -> set[str]:
-        """Remove what ``pattern`` reaches of one user's keys. The names of the rest. Raises TransportError."""
+    async def _of_all_users(self, pattern: str, outcome: Invalidation) -> None:
+        self._drop_all()
+        await delete_matching(self._transport, pattern, spares_reserved(pattern), outcome.count)
+        self._drop_all()
+        outcome.complete = True
+
+    async def _of_user(self, user_id: str, pattern: str, outcome: Invalidation) -> None:
+        self._drop_all()
+        # Two commands in one loop tick. Not send_all: in a cluster DBSIZE goes to every node.
+        size, names = await asyncio.gather(self._transport.send("DBSIZE"), self._index.names(user_id))
+        if names is None:
+            await self._index.rebuild(user_id, await self._scan_user(user_id, pattern, outcome))
+        elif int(size) <= SMALL or await self._server_evicts():
+            await self._scan_user(user_id, pattern, outcome)
+        else:
+            known = [keys.user_prefix(user_id) + name for name in names]
+            outcome.count(await self.delete([key for key in known if matches(pattern, key)]))
+            self._pending.mask(pattern, user_id, names)
+            self._start_scan()
+        self._drop_all()
+        outcome.complete = True
+
+    async def _scan_user(self, user_id: str, pattern: str, outcome: Invalidation) -> set[str]:
+        """Scan one user's keys and delete what ``pattern`` reaches. Returns the names of the others."""
         spared: set[str] = set()
         prefix = keys.user_prefix(user_id)
 
@@ -167,66 +201,72 @@ class Invalidator:
             spared.add(key.removeprefix(prefix))
             return False
 
-        await sweep(self._engine, keys.user_pattern(user_id), wanted, outcome.count)
+        await delete_matching(self._transport, keys.user_pattern(user_id), wanted, outcome.count)
         return spared
 
     async def _server_evicts(self) -> bool:
-        """Whether the server may evict an index. Believed of one that does not say."""
+        """Whether the server may evict an index; assumed if it does not say."""
         now = time.monotonic()
-        if now - self._policy_asked >= _POLICY_AGE:
+        if now - self._policy_read_at >= _POLICY_TTL:
             try:
-                info = await self._engine.send("INFO", "memory")
-            except CommandRejected:  # who may not ask walks
+                info = await self._transport.send("INFO", "memory")
+            except CommandRejected:
                 info = None
-            self._policy_asked = now
-            self._evicts = not _keeps_everything(info)
+            self._policy_read_at = now
+            self._evicts = not _never_evicts(info)
         return self._evicts
 
-    def _walk_on(self) -> None:
-        """Begin a walk if there is something to walk for, and nobody does."""
-        if self.cut_off and self._engine.connected and not self._engine.closed:
-            self._walk = asyncio.create_task(self._walk_for_strays(), name="cache-walk")
+    # -- background scan for unindexed keys ------------------------------------------------------------
 
-    async def _walk_for_strays(self) -> None:
-        """Remove the keys of the waiting users that no index knows. What this layer wrote meanwhile stays."""
-        strays = self._engine.pending.strays
-        while waiting := strays.waiting():
+    @property
+    def _scan_interrupted(self) -> bool:
+        return bool(self._pending.unindexed) and (self._scan is None or self._scan.done())
+
+    def _start_scan(self) -> None:
+        if self._scan_interrupted and self._transport.connected and not self._transport.closed:
+            self._scan = asyncio.create_task(self._scan_for_unindexed_keys(), name="cache-scan-unindexed")
+
+    async def _scan_for_unindexed_keys(self) -> None:
+        """Delete the unindexed keys of all waiting users. What this layer stores meanwhile is indexed, and stays."""
+        unindexed = self._pending.unindexed
+        while waiting := unindexed.waiting():
             try:
-                # What guards them too: a last good value may outlive both its value and the index.
-                async for page in pages(self._engine, "*user:*", size=_STEP):
-                    await self._remove_strays({guarded(key) or key for key in page}, waiting)
+                # *user:* matches their leases and last good copies too, which may outlive both value and index.
+                async for page in pages(self._transport, "*user:*", size=_SCAN_PAGE):
+                    await self._delete_unindexed({guarded_by(key) or key for key in page}, waiting)
             except TransportError:
-                return  # they stay hidden until it is taken up again
-            strays.gone(waiting)
+                return  # they stay masked until the scan is repeated
+            unindexed.deleted(waiting)
 
-    async def _remove_strays(self, page: Iterable[str], users: Waiting) -> None:
-        strays = []
+    async def _delete_unindexed(self, page: Iterable[str], waiting: WaitingScans) -> None:
+        found = []
         for key in page:
             owned = keys.owner(key)
-            if owned is None or owned[0] not in users or owned[1] in keys.FAMILIES:
+            if owned is None or owned[0] not in waiting or owned[1] in keys.FAMILIES:
                 continue
-            if not any(matches(pattern, key) for pattern in users[owned[0]]):
+            if not any(matches(pattern, key) for pattern in waiting[owned[0]]):
                 continue
-            if not await self._engine.send(
-                "SISMEMBER", keys.index(owned[0]), owned[1].encode(errors="surrogateescape")
-            ):
-                strays.append(key)
-        if strays:
-            guards = [guard for key in strays for guard in (keys.lease(key), keys.stale(key))]
-            await remove(self._engine, [*guards, *strays])
-            self._forget(strays)
+            name = owned[1].encode(errors="surrogateescape")
+            if not await self._transport.send("SISMEMBER", keys.index(owned[0]), name):
+                found.append(key)
+        if found:
+            guards = [guard for key in found for guard in (keys.lease(key), keys.stale(key))]
+            await delete(self._transport, [*guards, *found])
+            self._drop(found)
 
-    def _forget(self, names: Sequence[str]) -> None:
+    # -- in this process -------------------------------------------------------------------------------
+
+    def _drop(self, names: Collection[str]) -> None:
         self._engine.near.drop_many(names)
         self._filler.detach(names)
 
-    def _forget_all(self) -> None:
+    def _drop_all(self) -> None:
         self._engine.near.drop_all()
         self._filler.detach_all()
 
 
-def _keeps_everything(info: Any) -> bool:
-    """Whether the memory section of INFO, as text or as redis-py's dict, says that nothing is ever evicted."""
+def _never_evicts(info: Any) -> bool:
+    """Whether the memory section of INFO, as text or as redis-py's dict, rules out eviction."""
     if not isinstance(info, dict):
         text = info.decode() if isinstance(info, bytes) else str(info)
         info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

@@ -1,4 +1,4 @@
-"""Telling Redis what it is owed. What it refuses stays owed, and holds up nothing else."""
+"""Redelivers pending invalidations; rejected ones stay queued and do not hold up the others."""
 
 from __future__ import annotations
 
@@ -8,72 +8,72 @@ from typing import Final
 from ..coherence.pending import PendingQueue
 from ..exceptions import CommandRejected
 
-Remove = Callable[[Sequence[str]], Awaitable[int]]
-"""Removes keys. Raises TransportError."""
-Sweep = Callable[[str, str | None], Awaitable[int]]
-"""Removes what a pattern reaches, for one user or for all. Raises TransportError."""
+DeleteKeys = Callable[[Sequence[str]], Awaitable[int]]
+"""Deletes keys. Raises TransportError."""
+DeletePattern = Callable[[str, str | None], Awaitable[int]]
+"""Deletes what a pattern reaches, for one user or for all. Raises TransportError."""
 _BATCH: Final = 500
-_OF_ONE: Final = frozenset(("NOPERM", "WRONGTYPE", "ERR", "CROSSSLOT"))
-"""Codes that are about what was asked for. The others (READONLY, LOADING, OOM, ...) would refuse the rest too."""
-_MOST: Final = 16  # refusals of one round: what is left is tried in the next, before those
+_SPECIFIC: Final = frozenset(("NOPERM", "WRONGTYPE", "ERR", "CROSSSLOT"))
+"""Error codes that concern one command. With the others (READONLY, LOADING, OOM, ...) the rest would fail too."""
+_MAX_REJECTIONS: Final = 16  # in one round; the next round begins with what this one did not attempt
 
 
 class Redelivery:
-    """One round.
+    """One round of redelivery.
 
     Args:
-        pending: what is owed.
-        remove: tells of keys.
-        sweep: tells of patterns.
+        pending: the queue.
+        delete_keys: delivers keys.
+        delete_pattern: delivers a pattern.
     """
 
-    def __init__(self, pending: PendingQueue, remove: Remove, sweep: Sweep) -> None:
+    def __init__(self, pending: PendingQueue, delete_keys: DeleteKeys, delete_pattern: DeletePattern) -> None:
         self._pending = pending
-        self._remove = remove
-        self._sweep = sweep
-        self._refusals: list[CommandRejected] = []
+        self._delete_keys = delete_keys
+        self._delete_pattern = delete_pattern
+        self._rejections: list[CommandRejected] = []
 
-    async def make(self) -> None:
-        """All of it.
+    async def run(self) -> None:
+        """Attempt everything that is queued.
 
         Raises:
-            TransportError: what was not delivered stays owed; a refusal is raised once everything has been tried.
+            TransportError: what was not acknowledged stays queued. A rejection is raised after all other attempts.
         """
-        keys, patterns = self._pending.debts
+        keys, patterns = self._pending.invalidations
         for start in range(0, len(keys), _BATCH):
-            await self._tell_keys(keys[start : start + _BATCH])
-        for pattern, user_id in patterns:
-            serial = self._pending.serial_of((pattern, user_id))
-            if serial and len(self._refusals) < _MOST:
+            await self._deliver_keys(keys[start : start + _BATCH])
+        for entry in patterns:
+            sequence = self._pending.sequence_of(entry)
+            if sequence and len(self._rejections) < _MAX_REJECTIONS:
                 try:
-                    await self._sweep(pattern, user_id)
+                    await self._delete_pattern(*entry)
                 except CommandRejected as problem:
-                    if problem.code not in _OF_ONE:
+                    if problem.code not in _SPECIFIC:
                         raise
-                    self._refusals.append(problem)
-                    self._pending.put_off((pattern, user_id))
+                    self._rejections.append(problem)
+                    self._pending.requeue(entry)
                 else:
-                    self._pending.paid((pattern, user_id), serial)
-        if self._refusals:
-            raise self._refusals[0]
+                    self._pending.acknowledge(entry, sequence)
+        if self._rejections:
+            raise self._rejections[0]
 
-    async def _tell_keys(self, keys: Sequence[str]) -> None:
-        """Of keys that are refused together, each half is tried by itself, down to those that are meant."""
-        batch = {key: serial for key in keys if (serial := self._pending.serial_of(key))}
-        if not batch or len(self._refusals) >= _MOST:
+    async def _deliver_keys(self, keys: Sequence[str]) -> None:
+        """Deliver a batch. A rejected batch is halved until the keys that cause the rejection are found."""
+        batch = {key: sequence for key in keys if (sequence := self._pending.sequence_of(key))}
+        if not batch or len(self._rejections) >= _MAX_REJECTIONS:
             return
         try:
-            await self._remove(list(batch))
+            await self._delete_keys(list(batch))
         except CommandRejected as problem:
-            if problem.code not in _OF_ONE:
+            if problem.code not in _SPECIFIC:
                 raise
             if len(keys) == 1:
-                self._refusals.append(problem)
-                self._pending.put_off(keys[0])
+                self._rejections.append(problem)
+                self._pending.requeue(keys[0])
                 return
             half = len(keys) // 2
-            await self._tell_keys(keys[:half])
-            await self._tell_keys(keys[half:])
+            await self._deliver_keys(keys[:half])
+            await self._deliver_keys(keys[half:])
         else:
-            for key, serial in batch.items():
-                self._pending.paid(key, serial)
+            for key, sequence in batch.items():
+                self._pending.acknowledge(key, sequence)

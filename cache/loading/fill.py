@@ -1,19 +1,21 @@
-"""Filling a cold key: one load across tasks and processes, and never an old value over a newer one.
+"""Fills a cold key: one load across tasks and processes, and never an old value over a newer one.
 
-The protocol, "a token per fill, absent means no" (leases as in Nishtala et al., "Scaling Memcache at Facebook",
-NSDI 2013; the model in ``tests/model`` checks it against every interleaving, eviction included):
+Leases as in Nishtala et al., "Scaling Memcache at Facebook" (NSDI 2013). The model in ``tests/model`` checks the
+protocol against every interleaving, eviction included:
 
-- a miss takes, in one step on the server, either the value or the right to fill it: ``lease:{key}`` with a random
-  token;
-- an invalidation removes lease and value; the fill is a compare-and-set on the token, so a load that began before
-  an acknowledged invalidation can never land, also when the lease was evicted;
-- where the source says that there is none, value and last good value go, in one step, under the same condition;
-- whoever does not get the lease waits for the server's push that key or lease has changed, then looks again;
-- the lease is renewed while the loader runs, so a leader that is killed is replaced when its lease ends.
+- A miss returns, in one step on the server, either the value or the right to fill it: ``lease:{key}`` with a random
+  token.
+- An invalidation deletes lease and value. A fill compares the token, so a load that began before an acknowledged
+  invalidation cannot store, also if the lease was evicted: no token, no fill.
+- If the source has no value, value and last good copy are deleted in one step, under the same condition.
+- A caller without the lease waits for the push that key or lease has changed, then asks again.
+- The lease is renewed while the loader runs, so a leader that was killed is replaced when its lease expires.
 
-Redis away, or switched off: singleflight in this process, then the loader. What nothing on Redis alone can close: a
+With Redis away, or the cache switched off: singleflight in this process, then the loader. Redis alone cannot prevent a
 loader that reads from a lagging replica, an invalidation sent before the commit, a writer that dies between commit and
-invalidation, a failover that loses an acknowledged delete.
+invalidation, or a failover that loses an acknowledged delete.
+
+``stale_for`` is stale-if-error of RFC 5861.
 """
 
 from __future__ import annotations
@@ -26,63 +28,67 @@ from typing import Any, Final
 from ..background import BackgroundTasks
 from ..coherence.near_cache import MISSING
 from ..core.engine import Engine
-from ..exceptions import TransportError, UndecodableValue, UnserialisableValue
+from ..exceptions import TransportError, UndecodableValue, UnserialisableValue, ValueTooLarge
 from ..serialization import codec
-from .lease import GRANTED, LOOK_AGAIN, VALUE, Lease, Leases
-from .policy import GONE, EntryOptions
+from .lease import GRANTED, POLL_EVERY, VALUE, Lease, Leases
+from .policy import DELETE, EntryOptions
 from .singleflight import Singleflight
 from .waiters import Waiters
 
 logger = logging.getLogger("cache")
 SLOW: Final = 0.25
-"""Seconds a caller waits for a loader when there is a last good value to answer with."""
+"""Seconds a caller waits for a loader if there is a last good value to answer with."""
 
 Loader = Callable[[], Awaitable[Any]]
 
 
 class Filler:
-    """Loads what is missing. One per cache.
+    """Loads what is missing.
+
+    Args:
+        engine: the shared parts of the cache.
+        waiters: callers that wait for a change of a key.
 
     Attributes:
-        flights: loads that callers wait for.
-        waiters: callers that wait for another process's load.
-        leases: the rights to fill that this process holds.
-        background: loads and refreshes that go on without a caller.
+        loads: loads that callers of this process wait for.
+        leases: leases that this process holds, or is releasing.
+        background: loads and refreshes that continue without a caller.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, waiters: Waiters) -> None:
         self._engine = engine
-        self.flights = Singleflight()
-        self._refreshing = Singleflight()
-        self._asked: set[str] = set()  # keys that somebody began to look for in this turn of the loop
-        self.waiters = Waiters()
-        self.leases = Leases(engine, self.waiters)
+        self._transport = engine.transport
+        self._serializer = engine.serializer
+        self.waiters = waiters
+        self.loads = Singleflight()
+        self._refreshes = Singleflight()
+        self._asked: set[str] = set()  # keys that a caller began to read in this turn of the loop
+        self.leases = Leases(engine, waiters)
         self.background = BackgroundTasks()
-        engine.on_change = self.waiters.changed
 
     def detach(self, names: Iterable[str]) -> None:
-        """An invalidation of these keys: later callers start a load of their own."""
-        self.flights.detach(names)
-        self._refreshing.detach(names)
+        """These keys were invalidated: later callers begin a load of their own."""
+        self.loads.detach(names)
+        self._refreshes.detach(names)
 
     def detach_all(self) -> None:
-        """An invalidation of anything."""
-        self.flights.detach_all()
-        self._refreshing.detach_all()
+        """Any key may have been invalidated."""
+        self.loads.detach_all()
+        self._refreshes.detach_all()
 
     async def close(self) -> None:
         """Cancel what is under way."""
-        await self.flights.close()
-        await self._refreshing.close()
+        await self.loads.close()
+        await self._refreshes.close()
         await self.background.cancel()
         await self.leases.close()
 
     def busy(self, key: str) -> bool:
-        """Whether others in this process are at ``key``: they load it, or began to look in this turn of the loop.
+        """Whether another caller of this process loads ``key``, or began to read it in this turn of the loop.
 
-        Whoever comes now need not ask Redis by himself: :meth:`fill` tells him what they find.
+        A load is already in flight then; join it with :meth:`fill` instead of querying Redis.
         """
-        if key in self.flights or key in self._asked:
+        if key in self.loads or key in self._asked:
             return True
         if not self._asked:
             asyncio.get_running_loop().call_soon(self._asked.clear)
@@ -90,91 +96,93 @@ class Filler:
         return False
 
     async def fill(
-        self, key: str, loader: Loader, terms: EntryOptions, began: float, *, failed: bool = False
+        self, key: str, loader: Loader, options: EntryOptions, began: float, *, failed: bool = False
     ) -> tuple[Any, bool]:
-        """The value, and whether it was there; loaded once whoever else asks. Raises what the loader raises.
+        """Return the value, loaded once however many callers ask, and whether it was in the cache.
 
         Args:
             key: the key.
             loader: makes the value.
-            terms: how long it may be used.
-            began: loop time at which the caller was asked; from then on the deadline counts.
-            failed: whether Redis has failed the caller already, and that was counted.
+            options: how long it may be used.
+            began: loop time of the caller's request, from which its deadline counts.
+            failed: whether Redis has failed this caller already, and that was counted.
+
+        Raises:
+            Exception: what the loader raises.
         """
-        value, raw = await self.flights.join(key, lambda: self._fly(key, loader, terms, began, failed))
-        return (value, False) if raw is None else (self._decoded(key, raw), True)  # to each his own
+        value, raw = await self.loads.join(key, lambda: self._find_or_load(key, loader, options, began, failed))
+        # Decode per caller: values are mutable.
+        return (value, False) if raw is None else (self._serializer.loads(key, raw), True)
 
-    def refresh(self, key: str, loader: Loader, terms: EntryOptions, old: int) -> None:
-        """Load anew in the background, unless somebody is at it or has just been. ``old``: milliseconds left."""
-        if key in self._refreshing:
+    def refresh(self, key: str, loader: Loader, options: EntryOptions, old_ms: int) -> None:
+        """Load again in the background, unless that is under way or just done. ``old_ms``: milliseconds left."""
+        if key in self._refreshes:
             return
-        flight = self._refreshing.join(key, lambda: self._renew(key, loader, terms, old))
-        self.background.spawn(flight, name="cache-refresh")
+        refresh = self._refreshes.join(key, lambda: self._refresh(key, loader, options, old_ms))
+        self.background.spawn(refresh, name="cache-refresh")
 
-    # -- flights ---------------------------------------------------------------------------------------
-
-    async def _fly(
-        self, key: str, loader: Loader, terms: EntryOptions, began: float, failed: bool
+    async def _find_or_load(
+        self, key: str, loader: Loader, options: EntryOptions, began: float, failed: bool
     ) -> tuple[Any, bytes | None]:
-        """The value, and as it was stored if it was there."""
-        lease = Lease(key, began + self._engine.deadline - asyncio.get_running_loop().time())
-        while self._engine.enabled:
-            waiter = self.waiters.wait(key)  # before looking, so that no change goes unseen
+        """The value, and its stored bytes if it was in the cache."""
+        lease = Lease(key, began + self._transport.deadline - asyncio.get_running_loop().time())
+        while self._transport.enabled:
+            change = self.waiters.wait(key)  # before the look, so that no change is missed
             try:
                 try:
-                    kind, *rest = await self.leases.acquire(lease, last_good=terms.stale_for > 0)
+                    kind, *rest = await self.leases.acquire(lease, last_good=options.stale_for > 0)
                 except TransportError as problem:
-                    if getattr(problem, "code", "") == "WRONGTYPE" and not lease.paid:
+                    if getattr(problem, "code", "") == "WRONGTYPE" and not lease.delivered:
                         raise UndecodableValue("of another type") from None
                     if not failed:
                         self._engine.count_error(problem)
                     return await _loaded(loader), None
                 if kind == VALUE:
-                    return self._decoded(key, rest[0]), rest[0]
-                last = self._last_good(key, rest[0])
+                    return self._serializer.loads(key, rest[0]), rest[0]
+                last_good = self._last_good(key, rest[0])
                 if kind == GRANTED:
-                    return await self._lead(lease, loader, terms, last), None
-                if last is not MISSING:
-                    await asyncio.wait({waiter}, timeout=SLOW)
-                    if not waiter.done():
-                        return last, None
+                    return await self._lead(lease, loader, options, last_good), None
+                if last_good is not MISSING:
+                    await asyncio.wait({change}, timeout=SLOW)
+                    if not change.done():
+                        return last_good, None
                 else:
                     left = max(int(rest[1]), 1) / 1000
-                    await asyncio.wait({waiter}, timeout=left if self._engine.tracking else min(left, LOOK_AGAIN))
+                    await asyncio.wait({change}, timeout=left if self._engine.tracking else min(left, POLL_EVERY))
             except UndecodableValue as problem:
                 self._engine.count_undecodable(key, problem)
-                self._engine.pending.add(key)  # it goes before the next try
+                self._engine.pending.add(key)  # the next attempt deletes it first
             finally:
-                self.waiters.leave(key, waiter)
+                self.waiters.leave(key, change)
         return await _loaded(loader), None
 
-    async def _lead(self, lease: Lease, loader: Loader, terms: EntryOptions, last: Any) -> Any:
-        """Load under the lease. With a last good value, a loader that is slow or fails is answered with it."""
-        load = self.background.spawn(self._load(lease, loader, terms), name="cache-load")
+    async def _lead(self, lease: Lease, loader: Loader, options: EntryOptions, last_good: Any) -> Any:
+        """Load under the lease. A loader that is slow or fails returns the last good value."""
+        load = self.background.spawn(self._load(lease, loader, options), name="cache-load")
         try:
-            if last is MISSING:
+            if last_good is MISSING:
                 return await load
             await asyncio.wait({load}, timeout=SLOW)
         except asyncio.CancelledError:
             load.cancel()
-            self.leases.release_later(lease)  # a load that has not yet taken its first step cannot do it itself
+            self.leases.release_later(lease)  # a load that has not taken its first step cannot release it
             raise
         if not load.done():
-            return last  # the load goes on, and fills for the next one
+            return last_good  # the load continues, and fills for the next caller
         if (problem := load.exception()) is not None:
             if isinstance(problem, UnserialisableValue):
-                raise problem  # a mistake of the developer's, and to be seen
+                raise problem  # a programming error, which must be seen
             logger.warning("a loader failed (%s): the last good value is served", type(problem).__name__)
-            return last
+            return last_good
         return load.result()
 
-    async def _load(self, lease: Lease, loader: Loader, terms: EntryOptions) -> Any:
-        # Whoever asks after the lease was lost asks anew, instead of joining a load that may have begun before.
-        holding = self.leases.hold(lease, lambda: self.flights.detach((lease.key,)))
+    async def _load(self, lease: Lease, loader: Loader, options: EntryOptions) -> Any:
+        # A caller that comes after the lease was lost must not join: this load may have begun before an invalidation.
+        holding = self.leases.hold(lease, lambda: self.loads.detach((lease.key,)))
         renewing = asyncio.create_task(holding, name="cache-lease")
         try:
             value = await loader()
-            await self._store(lease, value, terms)
+            await self._store(lease, value, options)
         except BaseException:
             self.leases.release_later(lease)
             raise
@@ -182,63 +190,57 @@ class Filler:
             renewing.cancel()
         return value
 
-    async def _store(self, lease: Lease, value: Any, terms: EntryOptions) -> None:
+    async def _store(self, lease: Lease, value: Any, options: EntryOptions) -> None:
         key, pending = lease.key, self._engine.pending
-        lives, raw = terms.milliseconds(value), codec.encode(value)
-        if len(raw) > self._engine.max_value_bytes:
-            logger.warning("a loaded value of %d bytes is larger than CACHE_MAX_VALUE_BYTES: not kept", len(raw))
-            lives = GONE, GONE
-        began = pending.serial
-        if pending.newest(key) > lease.paid:
-            # Invalidated since the load began, without Redis knowing of it yet.
+        ttls_ms = options.ttls_ms(value)
+        try:
+            raw = self._serializer.dumps(key, value)
+        except ValueTooLarge as problem:
+            logger.warning("a loaded value is not stored: %s", problem)
+            ttls_ms = DELETE, DELETE
+        sequence = pending.sequence
+        if pending.newest(key) > lease.delivered:
+            # Invalidated since the load began, and Redis has not acknowledged it yet.
             self.leases.release_later(lease)
             return
         self._engine.near.drop(key)
-        if lives[0] == GONE:
+        if ttls_ms[0] == DELETE:
             raw = b""
-        elif (sealer := self._engine.sealer) is not None:
-            raw = sealer.seal(key, raw)
         try:
-            if await self.leases.fill(lease, raw, lives):
-                pending.settle(key, began)
+            if await self.leases.fill(lease, raw, ttls_ms):
+                pending.acknowledge_store(key, sequence)
         except TransportError as problem:
             self._engine.count_error(problem)
-            self.leases.release_later(lease)  # it may still stand there, and everybody would wait for it
-            if lives[0] == GONE:
-                pending.add(key)  # and what was there before may, which the source no longer knows
+            self.leases.release_later(lease)
+            if ttls_ms[0] == DELETE:
+                pending.add(key)  # the old value may still be there, and the source no longer has it
 
-    async def _renew(self, key: str, loader: Loader, terms: EntryOptions, old: int) -> None:
-        lease = Lease(key, self._engine.deadline)
+    async def _refresh(self, key: str, loader: Loader, options: EntryOptions, old_ms: int) -> None:
+        lease = Lease(key, self._transport.deadline)
         try:
-            granted = await self.leases.acquire_to_refresh(lease, old)
+            granted = await self.leases.acquire_to_refresh(lease, old_ms)
         except TransportError as problem:
             self._engine.count_error(problem)
             return
         if granted:
             try:
-                await self._load(lease, loader, terms)
+                await self._load(lease, loader, options)
             except Exception as problem:
                 logger.warning("a loader failed (%s): the value that is there stays", type(problem).__name__)
 
-    def _decoded(self, key: str, raw: bytes) -> Any:
-        sealer = self._engine.sealer
-        return codec.decode(
-            codec.checked_size(raw if sealer is None else sealer.open(key, raw), self._engine.max_value_bytes)
-        )
-
     def _last_good(self, key: str, raw: bytes | None) -> Any:
-        """The last good value; MISSING where there is none, or none that can be decoded."""
+        """The last good value; MISSING if there is none that can be decoded."""
         if raw is None:
             return MISSING
         try:
-            return self._decoded(key, raw)
+            return self._serializer.loads(key, raw)
         except UndecodableValue as problem:
             self._engine.count_undecodable(key, problem)
             return MISSING
 
 
 async def _loaded(loader: Loader) -> Any:
-    """What the loader returns where Redis is not asked to keep it. A value it could not keep is a mistake there too."""
+    """What the loader returns while Redis is not used. An unserialisable value is an error then, too."""
     value = await loader()
     codec.encode(value)
     return value

@@ -1,7 +1,7 @@
-"""The right to fill a key: asked for, renewed while the loader runs, used once, or given back.
+"""Leases: the right to fill a key, acquired, renewed while the loader runs, then used once or released.
 
-``lease:{key}`` holds a random token. An invalidation removes it, and with it the right; so does an eviction. What the
-protocol guarantees is said in :mod:`cache.loading.fill`.
+``lease:{key}`` holds a random token. An invalidation deletes it, and with it the right; so does an eviction. The
+protocol is described in ``loading.fill``.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ..exceptions import CommandNotSent, CommandRejected, TransportError
 from ..transport.scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW
 from .waiters import Waiters
 
-LEASE: Final = 3.0
+LEASE_SECONDS: Final = 3.0
 """Seconds after which a leader that was killed is replaced."""
-_RENEW: Final = LEASE / 3
-LOOK_AGAIN: Final = 0.05
-"""Seconds between two looks at a lease where the server does not push."""
-_LEAST: Final = 0.1  # share of a deadline that every step is given
+RENEW_EVERY: Final = LEASE_SECONDS / 3
+POLL_EVERY: Final = 0.05
+"""Seconds between two looks at a lease where the server does not push changes."""
+_LEAST_SHARE: Final = 0.1  # share of the deadline that every step gets, however long the steps before took
 
 VALUE, GRANTED = 1, 2
-"""What asking for a lease may find: the value, or the right to fill it. Otherwise somebody else has that."""
+"""Replies to :meth:`Leases.acquire`: the value, or the right to fill. Any other reply: another caller has the lease."""
 
 
 @dataclass(slots=True)
@@ -37,55 +37,60 @@ class Lease:
 
     Attributes:
         key: the key.
-        spare: seconds of the deadline that are left for Redis; the loader's time does not count.
-        paid: serial number of the newest owed invalidation that was delivered before the load began.
-        token: what stands in the key ``lease:{...}``.
+        budget: seconds of the caller's deadline that are left for Redis; the loader's time does not count.
+        delivered: sequence number of the newest pending invalidation that was delivered with the request.
+        token: what ``lease:{key}`` holds.
     """
 
     key: str
-    spare: float
-    paid: int = 0
+    budget: float
+    delivered: int = 0
     token: str = field(default_factory=lambda: token_hex(8))
 
     @property
     def names(self) -> tuple[str, str, str]:
-        """The key, its lease, and its last good value."""
+        """The key, its lease, and its last good copy."""
         return self.key, keys.lease(self.key), keys.stale(self.key)
 
 
 class Leases:
-    """Asks Redis for leases and looks after those it got.
+    """Acquires, renews, uses and releases leases.
 
     Args:
         engine: sends the commands.
-        waiters: tells of keys that have changed.
+        waiters: notifies of changed keys.
     """
 
     def __init__(self, engine: Engine, waiters: Waiters) -> None:
         self._engine = engine
+        self._transport = engine.transport
         self._waiters = waiters
         self.releasing = BackgroundTasks()
 
     async def acquire(self, lease: Lease, *, last_good: bool) -> list[Any]:
-        """Ask for the value, or else the right to fill it. Raises TransportError.
+        """Ask for the value, or else for the right to fill it. See ``ACQUIRE`` for the reply.
 
         Args:
             lease: what to ask for.
             last_good: whether the last good value is wanted too.
+
+        Raises:
+            TransportError: no usable reply within the deadline.
         """
         before = index_entry(lease.key)
-        if self._engine.pending and (debt := self._engine.pending.newest(lease.key)):
-            # An invalidation that is still owed comes first, or the old value would be taken for a hit.
-            lease.paid = debt
-            # Where there is only a doubt, a last good value may yet be one: it stays, and is not used.
-            guards = lease.names[1:] if self._engine.pending.owed(lease.key) else lease.names[1:2]
+        pending = self._engine.pending
+        if pending and (sequence := pending.newest(lease.key)):
+            # Deliver the pending invalidation first, or the old value would count as a hit.
+            lease.delivered = sequence
+            # In a quarantine the last good copy may still be right: it stays, and is not used.
+            guards = lease.names[1:] if pending.newest_invalidation(lease.key) else lease.names[1:2]
             before = (("UNLINK", *guards), ("UNLINK", lease.key), *before)
             last_good = False
         asked = _now()
-        wanted = (lease.token, _milliseconds(), int(last_good))
+        arguments = (lease.token, _lease_ms(), int(last_good))
         try:
-            reply: list[Any] = await self._engine.run(
-                ACQUIRE, lease.names, *wanted, before=before, ends=self._ends(lease)
+            reply: list[Any] = await self._transport.run(
+                ACQUIRE, lease.names, *arguments, before=before, deadline=self._deadline(lease)
             )
         except TransportError as problem:
             if not isinstance(problem, CommandNotSent) and getattr(problem, "code", "") != "WRONGTYPE":
@@ -95,14 +100,18 @@ class Leases:
             self.release_later(lease)
             raise
         finally:
-            lease.spare -= _now() - asked
+            lease.budget -= _now() - asked
         return reply
 
-    async def acquire_to_refresh(self, lease: Lease, old: int) -> bool:
-        """Ask for the right to replace a value that has ``old`` milliseconds left at most. Raises TransportError."""
+    async def acquire_to_refresh(self, lease: Lease, old_ms: int) -> bool:
+        """Ask for the right to replace a value that has at most ``old_ms`` milliseconds left.
+
+        Raises:
+            TransportError: no usable reply within the deadline.
+        """
         try:
-            granted = await self._engine.run(
-                REFRESH, lease.names[:2], lease.token, _milliseconds(), old, before=index_entry(lease.key)
+            granted = await self._transport.run(
+                REFRESH, lease.names[:2], lease.token, _lease_ms(), old_ms, before=index_entry(lease.key)
             )
         except (TransportError, asyncio.CancelledError) as problem:
             if not isinstance(problem, CommandNotSent):
@@ -110,57 +119,67 @@ class Leases:
             raise
         return bool(granted)
 
-    async def fill(self, lease: Lease, raw: bytes, lives: tuple[int, int]) -> bool:
-        """Store ``raw`` for so many milliseconds, see FILL, if the lease still holds. Raises TransportError."""
-        return bool(await self._engine.run(FILL, lease.names, lease.token, raw, *lives, ends=self._ends(lease)))
+    async def fill(self, lease: Lease, raw: bytes, ttls_ms: tuple[int, int]) -> bool:
+        """Store ``raw`` if the lease still holds. Returns whether it did.
+
+        Args:
+            lease: from :meth:`acquire`.
+            raw: the serialized value.
+            ttls_ms: milliseconds for the value and for its last good copy, see ``FILL``.
+
+        Raises:
+            TransportError: no usable reply within the deadline.
+        """
+        deadline = self._deadline(lease)
+        return bool(await self._transport.run(FILL, lease.names, lease.token, raw, *ttls_ms, deadline=deadline))
 
     async def hold(self, lease: Lease, on_lost: Callable[[], None]) -> None:
-        """Renew the lease until it is not ours any more: invalidated or evicted, and nothing can be filled by it."""
+        """Renew the lease until it is lost: invalidated or evicted, so that its load can no longer fill."""
         change = self._waiters.wait(lease.key)
         try:
             while True:
-                await asyncio.wait({change}, timeout=_RENEW if self._engine.tracking else LOOK_AGAIN)
+                await asyncio.wait({change}, timeout=RENEW_EVERY if self._engine.tracking else POLL_EVERY)
                 self._waiters.leave(lease.key, change)
-                change = self._waiters.wait(lease.key)  # before looking, so that no change goes unseen
+                change = self._waiters.wait(lease.key)  # before the look, so that no change is missed
                 try:
-                    if not await self._engine.run(RENEW, lease.names[1:2], lease.token, _milliseconds()):
+                    if not await self._transport.run(RENEW, lease.names[1:2], lease.token, _lease_ms()):
                         on_lost()
                         return
                 except TransportError as problem:
-                    self._count_refusal(problem)
+                    self._count_rejection(problem)
         finally:
             self._waiters.leave(lease.key, change)
 
     def release_later(self, lease: Lease) -> None:
-        """Give it back, so that nobody waits for a lease that nobody uses."""
+        """Release in the background so waiters need not wait for the lease to expire."""
         self.releasing.spawn(self._release(lease), name="cache-release")
 
     async def close(self) -> None:
-        """Give back what is being given back, or whoever asks for these keys next would wait."""
-        await self.releasing.ended(2 * self._engine.deadline)
+        """Wait briefly for the releases under way, or the next callers would wait for these leases to expire."""
+        await self.releasing.ended(2 * self._transport.deadline)
         await self.releasing.cancel()
 
     async def _release(self, lease: Lease) -> None:
         try:
-            await self._engine.run(RELEASE, lease.names[1:2], lease.token)
+            await self._transport.run(RELEASE, lease.names[1:2], lease.token)
         except TransportError as problem:
-            self._count_refusal(problem)
-            if self._engine.enabled:  # switched off, nobody tells Redis: it ends by itself
-                # It must go, whose ever it is by then: what another one loads under it is not kept, that is all.
+            self._count_rejection(problem)
+            if self._transport.enabled:  # switched off, nothing is delivered: the lease expires
+                # Deleted whoever holds it by then; the worst case is a load that is not stored.
                 self._engine.pending.add(lease.names[1])
 
-    def _count_refusal(self, problem: Exception) -> None:
-        """That Redis is away has been counted, or will be, for the call that all this is done for."""
+    def _count_rejection(self, problem: Exception) -> None:
+        """An unavailable Redis is counted for the call that all this is done for, a rejection only here."""
         if isinstance(problem, CommandRejected):
             self._engine.count_error(problem)
 
-    def _ends(self, lease: Lease) -> float:
-        """When to stop waiting for Redis in the next step. A little is always left: a reply may be there already."""
-        return _now() + max(lease.spare, self._engine.deadline * _LEAST)
+    def _deadline(self, lease: Lease) -> float:
+        """The loop time at which the next step ends. A little is always left: a reply may have arrived already."""
+        return _now() + max(lease.budget, self._transport.deadline * _LEAST_SHARE)
 
 
-def _milliseconds() -> int:
-    return int(LEASE * 1000)
+def _lease_ms() -> int:
+    return int(LEASE_SECONDS * 1000)
 
 
 def _now() -> float:

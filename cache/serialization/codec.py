@@ -1,9 +1,9 @@
 """Values to bytes and back, lossless, and readable in redis-cli.
 
 A string is stored as it is, so ``GET user:123:profile`` shows the profile. Everything else is JSON. A string
-that would be taken for JSON (it begins with ``{``, ``[`` or ``"``, or is exactly a number or ``true``,
-``false``, ``null``) is stored as a JSON string, so ``"123"`` does not come back as a number, and ``INCR``
-works on what was stored as one.
+that reads as JSON (it begins with ``{``, ``[`` or ``"``, or is exactly a number or ``true``, ``false``,
+``null``) is stored as a JSON string: ``"123"`` does not come back as a number, and ``INCR`` works on a stored
+number.
 """
 
 from __future__ import annotations
@@ -14,21 +14,15 @@ from typing import Any, Final
 
 from ..exceptions import UndecodableValue, UnserialisableValue
 
-SEALED: Final = 0xFF
+ENCRYPTED: Final = 0xFF
 """First byte of an encrypted value (see ``encryption``). No UTF-8 text begins with it, so no plain value does."""
-_OPENERS = b'{["'
+_JSON_STARTS = b'{["'
 _LITERAL_STARTS = frozenset(b"-0123456789tfn")
 _LITERAL = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
-_read_json = json.JSONDecoder().raw_decode  # json.loads without what it does before and after, a third of a short value
-_HALVES: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+# json.loads without its wrapper, which costs a third of decoding a short value.
+_read_json = json.JSONDecoder().raw_decode
+_SURROGATE_PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _PLAIN = (str, int, float, bool, type(None))
-
-
-def checked_size(raw: bytes, most: int) -> bytes:
-    """Return ``raw`` if it has at most ``most`` bytes. Raises UndecodableValue: this layer stores nothing larger."""
-    if len(raw) > most:
-        raise UndecodableValue("larger than CACHE_MAX_VALUE_BYTES")
-    return raw
 
 
 def encode(value: Any) -> bytes:
@@ -39,8 +33,8 @@ def encode(value: Any) -> bytes:
             nested as you like.
 
     Raises:
-        UnserialisableValue: another type, NaN or an infinity, a dict key that is not a string, a cycle, the two halves
-            of a character side by side.
+        UnserialisableValue: another type, NaN or an infinity, a dict key that is not a string, a cycle, or a surrogate
+            pair in place of the character it encodes.
     """
     if isinstance(value, str):  # a subclass such as Key is stored as its text
         return _encode_text(str.__str__(value))
@@ -55,19 +49,21 @@ def decode(raw: bytes) -> Any:
     """Return the value stored as ``raw``.
 
     Raises:
-        UndecodableValue: the bytes are not something :func:`encode` writes.
+        UndecodableValue: the bytes are not something that :func:`encode` returns.
     """
     if not raw:
         return ""
     first = raw[0]
     try:
         text = raw.decode()
-        if first in _OPENERS or (first in _LITERAL_STARTS and _LITERAL.fullmatch(raw)):
+        if first in _JSON_STARTS or (first in _LITERAL_STARTS and _LITERAL.fullmatch(raw)):
             value, end = _read_json(text)
             return value if end == len(text) else json.loads(text)
     except (ValueError, RecursionError):
         raise UndecodableValue(
-            "encrypted, and CACHE_ENCRYPTION_KEYS is not set" if first == SEALED else "cut short, or written by others"
+            "encrypted, and CACHE_ENCRYPTION_KEYS is not set"
+            if first == ENCRYPTED
+            else "cut short, or written by others"
         ) from None
     return text
 
@@ -77,7 +73,7 @@ def _encode_text(text: str) -> bytes:
         raw = text.encode()
     except UnicodeEncodeError:  # lone surrogates: only JSON's escapes can carry them
         return _escaped(text)
-    if raw and (raw[0] in _OPENERS or (raw[0] in _LITERAL_STARTS and _LITERAL.fullmatch(raw))):
+    if raw and (raw[0] in _JSON_STARTS or (raw[0] in _LITERAL_STARTS and _LITERAL.fullmatch(raw))):
         return _dump(text)
     return raw
 
@@ -96,26 +92,26 @@ def _dump(value: Any) -> bytes:
 
 
 def _escaped(value: Any) -> bytes:
-    """JSON with every character beyond ASCII escaped, which carries half characters too."""
-    _refuse_two_halves(value)
+    """JSON with every character beyond ASCII escaped, which carries lone surrogates too."""
+    _reject_surrogate_pairs(value)
     return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _refuse_two_halves(value: Any) -> None:
-    """Refuse two halves of a character that stand side by side: read back they would be the whole one."""
+def _reject_surrogate_pairs(value: Any) -> None:
+    """Reject a surrogate pair: JSON would return it as the one character it encodes."""
     if isinstance(value, str):
-        if _HALVES.search(value):
+        if _SURROGATE_PAIR.search(value):
             raise UnserialisableValue("a text holds the two halves of a character (surrogates) instead of it")
     elif isinstance(value, dict):
         for pair in value.items():
-            _refuse_two_halves(pair)
+            _reject_surrogate_pairs(pair)
     elif isinstance(value, list | tuple):
         for item in value:
-            _refuse_two_halves(item)
+            _reject_surrogate_pairs(item)
 
 
 def _check(value: Any, where: str) -> None:
-    """Refuse what JSON would change silently. ``where`` tells the developer which part it is."""
+    """Reject what JSON would change silently. ``where`` names the part in the error message."""
     kind = type(value)
     if kind is float:
         if value != value or value in (float("inf"), float("-inf")):

@@ -1,15 +1,13 @@
-"""How a command reaches Redis: over the hot lane, or over the pool where a lane cannot be had.
+"""Sends commands to Redis: over the multiplexed connection, or over the pool where there cannot be one.
 
-Single commands, small groups and scripts travel over the lane, one connection that all callers of this process
-share. The pool carries what is long or holds a connection of its own (scans, INFO, locks), and everything where
-the server speaks no RESP3 or is a cluster.
+Single commands, small groups and scripts share one connection per event loop. The pool carries what takes long or
+needs a connection of its own (scans, INFO, locks), and everything if the server does not speak RESP3 or is a cluster.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -17,68 +15,150 @@ from typing import Any, Final, TypeVar
 from redis.asyncio import Redis
 
 from ..exceptions import CommandRejected, CommandTimeout, NotConnected, TransportError
+from ..settings import CacheSettings
+from .connection import Argument
+from .listener import TransportListener
 from .multiplexer import MultiplexedClient
 from .pool import PooledClient
+from .redis_py import endpoint, execute, pipeline
 from .scripts import ALL, Script
 
-LOADS: Final = tuple(("SCRIPT", "LOAD", script.text) for script in ALL)
+LOAD_SCRIPTS: Final = tuple(("SCRIPT", "LOAD", script.text) for script in ALL)
 """The commands that make our scripts known to a server."""
 T = TypeVar("T")
 
 
-class Transport(ABC):
-    """Sends commands. Who it belongs to says when there is a lane.
+class Transport:
+    """The connections of one cache.
+
+    Args:
+        settings: where Redis is and how long a command may take.
+        listener: learns about connections and push messages.
+        handshake: commands sent on every new multiplexed connection before it is used. Each may be rejected.
+        largest_reply: bytes; a larger reply costs the multiplexed connection.
 
     Attributes:
-        lane: the connection that is shared; None while switched off or not yet started.
+        client: the multiplexed connection; None while switched off or not yet started.
         enabled: whether anything is sent.
-        closed: whether it was closed: nothing begins to connect again, until it is started again.
-        deadline: seconds within which a call is to be answered.
+        closed: whether the cache was closed. Nothing reconnects until it is started again.
+        deadline: seconds within which a call has to be answered.
+        connecting_since: loop time at which the present client began to connect.
     """
 
-    lane: MultiplexedClient | None
-    enabled: bool
-    closed: bool
-    deadline: float
-    _link: PooledClient
+    def __init__(
+        self,
+        settings: CacheSettings,
+        listener: TransportListener,
+        *,
+        handshake: Sequence[tuple[Argument, ...]],
+        largest_reply: int,
+    ) -> None:
+        self.client: MultiplexedClient | None = None
+        self.enabled = settings.enabled
+        self.closed = False
+        self.deadline = settings.deadline
+        self.connecting_since = 0.0
+        self._settings = settings
+        self._listener = listener
+        self._handshake = handshake
+        self._largest_reply = largest_reply
+        self._pool = PooledClient(settings, on_up=listener.on_pool_connected, on_failed=listener.on_pool_failed)
 
-    @abstractmethod
-    def wake(self) -> None:
-        """Begin connecting, unless that is under way."""
+    # -- connecting ------------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether Redis is believed to answer."""
+        return self.client is not None and (self.client.up or (self.client.unsupported and self._pool.up))
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the pool carries everything: the server does not speak RESP3, or is a cluster."""
+        return self.client is not None and self.client.unsupported
+
+    @property
+    def multiplexed(self) -> MultiplexedClient | None:
+        """The multiplexed connection if it is up. Only on it do replies come in the order of the commands."""
+        client = self.client
+        return client if client is not None and client.up else None
+
+    def connect(self) -> None:
+        """Begin connecting in the background, unless that is under way."""
+        self.closed = False
+        if self.client is None:
+            self.client = MultiplexedClient(
+                endpoint(self._settings),
+                deadline=self.deadline,
+                connect_timeout=self._settings.socket_connect_timeout,
+                setup=self._handshake,
+                on_setup=self._listener.on_handshake,
+                on_up=self._listener.on_connected,
+                on_down=self._listener.on_disconnected,
+                on_push=self._listener.on_push,
+                largest_reply=self._largest_reply,
+                on_too_large=self._listener.on_reply_too_large,
+            )
+            self.connecting_since = _now()
+            self.client.start()
+            self._listener.on_connecting()
+
+    def connect_pool(self) -> None:
+        """Begin connecting the pool in the background, unless that is under way."""
+        self._pool.start()
+
+    def disconnect(self) -> asyncio.Task[None] | None:
+        """Stop using Redis at once. Returns the task that closes the multiplexed connection, if there is one."""
+        client, self.client = self.client, None
+        self._pool.stop()
+        return None if client is None else asyncio.create_task(client.close(), name="cache-disconnect")
+
+    async def pool_closed(self) -> None:
+        """Wait, at most a second, until the pool's connections are closed."""
+        await self._pool.closed()
+
+    # -- sending ---------------------------------------------------------------------------------------
 
     async def send(self, *command: Any) -> Any:
-        """Redis's reply to one command. Raises TransportError."""
-        lane = self._ready()
-        if not lane.unsupported:
-            return await lane.call(*command)
-        return await self.call(lambda client: _execute(client, command))
+        """Send one command and return its reply.
 
-    async def send_all(self, *commands: tuple[Any, ...], ends: float | None = None) -> list[Any]:
-        """The replies to several commands sent together. Raises TransportError: the first, whatever became of the rest.
+        Raises:
+            TransportError: no usable reply within the deadline.
+        """
+        client = self._client()
+        if not client.unsupported:
+            return await client.call(*command)
+        return await self.call(lambda redis: execute(redis, command))
+
+    async def send_all(self, *commands: tuple[Any, ...], deadline: float | None = None) -> list[Any]:
+        """Send commands together and return their replies.
 
         Args:
             commands: what to send.
-            ends: loop time at which waiting ends, for one of several steps of a call; None for the deadline of one.
-        """
-        lane = self._ready()
-        if not lane.unsupported:
-            return await _replies(lane.call_many(commands), ends)
-        return await self.call(lambda client: _pipeline(client, commands), ends)
-
-    async def send_each(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """As :meth:`send_all`, but what became of each: a failure of one stands where its reply would.
+            deadline: loop time at which waiting ends, for one step of a longer call; None gives them a deadline of
+                their own.
 
         Raises:
-            TransportError: nothing could be sent, or nothing was answered.
+            TransportError: the first failure. Other commands may have been executed.
         """
-        lane = self._ready()
-        if not lane.unsupported:
-            return [await _outcome(future) for future in lane.call_many(commands)]
-        ends = _now() + self.deadline
+        client = self._client()
+        if not client.unsupported:
+            return await _replies(client.call_many(commands), deadline)
+        return await self.call(lambda redis: pipeline(redis, commands), deadline)
+
+    async def send_each(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """Send commands together and return a reply or a ``TransportError`` for each.
+
+        Raises:
+            TransportError: nothing was sent, or nothing was answered.
+        """
+        client = self._client()
+        if not client.unsupported:
+            return [await _outcome(future) for future in client.call_many(commands)]
+        deadline = _now() + self.deadline
         try:
-            return await self.call(lambda client: _pipeline(client, commands), ends)
-        except CommandRejected:  # redis-py says so of the first, and nothing of the others
-            each = (self.call(partial(_execute, command=command), ends) for command in commands)
+            return await self.call(lambda redis: pipeline(redis, commands), deadline)
+        except CommandRejected:  # redis-py reports the first failure and withholds the other replies
+            each = (self.call(partial(execute, command=command), deadline) for command in commands)
             return await asyncio.gather(*each, return_exceptions=True)
 
     async def run(
@@ -87,84 +167,104 @@ class Transport(ABC):
         names: tuple[str, ...],
         *args: Any,
         before: Sequence[tuple[Any, ...]] = (),
-        ends: float | None = None,
+        deadline: float | None = None,
     ) -> Any:
-        """Run a script over ``names``. Raises TransportError.
+        """Run a script and return its reply.
 
         Args:
-            script: one of ours.
+            script: one of :mod:`cache.transport.scripts`.
             names: its keys.
             args: its arguments.
             before: commands to send before it, in the same write.
-            ends: as for :meth:`send_all`.
+            deadline: as for :meth:`send_all`.
+
+        Raises:
+            TransportError: no usable reply within the deadline.
         """
         command = ("EVALSHA", script.digest, len(names), *names, *args)
-        if self._ready().unsupported:  # a cluster may have to send each of them to another node
+        if self._client().unsupported:  # in a cluster each command may belong to another node
             for each in before:
-                await self.call(partial(_execute, command=each), ends)
+                await self.call(partial(execute, command=each), deadline)
             try:
-                return await self.call(partial(_execute, command=command), ends)
+                return await self.call(partial(execute, command=command), deadline)
             except CommandRejected as problem:
                 if problem.code != "NOSCRIPT":
                     raise
-            for load in LOADS:
-                await self.call(partial(_execute, command=load), ends)
-            return await self.call(partial(_execute, command=command), ends)
+            for load in LOAD_SCRIPTS:
+                await self.call(partial(execute, command=load), deadline)
+            return await self.call(partial(execute, command=command), deadline)
         try:
-            return (await self.send_all(*before, command, ends=ends))[-1]
+            return (await self.send_all(*before, command, deadline=deadline))[-1]
         except CommandRejected as problem:
             if problem.code != "NOSCRIPT":
                 raise
-        return (await self.send_all(*LOADS, command, ends=ends))[-1]  # they are lost together
+        return (await self.send_all(*LOAD_SCRIPTS, command, deadline=deadline))[-1]  # a server loses all at once
 
     async def unlink(self, names: Sequence[str | bytes], *, before: Sequence[str | bytes] = ()) -> int:
-        """Remove keys as they are, and ``before`` them others. Returns how many of ``names`` there were.
+        """Delete ``before``, then ``names``. Returns how many of ``names`` existed.
 
         Raises:
-            TransportError: Redis is away, late, or said no.
+            TransportError: no usable reply within the deadline.
         """
         if not names:
             return 0
-        if not self._ready().unsupported:
-            doomed = (before, names) if before else (names,)
-            return int((await self.send_all(*(("UNLINK", *some) for some in doomed)))[-1])
-        # A cluster has many slots. What belongs together is in one, and so removed in this order.
+        if not self._client().unsupported:
+            groups = (before, names) if before else (names,)
+            return int((await self.send_all(*(("UNLINK", *group) for group in groups)))[-1])
+        # The keys may be in many slots of a cluster. A key and its guards share a slot, so their order holds.
         counts = await self.send_all(*(("UNLINK", name) for name in (*before, *names)))
         return sum(map(int, counts[len(before) :]))
 
     async def exists(self, names: Sequence[str]) -> int:
-        """How many of the keys there are. Raises TransportError."""
-        if not self._ready().unsupported:
+        """Return how many of the keys exist.
+
+        Raises:
+            TransportError: no usable reply within the deadline.
+        """
+        if not self._client().unsupported:
             return int(await self.send("EXISTS", *names))
         return sum(map(int, await self.send_all(*(("EXISTS", name) for name in names))))
 
-    async def call(self, operation: Callable[[Redis], Awaitable[T]], ends: float | None = None) -> T:
-        """Run an operation on a connection of the pool."""
-        lane = self._ready()
-        if not lane.unsupported and not lane.up:
-            raise NotConnected(lane.reason)
-        ends = min(_now() + self.deadline, math.inf if ends is None else ends)
-        if not self._link.up:
-            if lane.unsupported and self._link.away:
-                raise NotConnected("away")
-            self._link.start()
-            await self._link.wait_up(max(0.0, ends - _now()))
-        return await self._link.call(operation, deadline=max(0.0, ends - _now()))
+    async def call(self, operation: Callable[[Redis], Awaitable[T]], deadline: float | None = None) -> T:
+        """Run an operation on a connection of the pool.
 
-    def _ready(self) -> MultiplexedClient:
+        Args:
+            operation: takes redis-py's client, returns an awaitable.
+            deadline: loop time at which waiting ends, if that is sooner than the usual deadline.
+
+        Raises:
+            TransportError: no usable reply within the deadline.
+        """
+        client = self._client()
+        if not client.unsupported and not client.up:
+            raise NotConnected(client.reason)
+        deadline = min(_now() + self.deadline, math.inf if deadline is None else deadline)
+        if not self._pool.up:
+            if client.unsupported and self._pool.away:
+                raise NotConnected("away")
+            self._pool.start()
+            await self._pool.wait_up(max(0.0, deadline - _now()))
+        return await self._pool.call(operation, timeout=max(0.0, deadline - _now()))
+
+    def _client(self) -> MultiplexedClient:
+        """The multiplexed client, which knows whether the server supports it. Connects if nothing has yet.
+
+        Raises:
+            NotConnected: the cache is disabled or closed.
+        """
         if not self.enabled:
             raise NotConnected("the cache is disabled")
-        if self.lane is None and self.closed:
-            raise NotConnected("the cache is closed")
-        if self.lane is None:  # nobody called start(): the cache comes up by itself
-            self.wake()
-        assert self.lane is not None
-        return self.lane
+        if self.client is None:
+            if self.closed:
+                raise NotConnected("the cache is closed")
+            self.connect()
+        assert self.client is not None
+        return self.client
 
 
-async def _replies(futures: list[asyncio.Future[Any]], ends: float | None) -> list[Any]:
-    if ends is not None:
-        await asyncio.wait(futures, timeout=max(0.0, ends - _now()))
+async def _replies(futures: list[asyncio.Future[Any]], deadline: float | None) -> list[Any]:
+    if deadline is not None:
+        await asyncio.wait(futures, timeout=max(0.0, deadline - _now()))
         late = [future for future in futures if not future.done()]
         for future in late:
             future.cancel()
@@ -178,19 +278,6 @@ async def _outcome(future: asyncio.Future[Any]) -> Any:
         return await future
     except TransportError as problem:
         return problem
-
-
-async def _execute(client: Any, command: tuple[Any, ...]) -> Any:
-    if command[0] == "SCRIPT":  # redis-py knows it by both words, and so to which nodes of a cluster it goes
-        command = (f"{command[0]} {command[1]}", *command[2:])
-    return await client.execute_command(*command)
-
-
-async def _pipeline(client: Any, commands: tuple[tuple[Any, ...], ...]) -> list[Any]:
-    pipe = client.pipeline(transaction=False)
-    for command in commands:
-        pipe.execute_command(*command)
-    return list(await pipe.execute())
 
 
 def _now() -> float:

@@ -24,7 +24,7 @@ class ClientFinder:
 
     Args:
         settings: where and how long.
-        loose: keeps the attempts that are given up.
+        background: keeps the attempts that are given up.
         on_failed: called with what went wrong in each attempt that failed.
         retire: closes a client that is not needed.
     """
@@ -32,12 +32,12 @@ class ClientFinder:
     def __init__(
         self,
         settings: CacheSettings,
-        loose: BackgroundTasks,
+        background: BackgroundTasks,
         on_failed: Callable[[BaseException], None],
         retire: Callable[[Redis], None],
     ) -> None:
         self._settings = settings
-        self._loose = loose
+        self._background = background
         self._on_failed = on_failed
         self._retire = retire
 
@@ -67,7 +67,7 @@ class ClientFinder:
                 await asyncio.sleep(pause)
         finally:
             for attempt in attempts:
-                self._loose.abandon(attempt)
+                self._background.abandon(attempt)
                 attempt.add_done_callback(self._not_needed)
 
     async def _attempt(self, bound: float) -> Redis:
@@ -78,7 +78,7 @@ class ClientFinder:
                 raise RedisTimeoutError("no answer")
             return finding.result()
         except BaseException:
-            self._loose.abandon(finding)
+            self._background.abandon(finding)
             finding.add_done_callback(self._not_needed)
             raise
 

@@ -11,8 +11,10 @@ import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+import hiredis
+
 from ..exceptions import CacheUnavailable, NotConnected, TooManyInFlight
-from .connection import Argument, RespConnection, fail, pack
+from .connection import TOO_LARGE, Argument, RespConnection, fail, pack
 from .connector import Connector, Endpoint
 from .heartbeat import Heartbeat, Timing
 
@@ -31,7 +33,7 @@ class MultiplexedClient:
     the reason changes. A held connection is not lost: `up` is False meanwhile, but the server still tracks for it.
     on_push: called with every push, in order with the replies; if it raises, the connection is given up.
     largest_reply: bytes; a larger one costs the connection.
-    on_unread: called with the reason and the packed commands that were not yet answered, if any, as one was lost.
+    on_too_large: called with the keys that were read when a reply was larger and its connection was closed for it.
 
     Not for commands that block or change the connection (SELECT, SUBSCRIBE, BLPOP, CLIENT REPLY). A MULTI and its EXEC
     belong into one `call_many`.
@@ -52,12 +54,12 @@ class MultiplexedClient:
         setup: Sequence[tuple[Argument, ...]] = (),
         on_setup: Callable[[list[Any]], None] | None = None,
         largest_reply: int = 0,
-        on_unread: Callable[[str, list[bytes]], None] | None = None,
+        on_too_large: Callable[[list[str]], None] | None = None,
     ) -> None:
         self._timing = Timing(deadline, heartbeat, max(deadline, silent_after))
         self._dialler = Connector(endpoint, setup, connect_timeout, max_in_flight, self._explain)
         self._on_up, self._on_down, self._on_push, self._on_setup = on_up, on_down, on_push, on_setup
-        self._largest_reply, self._on_unread = largest_reply, on_unread
+        self._largest_reply, self._on_too_large = largest_reply, on_too_large
         self._loop: asyncio.AbstractEventLoop | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._up_task: asyncio.Task[None] | None = None
@@ -167,8 +169,8 @@ class MultiplexedClient:
         self.proven_at = -math.inf
         if self._up_task is not None:
             self._up_task.cancel()
-        if unread and self._on_unread is not None:
-            self._on_unread(reason, unread)
+        if reason == TOO_LARGE and unread and self._on_too_large is not None:
+            self._on_too_large(_keys_read_by(unread[0]))
         self._explain(reason)
 
     def _check(self, task: asyncio.Task[None]) -> None:
@@ -187,3 +189,14 @@ class MultiplexedClient:
     def _report(self, message: str, error: BaseException) -> None:
         if self._loop is not None:
             self._loop.call_exception_handler({"message": message, "exception": error})
+
+
+def _keys_read_by(command: bytes) -> list[str]:
+    """The keys whose values a packed command of ours reads."""
+    reader = hiredis.Reader()
+    reader.feed(command)
+    name, *arguments = reader.gets()
+    read = arguments if name == b"GET" else []
+    if name == b"EVALSHA":
+        read = arguments[2 : 2 + int(arguments[1])]
+    return [key.decode(errors="surrogateescape") for key in read]

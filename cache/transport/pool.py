@@ -65,8 +65,8 @@ class PooledClient:
         self.away = False
         """Whether Redis is known not to answer; otherwise it is there, or nobody knows yet."""
         self._keeper: asyncio.Task[None] | None = None
-        self._loose = BackgroundTasks()
-        self._finder = ClientFinder(settings, self._loose, self._failed, self._retire)
+        self._background = BackgroundTasks()
+        self._finder = ClientFinder(settings, self._background, self._failed, self._retire)
         self._under_way: dict[asyncio.Future[Any], Redis] = {}
         self._room = asyncio.Semaphore(max(1, settings.max_connections - _SPARE))
 
@@ -94,21 +94,21 @@ class PooledClient:
         """Stop using Redis from this moment. What is open closes in the background; see ``closed``."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
-            self._loose.abandon(keeper)
+            self._background.abandon(keeper)
         self._client, self.away = None, False
         self._settled.clear()
 
     async def closed(self) -> None:
         """Wait, at most a second, until everything that ``stop`` ended has ended."""
         # A keeper that ends hands its client over to be closed.
-        await self._loose.ended(1.0)
+        await self._background.ended(1.0)
 
-    async def call(self, operation: Callable[[Redis], Awaitable[T]], *, deadline: float | None = None) -> T:
+    async def call(self, operation: Callable[[Redis], Awaitable[T]], *, timeout: float | None = None) -> T:
         """Run ``operation`` against Redis.
 
         Args:
             operation: takes the client, returns an awaitable.
-            deadline: seconds; the settings' where None.
+            timeout: seconds; None for the settings' deadline.
 
         Raises:
             CacheUnavailable: no answer within the deadline, or Redis is away.
@@ -123,16 +123,16 @@ class PooledClient:
         self._under_way[task] = client
         task.add_done_callback(self._under_way.pop)
         try:
-            await asyncio.wait({task}, timeout=self._settings.deadline if deadline is None else deadline)
+            await asyncio.wait({task}, timeout=self._settings.deadline if timeout is None else timeout)
             for _ in range(_GRACE_TURNS):
                 if task.done():
                     break
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
-            self._loose.abandon(task)
+            self._background.abandon(task)
             raise
         if not task.done():
-            self._loose.abandon(task)
+            self._background.abandon(task)
             self._doubt.set()
             raise CommandTimeout("no answer within the deadline")
         try:
@@ -180,7 +180,7 @@ class PooledClient:
                 await asyncio.wait({ping}, timeout=_PROBE)
             finally:
                 if not ping.done():
-                    self._loose.abandon(ping)
+                    self._background.abandon(ping)
             if not ping.done() or ping.cancelled() or ping.exception() is not None:
                 self._failed(RedisTimeoutError("no answer"))
                 return
@@ -193,7 +193,7 @@ class PooledClient:
         self._on_failed(refused or str(problem) or type(problem).__name__)
 
     def _retire(self, client: Redis) -> None:
-        self._loose.spawn(self._close(client), name="cache-close")
+        self._background.spawn(self._close(client), name="cache-close")
 
     async def _close(self, client: Redis) -> None:
         """Close it, and again when nobody uses it any more: who is cut off by the first may connect once more."""

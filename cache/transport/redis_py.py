@@ -127,3 +127,18 @@ def _tls(parts: dict[str, Any]) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE if parts["ssl_cert_reqs"] == "none" else ssl.CERT_OPTIONAL
     return context
+
+
+async def execute(client: Any, command: tuple[Any, ...]) -> Any:
+    """Run one command on a redis-py client."""
+    if command[0] == "SCRIPT":  # redis-py routes it in a cluster by both words
+        command = (f"{command[0]} {command[1]}", *command[2:])
+    return await client.execute_command(*command)
+
+
+async def pipeline(client: Any, commands: tuple[tuple[Any, ...], ...]) -> list[Any]:
+    """Run commands on a redis-py client in one round trip (in a cluster: one per node)."""
+    pipe = client.pipeline(transaction=False)
+    for command in commands:
+        pipe.execute_command(*command)
+    return list(await pipe.execute())

@@ -100,7 +100,7 @@ class OutboxRelay:
         for kind in kinds:
             await invalidate(cache, user_id, kind)
             self._watch.schedule(user_id, kind)
-        if rows and cache.connected and not (cache.owes(user_id) or self._cache_is_private):
+        if rows and cache.connected and not (cache.invalidations.undelivered_for(user_id) or self._cache_is_private):
             self._background.spawn(self._acknowledge(rows), name="outbox-delivery")
 
     def start(self) -> None:
@@ -129,7 +129,7 @@ class OutboxRelay:
         while not self._cache_is_private:
             rows = set(await self._store().pending_changes(_PAGE, older_than)) - acknowledged
             await _invalidate_all(cache, rows)
-            undelivered = cache.owes(*{row.user_id for row in rows})
+            undelivered = cache.invalidations.undelivered_for(*{row.user_id for row in rows})
             delivered = [row for row in rows if row.user_id not in undelivered]
             if not delivered or not cache.connected:
                 break

@@ -12,7 +12,6 @@ import pytest
 from cache import CacheSettings, LockUnavailable, RedisCache
 from cache.invalidation import invalidator as invalidation
 from cache.loading import lease
-from cache.transport.connection import SILENT, pack
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
@@ -36,12 +35,13 @@ class Surface:
 
     async def walk(self, patch: pytest.MonkeyPatch) -> dict[str, Any]:
         """What came of each thing, by name. ``patch``: makes renewing quick and the keyspace count as large."""
-        patch.setattr(lease, "_RENEW", 0.02)
+        patch.setattr(lease, "RENEW_EVERY", 0.02)
         patch.setattr(invalidation, "SMALL", 0)
         async with self._cache() as cache:
             self.outcomes["connect"] = await cache.initialize()
-            await self._happens(lambda: not cache.owing)  # who cannot know the server for empty clears it first
-            for part in (self._values, self._near, self._lock, self._patterns, self._unread):
+            # A server that may not be asked whether it is empty is cleared first.
+            await self._happens(lambda: not cache.invalidations.undelivered)
+            for part in (self._values, self._near, self._lock, self._patterns):
                 await part(cache)
             async with self._cache() as other:
                 await self._load(cache, other)
@@ -104,15 +104,6 @@ class Surface:
         outcome = await cache.invalidate("user:*:settings")
         self.outcomes["invalidate"] = (outcome.deleted, outcome.complete)
         self.outcomes["invalidated"] = self.server.cli("EXISTS", "user:1:settings", "user:2:settings") == 0
-
-    async def _unread(self, cache: RedisCache) -> None:
-        """As if a connection had been lost over a value."""
-        unread, lane = cache._engine.unread, cache._engine.lane
-        self.server.cli("SETRANGE", "system:large", unread.largest, "x")
-        unread.lost(SILENT, [pack((b"GET", b"system:large"))])
-        if lane is not None:
-            await unread.look(lane)
-        self.outcomes["too large, found"] = cache._engine.pending.owed("system:large") > 0
 
     async def _load(self, cache: RedisCache, other: RedisCache) -> None:
         say = self.outcomes

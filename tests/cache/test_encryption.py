@@ -58,34 +58,34 @@ def raw(server: RedisServer, key: str) -> bytes:
 @given(values, st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_round_trip(value: Any, key: str) -> None:
     plain = codec.encode(value)
-    sealed = ValueCipher([NEW]).seal(key, plain)
-    assert same(codec.decode(ValueCipher([NEW]).open(key, sealed)), value)
-    assert sealed[0] == codec.SEALED
+    sealed = ValueCipher([NEW]).encrypt(key, plain)
+    assert same(codec.decode(ValueCipher([NEW]).decrypt(key, sealed)), value)
+    assert sealed[0] == codec.ENCRYPTED
     assert not plain.startswith(sealed[:1]), "a plain value begins as a sealed one"
     assert len(sealed) == len(plain) + 33
 
 
 def test_two_seals_of_one_value_have_nothing_in_common() -> None:
-    one, other = (ValueCipher([NEW]).seal(KEY, b"x" * 64) for _ in range(2))
+    one, other = (ValueCipher([NEW]).encrypt(KEY, b"x" * 64) for _ in range(2))
     assert one[:5] == other[:5], "the name of the secret"
     assert not any(one[5 + n : 13 + n] == other[5 + n : 13 + n] for n in range(len(one) - 13))
 
 
 def test_any_byte_changed_any_bit_any_length() -> None:
     sealer = ValueCipher([NEW, OLD])
-    sealed = sealer.seal(KEY, SAID.encode())
+    sealed = sealer.encrypt(KEY, SAID.encode())
     places = [(at, bit) for at in range(len(sealed)) for bit in (1, 128)]
     changed = [sealed[:at] + bytes([sealed[at] ^ bit]) + sealed[at + 1 :] for at, bit in places]
     for spoilt in [*changed, *(sealed[:end] for end in range(len(sealed))), sealed + b"\0"]:
         with pytest.raises(codec.UndecodableValue):
-            sealer.open(KEY, spoilt)
+            sealer.decrypt(KEY, spoilt)
 
 
 @given(st.binary())
 def test_foreign_bytes_do_not_open(foreign: bytes) -> None:
-    for text in (foreign, bytes([codec.SEALED]) + foreign, ValueCipher([NEW]).seal(KEY, b"")[:5] + foreign):
+    for text in (foreign, bytes([codec.ENCRYPTED]) + foreign, ValueCipher([NEW]).encrypt(KEY, b"")[:5] + foreign):
         with pytest.raises(codec.UndecodableValue):
-            ValueCipher([NEW]).open(KEY, text)
+            ValueCipher([NEW]).decrypt(KEY, text)
 
 
 @pytest.mark.parametrize("secrets", [[], [b"short"], [NEW, b"x" * 16], [b"x" * 33]])

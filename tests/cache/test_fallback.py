@@ -51,8 +51,8 @@ async def place(request: pytest.FixtureRequest, redis_server: RedisServer) -> As
 @pytest.fixture
 async def fallen(place: Place, connect: Any) -> RedisCache:
     cache: RedisCache = await connect(place.url, tracked=False, ttl_spread=0)
-    assert cache._engine.lane is not None
-    assert cache._engine.lane.unsupported
+    assert cache._engine.transport.client is not None
+    assert cache._engine.transport.client.unsupported
     return cache
 
 
@@ -83,9 +83,9 @@ async def test_a_foreign_type_among_many_is_a_miss_of_its_own(fallen: RedisCache
     names = [f"k{n}" for n in range(20)]  # on every node
     await fallen.set_many({name: name for name in names}, ttl=60)
     await fallen.delete("k7")
-    assert await fallen._engine.send("RPUSH", "k7", "theirs") == 1
+    assert await fallen._engine.transport.send("RPUSH", "k7", "theirs") == 1
     assert await fallen.get_many(names) == {name: name for name in names if name != "k7"}
-    assert await fallen._engine.send("LLEN", "k7") == 1
+    assert await fallen._engine.transport.send("LLEN", "k7") == 1
     assert (await fallen.get_stats())["connection_errors"] == 1
 
 
@@ -236,9 +236,9 @@ async def test_an_answer_that_is_overtaken_by_an_owed_invalidation_is_not_served
         return send_late
 
     for name in ("send", "send_all", "send_each"):
-        monkeypatch.setattr(engine, name, late(getattr(engine, name)))
-    monkeypatch.setattr(engine._housekeeper, "settle_soon", lambda: None)
-    engine.owe(PendingInvalidations((KEY,)))
+        monkeypatch.setattr(engine.transport, name, late(getattr(engine.transport, name)))
+    monkeypatch.setattr(engine._maintenance, "redeliver_soon", lambda: None)
+    cache.invalidations.enqueue(PendingInvalidations((KEY,)))
     ask: dict[str, Any] = {
         "get": lambda: cache.get(KEY),
         "get_many": lambda: cache.get_many([KEY]),
@@ -246,8 +246,8 @@ async def test_an_answer_that_is_overtaken_by_an_owed_invalidation_is_not_served
     }
     asking = asyncio.create_task(ask[how]())
     await read.wait()
-    await cache._invalidator.settle()
-    assert not cache.owing
+    await cache.invalidations.redeliver()
+    assert not cache.invalidations.undelivered
     delivered.set()
     assert await asking in (None, {}, "new")
 

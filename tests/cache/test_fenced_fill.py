@@ -79,7 +79,7 @@ async def test_who_asks_after_an_invalidation_elsewhere_does_not_join_the_old_lo
 ) -> None:
     loader, task = await held_load(pair[0], PROFILE)
     await INVALIDATIONS[how](pair[1], PROFILE)
-    await until(lambda: PROFILE not in pair[0]._filler.flights, 1)  # as long as a push takes
+    await until(lambda: PROFILE not in pair[0]._filler.loads, 1)  # as long as a push takes
     assert await pair[0].get_or_load(PROFILE, Loader("new"), ttl=60) == "new"
     loader.gate.set()
     assert await task == "old"
@@ -131,8 +131,8 @@ async def test_a_lease_that_ended_while_our_process_slept_is_not_ours_any_more(
 async def test_the_lease_is_renewed_while_the_loader_runs(
     pair: list[RedisCache], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "LEASE", 0.3)
-    monkeypatch.setattr(lease, "_RENEW", 0.1)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(lease, "RENEW_EVERY", 0.1)
     loader, task = await held_load(pair[0], PROFILE)
     other = Loader("loaded twice")
     waiter = asyncio.create_task(pair[1].get_or_load(PROFILE, other, ttl=60))
@@ -147,9 +147,9 @@ async def test_the_lease_is_renewed_while_the_loader_runs(
 async def test_script_flush_between_any_two_steps(
     pair: list[RedisCache], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "_RENEW", 0.01)
+    monkeypatch.setattr(lease, "RENEW_EVERY", 0.01)
     flushes = 0
-    real = pair[0]._engine.run
+    real = pair[0]._engine.transport.run
 
     async def run(*args: Any, **options: Any) -> Any:
         nonlocal flushes
@@ -157,7 +157,7 @@ async def test_script_flush_between_any_two_steps(
         redis_server.cli("SCRIPT", "FLUSH")
         return await real(*args, **options)
 
-    monkeypatch.setattr(pair[0]._engine, "run", run)
+    monkeypatch.setattr(pair[0]._engine.transport, "run", run)
     loader, task = await held_load(pair[0], PROFILE)
     await until(lambda: flushes > 2)  # taken, and renewed
     loader.gate.set()
@@ -179,7 +179,7 @@ async def test_an_invalidation_that_redis_refuses_still_stops_the_fill(
     assert await cache.get(PROFILE) is None
     own_redis.cli("ACL", "SETUSER", "default", "+unlink")
     assert await cache.get_or_load(PROFILE, Loader("new"), ttl=60) == "new"
-    await until(lambda: not cache.owing)
+    await until(lambda: not cache.invalidations.undelivered)
     assert await cache.get(PROFILE) in (None, "new")
     assert own_redis.cli("GET", PROFILE) in (None, "new")
 
@@ -209,8 +209,8 @@ async def test_nobody_joins_a_load_that_began_before_an_invalidation_by_another(
         await until(lambda: one.connected and another._engine.tracking)
     assert await one.delete(PROFILE) == 0
     asked = asyncio.get_running_loop().time()
-    await until(lambda: PROFILE not in another._filler.flights)
-    assert asyncio.get_running_loop().time() - asked < lease.LEASE / 6
+    await until(lambda: PROFILE not in another._filler.loads)
+    assert asyncio.get_running_loop().time() - asked < lease.LEASE_SECONDS / 6
     later = asyncio.create_task(another.get_or_load(PROFILE, loader, ttl=60))
     loader.gate.set()
     assert (await task, await later) == ("old", "new")

@@ -94,8 +94,8 @@ async def test_who_asks_while_a_cancelled_load_still_winds_up_does_not_wait_for_
         return "never"
 
     task = asyncio.create_task(cache.get_or_load(KEY, slow_to_go, ttl=60))
-    await until(lambda: task.get_coro() is not None and KEY in cache._filler.flights)
-    await until(lambda: cache._filler.background or cache._filler.flights)
+    await until(lambda: task.get_coro() is not None and KEY in cache._filler.loads)
+    await until(lambda: cache._filler.background or cache._filler.loads)
     await asyncio.sleep(0.05)
     task.cancel()
     await winding_up.wait()
@@ -261,7 +261,7 @@ async def test_without_redis_an_error_a_call_and_nothing_is_owed(make_cache: Any
         assert await cache.get_or_load(keys.profile(str(n)), Loader(), ttl=60) == "loaded"
     await until(lambda: not cache._filler.leases.releasing)
     assert cache._engine.counters.connection_errors - before == 50
-    assert not cache.owing
+    assert not cache.invalidations.undelivered
 
 
 @pytest.mark.parametrize("from_the_start", [True, False])
@@ -283,7 +283,7 @@ async def test_switched_off_one_load_no_errors_and_nothing_is_owed(
         assert loader.calls == 1
     await until(lambda: not cache._filler.leases.releasing)
     assert (await cache.get_stats())["connection_errors"] == 0
-    assert not cache.owing
+    assert not cache.invalidations.undelivered
     assert "companion-cache" not in redis_server.cli("CLIENT", "LIST")
 
 
@@ -302,7 +302,7 @@ async def test_switched_off_in_the_middle_of_a_load(redis_server: RedisServer, c
     for cache in (leading, waiting):
         await until(lambda cache=cache: not cache._filler.leases.releasing)
         assert (await cache.get_stats())["connection_errors"] == 0
-        assert not cache.owing
+        assert not cache.invalidations.undelivered
 
 
 @pytest.mark.serial
@@ -332,7 +332,7 @@ async def test_a_late_reply_leaves_no_lease_that_others_wait_for(own_redis: Redi
     """The server grants a lease, but its reply comes too late for us to use it."""
     late, other = await connect(own_redis.url, deadline=0.05), await connect(own_redis.url)
     await other.get_or_load("warm", Loader(), ttl=60)  # the server knows the scripts
-    real, sent = late._engine.send, asyncio.Event()
+    real, sent = late._engine.transport.send, asyncio.Event()
 
     async def send(*command: Any) -> Any:
         if command[0] == "EVALSHA" and not sent.is_set():
@@ -340,10 +340,10 @@ async def test_a_late_reply_leaves_no_lease_that_others_wait_for(own_redis: Redi
             own_redis.pause()
         return await real(*command)
 
-    late._engine.send = send
+    late._engine.transport.send = send
     assert await late.get_or_load(KEY, Loader("alone"), ttl=60) == "alone"
     own_redis.resume()
     await until(lambda: late.connected)
     value, took = await timed(other.get_or_load(KEY, Loader("together"), ttl=60))
     assert value in ("alone", "together")
-    assert took < lease.LEASE / 2
+    assert took < lease.LEASE_SECONDS / 2

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from cache import CacheSettings, RedisCache, keys
-from cache.core.engine import Engine
 from cache.invalidation import invalidator as invalidation
 from cache.loading import lease
 from cache.transport import commands as road
+from cache.transport.commands import Transport
 from cache.transport.scripts import Script
 from tests.real.redis_server import RedisServer, installed_servers, server_version
 from tests.wait import initialised, until
@@ -108,9 +108,9 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
     server.cli("FLUSHALL")
 
     def gated(name: str) -> Any:
-        original = getattr(Engine, name)
+        original = getattr(Transport, name)
 
-        async def wrapper(self: Engine, *args: Any, **options: Any) -> Any:
+        async def wrapper(self: Transport, *args: Any, **options: Any) -> Any:
             await gate.passing()
             with gate.flying():
                 reply = await original(self, *args, **options)
@@ -122,7 +122,7 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(invalidation, "SMALL", small)
         for name in ("send", "send_all", "call"):  # everything goes through one of these, but a reader's plain GET
-            patch.setattr(Engine, name, gated(name))
+            patch.setattr(Transport, name, gated(name))
 
         async def load() -> int | None:
             await gate.passing()
@@ -191,7 +191,7 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
 
 def walking(cache: RedisCache) -> bool:
     """Whether a sweep is still under way in the background."""
-    walk = cache._invalidator._walk
+    walk = cache.invalidations._scan
     return walk is not None and not walk.done()
 
 
@@ -208,7 +208,7 @@ async def test_the_hand_would_find_a_broken_fence(
     """With a fill that does not look at its token, some seed fails: so the test above can see."""
     blind = Script("redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])\nredis.call('DEL', KEYS[2])\nreturn 1\n")
     monkeypatch.setattr(lease, "FILL", blind)
-    monkeypatch.setattr(road, "LOADS", (*road.LOADS, ("SCRIPT", "LOAD", blind.text)))
+    monkeypatch.setattr(road, "LOAD_SCRIPTS", (*road.LOAD_SCRIPTS, ("SCRIPT", "LOAD", blind.text)))
 
     async def every_seed() -> None:
         for seed in range(4 * len(SEEDS)):

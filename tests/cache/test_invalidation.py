@@ -69,7 +69,7 @@ async def test_one_user_goes_and_nobody_else_is_touched(
 
 async def settled(cache: RedisCache) -> None:
     """Until no walk is under way."""
-    await until(lambda: cache._invalidator._walk is None or cache._invalidator._walk.done())
+    await until(lambda: cache.invalidations._scan is None or cache.invalidations._scan.done())
 
 
 async def test_keys_somebody_else_wrote_go_too(cache: RedisCache, redis_server: RedisServer, size: str) -> None:
@@ -89,9 +89,9 @@ async def test_a_large_keyspace_is_not_walked_before_the_answer(
     monkeypatch.setattr(invalidation, "SMALL", 0)
     mine = await written(cache, "1")
     scans_before_the_answer: list[int] = []
-    hide = PendingQueue.hide
+    mask = PendingQueue.mask
     monkeypatch.setattr(
-        PendingQueue, "hide", lambda *args: (scans_before_the_answer.append(redis_server.calls("scan")), hide(*args))
+        PendingQueue, "mask", lambda *args: (scans_before_the_answer.append(redis_server.calls("scan")), mask(*args))
     )
     redis_server.cli("CONFIG", "RESETSTAT")
     assert await cache.clear_user_cache("1") == mine
@@ -145,7 +145,7 @@ async def test_what_a_walk_may_still_find_is_not_served(
     redis_server.cli("MSET", "user:1:by hand", "x", "user:1:other", "x", "user:2:by hand", "x")
     assert await cache.get("user:1:by hand") == "x"
     outcome = await cache.invalidate("user:1:*", user_id="1")
-    assert (outcome.complete, outcome.deleted, cache.owing) == (True, 0, False)
+    assert (outcome.complete, outcome.deleted, cache.invalidations.undelivered) == (True, 0, False)
     assert await cache.get("user:1:by hand") is None
     assert await cache.get_many(["user:1:by hand", "user:2:by hand"]) == {"user:2:by hand": "x"}
     assert await cache.get_or_load("user:1:other", Loader("new"), ttl=60) == "new"
@@ -184,7 +184,7 @@ async def test_an_index_that_cannot_be_asked_is_made_anew(
     cache: RedisCache, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(invalidation, "SMALL", 0)
-    monkeypatch.setattr(user_index, "MOST", 3)
+    monkeypatch.setattr(user_index, "MAX_NAMES", 3)
     for number in range(6):
         await cache.set(f"user:1:note:{number}", "x", ttl=60)
     redis_server.cli("UNLINK", "user:1:note:5")  # expired
@@ -193,7 +193,7 @@ async def test_an_index_that_cannot_be_asked_is_made_anew(
     if how == "no set":
         redis_server.cli("SET", keys.index("1"), "by mistake")
     outcome = await cache.invalidate("user:1:note:[0-2]", user_id="1")
-    assert (outcome.deleted, outcome.complete, cache.owing) == (3, True, False)
+    assert (outcome.deleted, outcome.complete, cache.invalidations.undelivered) == (3, True, False)
     known = ["note:3", "note:4"] if how == "large" else []
     assert sorted(redis_server.cli("SMEMBERS", keys.index("1"))) == known
     assert await cache.clear_user_cache("1") == len(known)
@@ -205,7 +205,7 @@ async def test_an_index_that_is_made_anew_saves_no_stray_from_its_walk(
     cache: RedisCache, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, gate: asyncio.Event
 ) -> None:
     monkeypatch.setattr(invalidation, "SMALL", 0)
-    monkeypatch.setattr(user_index, "MOST", 3)
+    monkeypatch.setattr(user_index, "MAX_NAMES", 3)
     redis_server.cli("SET", "user:1:by hand", "old")
     await cache.clear_user_cache("1")  # and the walk is held
     for number in range(6):
@@ -247,12 +247,12 @@ async def test_what_another_process_stores_meanwhile_under_a_known_name_is_serve
 async def test_a_walk_that_closing_cuts_off_stays_owed(
     redis_server: RedisServer, connect: Any, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(invalidation, "_LAST_WALK", 0.01)
+    monkeypatch.setattr(invalidation, "SCAN_ON_CLOSE", 0.01)
     cache = await connect(redis_server.url)
     redis_server.cli("SET", "user:1:by hand", "x")
     await cache.clear_user_cache("1")
     await cache.close()
-    assert cache.owing
+    assert cache.invalidations.undelivered
     assert cache._engine.pending.covers("user:1:by hand")
 
 
@@ -264,7 +264,7 @@ async def test_a_walk_that_is_refused_is_taken_up_again(
     own_redis.cli("SET", "user:1:by hand", "x")
     own_redis.cli("ACL", "SETUSER", "default", "-sismember")
     assert (await cache.invalidate("user:1:*", user_id="1")).complete
-    await until(lambda: cache.owing)
+    await until(lambda: cache.invalidations.undelivered)
     assert await cache.set(keys.profile("1"), "Ada", ttl=60)
     assert await cache.get_many(["user:1:by hand", keys.profile("1")]) == {keys.profile("1"): "Ada"}
     own_redis.cli("ACL", "SETUSER", "default", "+sismember")
@@ -276,9 +276,9 @@ async def test_housekeeping_begins_no_second_walk(
     cache: RedisCache, redis_server: RedisServer, gate: asyncio.Event
 ) -> None:
     await cache.clear_user_cache("1")
-    walk = cache._invalidator._walk
-    await cache._invalidator.settle()
-    assert cache._invalidator._walk is walk
+    walk = cache.invalidations._scan
+    await cache.invalidations.redeliver()
+    assert cache.invalidations._scan is walk
     redis_server.cli("CONFIG", "RESETSTAT")
     gate.set()
     await settled(cache)
@@ -310,7 +310,7 @@ async def test_an_index_that_may_be_evicted_is_not_trusted(
     own_redis.cli("SET", "user:1:by hand", "x")
     assert await cache.clear_user_cache("1") == mine + 1
     assert not of_users(own_redis)  # at once: the walk came before the answer
-    assert cache._invalidator._walk is None
+    assert cache.invalidations._scan is None
 
 
 async def test_a_narrower_pattern_for_one_user(cache: RedisCache, redis_server: RedisServer, size: str) -> None:
@@ -420,12 +420,12 @@ async def test_a_sweep_that_is_interrupted_is_finished_later(own_redis: RedisSer
     outcome = await sweeping
     assert not outcome.complete
     assert 0 < outcome.deleted < 30_000
-    assert cache.owing
+    assert cache.invalidations.undelivered
     own_redis.resume()
     await until(lambda: cache.connected)
     for _ in range(5):  # what is still there is not served meanwhile
         assert await cache.get("user:30000:profile") is None
-    await until(lambda: not cache.owing)
+    await until(lambda: not cache.invalidations.undelivered)
     assert own_redis.cli("KEYS", "user:*:profile") == []
     assert await cache.get("user:1:settings") == "kept"
 
@@ -441,7 +441,7 @@ async def test_clearing_a_user_that_is_interrupted_is_finished_later(
     assert await cache.clear_user_cache("1") == 0
     own_redis.resume()
     served = set()
-    while cache.owing:
+    while cache.invalidations.undelivered:
         served |= {await cache.get(keys.profile("1")), await cache.get("user:1:by hand")}
         await asyncio.sleep(0.002)
     assert served == {None}

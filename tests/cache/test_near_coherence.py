@@ -209,7 +209,7 @@ async def test_without_proof_of_life_nothing_is_served(near: RedisCache, redis_s
     """Whatever else may be known of the link."""
     await near.set("user:1:profile", "v", ttl=60)
     await near.get("user:1:profile")
-    lane = near._engine.lane
+    lane = near._engine.transport.client
     assert lane is not None
     before = redis_server.calls("get")
     lane.proven_at = asyncio.get_running_loop().time() - 0.99

@@ -177,7 +177,7 @@ async def test_a_foreign_type_among_many_is_a_miss_of_its_own(cache: RedisCache,
     stats = await cache.get_stats()
     assert (stats["cache_hits"], stats["cache_misses"], stats["connection_errors"]) == (2, 3, 1)
     assert redis_server.cli("LLEN", "list") == 1
-    assert not cache.owing
+    assert not cache.invalidations.undelivered
 
 
 async def test_a_key_that_may_not_be_read_is_a_miss_of_its_own(own_redis: RedisServer, connect: Any) -> None:

@@ -55,7 +55,7 @@ async def test_initialising_without_redis_is_no_error_and_not_final(
     assert (stats["enabled"], stats["connected"], stats["redis_keys"]) == (True, False, 0)
     with RedisServer(tmp_path / "late", port=port, args=["--user", "ada", "on", ">s3cret", "~*", "+@all"]):
         # What is still owed for the key would be delivered before the value, or after it.
-        await until(lambda: cache.connected and not cache.owing, 3)
+        await until(lambda: cache.connected and not cache.invalidations.undelivered, 3)
         assert await cache.set("k", 1)
         assert await cache.get("k") == 1
 
@@ -194,7 +194,7 @@ async def test_what_is_owed_while_a_value_is_being_stored_stays_owed(
     cache = make_cache(own_redis.url, deadline=2.0, connect_wait=5.0)
     await initialised(cache)
     assert await cache.set(keys.profile("other"), "brings the scripts")
-    wire, loading = cache._engine.lane.active, asyncio.Event()
+    wire, loading = cache._engine.transport.client.active, asyncio.Event()
     await until(lambda: not wire.waiters)
 
     async def load() -> str:
@@ -209,11 +209,11 @@ async def test_what_is_owed_while_a_value_is_being_stored_stays_owed(
         await asyncio.sleep(0)
     with monkeypatch.context() as busy:
         busy.setattr(wire, "room", 0)  # full
-        busy.setattr(cache._engine._housekeeper, "settle_soon", lambda: None)  # it would be refused as well
+        busy.setattr(cache._engine._maintenance, "redeliver_soon", lambda: None)  # it would be refused as well
         assert await cache.delete(key) == 0
         assert await storing in (True, "old")
     assert await cache.get(key) is None
-    await until(lambda: not cache.owing)
+    await until(lambda: not cache.invalidations.undelivered)
     assert own_redis.cli("EXISTS", key) == 0
 
 
@@ -287,7 +287,7 @@ async def test_what_was_closed_does_not_connect_again_by_itself(own_redis: Redis
     assert await cache.set("k", "v") is False
     assert await cache.get("k") is None
     assert (await cache.invalidate("user:*")).complete is False
-    assert cache._engine.lane is None
+    assert cache._engine.transport.client is None
     await until(lambda: "companion-cache" not in own_redis.cli("CLIENT", "LIST"))
     await cache.initialize()
     await until(lambda: cache.connected)
@@ -329,7 +329,7 @@ async def test_too_much_to_remember_reaches_users_at_most(own_redis: RedisServer
     for do in doings:
         await do(cache)
     own_redis.resume()
-    await until(lambda: cache.connected and not cache.owing)
+    await until(lambda: cache.connected and not cache.invalidations.undelivered)
     assert set(own_redis.cli("KEYS", "*")) - {"system:server", "system:stats"} == {"user:me:profile", *OTHERS} - gone
 
 
@@ -347,9 +347,9 @@ async def test_rights_to_fill_are_remembered_within_the_same_bound(own_redis: Re
     for n in range(20_000):
         pending.add(keys.lease(keys.profile(str(n))))
     assert len(pending._keys) <= 10_000
-    assert pending.owed("user:me:profile")
+    assert pending.newest_invalidation("user:me:profile")
     own_redis.resume()
-    await until(lambda: cache.connected and not cache.owing)
+    await until(lambda: cache.connected and not cache.invalidations.undelivered)
     assert set(own_redis.cli("KEYS", "*")) - {"system:server", "system:stats"} == {
         "reports:today",
         "lease:{reports:today}",

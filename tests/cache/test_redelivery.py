@@ -38,11 +38,11 @@ async def test_what_is_refused_holds_up_nothing_else(
     flushed = redis_server.cli("HGET", keys.system_stats(), "cache_misses")
     assert await narrow.get("user:1:nothing") is None
     owed = PendingInvalidations((*refused.keys, KEY), (*refused.patterns, (keys.user_pattern("1"), "1")))
-    narrow.take_over(owed)
-    await until(lambda: narrow.debts == refused)
+    narrow.invalidations.merge(owed)
+    await until(lambda: narrow.invalidations.pending == refused)
     assert redis_server.cli("EXISTS", "app:1", KEY, NOTE) == 1
-    assert not narrow.owes("1")
-    assert narrow.owing
+    assert not narrow.invalidations.undelivered_for("1")
+    assert narrow.invalidations.undelivered
     await until(lambda: redis_server.cli("HGET", keys.system_stats(), "cache_misses") != flushed)
 
 
@@ -62,8 +62,8 @@ async def test_one_key_among_many_is_found_and_a_server_that_takes_nothing_is_le
         raise AssertionError
 
     with pytest.raises(CommandRejected):
-        await Redelivery(pending, remove, sweep).make()
-    assert pending.debts == PendingInvalidations(("k7",))
+        await Redelivery(pending, remove, sweep).run()
+    assert pending.invalidations == PendingInvalidations(("k7",))
     assert len(told) < 25
 
     async def read_only(batch: Any) -> int:
@@ -73,7 +73,7 @@ async def test_one_key_among_many_is_found_and_a_server_that_takes_nothing_is_le
     pending.add(*names)
     told.clear()
     with pytest.raises(CommandRejected):
-        await Redelivery(pending, read_only, sweep).make()
+        await Redelivery(pending, read_only, sweep).run()
     assert told == [500]
 
 
@@ -95,27 +95,27 @@ async def test_a_round_of_refusals_ends_and_the_next_begins_with_the_others() ->
     for _ in range(3):
         told.clear()
         with pytest.raises(CommandRejected):
-            await Redelivery(pending, remove, sweep).make()
+            await Redelivery(pending, remove, sweep).run()
         assert len(told) <= 17
-    assert set(pending.debts.keys) == set(bad)
+    assert set(pending.invalidations.keys) == set(bad)
 
 
 async def test_patterns_of_users_do_not_grow_without_end() -> None:
     pending = PendingQueue()
     for number in range(30):
         pending.add_pattern(f"user:1:memory:{number}*", None)
-    assert (keys.user_pattern("1"), "1") in pending.debts.patterns
-    assert len(pending.debts.patterns) <= 10
+    assert (keys.user_pattern("1"), "1") in pending.invalidations.patterns
+    assert len(pending.invalidations.patterns) <= 10
     assert pending.covers("user:1:memory:3")
     assert not pending.covers("user:12:memory:3")
     for number in range(300):
         pending.add_pattern(f"user:{number}:*", None)
         pending.add_pattern(f"user:*:memory:{number}", None)
-    assert len(pending.debts.patterns) <= 101
+    assert len(pending.invalidations.patterns) <= 101
     assert all(pending.covers(f"user:{number}:profile") for number in range(300))
     assert not pending.covers("app:1")
     pending.add_pattern("app:*", None)
-    assert ("app:*", None) in pending.debts.patterns
+    assert ("app:*", None) in pending.invalidations.patterns
 
 
 @pytest.mark.parametrize(
@@ -133,27 +133,27 @@ async def test_patterns_of_users_do_not_grow_without_end() -> None:
 def test_whose_a_debt_may_be(pattern: str, about: set[str]) -> None:
     pending = PendingQueue()
     pending.add_pattern(pattern, None)
-    assert pending.owed_of({"1", "2"}) == about
+    assert pending.undelivered_for({"1", "2"}) == about
     pending.add("user:2:profile", "app:1")
-    assert pending.owed_of({"1", "2"}) == about | {"2"}
-    pending.doubt()
-    assert pending.owed_of({"1", "2"}) == {"1", "2"}
+    assert pending.undelivered_for({"1", "2"}) == about | {"2"}
+    pending.quarantine()
+    assert pending.undelivered_for({"1", "2"}) == {"1", "2"}
 
 
 async def test_a_mistake_ends_no_housekeeping(
     redis_server: RedisServer, connect: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = await connect(redis_server.url)
-    settle = cache._engine.settle
+    redeliver = cache.invalidations.redeliver
 
     async def broken() -> None:
         raise ValueError("what a user said")
 
     redis_server.cli("SET", KEY, "old")
     with monkeypatch.context() as patch:
-        patch.setattr(cache._engine, "settle", broken)
+        patch.setattr(cache.invalidations, "redeliver", broken)
         cache._engine.pending.add(KEY)
-        await until(lambda: "housekeeping failed (ValueError)" in caplog.text)
-    assert cache._engine.settle == settle
-    await until(lambda: not cache.owing)
+        await until(lambda: "maintenance failed (ValueError)" in caplog.text)
+    assert cache.invalidations.redeliver == redeliver
+    await until(lambda: not cache.invalidations.undelivered)
     assert "what a user said" not in caplog.text

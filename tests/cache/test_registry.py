@@ -93,7 +93,7 @@ def test_what_one_cannot_tell_the_others_obey_and_tell(
     assert one(serves) is another(serves) is third(serves) is None
 
     async def delivered(cache: RedisCache) -> bool:
-        await until(lambda: not cache.owing)
+        await until(lambda: not cache.invalidations.undelivered)
         return not redis_server.cli("EXISTS", KEY)
 
     assert another(delivered)
@@ -116,9 +116,9 @@ async def test_what_one_still_owes_when_it_is_closed_the_next_tells(own_redis: R
     try:
         await until(lambda: cache.connected)
         assert await cache.get(KEY) is None
-        await until(lambda: not cache.owing)
+        await until(lambda: not cache.invalidations.undelivered)
         assert own_redis.cli("EXISTS", KEY) == 0
-        assert cache.settings.safe_url not in registry._left
+        assert cache.settings.safe_url not in registry._exported
     finally:
         await close_redis_cache()
 
@@ -139,8 +139,8 @@ async def test_whoever_comes_while_one_is_being_closed_knows_already(
         """It stays owed."""
 
     monkeypatch.setattr(cache._engine, "close", slowly)
-    monkeypatch.setattr(cache._engine, "settle", refused)
-    cache.take_over(PendingInvalidations((KEY,)))
+    monkeypatch.setattr(cache.invalidations, "redeliver", refused)
+    cache.invalidations.merge(PendingInvalidations((KEY,)))
     closing = asyncio.create_task(close_redis_cache())
     await until(lambda: not registry._caches)
     newer = await get_redis_cache()
@@ -150,7 +150,7 @@ async def test_whoever_comes_while_one_is_being_closed_knows_already(
         closing.cancel()  # whoever closed it is cut off
         await asyncio.wait({closing})
         go_on.set()
-        await until(lambda: not newer.owing)
+        await until(lambda: not newer.invalidations.undelivered)
         assert own_redis.cli("EXISTS", KEY) == 0
     finally:
         await close_redis_cache()
@@ -219,7 +219,7 @@ def test_another_redis_hears_nothing(redis_server: RedisServer, own_redis: Redis
     one(lambda cache: cache.delete(KEY))
 
     async def debts(cache: RedisCache) -> PendingInvalidations:
-        return cache.debts
+        return cache.invalidations.pending
 
     assert one(debts) == PendingInvalidations((KEY,))
     assert elsewhere(debts) == other_database(debts) == PendingInvalidations()

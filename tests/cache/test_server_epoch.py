@@ -72,7 +72,7 @@ async def test_who_was_connected_is_served_nothing_old(own_redis: RedisServer, m
     await asyncio.to_thread(own_redis.restore, dump)
     assert own_redis.cli("GET", MINE) in ("old", None)
     seen = set()
-    while not (cache.connected and not cache.owing):
+    while not (cache.connected and not cache.invalidations.undelivered):
         seen.add(await cache.get(MINE))
         await asyncio.sleep(0)
     seen.add(await cache.get(MINE))
@@ -112,7 +112,7 @@ async def test_what_is_told_again_goes_and_the_rest_stays(own_redis: RedisServer
     assert await cache.get_or_load(MINE, _loads("new"), ttl=60) == "new"
     assert own_redis.cli("GET", keys.system_server()) != await identity(own_redis)
     go_on.set()
-    await until(lambda: not cache.owing)
+    await until(lambda: not cache.invalidations.undelivered)
     assert await cache.get(YOURS) == "still right"
     await marked(own_redis)
 
@@ -125,8 +125,8 @@ async def test_who_cannot_say_clears_everything(
     caplog: pytest.LogCaptureFixture,
     problem: Exception | None,
 ) -> None:
-    monkeypatch.setattr("cache.coherence.server_epoch._ASK_EVERY", 0.05)
-    monkeypatch.setattr("cache.coherence.server_epoch._PATIENCE", 0.1)
+    monkeypatch.setattr("cache.coherence.server_epoch.RETRY_EVERY", 0.05)
+    monkeypatch.setattr("cache.coherence.server_epoch.REVALIDATE_TIMEOUT", 0.1)
     cache = await connected(own_redis, make_cache)
     dump = await old_dump(own_redis, cache)
 
@@ -137,7 +137,7 @@ async def test_who_cannot_say_clears_everything(
 
     cache.recall_with(ask)
     await asyncio.to_thread(own_redis.restore, dump)
-    await until(lambda: cache.connected and not cache.owing)
+    await until(lambda: cache.connected and not cache.invalidations.undelivered)
     assert own_redis.cli("KEYS", "user:*") == []
     assert "Ada" not in caplog.text
 
@@ -146,7 +146,7 @@ async def test_who_cannot_say_yet_is_asked_again_and_nothing_is_lost_meanwhile(
     own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database is away too: what is served comes from it or not at all, and last good values outlast the doubt."""
-    monkeypatch.setattr("cache.coherence.server_epoch._ASK_EVERY", 0.05)
+    monkeypatch.setattr("cache.coherence.server_epoch.RETRY_EVERY", 0.05)
     cache = await connected(own_redis, make_cache)
     await cache.get_or_load(keys.summary("you"), _loads("right"), ttl=3600, stale_for=3600)
     dump = await old_dump(own_redis, cache)
@@ -166,7 +166,7 @@ async def test_who_cannot_say_yet_is_asked_again_and_nothing_is_lost_meanwhile(
         with pytest.raises(LookupError):
             await cache.get_or_load(key, _fails, ttl=60, stale_for=60)
     back.set()
-    await until(lambda: not cache.owing)
+    await until(lambda: not cache.invalidations.undelivered)
     assert await cache.get_or_load(keys.summary("you"), _fails, ttl=60, stale_for=60) == "right"
     for key in (MINE, keys.summary("me")):
         with pytest.raises(LookupError):
@@ -188,11 +188,11 @@ async def test_the_mark_waits_until_everything_has_been_told(own_redis: RedisSer
     cache.recall_with(ask)
     await asyncio.to_thread(own_redis.restore, dump)
     await asked.wait()
-    await until(lambda: not cache._engine.pending.doubted)
-    assert cache.owing
+    await until(lambda: not cache._engine.pending.quarantined)
+    assert cache.invalidations.undelivered
     assert own_redis.cli("GET", keys.system_server()) != await identity(own_redis)
     own_redis.cli("ACL", "SETUSER", "default", "+unlink")
-    await until(lambda: not cache.owing)
+    await until(lambda: not cache.invalidations.undelivered)
     await marked(own_redis)
     assert own_redis.cli("GET", MINE) is None
 
@@ -205,7 +205,7 @@ async def test_a_primary_that_comes_back_with_its_replicas_data(
     cache = make_cache(own_redis.url, connect_wait=5.0, deadline=1.0, near=near)
     await initialised(cache)
     await cache.set(MINE, "old", ttl=3600)
-    await until(lambda: cache._engine.recall._looked_at > 0)  # the first replica makes it another history
+    await until(lambda: cache._engine.epoch._checked_at > 0)  # the first replica makes it another history
     settings = ["--replicaof", "127.0.0.1", str(own_redis.port)]
     with RedisServer(tmp_path / "replica", args=settings, binary=own_redis.binary) as replica:
         await until(lambda: replica.cli("GET", MINE) == "old")
@@ -213,13 +213,13 @@ async def test_a_primary_that_comes_back_with_its_replicas_data(
         assert await cache.delete(MINE) == 1
         own_redis.cli("REPLICAOF", "127.0.0.1", replica.port)
         await until(lambda: own_redis.cli("GET", MINE) == "old")
-        await until(lambda: cache.owing)
+        await until(lambda: cache.invalidations.undelivered)
         assert await cache.get(MINE) is None
         own_redis.cli("REPLICAOF", "NO", "ONE")
         assert await cache.get(MINE) is None
         late = await connected(own_redis, make_cache)
         assert await late.get(MINE) is None
-        await until(lambda: not cache.owing and not late.owing)
+        await until(lambda: not cache.invalidations.undelivered and not late.invalidations.undelivered)
     assert own_redis.cli("GET", MINE) is None
     await marked(own_redis)
 
@@ -245,11 +245,11 @@ async def test_a_replica_that_does_not_answer_yet_is_not_believed(
 
 async def used_again_after_a_flush(cache: RedisCache, server: RedisServer) -> float:
     """Seconds until a value that was written after a FLUSHALL is served."""
-    recall = cache._engine.recall
-    heard = recall._heard
+    recall = cache._engine.epoch
+    heard = recall._changes
     server.cli("FLUSHALL")
     begun = asyncio.get_running_loop().time()
-    await until(lambda: recall._heard > heard)
+    await until(lambda: recall._changes > heard)
     server.cli("SET", MINE, "new")
 
     async def served() -> bool:
@@ -268,10 +268,10 @@ async def test_a_flush_is_looked_into_at_once_although_something_is_owed(
     async def refused() -> None:
         """It stays owed."""
 
-    monkeypatch.setattr(cache._engine, "settle", refused)
+    monkeypatch.setattr(cache.invalidations, "redeliver", refused)
     cache._engine.pending.add("app:1")
     own_redis.cli("DEL", keys.system_server())  # looked into, in vain: not before everything has been told
-    recall = cache._engine.recall
+    recall = cache._engine.epoch
     await until(lambda: recall._not_before > asyncio.get_running_loop().time())
     assert await used_again_after_a_flush(cache, own_redis) < 0.3
 
@@ -281,14 +281,14 @@ async def test_a_look_that_is_late_is_taken_again_at_once(
 ) -> None:
     cache = await connected(own_redis, make_cache)
     await marked(own_redis)
-    send, late = cache._engine.send_each, iter([CommandTimeout("our loop stood still")])
+    send, late = cache._engine.transport.send_each, iter([CommandTimeout("our loop stood still")])
 
     async def once_late(*commands: Any) -> list[Any]:
         for problem in late:
             raise problem
         return await send(*commands)
 
-    monkeypatch.setattr(cache._engine, "send_each", once_late)
+    monkeypatch.setattr(cache._engine.transport, "send_each", once_late)
     assert await used_again_after_a_flush(cache, own_redis) < 0.3
 
 
@@ -298,7 +298,7 @@ async def test_a_mark_of_another_type(own_redis: RedisServer, make_cache: Make) 
     cache = await connected(own_redis, make_cache)
     await until(lambda: own_redis.cli("TYPE", keys.system_server()) == "string")
     await marked(own_redis)
-    assert not cache.owing
+    assert not cache.invalidations.undelivered
 
 
 async def test_a_connection_that_was_lost_is_no_reason_to_doubt(own_redis: RedisServer, make_cache: Make) -> None:
@@ -335,7 +335,7 @@ async def test_a_mark_that_is_lost_is_back_at_once(own_redis: RedisServer, make_
 async def test_a_mark_that_is_lost_untold_is_back_after_a_while(
     own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cache.coherence.server_epoch._LOOK_EVERY", 0.1)
+    monkeypatch.setattr("cache.coherence.server_epoch.CHECK_EVERY", 0.1)
     own_redis.cli("ACL", "SETUSER", "default", "-client")
     await connected(own_redis, make_cache)
     await marked(own_redis)
@@ -354,7 +354,7 @@ async def test_the_private_redis_keeps_what_it_has(tmp_path: Path, make_cache: M
     again = make_cache(await server.start(), connect_wait=5.0)
     await initialised(again)
     assert await again.get(MINE) == "right"
-    assert not again.owing
+    assert not again.invalidations.undelivered
     await again.close()
     await server.stop()
 
@@ -365,7 +365,7 @@ async def test_values_without_a_mark_are_not_believed(own_redis: RedisServer, ma
     own_redis.cli("MSET", MINE, "old", OTHER, "not a user's")
     cache = await connected(own_redis, make_cache)
     assert await cache.get(MINE) is None
-    await until(lambda: not cache.owing)
+    await until(lambda: not cache.invalidations.undelivered)
     assert own_redis.cli("EXISTS", MINE) == 0
     assert await cache.get(OTHER) == "not a user's"
     await marked(own_redis)
@@ -374,7 +374,7 @@ async def test_values_without_a_mark_are_not_believed(own_redis: RedisServer, ma
 async def test_an_empty_server_is_believed(own_redis: RedisServer, make_cache: Make) -> None:
     own_redis.cli("FLUSHALL")
     cache = await connected(own_redis, make_cache)
-    assert not cache.owing
+    assert not cache.invalidations.undelivered
     await marked(own_redis)
 
 
@@ -384,12 +384,12 @@ async def test_a_refused_right_that_comes_back(own_redis: RedisServer, make_cach
     own_redis.cli("SET", MINE, "old")
     own_redis.cli("ACL", "SETUSER", "default", "-scan")
     cache = await connected(own_redis, make_cache)
-    recall = cache._engine.recall
+    recall = cache._engine.epoch
     first = await until(lambda: max(recall._not_before, 0))
     assert await until(lambda: max(recall._not_before - first, 0)) >= 1.0
-    assert cache.owing
+    assert cache.invalidations.undelivered
     assert await cache.get(MINE) is None
     own_redis.cli("ACL", "SETUSER", "default", "+scan")
-    await until(lambda: not cache.owing)
+    await until(lambda: not cache.invalidations.undelivered)
     assert own_redis.cli("EXISTS", MINE) == 0
     await marked(own_redis)

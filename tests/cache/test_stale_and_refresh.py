@@ -189,7 +189,7 @@ async def test_a_value_that_expires_during_its_refresh_is_waited_for_not_loaded_
     await slow.started.wait()
     redis_server.cli("DEL", KEY)
     waiting = [asyncio.create_task(cache.get_or_load(KEY, slow, ttl=60)) for cache in pair]
-    await until(lambda: all(KEY in cache._filler.flights for cache in pair))
+    await until(lambda: all(KEY in cache._filler.loads for cache in pair))
     await asyncio.sleep(0.05)
     slow.gate.set()
     values, took = await timed(asyncio.gather(*waiting))
@@ -289,7 +289,7 @@ async def test_without_tracking_waiters_look_again(tmp_path: Path, connect: Any)
         leading = asyncio.create_task(load(pair[0], slow))
         await slow.started.wait()
         waiting = asyncio.create_task(load(pair[1], slow))
-        await until(lambda: KEY in pair[1]._filler.flights)
+        await until(lambda: KEY in pair[1]._filler.loads)
         slow.gate.set()
         (value, took), _ = await asyncio.gather(timed(waiting), leading)
         assert value == "loaded"

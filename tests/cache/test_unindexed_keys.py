@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cache.coherence import pending, strays
+from cache.coherence import pending, unindexed_keys
 from cache.coherence.pending import PendingQueue
-from cache.coherence.strays import UnindexedKeys
+from cache.coherence.unindexed_keys import UnindexedKeys
 from cache.keys import profile, user_pattern
 
 pytestmark = pytest.mark.unit
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.unit
 def test_only_what_may_be_a_stray_is_hidden() -> None:
     hidden = UnindexedKeys()
     assert not hidden
-    hidden.hide("user:1:*", "1", {"memory:a"}, 7)
+    hidden.mask("user:1:*", "1", {"memory:a"}, 7)
     assert hidden
     assert hidden.newest("user:1:by hand") == 7
     for key in ("user:1:memory:a", profile("1"), "user:2:by hand", "user:12:by hand", "temp:1:x", "user:1:", "user:1"):
@@ -29,31 +29,31 @@ def test_only_what_may_be_a_stray_is_hidden() -> None:
 
 def test_each_pattern_hides_what_it_reaches() -> None:
     hidden = UnindexedKeys()
-    hidden.hide("*:notes:*", "1", {"notes:a"}, 1)
+    hidden.mask("*:notes:*", "1", {"notes:a"}, 1)
     assert hidden.newest("user:1:notes:b") == 1
     assert hidden.newest("user:1:other") == 0
-    hidden.hide("user:1:*", "1", set(), 2)
+    hidden.mask("user:1:*", "1", set(), 2)
     assert [hidden.newest(f"user:1:{name}") for name in ("notes:a", "notes:b", "other")] == [2, 2, 2]
 
 
 def test_what_was_asked_for_again_stays_hidden() -> None:
     hidden = UnindexedKeys()
-    hidden.hide("user:1:*", "1", set(), 1)
-    hidden.hide("user:2:*", "2", set(), 2)
+    hidden.mask("user:1:*", "1", set(), 1)
+    hidden.mask("user:2:*", "2", set(), 2)
     walked = hidden.waiting()
-    hidden.hide("user:1:*", "1", set(), 3)
-    hidden.hide("user:2:notes:*", "2", set(), 4)
-    hidden.hide("user:3:*", "3", set(), 5)
-    hidden.gone(walked)
+    hidden.mask("user:1:*", "1", set(), 3)
+    hidden.mask("user:2:notes:*", "2", set(), 4)
+    hidden.mask("user:3:*", "3", set(), 5)
+    hidden.deleted(walked)
     assert hidden.waiting() == {"1": {"user:1:*": 3}, "2": {"user:2:notes:*": 4}, "3": {"user:3:*": 5}}
-    hidden.gone(hidden.waiting())
+    hidden.deleted(hidden.waiting())
     assert not hidden
 
 
 def test_no_more_names_are_remembered_than_is_sane(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strays, "_MAX_KNOWN", 3)
+    monkeypatch.setattr(unindexed_keys, "MAX_KNOWN", 3)
     hidden = UnindexedKeys()
-    hidden.hide("user:1:*", "1", set(), 1)
+    hidden.mask("user:1:*", "1", set(), 1)
     for n in range(4):
         hidden.stored(f"user:1:n{n}", since=1)
     assert [hidden.newest(f"user:1:n{n}") for n in range(4)] == [0, 0, 0, 1]
@@ -61,20 +61,20 @@ def test_no_more_names_are_remembered_than_is_sane(monkeypatch: pytest.MonkeyPat
 
 def test_too_many_patterns_of_one_user_become_all_of_that_user() -> None:
     owed = PendingQueue()
-    for n in range(pending._MAX_OF_ONE):
-        owed.hide(f"user:1:{n}:*", "1", set())
-    assert not owed.owes
+    for n in range(pending.MAX_PATTERNS_PER_USER):
+        owed.mask(f"user:1:{n}:*", "1", set())
+    assert not owed.undelivered
     assert not owed.covers(profile("1"))
-    owed.hide("user:1:more:*", "1", set())
-    assert not owed.strays
+    owed.mask("user:1:more:*", "1", set())
+    assert not owed.unindexed
     assert owed._patterns.keys() == {(user_pattern("1"), "1")}
 
 
 def test_too_many_users_become_all_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pending, "_MAX_WALKED", 3)
+    monkeypatch.setattr(pending, "MAX_SCANNED_USERS", 3)
     owed = PendingQueue()
     for user in "1234":
-        owed.hide(user_pattern(user), user, set())
-    assert not owed.strays
+        owed.mask(user_pattern(user), user, set())
+    assert not owed.unindexed
     assert owed.covers("user:5:anything")
     assert not owed.covers("temp:5:anything")

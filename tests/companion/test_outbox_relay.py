@@ -75,19 +75,19 @@ async def test_killed_between_commit_and_invalidation(
 
 async def test_what_redis_refuses_of_others_holds_up_nothing(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = await get_redis_cache()
-    await until(lambda: cache.connected and not cache.owing)
+    await until(lambda: cache.connected and not cache.invalidations.undelivered)
 
     async def refused() -> None:
         """It stays owed."""
 
-    monkeypatch.setattr(cache._engine, "settle", refused)
-    cache.take_over(PendingInvalidations(("app:1",), (("app:*", None),)))
+    monkeypatch.setattr(cache.invalidations, "redeliver", refused)
+    cache.invalidations.merge(PendingInvalidations(("app:1",), (("app:*", None),)))
     with use_caller(Caller("1")):
         await save_user_profile_async("Name: Ada")
     await runtime.outbox_relay.close()
     assert await owed(runtime) == []
     await runtime.store.save_profile("2", "written past the cache")
-    cache.take_over(PendingInvalidations(("user:2:settings",)))
+    cache.invalidations.merge(PendingInvalidations(("user:2:settings",)))
     assert await runtime.outbox_relay.deliver_pending(older_than=0) == 0
     assert await owed(runtime) == [("2", "profile")]
 

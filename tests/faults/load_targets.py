@@ -53,25 +53,27 @@ def _degrade(proxy: Any, degraded: bool) -> None:
 
 
 async def _check_leaks(cache: RedisCache, result: LoadResult) -> None:
-    engine = cache._engine
+    transport = cache._engine.transport
 
     def held() -> dict[str, int]:
         """Resources held by calls in flight, by kind."""
-        lane, client = engine.lane, engine._link._client
+        client, pooled = transport.client, transport._pool._client
         held_now = {
-            "commands in flight on the multiplexer": len(lane.connection.waiters) if lane and lane.connection else 0,
-            "loads": len(cache._filler.flights) + len(cache._filler.background) + len(cache._filler.leases.releasing),
+            "commands in flight on the multiplexer": len(client.connection.waiters)
+            if client and client.connection
+            else 0,
+            "loads": len(cache._filler.loads) + len(cache._filler.background) + len(cache._filler.leases.releasing),
             "waiters": len(cache._filler.waiters),
-            "abandoned calls": len(engine._link._loose),
-            "pool connections": len(client.connection_pool._in_use_connections) if client else 0,
+            "abandoned calls": len(transport._pool._background),
+            "pool connections": len(pooled.connection_pool._in_use_connections) if pooled else 0,
         }
         return {what: number for what, number in held_now.items() if number}
 
     try:
-        await until(lambda: engine.connected and not held(), 5.0)
+        await until(lambda: cache.connected and not held(), 5.0)
     except AssertionError:
         result.leaked += [f"{number} {what}" for what, number in held().items()] or ["no connection"]
-    if await engine.send("ECHO", "in step?") != b"in step?":
+    if await transport.send("ECHO", "in step?") != b"in step?":
         result.wrong += 1
 
 
@@ -81,7 +83,7 @@ async def run_multiplexer(directory: Path, calls: int, seed: int, stop_at: float
 
         async def echo(text: str) -> bool | None:
             try:
-                return bool(await cache._engine.send("ECHO", text) == text.encode())
+                return bool(await cache._engine.transport.send("ECHO", text) == text.encode())
             except TransportError:
                 return None
 
@@ -96,7 +98,8 @@ async def run_pool(directory: Path, calls: int, seed: int, stop_at: float = math
         async def echo(text: str) -> bool | None:
             try:
                 return bool(
-                    await cache._engine.call(lambda client: client.execute_command("ECHO", text)) == text.encode()
+                    await cache._engine.transport.call(lambda client: client.execute_command("ECHO", text))
+                    == text.encode()
                 )
             except TransportError:
                 return None

@@ -42,5 +42,5 @@ async def test_a_cancelled_write_is_redelivered(
             assert await cache.get(KEY) != "old"
             await until(lambda: cache.connected, 3)
             assert await cache.get(KEY) != "old"
-            await until(lambda: cache.connected and not cache.owing, 3)
+            await until(lambda: cache.connected and not cache.invalidations.undelivered, 3)
             assert own_redis.cli("GET", KEY) in (None, "new")

@@ -8,13 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from cache import RedisCache, keys
-from cache.core.engine import _LARGEST
-from cache.transport.connection import SILENT, pack
-from cache.transport.unread import OversizedReplies
+from cache.core.engine import LARGEST_REPLY
 from tests.cache.clock import timed
-from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
-from tests.wait import initialised, until
+from tests.wait import until
 
 pytestmark = pytest.mark.faults
 KEY = keys.profile("1")
@@ -71,37 +68,4 @@ async def test_a_reply_of_a_hundred_megabytes_costs_one_connection(
     await until(lambda: own_cache.connected and own_redis.cli("EXISTS", KEY) == 0, 3)
     assert await own_cache.get_or_load(KEY, right, ttl=60) == "right"
     assert await own_cache.get(KEY) == "right"
-    assert _LARGEST < 100 << 20
-
-
-@pytest.mark.parametrize(("size", "remaining"), [(_LARGEST + 1, 0), (1000, 1)])
-async def test_a_server_that_is_silent_while_it_copies(
-    own_redis: RedisServer, make_cache: Callable[..., RedisCache], size: int, remaining: int
-) -> None:
-    """Keys whose replies may have caused the loss of a connection are checked over the next one."""
-    own_redis.cli("SETRANGE", KEY, size - 1, "x")
-    async with Proxy(own_redis.port) as proxy:
-        cache = make_cache(f"redis://127.0.0.1:{proxy.port}/0", connect_wait=5.0)
-        await initialised(cache)
-        lane = cache._engine.lane
-        assert lane is not None
-        await until(lambda: cache._engine.tracking and lane.active is not None and not lane.active.waiters)
-        looked = own_redis.calls("strlen")
-        proxy.blackhole()
-        # As a briefing reads: Redis replies to all of them after executing the last.
-        together = [cache.get(key) for key in (keys.summary("1"), KEY, keys.state("1"))]
-        assert await asyncio.gather(*together) == [None, None, None]
-        await until(lambda: lane.connection is None)
-        await proxy.heal()
-        await until(lambda: own_redis.calls("strlen") >= looked + 3)
-        await cache.close()
-    assert own_redis.cli("EXISTS", KEY) == remaining
-
-
-async def test_of_many_that_were_asked_for_the_first_are_looked_at() -> None:
-    removed: list[str] = []
-    unread = OversizedReplies(1000, removed.append)
-    commands = [pack((b"PING",)), *(pack((b"GET", b"k%d" % (n // 2))) for n in range(1000))]
-    unread.lost(SILENT, commands)
-    assert unread._suspects == [f"k{n}" for n in range(100)]
-    assert removed == []
+    assert LARGEST_REPLY < 100 << 20

@@ -34,30 +34,30 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_a_short_silence_is_no_outage_and_a_longer_one_is(lines: list[str]) -> None:
     errors: list[int] = []
-    outage = Availability("redis://here", lambda: errors.append(1))
+    availability = Availability("redis://here", lambda: errors.append(1))
     for now in (10.1, 10.3, 10.5):
-        outage.look(now, 10.0, "slow")
+        availability.check(now, 10.0, "slow")
     assert lines == []
     for now in (10.6, 11.0, 20.0):
-        outage.look(now, 10.0, "slow")
+        availability.check(now, 10.0, "slow")
     assert lines == ["Warning: Connection failed"]
     assert len(errors) == 1
     for now in (20.1, 20.2):
-        outage.look(now, None, "")
+        availability.check(now, None, "")
     assert lines == ["Warning: Connection failed", "Connected"]
 
 
 def test_a_problem_is_logged_at_its_begin_and_end(lines: list[str], caplog: pytest.LogCaptureFixture) -> None:
-    outage = Availability("redis://here", lambda: None)
+    availability = Availability("redis://here", lambda: None)
     for tenth in range(50):
-        outage.trouble("commands are refused (OOM)", tenth / 10, "commands are refused (OOM)")
-        outage.look(tenth / 10, None, "")
+        availability.failed("commands are refused (OOM)", tenth / 10, "commands are refused (OOM)")
+        availability.check(tenth / 10, None, "")
     assert lines == ["Warning: commands are refused"]
     for tenth in range(50, 100):
-        outage.look(tenth / 10, None, "")
+        availability.check(tenth / 10, None, "")
     assert lines == ["Warning: commands are refused", "No more: commands are refused"]
     assert "(50 times)" in caplog.text
-    outage.trouble("commands are refused (OOM)", 10.0, "commands are refused (OOM)")
+    availability.failed("commands are refused (OOM)", 10.0, "commands are refused (OOM)")
     assert lines == ["Warning: commands are refused", "No more: commands are refused", "Warning: commands are refused"]
 
 

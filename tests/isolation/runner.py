@@ -63,7 +63,7 @@ class Runner:
 
         def idle() -> bool:
             busy = any(task.get_name().startswith(_BUSY) for task in asyncio.all_tasks())
-            return self.cache.connected and not self.cache.owing and not busy
+            return self.cache.connected and not self.cache.invalidations.undelivered and not busy
 
         await until(idle, 15.0)
 

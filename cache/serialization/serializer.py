@@ -1,0 +1,73 @@
+"""The one way from a value to the bytes that Redis keeps, and back: codec, size limit, encryption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import UndecodableValue, ValueTooLarge
+from . import codec
+
+if TYPE_CHECKING:
+    from .encryption import ValueCipher
+
+
+class Serializer:
+    """Turns values into stored bytes and stored bytes into values.
+
+    Reading has two steps, :meth:`open` and :meth:`decode`, because the near cache keeps what lies between them:
+    decrypted bytes, decoded anew for each caller.
+
+    Args:
+        max_bytes: larger values are neither stored nor returned; counted before encryption.
+        cipher: encrypts what Redis keeps; None stores values readable.
+    """
+
+    decode = staticmethod(codec.decode)
+
+    def __init__(self, max_bytes: int, cipher: ValueCipher | None = None) -> None:
+        self.max_bytes = max_bytes
+        self._cipher = cipher
+
+    @classmethod
+    def with_keys(cls, max_bytes: int, secrets: Sequence[bytes]) -> Serializer:
+        """A serializer that encrypts if there are any keys (see :class:`ValueCipher`)."""
+        if not secrets:
+            return cls(max_bytes)
+        from .encryption import ValueCipher  # needs the cryptography package, which is optional
+
+        return cls(max_bytes, ValueCipher(secrets))
+
+    def dumps(self, key: str, value: Any) -> bytes:
+        """Return the bytes to store for ``value`` under ``key``.
+
+        Raises:
+            UnserialisableValue: the value would not come back as it went in.
+            ValueTooLarge: it is larger than ``max_bytes``.
+        """
+        raw = codec.encode(value)
+        if len(raw) > self.max_bytes:
+            raise ValueTooLarge(
+                f"the value has {len(raw)} bytes; at most {self.max_bytes} are cached (CACHE_MAX_VALUE_BYTES)"
+            )
+        return raw if self._cipher is None else self._cipher.encrypt(key, raw)
+
+    def open(self, key: str, raw: bytes) -> bytes:
+        """Decrypt what is stored under ``key`` and check its size.
+
+        Raises:
+            UndecodableValue: it cannot be decrypted, or is larger than this layer stores.
+        """
+        if self._cipher is not None:
+            raw = self._cipher.decrypt(key, raw)
+        if len(raw) > self.max_bytes:
+            raise UndecodableValue("larger than CACHE_MAX_VALUE_BYTES")
+        return raw
+
+    def loads(self, key: str, raw: bytes) -> Any:
+        """Return the value stored as ``raw`` under ``key``.
+
+        Raises:
+            UndecodableValue: the bytes are not something that :meth:`dumps` returns for this key.
+        """
+        return codec.decode(self.open(key, raw))
