@@ -95,6 +95,7 @@ async def test_waiting_for_an_agent_that_never_comes_ends_with_its_job(lk: LiveK
 async def test_an_agent_may_close_the_room(lk: LiveKitServer) -> None:
     job = await lk.dispatch(metadata=user("closer"))
     assert await job.greeting() == "Good morning, closer."
+    await job.say("close it")
     assert await job.finished() == "JS_SUCCESS"
     assert {"agent_left", "room_closed"} <= job.milestones.keys()
 

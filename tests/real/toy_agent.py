@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -59,6 +60,8 @@ async def entrypoint(ctx: JobContext) -> None:
     session = AgentSession(llm=Toy(), vad=None, turn_handling={"turn_detection": None})
     options = room_io.RoomOptions(audio_input=False, audio_output=audible)
     await session.start(Agent(instructions="toy", tools=[weather]), room=ctx.room, room_options=options)
+    asked = asyncio.Event()
+    session.on("conversation_item_added", lambda event: asked.set() if event.item.role == "user" else None)
     if audible:
         await session.say(f"Good morning, {name}.", audio=tone())
         session.output.set_audio_enabled(False)
@@ -67,6 +70,7 @@ async def entrypoint(ctx: JobContext) -> None:
     if name == "goodbye":
         ctx.shutdown("toy")
     if name == "closer":
+        await asked.wait()
         await ctx.delete_room()
 
 
