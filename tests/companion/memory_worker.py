@@ -1,7 +1,7 @@
-"""A worker's memory in a process of its own, which does what it is told.
+"""A worker's memory in a process of its own, which follows orders.
 
 `save TEXT`, `read`, `watch` (read all the time), `seen` (stop that; every text there was), `save_and_die TEXT` (is
-killed once the store has it and before the cache is told).
+killed once the store has it and before the invalidation).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from companion.store import SqliteStore
 
 
 def work(orders: Connection, store: Path, settings: dict[str, str]) -> None:
-    """Obey until there is nobody left who gives orders."""
+    """Obey until the pipe is closed."""
     os.environ.update(settings)
     asyncio.run(_work(orders, store))
 

@@ -60,7 +60,7 @@ async def watched(postgres: Postgres) -> str:
 
 @pytest.fixture
 async def db(watched: str) -> AsyncIterator[asyncpg.Connection]:
-    """Somebody else at the database."""
+    """Another client of the database."""
     async with connection(watched) as superuser:
         yield superuser
 
@@ -78,24 +78,24 @@ async def api(watched: str, realtime: Phoenix) -> AsyncIterator[PostgREST]:
 
 
 class Listening:
-    """Listeners, and what they heard."""
+    """Listeners, and the changes they applied."""
 
     def __init__(self, api: PostgREST) -> None:
-        self.heard: list[tuple[str, str]] = []
+        self.applied: list[tuple[str, str]] = []
         self._api = api
         self._listeners: list[ChangeListener] = []
 
     def __call__(self, timing: ListenerTiming = NOTIFIER_ONLY, on_change: Any = None) -> ChangeListener:
-        listener = ChangeListener(self._api.url, self._api.secret_key, on_change or self.hear, timing=timing)
+        listener = ChangeListener(self._api.url, self._api.secret_key, on_change or self.apply, timing=timing)
         listener.start()
         self._listeners.append(listener)
         return listener
 
-    async def hear(self, user_id: str, what: str) -> None:
-        self.heard.append((user_id, what))
+    async def apply(self, user_id: str, what: str) -> None:
+        self.applied.append((user_id, what))
 
     def of(self, user: str) -> list[str]:
-        return [what for one, what in self.heard if one == user]
+        return [what for one, what in self.applied if one == user]
 
     async def end(self) -> None:
         for listener in self._listeners:
@@ -199,15 +199,15 @@ class Reader:
         self._feed = ChangeFeed(api.url, api.secret_key, timeout=2, page=page)
 
     async def news(self) -> list[Change]:
-        told: list[Change] = []
+        read: list[Change] = []
 
         async def apply(changes: list[Change]) -> None:
             self.pages += 1
-            told.extend(changes)
+            read.extend(changes)
 
         async with aiohttp.ClientSession() as http:
             await self._feed.read(http, apply)
-        return told
+        return read
 
 
 async def test_a_transaction_that_ends_late_is_not_missed(
@@ -222,14 +222,14 @@ async def test_a_transaction_that_ends_late_is_not_missed(
         await edit(db, f"{user}-quick")
         (quick,) = await reader.news()
         assert quick.user_id == f"{user}-quick"
-        assert await reader.news() == []  # and nothing is told twice because another is open
+        assert await reader.news() == []  # and nothing is read twice because another is open
         await edit(db, f"{user}-quick")
         (again,) = await reader.news()
         assert again.xact > quick.xact
         await transaction.commit()
     (late,) = await reader.news()
     assert late.user_id == f"{user}-slow"
-    assert late.xact < quick.xact  # whoever had gone on after the highest number seen would have missed it
+    assert late.xact < quick.xact  # a reader with the highest number seen as its cursor would have missed it
     assert await reader.news() == []
 
 
@@ -268,9 +268,9 @@ async def test_a_new_reader_begins_with_what_caches_may_still_hold(
             f"{user}-{name}",
             float(age),
         )
-    told = {change.user_id for change in await Reader(api).news()}
-    assert {f"{user}-new", f"{user}-held"} <= told
-    assert f"{user}-gone" not in told
+    read = {change.user_id for change in await Reader(api).news()}
+    assert {f"{user}-new", f"{user}-held"} <= read
+    assert f"{user}-gone" not in read
 
 
 async def test_what_is_no_answer_is_an_error_and_nothing_is_lost(
@@ -288,7 +288,7 @@ async def test_what_is_no_answer_is_an_error_and_nothing_is_lost(
 # The listener ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_change_is_heard_at_once(listen: Listening, realtime: Phoenix, db: asyncpg.Connection) -> None:
+async def test_a_change_is_applied_at_once(listen: Listening, realtime: Phoenix, db: asyncpg.Connection) -> None:
     listen()
     await until(lambda: realtime.subscribed)
     users = [str(uuid4()) for _ in range(60)]
@@ -302,13 +302,13 @@ async def test_a_change_is_heard_at_once(listen: Listening, realtime: Phoenix, d
     assert realtime.attempts == 1
 
 
-async def test_what_was_changed_before_the_start_is_heard(listen: Listening, db: asyncpg.Connection, user: str) -> None:
+async def test_changes_from_before_the_start_are_applied(listen: Listening, db: asyncpg.Connection, user: str) -> None:
     await edit(db, user)
     listen()
     await until(lambda: listen.of(user))
 
 
-async def test_our_own_writes_do_not_ring(
+async def test_our_own_writes_do_not_notify(
     listen: Listening, api: PostgREST, realtime: Phoenix, db: asyncpg.Connection, user: str
 ) -> None:
     listen()
@@ -321,12 +321,12 @@ async def test_our_own_writes_do_not_ring(
     assert listen.of(user) == []
 
 
-async def test_changes_between_the_join_and_the_subscription_are_heard(
+async def test_changes_between_the_join_and_the_subscription_are_applied(
     listen: Listening, api: PostgREST, realtime: Phoenix, db: asyncpg.Connection, user: str
 ) -> None:
     realtime.delay = 0.2
     listen()
-    await until(lambda: api.requests)  # the look at the start
+    await until(lambda: api.requests)  # the poll at the start
     await asyncio.sleep(0.05)
     assert not realtime.subscribed
     await edit(db, user)
@@ -350,21 +350,21 @@ def test_every_fault_has_a_test() -> None:
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+def log_lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """Everything any library logs; called, it gives our lines."""
     caplog.set_level(logging.DEBUG)
     return lambda: [record.getMessage() for record in caplog.records if record.name == "companion"]
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-async def test_what_changes_while_realtime_fails_is_heard_when_it_is_back(
+async def test_changes_during_a_failure_of_realtime_are_applied_after_it(
     listen: Listening,
     api: PostgREST,
     realtime: Phoenix,
     db: asyncpg.Connection,
     user: str,
     fault: Fault,
-    told: Callable[[], list[str]],
+    log_lines: Callable[[], list[str]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     listen(IMPATIENT)
@@ -377,20 +377,20 @@ async def test_what_changes_while_realtime_fails_is_heard_when_it_is_back(
         if fault != "no heartbeat":  # there changes still come
             assert listen.of(user) == []
     await until(lambda: listen.of(user))
-    assert f"external changes: Realtime does not notify ({BROKEN[fault]})" in "\n".join(told())
+    assert f"external changes: Realtime does not notify ({BROKEN[fault]})" in "\n".join(log_lines())
     for private in (api.secret_key, user):
         assert private not in caplog.text
 
 
 async def test_it_never_gives_up(
-    listen: Listening, realtime: Phoenix, db: asyncpg.Connection, user: str, told: Callable[[], list[str]]
+    listen: Listening, realtime: Phoenix, db: asyncpg.Connection, user: str, log_lines: Callable[[], list[str]]
 ) -> None:
     with realtime.failing("disabled"):
         listen()
         await until(lambda: realtime.attempts > 20)  # supabase-py's client would have stopped at five
         await edit(db, user)
     await until(lambda: listen.of(user))
-    assert [line for line in told() if "Realtime" in line] == [
+    assert [line for line in log_lines() if "Realtime" in line] == [
         "external changes: Realtime does not notify (HTTP 403); polling every 3600 s",
         "external changes: Realtime notifies; polling every 3600 s",
     ]
@@ -469,7 +469,7 @@ async def test_what_realtime_leaves_out_is_found(
     assert realtime.attempts == 1
 
 
-async def test_without_realtime_it_looks_now_and_then(project: str, user: str, told: Callable[[], list[str]]) -> None:
+async def test_without_realtime_the_feed_is_polled(project: str, user: str, log_lines: Callable[[], list[str]]) -> None:
     """A project whose Realtime does not know the table: here the publication is missing."""
     async with Phoenix(project) as realtime, PostgREST(project, realtime) as api, connection(project) as db:
         listening = Listening(api)
@@ -478,13 +478,13 @@ async def test_without_realtime_it_looks_now_and_then(project: str, user: str, t
         await edit(db, user)
         await until(lambda: listening.of(user))
         await listening.end()
-    assert [line for line in told() if "Realtime" in line] == [
+    assert [line for line in log_lines() if "Realtime" in line] == [
         "external changes: Realtime does not notify (no subscription; is the table in the publication "
         "supabase_realtime?); polling every 0.1 s"
     ]
 
 
-async def test_a_bell_that_rings_too_early_is_not_the_last_word(
+async def test_a_notification_that_comes_too_early_is_followed_by_a_second_poll(
     listen: Listening, api: PostgREST, realtime: Phoenix, watched: str, db: asyncpg.Connection, user: str
 ) -> None:
     """Realtime reads the log, and a commit is in the log before others can see it."""
@@ -494,9 +494,9 @@ async def test_a_bell_that_rings_too_early_is_not_the_last_word(
     try:
         async with connection(watched) as slow, slow.transaction():
             await edit(slow, user)
-            looks = api.requests
+            polls = api.requests
             realtime.emit({"schema": "public", "table": "companion_changes", "type": "UPDATE", "record": {}})
-            await until(lambda: api.requests > looks)
+            await until(lambda: api.requests > polls)
             assert listen.of(user) == []
         await until(lambda: listen.of(user))
     finally:
@@ -504,19 +504,19 @@ async def test_a_bell_that_rings_too_early_is_not_the_last_word(
 
 
 async def test_the_project_may_be_away(
-    listen: Listening, api: PostgREST, db: asyncpg.Connection, user: str, told: Callable[[], list[str]]
+    listen: Listening, api: PostgREST, db: asyncpg.Connection, user: str, log_lines: Callable[[], list[str]]
 ) -> None:
     listen(SOON)
-    await until(lambda: told()[1:])
+    await until(lambda: log_lines()[1:])
     await api.stop()
-    await until(lambda: any("cannot be read (ClientConnectorError)" in line for line in told()))
+    await until(lambda: any("cannot be read (ClientConnectorError)" in line for line in log_lines()))
     await edit(db, user)
     assert listen.of(user) == []
     await api.start()
     await until(lambda: listen.of(user))
 
     def of_the_feed() -> list[str]:
-        return [line for line in told() if "the feed" in line]
+        return [line for line in log_lines() if "the feed" in line]
 
     await until(lambda: "can be read" in of_the_feed()[-1])
     before, *reasons, after = of_the_feed()
@@ -527,30 +527,30 @@ async def test_the_project_may_be_away(
     assert len(reasons) == len(set(reasons)) <= 2
 
 
-async def test_missing_migrations_are_told(postgres: Postgres, told: Callable[[], list[str]]) -> None:
+async def test_missing_migrations_are_logged(postgres: Postgres, log_lines: Callable[[], list[str]]) -> None:
     dsn = await postgres.create_database(migrated=False)
     async with Phoenix(dsn) as realtime, PostgREST(dsn, realtime) as api:
         listening = Listening(api)
         listening(SOON)
-        await until(lambda: any("HTTP 404; are all migrations applied?" in line for line in told()))
+        await until(lambda: any("HTTP 404; are all migrations applied?" in line for line in log_lines()))
         await listening.end()
 
 
 async def test_a_change_that_cannot_be_applied_stops_nothing(
-    listen: Listening, realtime: Phoenix, db: asyncpg.Connection, user: str, told: Callable[[], list[str]]
+    listen: Listening, realtime: Phoenix, db: asyncpg.Connection, user: str, log_lines: Callable[[], list[str]]
 ) -> None:
-    async def hear(user_id: str, what: str) -> None:
+    async def apply(user_id: str, what: str) -> None:
         if user_id.endswith("bad"):
             raise RuntimeError(user_id)
-        await listen.hear(user_id, what)
+        await listen.apply(user_id, what)
 
-    listen(on_change=hear)
+    listen(on_change=apply)
     await until(lambda: realtime.subscribed)
     for name in ("bad", "good"):
         await edit(db, f"{user}-{name}")
     await until(lambda: listen.of(f"{user}-good"))
-    assert "an external change could not be applied (RuntimeError)" in told()
-    assert user not in "".join(told())
+    assert "an external change could not be applied (RuntimeError)" in log_lines()
+    assert user not in "".join(log_lines())
 
 
 @pytest.mark.parametrize("fault", [None, *BROKEN])
@@ -595,11 +595,11 @@ KEYS = {
         ("something new", set(KEYS)),
     ],
 )
-async def test_what_hangs_on_it_is_forgotten(cache: RedisCache, what: str, gone: set[str]) -> None:
+async def test_dependent_keys_are_deleted(cache: RedisCache, what: str, gone: set[str]) -> None:
     await cache.set_many({**dict.fromkeys(KEYS.values(), "old"), "user:ad:profile": "another's"})
     await invalidate(cache, "ada", what)
-    left = await cache.get_many([*KEYS.values(), "user:ad:profile"])
-    assert left.keys() == {KEYS[name] for name in KEYS.keys() - gone} | {"user:ad:profile"}
+    rest = await cache.get_many([*KEYS.values(), "user:ad:profile"])
+    assert rest.keys() == {KEYS[name] for name in KEYS.keys() - gone} | {"user:ad:profile"}
 
 
 @pytest.mark.parametrize("user_id", ["", "*", "a:b", "user-*", "x" * 1000, "ünï", "a\nb"])
@@ -643,9 +643,9 @@ async def test_supabases_own_client_understands_the_stand_in(
     api: PostgREST, realtime: Phoenix, db: asyncpg.Connection, user: str
 ) -> None:
     client = AsyncRealtimeClient(f"{api.url}/realtime/v1", api.secret_key)
-    heard: list[Any] = []
+    received: list[Any] = []
     channel = client.channel("theirs").on_postgres_changes(
-        RealtimePostgresChangesListenEvent.All, heard.append, table="companion_changes", schema="public"
+        RealtimePostgresChangesListenEvent.All, received.append, table="companion_changes", schema="public"
     )
     systems: list[Any] = []
     channel.on_system(systems.append)
@@ -653,8 +653,8 @@ async def test_supabases_own_client_understands_the_stand_in(
     await until(lambda: systems)
     assert systems[0].message == "Subscribed to PostgreSQL"
     await edit(db, user)
-    await until(lambda: heard)
-    assert heard[0]["data"]["record"]["user_id"] == user
+    await until(lambda: received)
+    assert received[0]["data"]["record"]["user_id"] == user
     assert realtime.heartbeats == 1
     await client.remove_all_channels()
     await until(lambda: not realtime.sockets)

@@ -1,4 +1,4 @@
-"""What the cache still serves though the store no longer says so is found, told, and removed."""
+"""A value that the cache serves and the store no longer holds is found, logged, and removed."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_no_cached_value_outlives_its_ttl_and_a_day() -> None:
 
 
 @pytest.mark.parametrize("what", OLD)
-async def test_what_is_stale_is_counted_told_and_removed(
+async def test_a_stale_value_is_counted_logged_and_removed(
     runtime: Runtime,
     watch: ConsistencyWatch,
     redis_server: RedisServer,
@@ -97,7 +97,7 @@ async def test_what_is_stale_is_counted_told_and_removed(
     assert redis_server.cli("HGET", keys.system_stats(), "stale_reads") == "1"  # the fleet's
 
 
-async def test_what_is_right_is_nobodys_concern(
+async def test_a_right_value_is_not_reported(
     runtime: Runtime, watch: ConsistencyWatch, model: ScriptedLLM, caplog: pytest.LogCaptureFixture
 ) -> None:
     """All that is cached, as it is read, after all that can be written."""
@@ -128,11 +128,11 @@ async def test_what_is_being_changed_is_not_stale(
     await runtime.store.save_profile("ada", "new")
     seen, get = asyncio.Event(), runtime.store.get_profile
 
-    async def look(user_id: str) -> str | None:
+    async def get_profile(user_id: str) -> str | None:
         seen.set()
         return await get(user_id)
 
-    monkeypatch.setattr(runtime.store, "get_profile", look)
+    monkeypatch.setattr(runtime.store, "get_profile", get_profile)
     watch.schedule("ada", "profile")
     await seen.wait()
     await cache.delete(keys.profile("ada"))  # the invalidation, a little late
@@ -165,12 +165,12 @@ async def test_only_a_share_is_watched_and_never_too_many(runtime: Runtime) -> N
 async def test_writes_are_watched_wherever_they_come_from(
     runtime: Runtime, watch: ConsistencyWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody invalidates any more: what a bug would do."""
+    """As if a defect had disabled invalidation."""
 
-    async def forgotten(*_: object) -> None:
-        """Nothing is told."""
+    async def no_invalidation(*_: object) -> None:
+        """Invalidate nothing."""
 
-    monkeypatch.setattr("companion.caching.outbox_relay.invalidate", forgotten)
+    monkeypatch.setattr("companion.caching.outbox_relay.invalidate", no_invalidation)
     monkeypatch.setattr(runtime.outbox_relay, "_watch", watch)
     with use_caller(Caller("ada")):
         await get_user_profile_async()

@@ -23,7 +23,7 @@ def project(home: Path) -> Settings:
     )
 
 
-async def test_nobody_listens_without_a_project_or_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_listener_without_a_project_or_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Runtime(Settings(home=tmp_path, models="offline")).start_listening() is None
     monkeypatch.setenv("REDIS_ENABLED", "false")
     assert Runtime(project(tmp_path)).start_listening() is None
@@ -62,7 +62,7 @@ async def test_a_change_reaches_the_cache(
     assert listener.stopped
 
 
-async def test_a_local_worker_tells_its_private_redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_local_worker_invalidates_its_private_redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
 
     async def open_local_cache(runtime: Runtime) -> None:

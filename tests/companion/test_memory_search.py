@@ -1,4 +1,4 @@
-"""Three workers, one store, one Redis: after whatever loses invalidations, nobody is given anything old."""
+"""Three workers, one store, one Redis: whatever loses invalidations, no stale profile is served afterwards."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def test_three_workers_and_a_redis_restored_from_an_old_dump(start: Start,
     await second.do("save new")
     assert await together(workers, "read") == ["new"] * 3
     await together(workers, "watch")
-    await asyncio.to_thread(own_redis.restore, dump)  # with the old profile in it, and nothing owed in the outbox
+    await asyncio.to_thread(own_redis.restore, dump)  # with the old profile in it, and nothing pending in the outbox
     late = await start()
     assert await late.do("read") == "new"
     await until(lambda: own_redis.cli("GET", keys.profile("ada")) == "new")
@@ -107,7 +107,7 @@ async def test_three_workers_of_which_one_dies_between_commit_and_invalidation(
     assert await together(workers, "read") == ["old"] * 3
     assert await dying.do("save_and_die new") is None
     assert await dying.ended() == -signal.SIGKILL
-    # Whoever starts next delivers it, once the writer has had its time. Here it has passed already.
+    # The next relay delivers it after the grace period. Here that has passed.
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE outbox SET written_at = written_at - ?", (int((GRACE + 1) * 1e6),))
     store = SqliteStore(path)
@@ -122,10 +122,10 @@ async def test_three_workers_of_which_one_dies_between_commit_and_invalidation(
     await store.close()
 
 
-# -- what is told again ------------------------------------------------------------------------------------------
+# -- redelivery ----------------------------------------------------------------------------------------------
 
 
-async def test_what_was_written_lately_is_told_again(runtime: Runtime, redis_server: RedisServer) -> None:
+async def test_recent_writes_are_redelivered(runtime: Runtime, redis_server: RedisServer) -> None:
     cache = await get_redis_cache()
     for user in ("ada", "bea"):
         await cache.set(keys.profile(user), "old", ttl=60)
@@ -137,7 +137,7 @@ async def test_what_was_written_lately_is_told_again(runtime: Runtime, redis_ser
         assert await get_user_profile_async() == "new"
 
 
-async def test_too_much_to_tell(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_rows_to_redeliver(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("companion.caching.outbox_relay._MAX_ROWS", 2)
     for user in ("ada", "bea"):
         await runtime.store.save_profile(user, "new")
@@ -146,8 +146,8 @@ async def test_too_much_to_tell(runtime: Runtime, monkeypatch: pytest.MonkeyPatc
     assert await runtime.outbox_relay.redeliver_recent() is False
 
 
-async def test_too_many_walks(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each memory that was written may take a walk over all keys."""
+async def test_too_many_scans_to_redeliver(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each memory that was written may take a scan of all keys."""
     monkeypatch.setattr("companion.caching.outbox_relay._MAX_SCANS", 2)
     for user in ("ada", "bea"):
         await runtime.store.add_memory(user, Memory("x", datetime.now(UTC)))

@@ -1,4 +1,4 @@
-"""An invalidation that was not told survives its process, and is told by the next."""
+"""An invalidation that was not delivered survives its process, and the next relay delivers it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from tests.wait import until
 pytestmark = pytest.mark.integration
 
 
-async def owed(runtime: Runtime) -> list[tuple[str, str]]:
+async def pending(runtime: Runtime) -> list[tuple[str, str]]:
     return [(one.user_id, one.kind) for one in await runtime.store.pending_changes()]
 
 
-async def test_what_was_told_is_settled(runtime: Runtime) -> None:
+async def test_a_delivered_invalidation_is_acknowledged(runtime: Runtime) -> None:
     with use_caller(Caller("1")):
         await save_user_profile_async("Name: Ada")
     await runtime.outbox_relay.close()
-    assert await owed(runtime) == []
+    assert await pending(runtime) == []
 
 
 async def test_killed_between_commit_and_invalidation(
@@ -65,15 +65,15 @@ async def test_killed_between_commit_and_invalidation(
     dying = await asyncio.create_subprocess_exec(sys.executable, "-c", script, cwd=root, env=environment)
     assert await dying.wait() == -signal.SIGKILL
     assert redis_server.cli("GET", "user:1:profile") == "old"
-    assert await owed(runtime) == [("1", "profile")]
+    assert await pending(runtime) == [("1", "profile")]
     # The next worker that starts.
     assert await runtime.outbox_relay.deliver_pending(older_than=0) == 1
     with use_caller(Caller("1")):
         assert await get_user_profile_async() == "new"
-    assert await owed(runtime) == []
+    assert await pending(runtime) == []
 
 
-async def test_what_redis_refuses_of_others_holds_up_nothing(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_redis_rejects_of_others_blocks_nothing(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = await get_redis_cache()
     await until(lambda: cache.connected and not cache.invalidations.undelivered)
 
@@ -85,14 +85,14 @@ async def test_what_redis_refuses_of_others_holds_up_nothing(runtime: Runtime, m
     with use_caller(Caller("1")):
         await save_user_profile_async("Name: Ada")
     await runtime.outbox_relay.close()
-    assert await owed(runtime) == []
+    assert await pending(runtime) == []
     await runtime.store.save_profile("2", "written past the cache")
     cache.invalidations.merge(PendingInvalidations(("user:2:settings",)))
     assert await runtime.outbox_relay.deliver_pending(older_than=0) == 0
-    assert await owed(runtime) == [("2", "profile")]
+    assert await pending(runtime) == [("2", "profile")]
 
 
-async def test_who_has_a_cache_alone_hears_of_what_others_write(
+async def test_a_private_cache_is_invalidated_for_writes_of_others(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("companion.caching.outbox_relay.POLL_INTERVAL", 0.05)
@@ -101,17 +101,17 @@ async def test_who_has_a_cache_alone_hears_of_what_others_write(
         await save_user_profile_async("old")
         assert await get_user_profile_async() == "old"
         await runtime.store.save_profile("1", "new")
-        for one in await runtime.store.pending_changes():  # whoever wrote it has told the cache of all the others
+        for one in await runtime.store.pending_changes():  # as its writer's relay does for the others' cache
             await runtime.store.acknowledge([one])
         runtime.outbox_relay.start()
 
-        async def heard() -> bool:
+        async def is_new() -> bool:
             return await get_user_profile_async() == "new"
 
-        await until(heard)
+        await until(is_new)
 
 
-async def test_who_has_a_cache_alone_hears_of_as_much_as_it_has_missed(
+async def test_a_private_cache_is_invalidated_for_all_that_it_missed(
     runtime: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("companion.caching.outbox_relay._MAX_ROWS", 10)
@@ -128,25 +128,25 @@ async def test_who_has_a_cache_alone_hears_of_as_much_as_it_has_missed(
     await runtime.outbox_relay.poll_recent()
     redis_server.cli("SET", "user:1:profile", "kept")
     await runtime.outbox_relay.poll_recent()
-    assert redis_server.cli("GET", "user:1:profile") == "kept"  # heard of already
+    assert redis_server.cli("GET", "user:1:profile") == "kept"  # invalidated already
 
 
-async def test_as_much_as_is_owed_is_told(runtime: Runtime) -> None:
+async def test_every_pending_row_is_delivered(runtime: Runtime) -> None:
     for number in range(250):
         await runtime.store.save_profile(f"user-{number}", "written past the cache")
     assert await runtime.outbox_relay.deliver_pending(older_than=0) == 250
-    assert await owed(runtime) == []
+    assert await pending(runtime) == []
 
 
-async def test_who_has_a_cache_alone_leaves_what_is_owed_to_the_others(runtime: Runtime) -> None:
+async def test_with_a_private_cache_rows_stay_pending_for_the_others(runtime: Runtime) -> None:
     runtime.outbox_relay.use_private_cache()
     with use_caller(Caller("1")):
         assert await get_user_profile_async() == ""
         await save_user_profile_async("Name: Ada")
-        assert await get_user_profile_async() == "Name: Ada"  # its own cache has been told
+        assert await get_user_profile_async() == "Name: Ada"  # its own cache has been invalidated
     assert await runtime.outbox_relay.deliver_pending(older_than=0) == 0
     await runtime.outbox_relay.close()
-    assert await owed(runtime) == [("1", "profile")]
+    assert await pending(runtime) == [("1", "profile")]
 
 
 @pytest.mark.parametrize(
@@ -172,16 +172,16 @@ async def test_it_starts_by_itself(runtime: Runtime, monkeypatch: pytest.MonkeyP
     deliver = runtime.outbox_relay.deliver_pending
     monkeypatch.setattr(runtime.outbox_relay, "deliver_pending", lambda: deliver(older_than=0))
     await runtime.store.save_profile("1", "written past the cache")
-    assert await owed(runtime) == [("1", "profile")]
+    assert await pending(runtime) == [("1", "profile")]
     runtime.outbox_relay.start()
 
-    async def settled() -> bool:
-        return await owed(runtime) == []
+    async def acknowledged() -> bool:
+        return await pending(runtime) == []
 
-    await until(settled)
+    await until(acknowledged)
 
 
-async def test_who_is_cut_off_after_the_commit_leaves_nothing_old(
+async def test_cancellation_after_the_commit_leaves_nothing_stale(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     committed, go_on = asyncio.Event(), asyncio.Event()
@@ -203,7 +203,7 @@ async def test_who_is_cut_off_after_the_commit_leaves_nothing_old(
         go_on.set()
         await runtime.outbox_relay.close()
         assert await get_user_profile_async() == "new"
-    assert await owed(runtime) == []
+    assert await pending(runtime) == []
 
 
 async def test_a_slow_outbox_does_not_hold_an_invalidation(
@@ -218,18 +218,18 @@ async def test_a_slow_outbox_does_not_hold_an_invalidation(
         async with asyncio.timeout(2):
             assert await save_user_profile_async("new") is True
         assert redis_server.cli("EXISTS", "user:1:profile") == 0
-    assert await owed(runtime) == [("1", "profile")]  # told, but not settled: it will be told once more
+    assert await pending(runtime) == [("1", "profile")]  # delivered but not acknowledged: it will be delivered again
 
 
-async def test_with_the_cache_off_it_stays_owed(runtime: Runtime) -> None:
+async def test_with_the_cache_off_rows_stay_pending(runtime: Runtime) -> None:
     (await get_redis_cache()).disable()
     with use_caller(Caller("1")):
         assert await save_user_profile_async("Name: Ada") is True
     await runtime.outbox_relay.close()
-    assert await owed(runtime) == [("1", "profile")]
+    assert await pending(runtime) == [("1", "profile")]
 
 
-async def test_an_outbox_that_cannot_be_read_stops_nobody(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unreadable_outbox_stops_no_invalidation(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: object, **__: object) -> None:
         raise StoreError("pending_changes_of", "timeout")
 

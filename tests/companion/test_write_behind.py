@@ -117,7 +117,7 @@ async def test_what_was_said_is_stored_when_the_store_is_back(runtime: Runtime, 
     with use_caller(Caller("ada")):
         assert await add_memory_async(Memory("my sister visits", NOON)) is False
         assert await save_user_profile_async("Name: Ada") is False
-        assert await get_user_profile_async() == "Name: Ada"  # it goes on with what it was told
+        assert await get_user_profile_async() == "Name: Ada"  # the pending text is served
         switch.on = True
         assert await log.close() == 0
         assert await get_user_profile_async() == "Name: Ada"
@@ -138,25 +138,25 @@ async def test_a_silent_store_holds_an_answer_for_two_seconds_at_most(
     assert time.monotonic() - began < 1
 
 
-async def test_what_is_stored_is_not_denied_while_the_cache_is_being_told(
+async def test_a_stored_write_is_confirmed_before_its_invalidation(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large keyspace on a server that evicts is walked through, and that may take seconds."""
     monkeypatch.setattr("companion.writes.queue.FIRST_TRY", 0.3)
-    told, changed = asyncio.Event(), runtime.outbox_relay.invalidate_written
+    invalidating, invalidate = asyncio.Event(), runtime.outbox_relay.invalidate_written
 
     async def slowly(*args: Any) -> None:
-        await told.wait()
-        await changed(*args)
+        await invalidating.wait()
+        await invalidate(*args)
 
     monkeypatch.setattr(runtime.outbox_relay, "invalidate_written", slowly)
     with use_caller(Caller("ada")):
         assert await add_memory_async(Memory("my sister visits", NOON)) is True
-    told.set()
+    invalidating.set()
     assert await runtime.write_behind.end_conversation("ada", 5) == 0
 
 
-async def test_one_that_is_never_taken_holds_up_nobody(
+async def test_a_write_that_always_fails_blocks_no_other(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     add = runtime.store.add_turn
@@ -179,7 +179,7 @@ async def test_one_that_is_never_taken_holds_up_nobody(
     assert "poison" not in caplog.text
 
 
-async def test_a_caller_who_is_cut_off_stops_nothing(runtime: Runtime, switch: Switch) -> None:
+async def test_a_cancelled_caller_stops_nothing(runtime: Runtime, switch: Switch) -> None:
     with use_caller(Caller("ada")):
         saving = asyncio.create_task(save_user_profile_async("Name: Ada"))
     await asyncio.sleep(0)
@@ -215,7 +215,7 @@ async def test_a_late_profile_replaces_what_was_there_before(runtime: Runtime, s
 async def test_one_that_overtakes_another_replaces_what_is_there_as_well(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("companion.writes.queue.FIRST_TRY", 0.2)  # the first is never heard of again
+    monkeypatch.setattr("companion.writes.queue.FIRST_TRY", 0.2)  # the first never returns
     await runtime.store.save_profile("ada", "Name: Ada\nLikes: chess")
     slow = asyncio.Event()
     add_turn = runtime.store.add_turn
@@ -237,7 +237,7 @@ async def test_one_that_overtakes_another_replaces_what_is_there_as_well(
 
 
 async def test_a_late_profile_loses_nothing_of_what_is_there(runtime: Runtime, switch: Switch) -> None:
-    """Who wrote it could not read the store either, or somebody else has written meanwhile."""
+    """Its author could not read the store either, or another writer was faster."""
     await runtime.store.save_profile("ada", "Name: Ada\nLives in: Bern\nLikes: chess")
     switch.on = False
     with use_caller(Caller("ada")):
@@ -292,7 +292,7 @@ async def test_what_is_not_stored_at_the_end_is_stored_next_time(
     assert "my secret" not in caplog.text
 
 
-async def test_closing_keeps_what_nobody_drained(runtime: Runtime, switch: Switch) -> None:
+async def test_closing_spools_what_is_pending(runtime: Runtime, switch: Switch) -> None:
     switch.on, switch.hangs = False, True
     runtime.write_behind.add("ada", WRITES[0])
     await until(lambda: switch.calls)
@@ -300,7 +300,7 @@ async def test_closing_keeps_what_nobody_drained(runtime: Runtime, switch: Switc
     assert len(spool_of(runtime).files()) == 1
 
 
-async def test_what_was_taken_before_the_store_failed_again_is_not_left_in_the_file(
+async def test_stored_writes_are_removed_from_a_file_of_which_others_fail(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = spool_of(runtime)
@@ -411,8 +411,8 @@ async def test_one_that_is_never_taken_holds_up_no_other_file(
     assert await runtime.write_behind.spool_replay.replay() == 6
     for user in ("ada", "bea", "cleo"):
         assert len(await runtime.store.recent_turns(user)) == 2
-    left = [from_line(line)[1].text for path in spool.files() if path.is_file() for line in path.open()]
-    assert left == ["poison"] * 9
+    rest = [from_line(line)[1].text for path in spool.files() if path.is_file() for line in path.open()]
+    assert rest == ["poison"] * 9
 
 
 async def test_a_store_that_is_away_is_not_asked_for_everything(runtime: Runtime, switch: Switch) -> None:
@@ -472,7 +472,7 @@ async def test_what_is_stored_after_all_is_not_stored_again(runtime: Runtime, mo
 
 
 @pytest.mark.parametrize("turns", range(12))
-async def test_who_is_cut_off_while_giving_up_loses_nothing(runtime: Runtime, switch: Switch, turns: int) -> None:
+async def test_cancellation_while_spooling_loses_nothing(runtime: Runtime, switch: Switch, turns: int) -> None:
     switch.on = False
     runtime.write_behind.add("ada", *WRITES)
     await until(lambda: switch.calls)

@@ -210,7 +210,7 @@ async def test_no_words_of_a_user_are_an_error(store: Store, user: str) -> None:
     assert [memory.id for memory in await store.search_memories(user, '"dog" OR* chess')] == ["m3", "m0"]
 
 
-def test_a_question_gives_its_telling_words() -> None:
+def test_a_query_without_its_stop_words() -> None:
     assert search_words("What is my dog's name, and who is the Dog?") == ["dog", "name"]
     assert search_words("what is it?!") == []
     assert len(search_words(" ".join(map(str, range(100))))) == 32

@@ -1,4 +1,4 @@
-"""The outbox in PostgreSQL: whoever writes is counted, and nobody stands in anybody's way for long."""
+"""The outbox in PostgreSQL: every client's writes are counted, and transactions wait for each other only briefly."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def counters(db: asyncpg.Connection, user: str) -> dict[str, tuple[int, in
 
 
 async def waiting(db: asyncpg.Connection, *, pid: int | None = None) -> int:
-    """How many wait for somebody's lock: the connection `pid`, or those that settle."""
+    """How many wait for a lock: the connection `pid`, or those that acknowledge."""
     return int(
         await db.fetchval(
             "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
@@ -53,7 +53,7 @@ async def waiting(db: asyncpg.Connection, *, pid: int | None = None) -> int:
     )
 
 
-async def test_every_change_counts_whoever_makes_it(db: asyncpg.Connection, user: str) -> None:
+async def test_changes_of_any_client_are_counted(db: asyncpg.Connection, user: str) -> None:
     heir = f"{user}-heir"
     await db.execute(PROFILE, user)
     await db.execute("update companion_profiles set text = 'by hand' where user_id = $1", user)
@@ -69,7 +69,7 @@ async def test_every_change_counts_whoever_makes_it(db: asyncpg.Connection, user
     assert await counters(db, heir) == {"profile": (1, 0)}
 
 
-async def test_a_write_that_is_taken_back_is_not_owed(db: asyncpg.Connection, user: str) -> None:
+async def test_a_write_that_is_rolled_back_is_not_pending(db: asyncpg.Connection, user: str) -> None:
     undone = db.transaction()
     await undone.start()
     await db.execute(PROFILE, user)
@@ -84,7 +84,7 @@ async def test_all_rows_deleted_count_for_everybody(db: asyncpg.Connection, user
     undone = db.transaction()
     await undone.start()
     await db.execute("truncate companion_profiles")
-    # Who has a profile cannot be told any more: everybody may have had one.
+    # Which users had a profile is unknown now: any may have had one.
     assert (await counters(db, user), await counters(db, f"{user}-2")) == (
         {"profile": (2, 0)},
         {"profile": (1, 0), "state": (1, 0)},
@@ -92,7 +92,7 @@ async def test_all_rows_deleted_count_for_everybody(db: asyncpg.Connection, user
     await undone.rollback()
 
 
-async def test_two_who_write_in_another_order_do_not_block_each_other(
+async def test_two_writers_in_different_orders_do_not_deadlock(
     two: tuple[asyncpg.Connection, asyncpg.Connection], user: str
 ) -> None:
     first, second = two
@@ -111,7 +111,7 @@ async def test_two_who_write_in_another_order_do_not_block_each_other(
     assert await counters(first, user) == {"profile": (2, 0), "memory": (2, 0)}
 
 
-async def test_settling_gives_way_to_a_long_transaction(
+async def test_acknowledging_gives_way_to_a_long_transaction(
     two: tuple[asyncpg.Connection, asyncpg.Connection], supabase_store: SupabaseStore, user: str
 ) -> None:
     db, watch = two
@@ -120,11 +120,13 @@ async def test_settling_gives_way_to_a_long_transaction(
     started = time.monotonic()
     async with db.transaction():
         await db.execute(STATE, user)
-        settling = asyncio.create_task(supabase_store.acknowledge(await supabase_store.pending_changes_of(user, ALL)))
+        acknowledging = asyncio.create_task(
+            supabase_store.acknowledge(await supabase_store.pending_changes_of(user, ALL))
+        )
         await until(lambda: waiting(watch))  # it has the row of the profile and wants the other
         await db.execute(PROFILE, user)  # and we want the row it has
     with pytest.raises(StoreError, match="acknowledge failed: HTTP 500 55P03"):
-        await settling
+        await acknowledging
     assert time.monotonic() - started < 0.95  # before anybody would have been thrown out
     assert set(await supabase_store.pending_changes_of(user, ALL)) == {
         OutboxRow(user, "profile", 2),
@@ -132,26 +134,26 @@ async def test_settling_gives_way_to_a_long_transaction(
     }
 
 
-async def test_two_who_settle_in_another_order_do_not_block_each_other(
+async def test_two_acknowledgements_in_different_orders_do_not_deadlock(
     two: tuple[asyncpg.Connection, asyncpg.Connection], supabase_store: SupabaseStore, user: str
 ) -> None:
     db, watch = two
     await supabase_store.save_profile(user, "x")
     await supabase_store.save_state(user, {})
-    owed = [OutboxRow(user, "profile", 1), OutboxRow(user, "state", 1)]
+    rows = [OutboxRow(user, "profile", 1), OutboxRow(user, "state", 1)]
     async with db.transaction():  # keeps both waiting, so that they go on at the same time
         await db.execute("select from companion_outbox where user_id = $1 and what = 'profile' for update", user)
-        settling = asyncio.gather(supabase_store.acknowledge(owed), supabase_store.acknowledge(owed[::-1]))
+        acknowledging = asyncio.gather(supabase_store.acknowledge(rows), supabase_store.acknowledge(rows[::-1]))
 
         async def both_wait() -> bool:
             return await waiting(watch) == 2
 
         await until(both_wait)
-    await settling
+    await acknowledging
     assert await supabase_store.pending_changes_of(user, ALL) == []
 
 
-async def test_what_is_owed_is_found_by_an_index(db: asyncpg.Connection) -> None:
+async def test_pending_rows_are_found_by_an_index(db: asyncpg.Connection) -> None:
     async with db.transaction():
         await db.execute("set local enable_seqscan = off")
         plan = await db.fetch(

@@ -264,7 +264,7 @@ async def test_a_file_of_a_newer_version_is_left_alone(path: Path) -> None:
     await store.close()
 
 
-async def test_a_failure_after_the_caller_left_is_told_without_the_data(
+async def test_a_failure_after_cancellation_is_logged_without_the_data(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)

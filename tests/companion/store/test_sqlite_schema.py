@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def old(path: Path) -> Path:
-    """A file that version 1 left behind."""
+    """A file as version 1 wrote it."""
     with closing(sqlite3.connect(path)) as db:
         db.executescript(VERSION_1.read_text(encoding="utf-8"))
     return path
@@ -37,7 +37,7 @@ def old(path: Path) -> Path:
 
 @pytest.fixture
 async def by_hand(path: Path) -> AsyncIterator[sqlite3.Connection]:
-    """What somebody with sqlite3 in a terminal has, of a file of this version."""
+    """A connection to a file of this version, as from sqlite3 in a terminal."""
     store = SqliteStore(path)
     await store.get_profile("u")
     await store.close()
@@ -121,9 +121,9 @@ def test_four_processes_bring_a_file_up_at_once(old: Path) -> None:
     async def look() -> list[OutboxRow]:
         store = SqliteStore(old)
         assert await store.get_profile("u") == "from before"
-        owed = await store.pending_changes()
+        rows = await store.pending_changes()
         await store.close()
-        return owed
+        return rows
 
     assert asyncio.run(look()) == [OutboxRow("u", "summary", 4)]
 
@@ -169,7 +169,7 @@ async def test_a_row_that_changes_hands_counts_for_both(by_hand: sqlite3.Connect
     await store.close()
 
 
-async def test_a_write_that_is_taken_back_is_not_owed(by_hand: sqlite3.Connection, path: Path) -> None:
+async def test_a_write_that_is_rolled_back_is_not_pending(by_hand: sqlite3.Connection, path: Path) -> None:
     by_hand.execute("BEGIN")
     by_hand.execute("INSERT INTO profiles VALUES ('u', 'x', 0)")
     by_hand.execute("ROLLBACK")
@@ -199,7 +199,7 @@ async def test_a_row_broken_by_hand_is_a_store_error(by_hand: sqlite3.Connection
     await store.close()
 
 
-async def test_what_is_owed_is_found_by_an_index(by_hand: sqlite3.Connection) -> None:
+async def test_pending_rows_are_found_by_an_index(by_hand: sqlite3.Connection) -> None:
     plan = by_hand.execute(
         "EXPLAIN QUERY PLAN SELECT user_id, what, version FROM outbox"
         " WHERE version > delivered AND (1 OR written_at <= 0) ORDER BY written_at LIMIT 100"
@@ -208,27 +208,27 @@ async def test_what_is_owed_is_found_by_an_index(by_hand: sqlite3.Connection) ->
     assert "TEMP B-TREE" not in str(plan)
 
 
-def _write_and_settle_until_killed(path: Path, acknowledged: Connection) -> None:
+def _write_and_acknowledge_until_killed(path: Path, acknowledged: Connection) -> None:
     async def work() -> None:
         store = SqliteStore(path)
         for number in range(1_000_000):
             await store.add_turn("u", Turn("user", "x", NOON, "c1", id=str(number)))
             acknowledged.send(("written", number + 1))
-            owed = await store.pending_changes_of("u", ["turn"])
-            acknowledged.send(("told", owed[0].version))
-            await store.acknowledge(owed)
+            rows = await store.pending_changes_of("u", ["turn"])
+            acknowledged.send(("acknowledged", rows[0].version))
+            await store.acknowledge(rows)
 
     asyncio.run(work())
 
 
 @pytest.mark.parametrize("least", [20, 33, 47])
-def test_kill_9_leaves_owed_what_was_not_told(path: Path, least: int) -> None:
+def test_kill_9_leaves_pending_what_was_not_acknowledged(path: Path, least: int) -> None:
     ours, theirs = processes.Pipe()
-    child = processes.Process(target=_write_and_settle_until_killed, args=(path, theirs))
+    child = processes.Process(target=_write_and_acknowledge_until_killed, args=(path, theirs))
     child.start()
     theirs.close()
-    last = {"written": 0, "told": 0}
-    while last["written"] + last["told"] < least:
+    last = {"written": 0, "acknowledged": 0}
+    while last["written"] + last["acknowledged"] < least:
         kind, number = ours.recv()
         last[kind] = number
     child.kill()
@@ -243,11 +243,11 @@ def test_kill_9_leaves_owed_what_was_not_told(path: Path, least: int) -> None:
     async def look() -> tuple[int, list[OutboxRow]]:
         store = SqliteStore(path)
         kept = len(await store.recent_turns("u", 1_000_000))
-        owed = await store.pending_changes()
+        rows = await store.pending_changes()
         await store.close()
-        return kept, owed
+        return kept, rows
 
-    kept, owed = asyncio.run(look())
+    kept, rows = asyncio.run(look())
     assert kept >= last["written"]
-    # Everything was told, or it is owed up to the last write: nothing in between.
-    assert owed == [OutboxRow("u", "turn", kept)] or (owed == [] and last["told"] == kept)
+    # All is acknowledged, or pending up to the last write: nothing in between.
+    assert rows == [OutboxRow("u", "turn", kept)] or (rows == [] and last["acknowledged"] == kept)

@@ -1,4 +1,4 @@
-"""What only the Supabase store must withstand: networks, proxies, keys, hang-ups. None of it may tell what was said."""
+"""Faults that only the Supabase store meets (networks, proxies, keys); none of them may reveal what was said."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ REASONS: dict[Fault, str] = {
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """Everything any library logs."""
     caplog.set_level(logging.DEBUG)
     return caplog
 
 
 async def fails(
-    store: SupabaseStore, operation: str, user: str, told: pytest.LogCaptureFixture, *more_private: str
+    store: SupabaseStore, operation: str, user: str, log: pytest.LogCaptureFixture, *more_private: str
 ) -> str:
     """Sees the operation fail in time and in silence; returns the reason."""
     started = time.monotonic()
@@ -75,7 +75,7 @@ async def fails(
     assert caught.value.operation == operation
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
-    everything = told.text + "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+    everything = log.text + "".join(traceback.format_exception(caught.value)) + repr(caught.value)
     for private in (PRIVATE, user, *more_private):
         assert private not in everything
     return caught.value.reason
@@ -87,24 +87,24 @@ def test_every_fault_has_a_test() -> None:
 
 @pytest.mark.parametrize("fault", REASONS)
 async def test_a_fault_is_a_store_error_in_time(
-    api: PostgREST, user: str, told: pytest.LogCaptureFixture, fault: Fault
+    api: PostgREST, user: str, log: pytest.LogCaptureFixture, fault: Fault
 ) -> None:
     store = SupabaseStore(api.url, api.secret_key, timeout=TIMEOUT)
     # An empty answer is what a write expects.
     operations = [name for name in OPERATIONS if not (fault == "empty" and name in WRITES)]
     with api.failing(fault):
-        reasons = await asyncio.gather(*(fails(store, name, user, told, api.secret_key) for name in operations))
+        reasons = await asyncio.gather(*(fails(store, name, user, log, api.secret_key) for name in operations))
     assert dict(zip(operations, reasons, strict=True)) == dict.fromkeys(operations, REASONS[fault])
     await asyncio.gather(*(operation(store, user) for operation in OPERATIONS.values()))  # it is as good as new
     await store.close()
 
 
-async def test_a_server_that_is_away_and_comes_back(api: PostgREST, user: str, told: pytest.LogCaptureFixture) -> None:
+async def test_a_server_that_is_away_and_comes_back(api: PostgREST, user: str, log: pytest.LogCaptureFixture) -> None:
     store = SupabaseStore(api.url, api.secret_key, timeout=TIMEOUT)
     await store.save_profile(user, "before")
     await api.stop()
     for operation in OPERATIONS:
-        assert await fails(store, operation, user, told) == "ClientConnectorError"
+        assert await fails(store, operation, user, log) == "ClientConnectorError"
     await api.start()
     assert await store.get_profile(user) == "before"
     await store.close()
@@ -152,28 +152,26 @@ def test_a_public_key_is_refused_without_showing_it(api: PostgREST, kind: str) -
 
 
 @pytest.mark.parametrize("key", ["sb_secret_wrong", "nonsense", "a.b.c", "new\nline", "ünï"])
-async def test_a_wrong_key_is_a_store_error(
-    api: PostgREST, user: str, told: pytest.LogCaptureFixture, key: str
-) -> None:
+async def test_a_wrong_key_is_a_store_error(api: PostgREST, user: str, log: pytest.LogCaptureFixture, key: str) -> None:
     store = SupabaseStore(api.url, key, timeout=TIMEOUT)
-    assert await fails(store, "get_profile", user, told, key)
+    assert await fails(store, "get_profile", user, log, key)
     await store.close()
 
 
 @pytest.mark.parametrize("url", ["", "not a url", "ftp://127.0.0.1", "http://", "http://127.0.0.1:99999"])
-async def test_a_wrong_url_is_a_store_error(user: str, told: pytest.LogCaptureFixture, url: str) -> None:
+async def test_a_wrong_url_is_a_store_error(user: str, log: pytest.LogCaptureFixture, url: str) -> None:
     store = SupabaseStore(url, "sb_secret_x", timeout=TIMEOUT)
-    assert await fails(store, "get_profile", user, told)
+    assert await fails(store, "get_profile", user, log)
     await store.close()
 
 
 async def test_the_databases_own_words_are_not_passed_on(
-    api: PostgREST, told: pytest.LogCaptureFixture, user: str
+    api: PostgREST, log: pytest.LogCaptureFixture, user: str
 ) -> None:
     store = SupabaseStore(api.url, api.secret_key, timeout=TIMEOUT)
     # PostgreSQL refuses NUL, and an index entry of this size, and quotes what it refuses.
-    assert await fails(store, "add_turn", f"{user}\x00", told) == "HTTP 400 22P05"
-    assert await fails(store, "add_turn", user + "".join(map(str, range(3000))), told) == "HTTP 500 54000"
+    assert await fails(store, "add_turn", f"{user}\x00", log) == "HTTP 400 22P05"
+    assert await fails(store, "add_turn", user + "".join(map(str, range(3000))), log) == "HTTP 500 54000"
     await store.close()
 
 
@@ -211,7 +209,7 @@ async def test_the_first_callers_may_hang_up(api: PostgREST, user: str) -> None:
     await store.close()
 
 
-async def test_closing_ends_a_call_under_way(api: PostgREST, user: str, told: pytest.LogCaptureFixture) -> None:
+async def test_closing_ends_a_call_under_way(api: PostgREST, user: str, log: pytest.LogCaptureFixture) -> None:
     store = SupabaseStore(api.url, api.secret_key, timeout=5)
     with api.failing("silent"):
         call = asyncio.create_task(store.get_profile(user))
@@ -219,18 +217,18 @@ async def test_closing_ends_a_call_under_way(api: PostgREST, user: str, told: py
         await store.close()
         with pytest.raises(StoreError, match="get_profile failed: closed"):
             await call
-    assert user not in told.text
+    assert user not in log.text
 
 
 async def test_what_httpx_logs_has_no_filters(
-    supabase_store: SupabaseStore, api: PostgREST, user: str, told: pytest.LogCaptureFixture
+    supabase_store: SupabaseStore, api: PostgREST, user: str, log: pytest.LogCaptureFixture
 ) -> None:
     await supabase_store.get_profile(user)
     await supabase_store.search_memories(user, PRIVATE)
-    lines = [record.getMessage() for record in told.records if record.name == "httpx"]
+    lines = [record.getMessage() for record in log.records if record.name == "httpx"]
     assert any("/rest/v1/companion_profiles " in line for line in lines)
-    assert user not in told.text
-    assert PRIVATE not in told.text
+    assert user not in log.text
+    assert PRIVATE not in log.text
     async with httpx.AsyncClient(transport=httpx.MockTransport(lambda request: httpx.Response(200))) as theirs:
         await theirs.get("http://elsewhere.example/path?a=1")
-    assert "http://elsewhere.example/path?a=1" in told.text  # other people's requests are logged as ever
+    assert "http://elsewhere.example/path?a=1" in log.text  # other people's requests are logged as ever

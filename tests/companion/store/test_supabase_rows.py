@@ -21,16 +21,16 @@ async def test_the_whole_context_is_one_request(supabase_store: SupabaseStore, a
     assert api.requests == before + 1
 
 
-async def test_owing_and_settling_take_one_request_each(
+async def test_reading_and_acknowledging_take_one_request_each(
     supabase_store: SupabaseStore, api: PostgREST, user: str
 ) -> None:
     users = [f"{user}-{number}" for number in range(5)]
     for one in users:
         await supabase_store.save_state(one, {})
     before = api.requests
-    owed = await supabase_store.pending_changes(1_000_000)
-    await supabase_store.acknowledge(owed)
-    assert {one.user_id for one in owed} >= set(users)
+    rows = await supabase_store.pending_changes(1_000_000)
+    await supabase_store.acknowledge(rows)
+    assert {one.user_id for one in rows} >= set(users)
     assert api.requests == before + 2
     await supabase_store.acknowledge([])
     assert api.requests == before + 2
