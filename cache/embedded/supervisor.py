@@ -25,11 +25,11 @@ SERVER_LOCK = "server.lock"
 """Locked by the server itself and by what it wraps. Holds its pid, then ``JOINED`` for each program that joined."""
 JOINED = b"joined\n"
 COMPLETE = b"complete\n"
-"""All that is in ``SERVER_LOCK`` after a server that ended as it should, and that nobody had joined: then its log has
-every write and every invalidation.
+"""The only content of ``SERVER_LOCK`` after a stop that leaves a complete log: it has every write and invalidation.
 
-A server that was killed may have acknowledged writes that its log has not: for up to two seconds while the disk is
-busy. And a program that joined goes on without the server, and may invalidate what the log keeps.
+It is missing where a server was killed: for up to two seconds, while the disk is busy, Redis acknowledges writes before
+they are in the log. It is missing too where a program had joined: that program continues without the server, and its
+invalidations are not in the log.
 """
 STOP_SECONDS = 2.0
 
@@ -61,12 +61,12 @@ def supervise(socket_path: str, command: list[str]) -> None:
     )
     os.close(lock)
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)  # they are for the owner, whose end is what counts
+        signal.signal(ignored, signal.SIG_IGN)  # only the owner's end counts, and these reach the owner too
     asked = threading.Event()
 
     def end_with_owner() -> None:
         os.read(0, 1)  # returns at the end of the input
-        with contextlib.suppress(OSError):  # who starts from here on finds no server to join, and waits for its end
+        with contextlib.suppress(OSError):  # a program that starts now must not join: it waits for the lock
             os.unlink(socket_path)
         asked.set()
         kill_group(server.pid, signal.SIGTERM)  # Redis writes and syncs its log, as at SHUTDOWN
@@ -75,12 +75,12 @@ def supervise(socket_path: str, command: list[str]) -> None:
         kill_group(server.pid, signal.SIGKILL)
 
     threading.Thread(target=end_with_owner, daemon=True).start()
-    fcntl.flock(ended, fcntl.LOCK_EX)  # granted once the server and its children have ended
+    fcntl.flock(ended, fcntl.LOCK_EX)  # acquired once the server and its children have ended
     complete = asked.is_set() and JOINED not in os.pread(ended, 4096, 0)
     os.ftruncate(ended, 0)
     if complete:
         os.write(ended, COMPLETE)
-    with contextlib.suppress(OSError):  # not empty: it is the home; else it was made for the socket alone
+    with contextlib.suppress(OSError):  # ours only where the socket has a directory of its own; the home is not empty
         os.rmdir(os.path.dirname(socket_path))
 
 

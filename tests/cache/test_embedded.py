@@ -1,4 +1,4 @@
-"""The private redis-server, its owner and those who join: real servers, real consoles, real kills."""
+"""The private redis-server, its owner and its joiners: real servers, real consoles, real kills."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_it_is_private_bounded_and_quiet(home: Path, capfd: pytest.Capture
     assert capfd.readouterr() == ("", "")
 
 
-async def test_it_opens_a_folder_to_nobody_that_was_open_to_all(home: Path) -> None:
+async def test_a_folder_that_was_open_to_others_is_closed(home: Path) -> None:
     (home / "redis").mkdir(parents=True)
     (home / "redis").chmod(0o755)
     redis = EmbeddedRedis(home)
@@ -105,7 +105,7 @@ async def test_consoles_started_at_once_share_one_server(home: Path, console: Co
     assert processes(home) == []
 
 
-async def test_who_joined_leaves_the_server_to_its_owner(home: Path, console: Console) -> None:
+async def test_a_joiner_leaves_the_server_to_its_owner(home: Path, console: Console) -> None:
     owner = EmbeddedRedis(home)
     url = await owner.start()
     [server] = servers(home)
@@ -146,7 +146,7 @@ async def test_signals_for_the_owner_do_not_end_the_supervisor(home: Path) -> No
     assert processes(home) == []
 
 
-async def test_a_joiner_goes_on_without_it_and_has_it_back_with_the_next_owner(
+async def test_a_joiner_continues_without_the_server_and_reconnects_to_the_next(
     home: Path, console: Console, make_cache: Callable[..., RedisCache]
 ) -> None:
     owner = console(home)
@@ -168,7 +168,7 @@ async def test_a_joiner_goes_on_without_it_and_has_it_back_with_the_next_owner(
     assert processes(home) == []
 
 
-async def test_who_starts_while_the_owner_stops_gets_a_living_server(home: Path) -> None:
+async def test_a_start_while_the_owner_stops_gets_a_new_server(home: Path) -> None:
     owner = EmbeddedRedis(home)
     url = await owner.start()
     for delay in (0.0, 0.01, 0.05, 0.1):

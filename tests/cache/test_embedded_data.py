@@ -1,4 +1,4 @@
-"""What the private redis-server keeps from one start to the next, whichever server reads it."""
+"""What the private redis-server keeps from one start to the next, and what another server makes of it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def major(binary: Path) -> int:
 
 
 async def believed(url: str, make_cache: Make) -> Any:
-    """What a cache serves, that connects to this server and can ask nobody what has changed."""
+    """The value that a new cache serves from this server without asking a store what has changed."""
     cache = make_cache(url, connect_wait=5.0)
     await initialised(cache)
     value = await cache.get(MINE)
@@ -91,7 +91,7 @@ async def test_the_log_of_a_server_that_was_killed_is_not_believed(
 
 
 async def test_the_log_is_not_believed_after_others_were_cut_off(home: Path, make_cache: Make) -> None:
-    """They go on without the server, and what they invalidate meanwhile is not in its log."""
+    """A joiner continues without the server, and what it invalidates meanwhile is not in the log."""
     redis = EmbeddedRedis(home)
     await remember(await redis.start(), make_cache)
     other = make_cache(await EmbeddedRedis(home).start(), connect_wait=5.0)
@@ -118,7 +118,7 @@ async def test_another_server_takes_over(
     writer: Path,
     reader: Path,
 ) -> None:
-    """It loads what it can, else it starts empty; and the first one, when it is back, brings up nothing old."""
+    """It loads the data or starts empty, and the first server, when it is back, does not serve outdated data."""
     redis = EmbeddedRedis(home)
     choose_server(writer, tmp_path / "bin", monkeypatch)
     await ask(await redis.start(), "SET", MINE, "likes tea")
@@ -170,6 +170,19 @@ async def test_data_that_cannot_be_loaded_is_set_aside(
     kept = (home / "redis" / "set-aside").rglob("appendonly*.*")
     assert any(file.read_bytes() == data for file in kept), "the last one, with the log that says why"
     assert (home / "redis" / "set-aside" / "redis.log").stat().st_size
+
+
+async def test_of_two_layouts_neither_is_loaded(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Which one is current is not known, and a server would read that of its version."""
+    redis = EmbeddedRedis(home)
+    await ask(await redis.start(), "SET", MINE, "likes tea")
+    await redis.stop()
+    (home / "redis" / "appendonlydir").mkdir(exist_ok=True)
+    (home / "redis" / "appendonly.aof").touch()
+    assert await ask(await redis.start(), "GET", MINE) is None
+    await redis.stop()
+    assert "cannot load what" in caplog.text
+    assert {path.name for path in (home / "redis" / "set-aside").iterdir()} >= {"appendonlydir", "appendonly.aof"}
 
 
 async def test_data_is_put_back_where_it_is_not_to_blame(
