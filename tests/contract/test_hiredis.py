@@ -147,7 +147,7 @@ def test_garbage_is_a_protocol_error(wire: bytes) -> None:
 
 
 def test_a_packed_command_can_be_read_back() -> None:
-    """``cache.transport.unread`` reads the keys of an unanswered command."""
+    """``cache.transport.multiplexer`` reads the keys of an unanswered command."""
     reader = hiredis.Reader()
     reader.feed(hiredis.pack_command((b"EVALSHA", "digest", 2, "user:1:profile", b"lease")))
     assert reader.gets() == [b"EVALSHA", b"digest", b"2", b"user:1:profile", b"lease"]

@@ -32,10 +32,16 @@ def participant(identity: str) -> Any:
 
 
 @pytest.fixture
-async def in_a_room() -> AsyncIterator[Any]:
-    """Starts a session in text in a room where eve is, and ada came after her."""
+def room() -> Any:
+    """LiveKit's own stand-in for a room: eve is there, and ada came after her."""
     room = create_mock_room.__wrapped__()
-    room.remote_participants = {one.sid: one for one in map(participant, ("eve", "ada"))}
+    room.remote_participants = {one.identity: one for one in map(participant, ("eve", "ada"))}
+    return room
+
+
+@pytest.fixture
+async def in_a_room(room: Any) -> AsyncIterator[Any]:
+    """Starts a session in text in the room."""
     sessions: list[AgentSession[Any]] = []
 
     async def start(**options: Any) -> AgentSession[Any]:
@@ -70,13 +76,29 @@ async def test_without_an_identity_the_first_one_is_linked(in_a_room: Any) -> No
     assert session.room_io.linked_participant.identity == "eve"
 
 
+async def test_text_from_another_participant_is_ignored(in_a_room: Any, room: Any) -> None:
+    """``agent`` (``participant_identity``): no other participant can ask about the linked one."""
+    session = await in_a_room(participant_identity="ada")
+    ((_, receive),) = (call.args for call in room.register_text_stream_handler.call_args_list)
+    for sender in ("eve", "ada"):
+        text = create_autospec(rtc.TextStreamReader, instance=True)
+        text.read_all.return_value = f"I am {sender}"
+        receive(text, sender)
+    answered = asyncio.Event()
+    session.on("conversation_item_added", lambda event: answered.set() if event.item.role == "assistant" else None)
+    await answered.wait()
+    assert [message.text_content for message in session.history.messages() if message.role == "user"] == ["I am ada"]
+
+
 async def test_the_log_names_a_participant_in_a_field_of_that_name(
-    in_a_room: Any, caplog: pytest.LogCaptureFixture
+    in_a_room: Any, room: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """``companion.voice.log_redaction``: removes this field and the personal ones; an identity may be an address."""
     with caplog.at_level(logging.DEBUG, "livekit.agents"):
         session = await in_a_room(participant_identity="ada")
-        session.room_io._on_participant_disconnected(session.room_io.linked_participant)
+        for name, handler in (call.args for call in room.on.call_args_list if len(call.args) == 2):
+            if name == "participant_disconnected":
+                handler(session.room_io.linked_participant)
     named = [record for record in caplog.records if "ada" in str(record.__dict__.values())]
     assert named
     for record in named:
