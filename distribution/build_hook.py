@@ -61,7 +61,11 @@ class CompanionBuildHook(BuildHookInterface[Any]):
                 str(pth): "_livekit_companion_aliases.pth",
             }
             return
-        write_packages(root, copies)
+        try:
+            write_packages(root, copies)
+        except BaseException:
+            shutil.rmtree(copies, ignore_errors=True)  # a failed build is not finalized
+            raise
         build_data["force_include"] |= {str(copies / name): name for name in (PACKAGE, "livekit")}
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:

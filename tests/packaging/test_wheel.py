@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 import tarfile
 import tomllib
 import zipfile
@@ -82,3 +85,23 @@ def test_a_source_distribution_builds_the_same_wheel(contents: dict[str, bytes],
         again = {name: wheel.read(name) for name in wheel.namelist()}
     assert {name for name in again if again[name] != contents.get(name)} == set()
     assert again.keys() == contents.keys()
+
+
+def test_a_refused_build_says_where_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("agent.py", "cache", "companion", "tools", "distribution", "supabase", "pyproject.toml", "README.md"):
+        source = ROOT / name
+        target = tmp_path / "source" / name
+        target.parent.mkdir(exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    shutil.copy(ROOT / "LICENSE", tmp_path / "source")
+    (tmp_path / "source" / "tools" / "new.py").write_text('"""New."""\n\nimport cache\n')
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
+    built = subprocess.run(command, cwd=tmp_path / "source", capture_output=True, text=True, check=False)
+    assert built.returncode != 0
+    assert "tools/new.py:3: write 'from cache import ...', not 'import cache'" in built.stderr
+    assert list((tmp_path / "temporary").iterdir()) == []
