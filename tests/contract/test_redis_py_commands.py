@@ -71,7 +71,7 @@ async def test_a_pipeline_raises_the_first_refusal_with_its_code() -> None:
 
 
 async def test_the_text_of_an_error_in_a_script_is_kept() -> None:
-    """``cache.transport.connection``: servers before version 7 put the script's error code into the text."""
+    """``cache.exceptions``: servers before version 7 put the script's error code into the text."""
     text = "ERR Error running script (call to f_1): @user_script:3: WRONGTYPE Operation against a key"
     async with connected(lambda _: f"-{text}\r\n".encode()) as (client, _):
         problem = await failure(client.execute_command("EVALSHA", "1", 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 
 import aiohttp
 import httpx
@@ -152,9 +153,9 @@ async def test_cancelled_requests_use_up_no_connection() -> None:
         return web.json_response([])
 
     async with project(answer) as it:
-        for _ in range(10):
+        for moment in range(40):
             tasks = [asyncio.ensure_future(it.client.table("t").select("*").execute()) for _ in range(4)]
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.0005 * (moment % 10))  # while waiting, connecting, sending, or for the answer
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -164,8 +165,11 @@ async def test_cancelled_requests_use_up_no_connection() -> None:
 
 async def test_a_refused_connection_has_its_cause() -> None:
     """``companion.store.supabase.client`` (``reason_of``): aiohttp's error is the cause of httpx's."""
-    async with http_client() as http:
-        problem = await failure(supabase_client("http://127.0.0.1:9", http).table("t").select("*").execute())
+    with socket.socket() as closed:  # bound, and not listening
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        async with http_client() as http:
+            problem = await failure(supabase_client(url, http).table("t").select("*").execute())
     assert isinstance(problem, httpx.TransportError)
     assert isinstance(problem.__cause__, aiohttp.ClientConnectorError)
 
