@@ -115,8 +115,9 @@ def test_the_console_ends_by_ctrl_c(talk: Conversation) -> None:
     assert talk.code == 0
 
 
-def test_a_program_that_is_no_console_has_none_enabled() -> None:
+def test_a_program_that_is_no_console_has_none_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
     """``agent`` (``runs_locally``) calls ``get_instance()`` in every worker; it must not enable one."""
+    monkeypatch.setattr(AgentsConsole, "_instance", None)  # other tests of this process may have made one
     console = AgentsConsole.get_instance()
     assert console.enabled is False
     assert console.console_mode == "audio"
