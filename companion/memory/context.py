@@ -39,7 +39,7 @@ async def get_user_state_async() -> dict[str, Any]:
 
 
 async def get_conversation_context_async() -> tuple[str, dict[str, Any]]:
-    """The current caller's summary and state; while the store is away, the last good copies in the cache.
+    """The current caller's summary and state; while the store is away, the last good values in the cache.
 
     Raises:
         StoreError: the store failed, and the cache holds no copy.
