@@ -5,8 +5,8 @@ Every function returns a :class:`Key`: a plain ``str`` that also knows its TTL::
     key = keys.profile("123")          # "user:123:profile"
     await cache.set(key, text, ttl=key.ttl)
 
-No part of a key may hold a character that Redis reads as a pattern or that this layout reads as a
-separator, so no id, however hostile, can name another user's keys or widen a pattern.
+A part of a key must not hold a character that is special in a Redis pattern or a separator in this layout, so no
+hostile id can name another user's keys or widen a pattern.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ LOCK_TTL: Final = 60
 """Seconds. Short-lived: temporary locks."""
 
 USERS: Final = "user:"
-"""What every key of every user begins with."""
+"""Prefix of every key of every user."""
 
 MAX_PART: Final = 128
 """Characters a user id, or any other part of a key, may have."""
 
 RESERVED: Final = ("lock:", "system:", "lease:", "stale:", "index:")
-"""Prefixes that no pattern reaches unless it names them literally."""
+"""Prefixes of the layer's own keys. A pattern reaches them only if it begins with one literally."""
 
 _SAFE = re.compile(r"[A-Za-z0-9._@+=~-]+")
 _SPECIAL = re.compile(r"([*?\[\]\\^])")
@@ -137,7 +137,7 @@ def system_stats() -> Key:
 
 
 def lock(resource: str, id: str) -> Key:
-    """``lock:{resource}:{id}``, one minute unless the holder says otherwise."""
+    """``lock:{resource}:{id}``, one minute unless the holder sets another TTL."""
     return Key(f"lock:{part(resource, 'lock resource')}:{part(id, 'lock id')}", LOCK_TTL)
 
 
@@ -147,26 +147,26 @@ def temp(session_id: str, key: str) -> Key:
 
 
 FAMILIES: Final = ("profile", "greeting_instructions", "settings", "state", "summary")
-"""The last part of the keys that every user may have one of."""
+"""Last parts of the keys of which every user may have one."""
 
 
 def lease(key: str) -> str:
-    """``lease:{key}``: who may fill ``key``. The braces keep it in the same cluster slot."""
+    """``lease:{key}``: the lease on ``key``. The braces keep both in the same cluster slot."""
     return f"lease:{{{key}}}"
 
 
 def stale(key: str) -> str:
-    """``stale:{key}``: the last good value of ``key``, for when its source fails."""
+    """``stale:{key}``: the last good copy of ``key``, served if its source fails."""
     return f"stale:{{{key}}}"
 
 
 def index(user: str) -> str:
-    """``index:{user_id}``: the names of a user's keys outside the families, as far as this layer wrote them."""
+    """``index:{user_id}``: the names of the user's keys outside the families, as far as this layer wrote them."""
     return f"index:{{{user}}}"
 
 
 def system_server() -> str:
-    """``system:server``: the run of the server whose values were last known to be right (``server_epoch``)."""
+    """``system:server``: the epoch under which the values were last known to be right (see ``server_epoch``)."""
     return "system:server"
 
 
@@ -183,7 +183,7 @@ def user_prefix(user: str) -> str:
 
 
 def user_pattern(user: str) -> str:
-    """The pattern of every key of one user, and of nobody else's: ``user:{user_id}:*``."""
+    """The pattern that matches every key of one user and no other key: ``user:{user_id}:*``."""
     return f"{escape(user_prefix(user))}*"
 
 
@@ -203,6 +203,6 @@ def names_reserved(pattern: str) -> bool:
 
 
 def shape(key: str) -> str:
-    """``key`` with its ids left out, for the log: ``user:...:profile``."""
+    """``key`` without its ids, for the log: ``user:...:profile``."""
     head, _, rest = key.partition(":")
     return f"{head}:...:{rest.rpartition(':')[2]}" if ":" in rest else f"{head}:..."

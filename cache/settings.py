@@ -1,4 +1,4 @@
-"""Where Redis is and how long anybody may wait for it: the environment, read once and checked."""
+"""The settings of the cache, read from the environment and checked."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{43}=?")  # 32 bytes in base64url, p
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """Everything the cache needs to know, safe to log: ``repr`` shows the URL without its credentials.
+    """The settings of one cache. Safe to log: ``repr`` shows the URL without its credentials.
 
     Attributes:
         url: where Redis is (``redis://``, ``rediss://`` or ``unix://``).
         enabled: whether the cache starts switched on.
         deadline: seconds within which every call answers, whatever Redis does.
-        connect_wait: seconds ``initialize()`` waits before it lets the connection go on in the background.
+        connect_wait: seconds ``initialize()`` waits; connecting then continues in the background.
         max_connections: size of the connection pool.
-        socket_connect_timeout: seconds, outer bound of one connection attempt.
-        socket_timeout: seconds, outer bound of one socket operation.
+        socket_connect_timeout: seconds one attempt to connect may take.
+        socket_timeout: seconds one socket operation of the pool may take.
         health_check_interval: seconds a connection may idle before it is checked with a PING.
         max_value_bytes: larger values are refused.
         ttl_spread: share of a TTL by which ``get_or_load`` may shorten it at random, so that keys that were filled
             together do not expire together (a share of ``refresh_after``, where that is given); 0 turns it off.
-        near: families of keys kept in this process too (see :mod:`cache.coherence.near_cache`).
-        encryption_keys: 32 bytes each. The first encrypts what is stored, all of them decrypt; none: values are plain.
-        url_is_default: nobody chose this URL (an embedded server may take its place).
+        near: families of keys that the near cache keeps.
+        encryption_keys: 32 bytes each. The first encrypts, all of them decrypt; without any, values stay readable.
+        url_is_default: the URL was not configured, so an embedded server may take its place.
     """
 
     url: str = field(default=DEFAULT_URL, repr=False)

@@ -1,17 +1,17 @@
-"""What callers may pass: checked at once, with or without Redis, so that a mistake shows in every test."""
+"""Checks arguments at once, with or without Redis, so that a programming error shows in every test."""
 
 from __future__ import annotations
 
 from typing import Final
 
 MAX_TTL: Final = 10**10
-"""Seconds a TTL may have, three hundred years: in milliseconds, and beyond today, still a number Redis can hold."""
+"""Seconds a TTL may have, three hundred years: in milliseconds since the epoch still a number Redis can hold."""
 MAX_PATTERN: Final = 1024
 """Characters a pattern may have."""
 
 
 def checked_key(key: object) -> str:
-    """Return ``key`` if it is one.
+    """Return ``key`` if it is a usable key.
 
     Raises:
         TypeError: it is not a string.
@@ -27,7 +27,7 @@ def checked_key(key: object) -> str:
 
 
 def checked_ttl(ttl: object) -> int:
-    """Return ``ttl`` (seconds) if it is one.
+    """Return ``ttl`` (seconds) if it is a usable TTL.
 
     Raises:
         TypeError: it is not a whole number.
@@ -43,7 +43,7 @@ def checked_ttl(ttl: object) -> int:
 
 
 def checked_pattern(pattern: object) -> str:
-    """Return ``pattern`` if it is one.
+    """Return ``pattern`` if it is a usable pattern.
 
     Raises:
         TypeError: it is not a string.

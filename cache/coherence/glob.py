@@ -1,9 +1,9 @@
-"""Redis's own pattern language, so that a pattern can be narrowed before it reaches Redis.
+"""Redis's pattern language, so that a pattern can be matched and narrowed before it reaches Redis.
 
-The rules are those of ``KEYS`` and ``SCAN MATCH``: ``*`` any run, ``?`` one character, ``[abc]``, ``[a-z]``
-and ``[^a]`` sets, a backslash makes the next character plain. A pattern becomes a regular expression once. What
-stands between two stars is looked for once and stays where it was first found, so a hostile pattern costs at most
-pattern times key, never more.
+The rules are those of ``KEYS`` and ``SCAN MATCH``: ``*`` any run, ``?`` one character, ``[abc]``, ``[a-z]`` and
+``[^a]`` sets, a backslash makes the next character literal. A pattern is compiled to a regular expression once. The
+text between two stars is matched at its first occurrence and not again, so a hostile pattern costs at most pattern
+times key.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def matches(pattern: str, text: str) -> bool:
 
 
 def plain_start(pattern: str) -> str:
-    """What everything that matches ``pattern`` begins with."""
+    """The literal prefix of everything that matches ``pattern``."""
     return _SPECIAL.split(pattern, maxsplit=1)[0]
 
 
@@ -33,9 +33,9 @@ def _octets(text: str) -> str:
     return text.encode(errors="surrogateescape").decode("latin-1")
 
 
-@lru_cache(maxsize=512)  # more than are ever owed at a time, or every read would compile them all
+@lru_cache(maxsize=512)  # more than can be pending at a time, or every read would compile them all
 def _compiled(pattern: str) -> Callable[[str], re.Match[str] | None]:
-    parts: list[str] = [""]  # of one length each; between two of them stands a star
+    parts: list[str] = [""]  # each of fixed length; a star separates two of them
     p = 0
     while p < len(pattern):
         if pattern[p] == "*":
@@ -47,7 +47,7 @@ def _compiled(pattern: str) -> Callable[[str], re.Match[str] | None]:
         parts[-1] += element
     first, *middle = parts
     last = middle.pop() if middle else None
-    # An atomic group is never entered a second time: that is what keeps many stars cheap.
+    # An atomic group is not re-entered on backtracking, which keeps many stars cheap.
     between = "".join(f"(?>.*?{part})" for part in middle)
     return re.compile(first + between + ("" if last is None else f".*{last}") + r"\Z", re.DOTALL).match
 
@@ -103,7 +103,7 @@ def closed(pattern: str) -> bool:
         elif pattern[p] == "]":
             inside = False
         elif pattern[p + 1 : p + 2] == "-":
-            p += 2  # a range: whatever stands at its end closes nothing
+            p += 2  # a range: its end character closes nothing
             if p >= len(pattern):
                 return False
         p += 1

@@ -1,17 +1,18 @@
-"""The near cache: values kept in this process, kept coherent by the server's own pushes.
+"""The near cache: values kept in this process, kept coherent by the server's invalidation messages.
 
-Opt-in by family of keys (``CACHE_NEAR``). The rules, each of which some near cache lacks:
+Client-side caching as in the Redis documentation (``CLIENT TRACKING``), opt-in by family of keys (``CACHE_NEAR``).
+Five rules, each of which some near cache lacks:
 
-- the value is read on the connection that receives the invalidations, so the server knows we hold it;
-- a token is registered before the GET goes out, and a push, a write or a delete spoils it: a value that was
-  already old when its reply was read is never kept;
-- when the connection is lost everything is dropped, and nothing is kept until tracking is armed anew;
-- nothing is served unless a ping sent within the last second has been answered, so a link that is dead without
-  saying so makes the near cache silent, not wrong;
-- an entry never outlives the key's remaining TTL.
+- A value is read on the connection that receives the invalidation messages, so the server tracks it for us.
+- A token is registered before the GET is sent; an invalidation message, a write or a delete invalidates the token. A
+  value that was already old when its reply was read is never kept.
+- When the connection is lost everything is dropped, and nothing is kept until tracking is armed again.
+- Nothing is served unless a ping sent within the last second has been answered: a dead connection that reports no
+  error turns hits into misses, never into old values.
+- An entry never outlives the TTL of its key.
 
-So another process's change is seen within the time a push takes, and within ``MAX_STALENESS`` if the network
-loses it. A change made by this process is seen at once.
+So a change by another process is seen as fast as a push arrives, and within ``MAX_STALENESS`` if the network loses it.
+A change by this process is seen at once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 MAX_STALENESS: Final = 1.0
-"""Seconds after which an unproven link serves nothing."""
+"""Seconds since the last proof that the connection lives, after which nothing is served."""
 MAX_ENTRIES: Final = 10_000
 MAX_BYTES: Final = 16 << 20
 _OVERHEAD: Final = 300  # bytes an entry costs beside its key and value
@@ -30,23 +31,23 @@ MISSING: Final = object()
 
 
 class Token:
-    """The right to keep a value that is being read, until something spoils it."""
+    """The right to keep a value that is being read."""
 
-    __slots__ = ("clean", "key", "readers")
+    __slots__ = ("key", "readers", "valid")
 
     def __init__(self, key: str) -> None:
         self.key = key
-        self.clean = True
+        self.valid = True
         self.readers = 0
 
 
 class NearCache:
-    """Bounded by entries and bytes, least recently used out first. Knows no clock and no connection of its own.
+    """Bounded by entries and bytes; evicts the least recently used entry. Has no clock and no connection of its own.
 
     Args:
-        families: last parts of the keys that are kept; none keeps nothing.
-        max_entries: entries at most.
-        max_bytes: bytes at most, estimated.
+        families: last parts of the keys to keep; an empty set keeps nothing.
+        max_entries: maximum number of entries.
+        max_bytes: maximum size, estimated.
     """
 
     def __init__(self, families: frozenset[str], *, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> None:
@@ -60,22 +61,22 @@ class NearCache:
 
     @property
     def on(self) -> bool:
-        """Whether any family is kept."""
+        """Whether any family is to be kept."""
         return bool(self._families)
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def keeps(self, key: str) -> bool:
-        """Whether ``key`` belongs to a family that is kept."""
+        """Whether ``key`` belongs to a family to keep."""
         return key.rpartition(":")[2] in self._families and key.startswith("user:")
 
     def get(self, key: str, now: float) -> Any:
-        """What is kept for ``key``, or MISSING. The caller has made sure that the link is proven.
+        """The entry for ``key``, or MISSING. The caller has checked that the connection is proven.
 
         Args:
             key: the key.
-            now: the loop's time, in seconds.
+            now: loop time.
         """
         entry = self.entries.get(key)
         if entry is None:
@@ -87,7 +88,7 @@ class NearCache:
         return entry[0]
 
     def begin(self, key: str) -> Token | None:
-        """Before the GET goes out: the token to keep its reply with. None while nothing may be kept."""
+        """Return the token for a GET that is about to be sent. None while nothing may be kept."""
         if not self.armed:
             return None
         token = self._reading.get(key)
@@ -97,7 +98,7 @@ class NearCache:
         return token
 
     def end(self, token: Token | None, value: bytes | str | None, expires_at: float) -> None:
-        """The reply is here: keep it if nothing spoilt the token. Call it also when there was none.
+        """Keep the reply to the GET if the token is still valid. Call it also if there was no reply.
 
         Args:
             token: from :meth:`begin`.
@@ -109,7 +110,7 @@ class NearCache:
         token.readers -= 1
         if not token.readers and self._reading.get(token.key) is token:
             del self._reading[token.key]
-        if value is None or not token.clean or not self.armed:
+        if value is None or not token.valid or not self.armed:
             return
         self._forget(token.key)
         self.entries[token.key] = (value, expires_at)
@@ -118,11 +119,11 @@ class NearCache:
             self._forget(next(iter(self.entries)))
 
     def drop(self, key: str) -> None:
-        """``key`` has changed, or is about to: forget it, and spoil the reads under way."""
+        """``key`` has changed, or is about to: drop it, and invalidate the tokens of reads under way."""
         self._forget(key)
         token = self._reading.pop(key, None)
         if token is not None:
-            token.clean = False
+            token.valid = False
 
     def drop_many(self, names: Iterable[str]) -> None:
         """As :meth:`drop`, for each."""
@@ -130,20 +131,20 @@ class NearCache:
             self.drop(name)
 
     def drop_all(self) -> None:
-        """Anything may have changed."""
+        """Any key may have changed: drop everything."""
         self.entries.clear()
         self._bytes = 0
         for token in self._reading.values():
-            token.clean = False
+            token.valid = False
         self._reading.clear()
 
     def disarm(self) -> None:
-        """The connection is lost: keep nothing, serve nothing, until tracking is armed anew."""
+        """The connection is lost: keep and serve nothing until tracking is armed again."""
         self.armed = False
         self.drop_all()
 
     def arm(self) -> None:
-        """The server tracks this connection from here on; what was read before it did does not count."""
+        """The server tracks this connection from now on. What was read before is dropped."""
         self.drop_all()
         self.armed = self.on
 

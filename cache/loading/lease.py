@@ -165,7 +165,7 @@ class Leases:
         except TransportError as problem:
             self._count_rejection(problem)
             if self._transport.enabled:  # switched off, nothing is delivered: the lease expires
-                # Deleted whoever holds it by then; the worst case is a load that is not stored.
+                # Deleted even if another process holds it by then; the worst case is a load that is not stored.
                 self._engine.pending.add(lease.names[1])
 
     def _count_rejection(self, problem: Exception) -> None:

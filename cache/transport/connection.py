@@ -24,19 +24,19 @@ pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
 
 # Unsent bytes above which new calls are refused, and below which they are taken again.
 _UNSENT_HIGH, _UNSENT_LOW = 8 << 20, 2 << 20
-# So many lone commands in a row, and the next one is written at once instead of at the end of the tick.
-_LONE = 4
-# So many commands queued in one tick, and they are written before the rest: the server begins while we still queue.
+# Commands that were alone in their tick, in a row, after which the next one is written at once.
+_LONE_STREAK = 4
+# Commands queued in one tick after which they are written: the server begins while the rest is queued.
 _HEAD_START = 32
-_CLOSING = 0.25
+_CLOSE_TIMEOUT = 0.25
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time at all
-# Why a wire is lost over a reply.
+# Reasons for which a connection is lost over a reply.
 SILENT, TOO_LARGE = "silent", "reply too large"
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 
 
 class Watchdog(Protocol):
-    """Who keeps the deadlines of a wire. While it is idle it is woken by the next command."""
+    """Enforces the deadlines of a connection. While it is idle, the next command wakes it."""
 
     idle: bool
 
@@ -45,56 +45,76 @@ class Watchdog(Protocol):
 
 
 def fail(future: asyncio.Future[Any], error: Exception) -> None:
-    """Fails a future that perhaps nobody awaits any more, without asyncio complaining about that."""
+    """Fail a future that may have no waiter, so that asyncio logs no "never retrieved" warning."""
     future.set_exception(error)
     future.exception()
 
 
 def _nowhere(_: bytes) -> None:
-    """What an unconnected wire writes to."""
+    """What an unconnected connection writes to."""
 
 
 class RespConnection(asyncio.Protocol):
-    """One connection. It belongs to whoever dialled it until it is adopted."""
+    """One RESP3 connection.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, room: int) -> None:
+    Args:
+        loop: the loop it belongs to.
+        max_in_flight: commands that may await a reply.
+
+    Attributes:
+        in_flight: every command that was sent and not yet answered, oldest first: its future, the loop time of the
+            call, and the packed command. An abandoned one (its future is done) keeps its place until its reply is read.
+        received: whether anything arrived since the watchdog last looked.
+        capacity: commands that may be in flight now; 0 while the socket does not take what there is.
+        ended: why the connection was lost, once it is.
+        setup_replies: replies to the set-up commands of the handshake, rejections among them.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_in_flight: int) -> None:
         reader = hiredis.Reader(replyError=CommandRejected, notEnoughData=Ellipsis)
         self.loop, self._now = loop, loop.time
         self._feed, self._gets = reader.feed, reader.gets
-        # Every command sent and not yet answered, oldest first, with the loop time of its call and what was asked. An
-        # abandoned one (timed out or cancelled: its future is done) keeps its place until its reply has been read.
-        self.waiters: deque[tuple[asyncio.Future[Any], float, bytes]] = deque()
-        self.heard = False  # something arrived since the watcher last looked
-        self.room = self._room = room  # most commands in flight; 0 while the socket does not take what we have
-        self.ended: asyncio.Future[str] = loop.create_future()  # why the wire was lost
+        self.in_flight: deque[tuple[asyncio.Future[Any], float, bytes]] = deque()
+        self.received = False
+        self.capacity = self._max_in_flight = max_in_flight
+        self.ended: asyncio.Future[str] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
         self._out: list[bytes] = []
         self._flushing = False
         self._started = False  # part of this tick's commands has been written already
-        self._lone = 0
+        self._lone_streak = 0
         self._transport: asyncio.Transport | None = None
         self.write: Callable[[bytes], object] = _nowhere
-        self._watcher: Watchdog | None = None
+        self._watchdog: Watchdog | None = None
         self._on_push: Callable[[list[Any]], None] | None = None
         self._on_lost: Callable[[str, list[bytes]], None] | None = None
-        self._largest, self._partial = 0, 0  # bytes a reply may have; and those of one that is not complete
-        self.set_up: list[Any] = []  # the replies to what was sent before the wire was used, refusals among them
+        self._largest_reply, self._partial = 0, 0  # bytes a reply may have; bytes of an incomplete one
+        self.setup_replies: list[Any] = []
 
     def adopt(
         self,
-        watcher: Watchdog,
+        watchdog: Watchdog,
         on_push: Callable[[list[Any]], None] | None,
         on_lost: Callable[[str, list[bytes]], None],
-        largest: int = 0,
+        largest_reply: int = 0,
     ) -> None:
-        """From here on somebody keeps the deadlines, wants the pushes, and is told of the loss.
+        """Begin regular use after the handshake.
 
-        `on_lost` is told why, and which commands were not answered, in their order. A reply of more than
-        `largest` bytes (0: any number) costs the connection: nobody else would be answered until it is through.
+        Args:
+            watchdog: enforces the deadlines.
+            on_push: called with every push message.
+            on_lost: called with the reason and the unanswered commands, oldest first.
+            largest_reply: bytes; a larger reply loses the connection, because it delays every other caller's reply.
+                0 allows any size.
         """
-        self._watcher, self._on_push, self._on_lost, self._largest = watcher, on_push, on_lost, largest
+        self._watchdog, self._on_push, self._on_lost, self._largest_reply = (
+            watchdog,
+            on_push,
+            on_lost,
+            largest_reply,
+        )
 
-    # Sending
+    # -- sending ---------------------------------------------------------------------------------------
 
     @property
     def unsent_bytes(self) -> int:
@@ -102,18 +122,18 @@ class RespConnection(asyncio.Protocol):
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def send(self, command: bytes) -> asyncio.Future[Any]:
-        """Queues one encoded command; the future becomes its reply, CommandRejected or CacheUnavailable."""
+        """Queue one packed command. The future becomes its reply, or fails with a ``TransportError``."""
         future: asyncio.Future[Any] = self.loop.create_future()
-        waiters = self.waiters
-        if self._lone >= _LONE and not waiters:
-            # A caller that awaits one command after the other gains nothing from the end of the tick, and a
-            # turn of the loop is a good part of what a command costs.
-            waiters.append((future, self._now(), command))
+        in_flight = self.in_flight
+        if self._lone_streak >= _LONE_STREAK and not in_flight:
+            # A caller that awaits one command after another gains nothing from batching, and waiting for the end of
+            # the tick is a good part of what a command costs.
+            in_flight.append((future, self._now(), command))
             self.write(command)
-            if self._watcher is not None and self._watcher.idle:
-                self._watcher.wake()
+            if self._watchdog is not None and self._watchdog.idle:
+                self._watchdog.wake()
             return future
-        waiters.append((future, self._now(), command))
+        in_flight.append((future, self._now(), command))
         out = self._out
         out.append(command)
         if not self._flushing:
@@ -126,34 +146,34 @@ class RespConnection(asyncio.Protocol):
         return future
 
     def send_together(self, commands: list[bytes]) -> list[asyncio.Future[Any]]:
-        """Queues commands that reach the server in one piece, with nobody else's between them."""
-        self._lone = 0
+        """Queue commands that the server reads consecutively, with no other caller's between them."""
+        self._lone_streak = 0
         return [self.send(command) for command in commands]
 
     def _flush(self) -> None:
         self._flushing = self._started = False
         out = self._out
         if len(out) == 1:
-            self._lone = self._lone + 1 if len(self.waiters) == 1 else 0
+            self._lone_streak = self._lone_streak + 1 if len(self.in_flight) == 1 else 0
             self.write(out[0])
         elif out:
-            self._lone = 0
+            self._lone_streak = 0
             self.write(b"".join(out))
         out.clear()
-        if self._watcher is not None and self._watcher.idle and self.waiters:
-            self._watcher.wake()
+        if self._watchdog is not None and self._watchdog.idle and self.in_flight:
+            self._watchdog.wake()
 
-    # Receiving
+    # -- receiving -------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self.heard = True
+        self.received = True
         gets = self._gets
         try:
             self._feed(data)
             reply = gets()
             if reply is Ellipsis:
                 self._partial += len(data)
-                if 0 < self._largest < self._partial:
+                if 0 < self._largest_reply < self._partial:
                     self.lose(TOO_LARGE)
                 return
             self._partial = 0
@@ -162,14 +182,14 @@ class RespConnection(asyncio.Protocol):
                 if kind is hiredis.PushNotification:
                     self._push(reply)
                 else:
-                    future = self.waiters.popleft()[0]
+                    future = self.in_flight.popleft()[0]
                     if not future.done():
                         if kind is CommandRejected:
                             fail(future, reply)
                         else:
                             future.set_result(reply)
                 reply = gets()
-        except (hiredis.ProtocolError, IndexError):  # IndexError: a reply nobody asked for
+        except (hiredis.ProtocolError, IndexError):  # IndexError: a reply without a command
             self.lose("protocol error")
 
     def _push(self, push: list[Any]) -> None:
@@ -178,11 +198,11 @@ class RespConnection(asyncio.Protocol):
         try:
             self._on_push(push)
         except Exception as error:
-            # Whoever keeps copies of values has missed an invalidation: only a new connection makes it sound again.
+            # The near cache may have missed an invalidation: only a new connection makes it coherent again.
             self.loop.call_exception_handler({"message": "push handler failed", "exception": error})
             self.lose("push handler failed")
 
-    # Life and death
+    # -- asyncio.Protocol, and the end -----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -190,7 +210,7 @@ class RespConnection(asyncio.Protocol):
         self.write = self._transport.write
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            with contextlib.suppress(OSError):  # a socket that just died is found out soon enough
+            with contextlib.suppress(OSError):  # a socket that just closed is noticed soon enough
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 for name, value in _KEEPALIVE:
@@ -198,17 +218,22 @@ class RespConnection(asyncio.Protocol):
                         sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def pause_writing(self) -> None:
-        self.room = 0
+        self.capacity = 0
 
     def resume_writing(self) -> None:
-        self.room = self._room
+        self.capacity = self._max_in_flight
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lose("connection lost")
         self._closed.set_result(None)
 
     def lose(self, reason: str, *, politely: bool = False) -> None:
-        """Ends the wire and fails all who wait. Politely: what was queued is still written first."""
+        """End the connection and fail every command in flight.
+
+        Args:
+            reason: free of credentials.
+            politely: write what is queued first, and close instead of resetting.
+        """
         if self.ended.done():
             return
         self.ended.set_result(reason)
@@ -220,21 +245,20 @@ class RespConnection(asyncio.Protocol):
                 self._abort(self._transport)
         self.write = _nowhere
         self._out.clear()
-        if self._watcher is not None:
-            self._watcher.stop()
-        unanswered = [command for *_, command in self.waiters]
-        while self.waiters:
-            future = self.waiters.popleft()[0]
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        unanswered = [command for *_, command in self.in_flight]
+        while self.in_flight:
+            future = self.in_flight.popleft()[0]
             if not future.done():
                 fail(future, ConnectionLost(reason))
         if self._on_lost is not None:
             self._on_lost(reason, unanswered)
 
     def _abort(self, transport: asyncio.Transport) -> None:
-        """Hang up with a reset. Otherwise the kernel would go on delivering what it has, for minutes if need be.
+        """Reset the TCP connection. After a normal close the kernel goes on delivering its buffer, for minutes.
 
-        A SET that nobody answered would then be carried out after a later one, which was answered over the next
-        connection.
+        An unanswered SET would then be executed after a later one that was answered over the next connection.
         """
         sock = transport.get_extra_info("socket")
         if sock is not None:
@@ -243,10 +267,10 @@ class RespConnection(asyncio.Protocol):
         transport.abort()
 
     async def end(self, reason: str, *, politely: bool = False) -> None:
-        """Loses the wire and waits until its socket is closed, for half a second at most."""
+        """As :meth:`lose`, and wait at most half a second until the socket is closed."""
         self.lose(reason, politely=politely)
         if self._transport is not None:
-            await asyncio.wait({self._closed}, timeout=_CLOSING)
+            await asyncio.wait({self._closed}, timeout=_CLOSE_TIMEOUT)
             if not self._closed.done():
                 self._abort(self._transport)
-                await asyncio.wait({self._closed}, timeout=_CLOSING)
+                await asyncio.wait({self._closed}, timeout=_CLOSE_TIMEOUT)

@@ -1,10 +1,11 @@
-"""Getting a wire: where Redis is, how to greet it, and how to keep trying without ever being stuck in one attempt.
+"""Connects and reconnects, without ever being stuck in one attempt.
 
-After a loss an attempt begins at once; after 10 to 100 ms where the server refuses or is loading; after a fifth of a
-second where it will not have us (see `_UNWANTED`). An attempt that hangs is not waited for: the eldest may take
-`connect_timeout`, so a slow TLS handshake gets through, and beside it runs a fresh one that is replaced every 200 ms
-(or twice what connecting took at best, if that is longer). So when a network comes back, the first packet is at most
-200 ms away, whatever the kernel's own retry clock says, and there are never more than two attempts.
+After a loss an attempt begins at once; after 10 to 100 ms if the server refuses connections or is loading; after a
+fifth of a second if it rejects us (see ``_REJECTED``). A hanging attempt is not waited for: the oldest may take
+``connect_timeout``, so that a slow TLS handshake succeeds, and beside it runs a fresh one that is replaced every
+200 ms (or twice the shortest connect time, if that is longer). So when a network recovers, the first packet is at most
+200 ms away, whatever the kernel's retransmission timer says, and there are never more than two attempts. Racing
+attempts and rotating addresses follow the idea of Happy Eyeballs (RFC 8305).
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from dataclasses import dataclass, field
 from ..exceptions import CacheUnavailable, CommandRejected
 from .connection import Argument, RespConnection, pack
 
-_FRESH = 0.2
-_REFUSED = (0.01, 0.08)  # first and last pause, doubling; plus or minus a quarter at random
-# A wrong password, a certificate that is not accepted, a full connection table. When that is put right the cache is to
-# be used again within 300 ms, so we ask often. It costs the server five connections a second for each process that it
-# turns away, with a line in its ACL LOG or a handshake (0.3 ms with an ECDSA certificate, 1 ms with RSA), and us 1 ms.
-_UNWANTED = 0.2
-_UNSUPPORTED = 30.0
+_FRESH_ATTEMPT = 0.2  # seconds until an attempt is begun beside one that hangs
+_BACKOFF = (0.01, 0.08)  # first and last pause in seconds, doubling, plus or minus a quarter at random
+# Pause after a wrong password, an untrusted certificate, a full connection table. Once that is corrected the cache has
+# to be used again within 300 ms, so attempts are frequent. They cost the server five connections a second for each
+# rejected process, with a line in its ACL LOG or a handshake (0.3 ms with an ECDSA certificate, 1 ms with RSA).
+_REJECTED = 0.2
+_UNSUPPORTED = 30.0  # pause if the server speaks no RESP3, or is no single server
 _NOT_YET_CODES = frozenset({"LOADING", "MASTERDOWN", "BUSY"})
-_STEADY = 1.0  # a wire that lived so long has made up for earlier failures
-_LOOKUP_AGE = 1.0  # names are looked up no more often than this
-_LOOKUP_WAIT = 0.1  # and where an older answer is known, an attempt waits no longer than this for a new one
+_STABLE = 1.0  # a connection that lasted so long resets the backoff
+_LOOKUP_EVERY = 1.0  # seconds between two name lookups
+_LOOKUP_TIMEOUT = 0.1  # seconds an attempt waits for a lookup if it has an older result
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where Redis is and who we are there. With `unix_path`, host, port and ssl_context are not used."""
+    """Address and credentials of Redis. With ``unix_path``, host, port and ssl_context are not used."""
 
     host: str = "localhost"
     port: int = 6379
@@ -47,12 +48,12 @@ class Endpoint:
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
     client_name: str | None = None
 
-    def greeting(self, setup: Iterable[tuple[Argument, ...]]) -> list[bytes]:
-        """The commands a new connection starts with, HELLO first, PING last."""
+    def handshake(self, setup: Iterable[tuple[Argument, ...]]) -> list[bytes]:
+        """The packed commands a new connection begins with, HELLO first, PING last."""
         hello: tuple[Argument, ...] = (b"HELLO", 3)
         if self.username or self.password:
             hello += (b"AUTH", self.username or "default", self.password or "")
-        if self.client_name:  # here and not as CLIENT SETNAME: whoever may log in may say HELLO
+        if self.client_name:  # not CLIENT SETNAME: HELLO needs no right of its own
             hello += (b"SETNAME", self.client_name)
         commands: list[tuple[Argument, ...]] = [hello]
         if self.db:
@@ -61,7 +62,7 @@ class Endpoint:
 
 
 class HandshakeFailed(Exception):
-    """Redis answered the greeting, but not in a way that can be used. `pause`: seconds to leave it alone."""
+    """Redis answered the handshake, but the connection cannot be used. ``pause``: seconds until the next attempt."""
 
     def __init__(self, reason: str, pause: float, *, unsupported: bool = False) -> None:
         super().__init__(reason)
@@ -69,105 +70,117 @@ class HandshakeFailed(Exception):
 
 
 class Connector:
-    """Makes wires to one endpoint, one after the other. `explain` is called with the reason of each failure."""
+    """Makes connections to one endpoint, one after another.
+
+    Args:
+        endpoint: where Redis is.
+        setup: commands sent in the handshake, before the connection is used. Each may be rejected.
+        connect_timeout: seconds one attempt may take.
+        max_in_flight: commands that may await a reply on a connection.
+        on_failed: called with the reason of each failed attempt; it holds no credentials.
+
+    Attributes:
+        unsupported: whether the server answers but does not speak RESP3, or is no single server.
+    """
 
     def __init__(
         self,
         endpoint: Endpoint,
         setup: Sequence[tuple[Argument, ...]],
         connect_timeout: float,
-        room: int,
-        explain: Callable[[str], None],
+        max_in_flight: int,
+        on_failed: Callable[[str], None],
     ) -> None:
-        self._endpoint, self._greeting, self._setups = endpoint, endpoint.greeting(setup), len(setup)
-        self._connect_timeout, self._room = connect_timeout, room
-        self._explain = explain
+        self._endpoint, self._commands, self._setup_count = endpoint, endpoint.handshake(setup), len(setup)
+        self._connect_timeout, self._max_in_flight = connect_timeout, max_in_flight
+        self._on_failed = on_failed
         self._failures = 0
-        self._quickest = math.inf  # the best, not the last: that one may have begun in an outage and waited for its end
+        self._quickest = math.inf  # the minimum: the last may have waited for an outage to end
         self._addresses: list[str] = []
         self._looked_up = -math.inf
         self._lookup: asyncio.Task[list[str]] | None = None
-        self._leaving: set[asyncio.Task[tuple[RespConnection, float]]] = set()
-        self._turn = 0  # which address the next attempt begins with
-        self.unsupported = False  # the server answers, but is no single node that speaks RESP3
+        self._dropped_attempts: set[asyncio.Task[tuple[RespConnection, float]]] = set()
+        self._next_address = 0
+        self.unsupported = False
 
     async def connect(self, lived: float = math.inf) -> tuple[RespConnection, float]:
-        """Tries until there is a wire; returns it and the loop time at which its greeting was sent.
+        """Attempt until a connection is made. Returns it and the loop time at which its handshake was sent.
 
-        lived: seconds the last wire lasted. One that comes and goes is not asked for as fast as we can.
+        Args:
+            lived: seconds the last connection lasted; after a short one the backoff continues.
         """
         loop = asyncio.get_running_loop()
-        if lived >= _STEADY:
+        if lived >= _STABLE:
             self._failures = 0
         next_at = loop.time() + (self._backoff() if self._failures else 0.0)
         self._failures += 1
-        dials: dict[asyncio.Task[tuple[RespConnection, float]], float] = {}  # and when each began, eldest first
+        attempts: dict[asyncio.Task[tuple[RespConnection, float]], float] = {}  # loop time each began, oldest first
         try:
             while True:
                 now = loop.time()
-                for dial in [dial for dial, began in dials.items() if now - began >= self._connect_timeout]:
-                    del dials[dial]
-                    self._drop(dial)
-                    self._explain("no answer while connecting")
+                for attempt in [attempt for attempt, began in attempts.items() if now - began >= self._connect_timeout]:
+                    del attempts[attempt]
+                    self._drop(attempt)
+                    self._on_failed("no answer while connecting")
                 if now >= next_at:
-                    if len(dials) == 2:
-                        self._drop(dials.popitem()[0])
-                    dials[loop.create_task(self._dial(loop))] = now
-                    next_at = now + self._patience()
-                if not dials:
+                    if len(attempts) == 2:
+                        self._drop(attempts.popitem()[0])
+                    attempts[loop.create_task(self._attempt(loop))] = now
+                    next_at = now + self._fresh_attempt_after()
+                if not attempts:
                     await asyncio.sleep(next_at - now)
                     continue
-                done, _ = await asyncio.wait(dials, timeout=next_at - now, return_when=asyncio.FIRST_COMPLETED)
-                for dial in done:
-                    error = dial.exception()
+                done, _ = await asyncio.wait(attempts, timeout=next_at - now, return_when=asyncio.FIRST_COMPLETED)
+                for attempt in done:
+                    error = attempt.exception()
                     if error is None:
-                        self._quickest = min(self._quickest, loop.time() - dials.pop(dial))
+                        self._quickest = min(self._quickest, loop.time() - attempts.pop(attempt))
                         self.unsupported = False
-                        return dial.result()
-                    del dials[dial]
+                        return attempt.result()
+                    del attempts[attempt]
                     next_at = loop.time() + self._failed(error)
         finally:
-            for dial in dials:
-                self._drop(dial)
+            for attempt in attempts:
+                self._drop(attempt)
 
-    def _drop(self, dial: asyncio.Task[tuple[RespConnection, float]]) -> None:
-        """Cancels an attempt, also one that has just succeeded."""
-        dial.cancel()
-        self._leaving.add(dial)
-        dial.add_done_callback(self._dropped)
+    def _drop(self, attempt: asyncio.Task[tuple[RespConnection, float]]) -> None:
+        """Cancel an attempt, also one that has just succeeded."""
+        attempt.cancel()
+        self._dropped_attempts.add(attempt)
+        attempt.add_done_callback(self._dropped)
 
-    def _dropped(self, dial: asyncio.Task[tuple[RespConnection, float]]) -> None:
-        self._leaving.discard(dial)
-        if not dial.cancelled() and dial.exception() is None:
-            dial.result()[0].lose("not needed")
+    def _dropped(self, attempt: asyncio.Task[tuple[RespConnection, float]]) -> None:
+        self._dropped_attempts.discard(attempt)
+        if not attempt.cancelled() and attempt.exception() is None:
+            attempt.result()[0].lose("not needed")
 
     async def close(self) -> None:
-        """Waits until the attempts that were dropped have ended. `connect` must have ended before."""
+        """Wait until every dropped attempt has ended. :meth:`connect` must have ended before."""
         if self._lookup is not None:
             self._lookup.cancel()
             await asyncio.wait({self._lookup})
-        if self._leaving:
-            await asyncio.wait(self._leaving)
+        if self._dropped_attempts:
+            await asyncio.wait(self._dropped_attempts)
 
-    def _patience(self) -> float:
-        """Seconds until the next attempt is begun beside one that hangs."""
+    def _fresh_attempt_after(self) -> float:
+        """Seconds until an attempt is begun beside one that hangs."""
         if self._quickest == math.inf:
-            return _FRESH
-        return min(max(_FRESH, 2 * self._quickest), self._connect_timeout)
+            return _FRESH_ATTEMPT
+        return min(max(_FRESH_ATTEMPT, 2 * self._quickest), self._connect_timeout)
 
     def _backoff(self) -> float:
-        first, last = _REFUSED
+        first, last = _BACKOFF
         return min(first * 2.0 ** min(self._failures - 1, 10), last) * random.uniform(0.75, 1.25)
 
     def _failed(self, error: BaseException) -> float:
-        """Says why, in words that hold no credentials; returns the seconds until the next attempt."""
+        """Report the failure. Returns the seconds until the next attempt."""
         pause = self._backoff()
         self._failures += 1
         if isinstance(error, HandshakeFailed):
             reason, pause = str(error), error.pause * random.uniform(0.8, 1.0)
             self.unsupported = error.unsupported
         elif isinstance(error, ssl.SSLCertVerificationError):
-            reason, pause = "TLS certificate not accepted", _UNWANTED
+            reason, pause = "TLS certificate not accepted", _REJECTED
         elif isinstance(error, ssl.SSLError):
             reason = "TLS handshake failed"
         elif isinstance(error, socket.gaierror):
@@ -177,52 +190,54 @@ class Connector:
         elif isinstance(error, OSError):
             reason = f"cannot connect ({errno.errorcode.get(error.errno or 0, type(error).__name__)})"
         else:
-            reason, pause = f"cannot connect ({type(error).__name__})", _UNWANTED
-        self._explain(reason)
+            reason, pause = f"cannot connect ({type(error).__name__})", _REJECTED
+        self._on_failed(reason)
         return pause
 
-    async def _dial(self, loop: asyncio.AbstractEventLoop) -> tuple[RespConnection, float]:
-        wire = await self._open(loop)
+    async def _attempt(self, loop: asyncio.AbstractEventLoop) -> tuple[RespConnection, float]:
+        connection = await self._open(loop)
         try:
             sent = loop.time()
-            await self._greet(wire)
+            await self._handshake(connection)
         except BaseException:
-            await wire.end("not needed")
+            await connection.end("not needed")
             raise
-        return wire, sent
+        return connection, sent
 
     async def _open(self, loop: asyncio.AbstractEventLoop) -> RespConnection:
         endpoint = self._endpoint
 
-        def wire() -> RespConnection:
-            return RespConnection(loop, self._room)
+        def new_connection() -> RespConnection:
+            return RespConnection(loop, self._max_in_flight)
 
         if endpoint.unix_path is not None:
-            return (await loop.create_unix_connection(wire, endpoint.unix_path))[1]
-        turn = self._turn
-        self._turn += 1  # if this attempt hangs, the one beside it begins with the next address
+            return (await loop.create_unix_connection(new_connection, endpoint.unix_path))[1]
+        first = self._next_address
+        self._next_address += 1  # if this attempt hangs, the fresh one begins with the next address
         addresses = await self._resolve(loop)
         error: OSError | None = None
         for offset in range(len(addresses)):
-            address = addresses[(turn + offset) % len(addresses)]
+            address = addresses[(first + offset) % len(addresses)]
             tls = endpoint.ssl_context
             server = endpoint.host if tls is not None else None
             try:
-                made = await loop.create_connection(wire, address, endpoint.port, ssl=tls, server_hostname=server)
+                made = await loop.create_connection(
+                    new_connection, address, endpoint.port, ssl=tls, server_hostname=server
+                )
             except OSError as failed:
                 error = failed
             else:
-                self._turn = turn + offset
+                self._next_address = first + offset
                 return made[1]
         raise error or OSError("no address")
 
     async def _resolve(self, loop: asyncio.AbstractEventLoop) -> list[str]:
-        """The addresses of the host. One lookup at a time: a resolver that hangs must not eat the thread pool."""
-        if self._lookup is None or (self._lookup.done() and loop.time() - self._looked_up > _LOOKUP_AGE):
+        """The addresses of the host. One lookup at a time: a hanging resolver must not exhaust the thread pool."""
+        if self._lookup is None or (self._lookup.done() and loop.time() - self._looked_up > _LOOKUP_EVERY):
             self._looked_up = loop.time()
             self._lookup = loop.create_task(_addresses(loop, self._endpoint.host, self._endpoint.port))
-            self._lookup.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen by all
-        await asyncio.wait({self._lookup}, timeout=_LOOKUP_WAIT if self._addresses else None)
+            self._lookup.add_done_callback(lambda task: task.cancelled() or task.exception())  # every attempt reads it
+        await asyncio.wait({self._lookup}, timeout=_LOOKUP_TIMEOUT if self._addresses else None)
         if self._lookup.done():
             try:
                 self._addresses = self._lookup.result()
@@ -231,36 +246,36 @@ class Connector:
                     raise
         return self._addresses
 
-    async def _greet(self, wire: RespConnection) -> None:
-        hello, *others = wire.send_together(self._greeting)
+    async def _handshake(self, connection: RespConnection) -> None:
+        hello, *others = connection.send_together(self._commands)
         try:
             answer = await hello
         except CommandRejected as error:
-            # The text is not passed on: an old server quotes the whole command, password included.
+            # The text is withheld: an old server quotes the whole command, password included.
             if error.code == "NOPROTO" or "unknown command" in str(error):
                 raise HandshakeFailed("no RESP3", _UNSUPPORTED, unsupported=True) from None
-            raise _unwanted(error) from None
+            raise _rejected(error) from None
         if not isinstance(answer, dict) or answer.get(b"proto") != 3:
             raise HandshakeFailed("no RESP3", _UNSUPPORTED, unsupported=True)
         if answer.get(b"mode") in (b"cluster", b"sentinel"):
             raise HandshakeFailed("not a single node", _UNSUPPORTED, unsupported=True)
         *before, pong = others
-        selected = len(before) - self._setups
-        wire.set_up = await asyncio.gather(*before[selected:], return_exceptions=True)
-        for reply in wire.set_up:
+        selected = len(before) - self._setup_count
+        connection.setup_replies = await asyncio.gather(*before[selected:], return_exceptions=True)
+        for reply in connection.setup_replies:
             if isinstance(reply, CommandRejected) and reply.code in _NOT_YET_CODES:
-                raise _unwanted(reply)
+                raise _rejected(reply)
         for other in (*before[:selected], pong):
             try:
                 await other
             except CommandRejected as error:
-                # Who is not allowed to PING has been answered all the same.
+                # NOPERM: not allowed to PING, but answered.
                 if other is not pong or error.code != "NOPERM":
-                    raise _unwanted(error) from None
+                    raise _rejected(error) from None
 
 
-def _unwanted(error: CommandRejected) -> HandshakeFailed:
-    return HandshakeFailed(f"refused ({error.code})", _REFUSED[1] if error.code in _NOT_YET_CODES else _UNWANTED)
+def _rejected(error: CommandRejected) -> HandshakeFailed:
+    return HandshakeFailed(f"refused ({error.code})", _BACKOFF[1] if error.code in _NOT_YET_CODES else _REJECTED)
 
 
 async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[str]:

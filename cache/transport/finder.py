@@ -1,4 +1,4 @@
-"""Finding a client that Redis answers: for the node that the URL names, or for the cluster it belongs to."""
+"""Finds a redis-py client that Redis answers: for the server of the URL, or for the cluster it belongs to."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..background import BackgroundTasks
 from ..settings import CacheSettings
 from .redis_py import open_client, open_cluster
 
-_BRISK = 0.25  # seconds a brisk attempt may take
+_FRESH_ATTEMPT = 0.25  # seconds a fresh attempt may take
 _PAUSE = 0.1  # seconds between two attempts that failed at once
-_PAUSE_REFUSED = 0.2  # seconds, when Redis answered but does not let us in (what that costs: see dial)
+_PAUSE_REJECTED = 0.2  # seconds after Redis has rejected us (what that costs: see connector)
 
 
 class ClientFinder:
-    """Tries until it has one.
+    """Connects with redis-py.
 
     Args:
         settings: where and how long.
-        background: keeps the attempts that are given up.
-        on_failed: called with what went wrong in each attempt that failed.
+        background: keeps abandoned attempts until they end.
+        on_failed: called with the exception of each attempt that failed.
         retire: closes a client that is not needed.
     """
 
@@ -42,19 +42,21 @@ class ClientFinder:
         self._retire = retire
 
     async def find(self) -> Redis:
-        """Try until Redis answers a PING.
+        """Attempt until Redis answers a PING, and return the client.
 
-        One patient attempt is always allowed the whole connect time-out (a slow handshake must succeed), and
-        beside it a brisk one is begun anew every quarter of a second, so that a link which swallowed the
-        patient one's packets is used again soon after it heals.
+        One attempt may take the whole connect timeout, so that a slow handshake succeeds; beside it a fresh one is
+        begun every quarter of a second, so that a network that lost the first one's packets is used soon after it
+        recovers.
         """
         attempts: set[asyncio.Task[Redis]] = set()
-        bound = self._settings.socket_connect_timeout
+        timeout = self._settings.socket_connect_timeout
         try:
             while True:
                 if len(attempts) < 2:
-                    attempts.add(asyncio.create_task(self._attempt(_BRISK if attempts else bound)))
-                done, attempts = await asyncio.wait(attempts, timeout=_BRISK, return_when=asyncio.FIRST_COMPLETED)
+                    attempts.add(asyncio.create_task(self._attempt(_FRESH_ATTEMPT if attempts else timeout)))
+                done, attempts = await asyncio.wait(
+                    attempts, timeout=_FRESH_ATTEMPT, return_when=asyncio.FIRST_COMPLETED
+                )
                 pause = 0.0
                 for attempt in done:
                     problem = attempt.exception()
@@ -62,18 +64,18 @@ class ClientFinder:
                         attempts |= done - {attempt}
                         return attempt.result()
                     self._on_failed(problem)
-                    let_in = not isinstance(problem, AuthenticationError | ResponseError)
-                    pause = _PAUSE if let_in else _PAUSE_REFUSED
+                    rejected = isinstance(problem, AuthenticationError | ResponseError)
+                    pause = _PAUSE_REJECTED if rejected else _PAUSE
                 await asyncio.sleep(pause)
         finally:
             for attempt in attempts:
                 self._background.abandon(attempt)
                 attempt.add_done_callback(self._not_needed)
 
-    async def _attempt(self, bound: float) -> Redis:
+    async def _attempt(self, timeout: float) -> Redis:
         finding = asyncio.ensure_future(self._find())
         try:
-            await asyncio.wait({finding}, timeout=bound)
+            await asyncio.wait({finding}, timeout=timeout)
             if not finding.done():
                 raise RedisTimeoutError("no answer")
             return finding.result()
@@ -83,7 +85,7 @@ class ClientFinder:
             raise
 
     async def _find(self) -> Redis:
-        """A client that has been answered: for the node that the URL names, or for the cluster it belongs to."""
+        """A client that Redis has answered: for the server of the URL, or for the cluster it belongs to."""
         client = open_client(self._settings)
         try:
             await client.ping()
@@ -93,7 +95,7 @@ class ClientFinder:
             self._retire(client)
             raise
         self._retire(client)
-        cluster = cast(Redis, open_cluster(self._settings))  # no subclass, but what is called here is alike
+        cluster = cast(Redis, open_cluster(self._settings))  # no subclass, but the methods used here are the same
         try:
             await cluster.initialize()
         except BaseException:
@@ -102,7 +104,7 @@ class ClientFinder:
         return cluster
 
     def _not_needed(self, finding: asyncio.Future[Redis]) -> None:
-        """Close a client that came too late."""
+        """Close a client that connected too late."""
         if not finding.cancelled() and finding.exception() is None:
             self._retire(finding.result())
 

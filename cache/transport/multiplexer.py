@@ -1,7 +1,7 @@
-"""The hot lane: one RESP3 connection per process that all callers share, and that heals itself.
+"""The multiplexed client: one RESP3 connection per event loop, shared by all callers, that reconnects by itself.
 
 ``MultiplexedClient.call`` costs no task and no timer. While no connection answers in time it fails at once, and the
-connector looks for one in the background.
+connector makes a new one in the background.
 """
 
 from __future__ import annotations
@@ -24,19 +24,31 @@ _FULL = "too much in flight"
 class MultiplexedClient:
     """One multiplexed connection to Redis.
 
-    deadline: seconds a call may take. connect_timeout: seconds one attempt to connect may take, TLS and AUTH included.
-    heartbeat: seconds between pings. silent_after: seconds of silence after which a connection is given up.
-    setup: commands sent on every new connection before it is used. A refusal of one stops nothing.
-    on_setup: called with the replies to them, ReplyErrors among them, before the connection is used.
-    on_up: runs in a task of its own each time a new connection begins to be used; cancelled when that is lost.
-    on_down: called with a reason (never credentials) when the connection is lost, and while there is none each time
-    the reason changes. A held connection is not lost: `up` is False meanwhile, but the server still tracks for it.
-    on_push: called with every push, in order with the replies; if it raises, the connection is given up.
-    largest_reply: bytes; a larger one costs the connection.
-    on_too_large: called with the keys that were read when a reply was larger and its connection was closed for it.
-
     Not for commands that block or change the connection (SELECT, SUBSCRIBE, BLPOP, CLIENT REPLY). A MULTI and its EXEC
-    belong into one `call_many`.
+    belong into one :meth:`call_many`.
+
+    Args:
+        endpoint: where Redis is.
+        deadline: seconds a command may take.
+        connect_timeout: seconds one attempt to connect may take, TLS and AUTH included.
+        max_in_flight: commands that may await a reply.
+        heartbeat: seconds between pings.
+        silent_after: seconds of silence after which a connection is closed.
+        setup: commands sent on every new connection before it is used. Each may be rejected.
+        on_setup: called with the replies to them, rejections among them, before the connection is used.
+        on_up: run as a task each time a new connection begins to be used; cancelled when that is lost.
+        on_down: called with a reason, free of credentials, when the connection is lost, and again whenever the reason
+            changes while there is none. A suspended connection is not lost: :attr:`up` is False meanwhile, but the
+            server still tracks for it.
+        on_push: called with every push message, in order with the replies. If it raises, the connection is closed.
+        largest_reply: bytes; a larger reply loses the connection.
+        on_too_large: called with the keys that were read when the connection was lost over a large reply.
+
+    Attributes:
+        active: the connection that accepts commands; None while there is none, or it is suspended.
+        connection: the present connection, also while it is suspended.
+        proven_at: loop time at which the last answered ping was sent. A near cache may rely on it.
+        reason: why no commands are accepted; empty while they are.
     """
 
     def __init__(
@@ -57,53 +69,52 @@ class MultiplexedClient:
         on_too_large: Callable[[list[str]], None] | None = None,
     ) -> None:
         self._timing = Timing(deadline, heartbeat, max(deadline, silent_after))
-        self._dialler = Connector(endpoint, setup, connect_timeout, max_in_flight, self._explain)
+        self._connector = Connector(endpoint, setup, connect_timeout, max_in_flight, self._explain)
         self._on_up, self._on_down, self._on_push, self._on_setup = on_up, on_down, on_push, on_setup
         self._largest_reply, self._on_too_large = largest_reply, on_too_large
         self._loop: asyncio.AbstractEventLoop | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._up_task: asyncio.Task[None] | None = None
-        self.active: RespConnection | None = None  # takes calls
-        self.connection: RespConnection | None = None  # what there is, also while it is held
-        self._announced: RespConnection | None = None  # the last connection on_up was called for
-        self._told = ""  # the last reason on_down was given
-        # Loop time at which the last answered ping was sent: what a near cache may rely on.
+        self.active: RespConnection | None = None
+        self.connection: RespConnection | None = None
+        self._announced: RespConnection | None = None  # the last one that on_up was called for
+        self._reported = ""  # the last reason that on_down was called with
         self.proven_at = -math.inf
-        self.reason = "not started"  # why no calls are taken; "" while they are
+        self.reason = "not started"
 
     @property
     def up(self) -> bool:
-        """Whether a call made now would be sent."""
+        """Whether a command would be sent now."""
         return self.active is not None
 
     @property
     def unsupported(self) -> bool:
-        """The server answers, but is no single node that speaks RESP3. It is asked again every 30 s."""
-        return self._dialler.unsupported
+        """Whether the server answers but does not speak RESP3, or is no single server. Checked again every 30 s."""
+        return self._connector.unsupported
 
     def call(self, *args: Argument) -> asyncio.Future[Any]:
-        """Sends one command; the future becomes its reply: bytes, int, float, bool, None, list or dict.
+        """Send one command. The future becomes its reply: bytes, int, float, bool, None, list or dict.
 
         It fails with a ``TransportError``. Cancelling it is always safe. Nothing is raised here but TypeError and
         UnicodeEncodeError, for an argument that cannot be sent.
         """
         command = pack(args)
-        wire = self.active
-        if wire is None:
+        connection = self.active
+        if connection is None:
             return self._refuse(NotConnected(self.reason))
-        if len(wire.waiters) >= wire.room:
+        if len(connection.in_flight) >= connection.capacity:
             return self._refuse(TooManyInFlight(_FULL))
-        return wire.send(command)
+        return connection.send(command)
 
     def call_many(self, commands: Sequence[tuple[Argument, ...]]) -> list[asyncio.Future[Any]]:
-        """Sends commands that the server sees in this order with nobody else's between them: all of them or none."""
+        """Send commands that the server reads consecutively: all of them or none."""
         packed = [pack(command) for command in commands]
-        wire = self.active
-        if wire is None:
+        connection = self.active
+        if connection is None:
             return [self._refuse(NotConnected(self.reason)) for _ in packed]
-        if len(wire.waiters) + len(packed) > wire.room:
+        if len(connection.in_flight) + len(packed) > connection.capacity:
             return [self._refuse(TooManyInFlight(_FULL)) for _ in packed]
-        return wire.send_together(packed)
+        return connection.send_together(packed)
 
     def _refuse(self, error: CacheUnavailable) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = (self._loop or asyncio.get_running_loop()).create_future()
@@ -111,66 +122,70 @@ class MultiplexedClient:
         return future
 
     def start(self) -> None:
-        """Begins to connect, in the running loop. Once in a lane's life."""
+        """Begin to connect, in the running loop.
+
+        Raises:
+            RuntimeError: it was started before.
+        """
         if self._loop is not None:
-            raise RuntimeError("a lane is started once")
+            raise RuntimeError("a client is started once")
         self._loop, self.reason = asyncio.get_running_loop(), "not connected yet"
-        self._supervisor = self._loop.create_task(self._supervise(self._loop), name="cache-lane")
+        self._supervisor = self._loop.create_task(self._supervise(self._loop), name="cache-connection")
         self._supervisor.add_done_callback(self._check)
 
     async def close(self) -> None:
-        """Writes what was queued, fails what is in flight, and leaves no task or socket behind. Not from `on_up`."""
-        self._told = "closed"
-        wire, tasks = self.connection, {task for task in (self._supervisor, self._up_task) if task is not None}
+        """Write what is queued, fail what is in flight, end every task and socket. Not for use in ``on_up``."""
+        self._reported = "closed"
+        connection, tasks = self.connection, {task for task in (self._supervisor, self._up_task) if task is not None}
         for task in tasks:
             task.cancel()
-        if wire is not None:
-            await wire.end("closed", politely=True)
+        if connection is not None:
+            await connection.end("closed", politely=True)
         if tasks:
             await asyncio.wait(tasks)
-        await self._dialler.close()
+        await self._connector.close()
         self.reason = "closed"
 
     async def _supervise(self, loop: asyncio.AbstractEventLoop) -> None:
         lived = math.inf
         while True:
-            wire, greeted = await self._dialler.connect(lived)
+            connection, greeted_at = await self._connector.connect(lived)
             began = loop.time()
-            if wire.ended.done():
-                self._explain(wire.ended.result())
+            if connection.ended.done():
+                self._explain(connection.ended.result())
             else:
-                self.connection = wire
+                self.connection = connection
                 if self._on_setup is not None:
-                    self._on_setup(wire.set_up)
-                watch = Heartbeat(wire, self._timing, self._proven, self._held)
-                wire.adopt(watch, self._on_push, self._lost, self._largest_reply)
-                if began - greeted <= self._timing.deadline:
-                    self._proven(greeted)
+                    self._on_setup(connection.setup_replies)
+                timer = Heartbeat(connection, self._timing, self._proven, self._suspended)
+                connection.adopt(timer, self._on_push, self._lost, self._largest_reply)
+                if began - greeted_at <= self._timing.deadline:
+                    self._proven(greeted_at)
                 else:
                     self._explain("slow")
-                    watch.probe()
-                await asyncio.wait({wire.ended})
+                    timer.probe()
+                await asyncio.wait({connection.ended})
             lived = loop.time() - began
 
     def _proven(self, sent: float) -> None:
         self.proven_at = sent
         if self.active is None and self._loop is not None:
-            self.active, self.reason, self._told = self.connection, "", ""
+            self.active, self.reason, self._reported = self.connection, "", ""
             if self._on_up is not None and self._announced is not self.connection:
                 self._announced = self.connection
-                self._up_task = self._loop.create_task(self._on_up(), name="cache-lane-up")
+                self._up_task = self._loop.create_task(self._on_up(), name="cache-connected")
                 self._up_task.add_done_callback(self._check)
 
-    def _held(self, reason: str) -> None:
+    def _suspended(self, reason: str) -> None:
         self.active, self.reason = None, reason
 
-    def _lost(self, reason: str, unread: list[bytes]) -> None:
+    def _lost(self, reason: str, unanswered: list[bytes]) -> None:
         self.active = self.connection = None
         self.proven_at = -math.inf
         if self._up_task is not None:
             self._up_task.cancel()
-        if reason == TOO_LARGE and unread and self._on_too_large is not None:
-            self._on_too_large(_keys_read_by(unread[0]))
+        if reason == TOO_LARGE and unanswered and self._on_too_large is not None:
+            self._on_too_large(_keys_read_by(unanswered[0]))
         self._explain(reason)
 
     def _check(self, task: asyncio.Task[None]) -> None:
@@ -179,8 +194,8 @@ class MultiplexedClient:
 
     def _explain(self, reason: str) -> None:
         self.reason = reason
-        if self._on_down is not None and reason != self._told:
-            self._told = reason
+        if self._on_down is not None and reason != self._reported:
+            self._reported = reason
             try:
                 self._on_down(reason)
             except Exception as error:

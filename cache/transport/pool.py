@@ -1,12 +1,12 @@
-"""Whether Redis is there, and the one way to ask it something: answered in time, or CacheUnavailable.
+"""redis-py behind a deadline: every operation answers in time or fails with a ``TransportError``.
 
-``asyncio.timeout`` around redis-py does not hold: with a socket time-out set, a cancellation can be swallowed
-and the caller hangs for as long as redis-py likes. So every operation runs as a task of its own, the caller
-waits for it with ``asyncio.wait`` (which cancels nothing and awaits nothing), and when the deadline has
-passed the task is abandoned: cancelled, kept until it ends, its outcome dropped.
+``asyncio.timeout`` around redis-py does not hold: with a socket timeout set, redis-py can swallow a cancellation, and
+the caller hangs for as long as that timeout. So every operation runs as a task of its own, the caller waits for it
+with ``asyncio.wait`` (which cancels and awaits nothing), and after the deadline the task is abandoned: cancelled, kept
+until it ends, its outcome dropped.
 
-While Redis is away ``call`` fails at once and one background task goes on connecting. An operation that was
-late does not yet mean that Redis is away (our own loop may have been stalled): a PING decides.
+While Redis is away ``call`` fails at once and a background task reconnects. A late operation does not prove that Redis
+is away, since our own loop may have been blocked: a PING decides.
 """
 
 from __future__ import annotations
@@ -34,18 +34,21 @@ from .finder import ClientFinder
 
 T = TypeVar("T")
 
-_PROBE = 0.25  # seconds a PING may take before Redis counts as away
-_GRACE_TURNS = 3  # turns of the loop for a reply that has arrived but was not yet seen
-_SPARE = 2  # connections to a cluster's node that are left to redis-py for asking what has moved
+_PING_TIMEOUT = 0.25  # seconds a PING may take before Redis counts as away
+_GRACE_TURNS = 3  # loop iterations for a reply that has arrived but was not yet read
+_SPARE = 2  # connections to a cluster's node that redis-py keeps for refreshing its slot table
 
 
 class PooledClient:
-    """Keeps a client to Redis, as long as Redis is there.
+    """A redis-py client, replaced whenever Redis has been away.
 
     Args:
         settings: where and how long.
-        on_up: called each time Redis is there again.
+        on_up: called each time Redis answers again.
         on_failed: called with the reason, free of credentials, of each attempt that failed.
+
+    Attributes:
+        away: whether Redis is known not to answer; if False, it answers or that is not known yet.
     """
 
     def __init__(
@@ -59,16 +62,15 @@ class PooledClient:
         self._on_up = on_up
         self._on_failed = on_failed
         self._client: Redis | None = None
-        self._settled = asyncio.Event()  # set once it is known whether Redis is there
-        self._doubt = asyncio.Event()
+        self._known = asyncio.Event()  # set once it is known whether Redis answers
+        self._suspect = asyncio.Event()
         self._broken = False
         self.away = False
-        """Whether Redis is known not to answer; otherwise it is there, or nobody knows yet."""
-        self._keeper: asyncio.Task[None] | None = None
+        self._supervisor: asyncio.Task[None] | None = None
         self._background = BackgroundTasks()
         self._finder = ClientFinder(settings, self._background, self._failed, self._retire)
-        self._under_way: dict[asyncio.Future[Any], Redis] = {}
-        self._room = asyncio.Semaphore(max(1, settings.max_connections - _SPARE))
+        self._operations: dict[asyncio.Future[Any], Redis] = {}
+        self._free_connections = asyncio.Semaphore(max(1, settings.max_connections - _SPARE))
 
     @property
     def up(self) -> bool:
@@ -77,13 +79,13 @@ class PooledClient:
 
     def start(self) -> None:
         """Begin connecting in the background. Does nothing when that is under way."""
-        if self._keeper is None or self._keeper.done():
-            self._keeper = asyncio.create_task(self._keep(), name="cache-link")
+        if self._supervisor is None or self._supervisor.done():
+            self._supervisor = asyncio.create_task(self._supervise(), name="cache-pool")
 
     async def wait_up(self, timeout: float) -> bool:
-        """Wait for Redis to be there, until ``timeout`` (seconds) or the first failure; whether it is there."""
-        if self._client is None and not self._settled.is_set():
-            waiter = asyncio.ensure_future(self._settled.wait())
+        """Wait until Redis answers, a first failure, or ``timeout`` (seconds). Returns whether it answers."""
+        if self._client is None and not self._known.is_set():
+            waiter = asyncio.ensure_future(self._known.wait())
             try:
                 await asyncio.wait({waiter}, timeout=timeout)
             finally:
@@ -91,16 +93,16 @@ class PooledClient:
         return self.up
 
     def stop(self) -> None:
-        """Stop using Redis from this moment. What is open closes in the background; see ``closed``."""
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            self._background.abandon(keeper)
+        """Stop using Redis at once. Connections close in the background; see :meth:`closed`."""
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
+            self._background.abandon(supervisor)
         self._client, self.away = None, False
-        self._settled.clear()
+        self._known.clear()
 
     async def closed(self) -> None:
-        """Wait, at most a second, until everything that ``stop`` ended has ended."""
-        # A keeper that ends hands its client over to be closed.
+        """Wait at most a second until everything that :meth:`stop` ended has ended."""
+        # The supervisor closes its client in the background as it ends.
         await self._background.ended(1.0)
 
     async def call(self, operation: Callable[[Redis], Awaitable[T]], *, timeout: float | None = None) -> T:
@@ -111,17 +113,19 @@ class PooledClient:
             timeout: seconds; None for the settings' deadline.
 
         Raises:
-            CacheUnavailable: no answer within the deadline, or Redis is away.
+            NotConnected: Redis is away.
+            CommandTimeout: no reply within the timeout.
+            ConnectionLost: the connection was lost.
             CommandRejected: Redis answered with an error.
         """
         client = self._client
         if client is None:
             raise NotConnected("not connected")
         task = asyncio.ensure_future(
-            self._in_turn(client, operation) if isinstance(client, RedisCluster) else operation(client)
+            self._with_connection(client, operation) if isinstance(client, RedisCluster) else operation(client)
         )
-        self._under_way[task] = client
-        task.add_done_callback(self._under_way.pop)
+        self._operations[task] = client
+        task.add_done_callback(self._operations.pop)
         try:
             await asyncio.wait({task}, timeout=self._settings.deadline if timeout is None else timeout)
             for _ in range(_GRACE_TURNS):
@@ -133,51 +137,51 @@ class PooledClient:
             raise
         if not task.done():
             self._background.abandon(task)
-            self._doubt.set()
+            self._suspect.set()
             raise CommandTimeout("no answer within the deadline")
         try:
             return task.result()
         except (RedisConnectionError, RedisTimeoutError, OSError, asyncio.CancelledError) as problem:
             if client is self._client:
                 self._broken = True
-                self._doubt.set()
+                self._suspect.set()
             raise ConnectionLost(type(problem).__name__) from None
         except ResponseError as problem:
             raise CommandRejected(_code(problem)) from None
         except (RedisError, RedisClusterException) as problem:
-            self._doubt.set()
+            self._suspect.set()
             raise CommandRejected(type(problem).__name__) from None
 
-    async def _in_turn(self, client: Redis, operation: Callable[[Redis], Awaitable[T]]) -> T:
-        """Run ``operation`` when there is a connection for it. The pools of a cluster do not wait by themselves."""
-        async with self._room:
+    async def _with_connection(self, client: Redis, operation: Callable[[Redis], Awaitable[T]]) -> T:
+        """Run ``operation`` once a connection is free. The pools of a cluster raise instead of waiting."""
+        async with self._free_connections:
             return await operation(client)
 
-    async def _keep(self) -> None:
+    async def _supervise(self) -> None:
         while True:
             client = await self._finder.find()
             self._client, self._broken, self.away = client, False, False
-            self._settled.set()
+            self._known.set()
             self._on_up()
             try:
-                await self._watch(client)
+                await self._until_lost(client)
             finally:
                 if self._client is client:
                     self._client = None
-                    self._settled.clear()
+                    self._known.clear()
                 self._retire(client)
 
-    async def _watch(self, client: Redis) -> None:
+    async def _until_lost(self, client: Redis) -> None:
         """Return when Redis is away."""
         while True:
-            await self._doubt.wait()
-            self._doubt.clear()
+            await self._suspect.wait()
+            self._suspect.clear()
             if self._broken:
                 self._failed(RedisConnectionError("connection lost"))
                 return
             ping = asyncio.ensure_future(client.ping())
             try:
-                await asyncio.wait({ping}, timeout=_PROBE)
+                await asyncio.wait({ping}, timeout=_PING_TIMEOUT)
             finally:
                 if not ping.done():
                     self._background.abandon(ping)
@@ -186,9 +190,9 @@ class PooledClient:
                 return
 
     def _failed(self, problem: BaseException) -> None:
-        self._settled.set()
+        self._known.set()
         self.away = True
-        # The text of a refusal is not passed on: an old server quotes the whole command, password included.
+        # The text of a rejection is withheld: an old server quotes the whole command, password included.
         refused = f"refused ({_code(problem)})" if isinstance(problem, ResponseError) else ""
         self._on_failed(refused or str(problem) or type(problem).__name__)
 
@@ -196,13 +200,13 @@ class PooledClient:
         self._background.spawn(self._close(client), name="cache-close")
 
     async def _close(self, client: Redis) -> None:
-        """Close it, and again when nobody uses it any more: who is cut off by the first may connect once more."""
+        """Close it, and once more when its operations have ended: one that was cut off may have reconnected."""
         await client.aclose()
-        users = {task for task, used in self._under_way.items() if used is client}
-        for task in users:
+        operations = {task for task, used in self._operations.items() if used is client}
+        for task in operations:
             task.cancel()
-        if users:
-            await asyncio.wait(users)
+        if operations:
+            await asyncio.wait(operations)
             await client.aclose()
 
 

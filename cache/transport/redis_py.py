@@ -1,15 +1,14 @@
-"""From settings to a redis-py client that holds no trap: the documented pool, bounded and polite.
+"""Builds the redis-py client with bounded timeouts and retries.
 
-What is set here and why:
+Differences from redis-py's defaults, and why:
 
-- ``BlockingConnectionPool``: caller 51 waits its turn. The plain pool raises instead, and a layer that
-  answers neutrally would turn that into a silent miss.
-- one retry without back-off: redis-py's default of ten with back-off turns a refused port into seconds.
-- RESP2 and no maintenance notifications: with them redis-py skips the check that a pooled connection has no
-  unread reply, which is how one caller can be given another's answer.
-- replies stay bytes: decoding is the codec's work.
-- a connection gives itself a name if it may; redis-py does without a connection that may not. It does not tell the
-  server which library it is.
+- ``BlockingConnectionPool``: caller 51 waits. The plain pool raises instead, which a layer that answers neutrally
+  would turn into a silent miss.
+- One retry without backoff: the default of ten with backoff turns a refused port into seconds.
+- RESP2 and no maintenance notifications: with them redis-py skips the check that a pooled connection has no unread
+  reply, and one caller can receive another caller's reply.
+- Replies stay bytes: decoding is the codec's work.
+- A connection sets its name if it may. It does not tell the server which library it is.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _BAD_OPTION = "REDIS_URL has an option after '?' that redis-py does not know, or
 
 
 def open_client(settings: CacheSettings) -> Redis:
-    """Return a client with the documented connection settings. Nothing is sent yet.
+    """Return a client for one server, with the documented settings. It has not connected yet.
 
     Raises:
         CacheConfigError: the URL's query holds an option redis-py does not know.
@@ -43,20 +42,20 @@ def open_client(settings: CacheSettings) -> Redis:
     options = _options(settings) | {
         "timeout": settings.socket_timeout,
         "retry_on_timeout": True,
-        "redis_connect_func": _introduce,
+        "redis_connect_func": _set_name,
     }
     try:
         pool: Any = BlockingConnectionPool.from_url(settings.url, **options)
-        pool.make_connection()  # an unknown option in the URL's query shows itself only here
+        pool.make_connection()  # only here does an unknown option in the URL's query raise
     except (TypeError, ValueError):
         raise CacheConfigError(_BAD_OPTION) from None
     return Redis.from_pool(pool)  # the client owns its pool: closing one closes the other
 
 
 def open_cluster(settings: CacheSettings) -> RedisCluster:
-    """Return a client for the cluster of which the URL names a node, with the same settings. Nothing is sent yet.
+    """Return a client for the cluster that the URL's server belongs to. It has not connected yet.
 
-    Its pools do not wait, they raise: whoever uses it must not ask for more than ``max_connections`` at a time.
+    Its pools raise instead of waiting: the caller must not use more than ``max_connections`` at a time.
 
     Raises:
         CacheConfigError: the URL's query holds an option redis-py does not know for a cluster.
@@ -80,12 +79,12 @@ def _options(settings: CacheSettings) -> dict[str, Any]:
         "driver_info": None,
     }
     if settings.url.startswith("rediss://"):
-        # redis-py checks certificates by default; said here so that it stays so.
+        # redis-py's defaults, stated so that they stay so.
         options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
     return options
 
 
-async def _introduce(connection: AbstractConnection) -> None:
+async def _set_name(connection: AbstractConnection) -> None:
     await connection.on_connect_check_health(check_health=False)
     with contextlib.suppress(ResponseError):
         await connection.send_command("CLIENT", "SETNAME", CLIENT_NAME, check_health=False)
@@ -93,7 +92,7 @@ async def _introduce(connection: AbstractConnection) -> None:
 
 
 def endpoint(settings: CacheSettings) -> Endpoint:
-    """The same place for the lane.
+    """Return address and credentials for the multiplexed client.
 
     Raises:
         CacheConfigError: a certificate file that the URL names cannot be used.
@@ -120,7 +119,7 @@ def _tls(parts: dict[str, Any]) -> ssl.SSLContext:
             context.load_cert_chain(parts["ssl_certfile"], parts.get("ssl_keyfile"), parts.get("ssl_password"))
     except OSError as problem:
         raise CacheConfigError(f"REDIS_URL names a certificate that cannot be used: {problem.strerror}.") from None
-    # Checks are on unless the URL itself says otherwise, in redis-py's words.
+    # Checks are on unless the URL itself switches them off, with redis-py's options.
     if str(parts.get("ssl_check_hostname", True)).lower() in ("false", "no", "0"):
         context.check_hostname = False
     if parts.get("ssl_cert_reqs") in ("none", "optional"):

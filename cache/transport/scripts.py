@@ -1,7 +1,7 @@
-"""The few steps that must be one step on the server, as Lua, and their names.
+"""Lua scripts: what must be one step on the server.
 
-Called by digest (EVALSHA). A server that does not know a script (restarted, SCRIPT FLUSH) says NOSCRIPT and is
-given it; the hot path never sends a script's text.
+They are called by digest (EVALSHA). A server that does not have a script (restart, SCRIPT FLUSH) replies NOSCRIPT and
+then gets it; the hot path never sends the text of a script.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Script:
 
 
 # KEYS: key, lease, stale. ARGV: token, lease in ms, whether the last good value is wanted.
-# The reads also make the server track the keys for whoever calls (the second GET does nothing else), so that a waiter
-# is told when they change, and whoever loads is told when his lease is gone.
+# The reads also make the server track the keys for the caller (the second GET has no other purpose), so that a waiter
+# is notified when they change, and a leader when it loses its lease.
 ACQUIRE = Script("""
 local value = redis.call('GET', KEYS[1])
 if value then return {1, value} end
@@ -38,13 +38,13 @@ if left >= 0 then return {0, last, left} end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 return {2, last}
 """)
-"""The value; or the right to fill it (2); or somebody else has that (0) and for how long.
+"""Replies: 1 and the value; 2, the lease is granted; 0, another caller has it, and for how many milliseconds.
 
-A lease that never ends is not ours, and nobody would ever get past it: it is taken over.
+A lease without expiry is not ours and would block the key for ever: it is replaced. 2 and 0 bring the last good value.
 """
 
-# KEYS: key, lease, stale. ARGV: token, value, TTL in ms (0: none), TTL of the last good value in ms (0: it stays as it
-# is). A TTL of -1 removes instead.
+# KEYS: key, lease, stale. ARGV: token, value, TTL in ms (0: none), TTL of the last good copy in ms (0: it stays as it
+# is). A TTL of -1 deletes.
 FILL = Script("""
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 if ARGV[3] == '-1' then redis.call('UNLINK', KEYS[1])
@@ -55,9 +55,9 @@ elseif ARGV[4] ~= '0' then redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[4]) en
 redis.call('DEL', KEYS[2])
 return 1
 """)
-"""Fill, if the token is still the one that was granted. Absent means no: an invalidation removes it.
+"""Fill if the lease still holds the token that was granted. An invalidation deletes it: no token, no fill.
 
-Where the source says that there is none, what there was goes in the same step, and under the same condition.
+If the source has no value, the old one is deleted in the same step, under the same condition.
 """
 
 # KEYS: key, lease, stale. ARGV: value, and the options of SET.
@@ -66,10 +66,10 @@ if not redis.call('SET', KEYS[1], unpack(ARGV)) then return 0 end
 redis.call('UNLINK', KEYS[2], KEYS[3])
 return 1
 """)
-"""SET, and in the same step the end of every load begun before: it may not fill over this value.
+"""SET, and in the same step delete the guards: no load that began before may fill over this value.
 
-A script and not MULTI, because a server may put a push between the replies inside an EXEC, and because redis-py
-cannot run a transaction on a cluster without blocking the loop.
+A script and not MULTI, because a server may send a push between the replies of an EXEC, and because redis-py blocks
+the loop when it runs a transaction on a cluster.
 """
 
 # KEYS: key, lease. ARGV: token, lease in ms, ms that a value to be refreshed has left at most.
@@ -78,7 +78,7 @@ local left = redis.call('PTTL', KEYS[1])
 if left < 0 or left >= tonumber(ARGV[3]) then return 0 end
 return redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0
 """)
-"""The right to fill anew, if the value is still there, still old, and nobody is at it."""
+"""Grant the lease for a refresh if the value exists, is old enough, and no other caller has the lease."""
 
 # KEYS: lease. ARGV: token, lease in ms.
 RENEW = Script("""
@@ -86,7 +86,7 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if redis.call('PTTL', KEYS[1]) * 6 < ARGV[2] * 5 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 1
 """)
-"""Whether the lease is still ours; renewed if it is not nearly new, so that looking does not make it change."""
+"""Whether the lease is still ours. It is renewed only after a sixth of its life: each renewal pushes a change."""
 
 # KEYS: lease. ARGV: token.
 RELEASE = Script("""

@@ -193,7 +193,7 @@ async def test_100k_calls_leave_nothing(own_redis: RedisServer, lanes: Lanes) ->
     await asyncio.gather(*(caller() for _ in range(200)))
     gc.collect()
     assert len(gc.get_objects()) - before < 200
-    assert len(lane.active.waiters) == 0
+    assert len(lane.active.in_flight) == 0
 
 
 async def test_close_fails_what_is_in_flight_and_writes_what_is_queued(own_redis: RedisServer, lanes: Lanes) -> None:

@@ -60,7 +60,7 @@ async def test_100k_cancellations_through_a_bad_network(own_redis: RedisServer, 
 
         await asyncio.gather(*(caller(name) for name in range(2500)))
         proxy.split_replies, proxy.delay_to_client = False, 0.0
-        await until(lambda: lane.up and not lane.active.waiters, 10)
+        await until(lambda: lane.up and not lane.active.in_flight, 10)
         assert await lane.call("ECHO", "still in step") == b"still in step"
         assert wrong == 0
         assert cancelled > 100_000

@@ -195,7 +195,7 @@ async def test_what_is_owed_while_a_value_is_being_stored_stays_owed(
     await initialised(cache)
     assert await cache.set(keys.profile("other"), "brings the scripts")
     wire, loading = cache._engine.transport.client.active, asyncio.Event()
-    await until(lambda: not wire.waiters)
+    await until(lambda: not wire.in_flight)
 
     async def load() -> str:
         loading.set()
@@ -205,10 +205,10 @@ async def test_what_is_owed_while_a_value_is_being_stored_stays_owed(
     storing = asyncio.create_task(store)
     if how == "get_or_load":
         await loading.wait()
-    while not wire.waiters:  # noqa: ASYNC110  sent, and no reply yet: until() would let it in
+    while not wire.in_flight:  # noqa: ASYNC110  sent, and no reply yet: until() would let it in
         await asyncio.sleep(0)
     with monkeypatch.context() as busy:
-        busy.setattr(wire, "room", 0)  # full
+        busy.setattr(wire, "capacity", 0)  # full
         busy.setattr(cache._engine._maintenance, "redeliver_soon", lambda: None)  # it would be refused as well
         assert await cache.delete(key) == 0
         assert await storing in (True, "old")

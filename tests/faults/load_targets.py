@@ -59,7 +59,7 @@ async def _check_leaks(cache: RedisCache, result: LoadResult) -> None:
         """Resources held by calls in flight, by kind."""
         client, pooled = transport.client, transport._pool._client
         held_now = {
-            "commands in flight on the multiplexer": len(client.connection.waiters)
+            "commands in flight on the multiplexer": len(client.connection.in_flight)
             if client and client.connection
             else 0,
             "loads": len(cache._filler.loads) + len(cache._filler.background) + len(cache._filler.leases.releasing),
