@@ -37,9 +37,8 @@ def entrypoint(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")
     monkeypatch.setenv("CACHE_CONNECT_WAIT_MS", "5000")
-    monkeypatch.setattr(
-        "companion.caching.outbox_relay._DRAIN", 0.3
-    )  # where a store hangs, closing waits for it so long
+    # A store that hangs delays closing by so much.
+    monkeypatch.setattr("companion.caching.outbox_relay.DRAIN_TIMEOUT", 0.3)
     monkeypatch.chdir(tmp_path)  # importing it reads the .env of the working directory
     from agent import entrypoint, server
 

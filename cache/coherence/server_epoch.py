@@ -44,6 +44,11 @@ class ServerEpoch:
         transport: sends the commands.
         pending: holds the quarantine.
         clear: deletes every value of every user. Raises TransportError.
+
+    Attributes:
+        checked_at: loop time of the last check of the mark that found nothing.
+        not_before: loop time of the next attempt to end a quarantine.
+        changes: notifications so far that the mark or all data may have changed.
     """
 
     def __init__(self, transport: Transport, pending: PendingQueue, clear: Callable[[], Awaitable[object]]) -> None:
@@ -52,11 +57,11 @@ class ServerEpoch:
         self._clear = clear
         self._revalidate: Revalidate | None = None
         self._epoch = ""  # empty if it may not be read
-        self._checked_at = self._not_before = -CHECK_EVERY
+        self.checked_at = self.not_before = -CHECK_EVERY
         self._verified_mark = ""  # another server's mark, whose quarantine has ended
         self._tentative = 0  # sequence number of a quarantine that a look at the mark may end
         self._since = 0.0  # when the quarantine began
-        self._changes = 0  # notifications so far that the mark or all data may have changed
+        self.changes = 0
         self._checking: asyncio.Task[None] | None = None
 
     def revalidate_with(self, revalidate: Revalidate | None) -> None:
@@ -66,8 +71,8 @@ class ServerEpoch:
     def on_handshake(self, replies: list[Any]) -> None:
         """Begin with a new connection. ``replies``: to the commands of ``HANDSHAKE``."""
         self._epoch, mark = _parse(replies)
-        self._changes += 1
-        self._checked_at = self._not_before = -CHECK_EVERY
+        self.changes += 1
+        self.checked_at = self.not_before = -CHECK_EVERY
         self._verified_mark = ""
         empty = replies[-1] == 0
         if self._epoch and mark != self._epoch and (mark or not empty):
@@ -79,8 +84,8 @@ class ServerEpoch:
         Args:
             now: loop time.
         """
-        due = self._pending.quarantined or (self._epoch and now - self._checked_at >= CHECK_EVERY)
-        if due and now >= self._not_before and (self._checking is None or self._checking.done()):
+        due = self._pending.quarantined or (self._epoch and now - self.checked_at >= CHECK_EVERY)
+        if due and now >= self.not_before and (self._checking is None or self._checking.done()):
             self._checking = asyncio.create_task(self._run(), name="cache-server-epoch")
 
     def on_change(self, now: float) -> None:
@@ -89,8 +94,8 @@ class ServerEpoch:
         Args:
             now: loop time.
         """
-        self._changes += 1
-        self._checked_at = -CHECK_EVERY
+        self.changes += 1
+        self.checked_at = -CHECK_EVERY
         self.check(now)
 
     def on_flush(self, now: float) -> None:
@@ -102,7 +107,7 @@ class ServerEpoch:
         if self._epoch and not self._pending.quarantined:
             self._quarantine()
             self._tentative = self._pending.quarantined
-            self._not_before = now  # a pause between attempts concerns an earlier quarantine
+            self.not_before = now  # a pause between attempts concerns an earlier quarantine
         self.on_change(now)
 
     async def close(self) -> None:
@@ -117,7 +122,7 @@ class ServerEpoch:
         self._pending.quarantine()
 
     async def _run(self) -> None:
-        changes = self._changes
+        changes = self.changes
         verified = False
         for _ in range(_ATTEMPTS):
             try:
@@ -128,9 +133,9 @@ class ServerEpoch:
                 continue  # late, perhaps because our own loop was blocked
             break
         if not verified:
-            self._not_before = _now() + RETRY_EVERY
-        elif changes == self._changes:  # otherwise something changed meanwhile, and is checked as well
-            self._checked_at = _now()
+            self.not_before = _now() + RETRY_EVERY
+        elif changes == self.changes:  # otherwise something changed meanwhile, and is checked as well
+            self.checked_at = _now()
 
     async def _verify(self) -> bool:
         """End a quarantine and restore the mark. Returns whether everything is done; raises TransportError."""

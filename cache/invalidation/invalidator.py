@@ -55,7 +55,11 @@ class Invalidation:
 
 
 class Invalidator:
-    """Deletes values everywhere they are kept: in Redis, in this process, and in loads under way."""
+    """Deletes values everywhere they are kept: in Redis, in this process, and in loads under way.
+
+    Attributes:
+        background_scan: the latest scan for unindexed keys; None if there was none.
+    """
 
     def __init__(self, engine: Engine, filler: Filler) -> None:
         self._engine = engine
@@ -65,7 +69,7 @@ class Invalidator:
         self._evicts = True
         self._policy_read_at = -_POLICY_TTL
         self._index = UserIndex(engine.transport)
-        self._scan: asyncio.Task[None] | None = None
+        self.background_scan: asyncio.Task[None] | None = None
         self._listeners: list[Callable[[PendingInvalidations], None]] = []
 
     # -- pending invalidations -------------------------------------------------------------------------
@@ -152,10 +156,10 @@ class Invalidator:
 
     async def close(self) -> None:
         """Let a scan end, within ``SCAN_ON_CLOSE``. What it has not reached by then stays masked and pending."""
-        if self._scan is not None:
-            await asyncio.wait({self._scan}, timeout=SCAN_ON_CLOSE)
-            self._scan.cancel()
-            await asyncio.wait({self._scan})
+        if self.background_scan is not None:
+            await asyncio.wait({self.background_scan}, timeout=SCAN_ON_CLOSE)
+            self.background_scan.cancel()
+            await asyncio.wait({self.background_scan})
 
     async def _delete_pattern(self, pattern: str, user_id: str | None) -> int:
         outcome = Invalidation()
@@ -220,11 +224,11 @@ class Invalidator:
 
     @property
     def _scan_interrupted(self) -> bool:
-        return bool(self._pending.unindexed) and (self._scan is None or self._scan.done())
+        return bool(self._pending.unindexed) and (self.background_scan is None or self.background_scan.done())
 
     def _start_scan(self) -> None:
         if self._scan_interrupted and self._transport.connected and not self._transport.closed:
-            self._scan = asyncio.create_task(self._scan_for_unindexed_keys(), name="cache-scan-unindexed")
+            self.background_scan = asyncio.create_task(self._scan_for_unindexed_keys(), name="cache-scan-unindexed")
 
     async def _scan_for_unindexed_keys(self) -> None:
         """Delete the unindexed keys of all waiting users. What this layer stores meanwhile is indexed, and stays."""

@@ -39,6 +39,7 @@ class Transport:
 
     Attributes:
         client: the multiplexed connection; None while switched off or not yet started.
+        pool: the redis-py client for what the multiplexed connection does not carry.
         enabled: whether anything is sent.
         closed: whether the cache was closed. Nothing reconnects until it is started again.
         deadline: seconds within which a call has to be answered.
@@ -62,14 +63,14 @@ class Transport:
         self._listener = listener
         self._handshake = handshake
         self._largest_reply = largest_reply
-        self._pool = PooledClient(settings, on_up=listener.on_pool_connected, on_failed=listener.on_pool_failed)
+        self.pool = PooledClient(settings, on_up=listener.on_pool_connected, on_failed=listener.on_pool_failed)
 
     # -- connecting ------------------------------------------------------------------------------------
 
     @property
     def connected(self) -> bool:
         """Whether Redis is believed to answer."""
-        return self.client is not None and (self.client.up or (self.client.unsupported and self._pool.up))
+        return self.client is not None and (self.client.up or (self.client.unsupported and self.pool.up))
 
     @property
     def pooled(self) -> bool:
@@ -104,17 +105,17 @@ class Transport:
 
     def connect_pool(self) -> None:
         """Begin connecting the pool in the background, unless that is under way."""
-        self._pool.start()
+        self.pool.start()
 
     def disconnect(self) -> asyncio.Task[None] | None:
         """Stop using Redis at once. Returns the task that closes the multiplexed connection, if there is one."""
         client, self.client = self.client, None
-        self._pool.stop()
+        self.pool.stop()
         return None if client is None else asyncio.create_task(client.close(), name="cache-disconnect")
 
     async def pool_closed(self) -> None:
         """Wait, at most a second, until the pool's connections are closed."""
-        await self._pool.closed()
+        await self.pool.closed()
 
     # -- sending ---------------------------------------------------------------------------------------
 
@@ -239,12 +240,12 @@ class Transport:
         if not client.unsupported and not client.up:
             raise NotConnected(client.reason)
         deadline = min(_now() + self.deadline, math.inf if deadline is None else deadline)
-        if not self._pool.up:
-            if client.unsupported and self._pool.away:
+        if not self.pool.up:
+            if client.unsupported and self.pool.away:
                 raise NotConnected("away")
-            self._pool.start()
-            await self._pool.wait_up(max(0.0, deadline - _now()))
-        return await self._pool.call(operation, timeout=max(0.0, deadline - _now()))
+            self.pool.start()
+            await self.pool.wait_up(max(0.0, deadline - _now()))
+        return await self.pool.call(operation, timeout=max(0.0, deadline - _now()))
 
     def _client(self) -> MultiplexedClient:
         """The multiplexed client, which knows whether the server supports it. Connects if nothing has yet.

@@ -49,6 +49,8 @@ class PooledClient:
 
     Attributes:
         away: whether Redis is known not to answer; if False, it answers or that is not known yet.
+        client: the redis-py client in use; None while there is none.
+        background: abandoned calls, and clients that are being closed.
     """
 
     def __init__(
@@ -61,21 +63,21 @@ class PooledClient:
         self._settings = settings
         self._on_up = on_up
         self._on_failed = on_failed
-        self._client: Redis | None = None
+        self.client: Redis | None = None
         self._known = asyncio.Event()  # set once it is known whether Redis answers
         self._suspect = asyncio.Event()
         self._broken = False
         self.away = False
         self._supervisor: asyncio.Task[None] | None = None
-        self._background = BackgroundTasks()
-        self._finder = ClientFinder(settings, self._background, self._failed, self._retire)
+        self.background = BackgroundTasks()
+        self._finder = ClientFinder(settings, self.background, self._failed, self._retire)
         self._operations: dict[asyncio.Future[Any], Redis] = {}
         self._free_connections = asyncio.Semaphore(max(1, settings.max_connections - _SPARE))
 
     @property
     def up(self) -> bool:
         """Whether Redis is believed to answer."""
-        return self._client is not None
+        return self.client is not None
 
     def start(self) -> None:
         """Begin connecting in the background. Does nothing when that is under way."""
@@ -84,7 +86,7 @@ class PooledClient:
 
     async def wait_up(self, timeout: float) -> bool:
         """Wait until Redis answers, a first failure, or ``timeout`` (seconds). Returns whether it answers."""
-        if self._client is None and not self._known.is_set():
+        if self.client is None and not self._known.is_set():
             waiter = asyncio.ensure_future(self._known.wait())
             try:
                 await asyncio.wait({waiter}, timeout=timeout)
@@ -96,14 +98,14 @@ class PooledClient:
         """Stop using Redis at once. Connections close in the background; see :meth:`closed`."""
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is not None:
-            self._background.abandon(supervisor)
-        self._client, self.away = None, False
+            self.background.abandon(supervisor)
+        self.client, self.away = None, False
         self._known.clear()
 
     async def closed(self) -> None:
         """Wait at most a second until everything that :meth:`stop` ended has ended."""
         # The supervisor closes its client in the background as it ends.
-        await self._background.ended(1.0)
+        await self.background.ended(1.0)
 
     async def call(self, operation: Callable[[Redis], Awaitable[T]], *, timeout: float | None = None) -> T:
         """Run ``operation`` against Redis.
@@ -118,7 +120,7 @@ class PooledClient:
             ConnectionLost: the connection was lost.
             CommandRejected: Redis answered with an error.
         """
-        client = self._client
+        client = self.client
         if client is None:
             raise NotConnected("not connected")
         task = asyncio.ensure_future(
@@ -133,16 +135,16 @@ class PooledClient:
                     break
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
-            self._background.abandon(task)
+            self.background.abandon(task)
             raise
         if not task.done():
-            self._background.abandon(task)
+            self.background.abandon(task)
             self._suspect.set()
             raise CommandTimeout("no answer within the deadline")
         try:
             return task.result()
         except (RedisConnectionError, RedisTimeoutError, OSError, asyncio.CancelledError) as problem:
-            if client is self._client:
+            if client is self.client:
                 self._broken = True
                 self._suspect.set()
             raise ConnectionLost(type(problem).__name__) from None
@@ -160,14 +162,14 @@ class PooledClient:
     async def _supervise(self) -> None:
         while True:
             client = await self._finder.find()
-            self._client, self._broken, self.away = client, False, False
+            self.client, self._broken, self.away = client, False, False
             self._known.set()
             self._on_up()
             try:
                 await self._until_lost(client)
             finally:
-                if self._client is client:
-                    self._client = None
+                if self.client is client:
+                    self.client = None
                     self._known.clear()
                 self._retire(client)
 
@@ -184,7 +186,7 @@ class PooledClient:
                 await asyncio.wait({ping}, timeout=_PING_TIMEOUT)
             finally:
                 if not ping.done():
-                    self._background.abandon(ping)
+                    self.background.abandon(ping)
             if not ping.done() or ping.cancelled() or ping.exception() is not None:
                 self._failed(RedisTimeoutError("no answer"))
                 return
@@ -197,7 +199,7 @@ class PooledClient:
         self._on_failed(refused or str(problem) or type(problem).__name__)
 
     def _retire(self, client: Redis) -> None:
-        self._background.spawn(self._close(client), name="cache-close")
+        self.background.spawn(self._close(client), name="cache-close")
 
     async def _close(self, client: Redis) -> None:
         """Close it, and once more when its operations have ended: one that was cut off may have reconnected."""

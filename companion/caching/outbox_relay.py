@@ -26,11 +26,11 @@ POLL_INTERVAL: Final = 30.0
 GRACE: Final = 5.0
 """Seconds for which a pending row is left to the relay of the process that wrote it."""
 _READ_TIMEOUT: Final = 0.25  # seconds an invalidation waits for the pending rows; without them it acknowledges none
-_DRAIN: Final = 2.0  # seconds
+DRAIN_TIMEOUT: Final = 2.0  # seconds that closing waits for deliveries under way
 _CLOCK_SKEW: Final = 300.0  # seconds by which the clocks of Redis, store and worker may differ
 _PAGE: Final = 100  # rows of the outbox read at a time
-_MAX_ROWS: Final = 1000  # from more invalidations than that on, clearing the cache costs less
-_MAX_SCANS: Final = 20  # of those that may each scan the whole keyspace
+MAX_ROWS: Final = 1000  # from more invalidations than that on, clearing the cache costs less
+MAX_SCANS: Final = 20  # of those that may each scan the whole keyspace
 
 
 class OutboxRelay:
@@ -43,7 +43,7 @@ class OutboxRelay:
 
     def __init__(self, store: Callable[[], Store], watch: ConsistencyWatch) -> None:
         self._store = store
-        self._watch = watch
+        self.watch = watch
         self._cache_is_private = False
         self._background = BackgroundTasks()
         self._polling = BackgroundTasks()
@@ -99,7 +99,7 @@ class OutboxRelay:
         cache = await get_redis_cache()
         for kind in kinds:
             await invalidate(cache, user_id, kind)
-            self._watch.schedule(user_id, kind)
+            self.watch.schedule(user_id, kind)
         if rows and cache.connected and not (cache.invalidations.undelivered_for(user_id) or self._cache_is_private):
             self._background.spawn(self._acknowledge(rows), name="outbox-delivery")
 
@@ -148,9 +148,9 @@ class OutboxRelay:
         Raises:
             StoreError: the outbox cannot be read.
         """
-        rows = await self._store().recent_changes(within=MAX_LIFETIME + _CLOCK_SKEW, limit=_MAX_ROWS + 1)
+        rows = await self._store().recent_changes(within=MAX_LIFETIME + _CLOCK_SKEW, limit=MAX_ROWS + 1)
         scans = sum(CACHED_DATA[row.kind].stale_pattern is not None for row in rows)
-        if len(rows) > _MAX_ROWS or scans > _MAX_SCANS:
+        if len(rows) > MAX_ROWS or scans > MAX_SCANS:
             return False
         await _invalidate_all(await get_redis_cache(), rows)
         logger.info("Redis was restarted or restored: %d invalidations of the last day redelivered", len(rows))
@@ -165,8 +165,8 @@ class OutboxRelay:
         cache = await get_redis_cache()
         now = time.time()  # not the loop's clock: that one stops while the machine sleeps
         last_at, known = self._last_poll or (now - MAX_LIFETIME, set())
-        rows = set(await self._store().recent_changes(within=now - last_at + _CLOCK_SKEW, limit=_MAX_ROWS + 1))
-        if len(rows) > _MAX_ROWS:
+        rows = set(await self._store().recent_changes(within=now - last_at + _CLOCK_SKEW, limit=MAX_ROWS + 1))
+        if len(rows) > MAX_ROWS:
             await cache.invalidate(f"{keys.USERS}*")
         else:
             await _invalidate_all(cache, rows - known)
@@ -175,9 +175,9 @@ class OutboxRelay:
     async def close(self) -> None:
         """Stop polling, and finish what is under way within two seconds. Rows not acknowledged by then stay pending."""
         await self._polling.cancel()
-        await self._background.ended(_DRAIN)
+        await self._background.ended(DRAIN_TIMEOUT)
         await self._background.cancel(timeout=1.0)
-        await self._watch.close()
+        await self.watch.close()
 
     async def _write(self, work: Coroutine[Any, Any, DataKind], user_id: str) -> None:
         await self.invalidate_written(user_id, await work)

@@ -16,6 +16,7 @@ from cache import RedisCache
 from cache.transport.connector import Endpoint
 from cache.transport.multiplexer import MultiplexedClient
 from tests.cache.private_server import Console, processes, start_console
+from tests.inside import engine_of
 from tests.real import redis_cluster
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
@@ -71,7 +72,7 @@ async def connect(make_cache: Callable[..., RedisCache]) -> Callable[..., Awaita
         cache = make_cache(url, **({"deadline": 2.0, "connect_wait": 5.0} | settings))
         await initialised(cache)
         if tracked:
-            await until(lambda: cache._engine.tracking)
+            await until(lambda: engine_of(cache).tracking)
         return cache
 
     return connect

@@ -12,13 +12,14 @@ import sys
 import time
 
 from cache import CacheSettings, RedisCache
+from tests.inside import engine_of
 from tests.wait import until
 
 
 async def main(url: str, key: str, tasks: int, seconds: float) -> None:
     cache = RedisCache(settings=CacheSettings(url=url, url_is_default=False, deadline=2.0))
     await cache.initialize()
-    await until(lambda: cache._engine.tracking)
+    await until(lambda: engine_of(cache).tracking)
     loads = 0
 
     async def loader() -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from cache import LockUnavailable, RedisCache, keys
 from tests.cache.surface import Surface
+from tests.inside import engine_of
 from tests.real.redis_server import RedisServer
 from tests.real.resp import RedisReplyError, ask
 from tests.wait import initialised, until
@@ -132,7 +133,7 @@ async def test_a_server_without_a_mark_that_does_not_answer_all_questions(
     await until(lambda: not cache.invalidations.undelivered)
     if part != "+info":
         assert asked == [True] * known
-        await until(lambda: cache._engine.epoch._checked_at > 0)
+        await until(lambda: engine_of(cache).epoch.checked_at > 0)
     assert server.cli("EXISTS", "user:1:profile") == (known or part == "+info")
     assert server.cli("EXISTS", keys.system_server()) == (part not in ("+info", "+set"))
     if part not in ("+get", "+set"):

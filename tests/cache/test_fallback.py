@@ -11,8 +11,10 @@ import pytest
 
 from cache import LockUnavailable, RedisCache, keys
 from cache.coherence.pending import PendingInvalidations
+from cache.core.maintenance import Maintenance
 from tests.cache.clock import timed
 from tests.cache.loader import Loader
+from tests.inside import engine_of
 from tests.real.redis_server import RedisServer
 from tests.real.resp import RedisReplyError
 from tests.real.resp2_server import without_resp3
@@ -51,8 +53,8 @@ async def place(request: pytest.FixtureRequest, redis_server: RedisServer) -> As
 @pytest.fixture
 async def fallen(place: Place, connect: Any) -> RedisCache:
     cache: RedisCache = await connect(place.url, tracked=False, ttl_spread=0)
-    assert cache._engine.transport.client is not None
-    assert cache._engine.transport.client.unsupported
+    assert engine_of(cache).transport.client is not None
+    assert engine_of(cache).transport.client.unsupported
     return cache
 
 
@@ -83,9 +85,9 @@ async def test_a_foreign_type_among_many_is_a_miss_of_its_own(fallen: RedisCache
     names = [f"k{n}" for n in range(20)]  # on every node
     await fallen.set_many({name: name for name in names}, ttl=60)
     await fallen.delete("k7")
-    assert await fallen._engine.transport.send("RPUSH", "k7", "theirs") == 1
+    assert await engine_of(fallen).transport.send("RPUSH", "k7", "theirs") == 1
     assert await fallen.get_many(names) == {name: name for name in names if name != "k7"}
-    assert await fallen._engine.transport.send("LLEN", "k7") == 1
+    assert await engine_of(fallen).transport.send("LLEN", "k7") == 1
     assert (await fallen.get_stats())["connection_errors"] == 1
 
 
@@ -221,7 +223,7 @@ async def test_an_answer_that_is_overtaken_by_an_owed_invalidation_is_not_served
     fallen: RedisCache, place: Place, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked for while the invalidation is owed, read before it is delivered, and here after that."""
-    cache, engine = fallen, fallen._engine
+    cache, engine = fallen, engine_of(fallen)
     assert await cache.set(KEY, "old", ttl=60)
     read, delivered = asyncio.Event(), asyncio.Event()
 
@@ -237,7 +239,7 @@ async def test_an_answer_that_is_overtaken_by_an_owed_invalidation_is_not_served
 
     for name in ("send", "send_all", "send_each"):
         monkeypatch.setattr(engine.transport, name, late(getattr(engine.transport, name)))
-    monkeypatch.setattr(engine._maintenance, "redeliver_soon", lambda: None)
+    monkeypatch.setattr(Maintenance, "redeliver_soon", lambda _: None)
     cache.invalidations.enqueue(PendingInvalidations((KEY,)))
     ask: dict[str, Any] = {
         "get": lambda: cache.get(KEY),

@@ -16,6 +16,7 @@ from cache import RedisCache, keys
 from cache.invalidation import invalidator as invalidation
 from cache.loading import lease
 from tests.cache.loader import Loader
+from tests.inside import engine_of, filler_of
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
@@ -79,7 +80,7 @@ async def test_who_asks_after_an_invalidation_elsewhere_does_not_join_the_old_lo
 ) -> None:
     loader, task = await held_load(pair[0], PROFILE)
     await INVALIDATIONS[how](pair[1], PROFILE)
-    await until(lambda: PROFILE not in pair[0]._filler.loads, 1)  # as long as a push takes
+    await until(lambda: PROFILE not in filler_of(pair[0]).loads, 1)  # as long as a push takes
     assert await pair[0].get_or_load(PROFILE, Loader("new"), ttl=60) == "new"
     loader.gate.set()
     assert await task == "old"
@@ -149,7 +150,7 @@ async def test_script_flush_between_any_two_steps(
 ) -> None:
     monkeypatch.setattr(lease, "RENEW_EVERY", 0.01)
     flushes = 0
-    real = pair[0]._engine.transport.run
+    real = engine_of(pair[0]).transport.run
 
     async def run(*args: Any, **options: Any) -> Any:
         nonlocal flushes
@@ -157,7 +158,7 @@ async def test_script_flush_between_any_two_steps(
         redis_server.cli("SCRIPT", "FLUSH")
         return await real(*args, **options)
 
-    monkeypatch.setattr(pair[0]._engine.transport, "run", run)
+    monkeypatch.setattr(engine_of(pair[0]).transport, "run", run)
     loader, task = await held_load(pair[0], PROFILE)
     await until(lambda: flushes > 2)  # taken, and renewed
     loader.gate.set()
@@ -206,10 +207,10 @@ async def test_nobody_joins_a_load_that_began_before_an_invalidation_by_another(
     if tracked:
         redis_server.cli("CLIENT", "KILL", "TYPE", "normal")
         await until(lambda: not (one.connected or another.connected))
-        await until(lambda: one.connected and another._engine.tracking)
+        await until(lambda: one.connected and engine_of(another).tracking)
     assert await one.delete(PROFILE) == 0
     asked = asyncio.get_running_loop().time()
-    await until(lambda: PROFILE not in another._filler.loads)
+    await until(lambda: PROFILE not in filler_of(another).loads)
     assert asyncio.get_running_loop().time() - asked < lease.LEASE_SECONDS / 6
     later = asyncio.create_task(another.get_or_load(PROFILE, loader, ttl=60))
     loader.gate.set()

@@ -11,6 +11,7 @@ from cache import RedisCache, UnserialisableValue, keys
 from cache.loading import lease
 from tests.cache.clock import timed
 from tests.cache.loader import Loader
+from tests.inside import engine_of, filler_of
 from tests.real.redis_server import RedisServer, unused_port
 from tests.wait import initialised, until
 
@@ -94,8 +95,8 @@ async def test_who_asks_while_a_cancelled_load_still_winds_up_does_not_wait_for_
         return "never"
 
     task = asyncio.create_task(cache.get_or_load(KEY, slow_to_go, ttl=60))
-    await until(lambda: task.get_coro() is not None and KEY in cache._filler.loads)
-    await until(lambda: cache._filler.background or cache._filler.loads)
+    await until(lambda: task.get_coro() is not None and KEY in filler_of(cache).loads)
+    await until(lambda: filler_of(cache).background or filler_of(cache).loads)
     await asyncio.sleep(0.05)
     task.cancel()
     await winding_up.wait()
@@ -164,7 +165,7 @@ async def test_what_is_refreshed_is_spread_by_a_share_of_its_first_life(
     for _ in range(2):
         for n, loader in enumerate(loaders):
             await cache.get_or_load(f"r{n}", loader, ttl=100, refresh_after=refresh_after)
-    await until(lambda: not cache._filler.background)
+    await until(lambda: not filler_of(cache).background)
     lives = [redis_server.cli("PTTL", f"r{n}") for n in range(50)]
     if refresh_after > 1:  # half a second may pass on a busy machine
         assert {loader.calls for loader in loaders} == {1}
@@ -256,11 +257,11 @@ async def test_without_redis_one_load_for_all_callers_of_the_process(make_cache:
 async def test_without_redis_an_error_a_call_and_nothing_is_owed(make_cache: Any) -> None:
     cache = make_cache(f"redis://127.0.0.1:{unused_port()}/0", connect_wait=5.0)
     await cache.initialize()
-    before = cache._engine.counters.connection_errors
+    before = engine_of(cache).counters.connection_errors
     for n in range(50):
         assert await cache.get_or_load(keys.profile(str(n)), Loader(), ttl=60) == "loaded"
-    await until(lambda: not cache._filler.leases.releasing)
-    assert cache._engine.counters.connection_errors - before == 50
+    await until(lambda: not filler_of(cache).leases.releasing)
+    assert engine_of(cache).counters.connection_errors - before == 50
     assert not cache.invalidations.undelivered
 
 
@@ -281,7 +282,7 @@ async def test_switched_off_one_load_no_errors_and_nothing_is_owed(
         loader.gate.set()
         assert await asyncio.gather(*callers[1:]) == [n] * 9
         assert loader.calls == 1
-    await until(lambda: not cache._filler.leases.releasing)
+    await until(lambda: not filler_of(cache).leases.releasing)
     assert (await cache.get_stats())["connection_errors"] == 0
     assert not cache.invalidations.undelivered
     assert "companion-cache" not in redis_server.cli("CLIENT", "LIST")
@@ -293,14 +294,14 @@ async def test_switched_off_in_the_middle_of_a_load(redis_server: RedisServer, c
     leader = asyncio.create_task(leading.get_or_load(KEY, loader, ttl=60))
     await loader.started.wait()
     waiter = asyncio.create_task(waiting.get_or_load(KEY, Loader("its own"), ttl=60))
-    await until(lambda: KEY in waiting._filler.waiters)
+    await until(lambda: KEY in filler_of(waiting).waiters)
     leading.disable()
     waiting.disable()
     assert await waiter == "its own"
     loader.gate.set()
     assert await leader == "loaded"
     for cache in (leading, waiting):
-        await until(lambda cache=cache: not cache._filler.leases.releasing)
+        await until(lambda cache=cache: not filler_of(cache).leases.releasing)
         assert (await cache.get_stats())["connection_errors"] == 0
         assert not cache.invalidations.undelivered
 
@@ -313,7 +314,7 @@ async def test_redis_goes_in_the_middle_of_a_load(own_redis: RedisServer, connec
     callers = [asyncio.create_task(leading.get_or_load(KEY, loader, ttl=60)) for _ in range(20)]
     await loader.started.wait()
     waiters = [asyncio.create_task(waiting.get_or_load(KEY, own, ttl=60)) for _ in range(20)]
-    await until(lambda: waiting._filler.waiters)
+    await until(lambda: filler_of(waiting).waiters)
     if silent:
         own_redis.pause()
     else:
@@ -332,7 +333,7 @@ async def test_a_late_reply_leaves_no_lease_that_others_wait_for(own_redis: Redi
     """The server grants a lease, but its reply comes too late for us to use it."""
     late, other = await connect(own_redis.url, deadline=0.05), await connect(own_redis.url)
     await other.get_or_load("warm", Loader(), ttl=60)  # the server knows the scripts
-    real, sent = late._engine.transport.send, asyncio.Event()
+    real, sent = engine_of(late).transport.send, asyncio.Event()
 
     async def send(*command: Any) -> Any:
         if command[0] == "EVALSHA" and not sent.is_set():
@@ -340,7 +341,7 @@ async def test_a_late_reply_leaves_no_lease_that_others_wait_for(own_redis: Redi
             own_redis.pause()
         return await real(*command)
 
-    late._engine.transport.send = send
+    engine_of(late).transport.send = send
     assert await late.get_or_load(KEY, Loader("alone"), ttl=60) == "alone"
     own_redis.resume()
     await until(lambda: late.connected)

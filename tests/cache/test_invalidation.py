@@ -18,6 +18,7 @@ from cache.coherence.pending import PendingQueue
 from cache.invalidation import invalidator as invalidation
 from cache.invalidation.scan import pages
 from tests.cache.loader import Loader
+from tests.inside import engine_of
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
@@ -69,7 +70,7 @@ async def test_one_user_goes_and_nobody_else_is_touched(
 
 async def settled(cache: RedisCache) -> None:
     """Until no walk is under way."""
-    await until(lambda: cache.invalidations._scan is None or cache.invalidations._scan.done())
+    await until(lambda: cache.invalidations.background_scan is None or cache.invalidations.background_scan.done())
 
 
 async def test_keys_somebody_else_wrote_go_too(cache: RedisCache, redis_server: RedisServer, size: str) -> None:
@@ -152,7 +153,7 @@ async def test_what_a_walk_may_still_find_is_not_served(
     assert await cache.get_or_load("user:1:other", Loader("newer"), ttl=60) == "new"
     gate.set()
     await settled(cache)
-    assert not cache._engine.pending
+    assert not engine_of(cache).pending
     assert of_users(redis_server) == {"user:1:other", "user:2:by hand"}
     redis_server.cli("SET", "user:1:by hand", "again")
     assert await cache.get("user:1:by hand") == "again"
@@ -253,7 +254,7 @@ async def test_a_walk_that_closing_cuts_off_stays_owed(
     await cache.clear_user_cache("1")
     await cache.close()
     assert cache.invalidations.undelivered
-    assert cache._engine.pending.covers("user:1:by hand")
+    assert engine_of(cache).pending.covers("user:1:by hand")
 
 
 async def test_a_walk_that_is_refused_is_taken_up_again(
@@ -268,7 +269,7 @@ async def test_a_walk_that_is_refused_is_taken_up_again(
     assert await cache.set(keys.profile("1"), "Ada", ttl=60)
     assert await cache.get_many(["user:1:by hand", keys.profile("1")]) == {keys.profile("1"): "Ada"}
     own_redis.cli("ACL", "SETUSER", "default", "+sismember")
-    await until(lambda: not cache._engine.pending)
+    await until(lambda: not engine_of(cache).pending)
     assert of_users(own_redis) == {keys.profile("1")}
 
 
@@ -276,9 +277,9 @@ async def test_housekeeping_begins_no_second_walk(
     cache: RedisCache, redis_server: RedisServer, gate: asyncio.Event
 ) -> None:
     await cache.clear_user_cache("1")
-    walk = cache.invalidations._scan
+    walk = cache.invalidations.background_scan
     await cache.invalidations.redeliver()
-    assert cache.invalidations._scan is walk
+    assert cache.invalidations.background_scan is walk
     redis_server.cli("CONFIG", "RESETSTAT")
     gate.set()
     await settled(cache)
@@ -310,7 +311,7 @@ async def test_an_index_that_may_be_evicted_is_not_trusted(
     own_redis.cli("SET", "user:1:by hand", "x")
     assert await cache.clear_user_cache("1") == mine + 1
     assert not of_users(own_redis)  # at once: the walk came before the answer
-    assert cache.invalidations._scan is None
+    assert cache.invalidations.background_scan is None
 
 
 async def test_a_narrower_pattern_for_one_user(cache: RedisCache, redis_server: RedisServer, size: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cache import LockLost, LockUnavailable, RedisCache
+from tests.inside import locks_of
 from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 from tests.wait import until
@@ -85,7 +86,7 @@ async def test_one_that_is_granted_too_late_is_given_back(own_redis: RedisServer
     own_redis.resume()
     await until(lambda: own_redis.calls("set") > asked)
     await until(lambda: own_redis.cli("EXISTS", "lock:user:1") == 0)
-    await until(lambda: not cache._locks.releasing)
+    await until(lambda: not locks_of(cache).releasing)
 
 
 @pytest.mark.parametrize("turns", range(0, 40, 2))
@@ -105,7 +106,7 @@ async def test_one_whose_asker_is_cancelled_is_given_back(
     await asyncio.wait({task})
     async with cache.lock("user", "1", wait=5.0):
         pass
-    await until(lambda: not cache._locks.releasing)
+    await until(lambda: not locks_of(cache).releasing)
     assert redis_server.cli("EXISTS", "lock:user:1") == 0
 
 
@@ -119,7 +120,7 @@ async def test_what_is_late_does_not_give_back_the_next_holders(own_redis: Redis
         async with cache.lock("user", "1", ttl=300):
             pass
     own_redis.resume()
-    await until(lambda: not cache._locks.releasing)
+    await until(lambda: not locks_of(cache).releasing)
     assert own_redis.cli("GET", "lock:user:1") == "somebody else's token"
 
 
@@ -162,7 +163,7 @@ async def test_nothing_is_owed_for_one_that_was_not_asked_for(make_cache: Any) -
     with pytest.raises(LockUnavailable):
         async with cache.lock("user", "1"):
             pass
-    assert not cache._locks.releasing
+    assert not locks_of(cache).releasing
 
 
 async def test_who_may_not_release_does_not_try_again(own_redis: RedisServer, connect: Any) -> None:
@@ -170,7 +171,7 @@ async def test_who_may_not_release_does_not_try_again(own_redis: RedisServer, co
     cache = await connect(own_redis.url.replace("redis://", "redis://companion:pw@"))
     async with cache.lock("user", "1", ttl=300):
         pass
-    assert not cache._locks.releasing
+    assert not locks_of(cache).releasing
     assert own_redis.cli("EXISTS", "lock:user:1") == 1
 
 
@@ -178,6 +179,6 @@ async def test_giving_back_ends_at_close(own_redis: RedisServer, connect: Any) -
     cache = await connect(own_redis.url, deadline=0.05)
     async with cache.lock("user", "1", ttl=300):
         own_redis.pause()
-    assert cache._locks.releasing
+    assert locks_of(cache).releasing
     await asyncio.wait_for(cache.close(), 5)
-    assert not cache._locks.releasing
+    assert not locks_of(cache).releasing

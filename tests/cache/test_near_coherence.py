@@ -10,6 +10,7 @@ import pytest
 
 from cache import CacheConfigError, CacheSettings, RedisCache, keys
 from cache.coherence.near_cache import MISSING, NearCache
+from tests.inside import engine_of
 from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
@@ -26,7 +27,7 @@ async def near(redis_server: RedisServer, make_cache: Any) -> RedisCache:
 async def connected(make_cache: Any, url: str, **settings: Any) -> RedisCache:
     cache: RedisCache = make_cache(url, connect_wait=5.0, near=FAMILIES, **({"deadline": 2.0} | settings))
     await initialised(cache)
-    await until(lambda: cache._engine.near.armed)
+    await until(lambda: engine_of(cache).near.armed)
     return cache
 
 
@@ -96,7 +97,7 @@ async def test_what_our_own_writes_evict_is_told_to_us_too(own_redis: RedisServe
     names = [keys.profile(str(n)) for n in range(50)]
     await cache.set_many(dict.fromkeys(names, "old"), ttl=600)
     await asyncio.gather(*(cache.get(name) for name in names))
-    assert len(cache._engine.near) == 50
+    assert len(engine_of(cache).near) == 50
     own_redis.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
     used = int(own_redis.cli("INFO", "memory").split("used_memory:")[1].split()[0])
     own_redis.cli("CONFIG", "SET", "maxmemory", used + 100_000)
@@ -119,7 +120,7 @@ async def test_our_own_expire_counts(near: RedisCache, redis_server: RedisServer
     assert await near.get("user:1:profile") == "old"
     assert await near.expire("user:1:profile", 100)
     assert await near.get("user:1:profile") == "old"
-    left = near._engine.near.entries["user:1:profile"][1] - asyncio.get_running_loop().time()
+    left = engine_of(near).near.entries["user:1:profile"][1] - asyncio.get_running_loop().time()
     assert left <= 100
     redis_server.cli("SET", "user:1:profile", "new")
     await until(lambda: near_value(near), timeout=2)
@@ -186,7 +187,7 @@ async def test_a_process_reads_its_own_writes(near: RedisCache) -> None:
 async def test_an_entry_never_outlives_its_key(near: RedisCache, redis_server: RedisServer) -> None:
     await near.set("user:1:profile", "old", ttl=1)
     assert await near.get("user:1:profile") == "old"
-    until_expiry = near._engine.near.entries["user:1:profile"][1] - asyncio.get_running_loop().time()
+    until_expiry = engine_of(near).near.entries["user:1:profile"][1] - asyncio.get_running_loop().time()
     assert until_expiry <= redis_server.cli("PTTL", "user:1:profile") / 1000 + 0.05
 
 
@@ -201,7 +202,7 @@ async def test_a_dead_link_serves_nothing_after_a_second(redis_server: RedisServ
         await until(lambda: near_value(cache), timeout=5)
         assert asyncio.get_running_loop().time() - start < 1.6  # a second since the last ping that was answered
         await proxy.heal()
-        await until(lambda: cache._engine.near.armed)
+        await until(lambda: engine_of(cache).near.armed)
         assert await cache.get("user:1:profile") == "new"
 
 
@@ -209,7 +210,7 @@ async def test_without_proof_of_life_nothing_is_served(near: RedisCache, redis_s
     """Whatever else may be known of the link."""
     await near.set("user:1:profile", "v", ttl=60)
     await near.get("user:1:profile")
-    lane = near._engine.transport.client
+    lane = engine_of(near).transport.client
     assert lane is not None
     before = redis_server.calls("get")
     lane.proven_at = asyncio.get_running_loop().time() - 0.99
@@ -223,11 +224,11 @@ async def test_without_proof_of_life_nothing_is_served(near: RedisCache, redis_s
 async def test_a_killed_connection_drops_everything(near: RedisCache, redis_server: RedisServer) -> None:
     await near.set("user:1:profile", "old", ttl=60)
     await near.get("user:1:profile")
-    assert len(near._engine.near) == 1
+    assert len(engine_of(near).near) == 1
     redis_server.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     redis_server.cli("SET", "user:1:profile", "new")
     await until(lambda: near_value(near), timeout=3)
-    await until(lambda: near._engine.near.armed)
+    await until(lambda: engine_of(near).near.armed)
 
 
 async def test_replies_that_are_late_leave_nothing_old(redis_server: RedisServer, make_cache: Any) -> None:
@@ -250,7 +251,7 @@ async def test_replies_that_are_late_leave_nothing_old(redis_server: RedisServer
         # Everything that was under way has arrived once a later command has been answered.
         for _ in range(3):
             await cache.health_check()
-        kept = dict(cache._engine.near.entries)
+        kept = dict(engine_of(cache).near.entries)
         truth = dict(zip(names, redis_server.cli("MGET", *names), strict=True))
         assert kept
         assert {key: raw.decode() for key, (raw, _) in kept.items()} == {key: truth[key] for key in kept}

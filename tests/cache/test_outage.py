@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from cache import RedisCache, keys
+from cache.core.maintenance import Maintenance
+from tests.inside import engine_of
 from tests.real.redis_server import RedisServer, unused_port
 from tests.wait import initialised, until
 
@@ -194,7 +196,7 @@ async def test_what_is_owed_while_a_value_is_being_stored_stays_owed(
     cache = make_cache(own_redis.url, deadline=2.0, connect_wait=5.0)
     await initialised(cache)
     assert await cache.set(keys.profile("other"), "brings the scripts")
-    wire, loading = cache._engine.transport.client.active, asyncio.Event()
+    wire, loading = engine_of(cache).transport.client.active, asyncio.Event()
     await until(lambda: not wire.in_flight)
 
     async def load() -> str:
@@ -209,7 +211,7 @@ async def test_what_is_owed_while_a_value_is_being_stored_stays_owed(
         await asyncio.sleep(0)
     with monkeypatch.context() as busy:
         busy.setattr(wire, "capacity", 0)  # full
-        busy.setattr(cache._engine._maintenance, "redeliver_soon", lambda: None)  # it would be refused as well
+        busy.setattr(Maintenance, "redeliver_soon", lambda _: None)  # it would be refused as well
         assert await cache.delete(key) == 0
         assert await storing in (True, "old")
     assert await cache.get(key) is None
@@ -287,7 +289,7 @@ async def test_what_was_closed_does_not_connect_again_by_itself(own_redis: Redis
     assert await cache.set("k", "v") is False
     assert await cache.get("k") is None
     assert (await cache.invalidate("user:*")).complete is False
-    assert cache._engine.transport.client is None
+    assert engine_of(cache).transport.client is None
     await until(lambda: "companion-cache" not in own_redis.cli("CLIENT", "LIST"))
     await cache.initialize()
     await until(lambda: cache.connected)
@@ -339,14 +341,14 @@ async def test_rights_to_fill_are_remembered_within_the_same_bound(own_redis: Re
         own_redis.cli("SET", key, "x")
     cache = make_cache(own_redis.url, connect_wait=5.0)
     await initialised(cache)
-    pending = cache._engine.pending
+    pending = engine_of(cache).pending
     own_redis.pause()
     await cache.get("k")
     await until(lambda: not cache.connected)
     pending.add(keys.lease("user:me:profile"))
     for n in range(20_000):
         pending.add(keys.lease(keys.profile(str(n))))
-    assert len(pending._keys) <= 10_000
+    assert len(pending.invalidations.keys) <= 10_000
     assert pending.newest_invalidation("user:me:profile")
     own_redis.resume()
     await until(lambda: cache.connected and not cache.invalidations.undelivered)

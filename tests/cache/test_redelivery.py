@@ -10,6 +10,7 @@ from cache import RedisCache, keys
 from cache.coherence.pending import PendingInvalidations, PendingQueue
 from cache.exceptions import CommandRejected
 from cache.invalidation.redelivery import Redelivery
+from tests.inside import engine_of
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
@@ -152,7 +153,7 @@ async def test_a_mistake_ends_no_housekeeping(
     redis_server.cli("SET", KEY, "old")
     with monkeypatch.context() as patch:
         patch.setattr(cache.invalidations, "redeliver", broken)
-        cache._engine.pending.add(KEY)
+        engine_of(cache).pending.add(KEY)
         await until(lambda: "maintenance failed (ValueError)" in caplog.text)
     assert cache.invalidations.redeliver == redeliver
     await until(lambda: not cache.invalidations.undelivered)

@@ -14,12 +14,23 @@ import pytest
 
 from cache import RedisCache, close_redis_cache, get_redis_cache, keys, registry, use_redis_cache
 from cache.coherence.pending import PendingInvalidations
+from tests.inside import engine_of
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration
 KEY = keys.profile("1")
 Job = Callable[[RedisCache], Awaitable[Any]]
+
+
+def caches() -> int:
+    """How many caches are kept, one for each loop."""
+    return len(registry._caches)  # private: the loops of others are seen from no loop
+
+
+def exported(cache: RedisCache) -> bool:
+    """Whether something is still kept for the next cache of the same Redis."""
+    return cache.settings.safe_url in registry._exported  # private: shown to the next cache only
 
 
 class Jobs:
@@ -64,7 +75,7 @@ def jobs(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator
     yield jobs
     jobs.end()
     redis_server.cli("ACL", "DELUSER", "mute")
-    assert not registry._caches
+    assert not caches()
 
 
 @pytest.fixture
@@ -118,7 +129,7 @@ async def test_what_one_still_owes_when_it_is_closed_the_next_tells(own_redis: R
         assert await cache.get(KEY) is None
         await until(lambda: not cache.invalidations.undelivered)
         assert own_redis.cli("EXISTS", KEY) == 0
-        assert cache.settings.safe_url not in registry._exported
+        assert not exported(cache)
     finally:
         await close_redis_cache()
 
@@ -129,7 +140,7 @@ async def test_whoever_comes_while_one_is_being_closed_knows_already(
     cache = await use_redis_cache(own_redis.url)
     monkeypatch.setenv("REDIS_URL", own_redis.url)
     own_redis.cli("SET", KEY, "old")
-    engine_closes, go_on = cache._engine.close, asyncio.Event()
+    engine_closes, go_on = engine_of(cache).close, asyncio.Event()
 
     async def slowly() -> None:
         await go_on.wait()
@@ -138,11 +149,11 @@ async def test_whoever_comes_while_one_is_being_closed_knows_already(
     async def refused() -> None:
         """It stays owed."""
 
-    monkeypatch.setattr(cache._engine, "close", slowly)
+    monkeypatch.setattr(engine_of(cache), "close", slowly)
     monkeypatch.setattr(cache.invalidations, "redeliver", refused)
     cache.invalidations.merge(PendingInvalidations((KEY,)))
     closing = asyncio.create_task(close_redis_cache())
-    await until(lambda: not registry._caches)
+    await until(lambda: not caches())
     newer = await get_redis_cache()
     try:
         await until(lambda: newer.connected)
@@ -239,7 +250,7 @@ def test_a_loop_that_was_closed_with_its_cache_open_is_forgotten(
     gone.end(politely=False)
     one = jobs.start(mute)
     assert one(lambda cache: cache.delete(KEY)) == 0
-    assert len(registry._caches) == 1
+    assert caches() == 1
     del left, gone
     gc.collect()
     assert seen() is None

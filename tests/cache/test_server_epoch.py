@@ -13,6 +13,7 @@ from cache import RedisCache, keys
 from cache.embedded import EmbeddedRedis
 from cache.exceptions import CommandTimeout
 from cache.loading.fill import Loader
+from tests.inside import engine_of
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 
@@ -188,7 +189,7 @@ async def test_the_mark_waits_until_everything_has_been_told(own_redis: RedisSer
     cache.recall_with(ask)
     await asyncio.to_thread(own_redis.restore, dump)
     await asked.wait()
-    await until(lambda: not cache._engine.pending.quarantined)
+    await until(lambda: not engine_of(cache).pending.quarantined)
     assert cache.invalidations.undelivered
     assert own_redis.cli("GET", keys.system_server()) != await identity(own_redis)
     own_redis.cli("ACL", "SETUSER", "default", "+unlink")
@@ -205,7 +206,7 @@ async def test_a_primary_that_comes_back_with_its_replicas_data(
     cache = make_cache(own_redis.url, connect_wait=5.0, deadline=1.0, near=near)
     await initialised(cache)
     await cache.set(MINE, "old", ttl=3600)
-    await until(lambda: cache._engine.epoch._checked_at > 0)  # the first replica makes it another history
+    await until(lambda: engine_of(cache).epoch.checked_at > 0)  # the first replica makes it another history
     settings = ["--replicaof", "127.0.0.1", str(own_redis.port)]
     with RedisServer(tmp_path / "replica", args=settings, binary=own_redis.binary) as replica:
         await until(lambda: replica.cli("GET", MINE) == "old")
@@ -226,7 +227,7 @@ async def test_a_primary_that_comes_back_with_its_replicas_data(
 
 async def test_the_mark_of_another_under_an_open_connection(own_redis: RedisServer, make_cache: Make) -> None:
     cache = await connected(own_redis, make_cache)
-    await until(lambda: cache._engine.tracking)
+    await until(lambda: engine_of(cache).tracking)
     await marked(own_redis)
     own_redis.cli("MSET", MINE, "old", keys.system_server(), "another run:another history")
     await until(lambda: not own_redis.cli("EXISTS", MINE))
@@ -245,11 +246,11 @@ async def test_a_replica_that_does_not_answer_yet_is_not_believed(
 
 async def used_again_after_a_flush(cache: RedisCache, server: RedisServer) -> float:
     """Seconds until a value that was written after a FLUSHALL is served."""
-    recall = cache._engine.epoch
-    heard = recall._changes
+    recall = engine_of(cache).epoch
+    heard = recall.changes
     server.cli("FLUSHALL")
     begun = asyncio.get_running_loop().time()
-    await until(lambda: recall._changes > heard)
+    await until(lambda: recall.changes > heard)
     server.cli("SET", MINE, "new")
 
     async def served() -> bool:
@@ -269,10 +270,10 @@ async def test_a_flush_is_looked_into_at_once_although_something_is_owed(
         """It stays owed."""
 
     monkeypatch.setattr(cache.invalidations, "redeliver", refused)
-    cache._engine.pending.add("app:1")
+    engine_of(cache).pending.add("app:1")
     own_redis.cli("DEL", keys.system_server())  # looked into, in vain: not before everything has been told
-    recall = cache._engine.epoch
-    await until(lambda: recall._not_before > asyncio.get_running_loop().time())
+    recall = engine_of(cache).epoch
+    await until(lambda: recall.not_before > asyncio.get_running_loop().time())
     assert await used_again_after_a_flush(cache, own_redis) < 0.3
 
 
@@ -281,14 +282,14 @@ async def test_a_look_that_is_late_is_taken_again_at_once(
 ) -> None:
     cache = await connected(own_redis, make_cache)
     await marked(own_redis)
-    send, late = cache._engine.transport.send_each, iter([CommandTimeout("our loop stood still")])
+    send, late = engine_of(cache).transport.send_each, iter([CommandTimeout("our loop stood still")])
 
     async def once_late(*commands: Any) -> list[Any]:
         for problem in late:
             raise problem
         return await send(*commands)
 
-    monkeypatch.setattr(cache._engine.transport, "send_each", once_late)
+    monkeypatch.setattr(engine_of(cache).transport, "send_each", once_late)
     assert await used_again_after_a_flush(cache, own_redis) < 0.3
 
 
@@ -325,7 +326,7 @@ async def test_a_connection_that_was_lost_is_no_reason_to_doubt(own_redis: Redis
 async def test_a_mark_that_is_lost_is_back_at_once(own_redis: RedisServer, make_cache: Make, how: list[str]) -> None:
     """Flushed or evicted: what is dumped afterwards must carry it again."""
     for cache in (await connected(own_redis, make_cache), await connected(own_redis, make_cache)):
-        await until(lambda cache=cache: cache._engine.tracking)
+        await until(lambda cache=cache: engine_of(cache).tracking)
     await marked(own_redis)
     for _ in range(3):
         own_redis.cli(*how)
@@ -384,9 +385,9 @@ async def test_a_refused_right_that_comes_back(own_redis: RedisServer, make_cach
     own_redis.cli("SET", MINE, "old")
     own_redis.cli("ACL", "SETUSER", "default", "-scan")
     cache = await connected(own_redis, make_cache)
-    recall = cache._engine.epoch
-    first = await until(lambda: max(recall._not_before, 0))
-    assert await until(lambda: max(recall._not_before - first, 0)) >= 1.0
+    recall = engine_of(cache).epoch
+    first = await until(lambda: max(recall.not_before, 0))
+    assert await until(lambda: max(recall.not_before - first, 0)) >= 1.0
     assert cache.invalidations.undelivered
     assert await cache.get(MINE) is None
     own_redis.cli("ACL", "SETUSER", "default", "+scan")

@@ -12,6 +12,7 @@ from cache import RedisCache, keys
 from cache.loading import fill
 from tests.cache.clock import timed
 from tests.cache.loader import Loader
+from tests.inside import engine_of, filler_of
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
@@ -105,7 +106,7 @@ async def test_an_invalidation_while_others_wait_for_a_slow_loader(
     leading = asyncio.create_task(load(pair[0], slow))
     await slow.started.wait()
     waiting = asyncio.create_task(load(pair[1], Loader("newest")))
-    await until(lambda: KEY in pair[1]._filler.waiters)
+    await until(lambda: KEY in filler_of(pair[1]).waiters)
     await asyncio.sleep(0.05)  # the waiter has asked, and sits before the lease
     await pair[0].delete(KEY)
     assert await waiting == "newest"
@@ -152,7 +153,7 @@ async def test_a_young_hit_is_not_refreshed(pair: list[RedisCache]) -> None:
     for _ in range(3):
         assert await pair[0].get_or_load(KEY, loader, ttl=60, refresh_after=30) == "loaded"
     assert loader.calls == 1
-    assert not pair[0]._filler.background
+    assert not filler_of(pair[0]).background
 
 
 async def test_a_refresh_that_fails_leaves_the_value_and_is_tried_again(
@@ -161,7 +162,7 @@ async def test_a_refresh_that_fails_leaves_the_value_and_is_tried_again(
     await aged(pair[0], redis_server)
     loader = Loader(OSError("down"))
     assert await pair[0].get_or_load(KEY, loader, ttl=60, refresh_after=30) == "first"
-    await until(lambda: not pair[0]._filler.background)
+    await until(lambda: not filler_of(pair[0]).background)
     assert "OSError" in caplog.text
     assert redis_server.cli("GET", KEY) == "first"
     loader.value = "second"
@@ -176,7 +177,7 @@ async def test_no_refresh_lands_after_an_invalidation(pair: list[RedisCache], re
     await slow.started.wait()
     await pair[1].delete(KEY)
     slow.gate.set()
-    await until(lambda: not pair[0]._filler.background)
+    await until(lambda: not filler_of(pair[0]).background)
     assert redis_server.cli("EXISTS", KEY, keys.lease(KEY)) == 0
 
 
@@ -189,7 +190,7 @@ async def test_a_value_that_expires_during_its_refresh_is_waited_for_not_loaded_
     await slow.started.wait()
     redis_server.cli("DEL", KEY)
     waiting = [asyncio.create_task(cache.get_or_load(KEY, slow, ttl=60)) for cache in pair]
-    await until(lambda: all(KEY in cache._filler.loads for cache in pair))
+    await until(lambda: all(KEY in filler_of(cache).loads for cache in pair))
     await asyncio.sleep(0.05)
     slow.gate.set()
     values, took = await timed(asyncio.gather(*waiting))
@@ -239,15 +240,15 @@ async def test_the_near_cache_forgets_what_is_no_more(redis_server: RedisServer,
     await pair[0].get_or_load(KEY, Loader("first"), ttl=60)
     for cache in pair:
         assert await cache.get(KEY) == "first"
-        assert len(cache._engine.near) == 1
+        assert len(engine_of(cache).near) == 1
     redis_server.cli("PEXPIRE", KEY, 29_000)
     for cache in pair:
-        await until(lambda cache=cache: not len(cache._engine.near))
+        await until(lambda cache=cache: not len(engine_of(cache).near))
         assert await cache.get(KEY) == "first"
     assert await pair[0].get_or_load(KEY, Loader(None), ttl=60, refresh_after=30) == "first"
     await until(lambda: redis_server.cli("EXISTS", KEY) == 0)
     assert await pair[0].get(KEY) is None
-    await until(lambda: not len(pair[1]._engine.near))
+    await until(lambda: not len(engine_of(pair[1]).near))
     assert await pair[1].get(KEY) is None
 
 
@@ -258,7 +259,7 @@ async def test_none_under_a_lost_right_removes_nothing(pair: list[RedisCache], r
     await nothing.started.wait()
     assert await pair[1].set(KEY, "newer", ttl=60)
     nothing.gate.set()
-    await until(lambda: not pair[0]._filler.background)
+    await until(lambda: not filler_of(pair[0]).background)
     assert redis_server.cli("GET", KEY) == "newer"
 
 
@@ -270,7 +271,7 @@ async def test_what_redis_could_not_be_told_is_no_more_is_not_served(own_redis: 
     await nothing.started.wait()
     own_redis.cli("ACL", "SETUSER", "default", "-evalsha")
     nothing.gate.set()
-    await until(lambda: not cache._filler.background)
+    await until(lambda: not filler_of(cache).background)
     assert await cache.get(KEY) is None
     own_redis.cli("ACL", "SETUSER", "default", "+evalsha")
     await until(lambda: own_redis.cli("EXISTS", KEY) == 0)
@@ -289,16 +290,16 @@ async def test_without_tracking_waiters_look_again(tmp_path: Path, connect: Any)
         leading = asyncio.create_task(load(pair[0], slow))
         await slow.started.wait()
         waiting = asyncio.create_task(load(pair[1], slow))
-        await until(lambda: KEY in pair[1]._filler.loads)
+        await until(lambda: KEY in filler_of(pair[1]).loads)
         slow.gate.set()
         (value, took), _ = await asyncio.gather(timed(waiting), leading)
         assert value == "loaded"
         assert took < 0.5
         assert slow.calls == 1
-        assert not any(cache._engine.tracking for cache in pair)
+        assert not any(engine_of(cache).tracking for cache in pair)
         server.cli("SET", KEY, "changed elsewhere")
         assert await pair[1].get(KEY) == "changed elsewhere"  # nothing is kept near
-        assert len(pair[1]._engine.near) == 0
+        assert len(engine_of(pair[1]).near) == 0
         for cache in pair:
             await cache.close()
 

@@ -67,7 +67,7 @@ def test_too_many_patterns_of_one_user_become_all_of_that_user() -> None:
     assert not owed.covers(profile("1"))
     owed.mask("user:1:more:*", "1", set())
     assert not owed.unindexed
-    assert owed._patterns.keys() == {(user_pattern("1"), "1")}
+    assert owed.invalidations.patterns == ((user_pattern("1"), "1"),)
 
 
 def test_too_many_users_become_all_users(monkeypatch: pytest.MonkeyPatch) -> None:

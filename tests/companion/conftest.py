@@ -32,9 +32,8 @@ async def runtime(
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")
     monkeypatch.setenv("CACHE_CONNECT_WAIT_MS", "5000")
-    monkeypatch.setattr(
-        "companion.caching.outbox_relay._DRAIN", 0.3
-    )  # where a store hangs, closing waits for it so long
+    # A store that hangs delays closing by so much.
+    monkeypatch.setattr("companion.caching.outbox_relay.DRAIN_TIMEOUT", 0.3)
     store = SqliteStore(tmp_path / "store" / "companion.db")
     yield set_runtime(Runtime(Settings.from_env(), store=store, model=model))
     await close_runtime()

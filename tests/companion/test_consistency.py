@@ -171,7 +171,7 @@ async def test_writes_are_watched_wherever_they_come_from(
         """Invalidate nothing."""
 
     monkeypatch.setattr("companion.caching.outbox_relay.invalidate", no_invalidation)
-    monkeypatch.setattr(runtime.outbox_relay, "_watch", watch)
+    monkeypatch.setattr(runtime.outbox_relay, "watch", watch)
     with use_caller(Caller("ada")):
         await get_user_profile_async()
         await get_user_state_async()

@@ -138,7 +138,7 @@ async def test_recent_writes_are_redelivered(runtime: Runtime, redis_server: Red
 
 
 async def test_too_many_rows_to_redeliver(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("companion.caching.outbox_relay._MAX_ROWS", 2)
+    monkeypatch.setattr("companion.caching.outbox_relay.MAX_ROWS", 2)
     for user in ("ada", "bea"):
         await runtime.store.save_profile(user, "new")
     assert await runtime.outbox_relay.redeliver_recent() is True
@@ -148,7 +148,7 @@ async def test_too_many_rows_to_redeliver(runtime: Runtime, monkeypatch: pytest.
 
 async def test_too_many_scans_to_redeliver(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each memory that was written may take a scan of all keys."""
-    monkeypatch.setattr("companion.caching.outbox_relay._MAX_SCANS", 2)
+    monkeypatch.setattr("companion.caching.outbox_relay.MAX_SCANS", 2)
     for user in ("ada", "bea"):
         await runtime.store.add_memory(user, Memory("x", datetime.now(UTC)))
     assert await runtime.outbox_relay.redeliver_recent() is True

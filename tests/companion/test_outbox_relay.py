@@ -114,7 +114,7 @@ async def test_a_private_cache_is_invalidated_for_writes_of_others(
 async def test_a_private_cache_is_invalidated_for_all_that_it_missed(
     runtime: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("companion.caching.outbox_relay._MAX_ROWS", 10)
+    monkeypatch.setattr("companion.caching.outbox_relay.MAX_ROWS", 10)
     runtime.outbox_relay.use_private_cache()
     for number in range(20):
         await runtime.store.save_profile(str(number), "new")
@@ -124,7 +124,7 @@ async def test_a_private_cache_is_invalidated_for_all_that_it_missed(
     redis_server.cli("SET", "user:1:profile", "kept")
     await runtime.outbox_relay.poll_recent()
     assert redis_server.cli("KEYS", "user:*:profile") == []  # it is too much again
-    monkeypatch.setattr("companion.caching.outbox_relay._MAX_ROWS", 1000)
+    monkeypatch.setattr("companion.caching.outbox_relay.MAX_ROWS", 1000)
     await runtime.outbox_relay.poll_recent()
     redis_server.cli("SET", "user:1:profile", "kept")
     await runtime.outbox_relay.poll_recent()

@@ -16,6 +16,7 @@ from cache.exceptions import TransportError
 from companion.store import SqliteStore, Store, StoreError, SupabaseStore, Turn
 from tests.faults.background_proxy import BackgroundProxy
 from tests.faults.cancellation_load import LoadResult, no_leaked_tasks, run_load
+from tests.inside import engine_of, filler_of
 from tests.real.postgres import Postgres
 from tests.real.postgrest import PostgREST
 from tests.real.redis_server import RedisServer
@@ -53,18 +54,20 @@ def _degrade(proxy: Any, degraded: bool) -> None:
 
 
 async def _check_leaks(cache: RedisCache, result: LoadResult) -> None:
-    transport = cache._engine.transport
+    transport = engine_of(cache).transport
 
     def held() -> dict[str, int]:
         """Resources held by calls in flight, by kind."""
-        client, pooled = transport.client, transport._pool._client
+        client, pooled = transport.client, transport.pool.client
         held_now = {
             "commands in flight on the multiplexer": len(client.connection.in_flight)
             if client and client.connection
             else 0,
-            "loads": len(cache._filler.loads) + len(cache._filler.background) + len(cache._filler.leases.releasing),
-            "waiters": len(cache._filler.waiters),
-            "abandoned calls": len(transport._pool._background),
+            "loads": len(filler_of(cache).loads)
+            + len(filler_of(cache).background)
+            + len(filler_of(cache).leases.releasing),
+            "waiters": len(filler_of(cache).waiters),
+            "abandoned calls": len(transport.pool.background),
             "pool connections": len(pooled.connection_pool._in_use_connections) if pooled else 0,
         }
         return {what: number for what, number in held_now.items() if number}
@@ -83,7 +86,7 @@ async def run_multiplexer(directory: Path, calls: int, seed: int, stop_at: float
 
         async def echo(text: str) -> bool | None:
             try:
-                return bool(await cache._engine.transport.send("ECHO", text) == text.encode())
+                return bool(await engine_of(cache).transport.send("ECHO", text) == text.encode())
             except TransportError:
                 return None
 
@@ -98,7 +101,7 @@ async def run_pool(directory: Path, calls: int, seed: int, stop_at: float = math
         async def echo(text: str) -> bool | None:
             try:
                 return bool(
-                    await cache._engine.transport.call(lambda client: client.execute_command("ECHO", text))
+                    await engine_of(cache).transport.call(lambda client: client.execute_command("ECHO", text))
                     == text.encode()
                 )
             except TransportError:

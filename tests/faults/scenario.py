@@ -20,6 +20,7 @@ from tests.faults.dialogue import PROFILE, TOPIC, USER, Dialogue, open_dialogue,
 from tests.faults.environment import PASSWORD, Environment, connections_to
 from tests.faults.faults import Fault
 from tests.faults.worker_setup import log_listener, worker_settings
+from tests.inside import engine_of
 from tests.wait import until
 
 Phase = Literal["start", "middle"]
@@ -107,7 +108,7 @@ async def _converse(
         result.check("Oslo" in answer, "the session forgets what the user said")
         await checker.stop()
         await _check_redis(env, checker, result)
-        result.errors = (await get_redis_cache())._engine.counters.connection_errors
+        result.errors = engine_of(await get_redis_cache()).counters.connection_errors
         result.wrong += checker.wrong_values
         result.reads = checker.reads
     await env.stop_background()

@@ -11,6 +11,7 @@ from cache import RedisCache, keys
 from cache.loading.policy import EntryOptions
 from tests.cache.clock import timed
 from tests.faults.background_proxy import BackgroundProxy
+from tests.inside import filler_of
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 
@@ -76,7 +77,7 @@ async def test_a_lease_granted_after_its_caller_gave_up(own_cache: RedisCache, o
     await asyncio.sleep(0.03)
     # Redis will grant the lease when it resumes. By then the connection counts as silent because of the earlier
     # call, so that the release cannot be sent over it.
-    await own_cache._filler.fill(KEY, new, EntryOptions(60), asyncio.get_running_loop().time())
+    await filler_of(own_cache).fill(KEY, new, EntryOptions(60), asyncio.get_running_loop().time())
     await earlier
     own_redis.resume()
     await until(lambda: own_cache.connected, 3)

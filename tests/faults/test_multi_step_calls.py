@@ -9,6 +9,7 @@ import pytest
 from cache import RedisCache, keys
 from tests.cache.clock import timed
 from tests.faults.background_proxy import BackgroundProxy
+from tests.inside import engine_of
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 
@@ -49,7 +50,7 @@ async def test_one_deadline_for_all_steps(
 ) -> None:
     for number in range(20):
         own_redis.cli("MSET", f"undecodable{number}", b"\xff", "undecodable", b"\xff")
-    slow_cache._engine.pending.add(keys.profile("pending"))
+    engine_of(slow_cache).pending.add(keys.profile("pending"))
     if scripts_flushed:
         own_redis.cli("SCRIPT", "FLUSH")
     _, took = await timed(CALLS[name](slow_cache))

@@ -1,0 +1,27 @@
+"""The parts of a cache, for tests that wait for, or break, what nobody can see from outside.
+
+First choice is what callers see: answers, ``cache.connected``, ``cache.invalidations``, ``get_stats``, the log,
+and what Redis says (``redis_server.cli``). What is taken from here is the part's own public face.
+"""
+
+from __future__ import annotations
+
+from cache import RedisCache
+from cache.core.engine import Engine
+from cache.loading.fill import Filler
+from cache.locks import Locks
+
+
+def engine_of(cache: RedisCache) -> Engine:
+    """Its transport, near cache, pending invalidations, epoch and counters."""
+    return cache._engine  # private: a user of the cache has no business with its connection
+
+
+def filler_of(cache: RedisCache) -> Filler:
+    """Its loads, waiters and leases under way."""
+    return cache._filler  # private: loads under way are seen only in what they cost
+
+
+def locks_of(cache: RedisCache) -> Locks:
+    """Its locks, and those it gives back."""
+    return cache._locks  # private: a lock is given back behind the holder's back
