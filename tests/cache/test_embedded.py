@@ -32,6 +32,7 @@ from tests.cache.private_server import (
     socket_path,
     supervisors,
     url_of,
+    without_owner,
 )
 from tests.wait import initialised, until
 
@@ -190,6 +191,7 @@ async def test_a_server_that_lost_its_supervisor_is_replaced(home: Path, console
     [orphan] = servers(home)
     supervisors(home)[0].kill()
     await kill(crashed)
+    await without_owner(home)
     assert servers(home) == [orphan]
 
     redis = EmbeddedRedis(home)

