@@ -1,1 +1,1 @@
-"""This layer against its peers, measured in one run: ``make bench``."""
+"""Benchmarks of this layer against other libraries, measured in one run: ``make bench``."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [quick] [table ...]``: run the tables, print them, and say what was reached."""
+"""``python -m benchmarks [quick] [table ...]``: run the benchmarks and print their tables and the targets met."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from importlib.metadata import PackageNotFoundError, version
 from tests.real.redis_server import server_version
 
 from . import (
-    clearing,
+    clear_user_cache,
     connections,
     documented,
     hit_rates,
+    invalidate_pattern,
     invalidation_lag,
     near_hits,
     session_start,
     stampede,
-    sweeping,
     warm_reads,
 )
 from .bench import Bench
@@ -36,8 +36,8 @@ TABLES: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "connections": connections.run,
     "documented": documented.run,
     "hit_rates": hit_rates.run,
-    "clearing": clearing.run,
-    "sweeping": sweeping.run,
+    "clear_user_cache": clear_user_cache.run,
+    "invalidate_pattern": invalidate_pattern.run,
 }
 _PACKAGES = ("redis", "hiredis", "cashews", "aiocache", "coredis", "valkey-glide", "dogpile.cache")
 
@@ -58,27 +58,30 @@ def _about(bench: Bench) -> str:
     )
 
 
-async def main(words: list[str]) -> int:
-    """Run what is asked for; everything where nothing is named."""
-    unknown = [word for word in words if word not in TABLES and word != "quick"]
+async def main(arguments: list[str]) -> int:
+    """Run the named tables, or all of them if none is named."""
+    unknown = [argument for argument in arguments if argument not in TABLES and argument != "quick"]
     if unknown:
         print(f"no such table: {', '.join(unknown)}. There are: quick, {', '.join(TABLES)}", file=sys.stderr)
         return 2
-    wanted = [word for word in words if word in TABLES] or list(TABLES)
+    selected = [argument for argument in arguments if argument in TABLES] or list(TABLES)
     began = time.monotonic()
-    # What the cache says of a server that others hold, or that is far away on purpose, is no news here.
+    # The cache would warn about servers that are busy or delayed on purpose.
     logging.getLogger("cache").setLevel(logging.ERROR)
-    with Bench("quick" in words) as bench:
+    with Bench("quick" in arguments) as bench:
         print(f"# Benchmarks\n\n{_about(bench)}")
-        for name in wanted:
+        for name in selected:
             await TABLES[name](bench)
-        if bench.goals:
-            bench.title("What was to be reached")
+        if bench.targets:
+            bench.title("Targets")
             bench.table(
-                ("what", "reach", "measured", "reached"),
-                [(goal.what, goal.reach, goal.measured, "yes" if goal.reached else "NO") for goal in bench.goals],
+                ("what", "target", "measured", "met"),
+                [
+                    (target.what, target.threshold, target.measured, "yes" if target.met else "NO")
+                    for target in bench.targets
+                ],
             )
-        bench.note(f"{time.monotonic() - began:.0f} seconds in all.")
+        bench.note(f"{time.monotonic() - began:.0f} seconds in total.")
     return 0
 
 

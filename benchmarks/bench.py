@@ -1,4 +1,4 @@
-"""One run: quick or full, the redis-servers it started, what it has found so far."""
+"""One benchmark run: its mode, its redis-servers, and the targets measured so far."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Self, TypeVar
 
 from tests.real.redis_server import RedisServer
 
-from .figures import Goal, table
+from .figures import Target, table
 
 T = TypeVar("T")
 
 
 class Bench:
-    """Hands out redis-servers, prints, and keeps the goals for the end.
+    """Starts redis-servers, prints tables, and collects the targets.
 
     Args:
-        quick: fewer rounds, a smaller keyspace.
+        quick: whether to run fewer rounds and a smaller keyspace.
     """
 
     def __init__(self, quick: bool) -> None:
         self.quick = quick
-        self.goals: list[Goal] = []
+        self.targets: list[Target] = []
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -37,16 +37,16 @@ class Bench:
         self._open.close()
 
     def server(self, *args: str) -> RedisServer:
-        """A redis-server on loopback TCP, empty, without persistence; it lives until the run ends."""
+        """Start an empty redis-server on loopback TCP, without persistence; it is stopped when the run ends."""
         folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
         return self._open.enter_context(RedisServer(Path(folder), args=list(args)))
 
     def pick(self, full: T, quick: T) -> T:
-        """One of two, by the kind of run."""
+        """Choose by the mode of the run."""
         return quick if self.quick else full
 
     def title(self, text: str, note: str = "") -> None:
-        """Begin a part of the report."""
+        """Print the heading of a section."""
         print(f"\n## {text}\n" + (f"\n{note}\n" if note else ""), flush=True)
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -57,6 +57,6 @@ class Bench:
         """Print a line below a table."""
         print(f"\n{text}", flush=True)
 
-    def goal(self, what: str, reach: str, measured: str, reached: bool) -> None:
-        """Note down a row of the table at the end."""
-        self.goals.append(Goal(what, reach, measured, bool(reached)))
+    def target(self, what: str, threshold: str, measured: str, met: bool) -> None:
+        """Record one row of the table of targets."""
+        self.targets.append(Target(what, threshold, measured, bool(met)))

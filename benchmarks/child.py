@@ -1,4 +1,4 @@
-"""Another process of this run: started, spoken with in lines of JSON, and gone when its block ends."""
+"""Child processes that exchange lines of JSON with their parent and are killed when their block ends."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any, Self
 
 _ROOT = Path(__file__).parent.parent
-_LONGEST = 60.0  # seconds until a child that says nothing is given up
-_LINE = 64 << 20  # bytes of one answer at most
+_TIMEOUT = 60.0  # seconds until a silent child counts as hung
+_MAX_LINE_BYTES = 64 << 20  # maximum size of one message
 
 
 class Child:
@@ -24,7 +24,7 @@ class Child:
     async def __aenter__(self) -> Self:
         pipe = asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=pipe, stdout=pipe, cwd=_ROOT, limit=_LINE
+            *self._command, stdin=pipe, stdout=pipe, cwd=_ROOT, limit=_MAX_LINE_BYTES
         )
         return self
 
@@ -41,36 +41,41 @@ class Child:
         assert self._process is not None
         return self._process
 
-    def say(self, message: Any) -> None:
+    def send(self, message: Any) -> None:
         """Send a message."""
         stdin = self._running.stdin
         assert stdin is not None
         stdin.write(json.dumps(message).encode() + b"\n")
 
-    async def hear(self) -> Any:
-        """Its next message. Raises RuntimeError when it has ended, TimeoutError when it says nothing."""
+    async def receive(self) -> Any:
+        """Wait for the next message.
+
+        Raises:
+            RuntimeError: the child has ended.
+            TimeoutError: the child sent nothing in time.
+        """
         stdout = self._running.stdout
         assert stdout is not None
-        async with asyncio.timeout(_LONGEST):
+        async with asyncio.timeout(_TIMEOUT):
             line = await stdout.readline()
         if not line:
-            raise RuntimeError(f"{' '.join(self._command[1:4])} ended without an answer")
+            raise RuntimeError(f"{' '.join(self._command[1:4])} ended without a reply")
         return json.loads(line)
 
     async def ask(self, message: Any) -> Any:
-        """Send a message and wait for the answer."""
-        self.say(message)
-        return await self.hear()
+        """Send a message and wait for the reply."""
+        self.send(message)
+        return await self.receive()
 
 
-def tell(message: Any) -> None:
-    """In the child: send a message."""
+def reply(message: Any) -> None:
+    """In the child: send a message to the parent."""
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
-async def listen() -> asyncio.StreamReader:
-    """In the child: what the parent says, line by line."""
+async def open_requests() -> asyncio.StreamReader:
+    """In the child: open the stream of the parent's messages, one per line."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

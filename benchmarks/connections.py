@@ -1,4 +1,4 @@
-"""How many connections to Redis one process holds while it lives through one conversation."""
+"""Number of connections to Redis of one process during one conversation."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _USER = "ann"
 
 
 async def run(bench: Bench) -> None:
-    """The table, and the row of the issue."""
+    """Print the table and record the target."""
     bench.title(
         "Connections of one process, one conversation",
-        "The most seen in CLIENT LIST, which is asked every few milliseconds meanwhile.",
+        "The maximum in CLIENT LIST, polled every few milliseconds.",
     )
     server = bench.server()
     cache = RedisCache(settings=CacheSettings(url=server.url))
     await cache.initialize()
-    mine = await _most(server, lambda: _conversation(cache))
+    ours = await _peak_connections(server, lambda: _conversation(cache))
     await cache.close()
     async with Redis.from_url(server.url, **DOCUMENTED) as naive:
-        pooled = await _most(server, lambda: _reads(naive))
-    rows = [["this layer: a whole conversation", str(mine)], ["naive: 50 reads at once, no more", str(pooled)]]
-    bench.table(("who", "connections"), rows)
-    bench.goal("connections of one process, one conversation", "<= 2", str(mine), mine <= 2)
+        pooled = await _peak_connections(server, lambda: _reads(naive))
+    rows = [["this layer: a whole conversation", str(ours)], ["naive: 50 concurrent reads only", str(pooled)]]
+    bench.table(("client", "connections"), rows)
+    bench.target("connections of one process, one conversation", "<= 2", str(ours), ours <= 2)
 
 
 async def _conversation(cache: RedisCache) -> None:
-    """What a conversation does to the cache: start, 50 reads at once, writes, the tools, a lock, the end."""
+    """The cache calls of a conversation: start, 50 concurrent reads, writes, the tools, a lock, the end."""
 
     async def load() -> str:
         await asyncio.sleep(0.01)
@@ -59,20 +59,20 @@ async def _reads(naive: Redis) -> None:
         await asyncio.gather(*(naive.get("user:ann:profile") for _ in range(50)))
 
 
-async def _most(server: RedisServer, work: Callable[[], Awaitable[None]]) -> int:
-    """The most connections there were at once, without the one that asks."""
-    most, over = 0, False
+async def _peak_connections(server: RedisServer, work: Callable[[], Awaitable[None]]) -> int:
+    """The maximum number of connections, without the polling one."""
+    peak, done = 0, False
 
-    def look() -> int:
+    def count() -> int:
         return len(str(server.cli("CLIENT", "LIST")).splitlines()) - 1
 
-    async def watch() -> None:
-        nonlocal most
-        while not over:
-            most = max(most, await asyncio.to_thread(look))
+    async def poll() -> None:
+        nonlocal peak
+        while not done:
+            peak = max(peak, await asyncio.to_thread(count))
 
-    watching = asyncio.create_task(watch())
+    polling = asyncio.create_task(poll())
     await work()
-    over = True
-    await watching
-    return max(most, look())
+    done = True
+    await polling
+    return max(peak, count())

@@ -1,4 +1,4 @@
-"""Figures as they are printed: a median with its least and greatest, tables, and what was to be reached."""
+"""Formatting of results: medians with ranges, numbers, tables, and targets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The middle of some samples and how far they lie apart."""
+    """Median and range of samples."""
 
     median: float
     low: float
@@ -19,12 +19,12 @@ class Spread:
 
     @classmethod
     def of(cls, samples: Iterable[float]) -> Self:
-        """Of one sample or more."""
+        """From one sample or more."""
         values = sorted(samples)
         return cls(statistics.median(values), values[0], values[-1])
 
     def times(self, factor: float) -> Spread:
-        """The same in another unit."""
+        """Convert to another unit."""
         return Spread(self.median * factor, self.low * factor, self.high * factor)
 
     def __str__(self) -> str:
@@ -41,12 +41,12 @@ def number(value: float) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """``12.3 %``, and ``-`` of nothing."""
+    """``12.3 %``; ``-`` if ``whole`` is zero."""
     return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:
-    """The sample that so many per cent do not exceed. NaN where there is none."""
+    """The sample that ``percent`` of all do not exceed; NaN without samples."""
     if not samples:
         return math.nan
     ordered = sorted(samples)
@@ -54,11 +54,11 @@ def percentile(samples: Sequence[float], percent: float) -> float:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown that is also readable as it is: first column left, the others right."""
+    """Format an aligned Markdown table: first column left, the others right."""
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
 
-    def laid_out(line: Sequence[str]) -> str:
+    def format_row(line: Sequence[str]) -> str:
         first, *others = (
             cell.rjust(width) if column else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
@@ -66,21 +66,21 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         return f"| {' | '.join([first, *others])} |"
 
     rule = "|".join("-" * (width + 1) + (":" if column else "-") for column, width in enumerate(widths))
-    return "\n".join([laid_out(lines[0]), f"|{rule}|", *map(laid_out, lines[1:])])
+    return "\n".join([format_row(lines[0]), f"|{rule}|", *map(format_row, lines[1:])])
 
 
 @dataclass(frozen=True, slots=True)
-class Goal:
-    """One row of what was to be reached.
+class Target:
+    """One row of the table of targets.
 
     Attributes:
-        what: what was measured.
-        reach: the figure that was aimed at.
-        measured: the figure of this run.
-        reached: whether it is there.
+        what: what is measured.
+        threshold: the target as text.
+        measured: the result of this run.
+        met: whether the target is met.
     """
 
     what: str
-    reach: str
+    threshold: str
     measured: str
-    reached: bool
+    met: bool

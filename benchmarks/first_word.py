@@ -1,8 +1,7 @@
-"""``make trace``: the way to the first word, cold and warm, as a timeline from its spans.
+"""``make trace``: the time to the first word, cold and warm, as a timeline of its spans.
 
-The real entrypoint in this process. In its way: a store that takes 300 ms, a model that takes 700 ms to decide
-on a follow-up, and a room that takes 500 ms to connect (about what a real one takes). The greeting itself comes from
-the offline voice.
+The real entrypoint runs in this process, with a store that takes 300 ms, a model that takes 700 ms to decide on a
+follow-up, and a room that takes 500 ms to connect (about as long as a real one). The offline voice greets.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ STORE, MODEL, CONNECT = 0.3, 0.7, 0.5
 
 
 class SlowStore(SqliteStore):
-    """Takes its time to read a context; for ever where ``delay`` is None."""
+    """Delays reading a context by ``delay`` seconds; forever if it is None."""
 
     delay: float | None = STORE
 
@@ -49,7 +48,7 @@ class SlowStore(SqliteStore):
 
 
 class SlowDecision(OfflineLLM):
-    """The offline voice, but a follow-up decision takes as long as a real model's."""
+    """The offline voice with the latency of a real model for follow-up decisions."""
 
     def chat(self, *, chat_ctx: llm.ChatContext, **options: Any) -> llm.LLMStream:
         first = chat_ctx.items[0] if chat_ctx.items else None
@@ -62,24 +61,24 @@ class SlowDecision(OfflineLLM):
                 await asyncio.sleep(MODEL)
                 await run()
 
-            stream._run = slowly  # type: ignore[method-assign]  # the one place where a stream's time can be stretched
+            stream._run = slowly  # type: ignore[method-assign]  # the hook for delaying a stream
         return stream
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """One start: spans and moments, in seconds after the job was received."""
+    """Spans and events of one start, in seconds after the job was received."""
 
     spans: dict[str, tuple[float, float]]
     moments: dict[str, float]
 
     @property
     def context_adds(self) -> float:
-        """Seconds for which the room was connected and the context was not ready."""
+        """Seconds between the connection of the room and the readiness of the context."""
         return max(0.0, self.moments["context ready"] - self.moments["connected"])
 
     def draw(self, title: str) -> str:
-        """A picture of it."""
+        """Render the timeline as text."""
         width, end = 60, max(self.moments.values())
         lines = [f"{title}: first token after {self.moments['first token'] * 1000:.0f} ms"]
         for name, (start, stop) in sorted(self.spans.items(), key=lambda span: span[1]):
@@ -101,7 +100,7 @@ def read(spans: list[ReadableSpan]) -> Timeline:
 
 
 async def start(exporter: InMemorySpanExporter, home: Path, user: str, *, delay: float | None = STORE) -> Timeline:
-    """One conversation, from the job to its end, and how it began."""
+    """Run one conversation and return the timeline of its start."""
     from agent import entrypoint
 
     store = SlowStore(home / "companion.db")
@@ -113,7 +112,7 @@ async def start(exporter: InMemorySpanExporter, home: Path, user: str, *, delay:
         async def connect(*_: Any, **__: Any) -> None:
             await asyncio.sleep(CONNECT)
 
-        ctx.connect = connect  # type: ignore[method-assign]  # a room that takes its time
+        ctx.connect = connect  # type: ignore[method-assign]  # a room with a realistic latency
         exporter.clear()
         try:
             await entrypoint(ctx)
@@ -126,8 +125,8 @@ async def start(exporter: InMemorySpanExporter, home: Path, user: str, *, delay:
             await ctx._on_cleanup()
 
 
-def collect() -> InMemorySpanExporter:
-    """From here on every span of this process is kept."""
+def collect_spans() -> InMemorySpanExporter:
+    """Collect every span of this process from now on."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -135,8 +134,8 @@ def collect() -> InMemorySpanExporter:
     return exporter
 
 
-async def talked_before(home: Path, user: str) -> None:
-    """A conversation half an hour ago, so that the model decides on a follow-up."""
+async def seed_earlier_conversation(home: Path, user: str) -> None:
+    """Write a conversation of half an hour ago, so that the model decides on a follow-up."""
     store = SqliteStore(home / "companion.db")
     at = datetime.now(UTC) - timedelta(minutes=30)
     await store.add_turn(user, Turn("user", "I prepare a chess tournament", at, "earlier"))
@@ -147,14 +146,14 @@ async def main() -> int:
     """Print a cold and a warm start."""
     with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder, "redis")) as redis:
         os.environ |= {"REDIS_URL": redis.url, "COMPANION_HOME": folder, "COMPANION_MODELS": "offline"}
-        exporter = collect()
-        await talked_before(Path(folder), "ann")
-        print(f"In the way: a store of {STORE * 1000:.0f} ms, a deciding model of {MODEL * 1000:.0f} ms, ", end="")
-        print(f"a room of {CONNECT * 1000:.0f} ms.\n")
+        exporter = collect_spans()
+        await seed_earlier_conversation(Path(folder), "ann")
+        print(f"Simulated latencies: store {STORE * 1000:.0f} ms, deciding model {MODEL * 1000:.0f} ms, ", end="")
+        print(f"room {CONNECT * 1000:.0f} ms.\n")
         for title in ("cold", "warm"):
             timeline = await start(exporter, Path(folder), "ann")
             print(timeline.draw(title))
-            print(f"  the context adds {timeline.context_adds * 1000:.0f} ms to what connecting takes\n")
+            print(f"  the context adds {timeline.context_adds * 1000:.0f} ms to connecting\n")
     return 0
 
 

@@ -1,7 +1,7 @@
-"""A day of returning users, replayed through the companion's own functions, two workers and one Redis.
+"""Hit rates of a simulated day of returning users: the companion's own functions, two workers, one Redis.
 
-The day has its own clock: before each event the user's keys are made as much older as the day has moved on since the
-user's last one. TTLs are those the companion sets, hits those the fleet's statistics count.
+The day has its own clock: before each event the TTLs of the user's keys are reduced by the time since the user's last
+event. TTLs are those that the companion sets; hits are those of the shared statistics.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from cache import keys
 from .bench import Bench
 from .child import Child
 from .figures import share
-from .returning_users import Habit, day
+from .returning_users import Behaviour, day
 
 _SEED = 20251006
-# KEYS: what may be aged. ARGV: by how many milliseconds.
-_AGE = """
+# KEYS: keys whose TTLs are reduced. ARGV: milliseconds.
+_SHIFT_TTLS = """
 for _, key in ipairs(KEYS) do
   local left = redis.call('PTTL', key)
   if left >= 0 then
@@ -34,9 +34,9 @@ for _, key in ipairs(KEYS) do
   end
 end
 """
-RETURNING = Habit(visits=3, drops=1.5, call=240, again=0.6, save=0.1)
-"""What the documented targets take for granted: who comes, comes again soon, and seldom stays connected."""
-HABITS: dict[str, Habit] = {
+RETURNING = Behaviour(visits=3, drops=1.5, call=240, again=0.6, save=0.1)
+"""The assumption behind the documented targets: users return soon, and connections drop often."""
+BEHAVIOURS: dict[str, Behaviour] = {
     "returning users: visits in groups, 1.5 drops a visit": RETURNING,
     "the same, 0.3 drops a visit": replace(RETURNING, drops=0.3),
     "the same, no drops": replace(RETURNING, drops=0),
@@ -47,19 +47,19 @@ FAMILIES = ("profile", "greeting_instructions", "summary", "state")
 
 
 async def run(bench: Bench) -> None:
-    """The table."""
+    """Print the table and record the targets."""
     users = bench.pick(100, 20)
     bench.title(
         f"Hit rates: a day of {users} users, two workers, one Redis",
         "Replayed with the documented TTLs on the day's own clock. By family: the reads at the start of a "
-        "conversation,\nwhich somebody waits for. Overall: all reads, as the fleet's statistics count them, "
-        "with those that\nprepare the next start.",
+        "conversation,\nwhich delay it. Overall: all reads by the shared statistics, including those that\n"
+        "prepare the next start.",
     )
     days = await asyncio.gather(
-        *(_replay(bench, habit, users, shared=True) for habit in HABITS.values()),
+        *(_replay(bench, behaviour, users, shared=True) for behaviour in BEHAVIOURS.values()),
         _replay(bench, RETURNING, users, shared=False),
     )
-    names = [*HABITS, "the first, but each worker has a cache of its own"]
+    names = [*BEHAVIOURS, "the first, but each worker has a cache of its own"]
     rows = [
         [name, f"{day.conversations:,}", *map(day.at_start, FAMILIES), day.at_start(), day.overall]
         for name, day in zip(names, days, strict=True)
@@ -72,75 +72,77 @@ async def run(bench: Bench) -> None:
         ("greetings", 60, 70, first.at_start("greeting_instructions")),
         ("overall", 75, 85, first.overall),
     ):
-        good = float(rate.rstrip(" %")) >= low
-        bench.goal(f"hit rate of returning users, {what}", f"{low}-{high} %", rate, good)
+        met = float(rate.rstrip(" %")) >= low
+        bench.target(f"hit rate of returning users, {what}", f"{low}-{high} %", rate, met)
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
-    """What a replayed day came to.
+class DayResult:
+    """The result of a replayed day.
 
     Attributes:
-        conversations: how many there were.
-        asked: reads, by "start" or "end" and family.
-        loaded: those that the source had to answer.
-        overall: the hit rate by the fleet's statistics.
+        conversations: number of conversations.
+        reads: reads by "start" or "end" and family.
+        loads: reads answered by the source.
+        overall: the hit rate by the shared statistics.
     """
 
     conversations: int
-    asked: Counter[str]
-    loaded: Counter[str]
+    reads: Counter[str]
+    loads: Counter[str]
     overall: str
 
     def at_start(self, family: str = "") -> str:
-        """The hit rate of reads at the start of conversations; of all families where none is named."""
-        reads = [read for read in self.asked if read.startswith(f"start {family}")]
-        asked, loaded = (sum(counts[read] for read in reads) for counts in (self.asked, self.loaded))
-        return share(asked - loaded, asked)
+        """The hit rate of reads at the start of conversations, of one family or of all."""
+        reads = [name for name in self.reads if name.startswith(f"start {family}")]
+        total_reads, total_loads = (sum(counts[name] for name in reads) for counts in (self.reads, self.loads))
+        return share(total_reads - total_loads, total_reads)
 
 
-async def _replay(bench: Bench, habit: Habit, users: int, *, shared: bool) -> Day:
-    server, choice = bench.server(), random.Random(_SEED)
+async def _replay(bench: Bench, behaviour: Behaviour, users: int, *, shared: bool) -> DayResult:
+    server, rng = bench.server(), random.Random(_SEED)
     urls = [server.url, server.url if shared else server.url.removesuffix("/0") + "/1"]
     async with AsyncExitStack() as stack:
         home = stack.enter_context(tempfile.TemporaryDirectory())
-        workers = [await stack.enter_async_context(Child("conversations", url, home)) for url in urls]
+        workers = [await stack.enter_async_context(Child("session_worker", url, home)) for url in urls]
         for worker in workers:
-            await worker.hear()
+            await worker.receive()
         clocks = [await stack.enter_async_context(Redis.from_url(url)) for url in urls]
-        talking: dict[str, Child] = {}
+        active: dict[str, Child] = {}
         last: dict[str, float] = {}
         conversations = 0
-        for event in day(habit, users, _SEED):
-            await _age(clocks if not shared else clocks[:1], event.user, event.at - last.get(event.user, event.at))
+        for event in day(behaviour, users, _SEED):
+            await _shift_ttls(
+                clocks if not shared else clocks[:1], event.user, event.at - last.get(event.user, event.at)
+            )
             last[event.user] = event.at
             if event.start:
                 conversations += 1
-                worker = talking[event.user] = choice.choice(workers)
+                worker = active[event.user] = rng.choice(workers)
                 await worker.ask(["start", event.user, event.save])
             else:
-                await talking.pop(event.user).ask(["end", event.user])
-        asked: Counter[str] = Counter()
-        loaded: Counter[str] = Counter()
+                await active.pop(event.user).ask(["end", event.user])
+        total_reads: Counter[str] = Counter()
+        total_loads: Counter[str] = Counter()
         for worker in workers:
-            these, those = await worker.ask(["totals"])
-            asked.update(these)
-            loaded.update(those)
+            worker_reads, worker_loads = await worker.ask(["totals"])
+            total_reads.update(worker_reads)
+            total_loads.update(worker_loads)
         overall = await _counted(clocks if not shared else clocks[:1])
-    return Day(conversations, asked, loaded, overall)
+    return DayResult(conversations, total_reads, total_loads, overall)
 
 
 async def _counted(clocks: Sequence[Redis]) -> str:
-    """The hit rate by the fleet's own statistics."""
+    """The hit rate by the shared statistics."""
     hits = total = 0
     for clock in clocks:
-        fleet = await clock.hgetall(keys.system_stats())
-        hits, total = hits + int(fleet[b"cache_hits"]), total + int(fleet[b"total_requests"])
+        stats = await clock.hgetall(keys.system_stats())
+        hits, total = hits + int(stats[b"cache_hits"]), total + int(stats[b"total_requests"])
     return share(hits, total)
 
 
-async def _age(clocks: Sequence[Redis], user: str, seconds: float) -> None:
+async def _shift_ttls(clocks: Sequence[Redis], user: str, seconds: float) -> None:
     names = [keys.user_prefix(user) + family for family in keys.FAMILIES]
     names += [keys.stale(name) for name in names]
     for clock in clocks:
-        await clock.eval(_AGE, len(names), *names, int(seconds * 1000))
+        await clock.eval(_SHIFT_TTLS, len(names), *names, int(seconds * 1000))

@@ -1,6 +1,6 @@
-"""Who is compared: each client as its own documentation shows it, with the documented pool where it has one.
+"""The clients compared, each set up as its documentation shows, with the documented pool where it has one.
 
-Each stores values in its own way and gives back what it was given; a value is put and read by the same library.
+Each stores values in its own format; a value is written and read by the same library.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from cache import CacheSettings, RedisCache
 
-from .rounds import NAIVE
+from .comparison import NAIVE
 
 OURS, NEAR = "this layer", "this layer, near cache"
 POOL = 50
@@ -31,12 +31,12 @@ DOCUMENTED: dict[str, Any] = {
     "health_check_interval": 30,
 }
 _TTL = 3600
-_TRIAL = 5.0  # seconds a peer has to store and read one value
+_PEER_TIMEOUT = 5.0  # seconds within which a peer must store and read one value
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One library, connected."""
+    """A connected client of one library."""
 
     get: Callable[[str], Awaitable[Any]]
     put: Callable[[str, Any], Awaitable[Any]]
@@ -76,12 +76,12 @@ async def _cache(url: str, near: frozenset[str]) -> AsyncIterator[Client]:
 
 
 def ours(url: str) -> AbstractAsyncContextManager[Client]:
-    """As it is by default."""
+    """This layer with default settings."""
     return _cache(url, frozenset())
 
 
 def ours_near(url: str) -> AbstractAsyncContextManager[Client]:
-    """With profiles and greetings in the near cache."""
+    """This layer with profiles and greetings in the near cache."""
     return _cache(url, frozenset({"profile", "greeting_instructions"}))
 
 
@@ -110,7 +110,7 @@ def cashews_near(url: str) -> AbstractAsyncContextManager[Client]:
 
 
 def cashews_near_resp2(url: str) -> AbstractAsyncContextManager[Client]:
-    """Its listener understands invalidations only in the older protocol, which redis-py must be told to speak."""
+    """Cashews parses invalidations only in RESP2, which redis-py must be configured to use."""
     return _cashews(url, client_side=True, protocol=2)
 
 
@@ -200,7 +200,7 @@ def glide_tracking(url: str) -> AbstractAsyncContextManager[Client]:
 
 @asynccontextmanager
 async def dogpile(url: str) -> AsyncIterator[Client]:
-    """A blocking library: called in threads, as an asyncio program has to."""
+    """A blocking library, called in threads as an asyncio program must."""
     from dogpile.cache import make_region
 
     region = make_region().configure("dogpile.cache.redis", expiration_time=_TTL, arguments={"url": url})
@@ -228,8 +228,8 @@ REMOTE: dict[str, Open] = {
     "valkey-glide": glide,
     "dogpile, in threads": dogpile,
 }
-"""Every read asks Redis."""
-KEEPING: dict[str, Open] = {
+"""Clients that read from Redis every time."""
+LOCAL: dict[str, Open] = {
     NEAR: ours_near,
     "coredis, tracking": coredis_near,
     "valkey-glide, server-assisted cache": glide_tracking,
@@ -237,25 +237,29 @@ KEEPING: dict[str, Open] = {
     "cashews, client_side": cashews_near,
     "cashews, client_side, protocol=2": cashews_near_resp2,
 }
-"""A value that was read is kept in the process."""
+"""Clients that keep values in the process."""
 
 
 async def open_all(stack: AsyncExitStack, url: str, openers: Mapping[str, Open]) -> tuple[dict[str, Client], list[str]]:
-    """The clients that work here, and what to say of those that do not."""
+    """Connect the clients that work here.
+
+    Returns:
+        The clients by name, and a line about each that is not available.
+    """
     for name in ("glide", "cashews", "dogpile", "aiocache", "coredis"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are counted, not printed
-    clients, absent = {}, []
+    clients, unavailable = {}, []
     for name, opener in openers.items():
         try:
-            async with asyncio.timeout(_TRIAL):
+            async with asyncio.timeout(_PEER_TIMEOUT):
                 client = await stack.enter_async_context(opener(url))
                 await client.put("user:0:profile", {"a": [1, "b"]})
                 if await client.get("user:0:profile") != {"a": [1, "b"]}:
                     raise ValueError("it gave back something else than it was given")
         except ImportError as problem:
-            absent.append(f"{name}: not installed ({problem.name})")
+            unavailable.append(f"{name}: not installed ({problem.name})")
         except Exception as problem:
-            absent.append(f"{name}: does not work here ({type(problem).__name__}: {str(problem)[:100]})")
+            unavailable.append(f"{name}: does not work here ({type(problem).__name__}: {str(problem)[:100]})")
         else:
             clients[name] = client
-    return clients, absent
+    return clients, unavailable

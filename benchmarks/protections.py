@@ -1,6 +1,6 @@
-"""What each library offers against many callers who miss the same key at once, as its documentation shows it.
+"""The stampede protection of each library, set up as its documentation shows.
 
-Pools have room for every caller here, so that the protection is measured and not the pool.
+Pools are large enough for every caller, so that the protection is measured and not the pool.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from .peers import DOCUMENTED, OURS
 
 Load = Callable[[], Coroutine[Any, Any, Any]]
 Protected = Callable[[str, Load], Awaitable[Any]]
-"""The value of a key; the loader makes it where it is missing."""
+"""Reads a key, and loads it on a miss."""
 _ROOM = 250
 _TTL = 3600
-_LEASE = 5  # seconds: longer than the loader, or a lock would protect nothing
+_LEASE = 5  # seconds: longer than the loader takes, as a lock requires
 
 
 @asynccontextmanager
-async def nothing(url: str) -> AsyncIterator[Protected]:
+async def unprotected(url: str) -> AsyncIterator[Protected]:
     redis = Redis.from_url(url, decode_responses=True, **DOCUMENTED | {"max_connections": _ROOM})
 
     async def read(key: str, load: Load) -> Any:
@@ -130,7 +130,7 @@ async def dogpile(url: str) -> AsyncIterator[Protected]:
     loop = asyncio.get_running_loop()
 
     async def read(key: str, load: Load) -> Any:
-        def create() -> Any:  # in a thread, so the loader runs where the loop is
+        def create() -> Any:  # runs in a thread; the loader runs in the loop
             return asyncio.run_coroutine_threadsafe(load(), loop).result()
 
         return await loop.run_in_executor(threads, region.get_or_create, key, create)
@@ -143,7 +143,7 @@ async def dogpile(url: str) -> AsyncIterator[Protected]:
 
 PROTECTIONS: dict[str, Callable[[str], AbstractAsyncContextManager[Protected]]] = {
     OURS: ours,
-    "naive: get, load, set": nothing,
+    "naive: get, load, set": unprotected,
     "cashews, lock=True": lambda url: _cashews(url, "lock"),
     "cashews, early": lambda url: _cashews(url, "early"),
     "aiocache, cached_stampede": aiocache,

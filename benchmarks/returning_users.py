@@ -1,4 +1,4 @@
-"""A day of users who come back: who calls when, for how long, and how often the line drops. Seeded; no clock runs."""
+"""A seeded workload of returning users: conversations of one day, with durations and dropped connections."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _DAY = 86_400
-# How many of the day's visits begin in each hour: a quiet night, a morning, a long evening.
+# Weight of each hour of the day for the begin of a visit.
 _HOURS = (1, 1, 1, 1, 1, 2, 4, 7, 8, 6, 5, 5, 6, 6, 5, 5, 6, 8, 10, 12, 12, 9, 5, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Habit:
-    """What is assumed of the users.
+class Behaviour:
+    """Parameters of user behaviour.
 
     Attributes:
-        visits: times a day that somebody comes to talk, on average.
-        drops: times the line drops in one visit, on average; each is a new conversation seconds later.
-        call: seconds one conversation lasts, on average.
-        again: chance that a visit is followed by another one within the hour.
-        save: chance that a conversation changes the profile.
+        visits: mean number of visits a day.
+        drops: mean number of dropped connections in a visit; each starts a new conversation seconds later.
+        call: mean seconds of a conversation.
+        again: probability that another visit follows within the hour.
+        save: probability that a conversation changes the profile.
     """
 
     visits: float
@@ -33,7 +33,7 @@ class Habit:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Event:
-    """Something that happens at a time (seconds of the day): a conversation of a user starts or ends."""
+    """Start or end of a user's conversation ``at`` a second of the day."""
 
     at: float
     user: str
@@ -41,33 +41,33 @@ class Event:
     save: bool = False
 
 
-def day(habit: Habit, users: int, seed: int) -> Iterator[Event]:
+def day(behaviour: Behaviour, users: int, seed: int) -> Iterator[Event]:
     """The events of one day, in order."""
-    choice = random.Random(seed)
-    return heapq.merge(*(sorted(_user(habit, f"user-{number}", choice)) for number in range(users)))
+    rng = random.Random(seed)
+    return heapq.merge(*(sorted(_user(behaviour, f"user-{number}", rng)) for number in range(users)))
 
 
-def _user(habit: Habit, name: str, choice: random.Random) -> list[Event]:
+def _user(behaviour: Behaviour, name: str, rng: random.Random) -> list[Event]:
     events: list[Event] = []
-    free = 0.0  # nobody holds two conversations at once
-    for begin in sorted(_visits(habit, choice)):
-        at = max(begin, free)
+    available_at = 0.0  # a user has one conversation at a time
+    for begin in sorted(_visits(behaviour, rng)):
+        at = max(begin, available_at)
         while True:
-            ends = at + max(5.0, choice.expovariate(1 / habit.call))
-            events += [Event(at, name, True, choice.random() < habit.save), Event(ends, name, False)]
-            free = ends + 1
-            if choice.random() >= habit.drops / (1 + habit.drops):
+            ends = at + max(5.0, rng.expovariate(1 / behaviour.call))
+            events += [Event(at, name, True, rng.random() < behaviour.save), Event(ends, name, False)]
+            available_at = ends + 1
+            if rng.random() >= behaviour.drops / (1 + behaviour.drops):
                 break
-            at = ends + choice.uniform(2, 40)  # dial again
+            at = ends + rng.uniform(2, 40)  # reconnect
     return events
 
 
-def _visits(habit: Habit, choice: random.Random) -> Iterator[float]:
-    due = choice.expovariate(habit.visits)
-    while due < 1:  # a Poisson number of them
-        at = 3600 * (choice.choices(range(24), _HOURS)[0] + choice.random())
+def _visits(behaviour: Behaviour, rng: random.Random) -> Iterator[float]:
+    due = rng.expovariate(behaviour.visits)
+    while due < 1:  # their number is Poisson distributed
+        at = 3600 * (rng.choices(range(24), _HOURS)[0] + rng.random())
         yield at
-        while choice.random() < habit.again:
-            at += choice.uniform(300, 3000)
+        while rng.random() < behaviour.again:
+            at += rng.uniform(300, 3000)
             yield at
-        due += choice.expovariate(habit.visits)
+        due += rng.expovariate(behaviour.visits)

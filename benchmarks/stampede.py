@@ -1,4 +1,4 @@
-"""A cold key that everybody wants at once: how often it is loaded, how long they wait, what Redis has to do."""
+"""Stampede on a cold key: loads, waiting times, and commands sent to Redis."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from .bench import Bench
 from .child import Child
+from .command_monitor import CommandMonitor
 from .figures import Spread, percentile
-from .monitor import Monitor
 from .peers import OURS
 from .protections import PROTECTIONS
 
@@ -18,40 +18,40 @@ _PROCESSES, _TASKS, _LOADER = 4, 200, 0.5
 
 
 async def run(bench: Bench) -> None:
-    """The table, and the rows of the issue."""
+    """Print the table and record the targets."""
     bench.title(
         f"A cold key, {_PROCESSES} processes x {_TASKS} tasks, a loader of {_LOADER * 1000:.0f} ms",
-        "Median [least greatest] of the rounds. CPU: of all four. Commands: what clients sent until the end.",
+        "Median [least greatest] of the rounds. CPU: of all four processes. Commands: all that clients sent.",
     )
-    found: dict[str, list[Round]] = {name: [] for name in PROTECTIONS}
-    broken: dict[str, str] = {}
+    found: dict[str, list[StampedeResult]] = {name: [] for name in PROTECTIONS}
+    failed_peers: dict[str, str] = {}
     for number_of_round in range(bench.pick(5, 2)):
         for name in PROTECTIONS:
-            if name in broken:
+            if name in failed_peers:
                 continue
             try:
-                found[name].append(await _rush(bench, name, f"cold:{number_of_round}"))
-            except Exception as problem:  # a peer that cannot do this is shown as such
-                broken[name] = f"does not work here ({type(problem).__name__})"
+                found[name].append(await _stampede(bench, name, f"cold:{number_of_round}"))
+            except Exception as problem:  # reported in the table
+                failed_peers[name] = f"does not work here ({type(problem).__name__})"
     rows = [
-        [name, broken[name], "-", "-", "-", "-", "-"] if name in broken else [name, *_figures(rounds)]
+        [name, failed_peers[name], "-", "-", "-", "-", "-"] if name in failed_peers else [name, *_figures(rounds)]
         for name, rounds in found.items()
     ]
     bench.table(("protection", "loads", "p50 ms", "p99 ms", "CPU ms", "Redis commands", "errors"), rows)
-    mine = found[OURS]
-    loads = max(each.loads for each in mine)
-    late = Spread.of((percentile(each.waited, 99) - _LOADER) * 1000 for each in mine)
-    commands = Spread.of(each.commands for each in mine)
-    clean = not any(each.failed for each in mine)
-    bench.goal("cold key, 4 processes x 200 tasks: loads", "1", str(loads), loads == 1 and clean)
-    bench.goal("the same: p99 above the loader's 500 ms", "<= 50 ms", f"{late} ms", late.median <= 50)
-    bench.goal("the same: Redis commands in all", "<= 40", str(commands), commands.median <= 40)
-    kinds = mine[-1].kinds
+    ours = found[OURS]
+    loads = max(each.loads for each in ours)
+    late = Spread.of((percentile(each.waited, 99) - _LOADER) * 1000 for each in ours)
+    commands = Spread.of(each.commands for each in ours)
+    all_correct = not any(each.failed for each in ours)
+    bench.target("cold key, 4 processes x 200 tasks: loads", "1", str(loads), loads == 1 and all_correct)
+    bench.target("the same: p99 above the loader's 500 ms", "<= 50 ms", f"{late} ms", late.median <= 50)
+    bench.target("the same: Redis commands in total", "<= 40", str(commands), commands.median <= 40)
+    kinds = ours[-1].kinds
     bench.note(f"The commands of {OURS}, last round: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}.")
 
 
-class Round:
-    """What one rush for a key came to."""
+class StampedeResult:
+    """The result of one stampede."""
 
     def __init__(self, answers: list[dict[str, Any]], kinds: Counter[str]) -> None:
         self.loads = sum(answer["loads"] for answer in answers)
@@ -62,7 +62,7 @@ class Round:
         self.commands = kinds.total()
 
 
-def _figures(rounds: list[Round]) -> list[str]:
+def _figures(rounds: list[StampedeResult]) -> list[str]:
     failed = Counter(kind for each in rounds for kind in each.failed)
     return [
         str(Spread.of(each.loads for each in rounds)),
@@ -73,16 +73,16 @@ def _figures(rounds: list[Round]) -> list[str]:
     ]
 
 
-async def _rush(bench: Bench, name: str, key: str) -> Round:
-    """On a server of its own, so that only these processes are counted."""
+async def _stampede(bench: Bench, name: str, key: str) -> StampedeResult:
+    """Run one stampede on a server of its own, so that only its commands are counted."""
     server = bench.server()
     async with AsyncExitStack() as stack:
         children = [
-            await stack.enter_async_context(Child("crowd", name, server.url, str(_TASKS), str(_LOADER)))
+            await stack.enter_async_context(Child("stampede_worker", name, server.url, str(_TASKS), str(_LOADER)))
             for _ in range(_PROCESSES)
         ]
-        await asyncio.gather(*(child.hear() for child in children))
-        async with Monitor(server.port) as monitor:
+        await asyncio.gather(*(child.receive() for child in children))
+        async with CommandMonitor(server.port) as monitor:
             answers = await asyncio.gather(*(child.ask(key) for child in children))
             kinds = await monitor.kinds()
-    return Round(answers, kinds)
+    return StampedeResult(answers, kinds)

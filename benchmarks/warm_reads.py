@@ -1,4 +1,4 @@
-"""A value that is there, read again: what one caller pays, and what many at once get."""
+"""Warm reads: the cost of one caller, and the throughput of many."""
 
 from __future__ import annotations
 
@@ -7,78 +7,80 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from .bench import Bench
+from .comparison import NAIVE, Comparison, Read, compare
 from .figures import share
 from .peers import OURS, POOL, REMOTE, Client, open_all
-from .rounds import NAIVE, Contest, Read, contest
 
 PROFILE = "Name: Ann\nLives in: Oslo\n" + "Likes: long walks by the sea, and the smell of rain on warm stones\n" * 6
 PLAN = {"opening": "follow_up", "last_seen": "2026-11-23T17:04:11+00:00", "topic": "how the move to Oslo went"}
 VALUES = {"a profile (text, 430 bytes)": PROFILE, "a greeting plan (JSON, 110 bytes)": PLAN}
 _POOLED = {NAIVE, "aiocache"}
-"""Their pools raise when more callers come than there are connections."""
+"""Clients whose pools raise if there are more callers than connections."""
 
 
 async def run(bench: Bench) -> None:
-    """The tables, and the rows of the issue."""
+    """Print the tables and record the targets."""
     async with AsyncExitStack() as stack:
-        clients, absent = await open_all(stack, bench.server().url, REMOTE)
+        clients, unavailable = await open_all(stack, bench.server().url, REMOTE)
         for what, value in VALUES.items():
             for name, client in clients.items():
                 await client.put(_key(name), value)
             for tasks in (1, 50, 500):
                 await _compare(bench, clients, what, value, tasks)
-        await _without_a_gate(bench, clients, absent)
+        await _without_limit(bench, clients, unavailable)
 
 
 def _key(name: str) -> str:
-    """Each client has a key of its own: it reads what it wrote."""
+    """Each client reads a key of its own, which it wrote."""
     return f"user:{list(REMOTE).index(name)}:profile"
 
 
 async def _compare(bench: Bench, clients: dict[str, Client], what: str, value: Any, tasks: int) -> None:
     callers = "one caller" if tasks == 1 else f"{tasks} callers"
-    gated = " naive and aiocache go through a gate of 50: their pool raises at more." if tasks > POOL else ""
-    bench.title(f"Warm read of {what}, {callers}", f"Microseconds per read, median [least greatest].{gated}")
+    limited = (
+        " naive and aiocache are limited to 50 callers at a time: their pools raise at more." if tasks > POOL else ""
+    )
+    bench.title(f"Warm read of {what}, {callers}", f"Microseconds per read, median [least greatest].{limited}")
     readers = {name: _reader(client, _key(name), tasks if name in _POOLED else 0) for name, client in clients.items()}
-    found = await contest(readers, value, tasks=tasks, rounds=bench.pick(9, 3), seconds=bench.pick(0.15, 0.08))
+    found = await compare(readers, value, tasks=tasks, rounds=bench.pick(9, 3), seconds=bench.pick(0.15, 0.08))
     rows = []
     for name in readers:
         row = [name, str(found.spread(name, "wall").times(1e6)), str(found.spread(name, "cpu").times(1e6))]
-        row += [str(found.ratio(NAIVE, name, "wall")), str(found.ratio(name, NAIVE, "cpu")), found.bad(name)]
+        row += [str(found.ratio(NAIVE, name, "wall")), str(found.ratio(name, NAIVE, "cpu")), found.failures(name)]
         rows.append(row)
     bench.table(("client", "wall", "CPU", "throughput / naive", "CPU / naive", "errors"), rows)
-    _judge(bench, found, what, tasks)
+    _add_targets(bench, found, what, tasks)
 
 
 def _reader(client: Client, key: str, tasks: int) -> Read:
-    """Reads the key; through a gate where more callers come than the pool has connections."""
+    """A reader of the key, limited to the size of the pool if there are more callers."""
     get = client.get
     if tasks <= POOL:
         return lambda: get(key)
-    gate = asyncio.Semaphore(POOL)
+    semaphore = asyncio.Semaphore(POOL)
 
-    async def gated() -> Any:
-        async with gate:
+    async def limited() -> Any:
+        async with semaphore:
             return await get(key)
 
-    return gated
+    return limited
 
 
-def _judge(bench: Bench, found: Contest, what: str, tasks: int) -> None:
+def _add_targets(bench: Bench, found: Comparison, what: str, tasks: int) -> None:
     kind = what.partition(" (")[0]
     if tasks == 1:
         ratio = found.ratio(OURS, NAIVE, "cpu")
-        good = ratio.median <= 0.6 and found.clean(OURS)
-        bench.goal(f"CPU per warm get of {kind}, one caller, against naive", "<= 0.6", str(ratio), good)
+        met = ratio.median <= 0.6 and found.all_correct(OURS)
+        bench.target(f"CPU per warm get of {kind}, one caller, against naive", "<= 0.6", str(ratio), met)
     else:
-        reach = 8 if tasks == 50 else 10
+        threshold = 8 if tasks == 50 else 10
         ratio = found.ratio(NAIVE, OURS, "wall")
-        good = ratio.median >= reach and found.clean(OURS)
-        bench.goal(f"throughput against naive, {kind}, {tasks} tasks", f">= {reach}x", f"{ratio}x", good)
+        met = ratio.median >= threshold and found.all_correct(OURS)
+        bench.target(f"throughput against naive, {kind}, {tasks} tasks", f">= {threshold}x", f"{ratio}x", met)
 
 
-async def _without_a_gate(bench: Bench, clients: dict[str, Client], absent: list[str]) -> None:
-    bench.title("500 callers at once, no gate", "What becomes of 500 reads of one warm value that are begun together.")
+async def _without_limit(bench: Bench, clients: dict[str, Client], unavailable: list[str]) -> None:
+    bench.title("500 callers at once, no limit", "Outcomes of 500 concurrent reads of one warm value.")
     rows = []
     for name, client in clients.items():
         await client.put(_key(name), PLAN)
@@ -88,6 +90,6 @@ async def _without_a_gate(bench: Bench, clients: dict[str, Client], absent: list
         wrong = len(answers) - right - len(raised)
         kinds = ", ".join(sorted(set(raised)))
         rows.append([name, share(right, 500), f"{len(raised)} {kinds}".strip(), str(wrong)])
-    bench.table(("client", "answered right", "raised", "something else (a miss)"), rows)
-    for line in absent:
+    bench.table(("client", "correct", "raised", "wrong (a miss)"), rows)
+    for line in unavailable:
         bench.note(line)

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import NoOpTracerProvider
 
 import companion.conversation.briefing
-from benchmarks.first_word import CONNECT, MODEL, STORE, collect, start, talked_before
+from benchmarks.first_word import CONNECT, MODEL, STORE, collect_spans, seed_earlier_conversation, start
 from tests.real.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
@@ -25,12 +25,12 @@ def exporter(
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")
     monkeypatch.chdir(tmp_path)
-    yield collect()
+    yield collect_spans()
     set_tracer_provider(NoOpTracerProvider())
 
 
 async def test_cold_then_warm(exporter: InMemorySpanExporter, tmp_path: Path) -> None:
-    await talked_before(tmp_path, "ann")
+    await seed_earlier_conversation(tmp_path, "ann")
     cold = await start(exporter, tmp_path, "ann")
     assert list(cold.moments) == [
         "job received",

@@ -1,7 +1,7 @@
-"""One of the processes that miss a key at the same moment: ``crowd PROTECTION URL TASKS SECONDS``.
+"""One of the processes that miss a key concurrently: ``stampede_worker PROTECTION URL TASKS SECONDS``.
 
-It says "ready"; told a key, all its tasks ask for it, and it answers how often it loaded, how long each task waited,
-who got an error or a wrong value, and the seconds of processor it took.
+It sends "ready". For each key requested, all its tasks read it, and the reply holds the number of loads, the waiting
+time of each task, the errors and wrong values, and the CPU seconds used.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import sys
 import time
 from typing import Any
 
-from .child import listen, tell
+from .child import open_requests, reply
 from .protections import PROTECTIONS
 
 
 async def main(protection: str, url: str, tasks: int, seconds: float) -> None:
-    """Ask whenever told to, until the parent hangs up."""
+    """Read each requested key until the parent closes the pipe."""
     async with PROTECTIONS[protection](url) as read:
         loads = 0
 
@@ -30,19 +30,19 @@ async def main(protection: str, url: str, tasks: int, seconds: float) -> None:
         async def wait_for(key: str) -> float:
             began = time.monotonic()
             if await read(key, load_slowly) != {"made": "once"}:
-                raise ValueError("a wrong value")
+                raise ValueError("wrong value")
             return time.monotonic() - began
 
         await read(f"warm-up:{time.monotonic()}", lambda: asyncio.sleep(0, {"made": "once"}))
-        parent = await listen()
-        tell("ready")
-        while line := await parent.readline():
+        requests = await open_requests()
+        reply("ready")
+        while line := await requests.readline():
             loads = 0
             key, cpu = json.loads(line), time.process_time()
             outcomes = await asyncio.gather(*(wait_for(key) for _ in range(tasks)), return_exceptions=True)
             waited = [outcome for outcome in outcomes if isinstance(outcome, float)]
             failed = [type(outcome).__name__ for outcome in outcomes if isinstance(outcome, BaseException)]
-            tell({"loads": loads, "waited": waited, "failed": failed, "cpu": time.process_time() - cpu})
+            reply({"loads": loads, "waited": waited, "failed": failed, "cpu": time.process_time() - cpu})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""A worker that holds conversations for the hit-rate replay: ``conversations URL HOME``.
+"""A worker that runs conversations for the hit-rate replay: ``session_worker URL HOME``.
 
-The companion's own functions do what they do at the start and at the end of a real conversation; only the voice and
-the model are missing. Told ["start", user, save the profile?], ["end", user] or ["totals"], it answers when that is
-done: with nothing, or with how often each family of keys was asked for and had to be loaded, at starts and at ends.
+The companion's own functions run as at the start and the end of a real conversation, without voice and model. Requests
+are ["start", user, whether to save the profile], ["end", user] and ["totals"]; the reply is null, or the reads and
+loads of each key family, at starts and at ends.
 """
 
 from __future__ import annotations
@@ -26,50 +26,50 @@ from companion.identity import Caller, use_caller
 from companion.runtime import close_runtime, get_runtime
 from companion.store import Turn
 
-from .child import listen, tell
-from .far_source import far_runtime
+from .child import open_requests, reply
+from .slow_source import slow_runtime
 
-asked: Counter[str] = Counter()
-loaded: Counter[str] = Counter()
+reads: Counter[str] = Counter()
+loads: Counter[str] = Counter()
 phase: ContextVar[str] = ContextVar("phase", default="start")
 
 
-def count_by_family() -> None:
-    """Let every ``get_or_load`` of this process be counted."""
+def count_reads_by_family() -> None:
+    """Count every ``get_or_load`` of this process and every load."""
     plain = RedisCache.get_or_load
 
     async def counted(self: RedisCache, key: str, loader: Any, *args: Any, **named: Any) -> Any:
         read = f"{phase.get()} {key.split(':')[2]}"
-        asked[read] += 1
+        reads[read] += 1
 
         async def load() -> Any:
-            loaded[read] += 1
+            loads[read] += 1
             return await loader()
 
         return await plain(self, key, load, *args, **named)
 
-    RedisCache.get_or_load = counted  # type: ignore[method-assign]  # the one place that all reads come through
+    RedisCache.get_or_load = counted  # type: ignore[method-assign]  # all reads pass through this method
 
 
 async def main(url: str, home: str) -> None:
-    """Hold conversations until the parent hangs up."""
-    count_by_family()
-    far_runtime(Path(home))
+    """Run conversations until the parent closes the pipe."""
+    count_reads_by_family()
+    slow_runtime(Path(home))
     await use_redis_cache(url)
     logs: dict[str, TurnLog] = {}
-    parent = await listen()
-    tell("ready")
-    while line := await parent.readline():
-        what, *rest = json.loads(line)
-        if what == "start":
+    requests = await open_requests()
+    reply("ready")
+    while line := await requests.readline():
+        command, *rest = json.loads(line)
+        if command == "start":
             await _start(logs, *rest)
-            tell(None)
-        elif what == "end":
+            reply(None)
+        elif command == "end":
             await _end(logs, *rest)
-            tell(None)
+            reply(None)
         else:
-            await close_redis_cache()  # the last counters go to the fleet's statistics
-            tell([asked, loaded])
+            await close_redis_cache()  # flushes the counters to the shared statistics
+            reply([reads, loads])
             await use_redis_cache(url)
     await close_redis_cache()
     await close_runtime()

@@ -1,4 +1,4 @@
-"""A contest: the same work by each contestant in turn, round after round, so that a noisy moment hits them all."""
+"""Interleaved comparison: each client does the same work in every round, so that noise affects all of them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NAIVE = "naive"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One turn of one contestant.
+    """One client's work in one round.
 
     Attributes:
         calls: operations done.
-        wall: seconds per right answer; an operation that raised, or that answered anything else, is no speed.
-        cpu: seconds of this process's processors per right answer, all threads of it.
+        wall: seconds per correct answer; errors and wrong answers do not count as throughput.
+        cpu: CPU seconds of this process, all threads, per correct answer.
         errors: operations that raised.
-        wrong: operations that answered something else than what was stored.
+        wrong: operations that returned another value than the stored one.
     """
 
     calls: int
@@ -36,57 +36,57 @@ class Sample:
 
 
 @dataclass(slots=True)
-class Contest:
-    """The samples of some rounds, and the ratios between contestants of one round."""
+class Comparison:
+    """Samples by client, one for each round, and ratios within rounds."""
 
     samples: dict[str, list[Sample]] = field(default_factory=dict)
 
     def spread(self, name: str, figure: str) -> Spread:
-        """``figure`` is an attribute of Sample."""
+        """Median and range of ``figure``, an attribute of Sample."""
         return Spread.of(getattr(sample, figure) for sample in self.samples[name])
 
     def ratio(self, name: str, other: str, figure: str) -> Spread:
-        """``figure`` of ``name`` over that of ``other``, round by round."""
+        """Ratio of ``figure`` between two clients, formed within each round."""
         pairs = [
             (getattr(mine, figure), getattr(theirs, figure))
             for mine, theirs in zip(self.samples[name], self.samples[other], strict=True)
         ]
         return Spread.of(mine / theirs if isfinite(mine) and isfinite(theirs) else nan for mine, theirs in pairs)
 
-    def bad(self, name: str) -> str:
-        """Errors and wrong answers in words; ``0`` for none."""
+    def failures(self, name: str) -> str:
+        """Describe errors and wrong answers; ``0`` for none."""
         calls, errors, wrong = (
             sum(getattr(sample, figure) for sample in self.samples[name]) for figure in ("calls", "errors", "wrong")
         )
         parts = [f"{count:,} {what}" for count, what in ((errors, "errors"), (wrong, "wrong")) if count]
         return f"{', '.join(parts)} of {calls:,}" if parts else "0"
 
-    def clean(self, name: str) -> bool:
-        """Whether every answer was right."""
-        return self.bad(name) == "0"
+    def all_correct(self, name: str) -> bool:
+        """Whether every answer was correct."""
+        return self.failures(name) == "0"
 
 
-async def contest(
+async def compare(
     readers: Mapping[str, Read], expected: Any, *, tasks: int, rounds: int, seconds: float = 0.15
-) -> Contest:
-    """Let each reader read, ``tasks`` callers at a time, for about ``seconds`` per round.
+) -> Comparison:
+    """Run each reader with ``tasks`` concurrent callers for about ``seconds`` per round.
 
-    A first round is not counted: it opens connections, and tells how many calls fill the time.
+    An uncounted first round opens connections and calibrates the number of calls.
     """
     calls = {}
     for name, read in readers.items():
-        await _turn(read, expected, tasks, tasks)
-        trial = await _turn(read, expected, tasks, max(100, tasks * 2))
-        calls[name] = min(200_000, max(tasks * 2, int(seconds / trial.wall)))  # of inf: tasks * 2
-    found = Contest({name: [] for name in readers})
+        await _sample(read, expected, tasks, tasks)
+        calibration = await _sample(read, expected, tasks, max(100, tasks * 2))
+        calls[name] = min(200_000, max(tasks * 2, int(seconds / calibration.wall)))  # of inf: tasks * 2
+    found = Comparison({name: [] for name in readers})
     for number in range(rounds):
         order = list(readers.items())
         for name, read in order if number % 2 else reversed(order):
-            found.samples[name].append(await _turn(read, expected, tasks, calls[name]))
+            found.samples[name].append(await _sample(read, expected, tasks, calls[name]))
     return found
 
 
-async def _turn(read: Read, expected: Any, tasks: int, calls: int) -> Sample:
+async def _sample(read: Read, expected: Any, tasks: int, calls: int) -> Sample:
     errors = wrong = 0
 
     async def caller(times: int) -> None:
@@ -94,7 +94,7 @@ async def _turn(read: Read, expected: Any, tasks: int, calls: int) -> Sample:
         for _ in range(times):
             try:
                 value = await read()
-            except Exception:  # whatever a client raises is an answer that did not come
+            except Exception:  # any exception of a client counts as an error
                 errors += 1
             else:
                 if value != expected:

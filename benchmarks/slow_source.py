@@ -1,4 +1,4 @@
-"""A source of truth that is far away: the real SQLite store and a stand-in model, each after a given time."""
+"""A slow source: the real SQLite store and a stand-in model, each with a given latency."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from companion.settings import Settings
 from companion.store import SqliteStore, Turn
 
 PROFILE = "Name: Ann\nLives in: Oslo\n" + "Likes: long walks by the sea\n" * 8
-_VERDICT = json.dumps({"follow_up": True, "confidence": 0.9, "topic": "how the move to Oslo went"})
+_DECISION = json.dumps({"follow_up": True, "confidence": 0.9, "topic": "how the move to Oslo went"})
 
 
-class FarStore:
-    """Every operation of a store, ``seconds`` later."""
+class DelayedStore:
+    """Delays every operation of a store by ``seconds``."""
 
     def __init__(self, store: SqliteStore, seconds: float) -> None:
         self._store = store
@@ -36,8 +36,8 @@ class FarStore:
         return later
 
 
-class SlowModel(llm.LLM[Any]):
-    """Always finds the same thread to pick up, ``seconds`` after it is asked."""
+class DelayedLLM(llm.LLM[Any]):
+    """Always proposes the same follow-up, ``seconds`` after the request."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -51,36 +51,36 @@ class SlowModel(llm.LLM[Any]):
         conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS,
         **_: Any,
     ) -> llm.LLMStream:
-        """Answer, late."""
+        """Answer after the delay."""
         return _Stream(self, chat_ctx=chat_ctx, tools=tools or [], conn_options=conn_options)
 
 
 class _Stream(llm.LLMStream):
-    _llm: SlowModel
+    _llm: DelayedLLM
 
     async def _run(self) -> None:
         await asyncio.sleep(self._llm.seconds)
-        delta = llm.ChoiceDelta(role="assistant", content=_VERDICT)
+        delta = llm.ChoiceDelta(role="assistant", content=_DECISION)
         self._event_ch.send_nowait(llm.ChatChunk(id=uuid4().hex, delta=delta))
 
 
-def far_runtime(home: Path, *, store: float = 0.0, model: float = 0.0) -> Runtime:
-    """The running loop's runtime, from now on.
+def slow_runtime(home: Path, *, store: float = 0.0, model: float = 0.0) -> Runtime:
+    """Install a runtime with delays in the running loop.
 
     Args:
-        home: where the database is.
-        store: seconds that each operation of the store takes at least.
-        model: seconds that the model takes to answer.
+        home: directory of the database.
+        store: seconds added to each operation of the store.
+        model: seconds until the model answers.
     """
-    # The consistency watch reads behind what is measured, and finds that two caches know nothing of each other.
+    # The consistency check would read concurrently, and report that two separate caches differ.
     quiet = {"COMPANION_MODELS": "offline", "COMPANION_WATCH_SHARE": "0"}
     settings = Settings.from_env({"COMPANION_HOME": str(home), **quiet})
-    source: Any = FarStore(SqliteStore(home / "companion.db"), store)
-    return set_runtime(Runtime(settings, store=source, model=SlowModel(model)))
+    source: Any = DelayedStore(SqliteStore(home / "companion.db"), store)
+    return set_runtime(Runtime(settings, store=source, model=DelayedLLM(model)))
 
 
-async def acquaint(runtime: Runtime, user_id: str) -> None:
-    """Let the store know a user who was here yesterday."""
+async def seed_user(runtime: Runtime, user_id: str) -> None:
+    """Write the profile and the last turn of a user who called yesterday."""
     yesterday = datetime.now(UTC) - timedelta(hours=20)
     await runtime.store.save_profile(user_id, PROFILE)
     await runtime.store.add_turn(

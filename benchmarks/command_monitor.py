@@ -1,4 +1,4 @@
-"""What clients send to a redis-server, as it says itself (MONITOR)."""
+"""The commands that clients send to a redis-server, by MONITOR."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from uuid import uuid4
 _LINE = re.compile(rb'^\+(\d+\.\d+) \[\d+ (\S+)\] "((?:[^"\\]|\\.)*)"(.*)$')
 
 
-class Monitor:
-    """Listens from ``async with`` on. What scripts do inside the server is not listed: nobody sent it."""
+class CommandMonitor:
+    """Records commands from ``async with`` on, without those that scripts execute inside the server."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -32,7 +32,7 @@ class Monitor:
         self._writer.close()
 
     async def commands(self) -> list[tuple[float, str]]:
-        """The server's time (seconds) and the command as text, of everything sent until now."""
+        """Time of the server (seconds) and text of each command sent until now."""
         _, marker = await asyncio.open_connection("127.0.0.1", self._port)
         marker.write(f"ECHO {self._mark}\r\n".encode())
         seen = []
@@ -46,5 +46,5 @@ class Monitor:
                 seen.append((float(parts[1]), text))
 
     async def kinds(self) -> Counter[str]:
-        """How often each command was sent until now."""
+        """Number of commands sent until now, by name."""
         return Counter(text.partition(" ")[0] for _, text in await self.commands())

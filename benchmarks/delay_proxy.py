@@ -1,6 +1,6 @@
-"""A slow network in front of a server, as a process of its own: ``late_replies PORT LEAST MOST SEED``.
+"""A proxy that delays a server's replies, as a process of its own: ``delay_proxy PORT LEAST MOST SEED``.
 
-What the server sends reaches the client between LEAST and MOST seconds late, at random, in order. It says its port.
+Replies are delayed by a random time between LEAST and MOST seconds, in order. The process sends its port.
 """
 
 from __future__ import annotations
@@ -10,45 +10,45 @@ import random
 import sys
 from collections.abc import Callable
 
-from .child import tell
+from .child import reply
 
 
 async def main(port: int, least: float, most: float, seed: int) -> None:
     """Listen on 127.0.0.1 until killed."""
-    choice = random.Random(seed)
+    rng = random.Random(seed)
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.gather(
-            _pass_on(reader, server_writer, lambda: 0.0),
-            _pass_on(server_reader, writer, lambda: choice.uniform(least, most)),
+            _forward(reader, server_writer, lambda: 0.0),
+            _forward(server_reader, writer, lambda: rng.uniform(least, most)),
         )
 
     listener = await asyncio.start_server(accept, "127.0.0.1", 0)
-    tell(listener.sockets[0].getsockname()[1])
+    reply(listener.sockets[0].getsockname()[1])
     await listener.serve_forever()
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: Callable[[], float]) -> None:
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: Callable[[], float]) -> None:
     loop = asyncio.get_running_loop()
-    pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+    chunks: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
     async def receive() -> None:
-        piece = b"-"
-        while piece:
+        chunk = b"-"
+        while chunk:
             try:
-                piece = await reader.read(1 << 16)
+                chunk = await reader.read(1 << 16)
             except OSError:
-                piece = b""
-            pieces.put_nowait((loop.time() + delay(), piece))
+                chunk = b""
+            chunks.put_nowait((loop.time() + delay(), chunk))
 
     receiving = asyncio.create_task(receive())
     while True:
-        due, piece = await pieces.get()
+        due, chunk = await chunks.get()
         await asyncio.sleep(max(0.0, due - loop.time()))
-        if not piece:
+        if not chunk:
             break
-        writer.write(piece)
+        writer.write(chunk)
     writer.close()
     await receiving
 
