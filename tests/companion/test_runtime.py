@@ -1,4 +1,4 @@
-"""Which worker listens for external changes, and which cache it invalidates."""
+"""The runtime starts and stops the listener for external changes, with the right cache."""
 
 from __future__ import annotations
 
