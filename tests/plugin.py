@@ -48,19 +48,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the tests for parallel runs.
 
-    pytest-xdist's ``worksteal`` takes from the end of what another worker has still to do. So what shares servers over
-    a module comes first and stays together. Serial tests come last, when there is little left for others to wait with.
+    pytest-xdist's ``worksteal`` takes from the end of what another worker has still to do. So what takes longest, and
+    shares a worker process or an installed wheel, comes first and stays together. Serial tests come last, when there is
+    little left for others to wait with.
     """
-    items.sort(key=lambda item: (_is_serial(item), not _shares_a_loop(item)))
+    items.sort(key=lambda item: (_is_serial(item), _length(item)))
 
 
 def _is_serial(item: pytest.Item) -> bool:
     return item.get_closest_marker("serial") is not None
 
 
-def _shares_a_loop(item: pytest.Item) -> bool:
-    marker = item.get_closest_marker("asyncio")
-    return marker is not None and marker.kwargs.get("loop_scope") == "module"
+def _length(item: pytest.Item) -> int:
+    slow = ("worker", "console")
+    return next((place for place, name in enumerate(slow) if item.get_closest_marker(name)), len(slow))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -34,18 +34,22 @@ def run(module: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("parallel", [[], ["-n", "2"]], ids=["one process", "two workers"])
 @pytest.mark.parametrize(
-    ("marks", "says"),
+    ("marks", "parallel", "says"),
     [
-        ("", "test_tiny.py has 0 categories and needs exactly one"),
-        ("pytestmark = [pytest.mark.unit, pytest.mark.soak]", "test_tiny.py has 2 categories and needs exactly one"),
-        ("pytestmark = pytest.mark.fast", "'fast' not found in `markers` configuration option"),
+        ("", [], "test_tiny.py has 0 categories and needs exactly one"),
+        ("", ["-n", "2"], "test_tiny.py has 0 categories and needs exactly one"),
+        (
+            "pytestmark = [pytest.mark.unit, pytest.mark.soak]",
+            [],
+            "test_tiny.py has 2 categories and needs exactly one",
+        ),
+        ("pytestmark = pytest.mark.fast", [], "'fast' not found in `markers` configuration option"),
     ],
-    ids=["no category", "two", "an unknown one"],
+    ids=["no category", "no category, two workers", "two", "an unknown one"],
 )
 def test_a_module_without_one_category_is_not_collected(
-    tmp_path: Path, parallel: list[str], marks: str, says: str
+    tmp_path: Path, marks: str, parallel: list[str], says: str
 ) -> None:
     module = tmp_path / "test_tiny.py"
     module.write_text(f"import pytest\n{marks}\ndef test_nothing(): pass\n")
