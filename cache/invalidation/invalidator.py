@@ -15,26 +15,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from .. import keys
 from ..coherence.glob import matches
 from ..coherence.pending import PendingInvalidations, reaches
-from ..coherence.unindexed_keys import WaitingScans
 from ..coherence.user_index import UserIndex
 from ..core.engine import Engine
 from ..exceptions import CommandRejected, TransportError
 from ..loading.fill import Filler
+from .background_scan import BackgroundScan
 from .redelivery import Redelivery
-from .scan import delete, delete_matching, guarded_by, pages, spares_reserved
+from .scan import delete_matching, spares_reserved
 
 SMALL: Final = 2_000
 """Keys up to which a scan costs no more than reading the index."""
-_SCAN_PAGE: Final = 250  # keys of a background scan that the server examines at a time, to delay other clients little
 _POLICY_TTL: Final = 30.0  # seconds for which the server's eviction policy is remembered
-SCAN_ON_CLOSE: Final = 5.0  # seconds that closing waits for a scan: a conversation may end just after it began one
 
 
 @dataclass(slots=True)
@@ -55,11 +53,7 @@ class Invalidation:
 
 
 class Invalidator:
-    """Deletes values everywhere they are kept: in Redis, in this process, and in loads under way.
-
-    Attributes:
-        background_scan: the latest scan for unindexed keys; None if there was none.
-    """
+    """Deletes values everywhere they are kept: in Redis, in this process, and in loads under way."""
 
     def __init__(self, engine: Engine, filler: Filler) -> None:
         self._engine = engine
@@ -69,7 +63,7 @@ class Invalidator:
         self._evicts = True
         self._policy_read_at = -_POLICY_TTL
         self._index = UserIndex(engine.transport)
-        self.background_scan: asyncio.Task[None] | None = None
+        self.background_scan = BackgroundScan(engine, self._drop)
         self._listeners: list[Callable[[PendingInvalidations], None]] = []
 
     # -- pending invalidations -------------------------------------------------------------------------
@@ -77,11 +71,11 @@ class Invalidator:
     @property
     def undelivered(self) -> bool:
         """Whether an invalidation waits for Redis to acknowledge it. A scan under way for unindexed keys does not."""
-        return self._pending.undelivered or self._scan_interrupted
+        return self._pending.undelivered or self.background_scan.interrupted
 
     def undelivered_for(self, *user_ids: str) -> set[str]:
         """Those of these users whose keys an undelivered invalidation may include."""
-        return set(user_ids) if self._scan_interrupted else self._pending.undelivered_for(user_ids)
+        return set(user_ids) if self.background_scan.interrupted else self._pending.undelivered_for(user_ids)
 
     @property
     def pending(self) -> PendingInvalidations:
@@ -151,15 +145,12 @@ class Invalidator:
         Raises:
             TransportError: what was not acknowledged stays pending.
         """
-        self._start_scan()
+        self.background_scan.start()
         await Redelivery(self._pending, self.delete, self._delete_pattern).run()
 
     async def close(self) -> None:
-        """Let a scan end, within ``SCAN_ON_CLOSE``. What it has not reached by then stays masked and pending."""
-        if self.background_scan is not None:
-            await asyncio.wait({self.background_scan}, timeout=SCAN_ON_CLOSE)
-            self.background_scan.cancel()
-            await asyncio.wait({self.background_scan})
+        """Let a background scan end, within ``background_scan.ON_CLOSE``. The rest stays masked and pending."""
+        await self.background_scan.close()
 
     async def _delete_pattern(self, pattern: str, user_id: str | None) -> int:
         outcome = Invalidation()
@@ -190,7 +181,7 @@ class Invalidator:
             known = [keys.user_prefix(user_id) + name for name in names]
             outcome.count(await self.delete([key for key in known if matches(pattern, key)]))
             self._pending.mask(pattern, user_id, names)
-            self._start_scan()
+            self.background_scan.start()
         self._drop_all()
         outcome.complete = True
 
@@ -219,44 +210,6 @@ class Invalidator:
             self._policy_read_at = now
             self._evicts = not _never_evicts(info)
         return self._evicts
-
-    # -- background scan for unindexed keys ------------------------------------------------------------
-
-    @property
-    def _scan_interrupted(self) -> bool:
-        return bool(self._pending.unindexed) and (self.background_scan is None or self.background_scan.done())
-
-    def _start_scan(self) -> None:
-        if self._scan_interrupted and self._transport.connected and not self._transport.closed:
-            self.background_scan = asyncio.create_task(self._scan_for_unindexed_keys(), name="cache-scan-unindexed")
-
-    async def _scan_for_unindexed_keys(self) -> None:
-        """Delete the unindexed keys of all waiting users. What this layer stores meanwhile is indexed, and stays."""
-        unindexed = self._pending.unindexed
-        while waiting := unindexed.waiting():
-            try:
-                # *user:* matches their leases and last good copies too, which may outlive both value and index.
-                async for page in pages(self._transport, "*user:*", size=_SCAN_PAGE):
-                    await self._delete_unindexed({guarded_by(key) or key for key in page}, waiting)
-            except TransportError:
-                return  # they stay masked until the scan is repeated
-            unindexed.deleted(waiting)
-
-    async def _delete_unindexed(self, page: Iterable[str], waiting: WaitingScans) -> None:
-        found = []
-        for key in page:
-            owned = keys.owner(key)
-            if owned is None or owned[0] not in waiting or owned[1] in keys.FAMILIES:
-                continue
-            if not any(matches(pattern, key) for pattern in waiting[owned[0]]):
-                continue
-            name = owned[1].encode(errors="surrogateescape")
-            if not await self._transport.send("SISMEMBER", keys.index(owned[0]), name):
-                found.append(key)
-        if found:
-            guards = [guard for key in found for guard in (keys.lease(key), keys.stale(key))]
-            await delete(self._transport, [*guards, *found])
-            self._drop(found)
 
     # -- in this process -------------------------------------------------------------------------------
 

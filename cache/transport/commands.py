@@ -17,10 +17,11 @@ from redis.asyncio import Redis
 from ..exceptions import CommandRejected, CommandTimeout, NotConnected, TransportError
 from ..settings import CacheSettings
 from .connection import Argument
+from .endpoint import endpoint
 from .listener import TransportListener
 from .multiplexer import MultiplexedClient
 from .pool import PooledClient
-from .redis_py import endpoint, execute, pipeline
+from .redis_py import execute, pipeline
 from .scripts import ALL, Script
 
 LOAD_SCRIPTS: Final = tuple(("SCRIPT", "LOAD", script.text) for script in ALL)

@@ -16,11 +16,11 @@ import math
 import random
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 from ..exceptions import CacheUnavailable, CommandRejected
-from .connection import Argument, RespConnection, pack
+from .connection import Argument, RespConnection
+from .endpoint import Endpoint
 
 _FRESH_ATTEMPT = 0.2  # seconds until an attempt is begun beside one that hangs
 _BACKOFF = (0.01, 0.08)  # first and last pause in seconds, doubling, plus or minus a quarter at random
@@ -33,32 +33,6 @@ _NOT_YET_CODES = frozenset({"LOADING", "MASTERDOWN", "BUSY"})
 _STABLE = 1.0  # a connection that lasted so long resets the backoff
 _LOOKUP_EVERY = 1.0  # seconds between two name lookups
 _LOOKUP_TIMEOUT = 0.1  # seconds an attempt waits for a lookup if it has an older result
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Address and credentials of Redis. With ``unix_path``, host, port and ssl_context are not used."""
-
-    host: str = "localhost"
-    port: int = 6379
-    unix_path: str | None = None
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    db: int = 0
-    ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
-    client_name: str | None = None
-
-    def handshake(self, setup: Iterable[tuple[Argument, ...]]) -> list[bytes]:
-        """The packed commands a new connection begins with, HELLO first, PING last."""
-        hello: tuple[Argument, ...] = (b"HELLO", 3)
-        if self.username or self.password:
-            hello += (b"AUTH", self.username or "default", self.password or "")
-        if self.client_name:  # not CLIENT SETNAME: HELLO needs no right of its own
-            hello += (b"SETNAME", self.client_name)
-        commands: list[tuple[Argument, ...]] = [hello]
-        if self.db:
-            commands.append((b"SELECT", self.db))
-        return [pack(command) for command in (*commands, *setup, (b"PING",))]
 
 
 class HandshakeFailed(Exception):

@@ -15,7 +15,8 @@ import hiredis
 
 from ..exceptions import CacheUnavailable, NotConnected, TooManyInFlight
 from .connection import TOO_LARGE, Argument, RespConnection, fail, pack
-from .connector import Connector, Endpoint
+from .connector import Connector
+from .endpoint import Endpoint
 from .heartbeat import Heartbeat, Timing
 
 _FULL = "too much in flight"

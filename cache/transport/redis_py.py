@@ -14,12 +14,11 @@ Differences from redis-py's defaults, and why:
 from __future__ import annotations
 
 import contextlib
-import ssl
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
-from redis.asyncio.connection import AbstractConnection, parse_url
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
@@ -27,9 +26,8 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from ..exceptions import CacheConfigError
 from ..settings import CacheSettings
-from .connector import Endpoint
+from .endpoint import CLIENT_NAME
 
-CLIENT_NAME = "companion-cache"
 _BAD_OPTION = "REDIS_URL has an option after '?' that redis-py does not know, or with a value it cannot use."
 
 
@@ -89,43 +87,6 @@ async def _set_name(connection: AbstractConnection) -> None:
     with contextlib.suppress(ResponseError):
         await connection.send_command("CLIENT", "SETNAME", CLIENT_NAME, check_health=False)
         await connection.read_response()
-
-
-def endpoint(settings: CacheSettings) -> Endpoint:
-    """Return address and credentials for the multiplexed client.
-
-    Raises:
-        CacheConfigError: a certificate file that the URL names cannot be used.
-    """
-    parts: dict[str, Any] = dict(parse_url(settings.url))
-    return Endpoint(
-        host=parts.get("host") or "localhost",
-        port=parts.get("port") or 6379,
-        unix_path=parts.get("path"),
-        username=parts.get("username"),
-        password=parts.get("password"),
-        db=int(parts.get("db") or 0),
-        ssl_context=_tls(parts) if settings.url.startswith("rediss://") else None,
-        client_name=CLIENT_NAME,
-    )
-
-
-def _tls(parts: dict[str, Any]) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(
-            cafile=parts.get("ssl_ca_certs"), capath=parts.get("ssl_ca_path"), cadata=parts.get("ssl_ca_data")
-        )
-        if parts.get("ssl_certfile"):
-            context.load_cert_chain(parts["ssl_certfile"], parts.get("ssl_keyfile"), parts.get("ssl_password"))
-    except OSError as problem:
-        raise CacheConfigError(f"REDIS_URL names a certificate that cannot be used: {problem.strerror}.") from None
-    # Checks are on unless the URL itself switches them off, with redis-py's options.
-    if str(parts.get("ssl_check_hostname", True)).lower() in ("false", "no", "0"):
-        context.check_hostname = False
-    if parts.get("ssl_cert_reqs") in ("none", "optional"):
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE if parts["ssl_cert_reqs"] == "none" else ssl.CERT_OPTIONAL
-    return context
 
 
 async def execute(client: Any, command: tuple[Any, ...]) -> Any:

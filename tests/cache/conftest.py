@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cache import RedisCache
-from cache.transport.connector import Endpoint
+from cache.transport.endpoint import Endpoint
 from cache.transport.multiplexer import MultiplexedClient
 from tests.cache.private_server import Console, processes, start_console
 from tests.inside import engine_of

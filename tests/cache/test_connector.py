@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cache.exceptions import CacheUnavailable, CommandRejected
-from cache.transport.connector import Endpoint
+from cache.transport.endpoint import Endpoint
 from tests.cache.clock import seconds_until
 from tests.cache.conftest import Lanes
 from tests.real.proxy import Proxy

@@ -23,7 +23,6 @@ from cache.loading import lease
 from cache.transport import commands as road
 from cache.transport.commands import Transport
 from cache.transport.scripts import Script
-from tests.inside import filler_of
 from tests.real.redis_server import RedisServer, installed_servers, server_version
 from tests.wait import initialised, until
 
@@ -182,7 +181,7 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
                 await asyncio.sleep(0.0005)
         gate.open_all()
         await asyncio.wait_for(asyncio.gather(*tasks), 10)
-        await until(lambda: not any(filler_of(cache).background or walking(cache) for cache in caches))
+        await until(lambda: not any(cache._filler.background or walking(cache) for cache in caches))
 
     held = server.cli("GET", key)
     assert held is None or int(held) == source, f"seed {seed}: the cache holds {held}, the source {source}"
@@ -192,8 +191,7 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
 
 def walking(cache: RedisCache) -> bool:
     """Whether a sweep is still under way in the background."""
-    walk = cache.invalidations.background_scan
-    return walk is not None and not walk.done()
+    return cache.invalidations.background_scan.running
 
 
 async def test_no_order_leaves_an_old_value(

@@ -15,6 +15,7 @@ from cache import RedisCache, keys
 from cache.coherence import user_index
 from cache.coherence.glob import closed, matches
 from cache.coherence.pending import PendingQueue
+from cache.invalidation import background_scan
 from cache.invalidation import invalidator as invalidation
 from cache.invalidation.scan import pages
 from tests.cache.loader import Loader
@@ -70,7 +71,7 @@ async def test_one_user_goes_and_nobody_else_is_touched(
 
 async def settled(cache: RedisCache) -> None:
     """Until no walk is under way."""
-    await until(lambda: cache.invalidations.background_scan is None or cache.invalidations.background_scan.done())
+    await until(lambda: not cache.invalidations.background_scan.running)
 
 
 async def test_keys_somebody_else_wrote_go_too(cache: RedisCache, redis_server: RedisServer, size: str) -> None:
@@ -136,7 +137,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
             yield page
 
     monkeypatch.setattr(invalidation, "SMALL", 0)
-    monkeypatch.setattr(invalidation, "pages", held)
+    monkeypatch.setattr(background_scan, "pages", held)
     return gate
 
 
@@ -248,7 +249,7 @@ async def test_what_another_process_stores_meanwhile_under_a_known_name_is_serve
 async def test_a_walk_that_closing_cuts_off_stays_owed(
     redis_server: RedisServer, connect: Any, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(invalidation, "SCAN_ON_CLOSE", 0.01)
+    monkeypatch.setattr(background_scan, "ON_CLOSE", 0.01)
     cache = await connect(redis_server.url)
     redis_server.cli("SET", "user:1:by hand", "x")
     await cache.clear_user_cache("1")
@@ -277,9 +278,9 @@ async def test_housekeeping_begins_no_second_walk(
     cache: RedisCache, redis_server: RedisServer, gate: asyncio.Event
 ) -> None:
     await cache.clear_user_cache("1")
-    walk = cache.invalidations.background_scan
+    walk = cache.invalidations.background_scan.task
     await cache.invalidations.redeliver()
-    assert cache.invalidations.background_scan is walk
+    assert cache.invalidations.background_scan.task is walk
     redis_server.cli("CONFIG", "RESETSTAT")
     gate.set()
     await settled(cache)
@@ -311,7 +312,7 @@ async def test_an_index_that_may_be_evicted_is_not_trusted(
     own_redis.cli("SET", "user:1:by hand", "x")
     assert await cache.clear_user_cache("1") == mine + 1
     assert not of_users(own_redis)  # at once: the walk came before the answer
-    assert cache.invalidations.background_scan is None
+    assert cache.invalidations.background_scan.task is None
 
 
 async def test_a_narrower_pattern_for_one_user(cache: RedisCache, redis_server: RedisServer, size: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from cache.exceptions import CacheUnavailable, CommandRejected, CommandTimeout, TooManyInFlight
 from cache.transport.connection import pack
-from cache.transport.connector import Endpoint
+from cache.transport.endpoint import Endpoint
 from cache.transport.multiplexer import MultiplexedClient
 from tests.cache.conftest import Lanes
 from tests.real.redis_server import RedisServer
