@@ -23,6 +23,7 @@ from cache.loading import lease
 from cache.transport import commands as road
 from cache.transport.commands import Transport
 from cache.transport.scripts import Script
+from tests.inside import filler_of
 from tests.real.redis_server import RedisServer, installed_servers, server_version
 from tests.wait import initialised, until
 
@@ -181,7 +182,7 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
                 await asyncio.sleep(0.0005)
         gate.open_all()
         await asyncio.wait_for(asyncio.gather(*tasks), 10)
-        await until(lambda: not any(cache._filler.background or walking(cache) for cache in caches))
+        await until(lambda: not any(filler_of(cache).background or walking(cache) for cache in caches))
 
     held = server.cli("GET", key)
     assert held is None or int(held) == source, f"seed {seed}: the cache holds {held}, the source {source}"
