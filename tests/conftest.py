@@ -51,7 +51,7 @@ def _shared_redis(redis_binary: Path | None, tmp_path_factory: pytest.TempPathFa
 def redis_server(_shared_redis: RedisServer) -> RedisServer:
     """A running, empty server that several tests share: to be read and written, not to be hurt."""
     _shared_redis.cli("FLUSHALL")
-    _shared_redis.introduce()
+    _shared_redis.set_epoch()
     return _shared_redis
 
 

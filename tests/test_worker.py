@@ -176,11 +176,11 @@ async def test_a_conversation_from_dispatch_to_the_end(house: House) -> None:
     house.redis.cli("SET", keys.profile("zoe"), "somebody else's")
     mine = keys.profile("ada"), keys.greeting_instructions("ada")
 
-    job = await house.lk.dispatch(metadata=user("ada"), participant_identity="not-ada", door_open=False)
-    # Looked up, missed, loaded and cached while the agent still stands at the door of the room.
+    job = await house.lk.dispatch(metadata=user("ada"), participant_identity="not-ada", admitted=False)
+    # Looked up, missed, loaded and cached while the agent waits for admission to the room.
     await until(lambda: house.redis.cli("EXISTS", *mine) == 2, timeout=20)
     assert "room_connected" not in job.milestones
-    job.open_door()
+    job.admit()
     assert await job.greeting() == "Hello."
     (greeting,) = house.heard("Likes: chess")
     assert "## First meeting" in greeting.instructions

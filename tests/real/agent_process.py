@@ -1,4 +1,4 @@
-"""An agent in a process of its own: its log, its clean end, and proof that nothing of it is left."""
+"""Runs an agent in a process of its own: captures its log, stops it, and checks that no process remains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AgentProcess:
         self._lines: list[str] = []
         self._changed = asyncio.Condition()
         self._reading = asyncio.create_task(self._read())
-        self.running = True  # until its output ends
+        self.running = True  # ends with the output
 
     @classmethod
     async def start(
@@ -33,7 +33,7 @@ class AgentProcess:
         program: str | Path = sys.executable,
     ) -> AgentProcess:
         """Run Python with `arguments` in `cwd`; `env` is the whole environment, by default this process's."""
-        # Where setpriv exists the agent dies with the test run, however that ends.
+        # With setpriv the agent is killed when the test run ends, even by SIGKILL.
         wrapper = [setpriv, "--pdeathsig", "KILL"] if (setpriv := shutil.which("setpriv")) else []
         process = await asyncio.create_subprocess_exec(
             *wrapper,
@@ -54,7 +54,7 @@ class AgentProcess:
 
     @property
     def log(self) -> str:
-        """All it wrote so far, standard output and error together."""
+        """The output so far, standard output and error combined."""
         return "".join(self._lines)
 
     @property
@@ -63,13 +63,18 @@ class AgentProcess:
         return "the end of the agent's log:\n" + "".join(self._lines[-40:])
 
     async def wait_for_log(self, text: str, timeout: float = 30.0) -> None:
-        """Wait until `text` stands in the log. Raises AssertionError when it does not come."""
+        """Wait until `text` is in the log.
+
+        Raises:
+            AssertionError: it did not appear in time.
+        """
         await self.wait_until(lambda: text in self.log, f"{text!r} in the log", timeout)
 
     async def wait_until(self, ready: Callable[[], bool], what: str, timeout: float) -> None:
-        """Wait until `ready`, which is asked after every line and every `nudge`.
+        """Wait until `ready` is true; it is evaluated after every line and every `nudge`.
 
-        Raises AssertionError, with the end of the log, on a timeout or when the process is gone before.
+        Raises:
+            AssertionError: with the end of the log, on a timeout or if the process ended first.
         """
         try:
             async with asyncio.timeout(timeout), self._changed:
@@ -79,7 +84,7 @@ class AgentProcess:
         assert ready(), f"the agent went away before {what}\n{self.tail}"
 
     async def nudge(self) -> None:
-        """Have everyone in `wait_until` look again."""
+        """Make every `wait_until` evaluate its condition again."""
         async with self._changed:
             self._changed.notify_all()
 
@@ -100,7 +105,7 @@ class AgentProcess:
         assert code == 0, f"the agent ended with code {code}\n{self.tail}"
 
     async def kill(self) -> None:
-        """Kill it and all it started. Nothing happens when they are gone."""
+        """Kill the process group. No effect if it has ended."""
         for pid in self.processes():
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A job without a LiveKit server: its context in this process, and its end as the framework ends one."""
+"""A job without a LiveKit server: its context in this process, and its shutdown as the framework does it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ async def job_context(room: Any, metadata: str, *, dispatched: bool = True) -> A
         try:
             yield ctx
         finally:  # as livekit.agents.ipc ends a job, which has no public way to end one outside of its own process
-            if (session := ctx._primary_agent_session) is not None:  # private: as said
+            if (session := ctx._primary_agent_session) is not None:  # private: see above
                 await session.aclose()
-            callbacks = ctx._shutdown_callbacks  # private: as said
+            callbacks = ctx._shutdown_callbacks  # private: see above
             await asyncio.gather(*(callback("the test is over") for callback in callbacks))
-            await ctx._on_cleanup()  # private: as said
+            await ctx._on_cleanup()  # private: see above

@@ -1,4 +1,4 @@
-"""One conversation in a room of the stand-in server: a user with an agent, seen from the user's chair."""
+"""One conversation in a room of the stand-in server, driven from the user's side."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Job:
     """Made by `LiveKitServer.dispatch`. Waits take a timeout in seconds and raise AssertionError.
 
     `milestones` maps a step to the `time.time()` of its first occurrence: dispatched, accepted, assigned,
-    signalling (the agent's websocket), room_connected (it can hear), publisher_connected (it can be heard),
-    first_transcription (the first word came), user_left, room_closed, agent_left, ended.
+    signalling (the agent's websocket), room_connected (it receives audio), publisher_connected (it can send audio),
+    first_transcription (the first word arrived), user_left, room_closed, agent_left, ended.
     """
 
-    def __init__(self, job: agent.Job, user: models.ParticipantInfo, *, joined: bool, door_open: bool) -> None:
+    def __init__(self, job: agent.Job, user: models.ParticipantInfo, *, joined: bool, admitted: bool) -> None:
         self.proto = job
         self.user = user
         self.milestones: dict[str, float] = {}
@@ -33,13 +33,13 @@ class Job:
         self.agent_identity = ""
         self.agent_attributes: dict[str, str] = {}
         self._joined = joined
-        self._door = asyncio.Event()
+        self._admission = asyncio.Event()
         self._peer: AgentPeer | None = None
         self._streams = TextStreams()
         self._taken: set[str] = set()
         self._changed = asyncio.Event()
-        if door_open:
-            self.open_door()
+        if admitted:
+            self.admit()
 
     @property
     def id(self) -> str:
@@ -56,7 +56,7 @@ class Job:
 
     @property
     def transcripts(self) -> list[TextStream]:
-        """All the agent said so far, the unfinished included."""
+        """All text of the agent so far, unfinished segments included."""
         return [
             stream
             for stream in self._streams
@@ -64,11 +64,11 @@ class Job:
         ]
 
     async def greeting(self, timeout: float = 20.0) -> str:
-        """The agent's first words. Say something only after them: until then the agent hears no text."""
+        """The agent's greeting. Send text only afterwards: earlier text is not received."""
         return await self.next_reply(timeout)
 
     async def next_reply(self, timeout: float = 20.0) -> str:
-        """The next thing the agent says, to its end. Words before and after a tool call are two replies."""
+        """The next complete reply of the agent. Text before and after a tool call are two replies."""
 
         def said() -> list[TextStream]:
             return [s for s in self.transcripts if s.finished_at is not None and s.id not in self._taken]
@@ -86,19 +86,19 @@ class Job:
         async with asyncio.timeout(timeout):
             await self._peer.send(packets)
 
-    def open_door(self) -> None:
-        """Let the agent in, for a job dispatched with `door_open=False`."""
-        self._door.set()
+    def admit(self) -> None:
+        """Let the agent in, for a job dispatched with `admitted=False`."""
+        self._admission.set()
 
     async def join(self) -> None:
-        """The user comes into the room, for a job dispatched with `joined=False`."""
+        """Let the user join, for a job dispatched with `joined=False`."""
         self._joined = True
         self.mark("user_joined")
         if self._peer is not None:
             await self._peer.update(self.user)
 
     async def leave(self) -> None:
-        """The user hangs up."""
+        """Disconnect the user."""
         self.mark("user_left")
         self.user.state = models.ParticipantInfo.DISCONNECTED
         self.user.disconnect_reason = models.CLIENT_INITIATED
@@ -106,18 +106,18 @@ class Job:
             await self._peer.update(self.user)
 
     async def close_room(self) -> None:
-        """The server closes the room; an agent still in it is sent away."""
+        """Close the room; an agent still in it is disconnected."""
         self.mark("room_closed")
         if self._peer is not None:
             await self._peer.leave(models.ROOM_DELETED)
 
     async def close(self) -> None:
-        """Cut the agent's connection without a word."""
+        """Cut the agent's connection without a leave message."""
         if self._peer is not None:
             await self._peer.cut()
 
     async def finished(self, timeout: float = 20.0) -> str:
-        """Wait for the worker's last word about this job: JS_SUCCESS or JS_FAILED.
+        """Wait for the worker's final status of this job: JS_SUCCESS or JS_FAILED.
 
         An exception that leaves the entrypoint is a JS_SUCCESS to LiveKit; look for it in the worker's log.
         """
@@ -125,9 +125,9 @@ class Job:
         return agent.JobStatus.Name(self.status)
 
     async def end(self, timeout: float = 20.0, *, grace: float = 0.3) -> None:
-        """The user hangs up, the room is closed if the agent is still there after `grace` seconds.
+        """Disconnect the user, and close the room if the agent is still there after `grace` seconds.
 
-        Returns when the job's process has ended; asserts that it ended well.
+        Returns when the job's process has ended; asserts that it ended successfully.
         """
         await self.leave()
         try:
@@ -138,7 +138,7 @@ class Job:
         assert status == "JS_SUCCESS", f"the job ended with {status}"
 
     async def wait_until(self, ready: Callable[[], bool], what: str, timeout: float) -> None:
-        """Wait until `ready` holds; it is asked whenever something happens in this job.
+        """Wait until `ready` is true; it is evaluated at every event of this job.
 
         Raises AssertionError on a timeout, and at once when the job has ended without it.
         """
@@ -151,22 +151,22 @@ class Job:
             raise AssertionError(self._story(f"waited {timeout} s for {what}")) from None
 
     def mark(self, milestone: str) -> None:
-        """Note that a milestone was reached; only the first time counts."""
+        """Record the first time that a milestone was reached."""
         self.milestones.setdefault(milestone, time.time())
         self._notify()
 
     def take_status(self, status: agent.JobStatus) -> None:
-        """What the worker says about the job."""
+        """Process the worker's updates of the job."""
         self.status = status
         if status in _ENDED:
             self.mark("ended")
         self._notify()
 
     async def serve_agent(self, websocket: web.WebSocketResponse, identity: str, sid: str) -> None:
-        """Have the agent in the room, once the door is open, until it leaves."""
+        """Serve the agent, once admitted, until it leaves."""
         self.agent_identity = identity
         self.mark("signalling")
-        await self._door.wait()
+        await self._admission.wait()
         permission = models.ParticipantPermission(
             can_publish=True, can_subscribe=True, can_publish_data=True, can_update_metadata=True, agent=True
         )

@@ -1,4 +1,4 @@
-"""The agent's connection to a room, from the server's end: v0 signalling and two WebRTC connections."""
+"""The server's side of an agent's connection to a room: v0 signalling and two WebRTC connections."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from livekit.protocol import models
 from livekit.protocol import rtc as pb
 
 _host_addresses = aioice.ice.get_host_addresses
-# aioice leaves loopback out, and nothing but loopback is wanted here.
+# aioice excludes loopback; these tests use nothing else.
 aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
 
-_SILENCE = 32  # of 32767: what a decoded silent track stays under
+_SILENCE = 32  # of 32767: upper bound of a decoded silent track
 
-# Sent by every client and of no consequence to this server.
+# Sent by every client; this server ignores them.
 _NO_ANSWER = {"track_setting", "subscription", "subscription_permission", "update_audio_track", "mute"}
 
 
 class AgentPeer:
-    """One agent in one room. `run` it; it ends when the agent leaves or `leave` tells it to.
+    """One agent in one room. `run` serves it until the agent leaves or `leave` is called.
 
-    What goes wrong on the way, and is the fault of this server, is raised at the end of `run`.
+    Errors of this server are raised at the end of `run`.
 
     `on_packet` gets every data packet of the agent; `mark` the name of every step, as it happens;
     `on_attributes` the agent's attributes whenever it changes them.
@@ -58,13 +58,13 @@ class AgentPeer:
         self._on_attributes = on_attributes
         self._mark = mark
         self._publisher = _connection()  # the agent publishes to it
-        self._subscriber = _connection()  # the agent hears from it
+        self._subscriber = _connection()  # the agent subscribes to it
         self._early: dict[int, list[RTCIceCandidate]] = {pb.PUBLISHER: [], pb.SUBSCRIBER: []}
-        self._unheard: deque[str] = deque()  # ids of tracks announced and not heard yet, in their order
+        self._unheard: deque[str] = deque()  # ids of announced tracks without audio yet, in order
         self._open = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: list[BaseException] = []
-        self.audio_seconds = 0.0  # of sound, silence not counted
+        self.audio_seconds = 0.0  # seconds of audio, without silence
         self._publisher.on("datachannel", self._listen)
         self._publisher.on("track", lambda track: self._spawn(self._hear(track)))
         self._publisher.on("connectionstatechange", self._publisher_changed)
@@ -91,21 +91,21 @@ class AgentPeer:
             raise self._failures[0]
 
     async def send(self, packets: list[models.DataPacket]) -> None:
-        """Send data to the agent, as soon as it can be reached."""
+        """Send data to the agent once it is connected."""
         await self._open.wait()
         for packet in packets:
             self._reliable.send(packet.SerializeToString())
 
     async def update(self, participant: models.ParticipantInfo) -> None:
-        """Tell the agent what became of a participant."""
+        """Send a participant's new state to the agent."""
         await self._tell(update=pb.ParticipantUpdate(participants=[participant]))
 
     async def leave(self, reason: models.DisconnectReason) -> None:
-        """Send the agent away for good, as when the room is closed."""
+        """Disconnect the agent permanently, as when the room is closed."""
         await self._tell(leave=pb.LeaveRequest(reason=reason, action=pb.LeaveRequest.DISCONNECT))
 
     async def cut(self) -> None:
-        """Close the signalling connection without a word."""
+        """Close the signalling connection without a leave message."""
         await self._websocket.close()
 
     async def _answer(self, request: pb.SignalRequest) -> None:
@@ -177,7 +177,7 @@ class AgentPeer:
             except MediaStreamError:
                 return
             if not subscribed:
-                # Only now: told earlier, an agent that is not done publishing forgets it and waits for ever.
+                # Not earlier: an agent that is still publishing would drop the message and wait forever.
                 await self._tell(track_subscribed=pb.TrackSubscribed(track_sid=self._unheard.popleft()))
                 subscribed = True
             if frame.to_ndarray().max() > _SILENCE:
@@ -212,7 +212,7 @@ class AgentPeer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        # Shielded: aiortc may be closing already, and a cancel here would break its own wait for that.
+        # Shielded: aiortc may be closing already, and a cancellation would break that.
         await asyncio.shield(asyncio.gather(self._publisher.close(), self._subscriber.close()))
         await self._websocket.close()
 
@@ -220,7 +220,7 @@ class AgentPeer:
 def agents_can_connect() -> bool:
     """Whether this machine has an IPv4 interface besides loopback, which LiveKit's client never uses.
 
-    The traffic stays on this machine all the same; the interface need not lead anywhere.
+    Traffic never leaves this machine; the interface needs no route.
     """
     return bool(_host_addresses(use_ipv4=True, use_ipv6=False))
 

@@ -1,4 +1,4 @@
-"""A LiveKit server on loopback, small but enough to carry a real worker: it registers, gets jobs, joins rooms."""
+"""A minimal LiveKit server on loopback for a real worker: registration, job dispatch, rooms."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class LiveKitServer:
     """`async with LiveKitServer() as lk:` then start a worker with `lk.env` in its environment.
 
     Several workers, rooms and jobs at once. The machine needs a network interface besides loopback (RuntimeError
-    without), though nothing leaves the machine. Something the server cannot answer is noted in `errors`, and
-    leaving the block then raises an AssertionError that says so.
+    without), though nothing leaves the machine. Requests that the server cannot answer are recorded in `errors`, and
+    leaving the block then raises an AssertionError that names them.
     """
 
     def __init__(self, *, api_key: str = "devkey", api_secret: str = "stand-in-secret-of-32-characters") -> None:
@@ -41,7 +41,7 @@ class LiveKitServer:
 
     @property
     def env(self) -> dict[str, str]:
-        """What a worker's environment must hold to come here."""
+        """The environment variables that make a worker connect to this server."""
         return {
             "LIVEKIT_URL": self.url,
             "LIVEKIT_API_KEY": self.api_key,
@@ -70,7 +70,7 @@ class LiveKitServer:
             assert not self.errors, "the server could not answer:\n" + "\n".join(self.errors)
 
     async def wait_for_worker(self, agent_name: str = "", timeout: float = 40.0) -> Worker:
-        """The worker registered under this name that has the least to do; waits until there is one."""
+        """The worker registered under this name with the least load; waits until there is one."""
         try:
             async with asyncio.timeout(timeout):
                 while not (fit := [w for w in self.workers if w.agent_name == agent_name and not w.full]):
@@ -86,16 +86,16 @@ class LiveKitServer:
         participant_identity: str = "user",
         attributes: Mapping[str, str] | None = None,
         joined: bool = True,
-        door_open: bool = True,
+        admitted: bool = True,
         agent_name: str = "",
         room: str | None = None,
         timeout: float = 40.0,
     ) -> Job:
-        """Put a user into a room and give the room's job to a worker; returns when it is assigned.
+        """Put a user into a room and dispatch the room's job to a worker; returns when it is assigned.
 
-        `metadata` is the job's, `attributes` are the user's. With `joined=False` the user comes later, by
-        `job.join()`; with `door_open=False` the agent knocks and waits until `job.open_door()`. A worker that
-        refuses (it is too busy) is asked again until `timeout` seconds are over.
+        `metadata` is the job's, `attributes` are the user's. With `joined=False` the user joins later, by
+        `job.join()`; with `admitted=False` the agent's connection waits for `job.admit()`. A worker that
+        refuses (it is too busy) is retried for `timeout` seconds.
         """
         name = room or f"room-{secrets.token_hex(4)}"
         assert name not in self.jobs, f"there is a job in {name!r} already"
@@ -115,7 +115,7 @@ class LiveKitServer:
             attributes=dict(attributes or {}),
             joined_at=int(time.time()),
         )
-        job = self.jobs[name] = Job(proto, user, joined=joined, door_open=door_open)
+        job = self.jobs[name] = Job(proto, user, joined=joined, admitted=admitted)
         job.mark("dispatched")
         try:
             async with asyncio.timeout(timeout):
@@ -130,7 +130,7 @@ class LiveKitServer:
             answer = await worker.offer(job, timeout=10.0)
             if answer.available:
                 break
-            await asyncio.sleep(0.2)  # a busy worker gets a moment before it is asked again
+            await asyncio.sleep(0.2)  # backoff for a busy worker
         job.mark("accepted")
         token = (
             api.AccessToken(self.api_key, self.api_secret)

@@ -15,7 +15,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class TextStream:
-    """One text somebody sends. `started_at` and `finished_at` are `time.time()`; None: not yet."""
+    """One text stream. `started_at` and `finished_at` are `time.time()`; None: not yet."""
 
     id: str
     topic: str
@@ -31,7 +31,7 @@ class TextStream:
 
 
 class TextStreams:
-    """All text streams that came in, in the order of their headers."""
+    """All text streams received, in the order of their headers."""
 
     def __init__(self) -> None:
         self._streams: dict[str, TextStream] = {}
@@ -40,9 +40,10 @@ class TextStreams:
         return iter(list(self._streams.values()))
 
     def take(self, packet: DataPacket) -> None:
-        """Take one packet in; packets that belong to no text stream change nothing.
+        """Process one packet; packets of no text stream are ignored.
 
-        Raises ValueError for a compressed stream: a client sends one only to those who say that they read it.
+        Raises:
+            ValueError: the stream is compressed, which a client does only if the receiver announced support.
         """
         kind = packet.WhichOneof("value")
         if kind == "stream_header" and packet.stream_header.HasField("text_header"):
@@ -69,7 +70,7 @@ class TextStreams:
 
 
 def text_packets(text: str, *, topic: str, sender: str, sender_sid: str) -> list[DataPacket]:
-    """The packets that carry `text` from `sender`, as the server hands them on."""
+    """The packets that carry `text` from `sender`, as the server forwards them."""
     stream_id = f"stream-{next(_numbers)}"
     content = text.encode()
     header = DataStream.Header(
@@ -93,7 +94,7 @@ def text_packets(text: str, *, topic: str, sender: str, sender_sid: str) -> list
 
 
 def _split(content: bytes) -> Iterator[bytes]:
-    """Pieces of whole characters: a receiver decodes each on its own."""
+    """Split into pieces of whole characters: a receiver decodes each separately."""
     start = 0
     while start < len(content):
         end = min(start + _CHUNK_BYTES, len(content))

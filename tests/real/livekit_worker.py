@@ -1,4 +1,4 @@
-"""A worker registered with the stand-in server, at the other end of its websocket."""
+"""The server's side of a registered worker's websocket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.real.livekit_job import Job
 
 
 class Worker:
-    """Made by `register`; `serve` it until it goes away. `load`, `job_count` and `full` are its last report."""
+    """Made by `register`; `serve` runs until it disconnects. `load`, `job_count` and `full` are its last report."""
 
     def __init__(self, websocket: web.WebSocketResponse, worker_id: str, agent_name: str) -> None:
         self._websocket = websocket
@@ -27,7 +27,7 @@ class Worker:
 
     @classmethod
     async def register(cls, websocket: web.WebSocketResponse, worker_id: str, server: models.ServerInfo) -> Worker:
-        """Take the worker's registration, which must be its first message, and confirm it."""
+        """Receive the worker's registration, which must be its first message, and confirm it."""
         message = agent.WorkerMessage.FromString(await websocket.receive_bytes())
         if not message.HasField("register"):
             raise ValueError("a worker's first message must be its registration")
@@ -37,7 +37,7 @@ class Worker:
         return worker
 
     async def serve(self, on_report: Callable[[], None]) -> None:
-        """Take what the worker reports until it disconnects; call `on_report` after each."""
+        """Process the worker's reports until it disconnects; call `on_report` after each."""
         try:
             async for message in self._websocket:
                 if message.type is WSMsgType.BINARY:
@@ -48,7 +48,11 @@ class Worker:
                 answer.cancel()
 
     async def offer(self, job: Job, timeout: float) -> agent.AvailabilityResponse:
-        """Ask the worker whether it takes the job. Raises TimeoutError when it does not answer."""
+        """Offer the job to the worker.
+
+        Raises:
+            TimeoutError: the worker did not answer.
+        """
         answer = self._answers[job.id] = asyncio.get_running_loop().create_future()
         try:
             await self._send(agent.ServerMessage(availability=agent.AvailabilityRequest(job=job.proto)))
@@ -58,12 +62,12 @@ class Worker:
             del self._answers[job.id]
 
     async def assign(self, job: Job, token: str) -> None:
-        """Give the worker the job it accepted, with the token its agent joins the room with."""
+        """Assign the accepted job, with the token for the agent to join the room."""
         self._jobs[job.id] = job
         await self._send(agent.ServerMessage(assignment=agent.JobAssignment(job=job.proto, token=token)))
 
     async def close(self) -> None:
-        """Hang up on the worker; it will try to come back."""
+        """Close the worker's connection; it will reconnect."""
         await self._websocket.close()
 
     async def _take(self, message: agent.WorkerMessage) -> None:

@@ -1,4 +1,4 @@
-"""What the stand-in model answers to one chat request, and how it goes wrong when a test wants it to."""
+"""Scripted replies of the stand-in model to chat requests, faults included."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _pieces(text: str, count: int) -> list[str]:
 
 @dataclass(frozen=True)
 class ToolCall:
-    """One function call the model asks for. `arguments` is sent as it is, so it may be broken JSON."""
+    """One function call of the model. `arguments` is sent as it is, so it may be broken JSON."""
 
     name: str
     arguments: str
@@ -70,7 +70,7 @@ class Reply:
 
     @classmethod
     def cut(cls, text: str = "") -> Reply:
-        """The stream is cut after `text`, without an end."""
+        """The stream is cut after `text`, without its end marker."""
         return cls(text=text, fault="cut")
 
     @classmethod
@@ -80,7 +80,7 @@ class Reply:
 
     @classmethod
     def silent(cls) -> Reply:
-        """The request is taken and never answered, until the caller hangs up or the server stops."""
+        """The request is never answered, until the caller disconnects or the server stops."""
         return cls(fault="silent")
 
     def after(self, delay: float) -> Reply:

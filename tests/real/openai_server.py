@@ -1,4 +1,4 @@
-"""A chat model on loopback that speaks OpenAI's wire format and says what the test tells it to say."""
+"""A scripted chat model on loopback that speaks OpenAI's wire format."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One request as it came over the wire. `at` is `time.monotonic()` when it arrived."""
+    """One request as received. `at` is `time.monotonic()` when it arrived."""
 
     json: dict[str, Any]
     headers: Mapping[str, str]
@@ -46,7 +46,7 @@ class ChatRequest:
 
     @property
     def tool_outputs(self) -> list[str]:
-        """What the tools returned so far, word for word, oldest first."""
+        """The outputs of tools so far, unchanged, oldest first."""
         return [_text(message) for message in self.messages if message["role"] == "tool"]
 
     @property
@@ -56,7 +56,7 @@ class ChatRequest:
 
     @property
     def user_text(self) -> str:
-        """The last thing the user said; empty when nothing was said yet."""
+        """The last user message; empty if there is none."""
         return next((_text(m) for m in reversed(self.messages) if m["role"] == "user"), "")
 
 
@@ -70,7 +70,7 @@ class OpenAIServer:
 
     `script` is a function from the request's JSON to a Reply (or a string), or a list of them, one for each
     request. A script that raises, or a list that is used up, answers 400 (which clients do not retry), and
-    leaving the block raises an AssertionError that says so. `requests` holds all that came in.
+    leaving the block raises an AssertionError that says so. `requests` holds all requests.
     Text to speech is answered with `speech` seconds of silence, so that a voice pipeline can run to its end.
     """
 
@@ -87,7 +87,7 @@ class OpenAIServer:
 
     @property
     def base_url(self) -> str:
-        """What `base_url=` or `OPENAI_BASE_URL` wants."""
+        """The value for `base_url=` or `OPENAI_BASE_URL`."""
         return f"http://127.0.0.1:{self._port}/v1"
 
     async def __aenter__(self) -> OpenAIServer:
@@ -107,7 +107,7 @@ class OpenAIServer:
             self._check()
 
     def start_in_thread(self) -> OpenAIServer:
-        """Serve from a thread of its own, for tests whose loop is busy elsewhere or that have none."""
+        """Serve from a thread of its own, for tests without a free event loop."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="openai-server", daemon=True)
         self._thread.start()
@@ -115,7 +115,7 @@ class OpenAIServer:
         return self
 
     def stop(self) -> None:
-        """End what `start_in_thread` began; raises AssertionError like the end of the block does."""
+        """Stop the thread; raises AssertionError as the end of the block does."""
         assert self._loop is not None
         assert self._thread is not None
         asyncio.run_coroutine_threadsafe(self.__aexit__(RuntimeError), self._loop).result(10)

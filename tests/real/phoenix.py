@@ -1,9 +1,9 @@
 """A stand-in for Supabase Realtime: the Phoenix protocol over a websocket, and the changes of a real PostgreSQL.
 
-What is said, and in which order, is as in Supabase's server: a join is answered before the database is asked, and only
-the system message after that means that changes arrive from now on. Changes come with the commit, from the tables in
-the publication `supabase_realtime` (by NOTIFY here, where Supabase reads the write-ahead log). What it does not know
-it refuses. `fault` makes it fail in the ways the real one fails.
+Messages and their order are as in Supabase's server: a join is answered before the subscription in the database, and
+only the system message after that confirms it. Changes arrive with the commit, from the tables in the publication
+`supabase_realtime` (by NOTIFY here, where Supabase reads the write-ahead log). Unknown messages are refused. `fault`
+reproduces the ways in which the real server fails.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Fault = Literal[
     "disabled",  # the handshake is answered with 403
     "gone",  # the connection is cut before the handshake is answered
     "silent",  # the handshake is never answered
-    "mute",  # connected, it never says anything
+    "mute",  # connected, but never sends a message
     "join refused",
-    "never subscribed",  # the join is answered, the database is not reached
-    "no heartbeat",  # changes come, heartbeats are not answered
-    "lossy",  # heartbeats are answered, changes do not come
-    "malformed",  # changes come as broken JSON
+    "never subscribed",  # the join is answered, the subscription fails
+    "no heartbeat",  # changes are sent, heartbeats are not answered
+    "lossy",  # heartbeats are answered, changes are not sent
+    "malformed",  # changes are sent as broken JSON
 ]
 
 _TELL = """
@@ -76,8 +76,8 @@ class _Connection:
 class Phoenix:
     """The Realtime of the project whose database is at `dsn`. Use as `async with`, and give it to a PostgREST.
 
-    `attempts` counts the handshakes asked for, `heartbeats` those heard; `delay` (seconds) passes between the answer
-    to a join and the subscription. `fault` is what goes wrong at the moment, None for nothing.
+    `attempts` counts requested handshakes, `heartbeats` received ones; `delay` (seconds) passes between the answer to a
+    join and the subscription. `fault` is the fault in effect, None for none.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -94,12 +94,12 @@ class Phoenix:
 
     @property
     def sockets(self) -> int:
-        """How many are connected."""
+        """Number of connections."""
         return len(self._connections)
 
     @property
     def subscribed(self) -> int:
-        """How many channels hear of changes."""
+        """Number of subscribed channels."""
         return sum(channel.subscribed for channel in self._channels)
 
     async def __aenter__(self) -> Self:
@@ -124,7 +124,7 @@ class Phoenix:
 
     @contextlib.contextmanager
     def failing(self, fault: Fault) -> Iterator[None]:
-        """Has `fault` for the length of a `with` block."""
+        """Put `fault` into effect for the length of a `with` block."""
         self.fault = fault
         try:
             yield
@@ -132,21 +132,21 @@ class Phoenix:
             self.fault = None
 
     def emit(self, change: dict[str, Any]) -> None:
-        """Tells of a change (`schema`, `table`, `type`, `record`), whether or not it happened."""
+        """Send a change (`schema`, `table`, `type`, `record`), whether or not it happened."""
         self._changes.put_nowait(change)
 
     def drop(self) -> None:
-        """Cuts every connection."""
+        """Cut every connection."""
         for connection in self._connections:
             connection.transport.abort()
 
     async def push(self, event: str, payload: dict[str, Any]) -> None:
-        """Says something on every channel."""
+        """Send a message on every channel."""
         for channel in list(self._channels):
             await _say(channel.socket, channel.topic, event, payload)
 
     async def say(self, text: str) -> None:
-        """Says something on every connection, as it is."""
+        """Send raw text on every connection."""
         for connection in list(self._connections):
             await connection.socket.send_str(text)
 
@@ -154,7 +154,7 @@ class Phoenix:
         self.drop()
 
     async def serve(self, request: web.Request, role: str, role_of: Callable[[str], str]) -> web.StreamResponse:
-        """One websocket of somebody with this role; `role_of` knows tokens."""
+        """One websocket of a client with this role; `role_of` resolves tokens."""
         self.attempts += 1
         transport = request.transport
         assert transport is not None
@@ -259,7 +259,7 @@ def _channel(connection: _Connection, topic: str, payload: dict[str, Any]) -> _C
         if one.keys() != {"event", "schema", "table"} or one["event"] not in ("*", "INSERT", "UPDATE", "DELETE"):
             raise _Refused("the stand-in does not know this kind of change")
     token = payload.get("access_token")
-    # A key that is no token has had its say at the gateway.
+    # A key that is no token was checked by the gateway.
     try:
         role = connection.role if token is None or token.startswith("sb_") else connection.role_of(token)
     except Refusal:

@@ -35,7 +35,7 @@ SETTINGS = {
     "autovacuum": "off",
     "timezone": "UTC",
 }
-# What a Supabase project has before the first migration, as far as migrations can tell.
+# The initial state of a Supabase project, as far as migrations depend on it.
 SUPABASE = """
 do $$
 begin
@@ -53,7 +53,7 @@ $$;
 grant usage on schema public, auth to anon, authenticated, service_role;
 grant execute on function auth.uid() to anon, authenticated, service_role;
 """
-# Projects from before October 2026 also open every new table and function to everybody.
+# Projects from before October 2026 also grant every new table and function to all roles.
 OPEN_BY_DEFAULT = """
 alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
 alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
@@ -71,7 +71,7 @@ def find_binaries() -> Path:
 
 
 class Postgres:
-    """One server. `start` and `stop`, or a `with` block; both block, neither belongs into an event loop."""
+    """One server. `start` and `stop`, or a `with` block; both block the calling thread."""
 
     def __init__(self) -> None:
         self.directory = Path()
@@ -79,7 +79,11 @@ class Postgres:
         self._databases = 0
 
     def start(self) -> Self:
-        """Raises RuntimeError with the server's own words when it does not come up."""
+        """Start the server.
+
+        Raises:
+            RuntimeError: with the server's output, if it does not start.
+        """
         self.directory = _private_directory()
         self._keeper = subprocess.Popen(
             [sys.executable, "-I", __file__, self.directory, find_binaries()],
@@ -111,11 +115,11 @@ class Postgres:
         self.stop()
 
     def dsn(self, database: str = "postgres") -> str:
-        """Where the superuser connects."""
+        """The superuser's DSN."""
         return f"postgresql://postgres@/{database}?host={self.directory}"
 
     async def create_database(self, *, migrated: bool = True, open_by_default: bool = False) -> str:
-        """A new database that looks like a Supabase project's; returns its DSN."""
+        """Create a database like a Supabase project's and return its DSN."""
         self._databases += 1
         name = f"project_{self._databases}"
         async with connection(self.dsn()) as db:
@@ -142,7 +146,7 @@ async def connection(dsn: str) -> AsyncIterator[Any]:
 
 
 async def migrate(db: Any) -> None:
-    """Applies the project's migrations in their order, each in its own transaction, as Supabase does."""
+    """Apply the project's migrations in order, each in its own transaction, as Supabase does."""
     for file in sorted(MIGRATIONS.glob("*.sql")):
         async with db.transaction():
             await db.execute(file.read_text(encoding="utf-8"))
@@ -158,7 +162,7 @@ def _private_directory() -> Path:
 
 
 def keep(directory: Path, install: Path) -> None:
-    """Runs a server in `directory` until standard input closes, then removes the directory."""
+    """Run a server in `directory` until standard input closes, then removes the directory."""
     try:
         account = _account(directory)
         install = _reachable(install, directory, account)
@@ -196,12 +200,12 @@ def _account(directory: Path) -> dict[str, Any]:
 
 
 def _reachable(install: Path, directory: Path, account: dict[str, Any]) -> Path:
-    """`install`, or a copy of what is needed from it where that user may not look (a venv in root's home)."""
+    """`install`, or a copy of what is needed from it where that user has no access (a venv in root's home)."""
     try:
         subprocess.run([install / "bin" / "postgres", "--version"], check=True, capture_output=True, **account)
         return install
     except PermissionError:
-        # In the wheel's own layout: the programs look for its libraries three floors up.
+        # The wheel's layout: the programs search its libraries three directories up.
         wheel = install.parent
         copy = directory / "wheel" / wheel.name / install.name
         for part in ("lib", "share"):
@@ -218,7 +222,7 @@ def _reachable(install: Path, directory: Path, account: dict[str, Any]) -> Path:
 
 @contextlib.contextmanager
 def _running(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """Ends the server in the end: politely, then by throwing its clients out, then by force."""
+    """Stop the server: fast shutdown, then immediate shutdown, then SIGKILL."""
     try:
         yield process
     finally:

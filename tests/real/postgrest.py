@@ -1,7 +1,7 @@
 """A stand-in for Supabase's data API: PostgREST's answers, from a real PostgreSQL, to the requests our code makes.
 
-Keys, roles, row level security and error codes are as at Supabase. What it does not know it answers with 501, so that
-no test passes on a guess. `fault` makes it fail in the ways a network and a proxy fail.
+Keys, roles, row level security and error codes are as at Supabase. Unknown requests are answered with 501, so that no
+test passes on a guess. `fault` reproduces failures of network and proxy.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tests.real.postgrest_sql import Refusal, call, insert, plain_name, read_jso
 
 Fault = Literal["silent", "drip", "gone", "gone once", "504", "401", "html", "cut", "cut off", "empty", "broken row"]
 
-# PostgREST's table of SQLSTATEs, as far as these requests can meet them; by class where a class has one status.
+# PostgREST's mapping of SQLSTATEs to statuses, as far as these requests can cause them; by class where one is enough.
 _STATUS = {"42501": 403, "42P01": 404, "42883": 404, "23503": 409, "23505": 409, "25006": 405, "57014": 500}
 _STATUS_BY_CLASS = {"08": 503, "40": 500, "53": 503, "54": 500, "55": 500, "57": 500, "58": 500, "XX": 500}
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whom a request's keys make it: a database role, and the claims that policies see."""
+    """The identity of a request: a database role, and the claims that policies see."""
 
     role: str
     claims: dict[str, Any]
@@ -41,8 +41,8 @@ class Caller:
 class PostgREST:
     """The API of one project on 127.0.0.1. Use as `async with`, or `start` and `stop` (again on the same port).
 
-    `url` and the keys are what a user of the project has; `requests` counts what arrived; `delay` (seconds) is
-    waited before every answer; `fault` is what goes wrong at the moment, None for nothing. With `realtime`, the
+    `url` and the keys are those of the project; `requests` counts requests; `delay` (seconds) precedes every
+    answer; `fault` is the fault in effect, None for none. With `realtime`, the
     project has Realtime too, at the same address.
     """
 
@@ -66,13 +66,13 @@ class PostgREST:
         return f"http://127.0.0.1:{self._port}"
 
     def token(self, role: str, *, sub: str | None = None, seconds: float = 3600.0) -> str:
-        """A JWT this project accepts: `sub` is the user of an authenticated one, `seconds` how long it is good."""
+        """A JWT this project accepts: `sub` is the user of an authenticated one, `seconds` its validity."""
         claims: dict[str, Any] = {"role": role, "iss": "supabase", "exp": int(time.time() + seconds)}
         return jwt.encode(claims | ({"sub": sub} if sub else {}), self._signing_secret, algorithm="HS256")
 
     def client(self, key: str, token: str | None = None) -> Any:
-        """The supabase-py client somebody with this key, and perhaps a signed-in user's token, would build."""
-        from supabase import AsyncClient, AsyncClientOptions  # takes long to import, and few need it
+        """A supabase-py client with this key, and optionally a signed-in user's token."""
+        from supabase import AsyncClient, AsyncClientOptions  # slow to import, and rarely needed
 
         options = AsyncClientOptions(
             httpx_client=httpx.AsyncClient(verify=False),
@@ -99,7 +99,7 @@ class PostgREST:
         return self
 
     async def stop(self) -> None:
-        """From here on connections are refused."""
+        """Refuse connections from now on."""
         if self._runner is not None:
             await self._runner.cleanup()
         if self._pool is not None:
@@ -113,7 +113,7 @@ class PostgREST:
 
     @contextlib.contextmanager
     def failing(self, fault: Fault) -> Iterator[None]:
-        """Has `fault` for the length of a `with` block."""
+        """Put `fault` into effect for the length of a `with` block."""
         self.fault = fault
         try:
             yield
@@ -144,7 +144,7 @@ class PostgREST:
         return await self._realtime.serve(request, role, lambda token: self._identify(key, token).role)
 
     def _identify(self, key: str, bearer: str) -> Caller:
-        """First the gateway, which knows the project's keys, then PostgREST, which knows tokens."""
+        """Check the key as the gateway does, then the token as PostgREST does."""
         opaque = {self.secret_key: "service_role", self.publishable_key: "anon"}
         if key not in (*opaque, self.service_role_key, self.anon_key):
             raise Refusal(401, None, "Invalid API key", hint="Double check your Supabase API key.")
@@ -199,7 +199,7 @@ class PostgREST:
 
 
 async def _spoil(server: PostgREST, request: web.Request) -> web.StreamResponse | None:
-    """The answer of a server in trouble; None when the request may pass after all."""
+    """The answer that the fault causes; None if the request passes."""
     match server.fault:
         case "silent":
             await asyncio.Event().wait()

@@ -1,7 +1,7 @@
-"""A TCP proxy in front of a real server that behaves like a bad network: slow, cut up, silent, reset, refusing.
+"""A TCP proxy that simulates a bad network: latency, split packets, black holes, resets, refused connections.
 
-It obeys TCP: a connection never loses bytes in the middle. One that lost some in a black hole stays silent for good,
-also after `heal()`, as behind a NAT that forgot it; otherwise replies would shift and tests would fail for nothing.
+It obeys TCP: a connection never loses bytes in the middle. A connection that lost some in a black hole stays silent
+after `heal()` too, as behind a NAT that dropped its state; otherwise later replies would be misaligned.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Self
 
 Delay = float | tuple[float, float]
 
-SPLIT_GAP = 0.0005  # seconds between two pieces, or the receiver would read them as one
-PIECE_LIMIT = 256  # pieces under way each way on one connection, before the sender has to wait
+SPLIT_GAP = 0.0005  # seconds between two pieces, so that the receiver reads them separately
+PIECE_LIMIT = 256  # pieces in flight in each direction of a connection before the sender is blocked
 
 
 @dataclass(eq=False)
 class _Link:
-    """One client's connection, with the one to the server that belongs to it."""
+    """A client's connection and the corresponding one to the server."""
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter | None = None
@@ -34,11 +34,11 @@ class _Link:
 
 @dataclass(eq=False)
 class Proxy:
-    """Listens on 127.0.0.1:`port` and passes everything on to 127.0.0.1:`target_port`, with the faults asked for.
+    """Listens on 127.0.0.1:`port` and forwards to 127.0.0.1:`target_port`, with the faults configured.
 
     Delays are seconds, fixed or (least, most), for every piece, and may be changed at any time; order is kept.
-    `split_replies` cuts what the server says at random places. Random choices depend only on `seed`, the connection's
-    number and its traffic. With `ssl_context` clients speak TLS to the proxy, and the proxy plainly to the server.
+    `split_replies` splits replies at random places. Random choices depend only on `seed`, the connection's number and
+    its traffic. With `ssl_context` clients speak TLS to the proxy, and the proxy plainly to the server.
     """
 
     target_port: int
@@ -64,7 +64,7 @@ class Proxy:
 
     @property
     def connections_open(self) -> int:
-        """Connections whose client has not hung up."""
+        """Connections whose client has not disconnected."""
         return sum(not link.client_gone for link in self._links)
 
     async def __aenter__(self) -> Self:
@@ -85,7 +85,7 @@ class Proxy:
             self._reserved.close()
 
     def blackhole(self) -> None:
-        """From now on bytes vanish, both ways, and so do hang-ups. Connections are still accepted."""
+        """Drop bytes and FINs in both directions from now on. Connections are still accepted."""
         self._black = True
 
     def stall(self) -> None:
@@ -93,7 +93,7 @@ class Proxy:
         self._flowing.clear()
 
     def reset_all(self) -> int:
-        """Cut every connection with a RST, and say how many. New ones are welcome."""
+        """Reset every connection (RST) and return their number. New ones are accepted."""
         links = list(self._links)
         for link in links:
             _reset(link.client)
@@ -103,7 +103,7 @@ class Proxy:
         return len(links)
 
     def refuse(self) -> None:
-        """Refuse new connections; those that are open go on. The port stays ours."""
+        """Refuse new connections; open ones continue. The port stays bound."""
         if self._listener:
             self._listener.close()
             self._listener = None
@@ -136,7 +136,7 @@ class Proxy:
                 pumps.create_task(self._deliver(link, up, link.server, False))
                 pumps.create_task(self._deliver(link, down, writer, True))
         except* OSError:
-            pass  # one side is gone, or never was there: so is the connection
+            pass  # one side is closed or was never reached: close the other
         finally:
             _reset(writer)
             if link.server:
@@ -196,14 +196,14 @@ class Proxy:
 def pieces(data: bytes, choice: random.Random) -> Iterator[bytes]:
     start = 0
     while start < len(data):
-        # Mostly small cuts: the interesting places are inside a reply's first line and its CRLF.
+        # Mostly small pieces: splits within a reply's first line and its CRLF matter most.
         end = start + (choice.randint(1, 8) if choice.random() < 0.5 else choice.randint(1, len(data)))
         yield data[start:end]
         start = end
 
 
 def _bound_socket(port: int) -> socket.socket:
-    """Bound, not listening: keeps the port, and who connects to it is refused."""
+    """Bound, not listening: keeps the port, and connections to it are refused."""
     # The protocol is named because asyncio turns Nagle's algorithm off only where it is; with it, pieces wait 40 ms.
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

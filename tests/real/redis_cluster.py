@@ -1,4 +1,4 @@
-"""Real clusters, of one node and of two."""
+"""Starts real Redis clusters of one node and of two."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.real.redis_server import RedisServer, unused_port
 
 @contextmanager
 def clusters(directory: Callable[[], Path]) -> Iterator[dict[str, list[RedisServer]]]:
-    """The nodes of a "cluster of one" and of a "cluster of two". Redis takes two seconds to believe in a cluster.
+    """The nodes of a "cluster of one" and of a "cluster of two". Redis takes two seconds to form a cluster.
 
     Args:
         directory: makes a directory of its own for each node.
@@ -36,7 +36,7 @@ def _node(directory: Path) -> RedisServer:
 
 
 def _form(nodes: list[RedisServer]) -> None:
-    """One cluster of them, the slots shared out evenly."""
+    """Form one cluster of the nodes, with slots distributed evenly."""
     share = 16384 // len(nodes)
     for number, server in enumerate(nodes):
         server.cli("CLUSTER", "SET-CONFIG-EPOCH", number + 1)

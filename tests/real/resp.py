@@ -1,4 +1,4 @@
-"""One Redis command over a plain blocking socket: what tests look at the truth with."""
+"""Redis commands over a plain blocking socket, for checks independent of the client library."""
 
 from __future__ import annotations
 

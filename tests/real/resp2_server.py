@@ -1,4 +1,4 @@
-"""A Redis that speaks no RESP3: a real one behind a relay that does not know HELLO, as servers before version 6."""
+"""A Redis without RESP3: a real server behind a relay that rejects HELLO, as servers before version 6 do."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def without_resp3(port: int) -> AsyncIterator[int]:
                 server_writer.close()
                 down.cancel()
         except (OSError, asyncio.CancelledError):
-            pass  # one side is gone, or the relay ends
+            pass  # one side is closed, or the relay ends
         finally:
             writer.close()
             tasks.discard(task)
@@ -45,7 +45,7 @@ async def without_resp3(port: int) -> AsyncIterator[int]:
 
 
 async def _commands(reader: asyncio.StreamReader, up: asyncio.StreamWriter, down: asyncio.StreamWriter) -> None:
-    """Pass commands on, HELLO excepted. It only ever comes first, so its answer overtakes none."""
+    """Forward commands except HELLO. It is always the first, so its reply cannot overtake another."""
     parser = hiredis.Reader(notEnoughData=Ellipsis)
     while data := await reader.read(1 << 16):
         parser.feed(data)

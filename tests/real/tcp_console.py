@@ -1,4 +1,4 @@
-"""The part of `lk agent console`: starts an agent's console process and talks to it over loopback."""
+"""Plays `lk agent console`: starts an agent's console process and connects to it over loopback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEADER = struct.Struct(">I")
 
 @dataclass(frozen=True)
 class Turn:
-    """What one thing said by the user led to, in order: `calls` and `outputs` pair up by position."""
+    """The results of one user turn, in order: `calls` and `outputs` pair up by position."""
 
     items: list[pb.ChatContext.ChatItem]
     calls: list[pb.FunctionCall] = field(default_factory=list)
@@ -26,7 +26,7 @@ class Turn:
 
     @property
     def text(self) -> str:
-        """The last thing the agent said in this turn; empty when it stayed silent."""
+        """The agent's last message of this turn; empty if there is none."""
         return self.replies[-1] if self.replies else ""
 
 
@@ -36,7 +36,7 @@ class TcpConsole:
     `text` switches audio off as soon as the agent connects, as `lk` does for a text console. Without it the
     agent's speech comes as audio: it is measured (`audio_seconds`) and acknowledged as played at once.
     Every wait takes a timeout in seconds and raises AssertionError with the end of the agent's log when it
-    runs out or the agent goes away. Leaving the block normally ends the agent (see `end`); after a failure
+    expires or the agent ends. Leaving the block normally ends the agent (see `end`); after a failure
     it is killed.
     """
 
@@ -129,7 +129,7 @@ class TcpConsole:
     async def wait_for_event(
         self, matches: Callable[[pb.AgentSessionEvent], bool], timeout: float = 20.0
     ) -> pb.AgentSessionEvent:
-        """The first event, past or to come, for which `matches` holds."""
+        """The first past or future event for which `matches` is true."""
         await self._wait_for(lambda: any(map(matches, self.events)), "a matching event", timeout)
         return next(filter(matches, self.events))
 
@@ -144,7 +144,7 @@ class TcpConsole:
         return response
 
     async def end(self, timeout: float = 20.0) -> None:
-        """Interrupt the agent as `lk` does; assert that it ends with code 0 and leaves nothing behind."""
+        """Interrupt the agent as `lk` does; assert that it ends with code 0 and leaves no process behind."""
         await self.process.end(timeout=timeout)
 
     def _messages(self) -> list[pb.ChatMessage]:

@@ -62,11 +62,11 @@ async def test_two_conversations_at_once_keep_to_themselves(lk: LiveKitServer) -
     await asyncio.gather(ann.end(), ben.end())
 
 
-async def test_the_agent_waits_at_the_door_and_then_for_the_user(lk: LiveKitServer) -> None:
-    job = await lk.dispatch(participant_identity="user-42", joined=False, door_open=False)
+async def test_the_agent_waits_for_admission_and_then_for_the_user(lk: LiveKitServer) -> None:
+    job = await lk.dispatch(participant_identity="user-42", joined=False, admitted=False)
     await job.wait_until(lambda: "signalling" in job.milestones, "the agent's knock", 20)
     assert "room_connected" not in job.milestones
-    job.open_door()
+    job.admit()
     await job.wait_until(lambda: "room_connected" in job.milestones, "the agent's connection", 20)
     assert job.transcripts == []
     await job.join()

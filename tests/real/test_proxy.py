@@ -1,4 +1,4 @@
-"""The bad network, in front of a real redis-server, seen through bare sockets."""
+"""The proxy in front of a real redis-server, observed through plain sockets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PONG = b"+PONG\r\n"
 
 
 class Client:
-    """A bare connection, so that nothing heals what the proxy breaks."""
+    """A plain connection, without a client library's retries."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -34,7 +34,7 @@ class Client:
         return await self.reader.readline()
 
     async def is_silent(self) -> bool:
-        """Nothing arrives, not even the end."""
+        """No data arrives, not even EOF."""
         try:
             await asyncio.wait_for(self.reader.read(1), 0.05)
         except TimeoutError:
@@ -67,7 +67,7 @@ async def test_it_passes_on_and_counts(proxy: Proxy) -> None:
     clients[0].close()
     await until(lambda: proxy.connections_open == 2)
     assert await clients[1].ask("QUIT") == b"+OK\r\n"
-    assert await clients[1].reader.read() == b""  # the server's end is passed on as an end
+    assert await clients[1].reader.read() == b""  # the server's FIN is forwarded
     clients[1].close()
     clients[2].close()
     await until(lambda: proxy.connections_open == 0)

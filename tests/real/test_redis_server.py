@@ -1,4 +1,4 @@
-"""The tests' own redis-server does what the tests believe it does."""
+"""Tests of the redis-server fixture."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_a_killed_test_run_leaves_no_server(tmp_path: Path) -> None:
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)  # noqa: ASYNC221 it kills itself
     assert run.returncode == -signal.SIGKILL, run.stderr
     pid = int(run.stdout)
-    if not shutil.which("setpriv"):  # then nothing can be promised, only tidied up
+    if not shutil.which("setpriv"):  # no guarantee in that case, only cleanup
         psutil.Process(pid).kill()
 
     def gone() -> bool:

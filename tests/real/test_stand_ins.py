@@ -1,4 +1,4 @@
-"""The stand-ins for the model and for the console, driven by LiveKit's own code."""
+"""The stand-ins for model and console, driven by LiveKit's code."""
 
 from __future__ import annotations
 

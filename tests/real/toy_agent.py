@@ -1,4 +1,4 @@
-"""A worker without models from outside: it greets the caller by name and repeats what was said."""
+"""A worker without external models: it greets the caller by name and repeats each message."""
 
 from __future__ import annotations
 
