@@ -1,4 +1,4 @@
-"""What every test may use: a real redis-server, a cache in front of it, and an environment of its own."""
+"""Fixtures for all tests: a real redis-server, a cache, and a clean environment."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ OURS = ("REDIS_", "CACHE_", "SUPABASE_", "LIVEKIT_", "OPENAI_", "COMPANION_")
 
 
 def pytest_collection_finish() -> None:
-    """What has been imported stays: no garbage collection of a test's need look at a million objects of libraries."""
+    """Freeze imported objects, so that garbage collections during tests skip a million objects of libraries."""
     gc.collect()
     gc.freeze()
-    # Where it is set, as in many containers, each process that a test starts would compile everything anew.
+    # If set, as in many containers, each process that a test starts would recompile all modules.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test sees the developer's settings or memories."""
+    """Remove the developer's settings, and use an empty home."""
     for name in list(os.environ):
         if name.startswith(OURS):
             monkeypatch.delenv(name)
@@ -49,7 +49,7 @@ def _shared_redis(redis_binary: Path | None, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def redis_server(_shared_redis: RedisServer) -> RedisServer:
-    """A running, empty server that several tests share: to be read and written, not to be hurt."""
+    """A running, empty server that several tests share: for reads and writes, not for fault injection."""
     _shared_redis.cli("FLUSHALL")
     _shared_redis.set_epoch()
     return _shared_redis
@@ -57,7 +57,7 @@ def redis_server(_shared_redis: RedisServer) -> RedisServer:
 
 @pytest.fixture
 def own_redis(redis_binary: Path | None, tmp_path: Path) -> Iterator[RedisServer]:
-    """A running server of this test's own: stop it, kill it, pause it."""
+    """A running server of this test's own, for fault injection."""
     with RedisServer(tmp_path / "redis", binary=redis_binary) as server:
         yield server
 
@@ -78,7 +78,7 @@ async def make_cache() -> AsyncIterator[Callable[..., RedisCache]]:
 
 @pytest.fixture
 async def cache(redis_server: RedisServer, make_cache: Callable[..., RedisCache]) -> RedisCache:
-    """A connected cache on the shared server. The deadline is generous: these tests are not about it."""
+    """A connected cache on the shared server, with a generous deadline."""
     cache = make_cache(redis_server.url, deadline=2.0, connect_wait=5.0)
     await initialised(cache)
     return cache

@@ -1,4 +1,4 @@
-"""What a companion may leave behind: the processes of its home."""
+"""Leak check for processes that a companion started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real worker: `agent.py` in processes of its own, real rooms, a real Redis, SQLite, and a model at the wire."""
+"""The real worker: `agent.py` in its own processes, real rooms, Redis, SQLite, and a stand-in model over HTTP."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ STATS = {
 
 
 def model(body: dict[str, Any]) -> Reply | str:
-    """Greets, does what it is told ("call tool {arguments}"), and repeats the rest."""
+    """Greet, execute orders ("call tool {arguments}"), and repeat anything else."""
     request = ChatRequest(body, {})
     said = request.user_text
     if FOLLOW_UP_PROMPT in request.instructions:
@@ -58,23 +58,23 @@ def model(body: dict[str, Any]) -> Reply | str:
 
 
 @dataclass(frozen=True)
-class House:
-    """A worker and what it stands on."""
+class WorkerHarness:
+    """A running worker and the servers it uses."""
 
     lk: LiveKitServer
     model: OpenAIServer
     redis: RedisServer
     process: AgentProcess
     store: SqliteStore
-    leaving: list[asyncio.Task[None]] = field(default_factory=list)
+    ending: list[asyncio.Task[None]] = field(default_factory=list)
 
-    async def know(self, user_id: str, profile: str) -> None:
-        """Put a profile into the database, behind the cache's back: as if it had been told of it."""
+    async def seed_profile(self, user_id: str, profile: str) -> None:
+        """Write a profile to the database as if its invalidation had been delivered already."""
         await self.store.save_profile(user_id, profile)
         await self.store.acknowledge(await self.store.pending_changes_of(user_id, ["profile"]))
 
     async def call(self, job: Job, tool: str, **arguments: Any) -> dict[str, Any]:
-        """Have the model call a tool in this job; what the tool told the model."""
+        """Have the model call a tool in this job, and return the tool's output."""
         order = f"call {tool} {json.dumps(arguments)}"
         asked = len(self.model.requests)
         await job.say(order)
@@ -85,74 +85,74 @@ class House:
         return result
 
     async def end(self, *jobs: Job) -> None:
-        """The users hang up; all that is left to do is done when this returns."""
+        """Disconnect the users, and wait until their jobs have ended."""
         await asyncio.gather(*(job.end() for job in jobs))
-        no_errors(self.process)
+        assert_no_errors(self.process)
 
-    def part(self, *jobs: Job) -> None:
-        """The same, for tests that have seen enough: the jobs end in the background, and how is looked at in the end.
+    def end_in_background(self, *jobs: Job) -> None:
+        """Disconnect the users, and let the jobs end in the background; the fixture checks how they ended.
 
-        LiveKit waits two seconds for a transcript of what the user was saying as the line went dead.
+        LiveKit waits two seconds for a transcript of what the user was saying at the disconnection.
         """
-        self.leaving.extend(asyncio.create_task(job.end()) for job in jobs)
+        self.ending.extend(asyncio.create_task(job.end()) for job in jobs)
 
-    def heard(self, text: str) -> list[ChatRequest]:
-        """The requests to the model in which this text stands."""
+    def requests_with(self, text: str) -> list[ChatRequest]:
+        """The requests to the model that contain this text."""
         return [request for request in self.model.requests if text in json.dumps(request.json)]
 
-    async def said(self, user_id: str) -> list[tuple[str, str]]:
-        """What was stored of this user's conversations."""
+    async def stored_turns(self, user_id: str) -> list[tuple[str, str]]:
+        """The stored turns of this user."""
         return [(turn.role, turn.text) for turn in await self.store.recent_turns(user_id, 100)]
 
     def totals(self) -> Counter[str]:
-        """What system:stats says."""
+        """The shared counters in system:stats."""
         reply = self.redis.cli("HGETALL", keys.system_stats())
         return Counter({name: int(count) for name, count in zip(reply[::2], reply[1::2], strict=True)})
 
 
-async def told(store: SqliteStore, user_id: str, last: str) -> list[tuple[str, str]]:
-    """What is stored of this user's conversations, once these last words of the agent are.
+async def wait_for_turns(store: SqliteStore, user_id: str, last: str) -> list[tuple[str, str]]:
+    """Wait until the agent's turn ``last`` is stored, and return the stored turns of this user.
 
-    They come to the ear before they are stored, and whoever hangs up in between has interrupted them.
+    A turn is audible before it is stored; disconnecting in between would interrupt it.
     """
 
-    async def all_of_it() -> list[tuple[str, str]]:
+    async def complete() -> list[tuple[str, str]]:
         turns = [(turn.role, turn.text) for turn in await store.recent_turns(user_id, 100)]
         return turns if turns[-1:] == [("assistant", last)] else []
 
-    turns: list[tuple[str, str]] = await until(all_of_it)
+    turns: list[tuple[str, str]] = await until(complete)
     return turns
 
 
-def no_errors(process: AgentProcess) -> None:
-    # To LiveKit a job whose entrypoint raised has ended well: only the log tells.
+def assert_no_errors(process: AgentProcess) -> None:
+    # LiveKit reports success for a job whose entrypoint raised: only the log shows it.
     assert not re.search(r"ERROR|CRITICAL|Traceback", process.log), process.log
 
 
 @asynccontextmanager
 async def worker(command: list[str], lk: LiveKitServer, home: Path, **settings: str) -> AsyncIterator[AgentProcess]:
-    """A worker's process. It has to end by itself when told to, without an error in its log."""
+    """Run a worker process. It must end by itself on SIGTERM, without an error in its log."""
     mine = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     env = {
         **{name: value for name, value in mine.items() if not name.lower().endswith("_proxy")},
         **lk.env,
         "COMPANION_HOME": str(home),
-        "CACHE_DEADLINE_MS": "2000",  # these tests are not about it, and the machine may be busy
+        "CACHE_DEADLINE_MS": "2000",  # generous: deadlines are not under test
         **settings,
     }
-    process = await AgentProcess.start(command, cwd=home.parent, env=env)  # where no .env of a developer's is
+    process = await AgentProcess.start(command, cwd=home.parent, env=env)  # a directory without a developer's .env
     try:
         await lk.wait_for_worker()
         yield process
         await process.end(signal.SIGTERM)
-        no_errors(process)
+        assert_no_errors(process)
     finally:
         await process.kill()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
-    """One worker, as LiveKit's own command line runs it, for all tests that do not need one of their own."""
+async def harness(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WorkerHarness]:
+    """One worker, started by LiveKit's command line, shared by the tests of this module."""
     home = tmp_path_factory.mktemp("worker") / "home"
     command = ["-m", "livekit.agents", "start", str(ROOT / "agent.py"), "--dev"]
     store = SqliteStore(home / "companion.db")
@@ -160,9 +160,9 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         async with LiveKitServer() as lk, OpenAIServer(model) as openai:
             settings = {"REDIS_URL": redis.url, "OPENAI_BASE_URL": openai.base_url, "OPENAI_API_KEY": "test"}
             async with worker(command, lk, home, **settings) as process:
-                house = House(lk, openai, redis, process, store)
-                yield house
-                await asyncio.gather(*house.leaving)
+                harness = WorkerHarness(lk, openai, redis, process, store)
+                yield harness
+                await asyncio.gather(*harness.ending)
     await store.close()
 
 
@@ -170,137 +170,140 @@ def user(user_id: str) -> str:
     return json.dumps({"user_id": user_id})
 
 
-async def test_a_conversation_from_dispatch_to_the_end(house: House) -> None:
-    await house.know("ada", "Name: Ada\nLikes: chess")
-    before = house.totals()
-    house.redis.cli("SET", keys.profile("zoe"), "somebody else's")
+async def test_a_conversation_from_dispatch_to_the_end(harness: WorkerHarness) -> None:
+    await harness.seed_profile("ada", "Name: Ada\nLikes: chess")
+    before = harness.totals()
+    harness.redis.cli("SET", keys.profile("zoe"), "somebody else's")
     mine = keys.profile("ada"), keys.greeting_instructions("ada")
 
-    job = await house.lk.dispatch(metadata=user("ada"), participant_identity="not-ada", admitted=False)
-    # Looked up, missed, loaded and cached while the agent waits for admission to the room.
-    await until(lambda: house.redis.cli("EXISTS", *mine) == 2, timeout=20)
+    job = await harness.lk.dispatch(metadata=user("ada"), participant_identity="not-ada", admitted=False)
+    # Missed, loaded and cached while the agent waits for admission to the room.
+    await until(lambda: harness.redis.cli("EXISTS", *mine) == 2, timeout=20)
     assert "room_connected" not in job.milestones
     job.admit()
     assert await job.greeting() == "Hello."
-    (greeting,) = house.heard("Likes: chess")
+    (greeting,) = harness.requests_with("Likes: chess")
     assert "## First meeting" in greeting.instructions
 
-    stats = await house.call(job, "getRedisCacheStats")
+    stats = await harness.call(job, "getRedisCacheStats")
     assert stats.keys() == STATS
     assert (stats["enabled"], stats["connected"], stats["status"]) == (True, True, "healthy")
-    house.redis.cli("SET", keys.settings("ada"), "{}")
-    assert await house.call(job, "invalidateCache", pattern="user:*:settings") == {
+    harness.redis.cli("SET", keys.settings("ada"), "{}")
+    assert await harness.call(job, "invalidateCache", pattern="user:*:settings") == {
         "success": True,
         "deleted_keys": 1,
         "message": "Invalidated 1 cache entries matching 'user:*:settings'",
     }
-    house.redis.cli("SET", keys.settings("ada"), "{}")
-    cleared = await house.call(job, "clearUserCache")
+    harness.redis.cli("SET", keys.settings("ada"), "{}")
+    cleared = await harness.call(job, "clearUserCache")
     assert cleared.keys() == {"success", "deleted_keys", "message"}
     assert cleared["success"] is True
     assert cleared["deleted_keys"] >= 2
-    assert house.redis.cli("KEYS", "user:ada:*") == []
-    assert house.redis.cli("GET", keys.profile("zoe")) == "somebody else's"
+    assert harness.redis.cli("KEYS", "user:ada:*") == []
+    assert harness.redis.cli("GET", keys.profile("zoe")) == "somebody else's"
 
     await job.say("I like it")
     assert await job.next_reply() == "You said I like it."
-    await house.end(job)
+    await harness.end(job)
 
-    told = await house.said("ada")
-    assert told[0] == ("assistant", "Hello.")
-    assert told[-2:] == [
+    turns = await harness.stored_turns("ada")
+    assert turns[0] == ("assistant", "Hello.")
+    assert turns[-2:] == [
         ("user", "I like it"),
         ("assistant", "You said I like it."),
     ]
-    assert await house.said("not-ada") == []
-    counted = house.totals() - before
+    assert await harness.stored_turns("not-ada") == []
+    counted = harness.totals() - before
     assert counted["cache_misses"] >= 2
     assert counted["total_requests"] == counted["cache_hits"] + counted["cache_misses"]
 
 
-async def test_who_is_not_named_in_the_metadata_is_known_by_identity(house: House) -> None:
-    await house.know(UUID, "Name: Uma")
-    job = await house.lk.dispatch(participant_identity=f"user-{UUID}", joined=False)
+async def test_who_is_not_named_in_the_metadata_is_known_by_identity(harness: WorkerHarness) -> None:
+    await harness.seed_profile(UUID, "Name: Uma")
+    job = await harness.lk.dispatch(participant_identity=f"user-{UUID}", joined=False)
     await job.wait_until(lambda: "room_connected" in job.milestones, "the agent's connection", 30)
-    assert not house.heard("Name: Uma")
+    assert not harness.requests_with("Name: Uma")
     await job.join()
     assert await job.greeting() == "Hello."
-    assert house.heard("Name: Uma")
+    assert harness.requests_with("Name: Uma")
     await job.say("I am here")
     words = [("assistant", "Hello."), ("user", "I am here"), ("assistant", "You said I am here.")]
-    assert await told(house.store, UUID, words[-1][1]) == words
-    house.part(job)
+    assert await wait_for_turns(harness.store, UUID, words[-1][1]) == words
+    harness.end_in_background(job)
 
 
-async def test_two_conversations_at_once_stay_apart(house: House) -> None:
+async def test_two_conversations_at_once_stay_apart(harness: WorkerHarness) -> None:
     people = {"bea": "Likes: bees", "cem": "Likes: cellos"}
     for name, profile in people.items():
-        await house.know(name, profile)
-    jobs = dict(zip(people, await asyncio.gather(*(house.lk.dispatch(metadata=user(n)) for n in people)), strict=True))
+        await harness.seed_profile(name, profile)
+    jobs = dict(
+        zip(people, await asyncio.gather(*(harness.lk.dispatch(metadata=user(n)) for n in people)), strict=True)
+    )
     await asyncio.gather(*(job.greeting() for job in jobs.values()))
     for name, job in jobs.items():
         await job.say(f"I am {name}")
     assert await asyncio.gather(*(job.next_reply() for job in jobs.values())) == [f"You said I am {n}." for n in jobs]
-    assert (await house.call(jobs["bea"], "clearUserCache"))["message"].endswith("for user bea")
-    assert house.redis.cli("EXISTS", keys.profile("bea"), keys.profile("cem")) == 1
-    assert (await house.call(jobs["cem"], "getUserProfile"))["profile"] == "Likes: cellos"
-    stored = {name: await told(house.store, name, "That is done.") for name in people}
-    house.part(*jobs.values())
+    assert (await harness.call(jobs["bea"], "clearUserCache"))["message"].endswith("for user bea")
+    assert harness.redis.cli("EXISTS", keys.profile("bea"), keys.profile("cem")) == 1
+    assert (await harness.call(jobs["cem"], "getUserProfile"))["profile"] == "Likes: cellos"
+    stored = {name: await wait_for_turns(harness.store, name, "That is done.") for name in people}
+    harness.end_in_background(*jobs.values())
 
     for mine, other in (("bea", "cem"), ("cem", "bea")):
-        heard = house.heard(people[mine])
-        assert len(heard) >= 4
-        assert not {id(request) for request in heard} & {id(request) for request in house.heard(people[other])}
+        requests = harness.requests_with(people[mine])
+        assert len(requests) >= 4
+        others = {id(request) for request in harness.requests_with(people[other])}
+        assert not {id(request) for request in requests} & others
         turns = stored[mine]
         assert ("user", f"I am {mine}") in turns
         assert ("user", f"I am {other}") not in turns
 
 
-async def test_a_second_conversation_starts_from_the_cache(house: House) -> None:
-    await house.know("dan", "Likes: dunes")
-    job = await house.lk.dispatch(metadata=user("dan"))
+async def test_a_second_conversation_starts_from_the_cache(harness: WorkerHarness) -> None:
+    await harness.seed_profile("dan", "Likes: dunes")
+    job = await harness.lk.dispatch(metadata=user("dan"))
     await job.greeting()
     await job.say("I bought a blue bicycle")
     await job.next_reply()
-    await house.end(job)
+    await harness.end(job)
 
-    await house.know("dan", "Likes: deserts")  # which Redis does not hear of
-    before, asked = house.totals(), len(house.model.requests)
-    job = await house.lk.dispatch(metadata=user("dan"))
+    await harness.seed_profile("dan", "Likes: deserts")  # without an invalidation in Redis
+    before, asked = harness.totals(), len(harness.model.requests)
+    job = await harness.lk.dispatch(metadata=user("dan"))
     await job.greeting()
-    (greeting,) = house.model.requests[asked:]  # how to greet was decided when the first one ended
+    (greeting,) = harness.model.requests[asked:]  # the greeting was prepared when the first conversation ended
     assert "Likes: dunes" in greeting.instructions
     assert "I bought a blue bicycle" in greeting.instructions
-    await house.end(job)
+    await harness.end(job)
 
-    counted = house.totals() - before
+    counted = harness.totals() - before
     assert counted["cache_hits"] >= 2
     assert counted["cache_misses"] == 0
 
 
-async def test_without_redis_it_greets_answers_and_remembers(house: House) -> None:
-    await house.know("eve", "Likes: elms")
+async def test_without_redis_it_greets_answers_and_remembers(harness: WorkerHarness) -> None:
+    await harness.seed_profile("eve", "Likes: elms")
 
     async def found_again() -> bool:
-        return bool((await house.call(job, "getRedisCacheStats"))["connected"])
+        return bool((await harness.call(job, "getRedisCacheStats"))["connected"])
 
-    house.redis.kill()
+    harness.redis.kill()
     try:
-        job = await house.lk.dispatch(metadata=user("eve"))
+        job = await harness.lk.dispatch(metadata=user("eve"))
         assert await job.greeting() == "Hello."
-        assert house.heard("Likes: elms")
-        stats = await house.call(job, "getRedisCacheStats")
+        assert harness.requests_with("Likes: elms")
+        stats = await harness.call(job, "getRedisCacheStats")
         assert stats.keys() == STATS
         assert (stats["connected"], stats["status"]) == (False, "disconnected")
-        assert (await house.call(job, "clearUserCache"))["success"] is False
+        assert (await harness.call(job, "clearUserCache"))["success"] is False
         await job.say("My train is late")
         assert await job.next_reply() == "You said My train is late."
-        house.redis.start()
+        harness.redis.start()
         await until(found_again, timeout=20)
-        assert ("user", "My train is late") in await told(house.store, "eve", "That is done.")
-        house.part(job)
+        assert ("user", "My train is late") in await wait_for_turns(harness.store, "eve", "That is done.")
+        harness.end_in_background(job)
     finally:
-        if not house.redis.running:
-            house.redis.start()
-    warnings = [line for line in house.process.log.splitlines() if "[REDIS] Warning" in line and job.id in line]
+        if not harness.redis.running:
+            harness.redis.start()
+    warnings = [line for line in harness.process.log.splitlines() if "[REDIS] Warning" in line and job.id in line]
     assert len(warnings) == 1

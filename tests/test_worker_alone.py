@@ -1,6 +1,6 @@
-"""Real workers that need a process of their own: one for production, and one with its jobs in threads.
+"""Real workers with a process of their own: one in production mode, and one with its jobs in threads.
 
-Both tests run side by side: most of the time each waits for the framework.
+Both tests run concurrently: each waits for the framework most of the time.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from tests.real.livekit_job import Job
 from tests.real.livekit_server import LiveKitServer
 from tests.real.openai_server import ChatRequest, OpenAIServer, Reply
 from tests.real.redis_server import RedisServer
-from tests.test_worker import ROOT, told, user, worker
+from tests.test_worker import ROOT, user, wait_for_turns, worker
 
 pytestmark = [pytest.mark.worker, pytest.mark.asyncio(loop_scope="module")]
 
-# A worker for production takes port 8081, and takes no job while the machine is busy, whoever keeps it busy. Python
-# imports a file of this name as it starts.
+# A worker in production mode uses port 8081, and refuses jobs while the machine is loaded, by any process. Python
+# imports a file of this name at its start.
 SITECUSTOMIZE: Final = """
 import math, sys
 if "start" in sys.orig_argv:
@@ -43,7 +43,7 @@ THREADS: Final = f"""{SITECUSTOMIZE.rstrip()}
     from livekit.agents import JobExecutorType
     AgentServer.__init__.__kwdefaults__.update(job_executor_type=JobExecutorType.THREAD, num_idle_processes=2)
 """
-PEOPLE: Final = {"bea": f"{MARKER}01q", "cem": f"{MARKER}02q"}
+USERS: Final = {"bea": f"{MARKER}01q", "cem": f"{MARKER}02q"}
 CALLS: Final[dict[str, dict[str, Any]]] = {
     "getUserProfile": {},
     "getConversationContext": {},
@@ -55,24 +55,24 @@ CALLS: Final[dict[str, dict[str, Any]]] = {
 
 
 def model(body: dict[str, Any]) -> Reply | str:
-    """Says by which words people are known in what it was shown; told to call the tools, it calls them all."""
+    """Answer with the user markers in the prompt; on "call them all", call every tool."""
     request = ChatRequest(body, {})
     known = " ".join(sorted(markers(json.dumps(body))))
     if FOLLOW_UP_PROMPT in request.instructions:
         return json.dumps({"follow_up": True, "confidence": 0.9, "topic": f"topic of {known}"})
     if request.messages[-1]["role"] == "user" and request.user_text.startswith("call them all"):
-        word = request.user_text.split()[-1]
+        marker = request.user_text.split()[-1]
         remember = {
-            "rememberFact": {"fact": f"a fact of {word}"},
-            "updateUserProfile": {"profile": f"Name: {word}, again"},
+            "rememberFact": {"fact": f"a fact of {marker}"},
+            "updateUserProfile": {"profile": f"Name: {marker}, again"},
         }
         return Reply.calls(*(CALLS | remember).items())
     return f"I know {known}."
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
-async def under_way(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, asyncio.Task[None]]]:
-    """What the tests wait for, begun before the first of them."""
+async def background_tests(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, asyncio.Task[None]]]:
+    """Start the work of both tests before the first of them runs."""
     tasks = {
         what.__name__: asyncio.create_task(what(tmp_path_factory.mktemp(what.__name__)))
         for what in (threads, plain_start)
@@ -83,13 +83,13 @@ async def under_way(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[d
     await asyncio.wait(tasks.values())
 
 
-async def test_two_jobs_in_threads_of_one_process(under_way: dict[str, asyncio.Task[None]]) -> None:
-    """Two conversations at once, and nothing of one in another."""
-    await under_way["threads"]
+async def test_two_jobs_in_threads_of_one_process(background_tests: dict[str, asyncio.Task[None]]) -> None:
+    """Two concurrent conversations: no data of one appears in the other."""
+    await background_tests["threads"]
 
 
-async def test_plain_start_with_the_offline_voice(under_way: dict[str, asyncio.Task[None]]) -> None:
-    await under_way["plain_start"]
+async def test_plain_start_with_the_offline_voice(background_tests: dict[str, asyncio.Task[None]]) -> None:
+    await background_tests["plain_start"]
 
 
 async def threads(tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ async def threads(tmp_path: Path) -> None:
     home = tmp_path / "home"
     command = [str(ROOT / "agent.py"), "start", "--log-level", "debug"]
     store = SqliteStore(home / "companion.db")
-    for name, word in PEOPLE.items():
-        await store.save_profile(name, f"Name: {word}")
+    for name, marker in USERS.items():
+        await store.save_profile(name, f"Name: {marker}")
     with RedisServer(tmp_path / "redis", password=f"{SECRET}-of-redis") as redis:
         async with (
             LiveKitServer(api_secret=SECRET * 6) as lk,
@@ -111,22 +111,24 @@ async def threads(tmp_path: Path) -> None:
                 "PYTHONPATH": str(tmp_path),
             }
             async with worker(command, lk, home, **settings) as process:
-                jobs = await asyncio.gather(*(lk.dispatch(metadata=user(name)) for name in PEOPLE))
-                await asyncio.gather(*(live(job, word) for job, word in zip(jobs, PEOPLE.values(), strict=True)))
-                for name, word in PEOPLE.items():
-                    await told(store, name, f"I know {word}.")
+                jobs = await asyncio.gather(*(lk.dispatch(metadata=user(name)) for name in USERS))
+                await asyncio.gather(
+                    *(run_dialogue(job, marker) for job, marker in zip(jobs, USERS.values(), strict=True))
+                )
+                for name, marker in USERS.items():
+                    await wait_for_turns(store, name, f"I know {marker}.")
                 assert len(process.processes()) == 1, "the jobs are to be threads of the worker's process"
                 await asyncio.gather(*(job.end() for job in jobs))
             log = process.log
         for request in openai.requests:
             assert len(markers(json.dumps(request.json))) == 1
-        for name, word in PEOPLE.items():
+        for name, marker in USERS.items():
             context = await store.context(name, 100)
-            assert markers(repr((context, await store.search_memories(name, "", 100)))) == {word}
+            assert markers(repr((context, await store.search_memories(name, "", 100)))) == {marker}
             assert [turn.role for turn in context.turns] == ["assistant", "user", "assistant"]
-            assert context.profile == f"Name: {word}, again"
+            assert context.profile == f"Name: {marker}, again"
             cached = [redis.cli("GET", key) for key in redis.cli("KEYS", f"user:{name}:*")]
-            assert markers(repr(cached)) == {word}
+            assert markers(repr(cached)) == {marker}
             assert redis.cli("EXISTS", keys.profile(name))
     await store.close()
     assert MARKER not in log
@@ -139,12 +141,12 @@ async def threads(tmp_path: Path) -> None:
     assert threads[0] != threads[1]
 
 
-async def live(job: Job, word: str) -> None:
-    """Be greeted, have every tool called, and hear of nobody else."""
-    assert await job.greeting() == f"I know {word}."
-    await job.say(f"call them all {word}")
-    assert await job.next_reply() == f"I know {word}."
-    assert markers("".join(stream.text for stream in job.transcripts)) == {word}
+async def run_dialogue(job: Job, marker: str) -> None:
+    """Wait for the greeting, have every tool called, and check that no other user's data is spoken."""
+    assert await job.greeting() == f"I know {marker}."
+    await job.say(f"call them all {marker}")
+    assert await job.next_reply() == f"I know {marker}."
+    assert markers("".join(stream.text for stream in job.transcripts)) == {marker}
 
 
 async def plain_start(tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ async def plain_start(tmp_path: Path) -> None:
 
 
 async def serve(tmp_path: Path, redis: RedisServer) -> None:
-    """From its start to its end, which it is told of in mid-conversation."""
+    """Run a worker from start to SIGTERM, which it receives during a conversation."""
     (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
     settings = {"COMPANION_MODELS": "offline", "REDIS_URL": redis.url, "PYTHONPATH": str(tmp_path)}
     command, home = [str(ROOT / "agent.py"), "start"], tmp_path / "home"
@@ -166,10 +168,10 @@ async def serve(tmp_path: Path, redis: RedisServer) -> None:
         assert job.audio_seconds == 0
         stopping = asyncio.create_task(process.end(signal.SIGTERM))
         await process.wait_for_log("draining worker")
-        await job.say("My name is Fay")  # told to stop, it lets people finish
+        await job.say("My name is Fay")  # a draining worker lets conversations finish
         reply = await job.next_reply()
         assert "Fay" in reply
-        turns = await told(store, "fay", reply)
+        turns = await wait_for_turns(store, "fay", reply)
         await job.end()
         await stopping
         assert await health_check(process) != 0
@@ -179,7 +181,7 @@ async def serve(tmp_path: Path, redis: RedisServer) -> None:
 
 
 async def health_check(process: AgentProcess) -> int:
-    """Run the container's health check against the port this worker has; its exit code."""
+    """Run the container's health check against this worker's port and return its exit code."""
     (port,) = re.findall(r"HTTP server listening on [\d.]+:(\d+)", process.log)
     (line,) = re.findall(r"(?s)HEALTHCHECK.*?CMD (\[.*?\])", (ROOT / "Dockerfile").read_text())
     python, *arguments = json.loads(line.replace("8081", port))

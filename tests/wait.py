@@ -1,4 +1,4 @@
-"""Waiting for a thing, never for a while."""
+"""Waiting for conditions instead of fixed times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cache import RedisCache
 
 
 async def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
-    """Poll ``condition`` (plain or async) until it is true, and return what it said."""
+    """Poll ``condition`` (plain or async) until it is true, and return its value."""
     give_up = time.monotonic() + timeout
     while True:
         result = condition()
@@ -25,6 +25,6 @@ async def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
 
 
 async def initialised(cache: RedisCache) -> None:
-    """Initialise and wait for Redis: on a busy machine the first greeting may be late, and another follows."""
+    """Initialise and wait for Redis: on a loaded machine the first handshake may time out and be retried."""
     await cache.initialize()
     await until(lambda: cache.connected)

@@ -1,15 +1,15 @@
-"""The fill protocol as a small world: two writers, three readers, one key, and a server that may evict.
+"""A model of the fill protocol: two writers, three readers, one key, and a server that may evict.
 
-The source counts its committed writes. A reader that misses asks for the right to fill, reads the source, and fills
-with what it read, each a step of its own. A writer commits, then invalidates, in as many steps as its protocol needs.
-The server may evict the value once, and the protocol's metadata once, at any moment.
+The source counts its committed writes. A reader that misses requests the lease, reads the source, and fills the cache,
+each in a step of its own. A writer commits, then invalidates, in as many steps as its protocol needs. The server may
+evict the value once and the protocol's metadata once, at any moment.
 
-Wrong is: everybody has finished, and the cache holds a value older than the source. Every write was then followed by
-an acknowledged invalidation, so a fill that began before it has landed.
+A final state is wrong if the cache holds a value older than the source: every write was followed by an acknowledged
+invalidation, so a fill that began before it was accepted.
 
-In a world that forgets, a value and a last good one are there already, readers may refresh them, and the source loses
-what it had without anybody telling the cache. Then it is also wrong if either is older than what a reader with the
-right to fill has found: that there is none.
+With ``forgets``, a value and a last good one are cached initially, readers may refresh them, and the source deletes its
+data without an invalidation. A final state is then also wrong if either value is older than the absence that a reader
+with a lease has observed.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .search import Verdict, search
+from .search import SearchResult, search
 
 WRITERS, READERS = 2, 3
-# Where a reader is.
+# States of a reader.
 START, GRANTED, LOADED, DONE = range(4)
 
 
@@ -30,97 +30,97 @@ class Reader(NamedTuple):
     loaded: int = -1
 
 
-class World(NamedTuple):
+class State(NamedTuple):
     source: int = 0
     value: int | None = None
-    meta: int | None = None  # lease, lock or generation, as the protocol likes
+    meta: int | None = None  # lease, lock or generation, by protocol
     minted: int = 0
     writers: tuple[int, ...] = (0,) * WRITERS
     readers: tuple[Reader, ...] = (Reader(),) * READERS
     value_evictions: int = 1
     meta_evictions: int = 1
     stale: int | None = None  # the last good value; an invalidation removes it with the metadata
-    due: int = 0  # nothing older may be held in the end
+    due: int = 0  # oldest version permitted in a final state
     forgets: int = 0
-    gone: int = -1  # what the source counted when it had none
+    gone: int = -1  # count of the source at its deletion
 
 
 class Protocol:
-    """GET, then SET. Nothing guards the key."""
+    """GET, then SET, without a guard."""
 
     invalidation: tuple[str, ...] = ("value",)
-    """What an invalidation removes, one step after the other; "a+b" is one step."""
+    """What an invalidation removes, in separate steps; "a+b" is one step."""
     writers = WRITERS
 
-    def miss(self, world: World, who: int) -> tuple[World, int] | None:
-        """The right to fill, with a token; None while somebody else has it."""
-        return world, 0
+    def miss(self, state: State, who: int) -> tuple[State, int] | None:
+        """Request the lease: the new state and the token; None while another reader holds it."""
+        return state, 0
 
-    def may_fill(self, world: World, reader: Reader) -> bool:
+    def may_fill(self, state: State, reader: Reader) -> bool:
         return True
 
-    def filled(self, world: World) -> World:
-        """What a fill changes beside the value."""
-        return world
+    def filled(self, state: State) -> State:
+        """Changes of a fill beside the value."""
+        return state
 
-    def emptied(self, world: World) -> World:
-        """What a fill changes beside that where the source has none."""
-        return world._replace(value=None, stale=None)
+    def emptied(self, state: State) -> State:
+        """Further changes of a fill if the source has no value."""
+        return state._replace(value=None, stale=None)
 
-    def removed(self, world: World, what: str) -> World:
+    def removed(self, state: State, what: str) -> State:
         if "value" in what:
-            world = world._replace(value=None)
-        return world._replace(meta=None, stale=None) if "meta" in what else world
+            state = state._replace(value=None)
+        return state._replace(meta=None, stale=None) if "meta" in what else state
 
 
 class SetNx(Protocol):
     """SET NX: a fill never overwrites."""
 
-    def may_fill(self, world: World, reader: Reader) -> bool:
-        return world.value is None
+    def may_fill(self, state: State, reader: Reader) -> bool:
+        return state.value is None
 
 
 class LockAndDelete(Protocol):
-    """A lock round the load; the invalidation deletes the value."""
+    """A lock around the load; the invalidation deletes the value."""
 
-    def miss(self, world: World, who: int) -> tuple[World, int] | None:
-        return None if world.meta is not None else (world._replace(meta=1), 1)
+    def miss(self, state: State, who: int) -> tuple[State, int] | None:
+        return None if state.meta is not None else (state._replace(meta=1), 1)
 
-    def filled(self, world: World) -> World:
-        return world._replace(meta=None)
+    def filled(self, state: State) -> State:
+        return state._replace(meta=None)
 
 
 class Generation(Protocol):
-    """A counter that an invalidation raises; a fill needs the one it began with. Absent counts as 0."""
+    """A counter incremented by invalidations; a fill requires the one it began with. Absent counts as 0."""
 
     invalidation = ("value+raise",)
 
-    def miss(self, world: World, who: int) -> tuple[World, int] | None:
-        return world, world.meta or 0
+    def miss(self, state: State, who: int) -> tuple[State, int] | None:
+        return state, state.meta or 0
 
-    def may_fill(self, world: World, reader: Reader) -> bool:
-        return (world.meta or 0) == reader.token
+    def may_fill(self, state: State, reader: Reader) -> bool:
+        return (state.meta or 0) == reader.token
 
-    def removed(self, world: World, what: str) -> World:
-        return world._replace(value=None, meta=(world.meta or 0) + 1)
+    def removed(self, state: State, what: str) -> State:
+        return state._replace(value=None, meta=(state.meta or 0) + 1)
 
 
 class TokenPerFill(Protocol):
-    """What this layer does: a token per fill, absent means no; lease first, then value."""
+    """The protocol of this layer: a token per fill, an absent lease denies; lease first, then value."""
 
     invalidation = ("meta", "value")
 
-    def miss(self, world: World, who: int) -> tuple[World, int] | None:
-        if world.meta is not None:
+    def miss(self, state: State, who: int) -> tuple[State, int] | None:
+        if state.meta is not None:
             return None
-        token = world.minted + 1
-        return world._replace(meta=token, minted=token), token
+        token = state.minted + 1
+        return state._replace(meta=token, minted=token), token
 
-    def may_fill(self, world: World, reader: Reader) -> bool:
-        return world.meta == reader.token
+    def may_fill(self, state: State, reader: Reader) -> bool:
+        return state.meta == reader.token
 
-    def filled(self, world: World) -> World:
-        return world._replace(meta=None)
+    def filled(self, state: State) -> State:
+        return state._replace(meta=None)
 
 
 class OneStep(TokenPerFill):
@@ -136,17 +136,17 @@ class ValueFirst(TokenPerFill):
 
 
 class Store(TokenPerFill):
-    """``set``: the new value takes the old one's place, and the lease goes in the same step.
+    """``set``: replaces the value and removes the lease in one step.
 
-    One writer: of two who set what they committed, the slower may set what is older, whatever the cache does.
+    One writer: of two concurrent ones, the slower may set the older value under any protocol.
     """
 
     invalidation = ("store+meta",)
     writers = 1
 
-    def removed(self, world: World, what: str) -> World:
-        world = super().removed(world, what)
-        return world._replace(value=world.source) if "store" in what else world
+    def removed(self, state: State, what: str) -> State:
+        state = super().removed(state, what)
+        return state._replace(value=state.source) if "store" in what else state
 
 
 class StoreThenFree(Store):
@@ -156,83 +156,83 @@ class StoreThenFree(Store):
 
 
 class NoneIsNotKept(TokenPerFill):
-    """The same, but a None only gives the right to fill back."""
+    """The same, but a None only releases the lease."""
 
-    def emptied(self, world: World) -> World:
-        return world
+    def emptied(self, state: State) -> State:
+        return state
 
 
 class NoneKeepsTheLastGood(TokenPerFill):
     """The same, but a None removes the value alone."""
 
-    def emptied(self, world: World) -> World:
-        return world._replace(value=None)
+    def emptied(self, state: State) -> State:
+        return state._replace(value=None)
 
 
 class TokenPerClient(TokenPerFill):
-    """The token names the client, not the fill: two loads of one client cannot be told apart."""
+    """The token identifies the client, not the fill: two loads of one client share it."""
 
-    def miss(self, world: World, who: int) -> tuple[World, int] | None:
-        return None if world.meta is not None else (world._replace(meta=1), 1)
+    def miss(self, state: State, who: int) -> tuple[State, int] | None:
+        return None if state.meta is not None else (state._replace(meta=1), 1)
 
 
-def check(protocol: Protocol, *, evicts_meta: bool = True, forgets: bool = False) -> Verdict[World]:
-    """Every interleaving of the world under ``protocol``; with ``forgets`` one writer, and two readers who refresh."""
+def check(protocol: Protocol, *, evicts_meta: bool = True, forgets: bool = False) -> SearchResult[State]:
+    """Search every interleaving under ``protocol``; with ``forgets`` one writer, and two readers that refresh."""
 
-    def steps(world: World) -> Iterator[tuple[str, World]]:
-        for who, reader in enumerate(world.readers):
-            yield from read(world, who, reader)
-        for who, at in enumerate(world.writers):
+    def steps(state: State) -> Iterator[tuple[str, State]]:
+        for who, reader in enumerate(state.readers):
+            yield from read(state, who, reader)
+        for who, at in enumerate(state.writers):
             if at <= len(protocol.invalidation):
-                writers = (*world.writers[:who], at + 1, *world.writers[who + 1 :])
+                writers = (*state.writers[:who], at + 1, *state.writers[who + 1 :])
                 if at == 0:
-                    newer = world.source + 1
-                    yield f"W{who} commits", world._replace(source=newer, due=newer, writers=writers)
+                    newer = state.source + 1
+                    yield f"W{who} commits", state._replace(source=newer, due=newer, writers=writers)
                 else:
                     what = protocol.invalidation[at - 1]
-                    yield f"W{who} removes {what}", protocol.removed(world, what)._replace(writers=writers)
-        if world.forgets:
-            yield "the source forgets", world._replace(source=world.source + 1, gone=world.source + 1, forgets=0)
-        if world.value_evictions and world.value is not None:
-            yield "value evicted", world._replace(value=None, value_evictions=0)
-        if evicts_meta and world.meta_evictions and world.meta is not None:
-            yield "metadata evicted", world._replace(meta=None, meta_evictions=0)
+                    yield f"W{who} removes {what}", protocol.removed(state, what)._replace(writers=writers)
+        if state.forgets:
+            yield "the source forgets", state._replace(source=state.source + 1, gone=state.source + 1, forgets=0)
+        if state.value_evictions and state.value is not None:
+            yield "value evicted", state._replace(value=None, value_evictions=0)
+        if evicts_meta and state.meta_evictions and state.meta is not None:
+            yield "metadata evicted", state._replace(meta=None, meta_evictions=0)
 
-    def read(world: World, who: int, reader: Reader) -> Iterator[tuple[str, World]]:
-        def moved(to: World, **change: int) -> World:
+    def read(state: State, who: int, reader: Reader) -> Iterator[tuple[str, State]]:
+        def moved(to: State, **change: int) -> State:
             readers = (*to.readers[:who], reader._replace(**change), *to.readers[who + 1 :])
             return to._replace(readers=readers)
 
         if reader.at == START:
-            if world.value is not None:
-                yield f"R{who} hits", moved(world, at=DONE)
-                if forgets and (granted := protocol.miss(world, who)) is not None:
+            if state.value is not None:
+                yield f"R{who} hits", moved(state, at=DONE)
+                if forgets and (granted := protocol.miss(state, who)) is not None:
                     yield f"R{who} may refresh", moved(granted[0], at=GRANTED, token=granted[1])
-            elif (granted := protocol.miss(world, who)) is not None:
+            elif (granted := protocol.miss(state, who)) is not None:
                 yield f"R{who} may fill", moved(granted[0], at=GRANTED, token=granted[1])
-            else:  # a waiter that gives up, or the end of the world
-                yield f"R{who} goes without", moved(world, at=DONE)
+            else:  # a waiter that times out, or a final state
+                yield f"R{who} goes without", moved(state, at=DONE)
         elif reader.at == GRANTED:
-            yield f"R{who} loads {world.source}", moved(world, at=LOADED, loaded=world.source)
+            yield f"R{who} loads {state.source}", moved(state, at=LOADED, loaded=state.source)
         elif reader.at == LOADED:
-            if protocol.may_fill(world, reader) and reader.loaded == world.gone:
-                emptied = protocol.emptied(protocol.filled(world))
-                yield f"R{who} fills with none", moved(emptied._replace(due=max(world.due, world.gone)), at=DONE)
-            elif protocol.may_fill(world, reader):
+            if protocol.may_fill(state, reader) and reader.loaded == state.gone:
+                emptied = protocol.emptied(protocol.filled(state))
+                yield f"R{who} fills with none", moved(emptied._replace(due=max(state.due, state.gone)), at=DONE)
+            elif protocol.may_fill(state, reader):
                 stale = reader.loaded if forgets else None
-                filled = protocol.filled(world)._replace(value=reader.loaded, stale=stale)
+                filled = protocol.filled(state)._replace(value=reader.loaded, stale=stale)
                 yield f"R{who} fills with {reader.loaded}", moved(filled, at=DONE)
             else:
-                yield f"R{who} is refused", moved(world, at=DONE)
+                yield f"R{who} is refused", moved(state, at=DONE)
 
-    def wrong(world: World, final: bool) -> str:
-        if final and world.value is not None and world.value < world.due:
-            return f"the cache holds {world.value}, the source {world.source}"
-        if final and world.stale is not None and world.stale < world.due:
-            return f"the last good value is {world.stale}, the source {world.source}"
+    def wrong(state: State, final: bool) -> str:
+        if final and state.value is not None and state.value < state.due:
+            return f"the cache holds {state.value}, the source {state.source}"
+        if final and state.stale is not None and state.stale < state.due:
+            return f"the last good value is {state.stale}, the source {state.source}"
         return ""
 
-    start = World(writers=(0,) * protocol.writers)
+    start = State(writers=(0,) * protocol.writers)
     if forgets:
-        start = World(value=0, stale=0, forgets=1, writers=(0,), readers=(Reader(),) * 2)
+        start = State(value=0, stale=0, forgets=1, writers=(0,), readers=(Reader(),) * 2)
     return search(start, steps, wrong)

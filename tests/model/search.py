@@ -1,4 +1,4 @@
-"""An exhaustive search: every order in which the steps of a small world can happen."""
+"""Exhaustive breadth-first search over all interleavings of a small model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ State = TypeVar("State", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Verdict(Generic[State]):
-    """What the search found.
+class SearchResult(Generic[State]):
+    """The result of a search.
 
     Attributes:
-        states: how many different states can be reached.
-        counterexample: the steps to the first wrong one, empty if there is none.
+        states: number of reachable states.
+        counterexample: the steps to the first wrong state, empty if there is none.
     """
 
     states: int
@@ -31,26 +31,26 @@ def search(
     start: State,
     steps: Callable[[State], Iterable[tuple[str, State]]],
     wrong: Callable[[State, bool], str],
-) -> Verdict[State]:
-    """Visit every state that can be reached.
+) -> SearchResult[State]:
+    """Visit every reachable state.
 
     Args:
-        start: the first state.
-        steps: what may happen in a state: a name and the state that follows.
-        wrong: says what is wrong with a state, given whether nothing more can happen in it; empty if nothing.
+        start: the initial state.
+        steps: the transitions of a state: a name and the next state.
+        wrong: describes the violation in a state, given whether the state is final; empty if none.
     """
     came_from: dict[State, tuple[State, str] | None] = {start: None}
     frontier = deque([start])
     while frontier:
-        state = frontier.popleft()  # breadth first, so that a counterexample is as short as can be
+        state = frontier.popleft()  # breadth first, for a shortest counterexample
         following = list(steps(state))
         if fault := wrong(state, not following):
-            return Verdict(len(came_from), (*_path(came_from, state), f"WRONG: {fault}"))
+            return SearchResult(len(came_from), (*_path(came_from, state), f"WRONG: {fault}"))
         for name, after in following:
             if after not in came_from:
                 came_from[after] = (state, name)
                 frontier.append(after)
-    return Verdict(len(came_from), ())
+    return SearchResult(len(came_from), ())
 
 
 def _path(came_from: dict[State, tuple[State, str] | None], state: State) -> list[str]:

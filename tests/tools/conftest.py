@@ -1,4 +1,4 @@
-"""The tools find a real Redis and a store of their own."""
+"""Fixtures: a real Redis and a store for the tools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.real.redis_server import RedisServer
 
 @pytest.fixture
 async def use_redis(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[str], None]]:
-    """Says where the loop's cache is to look for Redis, with a deadline that a busy machine keeps too."""
+    """Configure the URL of the loop's cache, with a deadline that a loaded machine meets too."""
 
     def use(url: str) -> None:
         monkeypatch.setenv("REDIS_URL", url)
@@ -29,13 +29,13 @@ async def use_redis(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[
 
 @pytest.fixture
 def redis(redis_server: RedisServer, use_redis: Callable[[str], None]) -> RedisServer:
-    """The shared server, behind the loop's cache."""
+    """The shared server, used by the loop's cache."""
     use_redis(redis_server.url)
     return redis_server
 
 
 @pytest.fixture
 async def runtime(redis: RedisServer, tmp_path: Path) -> AsyncIterator[Runtime]:
-    """What the profile tools stand on: SQLite and the shared server."""
+    """The runtime of the profile tools: SQLite and the shared server."""
     yield set_runtime(Runtime(Settings.from_env(), store=SqliteStore(tmp_path / "store" / "companion.db")))
     await close_runtime()

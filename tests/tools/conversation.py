@@ -1,4 +1,4 @@
-"""A text conversation with a model that calls the tools it is told to call."""
+"""A text session with a model that calls the tools named in its input."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, Agent, AgentSession, API
 
 
 class PlayedLLM(llm.LLM[Any]):
-    """A model played by ``stream``, which finds it in its ``_llm``."""
+    """A model whose replies are made by the class ``stream``."""
 
     stream: type[llm.LLMStream]
 
     def notice(self, chat_ctx: llm.ChatContext, tools: list[Any]) -> None:
-        """It is asked this, and may call these."""
+        """Hook: called for each request with its context and tools."""
 
     def chat(
         self,
@@ -33,9 +33,9 @@ class PlayedLLM(llm.LLM[Any]):
 
 
 class ObedientLLM(PlayedLLM):
-    """Told ``NAME {json}``, it calls that tool; told anything else, or a tool's result, it says "Done."
+    """Calls the tool of an input ``NAME {json}``; answers any other input, and tool results, with "Done."
 
-    ``offered`` holds, for each turn, the names of the tools it was shown.
+    ``offered`` holds, for each turn, the names of the tools offered.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ ObedientLLM.stream = _ObedientStream
 
 @dataclass(frozen=True)
 class Person:
-    """What the tools need to know of a caller."""
+    """The attributes of a caller that the tools use."""
 
     user_id: Any
     operator: Any = False
@@ -73,20 +73,20 @@ class Person:
 
 @dataclass(frozen=True)
 class Userdata:
-    """Where the tools look for the caller."""
+    """Userdata with the attribute in which the tools look for the caller."""
 
     caller: Any
 
 
 class Conversation:
-    """An AgentSession that can be told to use a tool."""
+    """An AgentSession whose model calls tools on request."""
 
     def __init__(self, session: AgentSession[Any], model: llm.LLM) -> None:
         self.session = session
         self.model = model
 
     async def said_by(self, tool: str, /, **arguments: Any) -> str:
-        """Have the model call ``tool``; word for word what it got back. Fails if the tool failed."""
+        """Have the model call ``tool`` and return the raw output. Fails if the tool failed."""
         result = await self.session.run(user_input=f"{tool} {json.dumps(arguments)}")
         result.expect.next_event().is_function_call(name=tool)
         output = result.expect.next_event().is_function_call_output().event().item
@@ -94,7 +94,7 @@ class Conversation:
         return str(output.output)
 
     async def use(self, tool: str, /, **arguments: Any) -> dict[str, Any]:
-        """As ``said_by``, read as the JSON it must be."""
+        """Have the model call ``tool`` and return the parsed JSON output."""
         answer = json.loads(await self.said_by(tool, **arguments))
         assert isinstance(answer, dict)
         return answer
@@ -104,7 +104,7 @@ class Conversation:
 async def conversation(
     *tools: llm.Toolset, agent: Agent | None = None, model: llm.LLM | None = None, **userdata: Any
 ) -> AsyncIterator[Conversation]:
-    """A running session without ears and mouth. ``userdata=`` is the session's, none where it is left out."""
+    """A running text-only session. ``userdata=`` is the session's; without it there is none."""
     model = model or ObedientLLM()
     session = AgentSession(llm=model, vad=None, turn_handling={"turn_detection": None}, **userdata)
     async with session:

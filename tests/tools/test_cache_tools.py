@@ -32,12 +32,12 @@ RESULT = ["success", "deleted_keys", "message"]
 
 
 def one(user_id: Any, operator: Any = False) -> dict[str, Any]:
-    """Session options: who is calling."""
+    """Session options that name the caller."""
     return {"userdata": Userdata(Person(user_id, operator))}
 
 
 def assert_refused(answer: dict[str, Any]) -> None:
-    """The documented shape, nothing done, and words that can be said aloud."""
+    """The documented shape, no keys deleted, and a message fit for speech."""
     assert list(answer) == RESULT
     assert (answer["success"], answer["deleted_keys"]) == (False, 0)
     assert re.fullmatch(r"[A-Z][^{}<>_\n]+[.!]", answer["message"]), answer["message"]
@@ -175,12 +175,12 @@ PROTECTED = {
 
 
 def guards(values: set[str]) -> set[str]:
-    """The keys that guard these values against being filled with something older. They go with them."""
+    """The lease and stale keys of these values, which are removed with them."""
     return {f"{kind}:{{{key}}}" for key in values for kind in ("lease", "stale")}
 
 
 def fill(redis: RedisServer) -> dict[str, Any]:
-    """Write keys of everybody; the keyspace as it now is."""
+    """Write keys of several users and return the keyspace."""
     values = (MINE | guards(MINE) | THEIRS | PROTECTED) - {"system:stats", "index:{other}"}
     redis.many(
         [
@@ -193,13 +193,13 @@ def fill(redis: RedisServer) -> dict[str, Any]:
 
 
 def keyspace(redis: RedisServer) -> dict[str, Any]:
-    """Everything but the mark of which run of the server this is; the cache leaves it when it connects."""
+    """The keyspace without the epoch key, which the cache writes when it connects."""
     names = [key for key in redis.cli("KEYS", "*") if key != "system:server"]
     return dict(zip(names, redis.many(("DUMP", name) for name in names), strict=True))
 
 
 def without(before: dict[str, Any], gone: set[str]) -> dict[str, Any]:
-    """The keyspace ``before``, less the values that are ``gone`` and what guarded them."""
+    """The keyspace ``before`` without the values in ``gone`` and their leases and stale copies."""
     return {key: value for key, value in before.items() if key not in gone | guards(gone)}
 
 
@@ -289,7 +289,7 @@ async def test_in_a_large_keyspace_too(redis: RedisServer) -> None:
         for pattern in ("lock:*", "user:other:*", "user:??:*", "*"):
             assert (await talk.use("invalidateCache", pattern=pattern))["success"] is True
         assert redis.cli("KEYS", "user:me:*") == []
-        redis.cli("SET", "user:me:written:by-hand", "x")  # which no index knows
+        redis.cli("SET", "user:me:written:by-hand", "x")  # not indexed
         await talk.use("clearUserCache")
         await until(lambda: redis.cli("KEYS", "user:me:*") == [])
     left = keyspace(redis)
@@ -367,7 +367,7 @@ async def test_two_sessions_share_one_toolset_and_nothing_else(redis: RedisServe
 
 
 class Greeter(Agent):
-    """Speaks first, free to use tools."""
+    """Speaks first, and may use tools."""
 
     async def on_enter(self) -> None:
         self.session.generate_reply(instructions="Greet.")

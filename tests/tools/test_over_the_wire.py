@@ -1,4 +1,4 @@
-"""The tools as a model provider's real client shows them to the model, and what it sends back."""
+"""The tools as a model provider's real client sends them, and calls as it receives them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_the_cache_tools(redis: RedisServer, strict: bool) -> None:
     script = [
         Reply.call("getRedisCacheStats"),
         Reply.call("invalidateCache", pattern="user:*:profile", user_id="other"),
-        Reply.calls(("clearUserCache", "")),  # some models send no arguments at all where there are none
+        Reply.calls(("clearUserCache", "")),  # some models send an empty string for no arguments
         "All done.",
     ]
     async with OpenAIServer(script) as server:

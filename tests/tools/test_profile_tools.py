@@ -38,7 +38,7 @@ async def talk(runtime: Runtime) -> AsyncIterator[Conversation]:
 
 
 def assert_refused(answer: dict[str, Any]) -> None:
-    """A failure in words that can be said aloud."""
+    """A failure with a message fit for speech."""
     assert list(answer) == ["success", "message"]
     assert answer["success"] is False
     assert re.fullmatch(r"[A-Z][^{}<>_\n]+[.!]", answer["message"]), answer["message"]
@@ -151,7 +151,7 @@ async def test_an_unknown_caller_reads_and_writes_nothing(runtime: Runtime, redi
 
 @pytest.fixture
 async def broken(redis: RedisServer, tmp_path: Path) -> AsyncIterator[Runtime]:
-    """A runtime whose database cannot be opened: a directory is in its place."""
+    """A runtime whose database cannot be opened: its path is a directory."""
     yield set_runtime(Runtime(Settings.from_env(), store=SqliteStore(tmp_path)))
     await close_runtime()
 
@@ -194,7 +194,7 @@ async def test_what_could_not_be_read_at_first_is_neither_lost_nor_unknown_for_l
 
 
 async def test_what_another_conversation_has_stored_meanwhile_is_not_lost(runtime: Runtime) -> None:
-    """Two devices, or what an earlier process could not store and this one has found."""
+    """Writes of two devices, or spooled by an earlier process and replayed by this one."""
     await runtime.store.save_profile("ada", "Name: Ada")
     agents = [CompanionAgent(profile="Name: Ada", tools=[ProfileTools()]) for _ in range(2)]
     runtime.write_behind.begin_conversation("ada")
@@ -207,7 +207,7 @@ async def test_what_another_conversation_has_stored_meanwhile_is_not_lost(runtim
         assert answer["success"] is True
         assert await runtime.store.get_profile("ada") == "Name: Ada\nLikes: chess\nLives in: Oslo"
         assert "Likes: chess\nLives in: Oslo" in laptop.session.current_agent.instructions
-        # What was known is replaced, not merged: a line that is left out is gone.
+        # The profile is replaced, not merged: an omitted line is removed.
         await laptop.use("updateUserProfile", profile="Name: Ada\nLives in: Oslo")
         assert await runtime.store.get_profile("ada") == "Name: Ada\nLives in: Oslo"
 
