@@ -17,7 +17,6 @@ HINT: Final = (
     "needs exactly one category: add 'pytestmark = pytest.mark.unit' (or another of "
     f"{', '.join(CATEGORIES[1:])}) below its imports. tests/README.md says which."
 )
-TURNSTILE, MACHINE = 0, 1  # which byte of the lock file
 
 
 @pytest.hookimpl(wrapper=True)
@@ -68,18 +67,15 @@ def _length(item: pytest.Item) -> int:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """With pytest-xdist, run a serial test while no other worker runs a test.
 
-    A readers-writer lock between processes. The turnstile is what lets the writer in: no other test starts while a
-    serial one waits. All this is outside of pytest-timeout's hook: waiting for other workers is not the test's time.
+    A readers-writer lock between processes that prefers readers: a serial test waits until nothing else runs, and the
+    others do not wait for it. So serial tests run when the others are done. All this is outside of pytest-timeout's
+    hook: waiting for other workers is not the test's time.
     """
     if not hasattr(item.config, "workerinput"):
         return (yield)
-    kind = fcntl.LOCK_EX if _is_serial(item) else fcntl.LOCK_SH
-    # Beside the workers' own directories, and so of this run. Locks of ranges, which no forked process inherits.
+    # Beside the workers' own directories, and so of this run. POSIX locks: no forked process inherits them.
     with Path(item.config.option.basetemp).with_name("serial.lock").open("w+b") as lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX, 1, TURNSTILE)
-        fcntl.lockf(lock, kind, 1, MACHINE)
-        if kind == fcntl.LOCK_SH:
-            fcntl.lockf(lock, fcntl.LOCK_UN, 1, TURNSTILE)
+        fcntl.lockf(lock, fcntl.LOCK_EX if _is_serial(item) else fcntl.LOCK_SH)
         return (yield)
 
 
