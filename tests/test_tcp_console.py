@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -21,14 +22,34 @@ AGENT = Path(__file__).parents[1] / "agent.py"
 async def test_greeting_question_tool_call_answer_and_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In text and with sound, side by side on one COMPANION_HOME."""
     monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")  # this is not about it, and the machine may be busy
-    await asyncio.gather(*(conversation(tmp_path, text=text) for text in (True, False)))
+    # One of them owns the private Redis, and neither leaves before both have asked for the cache's state.
+    both = asyncio.Barrier(2)
+    await asyncio.gather(*(conversation(tmp_path, both, text=text) for text in (True, False)))
     assert working_in(tmp_path / "home") == []
 
 
-async def conversation(directory: Path, *, text: bool) -> None:
+async def test_a_console_continues_after_the_one_that_started_the_private_redis(tmp_path: Path) -> None:
+    joined = console_of_a_new_user(tmp_path, text=True)
+    async with contextlib.AsyncExitStack() as later:
+        async with console_of_a_new_user(tmp_path, text=True) as owner:
+            await owner.next_message()
+            await later.enter_async_context(joined)
+            await joined.next_message()
+            await joined.say("My name is Ada")
+        turn = await joined.say("What do you know about me?")
+        assert "Ada" in turn.text
+    assert "Traceback" not in joined.process.log
+    assert working_in(tmp_path / "home") == []
+
+
+def console_of_a_new_user(directory: Path, *, text: bool) -> TcpConsole:
     # Unknown to the Redis of this machine, if it has one.
     env = {**os.environ, "COMPANION_USER_ID": f"test-{uuid4()}"}
-    async with TcpConsole(AGENT, cwd=directory, env=env, text=text) as console:
+    return TcpConsole(AGENT, cwd=directory, env=env, text=text)
+
+
+async def conversation(directory: Path, both: asyncio.Barrier, *, text: bool) -> None:
+    async with console_of_a_new_user(directory, text=text) as console:
         greeting = await console.next_message()
         assert greeting.startswith(NOTICE)
         assert "What is your name?" in greeting
@@ -43,4 +64,5 @@ async def conversation(directory: Path, *, text: bool) -> None:
         assert [call.name for call in turn.calls] == ["getRedisCacheStats"]
         assert json.loads(turn.outputs[0])["status"] == "healthy"
         assert turn.text.startswith("The cache is healthy")
+        await both.wait()
     assert "Traceback" not in console.process.log
