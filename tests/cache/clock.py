@@ -1,4 +1,4 @@
-"""How long things take, in seconds."""
+"""Measures durations in seconds."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 
 async def timed(awaitable: Awaitable[Any]) -> tuple[Any, float]:
-    """What it said, and how long that took."""
+    """Await ``work`` and return its result and its duration."""
     began = time.perf_counter()
     return await awaitable, time.perf_counter() - began
 
 
 async def seconds_until(true: Callable[[], object], timeout: float = 3.0) -> float:
-    """Wait for it, looking every millisecond; how long that took. Fails when it does not come."""
+    """Poll every millisecond until the condition is true, and return the duration. Fails on a timeout."""
     began = time.perf_counter()
     while not true():
         if time.perf_counter() - began > timeout:

@@ -1,4 +1,4 @@
-"""Lanes that leave nothing behind, and caches that are connected."""
+"""Fixtures: multiplexers with a leak check, connected caches, clusters, private servers."""
 
 from __future__ import annotations
 
@@ -22,51 +22,51 @@ from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 
 
-class Lanes:
-    """Makes lanes. `complaints`: what the loop's exception handler was told; a test that expects some clears them."""
+class Clients:
+    """Makes multiplexers. `complaints` are the loop's exception reports; a test that expects some clears them."""
 
     def __init__(self) -> None:
         self.made: list[MultiplexedClient] = []
         self.complaints: list[dict[str, Any]] = []
 
     def complain(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        # Streams complain of what a test's own servers meet: a lane hangs up with a reset, and the proxy, at its end,
-        # cancels connections it still serves.
+        # Streams report errors of a test's own servers: a multiplexer resets its connection, and the proxy cancels
+        # open connections at its end.
         if not any(ours in context["message"] for ours in ("StreamReaderProtocol", "client_connected_cb")):
             self.complaints.append(context)
 
     async def __call__(
         self, port: int = 0, *, wait: bool = True, endpoint: Endpoint | None = None, **options: Any
     ) -> MultiplexedClient:
-        """A started lane to `endpoint`, or to `port` of this machine; connected unless told not to wait."""
-        lane = MultiplexedClient(endpoint or Endpoint("127.0.0.1", port), **options)
-        self.made.append(lane)
-        lane.start()
+        """A started multiplexer to `endpoint`, or to a local `port`; waits for the connection by default."""
+        client = MultiplexedClient(endpoint or Endpoint("127.0.0.1", port), **options)
+        self.made.append(client)
+        client.start()
         if wait:
-            await until(lambda: lane.up)
-        return lane
+            await until(lambda: client.up)
+        return client
 
 
 @pytest.fixture
-async def lanes() -> AsyncIterator[Lanes]:
-    """Afterwards nothing of them may be left: no task, no socket, no complaint of the loop."""
-    lanes = Lanes()
-    asyncio.get_running_loop().set_exception_handler(lanes.complain)
+async def clients() -> AsyncIterator[Clients]:
+    """Check afterwards that no task, socket or exception report remains."""
+    clients = Clients()
+    asyncio.get_running_loop().set_exception_handler(clients.complain)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        yield lanes
-        for lane in lanes.made:
-            await lane.close()
+        yield clients
+        for client in clients.made:
+            await client.close()
         await asyncio.sleep(0)
         assert [task for task in asyncio.all_tasks() if task.get_name().startswith("cache-")] == []
-        lanes.made.clear()
+        clients.made.clear()
         gc.collect()
-    assert lanes.complaints == []
+    assert clients.complaints == []
 
 
 @pytest.fixture
 async def connect(make_cache: Callable[..., RedisCache]) -> Callable[..., Awaitable[RedisCache]]:
-    """Makes caches that are connected and tracked. The deadline is generous: these tests are not about it."""
+    """Makes caches that are connected and tracked, with a generous deadline."""
 
     async def connect(url: str, *, tracked: bool = True, **settings: Any) -> RedisCache:
         cache = make_cache(url, **({"deadline": 2.0, "connect_wait": 5.0} | settings))
@@ -80,14 +80,14 @@ async def connect(make_cache: Callable[..., RedisCache]) -> Callable[..., Awaita
 
 @pytest.fixture(scope="session")
 def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[RedisServer]]]:
-    """A "cluster of one" and a "cluster of two", by name: their nodes. Whoever uses them empties them first."""
+    """A "cluster of one" and a "cluster of two", by name: their nodes. Tests flush them first."""
     with redis_cluster.clusters(lambda: tmp_path_factory.mktemp("node")) as formed:
         yield formed
 
 
 @pytest.fixture
 async def home(tmp_path: Path) -> AsyncIterator[Path]:
-    """A home for a private server; afterwards nothing may run there."""
+    """A home for a private server; no process may run there afterwards."""
     home = tmp_path / "a home"
     yield home
     await until(lambda: not processes(home))

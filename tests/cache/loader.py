@@ -1,4 +1,4 @@
-"""Loaders that tests can hold up."""
+"""Loaders that tests can block."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 class Loader:
-    """Answers `value`, or raises it if it is an exception, once it is let go. Change `value` at any time.
+    """Returns `value`, or raises it if it is an exception, once released. `value` may be changed at any time.
 
-    `calls` began, `ended` came to an end of any kind. `started` is set when the first begins.
+    `calls` counts loads begun, `ended` loads finished in any way. `started` is set when the first begins.
     """
 
     def __init__(self, value: Any = "loaded", *, held: bool = False) -> None:
@@ -22,7 +22,7 @@ class Loader:
 
     async def __call__(self) -> Any:
         self.calls += 1
-        value = self.value  # what the source said when it was asked
+        value = self.value  # the value at the begin of the load
         self.started.set()
         try:
             await self.gate.wait()

@@ -1,4 +1,4 @@
-"""What the tests of the private redis-server look at: its processes, its socket, the binary it is started from."""
+"""Helpers for tests of the private redis-server: its processes, its socket, its binary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.wait import until
 
 ROOT = Path(__file__).parents[2]
 
-# What a console does with it: start, print where, stop when its input ends.
+# As a console does: start the server, print its URL, stop it when the input ends.
 CONSOLE = """
 import asyncio, sys
 from pathlib import Path

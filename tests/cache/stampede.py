@@ -1,7 +1,7 @@
-"""One worker process of a stampede: many tasks that want the same key at the same moment.
+"""One worker process of a stampede: many tasks that read the same key concurrently.
 
-``python -m tests.cache.stampede URL KEY TASKS SECONDS`` says ``ready`` once it is connected, begins when it is sent a
-line, says ``loading`` whenever its loader begins, and at the end what happened, as JSON. It ends with its input.
+``python -m tests.cache.stampede URL KEY TASKS SECONDS`` prints ``ready`` once connected, begins on the first line of
+input, prints ``loading`` at each begin of its loader, and finally the result as JSON. It ends with its input.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Everything the cache can do, done once, with what came of it: for rules about what a Redis user may do."""
+"""Executes every operation of the cache once and records the outcomes, for tests of ACL rules."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.wait import until
 
 
 class Surface:
-    """One worker's way through all of it.
+    """Execute every operation as one worker.
 
     Args:
-        server: where; it must be empty.
-        url: as whom.
-        patience: seconds to wait for what happens in the background before it counts as not happening.
+        server: an empty server.
+        url: its URL with the user to test.
+        patience: seconds until background work counts as failed.
     """
 
     def __init__(self, server: RedisServer, url: str, patience: float = 10.0) -> None:
@@ -34,19 +34,19 @@ class Surface:
         self.outcomes: dict[str, Any] = {}
 
     async def walk(self, patch: pytest.MonkeyPatch) -> dict[str, Any]:
-        """What came of each thing, by name. ``patch``: makes renewing quick and the keyspace count as large."""
+        """The outcome of each operation by name. ``patch`` speeds up refreshes and fakes a large keyspace."""
         patch.setattr(lease, "RENEW_EVERY", 0.02)
         patch.setattr(invalidation, "SMALL", 0)
         async with self._cache() as cache:
             self.outcomes["connect"] = await cache.initialize()
-            # A server that may not be asked whether it is empty is cleared first.
+            # A server whose emptiness cannot be checked is cleared first.
             await self._happens(lambda: not cache.invalidations.undelivered)
             for part in (self._values, self._near, self._lock, self._patterns):
                 await part(cache)
             async with self._cache() as other:
                 await self._load(cache, other)
             await self._one_user(cache)
-        async with self._cache() as later:  # the one before has counted itself into the fleet's statistics
+        async with self._cache() as later:  # the previous cache has flushed its counters
             await later.initialize()
             await self._stats(later)
         return self.outcomes
@@ -114,7 +114,7 @@ class Surface:
         async def slow() -> str:
             nonlocal loads
             loads += 1
-            self.server.cli("PEXPIRE", lease, 2000)  # what is nearly new is not renewed
+            self.server.cli("PEXPIRE", lease, 2000)  # a fresh value is not refreshed
             left: list[int] = [self.server.cli("PTTL", lease)]
 
             def renewed() -> bool:
@@ -164,7 +164,7 @@ class Surface:
         outcome = await cache.invalidate("*", user_id="4")
         say["clear_user_cache"] = outcome.complete
         say["cleared"] = self.server.cli("EXISTS", "user:4:memory:rex") == 0
-        await cache.close()  # waits for the walk behind it
+        await cache.close()  # waits for the background scan
         say["asked the index"] = self.server.calls("sismember") > 0
         say["stray cleared"] = self.server.cli("EXISTS", "user:4:stray") == 0
 

@@ -1,4 +1,4 @@
-"""The rule in docs/security.md: enough for everything the cache does, and nothing in it without a reason."""
+"""The ACL rule in docs/security.md is sufficient for every operation, and each right in it is needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMMANDS = [part for part in RULE if part.startswith("+")]
 KEYS = [part for part in RULE if part.startswith("~")]
 WITHOUT = dict(re.findall(r"(?m)^\| `(\+[a-z|\\]+)` \| [^|]+ \| ([^|]+) \|$", DOCUMENT.replace("\\|", "\\")))
 
-# What exactly is lost without some of it: everything else must go on as it was.
+# The outcomes that change without a right; all others must stay the same.
 LOST = {
     "+client|setname": set(),
     "+client|tracking": {"near"},
@@ -46,7 +46,7 @@ LOST = {
 
 @pytest.fixture
 def server(redis_server: RedisServer) -> Iterator[RedisServer]:
-    """Without scripts and mark, so that they have to be brought; afterwards without the user."""
+    """Flush scripts and the epoch key, so that the cache must restore them; delete the user afterwards."""
     redis_server.cli("SCRIPT", "FLUSH")
     redis_server.cli("DEL", keys.system_server())
     redis_server.cli("ACL", "LOG", "RESET")
@@ -55,13 +55,13 @@ def server(redis_server: RedisServer) -> Iterator[RedisServer]:
 
 
 def become(server: RedisServer, *rule: str, database: int = 0) -> str:
-    """The URL of the user the rule makes."""
+    """The URL of the user created by the rule."""
     server.cli("ACL", "SETUSER", "companion", *(part.replace("PASSWORD", "pw") for part in rule))
     return f"redis://companion:pw@127.0.0.1:{server.port}/{database}"
 
 
 def refusals(server: RedisServer) -> list[str]:
-    """What the user tried and was not allowed to."""
+    """The commands that the user was denied."""
     entries: list[dict[str, str]] = [
         dict(zip(entry[::2], entry[1::2], strict=True)) for entry in server.cli("ACL", "LOG", "128")
     ]
@@ -70,7 +70,7 @@ def refusals(server: RedisServer) -> list[str]:
 
 @pytest.fixture(scope="session")
 def outcomes_of_an_administrator() -> dict[str, Any]:
-    """Filled by the first test that needs it: what comes of everything where everything is allowed."""
+    """The outcomes with all rights, computed by the first test that needs them."""
     return {}
 
 
@@ -105,7 +105,7 @@ async def test_nothing_in_the_rule_is_without_a_reason(
     server: RedisServer, everything: dict[str, Any], monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     url = become(server, *(kept for kept in RULE if kept != part))
-    # Where only this is lost all else must still happen, however busy the machine; a lease lives for three seconds.
+    # All other outcomes must stay the same on a loaded machine too; a lease lasts for three seconds.
     outcomes = await Surface(server, url, patience=1.0 if part in LOST else 0.05).walk(monkeypatch)
     assert refusals(server), f"{part} is not used"
     lost = {name for name in everything if outcomes.get(name) != everything[name]}
@@ -118,7 +118,7 @@ async def test_nothing_in_the_rule_is_without_a_reason(
 async def test_a_server_without_a_mark_that_does_not_answer_all_questions(
     server: RedisServer, make_cache: Any, part: str, known: bool
 ) -> None:
-    """It is doubted as any other, the doubt ends, and nothing is asked again at once. Without INFO it is believed."""
+    """The server is quarantined and released as usual, without immediate retries; without INFO it is trusted."""
     server.cli("SET", "user:1:profile", "by hand")
     url = become(server, *(kept for kept in RULE if kept != part))
     cache: RedisCache = make_cache(url, deadline=2.0, connect_wait=5.0)

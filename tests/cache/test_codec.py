@@ -1,4 +1,4 @@
-"""What goes in comes out, type and all."""
+"""Values round-trip with their types."""
 
 from __future__ import annotations
 

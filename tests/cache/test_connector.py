@@ -1,4 +1,4 @@
-"""Getting in: addresses, passwords, TLS, and servers that cannot carry a lane or not yet."""
+"""Connecting: addresses, passwords, TLS, and servers that do not support a multiplexer, or not yet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from cache.exceptions import CacheUnavailable, CommandRejected
 from cache.transport.endpoint import Endpoint
 from tests.cache.clock import seconds_until
-from tests.cache.conftest import Lanes
+from tests.cache.conftest import Clients
 from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 from tests.wait import until
@@ -21,64 +21,64 @@ pytestmark = [pytest.mark.integration, pytest.mark.serial]
 PEM = Path(__file__).parent.parent / "real" / "localhost.pem"
 
 
-async def test_select_setname_and_password(own_redis: RedisServer, lanes: Lanes) -> None:
+async def test_select_setname_and_password(own_redis: RedisServer, clients: Clients) -> None:
     own_redis.cli("CONFIG", "SET", "requirepass", "s3cret")
     own_redis.password = "s3cret"
     own_redis.cli("ACL", "SETUSER", "ann", "on", ">pässwörd", "~*", "&*", "+@all")
     for username, password in ((None, "s3cret"), ("default", "s3cret"), ("ann", "pässwörd")):
         endpoint = Endpoint("127.0.0.1", own_redis.port, None, username, password, db=3, client_name="companion")
         assert str(password) not in repr(endpoint)
-        lane = await lanes(endpoint=endpoint)
-        info = await lane.call("CLIENT", "LIST", "ID", await lane.call("CLIENT", "ID"))
+        client = await clients(endpoint=endpoint)
+        info = await client.call("CLIENT", "LIST", "ID", await client.call("CLIENT", "ID"))
         text = info.decode() if isinstance(info, bytes) else info[1]
         assert "name=companion " in text
         assert " db=3 " in text
         assert f"user={username or 'default'}" in text
-        await lane.call("SET", f"of {username}", 1)
+        await client.call("SET", f"of {username}", 1)
     own_redis.cli("CONFIG", "SET", "requirepass", "")
 
 
-async def test_unix_socket(lanes: Lanes, tmp_path: Path) -> None:
+async def test_unix_socket(clients: Clients, tmp_path: Path) -> None:
     with RedisServer(tmp_path / "r", port=0, unix_socket=True) as server:
-        lane = await lanes(endpoint=Endpoint(unix_path=str(server.socket_path)))
-        assert await lane.call("SET", "k", "v") == b"OK"
-        await lane.close()
+        client = await clients(endpoint=Endpoint(unix_path=str(server.socket_path)))
+        assert await client.call("SET", "k", "v") == b"OK"
+        await client.close()
 
 
-async def test_localhost_by_name_and_name_that_does_not_exist(own_redis: RedisServer, lanes: Lanes) -> None:
-    lane = await lanes(endpoint=Endpoint("localhost", own_redis.port))
-    assert await lane.call("PING") == b"PONG"
-    lost = await lanes(endpoint=Endpoint("no-such-host.invalid", 1), wait=False)
+async def test_localhost_by_name_and_name_that_does_not_exist(own_redis: RedisServer, clients: Clients) -> None:
+    client = await clients(endpoint=Endpoint("localhost", own_redis.port))
+    assert await client.call("PING") == b"PONG"
+    lost = await clients(endpoint=Endpoint("no-such-host.invalid", 1), wait=False)
     await until(lambda: lost.reason == "name lookup failed", 10)
 
 
-async def test_wrong_password_says_so_without_saying_it_and_heals(own_redis: RedisServer, lanes: Lanes) -> None:
+async def test_wrong_password_says_so_without_saying_it_and_heals(own_redis: RedisServer, clients: Clients) -> None:
     reasons: list[str] = []
     own_redis.cli("CONFIG", "SET", "requirepass", "right")
     own_redis.password = "right"
     endpoint = Endpoint("127.0.0.1", own_redis.port, password="hush-hush")
-    lane = await lanes(endpoint=endpoint, wait=False, on_down=reasons.append)
+    client = await clients(endpoint=endpoint, wait=False, on_down=reasons.append)
     await until(lambda: reasons)
     await asyncio.sleep(0.3)
     assert reasons == ["refused (WRONGPASS)"]
     with pytest.raises(CacheUnavailable, match="WRONGPASS") as caught:
-        await lane.call("GET", "k")
+        await client.call("GET", "k")
     assert "hush" not in str(caught.value)
     own_redis.cli("CONFIG", "SET", "requirepass", "hush-hush")
     own_redis.password = "hush-hush"
-    assert await seconds_until(lambda: lane.up) < 1.5
+    assert await seconds_until(lambda: client.up) < 1.5
     own_redis.cli("CONFIG", "SET", "requirepass", "")
 
 
-async def test_a_user_who_may_not_ping(own_redis: RedisServer, lanes: Lanes) -> None:
+async def test_a_user_who_may_not_ping(own_redis: RedisServer, clients: Clients) -> None:
     own_redis.cli("ACL", "SETUSER", "ben", "on", ">pw", "~*", "+get", "+hello")
-    lane = await lanes(endpoint=Endpoint("127.0.0.1", own_redis.port, username="ben", password="pw"))
-    assert await lane.call("GET", "k") is None
+    client = await clients(endpoint=Endpoint("127.0.0.1", own_redis.port, username="ben", password="pw"))
+    assert await client.call("GET", "k") is None
     with pytest.raises(CommandRejected) as caught:
-        await lane.call("SET", "k", 1)
+        await client.call("SET", "k", 1)
     assert caught.value.code == "NOPERM"
-    proven = lane.proven_at
-    await until(lambda: lane.proven_at > proven)
+    proven = client.proven_at
+    await until(lambda: client.proven_at > proven)
 
 
 async def scripted(replies: list[bytes]) -> tuple[asyncio.Server, int, list[int]]:
@@ -110,29 +110,29 @@ HELLO = b"%2\r\n$5\r\nproto\r\n:3\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n+PONG\r\
         (HELLO.replace(b"$10\r\nstandalone", b"$7\r\ncluster"), "not a single node"),
     ],
 )
-async def test_servers_that_cannot_carry_a_lane(lanes: Lanes, reply: bytes, reason: str) -> None:
+async def test_servers_without_support_for_the_multiplexer(clients: Clients, reply: bytes, reason: str) -> None:
     server, port, _ = await scripted([reply])
     async with server:
         reasons: list[str] = []
         endpoint = Endpoint("127.0.0.1", port, password="hush")
-        lane = await lanes(endpoint=endpoint, wait=False, on_down=reasons.append)
-        await until(lambda: lane.unsupported)
-        assert (reasons, lane.up) == ([reason], False)
-        await lane.close()
+        client = await clients(endpoint=endpoint, wait=False, on_down=reasons.append)
+        await until(lambda: client.unsupported)
+        assert (reasons, client.up) == ([reason], False)
+        await client.close()
 
 
-async def test_loading_is_asked_again_soon(lanes: Lanes) -> None:
+async def test_loading_is_asked_again_soon(clients: Clients) -> None:
     loading = HELLO.replace(b"+PONG", b"-LOADING Redis is loading the dataset in memory")
     server, port, seen = await scripted([loading, loading, HELLO])
     async with server:
         reasons: list[str] = []
-        lane = await lanes(port, wait=False, on_down=reasons.append)
-        assert await seconds_until(lambda: lane.up) < 0.5
-        assert (reasons, len(seen), lane.unsupported) == (["refused (LOADING)"], 3, False)
-        await lane.close()
+        client = await clients(port, wait=False, on_down=reasons.append)
+        assert await seconds_until(lambda: client.up) < 0.5
+        assert (reasons, len(seen), client.unsupported) == (["refused (LOADING)"], 3, False)
+        await client.close()
 
 
-async def test_a_server_that_hangs_up_at_once_is_not_hammered(lanes: Lanes) -> None:
+async def test_a_server_that_hangs_up_at_once_is_not_hammered(clients: Clients) -> None:
     accepted = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -143,68 +143,68 @@ async def test_a_server_that_hangs_up_at_once_is_not_hammered(lanes: Lanes) -> N
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        lane = await lanes(server.sockets[0].getsockname()[1], wait=False)
+        client = await clients(server.sockets[0].getsockname()[1], wait=False)
         await asyncio.sleep(1.0)
         assert 5 < accepted < 30
-        await lane.close()
+        await client.close()
 
 
-async def test_tls(own_redis: RedisServer, lanes: Lanes) -> None:
+async def test_tls(own_redis: RedisServer, clients: Clients) -> None:
     inside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     inside.load_cert_chain(PEM)
     trusting = ssl.create_default_context(cafile=PEM)
     async with Proxy(own_redis.port, ssl_context=inside) as proxy:
-        lane = await lanes(endpoint=Endpoint("127.0.0.1", proxy.port, ssl_context=trusting), deadline=1.0)
-        await lane.call("SET", "k", b"x" * 300_000)
-        assert await asyncio.gather(*(lane.call("STRLEN", "k") for _ in range(50))) == [300_000] * 50
-        assert len(await lane.call("GET", "k")) == 300_000
+        client = await clients(endpoint=Endpoint("127.0.0.1", proxy.port, ssl_context=trusting), deadline=1.0)
+        await client.call("SET", "k", b"x" * 300_000)
+        assert await asyncio.gather(*(client.call("STRLEN", "k") for _ in range(50))) == [300_000] * 50
+        assert len(await client.call("GET", "k")) == 300_000
         doubting = Endpoint("127.0.0.1", proxy.port, ssl_context=ssl.create_default_context())
-        doubter = await lanes(endpoint=doubting, wait=False)
+        doubter = await clients(endpoint=doubting, wait=False)
         await until(lambda: doubter.reason == "TLS certificate not accepted")
-        lanes.complaints.clear()  # the proxy's side of the failed handshake
-        plain = await lanes(proxy.port, wait=False)
+        clients.complaints.clear()  # the proxy's side of the failed handshake
+        plain = await clients(proxy.port, wait=False)
         await until(lambda: plain.reason != "not connected yet")
         assert not plain.up
-        await asyncio.gather(lane.close(), doubter.close(), plain.close())
+        await asyncio.gather(client.close(), doubter.close(), plain.close())
 
 
-async def test_a_slow_handshake_gets_through(own_redis: RedisServer, lanes: Lanes) -> None:
+async def test_a_slow_handshake_gets_through(own_redis: RedisServer, clients: Clients) -> None:
     async with Proxy(own_redis.port, delay_to_server=0.7) as proxy:
-        lane = await lanes(proxy.port, wait=False)
-        await until(lambda: proxy.bytes_to_server)  # what the eldest attempt said has arrived: it was waited for
+        client = await clients(proxy.port, wait=False)
+        await until(lambda: proxy.bytes_to_server)  # the reply of the oldest attempt was awaited
         proxy.delay_to_server = 0.0
-        assert await seconds_until(lambda: lane.up) < 0.3
+        assert await seconds_until(lambda: client.up) < 0.3
         assert proxy.connections_total <= 6
-        await lane.close()
+        await client.close()
     async with Proxy(own_redis.port, delay_to_server=30) as proxy:
-        lane = await lanes(proxy.port, wait=False, connect_timeout=0.5)
-        await until(lambda: lane.reason == "no answer while connecting")
-        await lane.close()
+        client = await clients(proxy.port, wait=False, connect_timeout=0.5)
+        await until(lambda: client.reason == "no answer while connecting")
+        await client.close()
 
 
-async def test_a_host_that_does_not_even_answer_a_connect(lanes: Lanes, tmp_path: Path) -> None:
+async def test_a_host_that_does_not_even_answer_a_connect(clients: Clients, tmp_path: Path) -> None:
     """A listening socket with a full queue: the kernel drops every further SYN, and retries only after a second."""
     with socket.socket() as hole:
         hole.bind(("127.0.0.1", 0))
         hole.listen(0)
         port = hole.getsockname()[1]
         fillers = [_filler(port) for _ in range(3)]
-        lane = await lanes(port, wait=False)
+        client = await clients(port, wait=False)
         await asyncio.sleep(1.3)
-        assert not lane.up
+        assert not client.up
         for filler in fillers:
             filler.close()
     late = RedisServer(tmp_path / "late", port=port)
     try:
         await asyncio.to_thread(late.start)
-        assert await seconds_until(lambda: lane.up) < 0.3
-        await lane.close()
+        assert await seconds_until(lambda: client.up) < 0.3
+        await client.close()
     finally:
         late.stop()
 
 
 async def test_a_name_with_a_dead_address_first(
-    own_redis: RedisServer, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+    own_redis: RedisServer, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = asyncio.get_running_loop()
     lookups = 0
@@ -222,18 +222,18 @@ async def test_a_name_with_a_dead_address_first(
         hole.bind(("127.0.0.2", own_redis.port))
         hole.listen(0)
         fillers = [_filler(own_redis.port, "127.0.0.2") for _ in range(3)]
-        lane = await lanes(endpoint=Endpoint("redis.example", own_redis.port), wait=False)
-        assert await seconds_until(lambda: lane.up) < 0.4
+        client = await clients(endpoint=Endpoint("redis.example", own_redis.port), wait=False)
+        assert await seconds_until(lambda: client.up) < 0.4
         hang = True
-        await asyncio.sleep(1.1)  # the answer is now too old not to be asked for again
+        await asyncio.sleep(1.1)  # the cached answer has expired: resolve again
         own_redis.cli("CLIENT", "KILL", "TYPE", "normal")
-        await until(lambda: not lane.up)
-        assert await seconds_until(lambda: lane.up) < 0.3  # with the old answer, first the address that worked
+        await until(lambda: not client.up)
+        assert await seconds_until(lambda: client.up) < 0.3  # with the old answer, first the address that worked
         assert lookups == 2
         own_redis.kill()
         await asyncio.sleep(1.2)
-        assert lookups == 2  # one that hangs is not joined by others
-        await lane.close()
+        assert lookups == 2  # a hanging resolution is not joined
+        await client.close()
         for filler in fillers:
             filler.close()
 

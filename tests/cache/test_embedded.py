@@ -39,7 +39,7 @@ from tests.wait import initialised, until
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 
-# Needs no file of ours after the change of user: the project, and this Python, may lie where only root can read.
+# Needs no project file after the change of user: project and Python may be readable by root only.
 ORDINARY_USER = """
 import asyncio, os, shutil, sys
 from pathlib import Path
@@ -161,7 +161,7 @@ async def test_a_joiner_continues_without_the_server_and_reconnects_to_the_next(
     await until(lambda: not cache.connected)
     assert await cache.get("app:1") is None
 
-    assert await joined.start() == url  # it might as well be another program
+    assert await joined.start() == url  # the pid may belong to another program
     await until(lambda: cache.connected)
     assert await cache.get("app:1") == "kept"
     await cache.close()
@@ -273,7 +273,7 @@ async def test_a_hanging_server_that_has_an_owner_is_named(
     assert servers(home) == [server]
 
 
-async def test_stopping_when_the_folder_is_gone(home: Path) -> None:
+async def test_stopping_after_the_folder_was_removed(home: Path) -> None:
     redis = EmbeddedRedis(home)
     await redis.start()
     shutil.rmtree(home)

@@ -1,4 +1,4 @@
-"""What the private redis-server keeps from one start to the next, and what another server makes of it."""
+"""Data of the private redis-server across restarts, and after a change of the server's binary."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def must_load(writer: str, reader: str) -> bool:
 
 
 async def believed(url: str, make_cache: Make) -> Any:
-    """The value that a new cache serves from this server without asking a store what has changed."""
+    """The value that a new cache serves from this server without a load."""
     cache = make_cache(url, connect_wait=5.0, deadline=2.0)
     await initialised(cache)
     value = await cache.get(MINE)
@@ -187,7 +187,7 @@ async def test_data_that_cannot_be_loaded_is_set_aside(
 
 
 async def test_of_two_layouts_neither_is_loaded(home: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Which one is current is not known, and a server would read that of its version."""
+    """It is unknown which file is current, and a server would read the one of its version."""
     redis = EmbeddedRedis(home)
     await ask(await redis.start(), "SET", MINE, "likes tea")
     await redis.stop()
@@ -215,7 +215,7 @@ async def test_data_is_put_back_where_it_is_not_to_blame(
 
 
 def test_the_installed_wheel_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where in the package the binary lies is not documented."""
+    """The path of the binary within the package is undocumented."""
     monkeypatch.setenv("PATH", str(tmp_path))
     binary = find_redis_server()
     assert binary

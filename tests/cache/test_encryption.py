@@ -1,4 +1,4 @@
-"""Encryption at rest: what is sealed opens for its own key alone, and everything else is a miss."""
+"""Encryption at rest: a ciphertext decrypts only under its own key; anything else is a miss."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ JSON = {"topic": SAID, "notes": [SAID]}
 
 @pytest.fixture
 async def make(redis_server: RedisServer, make_cache: Any) -> Any:
-    """Makes connected caches on the shared server, with the secrets given; none: values are plain."""
+    """Makes connected caches on the shared server, with the given secrets; without any, values are plaintext."""
 
     async def make(*sealed_with: bytes, **settings: Any) -> RedisCache:
         options = {"deadline": 2.0, "connect_wait": 5.0, "encryption_keys": sealed_with} | settings
@@ -65,7 +65,7 @@ def test_round_trip(value: Any, key: str) -> None:
     assert len(sealed) == len(plain) + 33
 
 
-def test_two_seals_of_one_value_have_nothing_in_common() -> None:
+def test_two_ciphertexts_of_one_value_differ() -> None:
     one, other = (ValueCipher([NEW]).encrypt(KEY, b"x" * 64) for _ in range(2))
     assert one[:5] == other[:5], "the name of the secret"
     assert not any(one[5 + n : 13 + n] == other[5 + n : 13 + n] for n in range(len(one) - 13))
@@ -113,7 +113,7 @@ async def test_nothing_readable_in_redis(redis_server: RedisServer, make: Any) -
     held = dict(everything_in(redis_server))
     assert {"temp:s:a", "user:123:memory:m1", "user:123:state", "stale:{user:123:state}", KEY, key} <= set(held)
     assert not [key for key, value in everything_in(redis_server) if "surgery" in value or "plan" in value]
-    # What is not a user's stays as it was: counters that are counted on, and names.
+    # Values that belong to no user stay plaintext: shared counters, and names.
     assert redis_server.cli("HGET", "system:stats", "total_requests").isdecimal()
     assert redis_server.cli("SMEMBERS", "index:{123}") == ["memory:m1"]
 
@@ -170,17 +170,17 @@ async def test_a_last_good_value_that_cannot_be_opened_is_none(redis_server: Red
 async def test_rotation_loses_nothing_in_the_documented_order(make: Any) -> None:
     before = await make(OLD)
     assert await before.set(KEY, SAID, ttl=60)
-    # 1: every worker learns the new key, and goes on with the old one.
+    # 1: every worker can decrypt with the new key, and encrypts with the old one.
     learnt, not_yet = await make(OLD, NEW), before
     assert await learnt.get(KEY) == SAID
     assert await learnt.set(KEY, "by one that has learnt", ttl=60)
     assert await not_yet.get(KEY) == "by one that has learnt"
-    # 2: every worker seals with the new one.
+    # 2: every worker encrypts with the new key.
     changed = await make(NEW, OLD)
     assert await changed.get(KEY) == "by one that has learnt"
     assert await changed.set(KEY, "by one that has changed", ttl=60)
     assert await learnt.get(KEY) == "by one that has changed"
-    # 3: what the old key sealed has expired.
+    # 3: values encrypted with the old key have expired.
     assert await (await make(NEW)).get(KEY) == "by one that has changed"
 
 
@@ -256,7 +256,7 @@ async def test_the_near_cache_keeps_it_open(redis_server: RedisServer, make: Any
     assert "cmdstat_get:" not in redis_server.cli("INFO", "commandstats")
     await writer.set(KEY, "changed", ttl=60)
     await until(lambda: _reads(cache, "changed"))
-    redis_server.cli("SET", KEY, "planted")  # and what does not open is not kept
+    redis_server.cli("SET", KEY, "planted")  # undecryptable values are removed
     await until(lambda: _reads(cache, None))
     assert await cache.get(KEY) is None
 
@@ -265,7 +265,7 @@ async def _reads(cache: RedisCache, wanted: Any) -> bool:
     return bool(await cache.get(KEY) == wanted)
 
 
-async def test_redis_cannot_count_what_is_sealed(redis_server: RedisServer, make: Any) -> None:
+async def test_redis_cannot_increment_an_encrypted_value(redis_server: RedisServer, make: Any) -> None:
     await (await make(NEW)).set("temp:s:n", 41, ttl=60)
     assert redis_server.cli("STRLEN", "temp:s:n") == 2 + 33
 
@@ -279,7 +279,7 @@ async def test_switched_off_every_byte_is_as_it_was(redis_server: RedisServer, m
         assert redis_server.cli("GET", key) == '{"mood":1}'
 
 
-async def test_the_largest_value_is_measured_before_it_is_sealed(make: Any) -> None:
+async def test_the_size_limit_applies_before_encryption(make: Any) -> None:
     cache = await make(NEW, max_value_bytes=100)
     assert await cache.set(KEY, "x" * 100, ttl=60)
     assert await cache.get(KEY) == "x" * 100
@@ -324,7 +324,7 @@ def test_a_key_that_is_none_is_named_but_never_shown(text: str, which: str) -> N
     assert len(text) < 2 or text not in str(refusal.value)
     assert "token_urlsafe(32)" in str(refusal.value)
     with pytest.raises(SettingsError, match="CACHE_ENCRYPTION_KEYS"):
-        Settings.from_env(environ)  # so the worker says so at its start
+        Settings.from_env(environ)  # reported at the start of the worker
 
 
 async def test_no_key_in_any_log(make: Any, caplog: pytest.LogCaptureFixture, redis_server: RedisServer) -> None:

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.unit
         ),
         ("ERR ACL failure in script: No permissions to access a key script: on @user_script:1.", "NOPERM"),
         ("OOM command not allowed when used memory > 'maxmemory'. script: 719, on @user_script:1.", "OOM"),
-        # A command's own words decide nothing.
+        # Text of the command itself has no effect.
         ("ERR unknown command 'X', with args beginning with: 'ACL failure in script: ' ", "ERR"),
     ],
 )

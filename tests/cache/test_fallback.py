@@ -1,4 +1,4 @@
-"""Where there can be no lane, the pool carries everything: a server without RESP3, clusters of one and two nodes."""
+"""Without a multiplexer the pool carries all commands: servers without RESP3, clusters of one and two nodes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEY = keys.profile("123")
 
 
 class Place:
-    """A URL, and the servers behind it."""
+    """A URL, and its servers."""
 
     def __init__(self, url: str, servers: list[RedisServer]) -> None:
         self.url, self.servers = url, servers
@@ -140,7 +140,7 @@ async def test_refresh_and_the_last_good_value(fallen: RedisCache, place: Place)
     assert await fallen.get_or_load("user:1:custom", Loader(OSError("down")), ttl=60, stale_for=60) == "good"
 
 
-async def test_invalidation_reaches_every_node_and_nobody_else(fallen: RedisCache, place: Place) -> None:
+async def test_invalidation_reaches_every_node_and_no_other_user(fallen: RedisCache, place: Place) -> None:
     for user in range(30):
         assert await fallen.set_many({keys.profile(str(user)): 1, f"user:{user}:notes:1": 2}, ttl=60) == 2
     assert await fallen.clear_user_cache("7") == 2
@@ -219,10 +219,10 @@ async def test_a_cluster_has_no_second_database(
 
 
 @pytest.mark.parametrize("how", ["get", "get_many", "get_or_load"])
-async def test_an_answer_that_is_overtaken_by_an_owed_invalidation_is_not_served(
+async def test_a_reply_overtaken_by_a_pending_invalidation_is_not_served(
     fallen: RedisCache, place: Place, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asked for while the invalidation is owed, read before it is delivered, and here after that."""
+    """Requested while the invalidation is pending, executed before its delivery, and received after it."""
     cache, engine = fallen, engine_of(fallen)
     assert await cache.set(KEY, "old", ttl=60)
     read, delivered = asyncio.Event(), asyncio.Event()
@@ -257,7 +257,7 @@ async def test_an_answer_that_is_overtaken_by_an_owed_invalidation_is_not_served
 async def test_a_key_of_another_type_is_replaced(fallen: RedisCache, place: Place) -> None:
     """Servers before 7 hide WRONGTYPE in the text of a script's error."""
     for server in place.servers:
-        with suppress(RedisReplyError):  # the key belongs to another node
+        with suppress(RedisReplyError):  # the slot of the key is on another node
             server.cli("RPUSH", KEY, "a list")
     assert await fallen.get_or_load(KEY, Loader("new"), ttl=60) == "new"
     assert await fallen.get(KEY) == "new"

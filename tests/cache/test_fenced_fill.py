@@ -1,7 +1,7 @@
-"""No fill lands after an acknowledged invalidation of its key, whoever invalidated and however.
+"""No fill succeeds after an acknowledged invalidation of its key, by any process and any method.
 
-The loader is held at its await; the source changes; the key is invalidated and that is acknowledged; the loader is
-let go with what it saw before. Its own caller gets that, nobody else does.
+The loader is blocked at its await; the source changes; an invalidation of the key is acknowledged; the loader is
+released with the value it read before. Only its own caller receives that value.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.wait import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.every_server]
 PROFILE = keys.profile("123")
-CUSTOM = "user:123:notes:7"  # of no family: its user's index has to know of the load
+CUSTOM = "user:123:notes:7"  # of no family: the load must add it to the user's index
 
 INVALIDATIONS: dict[str, Callable[[RedisCache, str], Awaitable[Any]]] = {
     "delete": lambda cache, key: cache.delete(key),
@@ -40,7 +40,7 @@ async def pair(redis_server: RedisServer, connect: Any) -> list[RedisCache]:
 
 
 async def held_load(cache: RedisCache, key: str, **terms: Any) -> tuple[Loader, asyncio.Task[Any]]:
-    """A load that has seen the old value and is held there."""
+    """A load that has read the old value and is blocked."""
     loader = Loader("old", held=True)
     task = asyncio.create_task(cache.get_or_load(key, loader, **({"ttl": 60} | terms)))
     await loader.started.wait()
@@ -66,7 +66,7 @@ async def test_no_fill_after_an_acknowledged_invalidation(
     await INVALIDATIONS[how](pair[who], key)
     after = asyncio.create_task(pair[who].get_or_load(key, Loader("new"), ttl=60))
     loader.gate.set()
-    assert await task == "old"  # asked before, and answered with what there was then
+    assert await task == "old"  # requested earlier, answered with the value of that time
     assert await after == "new"
     assert redis_server.cli("GET", key) == "new"
     assert redis_server.cli("GET", keys.stale(key)) in (None, "new")
@@ -75,19 +75,19 @@ async def test_no_fill_after_an_acknowledged_invalidation(
 
 
 @pytest.mark.parametrize("how", INVALIDATIONS)
-async def test_who_asks_after_an_invalidation_elsewhere_does_not_join_the_old_load(
+async def test_a_call_after_an_invalidation_elsewhere_does_not_join_the_old_load(
     pair: list[RedisCache], how: str
 ) -> None:
     loader, task = await held_load(pair[0], PROFILE)
     await INVALIDATIONS[how](pair[1], PROFILE)
-    await until(lambda: PROFILE not in filler_of(pair[0]).loads, 1)  # as long as a push takes
+    await until(lambda: PROFILE not in filler_of(pair[0]).loads, 1)  # time for a push to arrive
     assert await pair[0].get_or_load(PROFILE, Loader("new"), ttl=60) == "new"
     loader.gate.set()
     assert await task == "old"
 
 
 async def test_by_redis_cli_with_the_lease(pair: list[RedisCache], redis_server: RedisServer) -> None:
-    """Whoever invalidates by hand names the lease too: ``UNLINK user:123:profile lease:{user:123:profile}``."""
+    """A manual invalidation must include the lease: ``UNLINK user:123:profile lease:{user:123:profile}``."""
     loader, task = await held_load(pair[0], PROFILE)
     redis_server.cli("UNLINK", PROFILE, keys.lease(PROFILE))
     loader.gate.set()
@@ -96,10 +96,10 @@ async def test_by_redis_cli_with_the_lease(pair: list[RedisCache], redis_server:
 
 
 async def test_by_redis_cli_without_the_lease(pair: list[RedisCache], redis_server: RedisServer) -> None:
-    """A bare DEL of a key that is just being loaded does nothing, as with any cache: there is no key yet to delete.
+    """A bare DEL during a load has no effect, as with any cache: the key does not exist yet.
 
-    It is no acknowledged invalidation of this layer; the fill lands. The key lives as long as its TTL, or until
-    somebody invalidates through the layer.
+    It is no invalidation of this layer, so the fill succeeds. The key lasts until its TTL expires or until an
+    invalidation through the layer.
     """
     loader, task = await held_load(pair[0], PROFILE)
     assert redis_server.cli("DEL", PROFILE) == 0
@@ -194,7 +194,7 @@ async def test_nx_that_does_not_store_does_not_end_a_load(pair: list[RedisCache]
 
 
 @pytest.mark.parametrize("tracked", [True, False], ids=["after a lost connection", "where the server tells nobody"])
-async def test_nobody_joins_a_load_that_began_before_an_invalidation_by_another(
+async def test_a_load_begun_before_an_invalidation_elsewhere_is_not_joined(
     redis_server: RedisServer, connect: Any, tracked: bool
 ) -> None:
     one = await connect(redis_server.url)

@@ -1,4 +1,4 @@
-"""get_or_load in one process: one load, whose value, who waits, what is kept and for how long."""
+"""get_or_load in one process: singleflight, values, waiters, and TTLs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_200_tasks_load_once(cache: RedisCache, redis_server: RedisServer)
     assert (stats["cache_hits"], stats["cache_misses"]) == (0, 250)
 
 
-async def test_a_hit_loads_nothing_and_is_everybodys_own(cache: RedisCache) -> None:
+async def test_a_hit_loads_nothing_and_returns_a_copy(cache: RedisCache) -> None:
     loader = Loader()
     await cache.set(KEY, {"tags": ["a"]}, ttl=60)
     first, *others = await asyncio.gather(*(cache.get_or_load(KEY, loader, ttl=60) for _ in range(20)))
@@ -57,7 +57,7 @@ async def test_two_keys_are_two_loads(cache: RedisCache) -> None:
 # -- cancellation ----------------------------------------------------------------------------------------
 
 
-async def test_a_caller_that_is_cancelled_cancels_nobody_else(cache: RedisCache) -> None:
+async def test_a_cancelled_caller_does_not_cancel_others(cache: RedisCache) -> None:
     loader = Loader(held=True)
     first, second = (asyncio.create_task(cache.get_or_load(KEY, loader, ttl=60)) for _ in range(2))
     await loader.started.wait()
@@ -82,8 +82,8 @@ async def test_the_last_one_cancels_the_load_and_frees_the_lease(cache: RedisCac
 
 
 @pytest.mark.serial
-async def test_who_asks_while_a_cancelled_load_still_winds_up_does_not_wait_for_its_lease(cache: RedisCache) -> None:
-    """The lease is freed over our own connection: the server's push has to reach ourselves too."""
+async def test_a_call_during_a_cancelled_load_does_not_wait_for_its_lease(cache: RedisCache) -> None:
+    """The lease is released over our own connection: the server must send the push to it too."""
     winding_up = asyncio.Event()
 
     async def slow_to_go() -> str:
@@ -159,7 +159,7 @@ async def test_ttls_are_spread_and_zero_is_exact(redis_server: RedisServer, conn
 async def test_what_is_refreshed_is_spread_by_a_share_of_its_first_life(
     redis_server: RedisServer, connect: Any, refresh_after: int
 ) -> None:
-    """Its age is told from what its TTL has left: a share of that would be past a short ``refresh_after`` at once."""
+    """Age is derived from the remaining TTL; a spread of the TTL would exceed a short ``refresh_after`` at once."""
     cache = await connect(redis_server.url, ttl_spread=0.5)
     loaders = [Loader() for _ in range(50)]
     for _ in range(2):
@@ -167,7 +167,7 @@ async def test_what_is_refreshed_is_spread_by_a_share_of_its_first_life(
             await cache.get_or_load(f"r{n}", loader, ttl=100, refresh_after=refresh_after)
     await until(lambda: not filler_of(cache).background)
     lives = [redis_server.cli("PTTL", f"r{n}") for n in range(50)]
-    if refresh_after > 1:  # half a second may pass on a busy machine
+    if refresh_after > 1:  # half a second may pass on a loaded machine
         assert {loader.calls for loader in loaders} == {1}
         assert max(lives) - min(lives) > refresh_after * 200
     assert min(lives) > 100_000 - 500 * refresh_after - 3_000
@@ -254,7 +254,7 @@ async def test_without_redis_one_load_for_all_callers_of_the_process(make_cache:
     assert loader.calls == 2
 
 
-async def test_without_redis_an_error_a_call_and_nothing_is_owed(make_cache: Any) -> None:
+async def test_without_redis_one_error_per_call_and_nothing_pending(make_cache: Any) -> None:
     cache = make_cache(f"redis://127.0.0.1:{unused_port()}/0", connect_wait=5.0)
     await cache.initialize()
     before = engine_of(cache).counters.connection_errors
@@ -266,7 +266,7 @@ async def test_without_redis_an_error_a_call_and_nothing_is_owed(make_cache: Any
 
 
 @pytest.mark.parametrize("from_the_start", [True, False])
-async def test_switched_off_one_load_no_errors_and_nothing_is_owed(
+async def test_disabled_one_load_no_errors_and_nothing_pending(
     redis_server: RedisServer, make_cache: Any, from_the_start: bool
 ) -> None:
     cache = make_cache(redis_server.url, enabled=not from_the_start, deadline=2.0, connect_wait=5.0)
@@ -330,9 +330,9 @@ async def test_redis_goes_in_the_middle_of_a_load(own_redis: RedisServer, connec
 
 
 async def test_a_late_reply_leaves_no_lease_that_others_wait_for(own_redis: RedisServer, connect: Any) -> None:
-    """The server grants a lease, but its reply comes too late for us to use it."""
+    """The server grants a lease, but its reply arrives after the deadline."""
     late, other = await connect(own_redis.url, deadline=0.05), await connect(own_redis.url)
-    await other.get_or_load("warm", Loader(), ttl=60)  # the server knows the scripts
+    await other.get_or_load("warm", Loader(), ttl=60)  # loads the scripts
     real, sent = engine_of(late).transport.send, asyncio.Event()
 
     async def send(*command: Any) -> Any:

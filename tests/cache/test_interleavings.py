@@ -1,10 +1,9 @@
-"""The real code, paused at its awaits and let go in every order a seed can think of, against a real server.
+"""The real code against a real server, with its operations interleaved in a seeded random order.
 
 Several caches (each as in a process of its own) read one key through ``get_or_load``, and refresh it, while others
-write the source and invalidate it in one of the four ways there are, leases and values are evicted, and the scripts
-are flushed. Each operation that goes to Redis waits at
-a gate; a seeded hand opens the gates one at a time. When everybody has finished, the cache holds nothing older than
-the source: every write was followed by an invalidation that was acknowledged.
+write the source and invalidate it in one of the four ways, leases and values are evicted, and scripts are flushed.
+Each operation on Redis waits at a gate; a seeded scheduler opens one gate at a time. When all tasks have finished, the
+cache holds nothing older than the source: every write was followed by an acknowledged invalidation.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration
 SEEDS = range(150)
-KEYS = ("user:1:profile", "user:1:notes")  # one of a family, and one that only the user's index knows
+KEYS = ("user:1:profile", "user:1:notes")  # a key of a family, and one that is only in the user's index
 
 
 @pytest.fixture(scope="module", params=installed_servers(), ids=lambda binary: f"redis {server_version(binary)[0]}")
@@ -39,10 +38,10 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 class Gate:
-    """Where operations wait until a seeded hand lets one through.
+    """A scheduler: operations wait until it lets one through.
 
-    Each task has a rank, drawn at random and now and then anew, and the first in rank moves. So one may stand still
-    for as long as all the others need, which a fair hand would hardly ever let happen.
+    Each task has a random priority, which is redrawn occasionally, and the first in order proceeds. A task may thus be
+    delayed until all others have finished, which uniform choices would hardly ever produce.
     """
 
     def __init__(self, seed: int) -> None:
@@ -51,12 +50,12 @@ class Gate:
         self.waiting: list[tuple[asyncio.Task[Any], asyncio.Future[None]]] = []
         self.closed = True
         self.in_the_air = 0
-        """Operations that have been sent and not yet answered: nobody else moves meanwhile, so a seed is an order."""
+        """Operations in flight: no other task proceeds meanwhile, so that a seed determines the order."""
         self.landed = asyncio.Event()
 
     @contextmanager
     def flying(self) -> Iterator[None]:
-        """For as long as an operation is with the server."""
+        """Mark an operation as in flight within the block."""
         self.in_the_air += 1
         self.landed.clear()
         try:
@@ -105,7 +104,7 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
     gate = Gate(seed)
     source = 0
     key, small = gate.draw.choice(KEYS), gate.draw.choice([0, 2_000])
-    none = gate.draw.choice([None, 0, 1, 2])  # the version of which the source says that there is none
+    none = gate.draw.choice([None, 0, 1, 2])  # the version at which the source has no value
     server.cli("FLUSHALL")
 
     def gated(name: str) -> Any:
@@ -115,14 +114,14 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
             await gate.passing()
             with gate.flying():
                 reply = await original(self, *args, **options)
-            await gate.passing()  # the server has answered, and the caller does not know yet
+            await gate.passing()  # the server has replied, the caller has not resumed
             return reply
 
         return wrapper
 
     with monkeypatch.context() as patch:
         patch.setattr(invalidation, "SMALL", small)
-        for name in ("send", "send_all", "call"):  # everything goes through one of these, but a reader's plain GET
+        for name in ("send", "send_all", "call"):  # all operations pass through one of these, except a reader's GET
             patch.setattr(Transport, name, gated(name))
 
         async def load() -> int | None:
@@ -133,7 +132,7 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
 
         async def read(cache: RedisCache) -> None:
             for _ in range(gate.draw.choice([1, 2])):
-                # What another one stored for a minute is past its first second for whoever keeps it for ten.
+                # A value stored with a TTL of a minute is due for refresh to a reader with a TTL of ten seconds.
                 ttl, refresh_after = gate.draw.choice([60, 600]), gate.draw.choice([None, 1])
                 await cache.get_or_load(key, load, ttl=ttl, stale_for=60, refresh_after=refresh_after)
 
@@ -170,7 +169,7 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
         tasks = [asyncio.ensure_future(player) for player in players]
         idle = 0
         while not all(task.done() for task in tasks) and idle < 200:
-            # Let whoever can go on do so, then open one gate.
+            # Run all tasks that can continue, then open one gate.
             for _ in range(3):
                 await asyncio.sleep(0)
             if gate.in_the_air:
@@ -191,7 +190,7 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
 
 
 def walking(cache: RedisCache) -> bool:
-    """Whether a sweep is still under way in the background."""
+    """Whether a background scan is in progress."""
     return cache.invalidations.background_scan.running
 
 
@@ -205,7 +204,7 @@ async def test_no_order_leaves_an_old_value(
 async def test_the_hand_would_find_a_broken_fence(
     caches: list[RedisCache], server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a fill that does not look at its token, some seed fails: so the test above can see."""
+    """With a fill that ignores its token, some seed fails: the test above can detect it."""
     blind = Script("redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])\nredis.call('DEL', KEYS[2])\nreturn 1\n")
     monkeypatch.setattr(lease, "FILL", blind)
     monkeypatch.setattr(road, "LOAD_SCRIPTS", (*road.LOAD_SCRIPTS, ("SCRIPT", "LOAD", blind.text)))

@@ -1,4 +1,4 @@
-"""Whose keys go, who is not touched, what is counted, and what becomes of a sweep that is interrupted."""
+"""Invalidation: which keys are removed, counts, and interrupted scans."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.every_server]
 
 @pytest.fixture(params=["small keyspace", "large keyspace"])
 def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Whether the keyspace counts as small (a walk) or as large (the index, and a walk in the background)."""
+    """Whether the keyspace counts as small (scan) or as large (index, and a background scan)."""
     if request.param == "large keyspace":
         monkeypatch.setattr(invalidation, "SMALL", 0)
     return str(request.param)
@@ -39,7 +39,7 @@ def of_users(server: RedisServer) -> set[str]:
 
 
 async def written(cache: RedisCache, user: str) -> int:
-    """A user's keys of every kind that this layer writes; how many."""
+    """Write a user's keys of every kind and return their number."""
     await cache.set(keys.profile(user), "p", ttl=3600)
     await cache.get_or_load(keys.greeting_instructions(user), Loader("g"), ttl=120, stale_for=600)
     await cache.set_many({keys.settings(user): 1, keys.state(user): 2}, ttl=600)
@@ -50,9 +50,7 @@ async def written(cache: RedisCache, user: str) -> int:
     return 8
 
 
-async def test_one_user_goes_and_nobody_else_is_touched(
-    cache: RedisCache, redis_server: RedisServer, size: str
-) -> None:
+async def test_one_user_is_cleared_and_no_other_key(cache: RedisCache, redis_server: RedisServer, size: str) -> None:
     mine = await written(cache, "1")
     others = ["12", "1.2", "1@x", "2", "a-1", "1~"]
     for other in others:
@@ -70,11 +68,11 @@ async def test_one_user_goes_and_nobody_else_is_touched(
 
 
 async def settled(cache: RedisCache) -> None:
-    """Until no walk is under way."""
+    """Wait until no scan is in progress."""
     await until(lambda: not cache.invalidations.background_scan.running)
 
 
-async def test_keys_somebody_else_wrote_go_too(cache: RedisCache, redis_server: RedisServer, size: str) -> None:
+async def test_keys_written_by_others_are_removed_too(cache: RedisCache, redis_server: RedisServer, size: str) -> None:
     await written(cache, "1")
     for n in range(50):
         redis_server.cli("SET", f"user:1:by hand:{n}", "x")
@@ -85,7 +83,7 @@ async def test_keys_somebody_else_wrote_go_too(cache: RedisCache, redis_server: 
     assert len(redis_server.cli("KEYS", "user:2:*")) == 50
 
 
-async def test_a_large_keyspace_is_not_walked_before_the_answer(
+async def test_a_large_keyspace_is_not_scanned_before_the_answer(
     cache: RedisCache, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invalidation, "SMALL", 0)
@@ -113,7 +111,7 @@ async def test_what_is_written_again_meanwhile_stays(
     assert len(redis_server.cli("KEYS", "user:1:*")) == 8
 
 
-async def test_one_walk_serves_all_who_wait_for_it(
+async def test_one_scan_serves_all_waiters(
     cache: RedisCache, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invalidation, "SMALL", 0)
@@ -128,7 +126,7 @@ async def test_one_walk_serves_all_who_wait_for_it(
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """The keyspace counts as large, and no walk looks at a key before this is set."""
+    """The keyspace counts as large, and scans are blocked until this event is set."""
     gate = asyncio.Event()
 
     async def held(*args: Any, **options: Any) -> AsyncIterator[list[str]]:
@@ -203,13 +201,13 @@ async def test_an_index_that_cannot_be_asked_is_made_anew(
     assert of_users(redis_server) == set()
 
 
-async def test_an_index_that_is_made_anew_saves_no_stray_from_its_walk(
+async def test_a_recreated_index_exempts_no_unindexed_key_from_the_scan(
     cache: RedisCache, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, gate: asyncio.Event
 ) -> None:
     monkeypatch.setattr(invalidation, "SMALL", 0)
     monkeypatch.setattr(user_index, "MAX_NAMES", 3)
     redis_server.cli("SET", "user:1:by hand", "old")
-    await cache.clear_user_cache("1")  # and the walk is held
+    await cache.clear_user_cache("1")  # while the scan is blocked
     for number in range(6):
         await cache.set(f"user:1:note:{number}", "x", ttl=60)
     await cache.invalidate("user:1:memory:*", user_id="1")
@@ -218,7 +216,7 @@ async def test_an_index_that_is_made_anew_saves_no_stray_from_its_walk(
     assert not redis_server.cli("EXISTS", "user:1:by hand")
 
 
-async def test_what_is_stored_while_a_walk_is_under_way_is_served(
+async def test_values_stored_during_a_scan_are_served(
     cache: RedisCache, redis_server: RedisServer, gate: asyncio.Event
 ) -> None:
     await written(cache, "1")
@@ -228,7 +226,7 @@ async def test_what_is_stored_while_a_walk_is_under_way_is_served(
     await cache.set("user:1:new", "n", ttl=60)
     served = await cache.get_many(sorted(of_users(redis_server)))
     assert (len(served), served["user:1:new"], served["user:1:notes:today"]) == (9, "n", "n")
-    assert await cache.clear_user_cache("1") == 9  # again, before the walk for the first time has ended
+    assert await cache.clear_user_cache("1") == 9  # again, before the first scan has ended
     assert await cache.get("user:1:new") is None
     gate.set()
     await settled(cache)
@@ -246,7 +244,7 @@ async def test_what_another_process_stores_meanwhile_under_a_known_name_is_serve
     gate.set()
 
 
-async def test_a_walk_that_closing_cuts_off_stays_owed(
+async def test_a_scan_cancelled_by_closing_stays_pending(
     redis_server: RedisServer, connect: Any, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(background_scan, "ON_CLOSE", 0.01)
@@ -258,7 +256,7 @@ async def test_a_walk_that_closing_cuts_off_stays_owed(
     assert engine_of(cache).pending.covers("user:1:by hand")
 
 
-async def test_a_walk_that_is_refused_is_taken_up_again(
+async def test_a_rejected_scan_is_retried(
     own_redis: RedisServer, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invalidation, "SMALL", 0)
@@ -274,7 +272,7 @@ async def test_a_walk_that_is_refused_is_taken_up_again(
     assert of_users(own_redis) == {keys.profile("1")}
 
 
-async def test_housekeeping_begins_no_second_walk(
+async def test_maintenance_begins_no_second_scan(
     cache: RedisCache, redis_server: RedisServer, gate: asyncio.Event
 ) -> None:
     await cache.clear_user_cache("1")
@@ -287,10 +285,10 @@ async def test_housekeeping_begins_no_second_walk(
     assert redis_server.calls("scan") == 1
 
 
-async def test_closing_lets_a_walk_end(
+async def test_closing_waits_for_a_scan(
     redis_server: RedisServer, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A conversation is a process: it may well end right after somebody asked to be forgotten."""
+    """A conversation is a process, which may end right after a request to erase data."""
     monkeypatch.setattr(invalidation, "SMALL", 0)
     cache = await connect(redis_server.url)
     redis_server.cli("EVAL", "for n = 1, 5000 do redis.call('SET', 'user:' .. n .. ':by hand', 'x') end", 0)
@@ -311,7 +309,7 @@ async def test_an_index_that_may_be_evicted_is_not_trusted(
     own_redis.cli("DEL", keys.index("1"))  # evicted
     own_redis.cli("SET", "user:1:by hand", "x")
     assert await cache.clear_user_cache("1") == mine + 1
-    assert not of_users(own_redis)  # at once: the walk came before the answer
+    assert not of_users(own_redis)  # at once: the scan ran before the answer
     assert cache.invalidations.background_scan.task is None
 
 
@@ -425,7 +423,7 @@ async def test_a_sweep_that_is_interrupted_is_finished_later(own_redis: RedisSer
     assert cache.invalidations.undelivered
     own_redis.resume()
     await until(lambda: cache.connected)
-    for _ in range(5):  # what is still there is not served meanwhile
+    for _ in range(5):  # remaining keys are masked meanwhile
         assert await cache.get("user:30000:profile") is None
     await until(lambda: not cache.invalidations.undelivered)
     assert own_redis.cli("KEYS", "user:*:profile") == []

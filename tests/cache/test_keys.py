@@ -1,4 +1,4 @@
-"""The documented keys, and ids that would like to be more than one user."""
+"""The documented keys, and ids that try to match more than one user."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_matcher_agrees_with_fnmatch(pattern: str, text: str) -> None:
 
 @pytest.mark.parametrize("pattern", ["*a" * 500 + "b", "*[" + "b" * 1020 + "]", "*" + "[ab]" * 250 + "c", "*?" * 512])
 def test_a_hostile_pattern_costs_little(pattern: str) -> None:
-    """A user may have hundreds of keys, and the loop stands still while they are looked at."""
+    """A user may have hundreds of keys, and matching them blocks the loop."""
     texts = [f"{number:03}" + "a" * 297 for number in range(300)]
     began = time.process_time()
     found = [text for text in texts if matches(pattern, text)]

@@ -1,4 +1,4 @@
-"""One load per cold key across processes: real ones, started together, and killed in the middle."""
+"""One load per cold key across real processes, started together and killed during the load."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def commands_served(server: RedisServer) -> dict[str, int]:
 
 @pytest.mark.serial
 async def test_four_processes_load_once_and_are_woken_by_a_push(redis_server: RedisServer) -> None:
-    for script in scripts.ALL:  # a server that has been there for a while knows them
+    for script in scripts.ALL:  # a running server has the scripts cached
         redis_server.cli("SCRIPT", "LOAD", script.text)
     async with stampede(redis_server.url, processes=4, tasks=200, seconds=0.5) as workers:
         redis_server.cli("CONFIG", "RESETSTAT")
@@ -84,9 +84,9 @@ async def test_four_processes_load_once_and_are_woken_by_a_push(redis_server: Re
         served = commands_served(redis_server)
     assert sum(outcome["loads"] for outcome in outcomes) == 1
     assert all(outcome["values"] == ["value"] for outcome in outcomes)
-    # p99 is loader + 50 ms where nobody else uses the machine (make bench); here it may be busy.
+    # p99 is loader + 50 ms on an idle machine (make bench); the limit here allows for load.
     assert max(outcome["took"] for outcome in outcomes) < 0.5 + 0.4
-    # Heartbeats are no commands of the load, nor are the counters, nor what this test asks. What the scripts call is.
+    # Without heartbeats, counters and this test's own commands. Commands of the scripts count.
     for name in ("ping", "hincrby", "config", "config|resetstat", "info"):
         served.pop(name, None)
     assert served["get"] < 20, served

@@ -1,4 +1,4 @@
-"""Locks: one holder, nobody else's release, and no pretending."""
+"""Locks: one holder, release by the holder only, and no lock without Redis."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_without_redis_it_says_so(make_cache: Any) -> None:
 
 
 async def test_one_that_is_granted_too_late_is_given_back(own_redis: RedisServer, connect: Any) -> None:
-    """Redis reads of it when nobody waits for it any more."""
+    """Redis executes the acquisition after its caller has given up."""
     cache = await connect(own_redis.url, deadline=0.05)
     async with cache.lock("warm", "1"):
         pass
@@ -136,7 +136,7 @@ async def test_one_that_could_not_be_released_is_released_when_redis_is_back(
 
 
 async def test_one_that_redis_py_asked_for_twice_is_ours(own_redis: RedisServer, connect: Any) -> None:
-    """The connection is lost with the reply on it; asked again, Redis says that somebody holds it."""
+    """The connection is lost with the reply; on a retry, the lock is already held."""
     async with Proxy(own_redis.port) as proxy:
         cache = await connect(f"redis://127.0.0.1:{proxy.port}/0")
         async with cache.lock("warm", "1"):
@@ -158,7 +158,7 @@ async def test_one_that_redis_py_asked_for_twice_is_ours(own_redis: RedisServer,
         await cache.close()
 
 
-async def test_nothing_is_owed_for_one_that_was_not_asked_for(make_cache: Any) -> None:
+async def test_a_lock_that_was_never_requested_is_not_released(make_cache: Any) -> None:
     cache = make_cache("redis://127.0.0.1:1/0")
     with pytest.raises(LockUnavailable):
         async with cache.lock("user", "1"):
@@ -166,7 +166,7 @@ async def test_nothing_is_owed_for_one_that_was_not_asked_for(make_cache: Any) -
     assert not locks_of(cache).releasing
 
 
-async def test_who_may_not_release_does_not_try_again(own_redis: RedisServer, connect: Any) -> None:
+async def test_a_denied_release_is_not_retried(own_redis: RedisServer, connect: Any) -> None:
     own_redis.cli("ACL", "SETUSER", "companion", "reset", "on", ">pw", "~*", "+@all", "-del")
     cache = await connect(own_redis.url.replace("redis://", "redis://companion:pw@"))
     async with cache.lock("user", "1", ttl=300):

@@ -1,4 +1,4 @@
-"""The lane on a healthy server: whose reply is whose, what is written when, what is told, and what is left."""
+"""The multiplexer on a healthy server: matching of replies, batching of writes, pushes, and cleanup."""
 
 from __future__ import annotations
 
@@ -12,78 +12,78 @@ from cache.exceptions import CacheUnavailable, CommandRejected, CommandTimeout, 
 from cache.transport.connection import pack
 from cache.transport.endpoint import Endpoint
 from cache.transport.multiplexer import MultiplexedClient
-from tests.cache.conftest import Lanes
+from tests.cache.conftest import Clients
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration
 
 
-async def test_replies_are_bytes_and_errors_have_a_code(own_redis: RedisServer, lanes: Lanes) -> None:
-    lane = await lanes(own_redis.port)
-    assert await lane.call("SET", "k", b"\x00\xff") == b"OK"
-    assert await lane.call(b"GET", b"k") == b"\x00\xff"
-    assert await lane.call("GET", "absent") is None
-    assert await lane.call("INCRBY", "n", -5) == -5
+async def test_replies_are_bytes_and_errors_have_a_code(own_redis: RedisServer, clients: Clients) -> None:
+    client = await clients(own_redis.port)
+    assert await client.call("SET", "k", b"\x00\xff") == b"OK"
+    assert await client.call(b"GET", b"k") == b"\x00\xff"
+    assert await client.call("GET", "absent") is None
+    assert await client.call("INCRBY", "n", -5) == -5
     with pytest.raises(CommandRejected) as caught:
-        await lane.call("LPUSH", "k", "x")
+        await client.call("LPUSH", "k", "x")
     assert caught.value.code == "WRONGTYPE"
-    assert await lane.call("GET", "k") == b"\x00\xff"
+    assert await client.call("GET", "k") == b"\x00\xff"
     for bad in (None, True, 1.5j, object()):
         with pytest.raises(TypeError):
-            lane.call("SET", "k", bad)
-    assert await lane.call("PING") == b"PONG"
+            client.call("SET", "k", bad)
+    assert await client.call("PING") == b"PONG"
 
 
 async def test_500_callers_get_their_own_replies_with_two_writes_a_tick_at_most(
-    own_redis: RedisServer, lanes: Lanes
+    own_redis: RedisServer, clients: Clients
 ) -> None:
-    lane = await lanes(own_redis.port, deadline=2.0)
-    await lane.call_many([("SET", f"k{i}", f"v{i}") for i in range(500)])[-1]
+    client = await clients(own_redis.port, deadline=2.0)
+    await client.call_many([("SET", f"k{i}", f"v{i}") for i in range(500)])[-1]
     writes: list[int] = []
-    wire = lane.active
+    wire = client.active
     write = wire.write
     wire.write = lambda data: (writes.append(len(data)), write(data))
 
     async def caller(i: int) -> None:
         for _ in range(20):
-            assert await lane.call("GET", f"k{i}") == b"v%d" % i
+            assert await client.call("GET", f"k{i}") == b"v%d" % i
 
     await asyncio.gather(*(caller(i) for i in range(500)))
-    # The first 32 are written while the rest still queue, so that the server can begin; the rest in one piece.
+    # The first 32 are written while the rest is queued, so that the server can start; the rest in one write.
     sizes = [len(pack(("GET", f"k{i}"))) for i in range(500)]
     assert writes[:2] == [sum(sizes[:32]), sum(sizes[32:])]
     assert len(writes) < 500
 
 
-async def test_a_lone_caller_is_written_at_once_and_a_crowd_together(own_redis: RedisServer, lanes: Lanes) -> None:
-    lane = await lanes(own_redis.port, heartbeat=60)
+async def test_a_lone_caller_is_written_at_once_and_a_crowd_together(own_redis: RedisServer, clients: Clients) -> None:
+    client = await clients(own_redis.port, heartbeat=60)
     for _ in range(8):
-        await lane.call("PING")
+        await client.call("PING")
     writes: list[bytes] = []
-    write = lane.active.write
-    lane.active.write = lambda data: (writes.append(data), write(data))
-    lone = lane.call("PING")
+    write = client.active.write
+    client.active.write = lambda data: (writes.append(data), write(data))
+    lone = client.call("PING")
     assert len(writes) == 1
-    others = [lane.call("ECHO", i) for i in range(10)]
+    others = [client.call("ECHO", i) for i in range(10)]
     assert await lone == b"PONG"
     assert [await other for other in others] == [b"%d" % i for i in range(10)]
     assert len(writes) == 2
-    await asyncio.gather(*(lane.call("ECHO", i) for i in range(10)))
+    await asyncio.gather(*(client.call("ECHO", i) for i in range(10)))
     assert len(writes) == 3
 
 
-async def test_call_many_is_not_interleaved(own_redis: RedisServer, lanes: Lanes) -> None:
-    lane = await lanes(own_redis.port, deadline=2.0)
+async def test_call_many_is_not_interleaved(own_redis: RedisServer, clients: Clients) -> None:
+    client = await clients(own_redis.port, deadline=2.0)
 
     async def transaction(i: int) -> None:
         for _ in range(10):
-            *_, result = lane.call_many([("MULTI",), ("INCR", f"n{i}"), ("INCR", f"n{i}"), ("EXEC",)])
+            *_, result = client.call_many([("MULTI",), ("INCR", f"n{i}"), ("INCR", f"n{i}"), ("EXEC",)])
             first, second = await result
             assert second == first + 1
 
     await asyncio.gather(*(transaction(i) for i in range(50)))
-    small = await lanes(own_redis.port, max_in_flight=3)
+    small = await clients(own_redis.port, max_in_flight=3)
     refused = small.call_many([("MULTI",), ("SET", "x", 1), ("SET", "y", 1), ("EXEC",)])
     for future in refused:
         with pytest.raises(TooManyInFlight):
@@ -91,41 +91,41 @@ async def test_call_many_is_not_interleaved(own_redis: RedisServer, lanes: Lanes
     assert await small.call("EXISTS", "x") == 0
 
 
-async def test_bounded_in_flight(own_redis: RedisServer, lanes: Lanes) -> None:
-    lane = await lanes(own_redis.port, max_in_flight=100)
-    futures = [lane.call("PING") for _ in range(150)]
+async def test_bounded_in_flight(own_redis: RedisServer, clients: Clients) -> None:
+    client = await clients(own_redis.port, max_in_flight=100)
+    futures = [client.call("PING") for _ in range(150)]
     replies = await asyncio.gather(*futures, return_exceptions=True)
     assert [type(reply) for reply in replies] == [bytes] * 100 + [TooManyInFlight] * 50
-    assert await lane.call("PING") == b"PONG"
+    assert await client.call("PING") == b"PONG"
 
 
-async def test_a_socket_that_takes_nothing_refuses_instead_of_growing(own_redis: RedisServer, lanes: Lanes) -> None:
-    lane = await lanes(own_redis.port, silent_after=30, deadline=5.0)
+async def test_a_socket_that_takes_nothing_refuses_instead_of_growing(own_redis: RedisServer, clients: Clients) -> None:
+    client = await clients(own_redis.port, silent_after=30, deadline=5.0)
     own_redis.pause()
     value = bytes(1 << 20)
     futures = []
     for _ in range(64):
-        futures.append(lane.call("SET", "big", value))
+        futures.append(client.call("SET", "big", value))
         await asyncio.sleep(0)
-    assert lane.active.unsent_bytes < 16 << 20
+    assert client.active.unsent_bytes < 16 << 20
     own_redis.resume()
     replies = await asyncio.gather(*futures, return_exceptions=True)
     assert {type(reply) for reply in replies} == {bytes, TooManyInFlight}
-    assert await lane.call("STRLEN", "big") == 1 << 20
+    assert await client.call("STRLEN", "big") == 1 << 20
 
 
-async def test_pushes_take_nobodys_turn(own_redis: RedisServer, lanes: Lanes) -> None:
+async def test_pushes_are_not_taken_for_replies(own_redis: RedisServer, clients: Clients) -> None:
     pushes: list[Any] = []
     tracking = ("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "user:")
-    lane = await lanes(own_redis.port, setup=[tracking], on_push=pushes.append, deadline=1.0)
-    other = await lanes(own_redis.port, deadline=1.0)
+    client = await clients(own_redis.port, setup=[tracking], on_push=pushes.append, deadline=1.0)
+    other = await clients(own_redis.port, deadline=1.0)
 
     async def write(i: int) -> None:
         await other.call("SET", f"user:{i}", i)
 
     async def read(i: int) -> None:
         for _ in range(20):
-            assert await lane.call("ECHO", f"{i}") == b"%d" % i
+            assert await client.call("ECHO", f"{i}") == b"%d" % i
 
     await asyncio.gather(*(write(i) for i in range(100)), *(read(i) for i in range(100)))
     await until(lambda: len({key for push in pushes for key in push[1]}) == 100)
@@ -136,56 +136,56 @@ async def test_pushes_take_nobodys_turn(own_redis: RedisServer, lanes: Lanes) ->
     assert pushes == [[b"invalidate", None]]
 
 
-async def test_a_push_handler_that_raises_costs_the_connection(own_redis: RedisServer, lanes: Lanes) -> None:
+async def test_a_push_handler_that_raises_costs_the_connection(own_redis: RedisServer, clients: Clients) -> None:
     reasons: list[str] = []
 
     def refuse(_: list[Any]) -> None:
         raise ValueError("cannot")
 
-    lane = await lanes(
+    client = await clients(
         own_redis.port, setup=[("CLIENT", "TRACKING", "ON", "BCAST")], on_push=refuse, on_down=reasons.append
     )
     own_redis.cli("SET", "k", 1)
     await until(lambda: reasons == ["push handler failed"])
-    assert [complaint["message"] for complaint in lanes.complaints] == ["push handler failed"]
-    lanes.complaints.clear()
-    await until(lambda: lane.up)
+    assert [complaint["message"] for complaint in clients.complaints] == ["push handler failed"]
+    clients.complaints.clear()
+    await until(lambda: client.up)
 
 
-async def test_up_and_down_are_told_once_each(own_redis: RedisServer, lanes: Lanes) -> None:
+async def test_up_and_down_are_reported_once_each(own_redis: RedisServer, clients: Clients) -> None:
     told: list[str] = []
-    lane: MultiplexedClient
+    client: MultiplexedClient
 
     async def up() -> None:
-        told.append(f"up {await lane.call('PING')}")
+        told.append(f"up {await client.call('PING')}")
 
-    lane = await lanes(own_redis.port, wait=False, on_up=up, on_down=told.append)
+    client = await clients(own_redis.port, wait=False, on_up=up, on_down=told.append)
     await until(lambda: told == ["up b'PONG'"])
     own_redis.cli("CLIENT", "KILL", "TYPE", "normal")
     await until(lambda: len(told) == 3)
     assert told == ["up b'PONG'", "connection lost", "up b'PONG'"]
-    assert lane.reason == ""
+    assert client.reason == ""
 
 
-async def test_proven_at_follows_the_heartbeat(own_redis: RedisServer, lanes: Lanes) -> None:
-    lane = await lanes(own_redis.port, heartbeat=0.05)
+async def test_proven_at_follows_the_heartbeat(own_redis: RedisServer, clients: Clients) -> None:
+    client = await clients(own_redis.port, heartbeat=0.05)
     loop = asyncio.get_running_loop()
     for _ in range(20):
         await asyncio.sleep(0.01)
-        assert loop.time() - lane.proven_at < 0.1
+        assert loop.time() - client.proven_at < 0.1
     own_redis.pause()
     await asyncio.sleep(0.3)
-    assert loop.time() - lane.proven_at > 0.2
+    assert loop.time() - client.proven_at > 0.2
     own_redis.resume()
 
 
-async def test_100k_calls_leave_nothing(own_redis: RedisServer, lanes: Lanes) -> None:
-    lane = await lanes(own_redis.port, deadline=2.0)
-    await lane.call("SET", "k", "v" * 200)
+async def test_100k_calls_leave_nothing(own_redis: RedisServer, clients: Clients) -> None:
+    client = await clients(own_redis.port, deadline=2.0)
+    await client.call("SET", "k", "v" * 200)
 
     async def caller() -> None:
         for _ in range(500):
-            await lane.call(b"GET", "k")
+            await client.call(b"GET", "k")
 
     await asyncio.gather(*(caller() for _ in range(200)))
     gc.collect()
@@ -193,41 +193,43 @@ async def test_100k_calls_leave_nothing(own_redis: RedisServer, lanes: Lanes) ->
     await asyncio.gather(*(caller() for _ in range(200)))
     gc.collect()
     assert len(gc.get_objects()) - before < 200
-    assert len(lane.active.in_flight) == 0
+    assert len(client.active.in_flight) == 0
 
 
-async def test_close_fails_what_is_in_flight_and_writes_what_is_queued(own_redis: RedisServer, lanes: Lanes) -> None:
-    lane = await lanes(own_redis.port)
+async def test_close_fails_what_is_in_flight_and_writes_what_is_queued(
+    own_redis: RedisServer, clients: Clients
+) -> None:
+    client = await clients(own_redis.port)
     own_redis.pause()
-    sent = [lane.call("GET", "k") for _ in range(10)]
+    sent = [client.call("GET", "k") for _ in range(10)]
     await asyncio.sleep(0.01)
-    queued = lane.call("SET", "last", "words")
-    await lane.close()
-    for future in (*sent, queued, lane.call("GET", "k")):
+    queued = client.call("SET", "last", "words")
+    await client.close()
+    for future in (*sent, queued, client.call("GET", "k")):
         with pytest.raises(CacheUnavailable, match="closed"):
             await future
-    await lane.close()
+    await client.close()
     own_redis.resume()
     await asyncio.to_thread(lambda: own_redis.cli("PING"))
     assert own_redis.cli("GET", "last") == "words"
 
 
-async def test_never_started(lanes: Lanes) -> None:
-    lane = MultiplexedClient(Endpoint())
+async def test_never_started(clients: Clients) -> None:
+    client = MultiplexedClient(Endpoint())
     with pytest.raises(CacheUnavailable, match="not started"):
-        await lane.call("PING")
-    await lane.close()
+        await client.call("PING")
+    await client.close()
 
 
-async def test_nobody_looks_at_the_future(own_redis: RedisServer, lanes: Lanes) -> None:
-    lane = await lanes(own_redis.port)
-    lane.call("LPUSH", "s", 1)
-    lane.call("GET", "s")  # an error nobody awaits
+async def test_futures_that_are_not_awaited(own_redis: RedisServer, clients: Clients) -> None:
+    client = await clients(own_redis.port)
+    client.call("LPUSH", "s", 1)
+    client.call("GET", "s")  # an error that is never awaited
     own_redis.pause()
     await asyncio.sleep(0.05)
-    lane.call("GET", "s")
-    await until(lambda: not lane.up)
+    client.call("GET", "s")
+    await until(lambda: not client.up)
     own_redis.resume()
-    assert isinstance(lane.call("GET", "s").exception(), CacheUnavailable)
-    await until(lambda: lane.up)
+    assert isinstance(client.call("GET", "s").exception(), CacheUnavailable)
+    await until(lambda: client.up)
     assert CommandTimeout is not TooManyInFlight

@@ -1,4 +1,4 @@
-"""The lane when the server, the network or our own loop misbehaves: deadlines hold, and it heals itself."""
+"""The multiplexer under faults of server, network and event loop: deadlines hold, and it reconnects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from cache.exceptions import CacheUnavailable, CommandTimeout
 from cache.transport.multiplexer import MultiplexedClient
 from tests.cache.clock import seconds_until
-from tests.cache.conftest import Lanes
+from tests.cache.conftest import Clients
 from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 from tests.wait import until
@@ -23,19 +23,19 @@ pytestmark = [pytest.mark.integration, pytest.mark.serial]
 LATE = 0.07  # deadline 50 ms + 20 ms
 
 
-async def ask(lane: MultiplexedClient, *command: Any) -> tuple[float, Any]:
-    """How long it took, from call to answer, and the answer."""
+async def ask(client: MultiplexedClient, *command: Any) -> tuple[float, Any]:
+    """Seconds from call to answer, and the answer."""
     began = time.perf_counter()
     try:
-        answer = await lane.call(*command)
+        answer = await client.call(*command)
     except CacheUnavailable as error:
         answer = error
     return time.perf_counter() - began, answer
 
 
-async def test_100k_cancellations_through_a_bad_network(own_redis: RedisServer, lanes: Lanes) -> None:
+async def test_100k_cancellations_through_a_bad_network(own_redis: RedisServer, clients: Clients) -> None:
     async with Proxy(own_redis.port) as proxy:
-        lane = await lanes(proxy.port, deadline=2.0, max_in_flight=200_000)
+        client = await clients(proxy.port, deadline=2.0, max_in_flight=200_000)
         proxy.split_replies, proxy.delay_to_client = True, (0.0, 0.004)
         draw = random.Random(3)
         wrong, right, cancelled, refused = 0, 0, 0, 0
@@ -43,7 +43,7 @@ async def test_100k_cancellations_through_a_bad_network(own_redis: RedisServer, 
         async def caller(name: int) -> None:
             nonlocal wrong, right, cancelled, refused
             for turn in range(45):
-                call = asyncio.ensure_future(lane.call("ECHO", f"{name}.{turn}"))
+                call = asyncio.ensure_future(client.call("ECHO", f"{name}.{turn}"))
                 if draw.random() < 0.9:
                     for _ in range(draw.randrange(4)):
                         await asyncio.sleep(0)
@@ -60,96 +60,96 @@ async def test_100k_cancellations_through_a_bad_network(own_redis: RedisServer, 
 
         await asyncio.gather(*(caller(name) for name in range(2500)))
         proxy.split_replies, proxy.delay_to_client = False, 0.0
-        await until(lambda: lane.up and not lane.active.in_flight, 10)
-        assert await lane.call("ECHO", "still in step") == b"still in step"
+        await until(lambda: client.up and not client.active.in_flight, 10)
+        assert await client.call("ECHO", "still in step") == b"still in step"
         assert wrong == 0
         assert cancelled > 100_000
         assert right > 500
-        await lane.close()
+        await client.close()
 
 
-async def test_stopped_server(own_redis: RedisServer, lanes: Lanes) -> None:
-    lane = await lanes(own_redis.port)
+async def test_stopped_server(own_redis: RedisServer, clients: Clients) -> None:
+    client = await clients(own_redis.port)
     own_redis.pause()
-    answers = await asyncio.gather(*(ask(lane, "GET", "k") for _ in range(200)))
+    answers = await asyncio.gather(*(ask(client, "GET", "k") for _ in range(200)))
     assert all(isinstance(answer, CommandTimeout) for _, answer in answers)
     assert min(took for took, _ in answers) > 0.045
     assert max(took for took, _ in answers) < LATE
-    await until(lambda: not lane.up)
+    await until(lambda: not client.up)
     for _ in range(100):
-        took, answer = await ask(lane, "GET", "k")
+        took, answer = await ask(client, "GET", "k")
         assert isinstance(answer, CacheUnavailable)
         assert took < 0.001
         await asyncio.sleep(0.01)  # across the loss of the connection and several attempts
     own_redis.resume()
-    assert await seconds_until(lambda: lane.up) < 0.3
-    assert await lane.call("PING") == b"PONG"
+    assert await seconds_until(lambda: client.up) < 0.3
+    assert await client.call("PING") == b"PONG"
 
 
-async def test_a_short_pause_costs_nobody_the_connection(own_redis: RedisServer, lanes: Lanes) -> None:
+async def test_a_short_pause_does_not_cost_the_connection(own_redis: RedisServer, clients: Clients) -> None:
     lost: list[str] = []
-    lane = await lanes(own_redis.port, on_down=lost.append, heartbeat=0.05)
-    me = await lane.call("CLIENT", "ID")
+    client = await clients(own_redis.port, on_down=lost.append, heartbeat=0.05)
+    me = await client.call("CLIENT", "ID")
     for _ in range(3):
         own_redis.pause()
-        await until(lambda: not lane.up)
+        await until(lambda: not client.up)
         own_redis.resume()
-        assert await seconds_until(lambda: lane.up) < 0.05
-    assert await lane.call("CLIENT", "ID") == me
+        assert await seconds_until(lambda: client.up) < 0.05
+    assert await client.call("CLIENT", "ID") == me
     assert lost == []
 
 
-async def test_killed_and_restarted(own_redis: RedisServer, lanes: Lanes) -> None:
+async def test_killed_and_restarted(own_redis: RedisServer, clients: Clients) -> None:
     reasons: list[str] = []
-    lane = await lanes(own_redis.port, on_down=reasons.append)
-    flying = [lane.call("GET", "k") for _ in range(10)]
+    client = await clients(own_redis.port, on_down=reasons.append)
+    flying = [client.call("GET", "k") for _ in range(10)]
     own_redis.kill()
     answers = await asyncio.gather(*flying, return_exceptions=True)
     assert all(isinstance(answer, CacheUnavailable) for answer in answers)
-    await until(lambda: not lane.up)
+    await until(lambda: not client.up)
     for _ in range(50):
-        took, answer = await ask(lane, "GET", "k")
+        took, answer = await ask(client, "GET", "k")
         assert isinstance(answer, CacheUnavailable)
         assert took < 0.001
         await asyncio.sleep(0.01)
     await asyncio.to_thread(own_redis.start)
-    assert await seconds_until(lambda: lane.up) < 0.3
+    assert await seconds_until(lambda: client.up) < 0.3
     assert reasons == ["connection lost", "cannot connect (ECONNREFUSED)"]
 
 
-async def test_black_hole(own_redis: RedisServer, lanes: Lanes) -> None:
+async def test_black_hole(own_redis: RedisServer, clients: Clients) -> None:
     async def one(seconds: float) -> None:
         async with Proxy(own_redis.port) as proxy:
-            lane = await lanes(proxy.port)
+            client = await clients(proxy.port)
             proxy.blackhole()
-            took, answer = await ask(lane, "GET", "k")
+            took, answer = await ask(client, "GET", "k")
             assert isinstance(answer, CommandTimeout)
             assert took < LATE
             await asyncio.sleep(seconds)
-            assert (await ask(lane, "GET", "k"))[0] < 0.001
+            assert (await ask(client, "GET", "k"))[0] < 0.001
             await proxy.heal()
-            assert await seconds_until(lambda: lane.up) < 0.3
-            await lane.close()
+            assert await seconds_until(lambda: client.up) < 0.3
+            await client.close()
 
     await asyncio.gather(*map(one, (0.13, 0.6, 1.5)))
 
 
-async def test_an_outage_does_not_make_the_next_one_longer(own_redis: RedisServer, lanes: Lanes) -> None:
+async def test_an_outage_does_not_make_the_next_one_longer(own_redis: RedisServer, clients: Clients) -> None:
     async with Proxy(own_redis.port) as proxy:
-        lane = await lanes(proxy.port)
+        client = await clients(proxy.port)
         own_redis.pause()
         await asyncio.sleep(1.2)
         own_redis.resume()
-        assert await seconds_until(lambda: lane.up) < 0.3
+        assert await seconds_until(lambda: client.up) < 0.3
         proxy.blackhole()
         await asyncio.sleep(0.8)
         await proxy.heal()
-        assert await seconds_until(lambda: lane.up) < 0.3
-        await lane.close()
+        assert await seconds_until(lambda: client.up) < 0.3
+        await client.close()
 
 
-async def test_a_network_that_loses_bytes_is_found_out(own_redis: RedisServer, lanes: Lanes) -> None:
-    """TCP does not do that; a broken box between us and the server might. Every later reply would be a wrong one."""
+async def test_a_network_that_loses_bytes_is_found_out(own_redis: RedisServer, clients: Clients) -> None:
+    """TCP excludes this, a faulty middlebox does not. Every later reply would be misattributed."""
     lost: list[str] = []
     losing = False
 
@@ -171,21 +171,21 @@ async def test_a_network_that_loses_bytes_is_found_out(own_redis: RedisServer, l
         writer.close()
 
     async with await asyncio.start_server(relay, "127.0.0.1", 0) as box:
-        lane = await lanes(box.sockets[0].getsockname()[1], on_down=lost.append, heartbeat=0.1)
+        client = await clients(box.sockets[0].getsockname()[1], on_down=lost.append, heartbeat=0.1)
         losing = True
-        call = lane.call("ECHO", "swallowed")
+        call = client.call("ECHO", "swallowed")
         await until(lambda: not losing)
         for _ in range(200):
-            lane.call("ECHO", "later").cancel()
+            client.call("ECHO", "later").cancel()
             await asyncio.sleep(0.001)
-        await until(lambda: lost == ["out of step"] and lane.up)
+        await until(lambda: lost == ["out of step"] and client.up)
         assert call.done()
-        assert await lane.call("ECHO", "right") == b"right"
-        await lane.close()
+        assert await client.call("ECHO", "right") == b"right"
+        await client.close()
 
 
-async def test_what_was_given_up_does_not_arrive_later(lanes: Lanes) -> None:
-    """Or a SET that nobody answered would be carried out after the one that was answered over the next connection."""
+async def test_what_was_given_up_does_not_arrive_later(clients: Clients) -> None:
+    """Otherwise an unanswered SET could execute after a later SET on the next connection."""
     loop = asyncio.get_running_loop()
     hello = b"%2\r\n$5\r\nproto\r\n:3\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n+PONG\r\n"
     with socket.socket() as listener:
@@ -193,26 +193,26 @@ async def test_what_was_given_up_does_not_arrive_later(lanes: Lanes) -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         listener.setblocking(False)
-        lane = await lanes(listener.getsockname()[1], wait=False)
+        client = await clients(listener.getsockname()[1], wait=False)
         taken, _ = await loop.sock_accept(listener)
         with taken:
             await loop.sock_recv(taken, 65536)
             await loop.sock_sendall(taken, hello)
-            await until(lambda: lane.up)
-            assert lane.connection is not None
+            await until(lambda: client.up)
+            assert client.connection is not None
             size = 100_000
-            lane.call("SET", "k", bytes(size))
-            await until(lambda: lane.connection.unsent_bytes == 0)  # the kernel has it
-            await until(lambda: lane.connection is None)  # silent for too long
+            client.call("SET", "k", bytes(size))
+            await until(lambda: client.connection.unsent_bytes == 0)  # in the kernel's buffer
+            await until(lambda: client.connection is None)  # silent beyond the limit
             arrived = 0
             with suppress(ConnectionResetError):
                 while data := await loop.sock_recv(taken, 1 << 20):
                     arrived += len(data)
         assert arrived < size
-        await lane.close()
+        await client.close()
 
 
-async def test_on_up_is_cancelled_when_the_connection_is_lost(own_redis: RedisServer, lanes: Lanes) -> None:
+async def test_on_up_is_cancelled_when_the_connection_is_lost(own_redis: RedisServer, clients: Clients) -> None:
     told: list[str] = []
 
     async def up() -> None:
@@ -223,16 +223,16 @@ async def test_on_up_is_cancelled_when_the_connection_is_lost(own_redis: RedisSe
             told.append("cancelled")
             raise
 
-    lane = await lanes(own_redis.port, on_up=up)
+    client = await clients(own_redis.port, on_up=up)
     await until(lambda: told == ["up"])
     own_redis.cli("CLIENT", "KILL", "TYPE", "normal")
-    await until(lambda: told == ["up", "cancelled", "up"] and lane.up)
+    await until(lambda: told == ["up", "cancelled", "up"] and client.up)
 
 
-async def test_stalled_loop_keeps_deadlines_with_a_dead_server(own_redis: RedisServer, lanes: Lanes) -> None:
-    lane = await lanes(own_redis.port)
+async def test_stalled_loop_keeps_deadlines_with_a_dead_server(own_redis: RedisServer, clients: Clients) -> None:
+    client = await clients(own_redis.port)
     own_redis.pause()
-    asks = [asyncio.ensure_future(ask(lane, "GET", "k")) for _ in range(200)]
+    asks = [asyncio.ensure_future(ask(client, "GET", "k")) for _ in range(200)]
     await asyncio.sleep(0.001)
     began = time.perf_counter()
     time.sleep(0.06)  # noqa: ASYNC251  the point of the test
@@ -242,24 +242,24 @@ async def test_stalled_loop_keeps_deadlines_with_a_dead_server(own_redis: RedisS
     own_redis.resume()
 
 
-async def test_stalled_loop_is_nobodys_silence(own_redis: RedisServer, lanes: Lanes) -> None:
+async def test_a_stalled_loop_does_not_count_as_silence(own_redis: RedisServer, clients: Clients) -> None:
     lost: list[str] = []
-    lane = await lanes(own_redis.port, on_down=lost.append, heartbeat=0.02)
-    me = await lane.call("CLIENT", "ID")
+    client = await clients(own_redis.port, on_down=lost.append, heartbeat=0.02)
+    me = await client.call("CLIENT", "ID")
     for turn in range(6):
-        asks = [asyncio.ensure_future(ask(lane, "ECHO", i)) for i in range(100)]
+        asks = [asyncio.ensure_future(ask(client, "ECHO", i)) for i in range(100)]
         await asyncio.sleep(0.0 if turn % 2 else 0.001)
         time.sleep(0.3)  # noqa: ASYNC251  the point of the test
         answers = await asyncio.gather(*asks)
         assert all(answer == b"%d" % i or isinstance(answer, CommandTimeout) for i, (_, answer) in enumerate(answers))
-        assert lane.up
-    assert await lane.call("CLIENT", "ID") == me
+        assert client.up
+    assert await client.call("CLIENT", "ID") == me
     assert lost == []
 
 
-async def test_replies_that_arrived_during_a_stall_are_delivered(own_redis: RedisServer, lanes: Lanes) -> None:
-    lane = await lanes(own_redis.port)
-    calls = [lane.call("ECHO", i) for i in range(200)]
+async def test_replies_that_arrived_during_a_stall_are_delivered(own_redis: RedisServer, clients: Clients) -> None:
+    client = await clients(own_redis.port)
+    calls = [client.call("ECHO", i) for i in range(200)]
     await asyncio.sleep(0)  # written
     await asyncio.sleep(0)
     time.sleep(0.2)  # noqa: ASYNC251  the point of the test
@@ -267,48 +267,50 @@ async def test_replies_that_arrived_during_a_stall_are_delivered(own_redis: Redi
 
 
 async def test_a_loop_that_stalls_all_the_time_still_notices_a_dead_server(
-    own_redis: RedisServer, lanes: Lanes
+    own_redis: RedisServer, clients: Clients
 ) -> None:
-    lane = await lanes(own_redis.port)
+    client = await clients(own_redis.port)
     own_redis.pause()
     began = time.perf_counter()
-    while lane.reason != "silent" or lane.connection is not None:
+    while client.reason != "silent" or client.connection is not None:
         time.sleep(0.05)  # noqa: ASYNC251  the point of the test
         await asyncio.sleep(0.001)
         assert time.perf_counter() - began < 3
     own_redis.resume()
 
 
-async def test_a_server_slower_than_the_deadline_is_not_waited_for(own_redis: RedisServer, lanes: Lanes) -> None:
+async def test_a_server_slower_than_the_deadline_is_not_waited_for(own_redis: RedisServer, clients: Clients) -> None:
     async with Proxy(own_redis.port) as proxy:
-        lane = await lanes(proxy.port)
+        client = await clients(proxy.port)
         proxy.delay_to_client = 0.09
         stop = asyncio.get_running_loop().time() + 1.5
         waits = []
         while asyncio.get_running_loop().time() < stop:
-            waits.append((await ask(lane, "GET", "k"))[0])
+            waits.append((await ask(client, "GET", "k"))[0])
             await asyncio.sleep(0.01)
         assert max(waits) < LATE
         assert sum(wait > 0.01 for wait in waits) < 10
-        assert not lane.up
+        assert not client.up
         proxy.delay_to_client = 0.0
-        assert await seconds_until(lambda: lane.up) < 0.3
-        await lane.close()
+        assert await seconds_until(lambda: client.up) < 0.3
+        await client.close()
 
 
-async def test_dead_from_the_start_and_alive_later(own_redis: RedisServer, lanes: Lanes) -> None:
+async def test_dead_from_the_start_and_alive_later(own_redis: RedisServer, clients: Clients) -> None:
     own_redis.stop()
-    lane = await lanes(own_redis.port, wait=False)
-    took, answer = await ask(lane, "GET", "k")
+    client = await clients(own_redis.port, wait=False)
+    took, answer = await ask(client, "GET", "k")
     assert isinstance(answer, CacheUnavailable)
     assert took < 0.001
     await asyncio.sleep(0.5)
     await asyncio.to_thread(own_redis.start)
-    assert await seconds_until(lambda: lane.up) < 0.3
+    assert await seconds_until(lambda: client.up) < 0.3
 
 
-async def test_deadlines_hold_under_load_while_the_server_comes_and_goes(own_redis: RedisServer, lanes: Lanes) -> None:
-    lane = await lanes(own_redis.port)
+async def test_deadlines_hold_under_load_while_the_server_comes_and_goes(
+    own_redis: RedisServer, clients: Clients
+) -> None:
+    client = await clients(own_redis.port)
     waits: list[float] = []
     wrong = 0
     running = True
@@ -316,7 +318,7 @@ async def test_deadlines_hold_under_load_while_the_server_comes_and_goes(own_red
     async def caller(name: int) -> None:
         nonlocal wrong
         while running:
-            took, answer = await ask(lane, "ECHO", name)
+            took, answer = await ask(client, "ECHO", name)
             waits.append(took)
             if not isinstance(answer, CacheUnavailable):
                 wrong += answer != b"%d" % name
@@ -328,7 +330,7 @@ async def test_deadlines_hold_under_load_while_the_server_comes_and_goes(own_red
         own_redis.pause()
         await asyncio.sleep(0.3)
         own_redis.resume()
-        await until(lambda: lane.up)
+        await until(lambda: client.up)
     running = False
     await asyncio.gather(*callers)
     assert wrong == 0

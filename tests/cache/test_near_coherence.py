@@ -1,4 +1,4 @@
-"""The near cache against a real server: quick, bounded, and never older than it says."""
+"""The near cache against a real server: latency, size limit, and bounded staleness."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ async def connected(make_cache: Any, url: str, **settings: Any) -> RedisCache:
     return cache
 
 
-async def test_a_hit_asks_nobody(near: RedisCache, redis_server: RedisServer) -> None:
+async def test_a_hit_sends_no_command(near: RedisCache, redis_server: RedisServer) -> None:
     await near.set("user:1:profile", {"name": "Ada"}, ttl=60)
     assert await near.get("user:1:profile") == {"name": "Ada"}
     before = redis_server.calls("get")
     for _ in range(100):
         value = await near.get("user:1:profile")
         assert value == {"name": "Ada"}
-        value["name"] = "changed by the caller"  # what a caller does to its copy is its own affair
+        value["name"] = "changed by the caller"  # a caller may change its copy
     assert redis_server.calls("get") == before
     assert await near.get("user:1:profile", fresh=True) == {"name": "Ada"}
     assert redis_server.calls("get") == before + 1
@@ -83,7 +83,7 @@ async def test_an_eviction_is_seen(own_redis: RedisServer, make_cache: Any) -> N
     cache = await connected(make_cache, own_redis.url)
     await cache.set("user:1:profile", "old", ttl=600)
     await cache.get("user:1:profile")
-    for n in range(20_000):  # which key goes is the server's choice, by sample
+    for n in range(20_000):  # the server samples which key to evict
         own_redis.cli("SET", f"filler:{n}", "x" * 10_000)
         if not own_redis.cli("EXISTS", "user:1:profile"):
             break
@@ -91,8 +91,8 @@ async def test_an_eviction_is_seen(own_redis: RedisServer, make_cache: Any) -> N
     await until(lambda: near_value(cache), timeout=2)
 
 
-async def test_what_our_own_writes_evict_is_told_to_us_too(own_redis: RedisServer, make_cache: Any) -> None:
-    """With NOLOOP it would not be on every server, and who writes the key anew would not be heard either."""
+async def test_evictions_by_our_own_writes_are_pushed_too(own_redis: RedisServer, make_cache: Any) -> None:
+    """With NOLOOP it would not be on every server, and later writes of the key would not be pushed either."""
     cache = await connected(make_cache, own_redis.url)
     names = [keys.profile(str(n)) for n in range(50)]
     await cache.set_many(dict.fromkeys(names, "old"), ttl=600)
@@ -126,20 +126,20 @@ async def test_our_own_expire_counts(near: RedisCache, redis_server: RedisServer
     await until(lambda: near_value(near), timeout=2)
 
 
-async def test_an_owed_invalidation_is_obeyed_here_too(own_redis: RedisServer, make_cache: Any) -> None:
+async def test_a_pending_invalidation_is_obeyed_here_too(own_redis: RedisServer, make_cache: Any) -> None:
     cache = await connected(make_cache, own_redis.url)
     await cache.set("user:1:profile", "old", ttl=600)
     assert await cache.get("user:1:profile") == "old"
     own_redis.cli("ACL", "SETUSER", "default", "-unlink")
     assert await cache.delete("user:1:profile") == 0
-    for _ in range(3):  # Redis still has it, and reading it does not bring it back
+    for _ in range(3):  # Redis still holds it, and a read does not cache it again
         assert await cache.get("user:1:profile") is None
     own_redis.cli("ACL", "SETUSER", "default", "+unlink")
     await until(lambda: own_redis.cli("EXISTS", "user:1:profile") == 0)
 
 
 async def test_a_load_fills_without_leaving_the_old_value_near(near: RedisCache, redis_server: RedisServer) -> None:
-    """The fill is our own write, and its script may have to be sent first: a read in between keeps the old value."""
+    """The fill is our own write, and may have to load its script first: a read in between caches the old value."""
     await near.set("user:1:profile", "old", ttl=60)
     redis_server.cli("PEXPIRE", "user:1:profile", "20000")
     go = asyncio.Event()
@@ -200,23 +200,23 @@ async def test_a_dead_link_serves_nothing_after_a_second(redis_server: RedisServ
         redis_server.cli("SET", "user:1:profile", "new")
         start = asyncio.get_running_loop().time()
         await until(lambda: near_value(cache), timeout=5)
-        assert asyncio.get_running_loop().time() - start < 1.6  # a second since the last ping that was answered
+        assert asyncio.get_running_loop().time() - start < 1.6  # a second after the last answered ping
         await proxy.heal()
         await until(lambda: engine_of(cache).near.armed)
         assert await cache.get("user:1:profile") == "new"
 
 
 async def test_without_proof_of_life_nothing_is_served(near: RedisCache, redis_server: RedisServer) -> None:
-    """Whatever else may be known of the link."""
+    """Regardless of the state of the connection."""
     await near.set("user:1:profile", "v", ttl=60)
     await near.get("user:1:profile")
-    lane = engine_of(near).transport.client
-    assert lane is not None
+    client = engine_of(near).transport.client
+    assert client is not None
     before = redis_server.calls("get")
-    lane.proven_at = asyncio.get_running_loop().time() - 0.99
+    client.proven_at = asyncio.get_running_loop().time() - 0.99
     assert await near.get("user:1:profile") == "v"
     assert redis_server.calls("get") == before
-    lane.proven_at = asyncio.get_running_loop().time() - 1.01
+    client.proven_at = asyncio.get_running_loop().time() - 1.01
     assert await near.get("user:1:profile") == "v"
     assert redis_server.calls("get") == before + 1
 
@@ -248,7 +248,7 @@ async def test_replies_that_are_late_leave_nothing_old(redis_server: RedisServer
                 await cache.get(draw.choice(names))
 
         await asyncio.gather(write(), *(read() for _ in range(10)))
-        # Everything that was under way has arrived once a later command has been answered.
+        # All earlier replies and pushes have arrived once a later command is answered.
         for _ in range(3):
             await cache.health_check()
         kept = dict(engine_of(cache).near.entries)
@@ -276,7 +276,7 @@ def test_bounds() -> None:
 
 def test_what_spoils_a_read() -> None:
     cache = NearCache(FAMILIES)
-    assert cache.begin("user:1:profile") is None  # not armed: nothing is kept
+    assert cache.begin("user:1:profile") is None  # not armed: nothing is cached
     cache.arm()
     for spoil in (lambda: cache.drop("user:1:profile"), cache.drop_all, cache.disarm, cache.arm):
         cache.arm()

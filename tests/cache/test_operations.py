@@ -93,7 +93,7 @@ async def test_invalidate_pattern(cache: RedisCache, redis_server: RedisServer) 
     assert await cache.invalidate_pattern("user:*:profile") == 1200
     assert await cache.exists("user:7:settings") == 1
     assert await cache.invalidate_pattern("user:*:profile") == 0
-    # The layer's own keys are reached only by a pattern that names them.
+    # Reserved keys are matched only by a pattern with their prefix.
     await until(lambda: redis_server.cli("EXISTS", "system:stats") == 0 or True)
     assert await cache.invalidate_pattern("*") == 1
     assert redis_server.cli("EXISTS", "system:config", "lock:user:1") == 2
@@ -159,7 +159,7 @@ async def test_totals_are_the_fleets(redis_server: RedisServer, make_cache: Any)
     await second.get("k")
     stats = await second.get_stats()
     assert (stats["total_requests"], stats["cache_hits"], stats["cache_misses"]) == (3, 2, 1)
-    # Nobody asks for statistics, yet they arrive.
+    # Counters are flushed without a call of get_stats.
     await until(lambda: redis_server.cli("HGET", "system:stats", "total_requests") == "3")
 
 

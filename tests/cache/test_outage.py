@@ -1,4 +1,4 @@
-"""Redis away, silent, or coming back: every call answers, in time, and nothing old is served."""
+"""Redis unavailable, silent, or recovering: every call returns in time, and nothing outdated is served."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ async def test_initialising_without_redis_is_no_error_and_not_final(
     assert took < 0.35
     assert "[REDIS] Warning: Connection failed" in caplog.text
     assert "s3cret" not in caplog.text
-    assert caplog.text.count("Connection failed") == 1  # once an outage, not once a try
+    assert caplog.text.count("Connection failed") == 1  # once per outage, not per attempt
     for call, neutral in OPERATIONS.values():
         assert await call(cache) == neutral
     stats = await cache.get_stats()
     assert stats["connection_errors"] >= len(OPERATIONS)
     assert (stats["enabled"], stats["connected"], stats["redis_keys"]) == (True, False, 0)
     with RedisServer(tmp_path / "late", port=port, args=["--user", "ada", "on", ">s3cret", "~*", "+@all"]):
-        # What is still owed for the key would be delivered before the value, or after it.
+        # A pending invalidation of the key could be delivered before or after the value.
         await until(lambda: cache.connected and not cache.invalidations.undelivered, 3)
         assert await cache.set("k", 1)
         assert await cache.get("k") == 1
@@ -83,7 +83,7 @@ async def test_a_stopped_server_costs_one_deadline(own_redis: RedisServer, make_
     assert answer == neutral
     assert took < DEADLINE + SLACK
     await until(lambda: not cache.connected, 2)
-    answer, took = await timed(call(cache))  # known to be away: no waiting at all
+    answer, took = await timed(call(cache))  # known to be unavailable: no wait
     assert answer == neutral
     assert took < SLACK
     own_redis.resume()
@@ -92,7 +92,7 @@ async def test_a_stopped_server_costs_one_deadline(own_redis: RedisServer, make_
 
 @pytest.mark.serial
 async def test_a_stalled_loop_does_not_make_a_call_hang(own_redis: RedisServer, make_cache: Any) -> None:
-    """The case in which a time-out around redis-py is swallowed: server silent, loop stalled past the deadline."""
+    """The case in which redis-py swallows a timeout: silent server, loop stalled beyond the deadline."""
     cache = make_cache(own_redis.url, deadline=DEADLINE, connect_wait=5.0)
     await initialised(cache)
     await asyncio.gather(*(cache.get("k") for _ in range(50)))  # a full pool of warm connections
@@ -121,7 +121,7 @@ async def test_a_stall_of_our_own_is_not_an_outage(cache: RedisCache, own_redis:
     for _ in range(5):
         await asyncio.sleep(0)
     time.sleep(DEADLINE * 2)  # noqa: ASYNC251 - the stall under test
-    assert await call == "v"  # the reply was there all the time
+    assert await call == "v"  # the reply had arrived already
     assert cache.connected
 
 
@@ -188,10 +188,10 @@ async def test_an_invalidation_redis_refuses_is_still_not_served(own_redis: Redi
 
 
 @pytest.mark.parametrize("how", ["set", "get_or_load"])
-async def test_what_is_owed_while_a_value_is_being_stored_stays_owed(
+async def test_an_invalidation_pending_during_a_set_stays_pending(
     own_redis: RedisServer, make_cache: Any, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The value is the older of the two: its arrival says nothing of an invalidation that could not even be sent."""
+    """The value is older: its write does not acknowledge a later invalidation that was never sent."""
     key = keys.profile("me")
     cache = make_cache(own_redis.url, deadline=2.0, connect_wait=5.0)
     await initialised(cache)
@@ -211,7 +211,7 @@ async def test_what_is_owed_while_a_value_is_being_stored_stays_owed(
         await asyncio.sleep(0)
     with monkeypatch.context() as busy:
         busy.setattr(wire, "capacity", 0)  # full
-        busy.setattr(Maintenance, "redeliver_soon", lambda _: None)  # it would be refused as well
+        busy.setattr(Maintenance, "redeliver_soon", lambda _: None)  # it would be rejected too
         assert await cache.delete(key) == 0
         assert await storing in (True, "old")
     assert await cache.get(key) is None
@@ -257,7 +257,7 @@ async def test_wrong_password_is_an_outage_not_a_crash(
 async def test_a_server_that_quotes_what_it_refuses_is_not_quoted(
     tmp_path: Any, make_cache: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One that knows neither HELLO nor AUTH says back what it was told, the password too."""
+    """A server without HELLO and AUTH echoes the arguments in its error, the password included."""
     unknown = [part for command in ("AUTH", "HELLO") for part in ("--rename-command", command, "")]
     with RedisServer(tmp_path / "r", args=unknown) as server:
         cache = make_cache(server.url.replace("redis://", "redis://ada:s3cret@"), connect_wait=0.5)
@@ -319,7 +319,7 @@ OWED = {
 
 @pytest.mark.parametrize("what", OWED)
 async def test_too_much_to_remember_reaches_users_at_most(own_redis: RedisServer, make_cache: Any, what: str) -> None:
-    """What an outage makes this process forget it clears, but never what belongs to somebody else in the same Redis."""
+    """When pending invalidations overflow, at most user keys are cleared, never those of other applications."""
     doings, gone = OWED[what]
     for key in ("user:me:profile", *OTHERS):
         own_redis.cli("SET", key, "x")
@@ -336,7 +336,7 @@ async def test_too_much_to_remember_reaches_users_at_most(own_redis: RedisServer
 
 
 async def test_rights_to_fill_are_remembered_within_the_same_bound(own_redis: RedisServer, make_cache: Any) -> None:
-    """Those of users. What is forgotten goes all the same, and with it only what belongs to users."""
+    """When pending leases overflow, all leases of users are cleared, and nothing else."""
     for key in ("user:me:profile", "reports:today", "lease:{reports:today}", keys.lease("user:me:profile")):
         own_redis.cli("SET", key, "x")
     cache = make_cache(own_redis.url, connect_wait=5.0)

@@ -1,4 +1,4 @@
-"""What Redis refuses to be told stays owed, and holds up nothing else."""
+"""Rejected invalidations stay pending and do not block others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEY, NOTE = keys.profile("1"), "user:1:note"
 
 @pytest.fixture
 async def narrow(redis_server: RedisServer, connect: Any) -> Any:
-    """A cache that may reach the keys of users and nobody else's."""
+    """A cache with rights on the layer's own prefixes only."""
     own = [f"~{prefix}*" for prefix in ("user:", "lease:", "stale:", "index:", "system:")]
     redis_server.cli("ACL", "SETUSER", "narrow", "on", ">pw", "resetkeys", *own, "&*", "+@all")
     yield await connect(redis_server.url.replace("redis://", "redis://narrow:pw@"))

@@ -1,4 +1,4 @@
-"""The caches of one process: one for each loop, and what one of them cannot tell Redis the others obey and tell."""
+"""The caches of one process, one for each loop: pending invalidations are shared and delivered by any of them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Job = Callable[[RedisCache], Awaitable[Any]]
 
 
 def caches() -> int:
-    """How many caches are kept, one for each loop."""
+    """Number of registered caches."""
     return len(registry._caches)  # private: the loops of others are seen from no loop
 
 
 def exported(cache: RedisCache) -> bool:
-    """Whether something is still kept for the next cache of the same Redis."""
+    """Whether pending invalidations are kept for the next cache of the same Redis."""
     return cache.settings.safe_url in registry._exported  # private: shown to the next cache only
 
 
@@ -41,7 +41,7 @@ class Jobs:
         self._runners: list[tuple[ThreadPoolExecutor, asyncio.Runner]] = []
 
     def start(self, url: str | None = None) -> Callable[[Job], Any]:
-        """Begin one; what it returns runs a coroutine function there, over the cache, and waits for it."""
+        """Start a job; returns a function that runs a coroutine function there, with the cache, and waits for it."""
         thread, runner = ThreadPoolExecutor(1), asyncio.Runner()
         self._runners.append((thread, runner))
 
@@ -59,7 +59,7 @@ class Jobs:
         return do
 
     def end(self, *, politely: bool = True) -> None:
-        """End them all, their caches closed or forgotten."""
+        """End all jobs, with or without closing their caches."""
         for thread, runner in self._runners:
             if politely:
                 thread.submit(runner.run, close_redis_cache()).result(20)
@@ -80,7 +80,7 @@ def jobs(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 @pytest.fixture
 def mute(redis_server: RedisServer) -> str:
-    """The URL of one who is not allowed to tell the same Redis anything."""
+    """The URL of a user without any rights on the same Redis."""
     redis_server.cli("ACL", "SETUSER", "mute", "on", ">pw", "~*", "&*", "+@all", "-unlink")
     return redis_server.url.replace("redis://", "redis://mute:pw@")
 
@@ -134,7 +134,7 @@ async def test_what_one_still_owes_when_it_is_closed_the_next_tells(own_redis: R
         await close_redis_cache()
 
 
-async def test_whoever_comes_while_one_is_being_closed_knows_already(
+async def test_a_cache_made_during_closing_has_the_pending_invalidations(
     own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = await use_redis_cache(own_redis.url)
@@ -147,7 +147,7 @@ async def test_whoever_comes_while_one_is_being_closed_knows_already(
         await engine_closes()
 
     async def refused() -> None:
-        """It stays owed."""
+        """It stays pending."""
 
     monkeypatch.setattr(engine_of(cache), "close", slowly)
     monkeypatch.setattr(cache.invalidations, "redeliver", refused)
@@ -158,7 +158,7 @@ async def test_whoever_comes_while_one_is_being_closed_knows_already(
     try:
         await until(lambda: newer.connected)
         assert await newer.get(KEY) is None
-        closing.cancel()  # whoever closed it is cut off
+        closing.cancel()  # the closing task is cancelled
         await asyncio.wait({closing})
         go_on.set()
         await until(lambda: not newer.invalidations.undelivered)
@@ -168,7 +168,7 @@ async def test_whoever_comes_while_one_is_being_closed_knows_already(
         await engine_closes()
 
 
-def test_it_is_obeyed_before_redis_has_been_told(redis_server: RedisServer, jobs: Jobs, mute: str) -> None:
+def test_it_is_obeyed_before_its_delivery(redis_server: RedisServer, jobs: Jobs, mute: str) -> None:
     one, another = jobs.start(mute), jobs.start(mute)
     redis_server.cli("SET", KEY, "old")
     one(lambda cache: cache.delete(KEY))
@@ -176,7 +176,7 @@ def test_it_is_obeyed_before_redis_has_been_told(redis_server: RedisServer, jobs
     assert redis_server.cli("GET", KEY) == "old"
 
 
-def test_a_value_that_could_not_be_stored_is_owed_by_all(redis_server: RedisServer, jobs: Jobs) -> None:
+def test_a_value_that_could_not_be_stored_is_pending_in_all_caches(redis_server: RedisServer, jobs: Jobs) -> None:
     one, another = jobs.start(), jobs.start()
     redis_server.cli("SET", KEY, "old")
 
@@ -211,7 +211,7 @@ def test_who_comes_later_is_told_too(redis_server: RedisServer, jobs: Jobs, mute
         await asyncio.to_thread(came.wait, 20)
         done.set()
 
-    with ThreadPoolExecutor(1) as beside:  # its loop runs meanwhile, as a job's does
+    with ThreadPoolExecutor(1) as beside:  # its loop keeps running, as in a job
         living = beside.submit(one, lives)
         late = jobs.start()
         came.set()
@@ -237,9 +237,7 @@ def test_another_redis_hears_nothing(redis_server: RedisServer, own_redis: Redis
     assert elsewhere(serves) == "theirs"
 
 
-def test_a_loop_that_was_closed_with_its_cache_open_is_forgotten(
-    redis_server: RedisServer, jobs: Jobs, mute: str
-) -> None:
+def test_a_loop_closed_with_its_cache_open_is_dropped(redis_server: RedisServer, jobs: Jobs, mute: str) -> None:
     gone = Jobs(jobs.url)
     left = gone.start()
 

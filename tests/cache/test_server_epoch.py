@@ -1,4 +1,4 @@
-"""A Redis that comes back older than it was: nothing it has forgotten to forget is served."""
+"""Restart, restore and failover of Redis: values whose invalidation was lost are not served."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Make = Callable[..., RedisCache]
 
 
 async def identity(server: RedisServer) -> str:
-    """Which run of a server, and which history of its data."""
+    """The run id and the replication id of a server."""
     lines = [line for part in ("server", "replication") for line in server.cli("INFO", part).splitlines()]
     told = dict(line.split(":", 1) for line in lines if ":" in line)
     return f"{told['run_id']}:{told['master_replid']}"
@@ -36,7 +36,7 @@ async def connected(server: RedisServer, make_cache: Make) -> RedisCache:
 
 
 async def marked(server: RedisServer) -> None:
-    """Wait until the server carries the mark of its own run."""
+    """Wait until the server's epoch key is that of its current run."""
 
     async def there() -> bool:
         return bool(server.cli("GET", keys.system_server()) == await identity(server))
@@ -45,7 +45,7 @@ async def marked(server: RedisServer) -> None:
 
 
 async def old_dump(server: RedisServer, cache: RedisCache) -> bytes:
-    """A dump in which there are values that have changed since."""
+    """A dump that contains values which were changed later."""
     await cache.set(MINE, "old", ttl=3600)
     await cache.get_or_load(keys.summary("me"), _loads("old"), ttl=3600, stale_for=3600)
     await cache.set(YOURS, "still right", ttl=3600)
@@ -67,7 +67,7 @@ async def _fails() -> str:
     raise LookupError
 
 
-async def test_who_was_connected_is_served_nothing_old(own_redis: RedisServer, make_cache: Make) -> None:
+async def test_connected_caches_serve_nothing_outdated(own_redis: RedisServer, make_cache: Make) -> None:
     cache = await connected(own_redis, make_cache)
     dump = await old_dump(own_redis, cache)
     await asyncio.to_thread(own_redis.restore, dump)
@@ -78,12 +78,13 @@ async def test_who_was_connected_is_served_nothing_old(own_redis: RedisServer, m
         await asyncio.sleep(0)
     seen.add(await cache.get(MINE))
     assert seen == {None}
-    assert own_redis.cli("KEYS", "*user:*") == []  # nobody could say what changed: all of it went, last good values too
+    # The changes are unknown: all values were removed, last good ones too.
+    assert own_redis.cli("KEYS", "*user:*") == []
     assert await cache.get(OTHER) == "not a user's"
     await marked(own_redis)
 
 
-async def test_who_connects_afterwards_is_served_nothing_old(own_redis: RedisServer, make_cache: Make) -> None:
+async def test_caches_connected_afterwards_serve_nothing_outdated(own_redis: RedisServer, make_cache: Make) -> None:
     cache = await connected(own_redis, make_cache)
     dump = await old_dump(own_redis, cache)
     await cache.close()
@@ -94,7 +95,7 @@ async def test_who_connects_afterwards_is_served_nothing_old(own_redis: RedisSer
         await late.get_or_load(keys.summary("me"), _fails, ttl=60, stale_for=60)
 
 
-async def test_what_is_told_again_goes_and_the_rest_stays(own_redis: RedisServer, make_cache: Make) -> None:
+async def test_keys_of_the_recall_are_removed_and_others_stay(own_redis: RedisServer, make_cache: Make) -> None:
     cache = await connected(own_redis, make_cache)
     dump = await old_dump(own_redis, cache)
     asked, go_on = asyncio.Event(), asyncio.Event()
@@ -109,7 +110,7 @@ async def test_what_is_told_again_goes_and_the_rest_stays(own_redis: RedisServer
     await asyncio.to_thread(own_redis.restore, dump)
     await asked.wait()
     assert await cache.get(MINE) is None
-    assert await cache.get(YOURS) is None  # it may be old: nobody knows yet
+    assert await cache.get(YOURS) is None  # possibly outdated: quarantined
     assert await cache.get_or_load(MINE, _loads("new"), ttl=60) == "new"
     assert own_redis.cli("GET", keys.system_server()) != await identity(own_redis)
     go_on.set()
@@ -119,7 +120,7 @@ async def test_what_is_told_again_goes_and_the_rest_stays(own_redis: RedisServer
 
 
 @pytest.mark.parametrize("problem", [None, LookupError("what Ada said")], ids=["says no", "raises"])
-async def test_who_cannot_say_clears_everything(
+async def test_without_a_list_of_changes_everything_is_cleared(
     own_redis: RedisServer,
     make_cache: Make,
     monkeypatch: pytest.MonkeyPatch,
@@ -143,10 +144,10 @@ async def test_who_cannot_say_clears_everything(
     assert "Ada" not in caplog.text
 
 
-async def test_who_cannot_say_yet_is_asked_again_and_nothing_is_lost_meanwhile(
+async def test_a_failing_recall_is_retried_and_nothing_is_lost_meanwhile(
     own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database is away too: what is served comes from it or not at all, and last good values outlast the doubt."""
+    """The database is unavailable too: no quarantined value is served, and last good values survive the quarantine."""
     monkeypatch.setattr("cache.coherence.server_epoch.RETRY_EVERY", 0.05)
     cache = await connected(own_redis, make_cache)
     await cache.get_or_load(keys.summary("you"), _loads("right"), ttl=3600, stale_for=3600)
@@ -174,8 +175,8 @@ async def test_who_cannot_say_yet_is_asked_again_and_nothing_is_lost_meanwhile(
             await cache.get_or_load(key, _fails, ttl=60, stale_for=60)
 
 
-async def test_the_mark_waits_until_everything_has_been_told(own_redis: RedisServer, make_cache: Make) -> None:
-    """Or a worker that comes later would believe a server that has not heard of it."""
+async def test_the_epoch_key_is_written_after_all_deliveries(own_redis: RedisServer, make_cache: Make) -> None:
+    """Otherwise a later worker would trust a server that lacks the invalidation."""
     cache = await connected(own_redis, make_cache)
     dump = await old_dump(own_redis, cache)
     asked = asyncio.Event()
@@ -183,7 +184,7 @@ async def test_the_mark_waits_until_everything_has_been_told(own_redis: RedisSer
     async def ask() -> bool:
         asked.set()
         own_redis.cli("ACL", "SETUSER", "default", "-unlink")
-        assert await cache.delete(MINE, keys.summary("me")) == 0  # it could not be told
+        assert await cache.delete(MINE, keys.summary("me")) == 0  # the invalidation could not be sent
         return True
 
     cache.recall_with(ask)
@@ -202,11 +203,11 @@ async def test_the_mark_waits_until_everything_has_been_told(own_redis: RedisSer
 async def test_a_primary_that_comes_back_with_its_replicas_data(
     own_redis: RedisServer, make_cache: Make, tmp_path: Path, near: frozenset[str]
 ) -> None:
-    """The worker stays connected all the while, and its invalidation is lost in between."""
+    """The worker stays connected, and its invalidation is lost in between."""
     cache = make_cache(own_redis.url, connect_wait=5.0, deadline=1.0, near=near)
     await initialised(cache)
     await cache.set(MINE, "old", ttl=3600)
-    await until(lambda: engine_of(cache).epoch.checked_at > 0)  # the first replica makes it another history
+    await until(lambda: engine_of(cache).epoch.checked_at > 0)  # the first replica changes the replication id
     settings = ["--replicaof", "127.0.0.1", str(own_redis.port)]
     with RedisServer(tmp_path / "replica", args=settings, binary=own_redis.binary) as replica:
         await until(lambda: replica.cli("GET", MINE) == "old")
@@ -260,18 +261,19 @@ async def used_again_after_a_flush(cache: RedisCache, server: RedisServer) -> fl
     return asyncio.get_running_loop().time() - begun
 
 
-async def test_a_flush_is_looked_into_at_once_although_something_is_owed(
+async def test_a_flush_is_checked_at_once_despite_pending_invalidations(
     own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = await connected(own_redis, make_cache)
     await marked(own_redis)
 
     async def refused() -> None:
-        """It stays owed."""
+        """It stays pending."""
 
     monkeypatch.setattr(cache.invalidations, "redeliver", refused)
     engine_of(cache).pending.add("app:1")
-    own_redis.cli("DEL", keys.system_server())  # looked into, in vain: not before everything has been told
+    # The server is checked, but not released before all pending invalidations are delivered.
+    own_redis.cli("DEL", keys.system_server())
     recall = engine_of(cache).epoch
     await until(lambda: recall.not_before > asyncio.get_running_loop().time())
     assert await used_again_after_a_flush(cache, own_redis) < 0.3
@@ -302,7 +304,7 @@ async def test_a_mark_of_another_type(own_redis: RedisServer, make_cache: Make) 
     assert not cache.invalidations.undelivered
 
 
-async def test_a_connection_that_was_lost_is_no_reason_to_doubt(own_redis: RedisServer, make_cache: Make) -> None:
+async def test_a_lost_connection_causes_no_quarantine(own_redis: RedisServer, make_cache: Make) -> None:
     cache = await connected(own_redis, make_cache)
     await cache.set(MINE, "right", ttl=3600)
     await marked(own_redis)
@@ -324,7 +326,7 @@ async def test_a_connection_that_was_lost_is_no_reason_to_doubt(own_redis: Redis
 
 @pytest.mark.parametrize("how", [["FLUSHALL"], ["DEL", keys.system_server()], ["SET", keys.system_server(), "x"]])
 async def test_a_mark_that_is_lost_is_back_at_once(own_redis: RedisServer, make_cache: Make, how: list[str]) -> None:
-    """Flushed or evicted: what is dumped afterwards must carry it again."""
+    """Flushed or evicted, the epoch key must be restored before a later dump."""
     for cache in (await connected(own_redis, make_cache), await connected(own_redis, make_cache)):
         await until(lambda cache=cache: engine_of(cache).tracking)
     await marked(own_redis)
@@ -333,7 +335,7 @@ async def test_a_mark_that_is_lost_is_back_at_once(own_redis: RedisServer, make_
         await marked(own_redis)
 
 
-async def test_a_mark_that_is_lost_untold_is_back_after_a_while(
+async def test_a_silently_lost_epoch_key_is_restored(
     own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cache.coherence.server_epoch.CHECK_EVERY", 0.1)
@@ -345,7 +347,7 @@ async def test_a_mark_that_is_lost_untold_is_back_after_a_while(
 
 
 async def test_the_private_redis_keeps_what_it_has(tmp_path: Path, make_cache: Make) -> None:
-    """Its log of writes is complete, however it ended."""
+    """Its append-only file is complete, however the server ended."""
     server = EmbeddedRedis(tmp_path)
     cache = make_cache(await server.start(), connect_wait=5.0)
     await initialised(cache)
@@ -361,7 +363,7 @@ async def test_the_private_redis_keeps_what_it_has(tmp_path: Path, make_cache: M
 
 
 async def test_values_without_a_mark_are_not_believed(own_redis: RedisServer, make_cache: Make) -> None:
-    """The mark may have been evicted just before the dump was made."""
+    """The epoch key may have been evicted just before the dump."""
     own_redis.cli("DEL", keys.system_server())
     own_redis.cli("MSET", MINE, "old", OTHER, "not a user's")
     cache = await connected(own_redis, make_cache)
@@ -380,7 +382,7 @@ async def test_an_empty_server_is_believed(own_redis: RedisServer, make_cache: M
 
 
 async def test_a_refused_right_that_comes_back(own_redis: RedisServer, make_cache: Make) -> None:
-    """Who could not clear does so once he may, and what is refused is not tried at every look."""
+    """A denied clearing is completed once permitted, and is not retried at every check."""
     own_redis.cli("DEL", keys.system_server())
     own_redis.cli("SET", MINE, "old")
     own_redis.cli("ACL", "SETUSER", "default", "-scan")

@@ -1,4 +1,4 @@
-"""What get_or_load answers with while a load is slow, fails, or is done behind the callers' backs."""
+"""get_or_load with stale values and background refresh: slow loads, failing loads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def pair(redis_server: RedisServer, connect: Any) -> list[RedisCache]:
 
 
 async def expired(cache: RedisCache, server: RedisServer, value: str = "good") -> None:
-    """A key whose value is gone and whose last good value is not."""
+    """A key without a value but with a last good value."""
     await cache.get_or_load(KEY, Loader(value), ttl=60, stale_for=60)
     assert 60_000 < server.cli("PTTL", keys.stale(KEY)) <= 120_000
     server.cli("DEL", KEY)
@@ -47,7 +47,7 @@ async def test_a_failing_loader_is_answered_with_the_last_good_value(
     assert "OSError" in caplog.text
     assert "what the user said" not in caplog.text
     await until(lambda: redis_server.cli("EXISTS", keys.lease(KEY)) == 0, 1)
-    with pytest.raises(OSError, match="down"):  # who did not ask for a stale value gets none
+    with pytest.raises(OSError, match="down"):  # a caller without stale_for gets no stale value
         await load(pair[1], Loader(OSError("down")), stale_for=0)
     assert await load(pair[0], Loader("recovered")) == "recovered"
 
@@ -100,14 +100,14 @@ async def test_never_after_an_invalidation(pair: list[RedisCache], redis_server:
 async def test_an_invalidation_while_others_wait_for_a_slow_loader(
     pair: list[RedisCache], redis_server: RedisServer
 ) -> None:
-    """Who waits elsewhere is woken by the invalidation and loads anew, instead of taking what was good before it."""
+    """A waiter in another process is woken by the invalidation and loads again, instead of serving the stale value."""
     await expired(pair[0], redis_server)
     slow = Loader("newer", held=True)
     leading = asyncio.create_task(load(pair[0], slow))
     await slow.started.wait()
     waiting = asyncio.create_task(load(pair[1], Loader("newest")))
     await until(lambda: KEY in filler_of(pair[1]).waiters)
-    await asyncio.sleep(0.05)  # the waiter has asked, and sits before the lease
+    await asyncio.sleep(0.05)  # the waiter has been denied the lease, and waits
     await pair[0].delete(KEY)
     assert await waiting == "newest"
     assert await leading == "good"
@@ -195,7 +195,7 @@ async def test_a_value_that_expires_during_its_refresh_is_waited_for_not_loaded_
     slow.gate.set()
     values, took = await timed(asyncio.gather(*waiting))
     assert values == ["second", "second"]
-    assert took < 1.0  # woken, also in the process that refreshes: its own lease is no reason to sleep out its term
+    assert took < 1.0  # woken in the refreshing process too, without waiting for the lease to expire
     assert slow.calls == 1
 
 
@@ -263,7 +263,7 @@ async def test_none_under_a_lost_right_removes_nothing(pair: list[RedisCache], r
     assert redis_server.cli("GET", KEY) == "newer"
 
 
-async def test_what_redis_could_not_be_told_is_no_more_is_not_served(own_redis: RedisServer, connect: Any) -> None:
+async def test_an_undelivered_invalidation_is_obeyed(own_redis: RedisServer, connect: Any) -> None:
     cache = await connect(own_redis.url, ttl_spread=0)
     await aged(cache, own_redis)
     nothing = Loader(None, held=True)
@@ -298,7 +298,7 @@ async def test_without_tracking_waiters_look_again(tmp_path: Path, connect: Any)
         assert slow.calls == 1
         assert not any(engine_of(cache).tracking for cache in pair)
         server.cli("SET", KEY, "changed elsewhere")
-        assert await pair[1].get(KEY) == "changed elsewhere"  # nothing is kept near
+        assert await pair[1].get(KEY) == "changed elsewhere"  # nothing is in the near cache
         assert len(engine_of(pair[1]).near) == 0
         for cache in pair:
             await cache.close()

@@ -1,4 +1,4 @@
-"""What values and keys are in a real Redis."""
+"""The format of values and keys in a real Redis."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_what_cannot_be_decoded_is_a_miss_and_is_removed(
 ) -> None:
     redis_server.cli("SET", "user:secret-id:profile", '{"name": "Ad')
     assert await cache.get("user:secret-id:profile", "default") == "default"
-    await until(lambda: redis_server.cli("EXISTS", "user:secret-id:profile") == 0)  # nobody waits for that
+    await until(lambda: redis_server.cli("EXISTS", "user:secret-id:profile") == 0)  # not awaited
     assert (await cache.get_stats())["cache_misses"] == 1
     assert "user:...:profile" in caplog.text
     assert "secret-id" not in caplog.text

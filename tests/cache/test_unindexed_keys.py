@@ -1,4 +1,4 @@
-"""What is hidden while a walk is under way, what is not, and what is remembered of it at most."""
+"""Masking of unindexed keys during a background scan, and its memory limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cache.keys import profile, user_pattern
 pytestmark = pytest.mark.unit
 
 
-def test_only_what_may_be_a_stray_is_hidden() -> None:
+def test_only_possibly_unindexed_keys_are_masked() -> None:
     hidden = UnindexedKeys()
     assert not hidden
     hidden.mask("user:1:*", "1", {"memory:a"}, 7)
@@ -36,7 +36,7 @@ def test_each_pattern_hides_what_it_reaches() -> None:
     assert [hidden.newest(f"user:1:{name}") for name in ("notes:a", "notes:b", "other")] == [2, 2, 2]
 
 
-def test_what_was_asked_for_again_stays_hidden() -> None:
+def test_keys_invalidated_again_stay_masked() -> None:
     hidden = UnindexedKeys()
     hidden.mask("user:1:*", "1", set(), 1)
     hidden.mask("user:2:*", "2", set(), 2)

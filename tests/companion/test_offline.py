@@ -93,7 +93,7 @@ def test_a_profile_grows_and_is_corrected() -> None:
     assert profile_with("I live in Oslo", profile) == ("Name: Ada\nMet at a conference.\nLikes: chess\nLives in: Oslo")
 
 
-def test_what_somebody_is_does_not_replace_their_name() -> None:
+def test_a_nationality_does_not_replace_the_name() -> None:
     assert profile_with("I am German.", "Name: Ada") is None
     assert profile_with("No, my name is Bea.", "Name: Ada") == "Name: Bea"
 
@@ -249,12 +249,12 @@ def turns(*said: str) -> list[Turn]:
     return [Turn(role, words, now, "1") for words, role in both]
 
 
-async def test_it_decides_on_a_follow_up_by_what_was_told() -> None:
+async def test_a_follow_up_is_about_a_statement_of_the_user() -> None:
     decision = await decide_follow_up(turns("My sister visits on Friday", "cache stats"), "", OfflineLLM())
     assert (decision.follow_up, decision.topic, decision.certain) == (True, "My sister visits on Friday", True)
 
 
-async def test_with_nothing_told_it_falls_back_on_what_was_asked() -> None:
+async def test_without_a_statement_a_follow_up_is_about_the_request() -> None:
     assert (await decide_follow_up(turns("cache stats"), "", OfflineLLM())).topic == "cache stats"
 
 

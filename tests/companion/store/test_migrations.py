@@ -205,7 +205,7 @@ async def test_a_signed_in_user_reads_their_own_and_writes_nothing(
 
 
 @pytest.mark.parametrize("kind", ["secret_key", "service_role_key"])
-async def test_the_service_role_reads_and_writes_for_everybody(
+async def test_the_service_role_reads_and_writes_for_all_users(
     api: PostgREST, two_users: tuple[str, str], kind: str
 ) -> None:
     service = api.client(getattr(api, kind))
