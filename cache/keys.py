@@ -156,7 +156,7 @@ def lease(key: str) -> str:
 
 
 def stale(key: str) -> str:
-    """``stale:{key}``: the last good copy of ``key``, served if its source fails."""
+    """``stale:{key}``: the last good value of ``key``, served if its source fails."""
     return f"stale:{{{key}}}"
 
 

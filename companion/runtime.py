@@ -124,7 +124,10 @@ class Runtime:
 
     async def _listen(self, url: str, key: str, local: bool) -> ChangeListener:
         if local:
-            await self.open_local_cache()
+            try:
+                await self.open_local_cache()
+            except Exception as defect:  # changes must be listened to all the same, and this task has no waiter
+                logger.error("the private Redis could not be started (%s)", type(defect).__name__)
         self._listener = ChangeListener(url, key, _invalidate)
         self._listener.start()
         return self._listener

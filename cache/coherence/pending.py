@@ -19,7 +19,7 @@ MAX_PATTERNS_PER_USER: Final = 10
 MAX_SCANNED_USERS: Final = 1_000
 _ALL_USERS: Final = f"{USERS}*"
 _USER_PREFIXES: Final = (USERS, lease(USERS).rstrip("}"), stale(USERS).rstrip("}"))
-"""Prefixes of the users' keys and of the leases and last good copies that guard them."""
+"""Prefixes of the users' keys and of the leases and last good values that guard them."""
 
 PendingInvalidation = str | tuple[str, str | None]
 """A key, or a pattern with the user it is limited to (None: all users)."""

@@ -64,7 +64,7 @@ class BackgroundScan:
         """Delete the unindexed keys of all waiting users. What this layer stores meanwhile is indexed, and stays."""
         while waiting := self._unindexed.waiting():
             try:
-                # *user:* matches their leases and last good copies too, which may outlive both value and index.
+                # *user:* matches their leases and last good values too, which may outlive both value and index.
                 async for page in pages(self._transport, "*user:*", size=_PAGE):
                     await self._delete_unindexed({guarded_by(key) or key for key in page}, waiting)
             except TransportError:

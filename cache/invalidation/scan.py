@@ -5,7 +5,7 @@ one page is processed the next is requested, so that server and process work at 
 
 Leases are deleted before values, in a scan of their own. A loader with a lease could otherwise fill a key whose place
 the scan has passed; once the leases are gone no older load can fill, and what was filled earlier is found by the scan
-for values. Last good copies (``stale:{...}``) are deleted with the leases. A pattern that matches most keys deletes
+for values. Last good values (``stale:{...}``) are deleted with the leases. A pattern that matches most keys deletes
 values before either scan: both then scan a nearly empty server.
 
 Each step has the usual deadline. A scan that has begun retries a step, one deadline later each time, so that one pause
@@ -38,7 +38,7 @@ _ATTEMPTS: Final = 3
 async def delete_matching(
     transport: Transport, pattern: str, wanted: Callable[[str], bool], count: Callable[[int], None]
 ) -> None:
-    """Delete every key that matches ``pattern`` and is ``wanted``, with its lease and last good copy.
+    """Delete every key that matches ``pattern`` and is ``wanted``, with its lease and last good value.
 
     Args:
         transport: sends the commands.
@@ -111,7 +111,7 @@ async def delete(transport: Transport, names: Sequence[str]) -> int:
 
 
 def guarded_by(key: str) -> str:
-    """The key that a lease or a last good copy belongs to; empty for another kind of key."""
+    """The key that a lease or a last good value belongs to; empty for another kind of key."""
     kind, _, rest = key.partition(":{")
     return rest[:-1] if kind in ("lease", "stale") and rest.endswith("}") else ""
 

@@ -7,7 +7,7 @@ protocol against every interleaving, eviction included:
   token.
 - An invalidation deletes lease and value. A fill compares the token, so a load that began before an acknowledged
   invalidation cannot store, also if the lease was evicted: no token, no fill.
-- If the source has no value, value and last good copy are deleted in one step, under the same condition.
+- If the source has no value, value and last good value are deleted in one step, under the same condition.
 - A caller without the lease waits for the push that key or lease has changed, then asks again.
 - The lease is renewed while the loader runs, so a leader that was killed is replaced when its lease expires.
 

@@ -49,7 +49,7 @@ class Lease:
 
     @property
     def names(self) -> tuple[str, str, str]:
-        """The key, its lease, and its last good copy."""
+        """The key, its lease, and its last good value."""
         return self.key, keys.lease(self.key), keys.stale(self.key)
 
 
@@ -82,7 +82,7 @@ class Leases:
         if pending and (sequence := pending.newest(lease.key)):
             # Deliver the pending invalidation first, or the old value would count as a hit.
             lease.delivered = sequence
-            # In a quarantine the last good copy may still be right: it stays, and is not used.
+            # In a quarantine the last good value may still be right: it stays, and is not used.
             guards = lease.names[1:] if pending.newest_invalidation(lease.key) else lease.names[1:2]
             before = (("UNLINK", *guards), ("UNLINK", lease.key), *before)
             last_good = False
@@ -125,7 +125,7 @@ class Leases:
         Args:
             lease: from :meth:`acquire`.
             raw: the serialized value.
-            ttls_ms: milliseconds for the value and for its last good copy, see ``FILL``.
+            ttls_ms: milliseconds for the value and for its last good value, see ``FILL``.
 
         Raises:
             TransportError: no usable reply within the deadline.

@@ -60,7 +60,7 @@ class EntryOptions:
         return (self.ttl - self.refresh_after) * 1000
 
     def ttls_ms(self, value: Any) -> tuple[int, int]:
-        """Milliseconds for the value (0: no expiry) and for its last good copy (0: leave it as it is), or DELETE."""
+        """Milliseconds for the value (0: no expiry) and for its last good value (0: leave it as it is), or DELETE."""
         ttl = self.negative_ttl if value is None else self.ttl
         if ttl is None:
             return (DELETE, DELETE) if value is None else (0, 0)

@@ -43,7 +43,7 @@ return {2, last}
 A lease without expiry is not ours and would block the key for ever: it is replaced. 2 and 0 bring the last good value.
 """
 
-# KEYS: key, lease, stale. ARGV: token, value, TTL in ms (0: none), TTL of the last good copy in ms (0: it stays as it
+# KEYS: key, lease, stale. ARGV: token, value, TTL in ms (0: none), TTL of the last good value in ms (0: it stays as it
 # is). A TTL of -1 deletes.
 FILL = Script("""
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
