@@ -1,4 +1,4 @@
-"""The worker's real entrypoint, one conversation after the other and two at once, in this process."""
+"""The worker's real entrypoint in this process, with consecutive and concurrent conversations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def entrypoint(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")
     monkeypatch.setenv("CACHE_CONNECT_WAIT_MS", "5000")
-    # A store that hangs delays closing by so much.
+    # Bounds the delay of closing when a store hangs.
     monkeypatch.setattr("companion.caching.outbox_relay.DRAIN_TIMEOUT", 0.3)
     monkeypatch.chdir(tmp_path)  # importing it reads the .env of the working directory
     from agent import entrypoint, server
@@ -55,7 +55,7 @@ async def job(
     dispatched: bool = True,
     prepare: Callable[[JobContext], None] = lambda ctx: None,
 ) -> AsyncIterator[Conversation]:
-    """One job from its beginning to its end; it has greeted when the block begins.
+    """Run one job; the greeting has been given when the block begins.
 
     ``dispatched``: as from a LiveKit server; else as from the console. ``identity``: the participant's.
     """
@@ -103,7 +103,7 @@ async def test_a_briefing_is_not_used_for_another_participant(
 
     async def meanwhile(prefetch: Any) -> None:
         (present,) = here[0].remote_participants.values()
-        if present.identity == "ada":  # she hangs up, and somebody else comes
+        if present.identity == "ada":  # she disconnects, and another participant joins
             left.append(present.identity)
             present.identity = "eve"
         await wait(prefetch)
@@ -125,7 +125,7 @@ async def test_a_failed_prefetch_for_a_participant_who_left_is_retrieved(
 
     async def meanwhile(prefetch: Any) -> None:
         await wait(prefetch)
-        next(iter(here[0].remote_participants.values())).identity = "eve"  # ada has hung up by then
+        next(iter(here[0].remote_participants.values())).identity = "eve"  # ada has disconnected by then
 
     with monkeypatch.context() as patch:
         patch.setattr(companion.conversation.briefing, "get_user_profile_async", fail)
@@ -133,7 +133,7 @@ async def test_a_failed_prefetch_for_a_participant_who_left_is_retrieved(
         async with job(entrypoint, identity="ada", prepare=lambda ctx: here.append(ctx.room)) as talk:
             assert name_of(talk) == "eve"
         del talk
-    gc.collect()  # now asyncio complains of tasks whose failure nobody looked at
+    gc.collect()  # asyncio reports exceptions that were never retrieved
     assert "never retrieved" not in caplog.text
 
 
@@ -172,7 +172,7 @@ async def test_it_speaks_first_keeps_what_is_said_and_remembers(
         assert ", Ada!" in greeting(talk)
         assert "“My sister visits on Friday”" in greeting(talk)
         assert "Name: Ada" in talk.session.current_agent.instructions
-    # A greeting that nobody answers is no conversation.
+    # A greeting without a reply is no conversation.
     assert len({turn.conversation_id for turn in await stored(tmp_path, "ada")}) == 1
 
     async with job(entrypoint, {"user_id": "bea"}) as talk:
@@ -269,14 +269,14 @@ async def test_an_unknown_caller_is_greeted_and_not_remembered(
 
 
 class Probe(llm.Toolset):
-    """Tells who the tools think is calling."""
+    """A tool that returns the caller as tools see it."""
 
     def __init__(self) -> None:
         super().__init__(id="probe")
 
     @function_tool
     async def who(self, context: RunContext[Any]) -> str:
-        """Who is calling: by the userdata, in this task, in a task begun here, and in a thread."""
+        """The caller by userdata, in this task, in a new task, and in a thread."""
         caller = current_caller()
 
         async def inner() -> str | None:
@@ -298,7 +298,7 @@ Contexts = dict[str, contextvars.Context]
 
 @pytest.fixture
 def contexts(monkeypatch: pytest.MonkeyPatch) -> Contexts:
-    """The context in which each user's session began; the framework handles what they say in copies of it."""
+    """The context of each user's session start; the framework handles turns in copies of it."""
     import agent
 
     known: Contexts = {}
@@ -316,7 +316,7 @@ def contexts(monkeypatch: pytest.MonkeyPatch) -> Contexts:
 
 
 async def live(entrypoint: Any, user_id: str, contexts: Contexts, together: Callable[[], Any]) -> None:
-    """A conversation that asks again and again who is calling, and writes and reads back its own."""
+    """A conversation that repeatedly checks its caller, and writes and reads its own data."""
 
     async def talk_a_while(talk: Conversation) -> None:
         await together()
@@ -360,7 +360,7 @@ async def test_two_conversations_in_threads_stay_apart(entrypoint: Any, contexts
 async def test_an_error_in_one_conversation_is_none_in_the_other(
     entrypoint: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four errors of a model that cannot be recovered from end its conversation, and only that."""
+    """Four unrecoverable errors of a model end its conversation, and no other."""
     async with job(entrypoint, {"user_id": "ada"}) as hers, job(entrypoint, {"user_id": "bea"}) as others:
         assert hers.session.llm is not others.session.llm
         ended = asyncio.Event()

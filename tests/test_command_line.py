@@ -1,4 +1,4 @@
-"""What the worker's commands say when something is missing from the environment."""
+"""Error messages of the worker's commands for missing settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def nowhere(tmp_path: Path) -> Path:
 
 
 async def run(cwd: Path, *arguments: str, **env: str) -> tuple[int, str]:
-    """Run Python to its end: the exit code, and all it wrote."""
+    """Run Python and return its exit code and output."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *arguments,

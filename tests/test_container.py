@@ -1,4 +1,4 @@
-"""The container's files, as far as they can be checked where no engine runs."""
+"""The container's files, as far as they can be checked without a container engine."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ WORKER, REDIS = COMPOSE["services"]["worker"], COMPOSE["services"]["redis"]
 
 
 def said(instruction: str) -> list[str]:
-    """The arguments of every such instruction, in order."""
+    """The arguments of every instruction of this name, in order."""
     return [text.strip() for text in re.findall(rf"(?m)^{instruction}\s+(.*)$", DOCKERFILE)]
 
 
 def copied() -> list[str]:
-    """What COPY brings into the image: files and folders, all of them to where they were."""
+    """Files and folders that COPY adds to the image, at unchanged paths."""
     sources = []
     for line in said("COPY"):
         *names, target = line.split()
@@ -40,7 +40,7 @@ def copied() -> list[str]:
 
 
 def ignored(path: str) -> bool:
-    """Whether .dockerignore keeps this file out: the last line that matches it or a folder above it decides."""
+    """Whether .dockerignore excludes this file: the last line that matches it or a parent folder decides."""
     folders = [path.rsplit("/", up)[0] for up in range(path.count("/") + 1)]
     out = False
     for line in (ROOT / ".dockerignore").read_text().splitlines():
@@ -55,7 +55,7 @@ def ignored(path: str) -> bool:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what COPY and .dockerignore leave."""
+    """A folder with the files that COPY and .dockerignore let through."""
     folder = tmp_path_factory.mktemp("image")
     for name in copied():
         source = ROOT / name

@@ -1,4 +1,4 @@
-"""The context costs nothing on the way to the first word when it is cached, and never more than its deadline."""
+"""The context delays the first word not at all if cached, and never by more than its deadline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.first_word import CONNECT, MODEL, STORE, collect_spans, seed_ear
 from tests.real.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
-SLACK = 0.25  # seconds, for a busy machine
+SLACK = 0.25  # seconds, for a loaded machine
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ async def test_cold_then_warm(exporter: InMemorySpanExporter, tmp_path: Path) ->
         "greeting asked",
         "first token",
     ]
-    assert cold.moments["context ready"] < max(STORE + MODEL, CONNECT) + SLACK  # beside each other, not in a row
+    assert cold.moments["context ready"] < max(STORE + MODEL, CONNECT) + SLACK  # concurrently, not in sequence
     warm = await start(exporter, tmp_path, "ann")
     assert warm.context_adds == 0
     assert warm.moments["lookup started"] < warm.moments["context ready"] < warm.moments["connected"]

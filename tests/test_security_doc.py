@@ -1,4 +1,4 @@
-"""What docs/security.md promises has a test, and its table of keys is the code's."""
+"""Every promise of docs/security.md names a test, and its table of keys matches the code."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ AGENT = Path(__file__).parents[1] / "agent.py"
 
 
 async def test_greeting_question_tool_call_answer_and_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In text and with sound, side by side on one COMPANION_HOME."""
-    monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")  # this is not about it, and the machine may be busy
+    """Text and audio consoles, concurrently on one COMPANION_HOME."""
+    monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")  # generous: deadlines are not under test
     # One of them owns the private Redis, and neither leaves before both have asked for the cache's state.
     both = asyncio.Barrier(2)
     await asyncio.gather(*(conversation(tmp_path, both, text=text) for text in (True, False)))
@@ -43,7 +43,7 @@ async def test_a_console_continues_after_the_one_that_started_the_private_redis(
 
 
 def console_of_a_new_user(directory: Path, *, text: bool) -> TcpConsole:
-    # Unknown to the Redis of this machine, if it has one.
+    # Without data in a Redis of this machine, if there is one.
     env = {**os.environ, "COMPANION_USER_ID": f"test-{uuid4()}"}
     return TcpConsole(AGENT, cwd=directory, env=env, text=text)
 

@@ -1,4 +1,4 @@
-"""A companion with a store and a cache of its own, a model that says what the test wants, and a real database."""
+"""Fixtures: a runtime with store, cache and a scripted model, and a real database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.real.redis_server import RedisServer
 
 @pytest.fixture
 def model() -> ScriptedLLM:
-    """Answers every question with ``model.says``."""
+    """A model that answers every request with ``model.says``."""
     return ScriptedLLM()
 
 
@@ -28,11 +28,11 @@ def model() -> ScriptedLLM:
 async def runtime(
     redis_server: RedisServer, tmp_path: Path, model: ScriptedLLM, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Runtime]:
-    """The runtime that the public functions find: SQLite, a real Redis, the scripted model."""
+    """The runtime used by the public functions: SQLite, a real Redis, the scripted model."""
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")
     monkeypatch.setenv("CACHE_CONNECT_WAIT_MS", "5000")
-    # A store that hangs delays closing by so much.
+    # Bounds the delay of closing when a store hangs.
     monkeypatch.setattr("companion.caching.outbox_relay.DRAIN_TIMEOUT", 0.3)
     store = SqliteStore(tmp_path / "store" / "companion.db")
     yield set_runtime(Runtime(Settings.from_env(), store=store, model=model))
@@ -59,5 +59,5 @@ async def project(postgres: Postgres) -> str:
 
 @pytest.fixture
 def user() -> str:
-    """A user whom no other test knows."""
+    """A user id that no other test uses."""
     return str(uuid4())

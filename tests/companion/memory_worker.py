@@ -1,7 +1,7 @@
-"""A worker's memory in a process of its own, which follows orders.
+"""A worker's memory in a process of its own, controlled by commands.
 
-`save TEXT`, `read`, `watch` (read all the time), `seen` (stop that; every text there was), `save_and_die TEXT` (is
-killed once the store has it and before the invalidation).
+`save TEXT`, `read`, `watch` (read continuously), `seen` (stop, and return every text read), `save_and_die TEXT` (the
+process is killed after the write to the store and before the invalidation).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from companion.store import SqliteStore
 
 
 def work(orders: Connection, store: Path, settings: dict[str, str]) -> None:
-    """Obey until the pipe is closed."""
+    """Execute commands until the pipe is closed."""
     os.environ.update(settings)
     asyncio.run(_work(orders, store))
 
@@ -41,7 +41,7 @@ async def _work(orders: Connection, store: Path) -> None:
                 case "read":
                     answer = await get_user_profile_async()
                 case "save_and_die":
-                    OutboxRelay.invalidate_written = _die  # type: ignore[method-assign]  # as late as that
+                    OutboxRelay.invalidate_written = _die  # type: ignore[method-assign]  # after the write
                     await save_user_profile_async(text)
                 case "watch":
                     seen.clear()

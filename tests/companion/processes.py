@@ -8,7 +8,7 @@ from __future__ import annotations
 from multiprocessing import forkserver, get_context
 
 processes = get_context("forkserver")
-# What takes a second to import is imported once, by the server.
+# Imported once, by the server: the import takes a second.
 processes.set_forkserver_preload(
     [
         "tests.companion.memory_worker",
@@ -19,5 +19,5 @@ processes.set_forkserver_preload(
 
 
 def stop_fork_server() -> None:
-    """Stop the server, which by itself ends only after this process, and takes its time."""
+    """Stop the server, which would otherwise end only after this process, and slowly."""
     forkserver._forkserver._stop()  # type: ignore[attr-defined]  # private: as Python's own tests do it

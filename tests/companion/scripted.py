@@ -1,4 +1,4 @@
-"""A model that says what the test wants, when it wants."""
+"""A scripted model whose answers tests can delay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIConnectOptions, llm
 
 
 class ScriptedLLM(llm.LLM[Any]):
-    """Streams ``says``, after ``gate`` is set; raises ``fails`` if there is one. Keeps what it was asked."""
+    """Streams ``says``, after ``gate`` is set; raises ``fails`` if there is one. Records its requests."""
 
     def __init__(self, says: str = "", *, fails: Exception | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What others change in the database, the cache forgets: with Realtime at once, without it soon, after outages too."""
+"""External changes of the database invalidate the cache: at once with Realtime, soon without it, after outages too."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ async def test_every_kind_of_data_and_of_change_is_noted(db: asyncpg.Connection,
     await db.execute("delete from companion_turns where user_id = $1", user)
     after = await changes()
     assert {what for what in after if after[what] > before[what]} == {"memory", "turn"}
-    async with db.transaction():  # a session in which PostgREST's setting was once set: it is empty, not absent
+    async with db.transaction():  # a session in which PostgREST's setting was set earlier: it is empty, not absent
         await db.execute("select set_config('request.headers', '', true)")
         await db.execute("truncate companion_summaries")
     assert (await changes())["summary"] > after["summary"]
@@ -222,7 +222,7 @@ async def test_a_transaction_that_ends_late_is_not_missed(
         await edit(db, f"{user}-quick")
         (quick,) = await reader.news()
         assert quick.user_id == f"{user}-quick"
-        assert await reader.news() == []  # and nothing is read twice because another is open
+        assert await reader.news() == []  # nothing is read twice because another transaction is open
         await edit(db, f"{user}-quick")
         (again,) = await reader.news()
         assert again.xact > quick.xact
@@ -298,7 +298,7 @@ async def test_a_change_is_applied_at_once(listen: Listening, realtime: Phoenix,
         committed = time.perf_counter()
         await until(lambda user=user: listen.of(user))
         delays.append(time.perf_counter() - committed)
-    assert sorted(delays)[-2] < 0.5, delays  # of 60; alone on the machine it is a tenth of a second at most
+    assert sorted(delays)[-2] < 0.5, delays  # of 60; at most a tenth of a second on an idle machine
     assert realtime.attempts == 1
 
 
@@ -351,7 +351,7 @@ def test_every_fault_has_a_test() -> None:
 
 @pytest.fixture
 def log_lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """Everything any library logs; called, it gives our lines."""
+    """Captures the log of all libraries; a call returns the lines of the companion."""
     caplog.set_level(logging.DEBUG)
     return lambda: [record.getMessage() for record in caplog.records if record.name == "companion"]
 
@@ -374,7 +374,7 @@ async def test_changes_during_a_failure_of_realtime_are_applied_after_it(
         realtime.drop()
         await until(lambda: realtime.attempts > 2)
         await edit(db, user)
-        if fault != "no heartbeat":  # there changes still come
+        if fault != "no heartbeat":  # changes still arrive
             assert listen.of(user) == []
     await until(lambda: listen.of(user))
     assert f"external changes: Realtime does not notify ({BROKEN[fault]})" in "\n".join(log_lines())
@@ -387,7 +387,7 @@ async def test_it_never_gives_up(
 ) -> None:
     with realtime.failing("disabled"):
         listen()
-        await until(lambda: realtime.attempts > 20)  # supabase-py's client would have stopped at five
+        await until(lambda: realtime.attempts > 20)  # supabase-py's client would have given up after five
         await edit(db, user)
     await until(lambda: listen.of(user))
     assert [line for line in log_lines() if "Realtime" in line] == [
@@ -425,7 +425,7 @@ async def test_a_connection_that_is_cut_is_made_anew(
     listen: Listening, realtime: Phoenix, db: asyncpg.Connection, user: str
 ) -> None:
     listen()
-    for number in range(1, 8):  # supabase-py's client would have stopped at five
+    for number in range(1, 8):  # supabase-py's client would have given up after five
         await until(lambda number=number: realtime.attempts == number and realtime.subscribed)
         realtime.drop()
         await edit(db, f"{user}-{number}")
@@ -470,7 +470,7 @@ async def test_what_realtime_leaves_out_is_found(
 
 
 async def test_without_realtime_the_feed_is_polled(project: str, user: str, log_lines: Callable[[], list[str]]) -> None:
-    """A project whose Realtime does not know the table: here the publication is missing."""
+    """A project whose Realtime does not serve the table: the publication is missing."""
     async with Phoenix(project) as realtime, PostgREST(project, realtime) as api, connection(project) as db:
         listening = Listening(api)
         listening(SOON)
@@ -487,7 +487,7 @@ async def test_without_realtime_the_feed_is_polled(project: str, user: str, log_
 async def test_a_notification_that_comes_too_early_is_followed_by_a_second_poll(
     listen: Listening, api: PostgREST, realtime: Phoenix, watched: str, db: asyncpg.Connection, user: str
 ) -> None:
-    """Realtime reads the log, and a commit is in the log before others can see it."""
+    """Realtime reads the write-ahead log, which contains a commit before it is visible to others."""
     listen(replace(NOTIFIER_ONLY, confirm_after=0.3))
     await until(lambda: realtime.subscribed)
     await db.execute("alter table companion_changes disable trigger stand_in_tells")

@@ -62,7 +62,7 @@ def watch(runtime: Runtime) -> ConsistencyWatch:
 
 
 async def looked(watch: ConsistencyWatch) -> int:
-    """How many stale reads there are once it has looked."""
+    """The number of stale reads after the check has run."""
     await until(lambda: not len(watch))
     return int((await (await get_redis_cache()).get_stats())["stale_reads"])
 
@@ -90,13 +90,13 @@ async def test_a_stale_value_is_counted_logged_and_removed(
     assert "true" not in caplog.text
     assert redis_server.cli("EXISTS", key) == 0
     await cache.close()
-    assert redis_server.cli("HGET", keys.system_stats(), "stale_reads") == "1"  # the fleet's
+    assert redis_server.cli("HGET", keys.system_stats(), "stale_reads") == "1"  # counted in Redis too
 
 
 async def test_a_right_value_is_not_reported(
     runtime: Runtime, watch: ConsistencyWatch, model: ScriptedLLM, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """All that is cached, as it is read, after all that can be written."""
+    """Every kind of cached data, read after it was written."""
     model.says = '{"follow_up": false, "confidence": 0.9, "topic": ""}'
     for what, write in WRITES.items():
         with use_caller(Caller("ada")):
@@ -131,7 +131,7 @@ async def test_what_is_being_changed_is_not_stale(
     monkeypatch.setattr(runtime.store, "get_profile", get_profile)
     watch.schedule("ada", "profile")
     await seen.wait()
-    await cache.delete(keys.profile("ada"))  # the invalidation, a little late
+    await cache.delete(keys.profile("ada"))  # a delayed invalidation
     assert await looked(watch) == 0
 
 

@@ -98,7 +98,7 @@ async def test_a_model_that_raises_is_a_fresh_start(
     model.fails = ValueError("echo: my secret")
     text = await get_intelligent_first_message_instructions("1", "Be kind.")
     assert "## Fresh start" in text
-    assert cached(redis_server) is None  # an error is not an answer: the next greeting asks again
+    assert cached(redis_server) is None  # an error is not cached: the next greeting asks the model again
     assert "my secret" not in "".join(record.getMessage() for record in caplog.records if record.name == "companion")
 
 

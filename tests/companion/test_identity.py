@@ -1,4 +1,4 @@
-"""Who is asking, and who is nobody."""
+"""Identities and metadata that name a caller, and those that name none."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_an_identity_is_a_user(identity: str, user_id: str) -> None:
 
 
 HOSTILE = ["", "user-*", "../x", "a b", "x" * 10_000, "😀", "a\n", "a:b", "a\x00", "[^x]", None, 7, b"ada", ["ada"]]
-HOSTILE += [f"u\u017fer-{UUID}"]  # a long s, which is an s to those who ignore case
+HOSTILE += [f"u\u017fer-{UUID}"]  # a long s equals s under case folding
 
 
 @pytest.mark.parametrize("identity", [*HOSTILE, MagicMock()])
@@ -52,7 +52,7 @@ def test_an_unusable_identity_is_logged_with_its_reason(caplog: pytest.LogCaptur
 def test_operators_are_named() -> None:
     assert caller_from_identity("root", OPERATORS) == Caller("root", operator=True)
     assert caller_from_metadata('{"user_id": "root"}', OPERATORS) == (True, Caller("root", operator=True))
-    # Nobody makes themselves one.
+    # Callers cannot make themselves operators.
     assert caller_from_metadata('{"user_id": "ada", "operator": true}', OPERATORS) == (True, Caller("ada"))
 
 

@@ -1,4 +1,4 @@
-"""What people say stays out of the framework's log."""
+"""User data is redacted from the framework's log."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_what_a_provider_answers_is_not_logged(
         model = openai.LLM(model="any", api_key="test", base_url=server.base_url)
         async with conversation(model=model) as talk:
             with caplog.at_level(logging.INFO):
-                for _ in range(4):  # then the session gives up
+                for _ in range(4):  # then the session ends
                     with suppress(APIStatusError):
                         await talk.session.run(user_input="I said this")
         await model.aclose()

@@ -1,4 +1,4 @@
-"""Three workers, one store, one Redis: whatever loses invalidations, no stale profile is served afterwards."""
+"""Three workers, one store, one Redis: however invalidations are lost, no stale profile is served afterwards."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.integration
 
 
 class Worker:
-    """One of them; see `memory_worker`."""
+    """One worker; see `memory_worker`."""
 
     def __init__(self, store: Path, redis: RedisServer) -> None:
         settings = {"REDIS_URL": redis.url, "CACHE_DEADLINE_MS": "1000", "CACHE_CONNECT_WAIT_MS": "5000"}
@@ -38,7 +38,7 @@ class Worker:
         theirs.close()
 
     async def answer(self) -> Any:
-        """What it says next; None once it is dead."""
+        """Its next message; None after its death."""
         try:
             return await asyncio.to_thread(self._orders.recv)
         except EOFError:
@@ -162,4 +162,4 @@ async def test_a_store_that_cannot_say(runtime: Runtime, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(runtime.store, "recent_changes", fail)
     with pytest.raises(StoreError):
-        await runtime.outbox_relay.redeliver_recent()  # and is asked again
+        await runtime.outbox_relay.redeliver_recent()  # and is read again

@@ -1,4 +1,4 @@
-"""The offline voice: what a newcomer without keys talks to."""
+"""The offline voice, which answers without API keys."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_an_endless_sentence_takes_no_time() -> None:
 
 
 def heard(*said: str, profile: str = "", tools: Iterable[str] = ()) -> str | Call:
-    """Its answer to the last of what a user said."""
+    """The answer to the last of these user turns."""
     context = llm.ChatContext.empty()
     context.add_message(role="system", content=instructions(profile))
     for words in said:
@@ -119,7 +119,7 @@ def heard(*said: str, profile: str = "", tools: Iterable[str] = ()) -> str | Cal
 
 
 def greeted(plan: Plan, profile: str = "") -> str:
-    """Its first message."""
+    """The first message."""
     context = llm.ChatContext.empty()
     context.add_message(role="system", content=instructions(profile))
     context.add_message(role="system", content=plan.instructions(GREETING))

@@ -78,7 +78,7 @@ async def test_what_redis_rejects_of_others_blocks_nothing(runtime: Runtime, mon
     await until(lambda: cache.connected and not cache.invalidations.undelivered)
 
     async def refused() -> None:
-        """It stays owed."""
+        """It stays pending."""
 
     monkeypatch.setattr(cache.invalidations, "redeliver", refused)
     cache.invalidations.merge(PendingInvalidations(("app:1",), (("app:*", None),)))
@@ -101,7 +101,7 @@ async def test_a_private_cache_is_invalidated_for_writes_of_others(
         await save_user_profile_async("old")
         assert await get_user_profile_async() == "old"
         await runtime.store.save_profile("1", "new")
-        for one in await runtime.store.pending_changes():  # as its writer's relay does for the others' cache
+        for one in await runtime.store.pending_changes():  # as the writer's relay does for other caches
             await runtime.store.acknowledge([one])
         runtime.outbox_relay.start()
 
@@ -123,7 +123,7 @@ async def test_a_private_cache_is_invalidated_for_all_that_it_missed(
     assert redis_server.cli("KEYS", "user:*:profile") == []
     redis_server.cli("SET", "user:1:profile", "kept")
     await runtime.outbox_relay.poll_recent()
-    assert redis_server.cli("KEYS", "user:*:profile") == []  # it is too much again
+    assert redis_server.cli("KEYS", "user:*:profile") == []  # the backlog exceeds the limit again
     monkeypatch.setattr("companion.caching.outbox_relay.MAX_ROWS", 1000)
     await runtime.outbox_relay.poll_recent()
     redis_server.cli("SET", "user:1:profile", "kept")

@@ -100,7 +100,7 @@ async def test_what_could_not_be_read_is_not_replaced(
                     assert await get_user_profile_async() == ""
         assert await save_user_profile_async("Lives in: Oslo")
         assert await get_user_profile_async() == "Name: Ada\nLives in: Oslo\nAllergic to: nuts"
-        assert await save_user_profile_async("Name: Ada")  # it has been read by now, and means what it says
+        assert await save_user_profile_async("Name: Ada")  # read meanwhile, so it replaces the profile
         assert await get_user_profile_async() == "Name: Ada"
 
 
@@ -117,7 +117,7 @@ async def test_users_at_once_stay_apart(runtime: Runtime) -> None:
 async def test_a_profile_is_text(runtime: Runtime) -> None:
     with use_caller(Caller("1")):
         with pytest.raises(TypeError):
-            await save_user_profile_async({"name": "Ada"})  # type: ignore[arg-type]  # what is tested
+            await save_user_profile_async({"name": "Ada"})  # type: ignore[arg-type]  # the case under test
         for text in ('{"name": "Ada"}', "123", "true", "redis.call('FLUSHALL')", "*1\r\n$8\r\nFLUSHALL\r\n"):
             await save_user_profile_async(text)
             assert await get_user_profile_async() == text

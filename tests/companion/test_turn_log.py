@@ -1,4 +1,4 @@
-"""Every turn is kept, in order, in the background."""
+"""Every turn is stored, in order, in the background."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""After goodbye: a summary, one more conversation count_conversation, and the next greeting ready."""
+"""The wrap-up of a conversation: summary, conversation count, and the next greeting."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ async def test_the_next_greeting_is_ready(runtime: Runtime, redis_server: RedisS
     assert json.loads(redis_server.cli("GET", "user:1:greeting_instructions"))["topic"] == "the chess tournament"
     asked = len(model.asked)
     text = await get_intelligent_first_message_instructions("1", "Be kind.")
-    assert len(model.asked) == asked  # nobody waits for a model now
+    assert len(model.asked) == asked  # no model call is awaited
     assert "dropped call" in text
     assert "I prepare a chess tournament" in text
     with use_caller(Caller("1")):
-        assert await get_conversation_summary_async() == model.says  # what this model says to everything
+        assert await get_conversation_summary_async() == model.says  # the answer of this model to every request
         state = await get_user_state_async()
         assert (state["conversations"], state["stage"]) == (1, "new")
 
@@ -133,7 +133,7 @@ async def test_a_model_that_fails_leaves_no_summary(
 async def test_a_goodbye_fits_into_what_the_framework_gives(
     runtime: Runtime, model: ScriptedLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a store that takes its time and a model that hangs."""
+    """With a slow store and a model that hangs."""
     monkeypatch.setattr(wrap_up_module, "TIMEOUT", 1.6)
     add = runtime.store.add_turn
 

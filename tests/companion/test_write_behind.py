@@ -1,4 +1,4 @@
-"""What the store does not take is kept, tried again, and survives the process."""
+"""Writes that the store rejects are queued, retried, and survive the process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ METHODS = ("add_turn", "add_memory", "save_summary", "save_profile", "swap_profi
 
 
 class Switch:
-    """Lets the store's writes fail, or hang, while it is off."""
+    """Makes the store's writes fail or hang while it is off."""
 
     def __init__(self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
         self.on = True
@@ -141,7 +141,7 @@ async def test_a_silent_store_holds_an_answer_for_two_seconds_at_most(
 async def test_a_stored_write_is_confirmed_before_its_invalidation(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A large keyspace on a server that evicts is walked through, and that may take seconds."""
+    """A large keyspace on a server that evicts is scanned, which may take seconds."""
     monkeypatch.setattr("companion.writes.queue.FIRST_TRY", 0.3)
     invalidating, invalidate = asyncio.Event(), runtime.outbox_relay.invalidate_written
 
@@ -237,7 +237,7 @@ async def test_one_that_overtakes_another_replaces_what_is_there_as_well(
 
 
 async def test_a_late_profile_loses_nothing_of_what_is_there(runtime: Runtime, switch: Switch) -> None:
-    """Its author could not read the store either, or another writer was faster."""
+    """Its author could not read the store, or another writer was faster."""
     await runtime.store.save_profile("ada", "Name: Ada\nLives in: Bern\nLikes: chess")
     switch.on = False
     with use_caller(Caller("ada")):
@@ -278,7 +278,7 @@ async def test_what_is_not_stored_at_the_end_is_stored_next_time(
     (path,) = spool_of(runtime).files()
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
-    # The next start, with the store still away, and then with the store.
+    # The next start, first without the store, then with it.
     assert await runtime.write_behind.spool_replay.replay() == await runtime.write_behind.spool_replay.replay() == 0
     assert spool_of(runtime).files() == [path]
     assert caplog.text.count("what an earlier process could not store still waits") == 1
@@ -434,7 +434,7 @@ async def test_of_two_late_profiles_the_newer_wins(runtime: Runtime) -> None:
 
 @pytest.mark.parametrize("first", [0, 1])
 async def test_of_two_late_profiles_the_one_written_later_wins(runtime: Runtime, first: int) -> None:
-    """Whichever comes first: a file that was refused once is behind the others."""
+    """In either order: a file that was rejected once is behind the others."""
     late = [Profile("Lives in: Oslo", at=NOON), Profile("Lives in: Paris", at=NOON + timedelta(hours=1))]
     for write in (late[first], late[1 - first]):
         spool_of(runtime).add("ada", [write])
@@ -453,7 +453,7 @@ async def test_a_late_profile_is_older_than_what_was_said_since(runtime: Runtime
 
 
 async def test_what_is_stored_after_all_is_not_stored_again(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that is under way when the conversation gives it up, and ends well."""
+    """A write that succeeds after the conversation has stopped waiting for it."""
     save, go_on = runtime.store.save_profile, asyncio.Event()
 
     async def slowly(user_id: str, text: str) -> None:
@@ -488,7 +488,7 @@ async def test_cancellation_while_spooling_loses_nothing(runtime: Runtime, switc
 
 
 async def test_two_conversations_of_one_person(runtime: Runtime, switch: Switch) -> None:
-    """The first to leave gives up nothing that the other one is still trying to store."""
+    """The first conversation to end does not abandon writes of the other one."""
     first, second = TurnLog(Caller("ada"), runtime.write_behind), TurnLog(Caller("ada"), runtime.write_behind)
     switch.on = False
     with use_caller(Caller("ada")):

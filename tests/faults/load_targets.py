@@ -173,9 +173,8 @@ async def run_supabase(directory: Path, calls: int, seed: int, stop_at: float = 
 
 
 async def run_sqlite(directory: Path, calls: int, seed: int, stop_at: float = math.inf) -> LoadResult:
-    result = LoadResult(
-        "SQLite", stop_at=stop_at, deadline=math.inf
-    )  # the SQLite store has no deadline: calls wait for the disk
+    # The SQLite store has no deadline: calls wait for the disk.
+    result = LoadResult("SQLite", stop_at=stop_at, deadline=math.inf)
     await _run_store(result, SqliteStore(directory / "companion.db"), calls, seed, concurrency=20)
     return result
 

@@ -1,4 +1,4 @@
-"""What every store does, run over each of them."""
+"""Behaviour common to all stores, run over each of them."""
 
 from __future__ import annotations
 
@@ -263,5 +263,5 @@ def test_turns_and_memories_refuse_what_they_cannot_mean() -> None:
     with pytest.raises(ValueError, match="time zone"):
         Memory("x", datetime(2026, 1, 1))
     with pytest.raises(ValueError, match="role"):
-        Turn("king", "x", NOON, "c")  # type: ignore[arg-type]  # the point of the test
+        Turn("king", "x", NOON, "c")  # type: ignore[arg-type]  # the case under test
     assert said("x").id != said("x").id

@@ -1,4 +1,4 @@
-"""What a conversation starts from: summaries, the state, and everything at once. Run over every store."""
+"""The context of a conversation: summaries, state, and all in one read. Run over every store."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ async def test_a_failure_names_the_operation_not_the_data(store: Store) -> None:
         assert caught.value.__context__ is None
 
 
-# The context is of one moment: somebody who changes two things at once is never seen halfway.
+# The context is one snapshot: a transaction with two changes is never visible by half.
 
 
 async def _never_halfway(store: Store, user: str, writing: asyncio.Task[None]) -> None:

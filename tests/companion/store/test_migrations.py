@@ -1,4 +1,4 @@
-"""The migrations: they apply twice, users see only their own rows, versions count, one request tells all."""
+"""The migrations: idempotent, row level security, versions, and the context in one request."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_applying_twice_changes_nothing(postgres: Postgres, user: str, ope
 
 
 async def _shape(db: asyncpg.Connection) -> list[Any]:
-    """Everything that a migration can leave behind: columns, indexes, triggers, policies, grants."""
+    """The schema after a migration: columns, indexes, triggers, policies, grants."""
     return [
         await db.fetch(query)
         for query in (
@@ -109,7 +109,7 @@ async def test_only_the_service_role_writes(databases: dict[bool, str], open_by_
 
 @pytest.mark.parametrize("migration", [pytest.param(file.read_text(), id=file.stem) for file in FILES])
 async def test_one_of_them_alone_brings_nothing_back(db: asyncpg.Connection, migration: str) -> None:
-    """Pasted into the SQL editor once more, without those that came after it."""
+    """Each migration applied again, without the later ones."""
     query = (
         "select p.oid::regprocedure::text || pg_get_functiondef(p.oid) from pg_proc p"
         " join pg_namespace n on n.oid = p.pronamespace where n.nspname = 'public' and p.proname like 'companion%'"

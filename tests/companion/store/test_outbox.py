@@ -28,7 +28,7 @@ WRITES: dict[DataKind, Callable[[Store, str], Awaitable[None]]] = {
 
 
 async def pending_of(store: Store, user: str, older_than: float = 0) -> list[OutboxRow]:
-    """What the whole outbox holds of one user: other tests may share the database."""
+    """The outbox entries of one user: other tests may share the database."""
     return [one for one in await store.pending_changes(1_000_000, older_than) if one.user_id == user]
 
 
@@ -161,7 +161,7 @@ async def _none(rows: Awaitable[list[OutboxRow]]) -> bool:
 
 
 async def test_nothing_is_acknowledged_that_was_not_delivered(store: Store, user: str) -> None:
-    """Two writers of which each may die after its commit, and two relays, all at random points."""
+    """Two writers that may die after their commits, and two relays, all at random points."""
     chance = random.Random(11)
     written = 0  # writes that were acknowledged
     delivered = 0  # of those, the ones whose invalidation has been delivered
@@ -222,4 +222,4 @@ async def test_a_failure_names_the_operation_not_the_data(store: Store) -> None:
 
 def test_a_row_has_a_kind_that_stores_keep() -> None:
     with pytest.raises(ValueError, match="no store keeps"):
-        OutboxRow("u", "weather", 1)  # type: ignore[arg-type]  # the point of the test
+        OutboxRow("u", "weather", 1)  # type: ignore[arg-type]  # the case under test

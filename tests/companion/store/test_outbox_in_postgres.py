@@ -26,7 +26,7 @@ STATE = "insert into companion_states values ($1, '{}') on conflict (user_id) do
 
 @pytest.fixture
 async def two(project: str) -> AsyncIterator[tuple[asyncpg.Connection, asyncpg.Connection]]:
-    """Two people with SQL editors."""
+    """Two users of SQL editors."""
     async with AsyncExitStack() as stack:
         first, second = [await stack.enter_async_context(connection(project)) for _ in range(2)]
         yield first, second
@@ -43,7 +43,7 @@ async def counters(db: asyncpg.Connection, user: str) -> dict[str, tuple[int, in
 
 
 async def waiting(db: asyncpg.Connection, *, pid: int | None = None) -> int:
-    """How many wait for a lock: the connection `pid`, or those that acknowledge."""
+    """The number of connections that wait for a lock: connection `pid`, or those that acknowledge."""
     return int(
         await db.fetchval(
             "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
@@ -84,7 +84,7 @@ async def test_all_rows_deleted_count_for_everybody(db: asyncpg.Connection, user
     undone = db.transaction()
     await undone.start()
     await db.execute("truncate companion_profiles")
-    # Which users had a profile is unknown now: any may have had one.
+    # It is unknown which users had a profile: any may have had one.
     assert (await counters(db, user), await counters(db, f"{user}-2")) == (
         {"profile": (2, 0)},
         {"profile": (1, 0), "state": (1, 0)},
@@ -127,7 +127,7 @@ async def test_acknowledging_gives_way_to_a_long_transaction(
         await db.execute(PROFILE, user)  # and we want the row it has
     with pytest.raises(StoreError, match="acknowledge failed: HTTP 500 55P03"):
         await acknowledging
-    assert time.monotonic() - started < 0.95  # before anybody would have been thrown out
+    assert time.monotonic() - started < 0.95  # before PostgreSQL would have resolved a deadlock
     assert set(await supabase_store.pending_changes_of(user, ALL)) == {
         OutboxRow(user, "profile", 2),
         OutboxRow(user, "state", 2),
@@ -141,7 +141,7 @@ async def test_two_acknowledgements_in_different_orders_do_not_deadlock(
     await supabase_store.save_profile(user, "x")
     await supabase_store.save_state(user, {})
     rows = [OutboxRow(user, "profile", 1), OutboxRow(user, "state", 1)]
-    async with db.transaction():  # keeps both waiting, so that they go on at the same time
+    async with db.transaction():  # blocks both, so that they continue concurrently
         await db.execute("select from companion_outbox where user_id = $1 and what = 'profile' for update", user)
         acknowledging = asyncio.gather(supabase_store.acknowledge(rows), supabase_store.acknowledge(rows[::-1]))
 

@@ -1,4 +1,4 @@
-"""The stand-in is strict: it has PostgREST's answers or none."""
+"""The stand-in is strict: it answers as PostgREST, or with 501."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only the SQLite store must withstand: other processes, kill -9, hang-ups, and what happens to files."""
+"""Faults of the SQLite store alone: other processes, kill -9, hangs, and damaged files."""
 
 from __future__ import annotations
 
@@ -296,7 +296,7 @@ async def test_a_full_disk_is_a_store_error_and_loses_nothing(sqlite_store: Sqli
     await sqlite_store.save_profile("u", "me")
     thread = sqlite_store._writing  # private: SQLite has such a limit for one connection only, here the one that writes
 
-    async def limit(pages: int) -> None:  # as if there were no room for more
+    async def limit(pages: int) -> None:  # as on a full disk
         await thread.read("limit", lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchall())
 
     await limit(1)
@@ -319,7 +319,7 @@ def _look_and_leave(path: Path, answers: Connection) -> None:
 
 
 async def test_another_process_that_leaves_takes_nothing_with_it(path: Path) -> None:
-    """The last to leave removes the write-ahead log, and must not think that it is the last."""
+    """The last connection to close removes the write-ahead log; another one must not take itself for the last."""
     store, ours, theirs = SqliteStore(path), *processes.Pipe()
     for number in range(3):
         await store.save_profile("u", str(number))

@@ -1,4 +1,4 @@
-"""The tables of a SQLite file: brought up from an older version, and counting whatever changes them."""
+"""The schema of a SQLite file: migration from older versions, and counters of every change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults that only the Supabase store meets (networks, proxies, keys); none of them may reveal what was said."""
+"""Faults that only the Supabase store meets (networks, proxies, keys); none of them may reveal user data."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ REASONS: dict[Fault, str] = {
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """Everything any library logs."""
+    """Captures the log of all libraries."""
     caplog.set_level(logging.DEBUG)
     return caplog
 
@@ -67,7 +67,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 async def fails(
     store: SupabaseStore, operation: str, user: str, log: pytest.LogCaptureFixture, *more_private: str
 ) -> str:
-    """Sees the operation fail in time and in silence; returns the reason."""
+    """Check that the operation fails in time without logging, and return the reason."""
     started = time.monotonic()
     with pytest.raises(StoreError) as caught:
         await OPERATIONS[operation](store, user)
@@ -95,7 +95,7 @@ async def test_a_fault_is_a_store_error_in_time(
     with api.failing(fault):
         reasons = await asyncio.gather(*(fails(store, name, user, log, api.secret_key) for name in operations))
     assert dict(zip(operations, reasons, strict=True)) == dict.fromkeys(operations, REASONS[fault])
-    await asyncio.gather(*(operation(store, user) for operation in OPERATIONS.values()))  # it is as good as new
+    await asyncio.gather(*(operation(store, user) for operation in OPERATIONS.values()))  # it has recovered
     await store.close()
 
 
@@ -185,7 +185,7 @@ async def test_cancelled_calls_cost_the_pool_nothing(api: PostgREST, user: str) 
     async def cut_short(number: int) -> None:
         nonlocal cut
         try:
-            # Wherever a call is by then: waiting for a connection, making one, writing, reading.
+            # At any stage of a call: waiting for a connection, opening one, writing, reading.
             async with asyncio.timeout(chance.uniform(0, 0.02)):
                 await operations[number % len(operations)](store, user)
         except TimeoutError:
@@ -231,4 +231,4 @@ async def test_what_httpx_logs_has_no_filters(
     assert PRIVATE not in log.text
     async with httpx.AsyncClient(transport=httpx.MockTransport(lambda request: httpx.Response(200))) as theirs:
         await theirs.get("http://elsewhere.example/path?a=1")
-    assert "http://elsewhere.example/path?a=1" in log.text  # other people's requests are logged as ever
+    assert "http://elsewhere.example/path?a=1" in log.text  # requests of other clients are logged as usual

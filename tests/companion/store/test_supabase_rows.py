@@ -1,4 +1,4 @@
-"""How many requests the Supabase store makes of a question, and which answers it takes."""
+"""The number of requests that the Supabase store makes, and the answers that it accepts."""
 
 from __future__ import annotations
 
