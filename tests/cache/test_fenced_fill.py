@@ -193,7 +193,7 @@ async def test_nx_that_does_not_store_does_not_end_a_load(pair: list[RedisCache]
     assert redis_server.cli("GET", PROFILE) == "old"
 
 
-@pytest.mark.parametrize("tracked", [True, False], ids=["after a lost connection", "where the server tells nobody"])
+@pytest.mark.parametrize("tracked", [True, False], ids=["after a lost connection", "where the server sends no push"])
 async def test_a_load_begun_before_an_invalidation_elsewhere_is_not_joined(
     redis_server: RedisServer, connect: Any, tracked: bool
 ) -> None:

@@ -153,17 +153,17 @@ async def test_a_push_handler_that_raises_costs_the_connection(own_redis: RedisS
 
 
 async def test_up_and_down_are_reported_once_each(own_redis: RedisServer, clients: Clients) -> None:
-    told: list[str] = []
+    events: list[str] = []
     client: MultiplexedClient
 
     async def up() -> None:
-        told.append(f"up {await client.call('PING')}")
+        events.append(f"up {await client.call('PING')}")
 
-    client = await clients(own_redis.port, wait=False, on_up=up, on_down=told.append)
-    await until(lambda: told == ["up b'PONG'"])
+    client = await clients(own_redis.port, wait=False, on_up=up, on_down=events.append)
+    await until(lambda: events == ["up b'PONG'"])
     own_redis.cli("CLIENT", "KILL", "TYPE", "normal")
-    await until(lambda: len(told) == 3)
-    assert told == ["up b'PONG'", "connection lost", "up b'PONG'"]
+    await until(lambda: len(events) == 3)
+    assert events == ["up b'PONG'", "connection lost", "up b'PONG'"]
     assert client.reason == ""
 
 

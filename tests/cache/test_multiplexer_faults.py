@@ -213,20 +213,20 @@ async def test_what_was_given_up_does_not_arrive_later(clients: Clients) -> None
 
 
 async def test_on_up_is_cancelled_when_the_connection_is_lost(own_redis: RedisServer, clients: Clients) -> None:
-    told: list[str] = []
+    events: list[str] = []
 
     async def up() -> None:
-        told.append("up")
+        events.append("up")
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
-            told.append("cancelled")
+            events.append("cancelled")
             raise
 
     client = await clients(own_redis.port, on_up=up)
-    await until(lambda: told == ["up"])
+    await until(lambda: events == ["up"])
     own_redis.cli("CLIENT", "KILL", "TYPE", "normal")
-    await until(lambda: told == ["up", "cancelled", "up"] and client.up)
+    await until(lambda: events == ["up", "cancelled", "up"] and client.up)
 
 
 async def test_stalled_loop_keeps_deadlines_with_a_dead_server(own_redis: RedisServer, clients: Clients) -> None:

@@ -297,7 +297,7 @@ async def test_what_was_closed_does_not_connect_again_by_itself(own_redis: Redis
 
 
 OTHERS = ("user:other:profile", "reports:today", "session of another application", "users")
-OWED = {
+PENDING = {
     "more patterns than are remembered, of one user": (
         [lambda cache, n=n: cache.invalidate(f"no-such-key-{n}", user_id="me") for n in range(150)],
         {"user:me:profile"},
@@ -317,10 +317,10 @@ OWED = {
 }
 
 
-@pytest.mark.parametrize("what", OWED)
+@pytest.mark.parametrize("what", PENDING)
 async def test_too_much_to_remember_reaches_users_at_most(own_redis: RedisServer, make_cache: Any, what: str) -> None:
     """When pending invalidations overflow, at most user keys are cleared, never those of other applications."""
-    doings, gone = OWED[what]
+    operations, gone = PENDING[what]
     for key in ("user:me:profile", *OTHERS):
         own_redis.cli("SET", key, "x")
     cache = make_cache(own_redis.url, connect_wait=5.0)
@@ -328,7 +328,7 @@ async def test_too_much_to_remember_reaches_users_at_most(own_redis: RedisServer
     own_redis.pause()
     await cache.get("k")
     await until(lambda: not cache.connected)
-    for do in doings:
+    for do in operations:
         await do(cache)
     own_redis.resume()
     await until(lambda: cache.connected and not cache.invalidations.undelivered)

@@ -38,8 +38,8 @@ async def test_what_is_refused_holds_up_nothing_else(
     redis_server.cli("MSET", "app:1", "somebody else's", KEY, "old", NOTE, "old")
     flushed = redis_server.cli("HGET", keys.system_stats(), "cache_misses")
     assert await narrow.get("user:1:nothing") is None
-    owed = PendingInvalidations((*refused.keys, KEY), (*refused.patterns, (keys.user_pattern("1"), "1")))
-    narrow.invalidations.merge(owed)
+    pending = PendingInvalidations((*refused.keys, KEY), (*refused.patterns, (keys.user_pattern("1"), "1")))
+    narrow.invalidations.merge(pending)
     await until(lambda: narrow.invalidations.pending == refused)
     assert redis_server.cli("EXISTS", "app:1", KEY, NOTE) == 1
     assert not narrow.invalidations.undelivered_for("1")
@@ -51,10 +51,10 @@ async def test_one_key_among_many_is_found_and_a_server_that_takes_nothing_is_le
     pending = PendingQueue()
     names = [f"k{number}" for number in range(600)]
     pending.add(*names)
-    told: list[int] = []
+    deliveries: list[int] = []
 
     async def remove(batch: Any) -> int:
-        told.append(len(batch))
+        deliveries.append(len(batch))
         if "k7" in batch:
             raise CommandRejected("NOPERM this one")
         return 0
@@ -65,27 +65,27 @@ async def test_one_key_among_many_is_found_and_a_server_that_takes_nothing_is_le
     with pytest.raises(CommandRejected):
         await Redelivery(pending, remove, sweep).run()
     assert pending.invalidations == PendingInvalidations(("k7",))
-    assert len(told) < 25
+    assert len(deliveries) < 25
 
     async def read_only(batch: Any) -> int:
-        told.append(len(batch))
+        deliveries.append(len(batch))
         raise CommandRejected("READONLY you are asking a replica")
 
     pending.add(*names)
-    told.clear()
+    deliveries.clear()
     with pytest.raises(CommandRejected):
         await Redelivery(pending, read_only, sweep).run()
-    assert told == [500]
+    assert deliveries == [500]
 
 
 async def test_a_round_of_refusals_ends_and_the_next_begins_with_the_others() -> None:
     pending = PendingQueue()
     bad = [f"bad{number}" for number in range(40)]
     pending.add(*bad, "good")
-    told: list[str] = []
+    deliveries: list[str] = []
 
     async def remove(batch: Any) -> int:
-        told.extend(batch if len(batch) == 1 else [])
+        deliveries.extend(batch if len(batch) == 1 else [])
         if any(name.startswith("bad") for name in batch):
             raise CommandRejected("NOPERM")
         return 0
@@ -94,10 +94,10 @@ async def test_a_round_of_refusals_ends_and_the_next_begins_with_the_others() ->
         return 0
 
     for _ in range(3):
-        told.clear()
+        deliveries.clear()
         with pytest.raises(CommandRejected):
             await Redelivery(pending, remove, sweep).run()
-        assert len(told) <= 17
+        assert len(deliveries) <= 17
     assert set(pending.invalidations.keys) == set(bad)
 
 

@@ -217,11 +217,11 @@ def test_who_comes_later_is_told_too(redis_server: RedisServer, jobs: Jobs, mute
         came.set()
         living.result(20)
 
-    async def told(cache: RedisCache) -> Any:
+    async def delivered(cache: RedisCache) -> Any:
         await until(lambda: not redis_server.cli("EXISTS", KEY))
         return await cache.get(KEY)
 
-    assert late(told) is None
+    assert late(delivered) is None
 
 
 def test_another_redis_hears_nothing(redis_server: RedisServer, own_redis: RedisServer, jobs: Jobs, mute: str) -> None:

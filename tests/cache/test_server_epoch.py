@@ -25,8 +25,8 @@ Make = Callable[..., RedisCache]
 async def identity(server: RedisServer) -> str:
     """The run id and the replication id of a server."""
     lines = [line for part in ("server", "replication") for line in server.cli("INFO", part).splitlines()]
-    told = dict(line.split(":", 1) for line in lines if ":" in line)
-    return f"{told['run_id']}:{told['master_replid']}"
+    info = dict(line.split(":", 1) for line in lines if ":" in line)
+    return f"{info['run_id']}:{info['master_replid']}"
 
 
 async def connected(server: RedisServer, make_cache: Make) -> RedisCache:
@@ -248,10 +248,10 @@ async def test_a_replica_that_does_not_answer_yet_is_not_believed(
 async def used_again_after_a_flush(cache: RedisCache, server: RedisServer) -> float:
     """Seconds until a value that was written after a FLUSHALL is served."""
     recall = engine_of(cache).epoch
-    heard = recall.changes
+    changes = recall.changes
     server.cli("FLUSHALL")
     begun = asyncio.get_running_loop().time()
-    await until(lambda: recall.changes > heard)
+    await until(lambda: recall.changes > changes)
     server.cli("SET", MINE, "new")
 
     async def served() -> bool:

@@ -60,21 +60,21 @@ def test_no_more_names_are_remembered_than_is_sane(monkeypatch: pytest.MonkeyPat
 
 
 def test_too_many_patterns_of_one_user_become_all_of_that_user() -> None:
-    owed = PendingQueue()
+    queue = PendingQueue()
     for n in range(pending.MAX_PATTERNS_PER_USER):
-        owed.mask(f"user:1:{n}:*", "1", set())
-    assert not owed.undelivered
-    assert not owed.covers(profile("1"))
-    owed.mask("user:1:more:*", "1", set())
-    assert not owed.unindexed
-    assert owed.invalidations.patterns == ((user_pattern("1"), "1"),)
+        queue.mask(f"user:1:{n}:*", "1", set())
+    assert not queue.undelivered
+    assert not queue.covers(profile("1"))
+    queue.mask("user:1:more:*", "1", set())
+    assert not queue.unindexed
+    assert queue.invalidations.patterns == ((user_pattern("1"), "1"),)
 
 
 def test_too_many_users_become_all_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pending, "MAX_SCANNED_USERS", 3)
-    owed = PendingQueue()
+    queue = PendingQueue()
     for user in "1234":
-        owed.mask(user_pattern(user), user, set())
-    assert not owed.unindexed
-    assert owed.covers("user:5:anything")
-    assert not owed.covers("temp:5:anything")
+        queue.mask(user_pattern(user), user, set())
+    assert not queue.unindexed
+    assert queue.covers("user:5:anything")
+    assert not queue.covers("temp:5:anything")

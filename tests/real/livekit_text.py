@@ -56,7 +56,7 @@ class TextStreams:
 
     def _begin(self, header: DataStream.Header, sender: str) -> None:
         if header.compression != DataStream.CompressionType.NONE:
-            raise ValueError("a compressed text stream, which nobody in this room asked for")
+            raise ValueError("a compressed text stream, although no receiver announced support")
         stream = TextStream(header.stream_id, header.topic, sender, dict(header.attributes))
         self._streams[stream.id] = stream
         if header.HasField("inline_content"):

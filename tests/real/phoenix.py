@@ -110,7 +110,7 @@ class Phoenix:
                 f"create or replace trigger stand_in_tells after insert or update on {row['schemaname']}."
                 f"{row['tablename']} for each row execute function stand_in.tell()"
             )
-        await database.add_listener("realtime", lambda *heard: self.emit(json.loads(heard[3])))
+        await database.add_listener("realtime", lambda *notification: self.emit(json.loads(notification[3])))
         self._teller = asyncio.create_task(self._tell())
         return self
 

@@ -50,8 +50,8 @@ class _ObedientStream(llm.LLMStream):
     async def _run(self) -> None:
         delta = llm.ChoiceDelta(role="assistant")
         last = self._chat_ctx.items[-1]
-        told = last.text_content or "" if isinstance(last, llm.ChatMessage) and last.role == "user" else ""
-        name, _, arguments = told.partition(" ")
+        text = last.text_content or "" if isinstance(last, llm.ChatMessage) and last.role == "user" else ""
+        name, _, arguments = text.partition(" ")
         if arguments.startswith("{"):
             call = llm.FunctionToolCall(name=name, arguments=arguments, call_id=uuid4().hex)
             delta.tool_calls = [call]
