@@ -64,9 +64,9 @@ def runs_locally() -> bool:
 
 
 @server.once("worker_started")
-def listen_for_changes() -> None:
-    """Listen, once per worker and in its main process, for changes that others make in the database."""
-    get_runtime().start_listening(local=runs_locally())
+def start_worker_services() -> None:
+    """Start, once per worker and in its main process, what all conversations share."""
+    get_runtime().start_worker_services(local=runs_locally())
 
 
 @dataclass(frozen=True, slots=True)

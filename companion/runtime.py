@@ -108,29 +108,32 @@ class Runtime:
             logger.warning("Going on without a cache: %s", problem)
             await use_redis_cache(enabled=False)
 
-    def start_listening(self, *, local: bool = False) -> asyncio.Task[ChangeListener] | None:
-        """Invalidate what other clients write to the Supabase project, until the runtime is closed.
+    def start_worker_services(self, *, local: bool = False) -> asyncio.Task[None] | None:
+        """Start what all conversations of a worker share, in its main process, until the runtime is closed.
+
+        A local worker starts the private Redis here, so that it outlives the process of any conversation. With a
+        Supabase project, the cache is invalidated for what other clients write to it.
 
         Args:
             local: whether the cache may be the private Redis of ``COMPANION_HOME``.
 
         Returns:
-            The task that starts the listener, and returns it; None without a project, or without a cache.
+            The task that starts them; None if there is nothing to start.
         """
-        url, key = self.settings.supabase_url, self.settings.supabase_key
-        if not (url and key and CacheSettings.from_env().enabled):
+        has_project = bool(self.settings.supabase_url and self.settings.supabase_key)
+        if not ((local or has_project) and CacheSettings.from_env().enabled):
             return None
-        return self._background.spawn(self._listen(url, key, local), name="start-listening")
+        return self._background.spawn(self._start_worker_services(local), name="start-worker-services")
 
-    async def _listen(self, url: str, key: str, local: bool) -> ChangeListener:
+    async def _start_worker_services(self, local: bool) -> None:
         if local:
             try:
                 await self.open_local_cache()
             except Exception as defect:  # changes must be listened to all the same, and this task has no waiter
                 logger.error("the private Redis could not be started (%s)", type(defect).__name__)
-        self._listener = ChangeListener(url, key, _invalidate)
-        self._listener.start()
-        return self._listener
+        if (url := self.settings.supabase_url) and (key := self.settings.supabase_key):
+            self._listener = ChangeListener(url, key, _invalidate)
+            self._listener.start()
 
     async def close(self) -> None:
         """Close everything that was opened."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cache import get_redis_cache
+from cache.embedded import EmbeddedRedis
 from companion.caching.change_listener import ChangeListener, OnChange
 from companion.runtime import Runtime, close_runtime, get_runtime, set_runtime
 from companion.settings import Settings
@@ -24,9 +25,9 @@ def project(home: Path) -> Settings:
 
 
 async def test_no_listener_without_a_project_or_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Runtime(Settings(home=tmp_path, models="offline")).start_listening() is None
+    assert Runtime(Settings(home=tmp_path, models="offline")).start_worker_services() is None
     monkeypatch.setenv("REDIS_ENABLED", "false")
-    assert Runtime(project(tmp_path)).start_listening() is None
+    assert Runtime(project(tmp_path)).start_worker_services() is None
 
 
 async def test_a_change_reaches_the_cache(
@@ -49,7 +50,7 @@ async def test_a_change_reaches_the_cache(
             self.stopped = True
 
     monkeypatch.setattr("companion.runtime.ChangeListener", Listener)
-    task = set_runtime(Runtime(project(tmp_path))).start_listening()
+    task = set_runtime(Runtime(project(tmp_path))).start_worker_services()
     assert task is not None
     await task
     (listener,) = listeners
@@ -69,7 +70,7 @@ async def test_a_local_worker_invalidates_its_private_redis(tmp_path: Path, monk
         opened.append(runtime.settings.home)
 
     monkeypatch.setattr("companion.runtime.Runtime.open_local_cache", open_local_cache)
-    task = set_runtime(Runtime(project(tmp_path))).start_listening(local=True)
+    task = set_runtime(Runtime(project(tmp_path))).start_worker_services(local=True)
     assert task is not None
     await task
     assert get_runtime().settings.home == tmp_path
@@ -82,8 +83,29 @@ async def test_closing_before_the_listener_has_started(tmp_path: Path, monkeypat
         await asyncio.Event().wait()
 
     monkeypatch.setattr("companion.runtime.Runtime.open_local_cache", open_local_cache)
-    task = set_runtime(Runtime(project(tmp_path))).start_listening(local=True)
+    task = set_runtime(Runtime(project(tmp_path))).start_worker_services(local=True)
     assert task is not None
     await asyncio.sleep(0)
     await close_runtime()
     await until(task.cancelled)
+
+
+async def test_the_main_process_of_a_local_worker_owns_the_private_redis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With SQLite too: the process of the first conversation would end it for all the others."""
+    runtime = set_runtime(Runtime(Settings(home=tmp_path, models="offline")))
+
+    async def no_redis() -> bool:
+        return False
+
+    monkeypatch.setattr("companion.runtime.redis_answers", no_redis)
+    task = runtime.start_worker_services(local=True)
+    assert task is not None
+    await task
+    private = EmbeddedRedis(tmp_path)
+    url = await private.start()  # as a conversation does: it joins
+    await private.stop()
+    assert await (await get_redis_cache()).health_check()
+    assert (await get_redis_cache()).settings.url == url
+    await close_runtime()
