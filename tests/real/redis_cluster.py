@@ -18,7 +18,10 @@ def clusters(directory: Callable[[], Path]) -> Iterator[dict[str, list[RedisServ
         directory: makes a directory of its own for each node.
     """
     with ExitStack() as stack:
-        nodes = [stack.enter_context(_node(directory())) for _ in range(3)]
+        nodes: list[RedisServer] = []
+        for _ in range(3):
+            nodes.append(_node(directory()))
+            stack.callback(nodes[-1].stop)
         formed = {"cluster of one": nodes[:1], "cluster of two": nodes[1:]}
         for members in formed.values():
             _form(members)
@@ -30,9 +33,15 @@ def clusters(directory: Callable[[], Path]) -> Iterator[dict[str, list[RedisServ
 
 
 def _node(directory: Path) -> RedisServer:
-    while (port := unused_port()) > 55_535:  # the nodes' own port is 10,000 higher
-        pass
-    return RedisServer(directory, port=port, args=["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"])
+    while True:
+        while (port := unused_port()) > 55_535:  # the nodes' own port is 10,000 higher
+            pass
+        args = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]
+        try:
+            return RedisServer(directory, port=port, args=args).start()
+        except RuntimeError as error:  # one of the two ports was taken between the choice and the start
+            if "Address already in use" not in str(error):
+                raise
 
 
 def _form(nodes: list[RedisServer]) -> None:
