@@ -8,6 +8,7 @@
     │   │   ├── CommandNotSent      Redis has certainly not seen the command
     │   │   │   ├── NotConnected
     │   │   │   └── TooManyInFlight
+    │   │   ├── HandshakeFailed     a new connection cannot be used
     │   │   ├── ConnectionLost      the command may have been executed
     │   │   └── CommandTimeout      the command may have been executed
     │   └── CommandRejected         Redis answered with an error; ``code`` says which
@@ -56,6 +57,20 @@ class NotConnected(CommandNotSent):
 
 class TooManyInFlight(CommandNotSent):
     """Too many commands await a reply, or too many bytes wait to be sent."""
+
+
+class HandshakeFailed(CacheUnavailable):
+    """Redis answered the handshake of a new connection, but the connection cannot be used.
+
+    Attributes:
+        pause: seconds until the next attempt.
+        unsupported: whether the server does not speak RESP3, or is no single server.
+    """
+
+    def __init__(self, reason: str, pause: float, *, unsupported: bool = False) -> None:
+        super().__init__(reason)
+        self.pause = pause
+        self.unsupported = unsupported
 
 
 class ConnectionLost(CacheUnavailable):
@@ -111,3 +126,8 @@ def code_inside_script(text: str) -> str | None:
     """Return the error code of the command that failed inside a script, or None if ``text`` reports no such error."""
     found = _IN_A_SCRIPT.search(text)
     return None if found is None else found[1] or "NOPERM"
+
+
+def rejected_with(outcome: object, *codes: str) -> bool:
+    """Whether ``outcome`` is a ``CommandRejected`` with one of these codes."""
+    return isinstance(outcome, CommandRejected) and outcome.code in codes

@@ -51,17 +51,17 @@ class Reader:
         keep = self._near.on and self._near.keeps(key) and not self._masked(key)
         client = self._transport.multiplexed
         overtaken = client is None and self._masked(key)
-        left = -1
+        left_ms = -1
         try:
             if keep or with_ttl:
-                plain, left = await self._read_with_ttl(key, keep)
+                plain, left_ms = await self._read_with_ttl(key, keep)
             else:
                 raw = await (self._transport.send("GET", key) if client is None else client.call("GET", key))
                 plain = None if raw is None else self._open(key, raw)
         except TransportError as problem:
             self._engine.count_error(problem)
-            plain, left = None, NO_REPLY
-        return self._decoded(key, None if overtaken else plain), left
+            plain, left_ms = None, NO_REPLY
+        return self._decoded(key, None if overtaken else plain), left_ms
 
     async def many(self, wanted: Sequence[str]) -> dict[str, Any]:
         """The values of several keys. Keys that miss, or cannot be read, are left out."""
@@ -85,15 +85,15 @@ class Reader:
 
     async def _read_with_ttl(self, key: str, keep: bool) -> tuple[bytes | None, int]:
         token = self._near.begin(key) if keep else None
-        plain, left, asked = None, -2, asyncio.get_running_loop().time()
+        plain, left_ms, asked = None, -2, asyncio.get_running_loop().time()
         try:
-            raw, left = await self._transport.send_all(("GET", key), ("PTTL", key))
+            raw, left_ms = await self._transport.send_all(("GET", key), ("PTTL", key))
             plain = None if raw is None else self._open(key, raw)
         finally:
             # Counted from before the request, so never longer than the key lives; -2: it expired between the replies.
-            expires_at = asked + (_NEAR_SECONDS if left == -1 else left / 1000)
+            expires_at = asked + (_NEAR_SECONDS if left_ms == -1 else left_ms / 1000)
             self._near.end(token, self._for_near_cache(plain), expires_at)
-        return plain, int(left)
+        return plain, int(left_ms)
 
     def _masked(self, key: str) -> bool:
         """Whether a pending invalidation forbids serving what Redis holds for ``key``.

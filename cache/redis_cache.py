@@ -103,7 +103,7 @@ class RedisCache:
 
         Afterwards every call answers neutrally, as with Redis away, until the cache is initialised again.
         """
-        self._engine.transport.closed = True
+        self._engine.transport.forbid_reconnecting()
         await self._filler.close()
         await self.invalidations.close()
         await self._locks.close(2 * self._engine.transport.deadline)
@@ -185,21 +185,21 @@ class RedisCache:
             Exception: what the loader raises, unless a last good value is returned instead.
         """
         options = EntryOptions.checked(ttl, stale_for, negative_ttl, self.settings.ttl_spread, refresh_after)
-        refresh_below = options.refresh_below_ms
+        refresh_below_ms = options.refresh_below_ms
         checked_key(key)
-        if refresh_below is None and (value := self._reader.near(key)) is not MISSING:
+        if refresh_below_ms is None and (value := self._reader.near(key)) is not MISSING:
             return value
         began = asyncio.get_running_loop().time()
         if self._engine.transport.enabled and self._filler.busy(key):
             value, hit = await self._filler.fill(key, loader, options, began)
             self._engine.counters.count(hit)
             return value
-        value, left = await self._reader.one(key, with_ttl=refresh_below is not None)
+        value, left_ms = await self._reader.one(key, with_ttl=refresh_below_ms is not None)
         if value is MISSING:
-            return (await self._filler.fill(key, loader, options, began, failed=left == NO_REPLY))[0]
+            return (await self._filler.fill(key, loader, options, began, failed=left_ms == NO_REPLY))[0]
         # A None has a TTL of its own, shorter, and is loaded again when that has passed.
-        if refresh_below is not None and value is not None and 0 <= left < refresh_below:
-            self._filler.refresh(key, loader, options, refresh_below)
+        if refresh_below_ms is not None and value is not None and 0 <= left_ms < refresh_below_ms:
+            self._filler.refresh(key, loader, options, refresh_below_ms)
         return value
 
     # -- writing ---------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from .. import keys
-from ..exceptions import CommandRejected, TransportError
+from ..exceptions import CommandRejected, TransportError, rejected_with
 from ..transport.commands import Transport
 from .pending import PendingQueue
 
@@ -159,7 +159,7 @@ class ServerEpoch:
     async def _read_mark(self) -> str:
         """Return the mark. Quarantines a server with a new epoch or an unknown mark; raises TransportError."""
         replies = await self._read()
-        if getattr(replies[-1], "code", "") == "WRONGTYPE":
+        if rejected_with(replies[-1], "WRONGTYPE"):
             await self._transport.unlink((keys.system_server(),))
             replies = await self._read()
         epoch, mark = _parse(replies)
@@ -172,7 +172,7 @@ class ServerEpoch:
         """Return the replies for epoch and mark, NOPERM and WRONGTYPE among them; raises any other TransportError."""
         replies = await self._transport.send_each(*_GET_EPOCH)
         for reply in replies:
-            if isinstance(reply, Exception) and getattr(reply, "code", "") not in ("NOPERM", "WRONGTYPE"):
+            if isinstance(reply, Exception) and not rejected_with(reply, "NOPERM", "WRONGTYPE"):
                 raise reply
         return replies
 

@@ -18,7 +18,7 @@ from .availability import Availability
 from .maintenance import Maintenance
 from .stats import Counters
 
-LARGEST_REPLY: Final = 16 << 20  # bytes; no value of ours comes near it
+LARGEST_REPLY_BYTES: Final = 16 << 20  # bytes; no value of ours comes near it
 _EPOCH_KEY: Final = keys.system_server().encode()
 _TRACKING: Final = ("CLIENT", "TRACKING", "ON")
 # Client-side caching as in the Redis documentation. Not NOLOOP, although we know our own writes: the server would not
@@ -60,8 +60,8 @@ class Engine:
         self.pending = pending
         self.serializer = serializer
         self.tracking = False
-        largest = max(LARGEST_REPLY, 2 * settings.max_value_bytes)
-        self.transport = Transport(settings, self, handshake=HANDSHAKE, largest_reply=largest)
+        largest = max(LARGEST_REPLY_BYTES, 2 * settings.max_value_bytes)
+        self.transport = Transport(settings, self, handshake=HANDSHAKE, largest_reply_bytes=largest)
         self.epoch = ServerEpoch(self.transport, pending, clear)
         self._connect_wait = settings.connect_wait
         self._on_change = on_change
@@ -90,26 +90,24 @@ class Engine:
 
     def disable(self) -> None:
         """From now on: neutral answers and no traffic."""
-        self.transport.enabled = False
-        self._disconnect()
+        self._disconnected(self.transport.disable())
 
     def enable(self) -> None:
         """Switch on again. Connecting begins at once, in the background."""
-        self.transport.enabled = True
-        self.connect()
+        self.transport.enable()
 
     async def close(self) -> None:
         """Run maintenance once more and close every connection."""
         if self.transport.connected:
             await self._maintenance.run_once()
-        self._disconnect()
+        self._disconnected(self.transport.disconnect())
         if self._closing:
             await asyncio.wait(set(self._closing), timeout=2.0)
         await self.epoch.close()
-        await self.transport.pool_closed()
+        await self.transport.pool.closed()
 
-    def _disconnect(self) -> None:
-        if (closing := self.transport.disconnect()) is not None:
+    def _disconnected(self, closing: asyncio.Task[None] | None) -> None:
+        if closing is not None:
             self._finish_before_close(closing)
         self._maintenance.stop()
         self._drop_tracking()
@@ -147,7 +145,7 @@ class Engine:
         """Drop what the lost connection kept coherent, and fall back to the pool if the server needs that."""
         self._drop_tracking()
         if self.transport.pooled:
-            self.transport.connect_pool()
+            self.transport.pool.start()
         elif self.transport.client is not None:
             self._availability.went_down(reason)
 

@@ -15,8 +15,8 @@ from redis.asyncio.cluster import RedisCluster
 from .. import keys
 from ..transport.commands import Transport
 
-FIELDS = ("total_requests", "cache_hits", "cache_misses", "connection_errors", "stale_reads")
-Totals = tuple[int, int, int, int, int]
+FIELDS = ("total_requests", "cache_hits", "cache_misses", "connection_errors", "stale_reads", "undecodable")
+Totals = tuple[int, int, int, int, int, int]
 """Counters in the order of ``FIELDS``."""
 Call = Callable[[Callable[[Redis], Awaitable[Any]]], Awaitable[Any]]
 """Runs an operation on a connection of the pool."""
@@ -33,7 +33,7 @@ class Counters:
         self.connection_errors = 0
         self.stale_reads = 0
         self.undecodable = 0
-        self._sent: Totals = (0, 0, 0, 0, 0)
+        self._sent: Totals = (0, 0, 0, 0, 0, 0)
 
     def count(self, there: bool) -> None:
         """One more request, answered from the cache or not."""
@@ -45,7 +45,7 @@ class Counters:
     def totals(self) -> Totals:
         """This process's counters, in the order of ``FIELDS``."""
         hits, misses = self.cache_hits, self.cache_misses
-        return hits + misses, hits, misses, self.connection_errors, self.stale_reads
+        return hits + misses, hits, misses, self.connection_errors, self.stale_reads, self.undecodable
 
     def unsent(self) -> dict[str, int]:
         """What the fleet's totals do not yet know of, without zeros."""
@@ -69,10 +69,11 @@ class Counters:
 
         stored, size, memory = await call(_ask)
         news = self.unsent()
-        total, hits, misses, errors, stale = (
+        total, hits, misses, errors, stale, undecodable = (
             int(value or 0) + news.get(name, 0) for name, value in zip(FIELDS, stored, strict=True)
         )
-        return (total, hits, misses, errors, stale), int(size), human(sum(int(node["used_memory"]) for node in memory))
+        used = human(sum(int(node["used_memory"]) for node in memory))
+        return (total, hits, misses, errors, stale, undecodable), int(size), used
 
 
 async def _ask(client: Redis) -> tuple[list[Any], int, list[dict[str, Any]]]:
@@ -104,8 +105,8 @@ def hit_rate(hits: int, total: int) -> str:
 
 
 def report(enabled: bool, connected: bool, totals: Totals, redis_keys: int, redis_memory: str) -> dict[str, Any]:
-    """The documented statistics under their documented names, and ``stale_reads``."""
-    total, hits, misses, errors, stale = totals
+    """The documented statistics under their documented names, with ``stale_reads`` and ``undecodable``."""
+    total, hits, misses, errors, stale, undecodable = totals
     return {
         "enabled": enabled,
         "connected": connected,
@@ -117,4 +118,5 @@ def report(enabled: bool, connected: bool, totals: Totals, redis_keys: int, redi
         "redis_keys": redis_keys,
         "redis_memory": redis_memory,
         "stale_reads": stale,
+        "undecodable": undecodable,
     }

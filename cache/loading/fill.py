@@ -28,7 +28,7 @@ from typing import Any, Final
 from ..background import BackgroundTasks
 from ..coherence.near_cache import MISSING
 from ..core.engine import Engine
-from ..exceptions import TransportError, UndecodableValue, UnserialisableValue, ValueTooLarge
+from ..exceptions import TransportError, UndecodableValue, UnserialisableValue, ValueTooLarge, rejected_with
 from ..serialization import codec
 from .lease import GRANTED, POLL_EVERY, VALUE, Lease, Leases
 from .policy import DELETE, EntryOptions
@@ -132,7 +132,7 @@ class Filler:
                 try:
                     kind, *rest = await self.leases.acquire(lease, last_good=options.stale_for > 0)
                 except TransportError as problem:
-                    if getattr(problem, "code", "") == "WRONGTYPE" and not lease.delivered:
+                    if rejected_with(problem, "WRONGTYPE") and not lease.delivered:
                         raise UndecodableValue("of another type") from None
                     if not failed:
                         self._engine.count_error(problem)

@@ -16,7 +16,7 @@ from .. import keys
 from ..background import BackgroundTasks
 from ..coherence.user_index import index_entry
 from ..core.engine import Engine
-from ..exceptions import CommandNotSent, CommandRejected, TransportError
+from ..exceptions import CommandNotSent, CommandRejected, TransportError, rejected_with
 from ..transport.scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW
 from .waiters import Waiters
 
@@ -93,7 +93,7 @@ class Leases:
                 ACQUIRE, lease.names, *arguments, before=before, deadline=self._deadline(lease)
             )
         except TransportError as problem:
-            if not isinstance(problem, CommandNotSent) and getattr(problem, "code", "") != "WRONGTYPE":
+            if not (isinstance(problem, CommandNotSent) or rejected_with(problem, "WRONGTYPE")):
                 self.release_later(lease)  # it may have been granted all the same
             raise
         except asyncio.CancelledError:

@@ -14,12 +14,12 @@ from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 
-from ..exceptions import CommandRejected, CommandTimeout, NotConnected, TransportError
+from ..exceptions import CommandRejected, NotConnected
 from ..settings import CacheSettings
 from .connection import Argument
 from .endpoint import endpoint
 from .listener import TransportListener
-from .multiplexer import MultiplexedClient
+from .multiplexer import MultiplexedClient, outcome, replies
 from .pool import PooledClient
 from .redis_py import execute, pipeline
 from .scripts import ALL, Script
@@ -36,7 +36,7 @@ class Transport:
         settings: where Redis is and how long a command may take.
         listener: learns about connections and push messages.
         handshake: commands sent on every new multiplexed connection before it is used. Each may be rejected.
-        largest_reply: bytes; a larger reply costs the multiplexed connection.
+        largest_reply_bytes: bytes; a larger reply costs the multiplexed connection.
 
     Attributes:
         client: the multiplexed connection; None while switched off or not yet started.
@@ -53,7 +53,7 @@ class Transport:
         listener: TransportListener,
         *,
         handshake: Sequence[tuple[Argument, ...]],
-        largest_reply: int,
+        largest_reply_bytes: int,
     ) -> None:
         self.client: MultiplexedClient | None = None
         self.enabled = settings.enabled
@@ -63,7 +63,7 @@ class Transport:
         self._settings = settings
         self._listener = listener
         self._handshake = handshake
-        self._largest_reply = largest_reply
+        self._largest_reply_bytes = largest_reply_bytes
         self.pool = PooledClient(settings, on_up=listener.on_pool_connected, on_failed=listener.on_pool_failed)
 
     # -- connecting ------------------------------------------------------------------------------------
@@ -92,31 +92,37 @@ class Transport:
                 endpoint(self._settings),
                 deadline=self.deadline,
                 connect_timeout=self._settings.socket_connect_timeout,
-                setup=self._handshake,
-                on_setup=self._listener.on_handshake,
-                on_up=self._listener.on_connected,
-                on_down=self._listener.on_disconnected,
+                handshake=self._handshake,
+                on_handshake=self._listener.on_handshake,
+                on_connected=self._listener.on_connected,
+                on_disconnected=self._listener.on_disconnected,
                 on_push=self._listener.on_push,
-                largest_reply=self._largest_reply,
-                on_too_large=self._listener.on_reply_too_large,
+                largest_reply_bytes=self._largest_reply_bytes,
+                on_reply_too_large=self._listener.on_reply_too_large,
             )
             self.connecting_since = _now()
             self.client.start()
             self._listener.on_connecting()
 
-    def connect_pool(self) -> None:
-        """Begin connecting the pool in the background, unless that is under way."""
-        self.pool.start()
+    def enable(self) -> None:
+        """Send again, and begin connecting in the background."""
+        self.enabled = True
+        self.connect()
+
+    def disable(self) -> asyncio.Task[None] | None:
+        """Send nothing until :meth:`enable`, and disconnect."""
+        self.enabled = False
+        return self.disconnect()
+
+    def forbid_reconnecting(self) -> None:
+        """Do not reconnect by sending: the cache is being closed. :meth:`connect` allows it again."""
+        self.closed = True
 
     def disconnect(self) -> asyncio.Task[None] | None:
         """Stop using Redis at once. Returns the task that closes the multiplexed connection, if there is one."""
         client, self.client = self.client, None
         self.pool.stop()
         return None if client is None else asyncio.create_task(client.close(), name="cache-disconnect")
-
-    async def pool_closed(self) -> None:
-        """Wait, at most a second, until the pool's connections are closed."""
-        await self.pool.closed()
 
     # -- sending ---------------------------------------------------------------------------------------
 
@@ -144,7 +150,7 @@ class Transport:
         """
         client = self._client()
         if not client.unsupported:
-            return await _replies(client.call_many(commands), deadline)
+            return await replies(client.call_many(commands), deadline)
         return await self.call(lambda redis: pipeline(redis, commands), deadline)
 
     async def send_each(self, *commands: tuple[Any, ...]) -> list[Any]:
@@ -155,7 +161,7 @@ class Transport:
         """
         client = self._client()
         if not client.unsupported:
-            return [await _outcome(future) for future in client.call_many(commands)]
+            return [await outcome(future) for future in client.call_many(commands)]
         deadline = _now() + self.deadline
         try:
             return await self.call(lambda redis: pipeline(redis, commands), deadline)
@@ -262,24 +268,6 @@ class Transport:
             self.connect()
         assert self.client is not None
         return self.client
-
-
-async def _replies(futures: list[asyncio.Future[Any]], deadline: float | None) -> list[Any]:
-    if deadline is not None:
-        await asyncio.wait(futures, timeout=max(0.0, deadline - _now()))
-        late = [future for future in futures if not future.done()]
-        for future in late:
-            future.cancel()
-        if late:
-            raise CommandTimeout("no reply within what was left of the deadline")
-    return [await future for future in futures]
-
-
-async def _outcome(future: asyncio.Future[Any]) -> Any:
-    try:
-        return await future
-    except TransportError as problem:
-        return problem
 
 
 def _now() -> float:

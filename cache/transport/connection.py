@@ -67,7 +67,7 @@ class RespConnection(asyncio.Protocol):
         received: whether anything arrived since the watchdog last looked.
         capacity: commands that may be in flight now; 0 while the socket does not take what there is.
         ended: why the connection was lost, once it is.
-        setup_replies: replies to the set-up commands of the handshake, rejections among them.
+        handshake_replies: replies to the set-up commands of the handshake, rejections among them.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, max_in_flight: int) -> None:
@@ -88,15 +88,15 @@ class RespConnection(asyncio.Protocol):
         self._watchdog: Watchdog | None = None
         self._on_push: Callable[[list[Any]], None] | None = None
         self._on_lost: Callable[[str, list[bytes]], None] | None = None
-        self._largest_reply, self._partial = 0, 0  # bytes a reply may have; bytes of an incomplete one
-        self.setup_replies: list[Any] = []
+        self._largest_reply_bytes, self._partial = 0, 0  # bytes a reply may have; bytes of an incomplete one
+        self.handshake_replies: list[Any] = []
 
     def adopt(
         self,
         watchdog: Watchdog,
         on_push: Callable[[list[Any]], None] | None,
         on_lost: Callable[[str, list[bytes]], None],
-        largest_reply: int = 0,
+        largest_reply_bytes: int = 0,
     ) -> None:
         """Begin regular use after the handshake.
 
@@ -104,14 +104,14 @@ class RespConnection(asyncio.Protocol):
             watchdog: enforces the deadlines.
             on_push: called with every push message.
             on_lost: called with the reason and the unanswered commands, oldest first.
-            largest_reply: bytes; a larger reply loses the connection, because it delays every other caller's reply.
+            largest_reply_bytes: a larger reply loses the connection, because it delays every other caller's reply.
                 0 allows any size.
         """
-        self._watchdog, self._on_push, self._on_lost, self._largest_reply = (
+        self._watchdog, self._on_push, self._on_lost, self._largest_reply_bytes = (
             watchdog,
             on_push,
             on_lost,
-            largest_reply,
+            largest_reply_bytes,
         )
 
     # -- sending ---------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class RespConnection(asyncio.Protocol):
             reply = gets()
             if reply is Ellipsis:
                 self._partial += len(data)
-                if 0 < self._largest_reply < self._partial:
+                if 0 < self._largest_reply_bytes < self._partial:
                     self.lose(TOO_LARGE)
                 return
             self._partial = 0

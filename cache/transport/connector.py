@@ -18,7 +18,7 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 
-from ..exceptions import CacheUnavailable, CommandRejected
+from ..exceptions import CacheUnavailable, CommandRejected, HandshakeFailed
 from .connection import Argument, RespConnection
 from .endpoint import Endpoint
 
@@ -33,14 +33,6 @@ _NOT_YET_CODES = frozenset({"LOADING", "MASTERDOWN", "BUSY"})
 _STABLE = 1.0  # a connection that lasted so long resets the backoff
 _LOOKUP_EVERY = 1.0  # seconds between two name lookups
 _LOOKUP_TIMEOUT = 0.1  # seconds an attempt waits for a lookup if it has an older result
-
-
-class HandshakeFailed(Exception):
-    """Redis answered the handshake, but the connection cannot be used. ``pause``: seconds until the next attempt."""
-
-    def __init__(self, reason: str, pause: float, *, unsupported: bool = False) -> None:
-        super().__init__(reason)
-        self.pause, self.unsupported = pause, unsupported
 
 
 class Connector:
@@ -235,8 +227,8 @@ class Connector:
             raise HandshakeFailed("not a single node", _UNSUPPORTED, unsupported=True)
         *before, pong = others
         selected = len(before) - self._setup_count
-        connection.setup_replies = await asyncio.gather(*before[selected:], return_exceptions=True)
-        for reply in connection.setup_replies:
+        connection.handshake_replies = await asyncio.gather(*before[selected:], return_exceptions=True)
+        for reply in connection.handshake_replies:
             if isinstance(reply, CommandRejected) and reply.code in _NOT_YET_CODES:
                 raise _rejected(reply)
         for other in (*before[:selected], pong):

@@ -24,7 +24,7 @@ class TransportListener(Protocol):
         """A push message, in order with the replies."""
 
     def on_reply_too_large(self, names: list[str]) -> None:
-        """The connection was closed because a reply exceeds ``largest_reply``. ``names``: the keys it was about."""
+        """A reply exceeds ``largest_reply_bytes``. ``names``: the keys that were read."""
 
     def on_pool_connected(self) -> None:
         """The pool has a client that Redis answers."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import hiredis
 
-from ..exceptions import CacheUnavailable, NotConnected, TooManyInFlight
+from ..exceptions import CacheUnavailable, CommandTimeout, NotConnected, TooManyInFlight, TransportError
 from .connection import TOO_LARGE, Argument, RespConnection, fail, pack
 from .connector import Connector
 from .endpoint import Endpoint
@@ -35,15 +35,15 @@ class MultiplexedClient:
         max_in_flight: commands that may await a reply.
         heartbeat: seconds between pings.
         silent_after: seconds of silence after which a connection is closed.
-        setup: commands sent on every new connection before it is used. Each may be rejected.
-        on_setup: called with the replies to them, rejections among them, before the connection is used.
-        on_up: run as a task each time a new connection begins to be used; cancelled when that is lost.
-        on_down: called with a reason, free of credentials, when the connection is lost, and again whenever the reason
-            changes while there is none. A suspended connection is not lost: :attr:`up` is False meanwhile, but the
-            server still tracks for it.
+        handshake: commands sent on every new connection before it is used. Each may be rejected.
+        on_handshake: called with the replies to them, rejections among them, before the connection is used.
+        on_connected: run as a task each time a new connection begins to be used; cancelled when that is lost.
+        on_disconnected: called with a reason, free of credentials, when the connection is lost, and again when the
+            reason changes while there is none. A suspended connection is not lost: :attr:`up` is False meanwhile, but
+            the server still tracks for it.
         on_push: called with every push message, in order with the replies. If it raises, the connection is closed.
-        largest_reply: bytes; a larger reply loses the connection.
-        on_too_large: called with the keys that were read when the connection was lost over a large reply.
+        largest_reply_bytes: bytes; a larger reply loses the connection.
+        on_reply_too_large: called with the keys that were read when the connection was lost over a large reply.
 
     Attributes:
         active: the connection that accepts commands; None while there is none, or it is suspended.
@@ -61,25 +61,30 @@ class MultiplexedClient:
         max_in_flight: int = 10_000,
         heartbeat: float = 0.25,
         silent_after: float = 0.25,
-        on_up: Callable[[], Coroutine[Any, Any, None]] | None = None,
-        on_down: Callable[[str], None] | None = None,
+        on_connected: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        on_disconnected: Callable[[str], None] | None = None,
         on_push: Callable[[list[Any]], None] | None = None,
-        setup: Sequence[tuple[Argument, ...]] = (),
-        on_setup: Callable[[list[Any]], None] | None = None,
-        largest_reply: int = 0,
-        on_too_large: Callable[[list[str]], None] | None = None,
+        handshake: Sequence[tuple[Argument, ...]] = (),
+        on_handshake: Callable[[list[Any]], None] | None = None,
+        largest_reply_bytes: int = 0,
+        on_reply_too_large: Callable[[list[str]], None] | None = None,
     ) -> None:
         self._timing = Timing(deadline, heartbeat, max(deadline, silent_after))
-        self._connector = Connector(endpoint, setup, connect_timeout, max_in_flight, self._explain)
-        self._on_up, self._on_down, self._on_push, self._on_setup = on_up, on_down, on_push, on_setup
-        self._largest_reply, self._on_too_large = largest_reply, on_too_large
+        self._connector = Connector(endpoint, handshake, connect_timeout, max_in_flight, self._explain)
+        self._on_connected, self._on_disconnected, self._on_push, self._on_handshake = (
+            on_connected,
+            on_disconnected,
+            on_push,
+            on_handshake,
+        )
+        self._largest_reply_bytes, self._on_reply_too_large = largest_reply_bytes, on_reply_too_large
         self._loop: asyncio.AbstractEventLoop | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._up_task: asyncio.Task[None] | None = None
         self.active: RespConnection | None = None
         self.connection: RespConnection | None = None
-        self._announced: RespConnection | None = None  # the last one that on_up was called for
-        self._reported = ""  # the last reason that on_down was called with
+        self._announced: RespConnection | None = None  # the last one that on_connected was called for
+        self._reported = ""  # the last reason that on_disconnected was called with
         self.proven_at = -math.inf
         self.reason = "not started"
 
@@ -135,7 +140,7 @@ class MultiplexedClient:
         self._supervisor.add_done_callback(self._check)
 
     async def close(self) -> None:
-        """Write what is queued, fail what is in flight, end every task and socket. Not for use in ``on_up``."""
+        """Write what is queued, fail what is in flight, end every task and socket. Not for use in ``on_connected``."""
         self._reported = "closed"
         connection, tasks = self.connection, {task for task in (self._supervisor, self._up_task) if task is not None}
         for task in tasks:
@@ -156,10 +161,10 @@ class MultiplexedClient:
                 self._explain(connection.ended.result())
             else:
                 self.connection = connection
-                if self._on_setup is not None:
-                    self._on_setup(connection.setup_replies)
+                if self._on_handshake is not None:
+                    self._on_handshake(connection.handshake_replies)
                 timer = Heartbeat(connection, self._timing, self._proven, self._suspended)
-                connection.adopt(timer, self._on_push, self._lost, self._largest_reply)
+                connection.adopt(timer, self._on_push, self._lost, self._largest_reply_bytes)
                 if began - greeted_at <= self._timing.deadline:
                     self._proven(greeted_at)
                 else:
@@ -172,9 +177,9 @@ class MultiplexedClient:
         self.proven_at = sent
         if self.active is None and self._loop is not None:
             self.active, self.reason, self._reported = self.connection, "", ""
-            if self._on_up is not None and self._announced is not self.connection:
+            if self._on_connected is not None and self._announced is not self.connection:
                 self._announced = self.connection
-                self._up_task = self._loop.create_task(self._on_up(), name="cache-connected")
+                self._up_task = self._loop.create_task(self._on_connected(), name="cache-connected")
                 self._up_task.add_done_callback(self._check)
 
     def _suspended(self, reason: str) -> None:
@@ -185,8 +190,8 @@ class MultiplexedClient:
         self.proven_at = -math.inf
         if self._up_task is not None:
             self._up_task.cancel()
-        if reason == TOO_LARGE and unanswered and self._on_too_large is not None:
-            self._on_too_large(_keys_read_by(unanswered[0]))
+        if reason == TOO_LARGE and unanswered and self._on_reply_too_large is not None:
+            self._on_reply_too_large(_keys_read_by(unanswered[0]))
         self._explain(reason)
 
     def _check(self, task: asyncio.Task[None]) -> None:
@@ -195,16 +200,44 @@ class MultiplexedClient:
 
     def _explain(self, reason: str) -> None:
         self.reason = reason
-        if self._on_down is not None and reason != self._reported:
+        if self._on_disconnected is not None and reason != self._reported:
             self._reported = reason
             try:
-                self._on_down(reason)
+                self._on_disconnected(reason)
             except Exception as error:
-                self._report("on_down failed", error)
+                self._report("on_disconnected failed", error)
 
     def _report(self, message: str, error: BaseException) -> None:
         if self._loop is not None:
             self._loop.call_exception_handler({"message": message, "exception": error})
+
+
+async def replies(futures: Sequence[asyncio.Future[Any]], deadline: float | None) -> list[Any]:
+    """Await the replies to several commands.
+
+    Args:
+        futures: from :meth:`MultiplexedClient.call_many`.
+        deadline: loop time at which waiting ends; None leaves it to the deadline of each command.
+
+    Raises:
+        TransportError: the first failure.
+    """
+    if deadline is not None:
+        await asyncio.wait(futures, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+        late = [future for future in futures if not future.done()]
+        for future in late:
+            future.cancel()
+        if late:
+            raise CommandTimeout("no reply within what was left of the deadline")
+    return [await future for future in futures]
+
+
+async def outcome(future: asyncio.Future[Any]) -> Any:
+    """Await one reply; a ``TransportError`` is returned in its place."""
+    try:
+        return await future
+    except TransportError as problem:
+        return problem
 
 
 def _keys_read_by(command: bytes) -> list[str]:

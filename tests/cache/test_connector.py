@@ -57,7 +57,7 @@ async def test_wrong_password_says_so_without_saying_it_and_heals(own_redis: Red
     own_redis.cli("CONFIG", "SET", "requirepass", "right")
     own_redis.password = "right"
     endpoint = Endpoint("127.0.0.1", own_redis.port, password="hush-hush")
-    client = await clients(endpoint=endpoint, wait=False, on_down=reasons.append)
+    client = await clients(endpoint=endpoint, wait=False, on_disconnected=reasons.append)
     await until(lambda: reasons)
     await asyncio.sleep(0.3)
     assert reasons == ["refused (WRONGPASS)"]
@@ -115,7 +115,7 @@ async def test_servers_without_support_for_the_multiplexer(clients: Clients, rep
     async with server:
         reasons: list[str] = []
         endpoint = Endpoint("127.0.0.1", port, password="hush")
-        client = await clients(endpoint=endpoint, wait=False, on_down=reasons.append)
+        client = await clients(endpoint=endpoint, wait=False, on_disconnected=reasons.append)
         await until(lambda: client.unsupported)
         assert (reasons, client.up) == ([reason], False)
         await client.close()
@@ -126,7 +126,7 @@ async def test_loading_is_asked_again_soon(clients: Clients) -> None:
     server, port, seen = await scripted([loading, loading, HELLO])
     async with server:
         reasons: list[str] = []
-        client = await clients(port, wait=False, on_down=reasons.append)
+        client = await clients(port, wait=False, on_disconnected=reasons.append)
         assert await seconds_until(lambda: client.up) < 0.5
         assert (reasons, len(seen), client.unsupported) == (["refused (LOADING)"], 3, False)
         await client.close()

@@ -117,7 +117,7 @@ async def test_a_socket_that_takes_nothing_refuses_instead_of_growing(own_redis:
 async def test_pushes_are_not_taken_for_replies(own_redis: RedisServer, clients: Clients) -> None:
     pushes: list[Any] = []
     tracking = ("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "user:")
-    client = await clients(own_redis.port, setup=[tracking], on_push=pushes.append, deadline=1.0)
+    client = await clients(own_redis.port, handshake=[tracking], on_push=pushes.append, deadline=1.0)
     other = await clients(own_redis.port, deadline=1.0)
 
     async def write(i: int) -> None:
@@ -143,7 +143,10 @@ async def test_a_push_handler_that_raises_costs_the_connection(own_redis: RedisS
         raise ValueError("cannot")
 
     client = await clients(
-        own_redis.port, setup=[("CLIENT", "TRACKING", "ON", "BCAST")], on_push=refuse, on_down=reasons.append
+        own_redis.port,
+        handshake=[("CLIENT", "TRACKING", "ON", "BCAST")],
+        on_push=refuse,
+        on_disconnected=reasons.append,
     )
     own_redis.cli("SET", "k", 1)
     await until(lambda: reasons == ["push handler failed"])
@@ -159,7 +162,7 @@ async def test_up_and_down_are_reported_once_each(own_redis: RedisServer, client
     async def up() -> None:
         events.append(f"up {await client.call('PING')}")
 
-    client = await clients(own_redis.port, wait=False, on_up=up, on_down=events.append)
+    client = await clients(own_redis.port, wait=False, on_connected=up, on_disconnected=events.append)
     await until(lambda: events == ["up b'PONG'"])
     own_redis.cli("CLIENT", "KILL", "TYPE", "normal")
     await until(lambda: len(events) == 3)

@@ -88,7 +88,7 @@ async def test_stopped_server(own_redis: RedisServer, clients: Clients) -> None:
 
 async def test_a_short_pause_does_not_cost_the_connection(own_redis: RedisServer, clients: Clients) -> None:
     lost: list[str] = []
-    client = await clients(own_redis.port, on_down=lost.append, heartbeat=0.05)
+    client = await clients(own_redis.port, on_disconnected=lost.append, heartbeat=0.05)
     me = await client.call("CLIENT", "ID")
     for _ in range(3):
         own_redis.pause()
@@ -101,7 +101,7 @@ async def test_a_short_pause_does_not_cost_the_connection(own_redis: RedisServer
 
 async def test_killed_and_restarted(own_redis: RedisServer, clients: Clients) -> None:
     reasons: list[str] = []
-    client = await clients(own_redis.port, on_down=reasons.append)
+    client = await clients(own_redis.port, on_disconnected=reasons.append)
     flying = [client.call("GET", "k") for _ in range(10)]
     own_redis.kill()
     answers = await asyncio.gather(*flying, return_exceptions=True)
@@ -171,7 +171,7 @@ async def test_a_network_that_loses_bytes_is_found_out(own_redis: RedisServer, c
         writer.close()
 
     async with await asyncio.start_server(relay, "127.0.0.1", 0) as box:
-        client = await clients(box.sockets[0].getsockname()[1], on_down=lost.append, heartbeat=0.1)
+        client = await clients(box.sockets[0].getsockname()[1], on_disconnected=lost.append, heartbeat=0.1)
         losing = True
         call = client.call("ECHO", "swallowed")
         await until(lambda: not losing)
@@ -223,7 +223,7 @@ async def test_on_up_is_cancelled_when_the_connection_is_lost(own_redis: RedisSe
             events.append("cancelled")
             raise
 
-    client = await clients(own_redis.port, on_up=up)
+    client = await clients(own_redis.port, on_connected=up)
     await until(lambda: events == ["up"])
     own_redis.cli("CLIENT", "KILL", "TYPE", "normal")
     await until(lambda: events == ["up", "cancelled", "up"] and client.up)
@@ -244,7 +244,7 @@ async def test_stalled_loop_keeps_deadlines_with_a_dead_server(own_redis: RedisS
 
 async def test_a_stalled_loop_does_not_count_as_silence(own_redis: RedisServer, clients: Clients) -> None:
     lost: list[str] = []
-    client = await clients(own_redis.port, on_down=lost.append, heartbeat=0.02)
+    client = await clients(own_redis.port, on_disconnected=lost.append, heartbeat=0.02)
     me = await client.call("CLIENT", "ID")
     for turn in range(6):
         asks = [asyncio.ensure_future(ask(client, "ECHO", i)) for i in range(100)]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from cache import RedisCache, keys
-from cache.core.engine import LARGEST_REPLY
+from cache.core.engine import LARGEST_REPLY_BYTES
 from tests.cache.clock import timed
 from tests.real.redis_server import RedisServer
 from tests.wait import until
@@ -68,4 +68,4 @@ async def test_a_reply_of_a_hundred_megabytes_costs_one_connection(
     await until(lambda: own_cache.connected and own_redis.cli("EXISTS", KEY) == 0, 3)
     assert await own_cache.get_or_load(KEY, right, ttl=60) == "right"
     assert await own_cache.get(KEY) == "right"
-    assert LARGEST_REPLY < 100 << 20
+    assert LARGEST_REPLY_BYTES < 100 << 20
