@@ -1,7 +1,7 @@
 """Which cache entries follow from which kind of data in the store: one table for every reader of that relation.
 
 Read-through takes key and loader from it, invalidation the keys that a write makes stale, and the consistency watch
-the value that the store says is right. A new kind of data is one more entry here.
+the value that the store says is right. What else a new kind of data needs: ``docs/architecture.md``.
 """
 
 from __future__ import annotations
