@@ -36,9 +36,10 @@ FLOORS: Final[dict[str, dict[str, set[str]]]] = {
         "caching": {"store"},
         "offline": {"prompts"},
         "settings": {"store", "identity"},
-        "store": set(),
-        "identity": set(),
-        "prompts": set(),
+        "store": {"text"},
+        "identity": {"text"},
+        "prompts": {"text"},
+        "text": set(),
     },
     "cache": {
         "registry": {"redis_cache"},

@@ -8,6 +8,7 @@ from typing import Any
 from livekit.agents import llm
 
 from ..store import Turn
+from ..text import storable
 
 
 async def ask(model: llm.LLM[Any], prompt: str, material: str) -> str:
@@ -19,8 +20,8 @@ async def ask(model: llm.LLM[Any], prompt: str, material: str) -> str:
         material: what the prompt is about, as the user's message.
     """
     question = llm.ChatContext.empty()
-    question.add_message(role="system", content=prompt)
-    question.add_message(role="user", content=material)
+    question.add_message(role="system", content=storable(prompt))
+    question.add_message(role="user", content=storable(material))
     async with model.chat(chat_ctx=question) as stream:
         return (await stream.collect()).text
 

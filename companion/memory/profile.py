@@ -9,6 +9,7 @@ from ..caching import PROFILE, read_user_data
 from ..identity import current_caller
 from ..runtime import get_runtime
 from ..store import StoreError
+from ..text import storable
 from ..writes import Profile
 
 logger = logging.getLogger("companion")
@@ -65,4 +66,5 @@ async def save_user_profile_async(profile_text: str, *, made_from: str | None = 
     caller = current_caller()
     if caller is None:
         return False
-    return await get_runtime().write_behind.write(caller.user_id, Profile(profile_text, made_from=made_from))
+    profile = Profile(storable(profile_text), made_from=made_from)
+    return await get_runtime().write_behind.write(caller.user_id, profile)

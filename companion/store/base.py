@@ -1,15 +1,12 @@
 """The Store protocol: what a store keeps, what it can do, and how it fails."""
 
-import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 from uuid import uuid4
 
+from ..text import storable
 from .outbox import Outbox
-
-# PostgreSQL refuses NUL in text, and no database can encode half of a surrogate pair.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def _new_id() -> str:
@@ -20,6 +17,11 @@ def _utc(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("a time without a time zone is ambiguous: use datetime.now(UTC)")
     return moment.astimezone(UTC)
+
+
+def _make_storable(record: object, *names: str) -> None:
+    for name in names:
+        object.__setattr__(record, name, storable(getattr(record, name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Turn:
         if self.role not in ("user", "assistant"):
             raise ValueError("the role of a turn is 'user' or 'assistant'")
         object.__setattr__(self, "at", _utc(self.at))
+        _make_storable(self, "text", "conversation_id", "id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Memory:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "at", _utc(self.at))
+        _make_storable(self, "text", "id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class Summary:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "at", _utc(self.at))
+        _make_storable(self, "conversation_id", "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +212,3 @@ class Store(Outbox, Protocol):
         Every other method of a closed store raises StoreError with the reason "closed".
         """
         ...
-
-
-def storable(text: str) -> str:
-    """Make a text storable in any database: NUL and lone surrogates become U+FFFD, nothing else changes."""
-    return _UNSTORABLE.sub("\ufffd", text)

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from itertools import islice
 
-from .base import storable
+from ..text import storable
 
 _MAX_WORDS = 32
 _MAX_WORD_LENGTH = 100

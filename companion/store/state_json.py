@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from .base import storable
+from ..text import storable_json
 
 
 def state_to_json(state: dict[str, Any]) -> str:
@@ -22,7 +22,7 @@ def state_to_json(state: dict[str, Any]) -> str:
     if not isinstance(state, dict):
         raise TypeError(f"a state is a dict, not {type(state).__name__}")
     try:
-        return json.dumps(_storable(state), ensure_ascii=False, allow_nan=False)
+        return json.dumps(storable_json(state), ensure_ascii=False, allow_nan=False)
     except RecursionError:
         raise ValueError("the state is nested too deeply") from None
 
@@ -43,15 +43,3 @@ def state_from_json(text: str) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise ValueError("a state is a JSON object")
     return state
-
-
-def _storable(value: Any) -> Any:
-    if isinstance(value, str):
-        return storable(value)
-    if isinstance(value, list | tuple):
-        return [_storable(item) for item in value]
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):  # json would convert them to text, and two could become one
-            raise TypeError("the keys of a state are strings")
-        return {storable(key): _storable(item) for key, item in value.items()}
-    return value

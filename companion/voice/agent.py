@@ -8,6 +8,8 @@ from typing import Any
 from livekit.agents import Agent, FlushSentinel, ModelSettings, llm
 
 from ..prompts import GREETING, instructions
+from ..text import storable
+from .storable_chat import storable_context, storable_pieces
 from .tracing import StartTrace
 
 
@@ -33,6 +35,7 @@ class CompanionAgent(Agent):
         tools: Sequence[llm.Tool | llm.Toolset] = (),
         trace: StartTrace | None = None,
     ) -> None:
+        profile = storable(profile)
         super().__init__(instructions=instructions(profile, language, earlier), tools=list(tools))
         self._greeting = greeting
         self._trace = trace
@@ -53,9 +56,10 @@ class CompanionAgent(Agent):
     async def llm_node(
         self, chat_ctx: llm.ChatContext, tools: list[llm.Tool], model_settings: ModelSettings
     ) -> AsyncIterator[llm.ChatChunk | str | FlushSentinel]:
-        """Run the framework's node; record the profile the answer starts from, and trace the first token."""
+        """Run the framework's node on storable texts; record the profile it starts from, and trace the first token."""
         self.profile_at_answer = self.profile
-        async for chunk in Agent.default.llm_node(self, chat_ctx, tools, model_settings):
+        answer = Agent.default.llm_node(self, storable_context(chat_ctx), tools, model_settings)
+        async for chunk in storable_pieces(answer):
             if self._trace is not None:
                 self._trace.first_token()
                 self._trace = None
@@ -63,6 +67,6 @@ class CompanionAgent(Agent):
 
     async def set_profile(self, profile: str) -> None:
         """Put a changed profile, or one that could not be read before, into the instructions."""
-        if profile != self.profile:
+        if (profile := storable(profile)) != self.profile:
             self.profile = profile
             await self.update_instructions(instructions(profile, self._language, self._earlier))

@@ -97,6 +97,12 @@ async def test_arguments_that_a_tool_does_not_declare_are_dropped() -> None:
     assert box.received == [(RunContext, "user:*")]
 
 
+def test_a_raw_surrogate_in_the_arguments_is_a_type_error() -> None:
+    """``companion.voice.storable_chat`` mends the arguments before the framework parses them."""
+    with pytest.raises(TypeError):
+        llm.utils.parse_function_arguments('{"pattern": "\ud83d"}')
+
+
 async def test_what_a_tool_raises_does_not_reach_the_model() -> None:
     """``tools.profile_tools``: the text of an unexpected exception may quote private data."""
     output, _ = await output_of(Box(RuntimeError("redis://user:password@host")))

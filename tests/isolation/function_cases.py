@@ -26,7 +26,7 @@ from companion.memory.context import (
 )
 from companion.runtime import get_runtime
 from companion.store import Memory, StoreError, Turn
-from companion.store.base import storable
+from companion.text import storable
 from tests.isolation.fixture_data import CALLERS, marker
 from tests.isolation.hostile_identities import expected_user_id, hostile_identity
 from tests.isolation.hostile_patterns import hostile_pattern, usable

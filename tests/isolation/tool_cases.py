@@ -16,7 +16,7 @@ from livekit.agents.llm.utils import parse_function_arguments, prepare_function_
 
 from cache.invalidation import invalidator as invalidation
 from companion import Caller, current_caller
-from companion.store.base import storable
+from companion.text import storable
 from tests.isolation.fixture_data import CALLERS, OPERATOR, marker
 from tests.isolation.hostile_calls import CACHE_TOOLS, PROFILE_TOOLS, Call, hostile_call
 from tests.isolation.hostile_identities import expected_user_id, hostile_identity

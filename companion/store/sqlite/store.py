@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ..base import Context, Memory, Summary, Turn, storable
+from ...text import storable
+from ..base import Context, Memory, Summary, Turn
 from ..outbox import DataKind, OutboxRow
 from ..search_terms import search_words
 from ..state_json import state_from_json, state_to_json

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from postgrest.types import ReturnMethod
 from supabase import AsyncClient
 
-from ..base import Context, Memory, StoreError, Summary, Turn, storable
+from ...text import storable
+from ..base import Context, Memory, StoreError, Summary, Turn
 from ..outbox import DataKind, OutboxRow
 from ..search_terms import search_words
 from ..state_json import state_to_json
