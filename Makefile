@@ -5,13 +5,16 @@ PYTHON ?= $(shell for p in python3.12 python3.13 python3.14 python3.11 python3; 
 	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 RUN := $(BIN)/python
-# uv installs in seconds what takes pip most of a minute.
+PIP_INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# uv installs in seconds what takes pip most of a minute. Where uv cannot (a mirror that only pip is configured for), pip does.
 ifeq ($(shell uv --version >/dev/null 2>&1 && echo uv),uv)
-VENV = uv venv --quiet --seed --allow-existing --no-python-downloads --python "$$(command -v $(PYTHON))" .venv
-INSTALL = uv pip install --quiet --python $(RUN) --constraint constraints.txt
+export UV_NATIVE_TLS ?= 1# the machine's certificates, as pip has them
+VENV = uv venv --quiet --seed --allow-existing --no-python-downloads --python "$$(command -v $(PYTHON))" .venv 2>/dev/null \
+	|| $(PYTHON) -m venv .venv
+INSTALL = uv pip install --quiet --python $(RUN) --constraint constraints.txt $(1) 2>/dev/null || $(PIP_INSTALL) $(1)
 else
 VENV = $(PYTHON) -m venv .venv
-INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL = $(PIP_INSTALL) $(1)
 endif
 
 # `uv sync` removes from .venv what it does not install itself: what is missing is installed anew.
@@ -30,15 +33,15 @@ help:  ## this list
 
 .venv/.made:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12, 3.13 or 3.14 with the venv module is needed: install it, or name it with 'make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)'." >&2; exit 1; }
-	@$(VENV) && touch $@
+	@{ $(VENV); } && touch $@
 
 .venv/.runtime: requirements.txt constraints.txt .venv/.made
 	@echo "Installing what the companion needs into .venv (a minute or two, once)..."
-	@$(INSTALL) -r requirements.txt && touch $@
+	@{ $(call INSTALL,-r requirements.txt); } && touch $@
 
 .venv/.dev: requirements-dev.txt .venv/.runtime
 	@echo "Installing what the tests need into .venv..."
-	@$(INSTALL) -r requirements-dev.txt && touch $@
+	@{ $(call INSTALL,-r requirements-dev.txt); } && touch $@
 
 setup: .venv/.runtime .venv/.dev  ## install everything into .venv, and nothing else
 
@@ -69,7 +72,7 @@ lint: .venv/.dev  ## ruff and mypy --strict
 .venv/.bench: requirements-bench.txt .venv/.dev
 	@echo "Installing what the benchmarks compare with into .venv..."
 	@for peer in $$(sed -n 's/^\([a-z][^ ]*\).*/\1/p' requirements-bench.txt); do \
-		$(INSTALL) "$$peer" || echo "$$peer cannot be installed here: left out."; \
+		{ $(call INSTALL,"$$peer"); } || echo "$$peer cannot be installed here: left out."; \
 	done; touch $@
 
 bench: .venv/.bench  ## measure against the peers, in one run (ARGS=quick for two minutes)
