@@ -15,7 +15,7 @@ import pytest
 from cache import RedisCache
 from cache.transport.endpoint import Endpoint
 from cache.transport.multiplexer import MultiplexedClient
-from tests.cache.private_server import Console, processes, start_console
+from tests.cache.embedded.private_server import Console, processes, start_console
 from tests.inside import engine_of
 from tests.real import redis_cluster
 from tests.real.redis_server import RedisServer

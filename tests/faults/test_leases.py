@@ -9,7 +9,7 @@ import pytest
 
 from cache import RedisCache, keys
 from cache.loading.policy import EntryOptions
-from tests.cache.clock import timed
+from tests.cache.loading.clock import timed
 from tests.faults.background_proxy import BackgroundProxy
 from tests.inside import filler_of
 from tests.real.redis_server import RedisServer

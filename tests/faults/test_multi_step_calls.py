@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from cache import RedisCache, keys
-from tests.cache.clock import timed
+from tests.cache.loading.clock import timed
 from tests.faults.background_proxy import BackgroundProxy
 from tests.inside import engine_of
 from tests.real.redis_server import RedisServer

@@ -15,7 +15,7 @@ import pytest
 
 from cache import RedisCache, keys
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError, find_redis_server
-from tests.cache.private_server import (
+from tests.cache.embedded.private_server import (
     Console,
     ask,
     choose_server,

@@ -9,8 +9,8 @@ import pytest
 
 from cache import RedisCache, UnserialisableValue, keys
 from cache.loading import lease
-from tests.cache.clock import timed
-from tests.cache.loader import Loader
+from tests.cache.loading.clock import timed
+from tests.cache.loading.loader import Loader
 from tests.inside import engine_of, filler_of
 from tests.real.redis_server import RedisServer, unused_port
 from tests.wait import initialised, until

@@ -21,7 +21,7 @@ import pytest
 from cache import RedisCache
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError, find_redis_server
 from cache.embedded import server as embedded_server
-from tests.cache.private_server import (
+from tests.cache.embedded.private_server import (
     Console,
     ask,
     close,
@@ -37,7 +37,7 @@ from tests.cache.private_server import (
 from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 # Needs no project file after the change of user: project and Python may be readable by root only.
 ORDINARY_USER = """

@@ -19,12 +19,12 @@ from tests.real.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 KEY = keys.profile("123")
 
 
 class Worker:
-    """A process of `tests.cache.stampede`."""
+    """A process of `tests.cache.loading.stampede`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -48,7 +48,7 @@ class Worker:
 @asynccontextmanager
 async def stampede(url: str, processes: int, tasks: int, seconds: float) -> AsyncIterator[list[Worker]]:
     """Processes that are connected and wait for `go`."""
-    command = [sys.executable, "-m", "tests.cache.stampede", url, KEY, str(tasks), str(seconds)]
+    command = [sys.executable, "-m", "tests.cache.loading.stampede", url, KEY, str(tasks), str(seconds)]
     pipe = asyncio.subprocess.PIPE
     workers = [
         Worker(await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=pipe, stdout=pipe))

@@ -18,7 +18,7 @@ from cache.coherence.pending import PendingQueue
 from cache.invalidation import background_scan
 from cache.invalidation import invalidator as invalidation
 from cache.invalidation.scan import pages
-from tests.cache.loader import Loader
+from tests.cache.loading.loader import Loader
 from tests.inside import engine_of
 from tests.real.redis_server import RedisServer
 from tests.wait import until

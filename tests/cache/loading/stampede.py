@@ -1,7 +1,7 @@
 """One worker process of a stampede: many tasks that read the same key concurrently.
 
-``python -m tests.cache.stampede URL KEY TASKS SECONDS`` prints ``ready`` once connected, begins on the first line of
-input, prints ``loading`` at each begin of its loader, and finally the result as JSON. It ends with its input.
+``python -m tests.cache.loading.stampede URL KEY TASKS SECONDS`` prints ``ready`` once connected, begins on the first
+line of input, prints ``loading`` at each begin of its loader, and finally the result as JSON. It ends with its input.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.every_server]
-PEM = Path(__file__).parent.parent / "real" / "localhost.pem"
+PEM = Path(__file__).parents[2] / "real" / "localhost.pem"
 
 
 async def works(cache: RedisCache) -> bool:

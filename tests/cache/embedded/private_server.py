@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from tests.wait import until
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 # As a console does: start the server, print its URL, stop it when the input ends.
 CONSOLE = """

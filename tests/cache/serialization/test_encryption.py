@@ -15,7 +15,7 @@ from cache import CacheConfigError, CacheSettings, RedisCache, keys
 from cache.serialization import codec
 from cache.serialization.encryption import ValueCipher
 from companion.settings import Settings, SettingsError
-from tests.cache.test_codec import same, values
+from tests.cache.serialization.test_codec import same, values
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 

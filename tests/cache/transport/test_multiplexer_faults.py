@@ -13,8 +13,8 @@ import pytest
 
 from cache.exceptions import CacheUnavailable, CommandTimeout
 from cache.transport.multiplexer import MultiplexedClient
-from tests.cache.clock import seconds_until
 from tests.cache.conftest import Clients
+from tests.cache.loading.clock import seconds_until
 from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 from tests.wait import until

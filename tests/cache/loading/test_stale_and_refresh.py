@@ -10,8 +10,8 @@ import pytest
 
 from cache import RedisCache, keys
 from cache.loading import fill
-from tests.cache.clock import timed
-from tests.cache.loader import Loader
+from tests.cache.loading.clock import timed
+from tests.cache.loading.loader import Loader
 from tests.inside import engine_of, filler_of
 from tests.real.redis_server import RedisServer
 from tests.wait import until

@@ -12,8 +12,8 @@ import pytest
 from cache import LockUnavailable, RedisCache, keys
 from cache.coherence.pending import PendingInvalidations
 from cache.core.maintenance import Maintenance
-from tests.cache.clock import timed
-from tests.cache.loader import Loader
+from tests.cache.loading.clock import timed
+from tests.cache.loading.loader import Loader
 from tests.inside import engine_of
 from tests.real.redis_server import RedisServer
 from tests.real.resp import RedisReplyError

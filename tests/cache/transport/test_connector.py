@@ -11,14 +11,14 @@ import pytest
 
 from cache.exceptions import CacheUnavailable, CommandRejected
 from cache.transport.endpoint import Endpoint
-from tests.cache.clock import seconds_until
 from tests.cache.conftest import Clients
+from tests.cache.loading.clock import seconds_until
 from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.serial]
-PEM = Path(__file__).parent.parent / "real" / "localhost.pem"
+PEM = Path(__file__).parents[2] / "real" / "localhost.pem"
 
 
 async def test_select_setname_and_password(own_redis: RedisServer, clients: Clients) -> None:

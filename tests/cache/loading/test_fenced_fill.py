@@ -15,7 +15,7 @@ import pytest
 from cache import RedisCache, keys
 from cache.invalidation import invalidator as invalidation
 from cache.loading import lease
-from tests.cache.loader import Loader
+from tests.cache.loading.loader import Loader
 from tests.inside import engine_of, filler_of
 from tests.real.redis_server import RedisServer
 from tests.wait import until
