@@ -66,7 +66,9 @@ def runs_locally() -> bool:
 @server.once("worker_started")
 def start_worker_services() -> None:
     """Start, once per worker and in its main process, what all conversations share."""
-    get_runtime().start_worker_services(local=runs_locally())
+    runtime = get_runtime()
+    runtime.write_behind.check_spool()
+    runtime.start_worker_services(local=runs_locally())
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Final
 
 from ..store import StoreError
@@ -21,6 +22,8 @@ _BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between tries while the s
 @dataclass(eq=False, slots=True)
 class _Entry:
     write: Write
+    number: int
+    since: float
     unseen: bool = False
     stored: bool = False
     tried: asyncio.Event = field(default_factory=asyncio.Event)
@@ -30,18 +33,26 @@ class _Entry:
 
 
 class WriteQueue:
-    """Stores writes in the background, in order; one that fails is moved behind the others and retried.
+    """Stores writes in the background, in order, and retries the one that fails.
 
-    Of profiles only the newest is kept. ``len()`` of a queue is the number of pending writes.
+    A write that the store refuses while it takes another one is moved behind the others. Of profiles only the newest is
+    kept. ``len()`` of a queue is the number of pending writes.
 
     Args:
         store: stores a write, which may be repeated, and invalidates the cache. It receives the write, whether its
             author may not have seen the stored profile, and a callable to call as soon as the store has confirmed.
+        on_added: called with the queue when a write was enqueued.
     """
 
-    def __init__(self, store: Callable[[Write, bool, Callable[[], None]], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        store: Callable[[Write, bool, Callable[[], None]], Awaitable[None]],
+        on_added: Callable[[WriteQueue], None] = lambda _: None,
+    ) -> None:
         self._store = store
+        self._on_added = on_added
         self._entries: list[_Entry] = []
+        self._numbers = count()
         self._retry_now = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
 
@@ -54,9 +65,17 @@ class WriteQueue:
         pending = (entry.write.text for entry in self._entries if isinstance(entry.write, Profile))
         return next(pending, None)
 
+    def oldest(self) -> float | None:
+        """The loop's time when the oldest pending write was enqueued; None when no write is pending."""
+        return min((entry.since for entry in self._entries if not entry.stored), default=None)
+
+    def writes(self) -> list[Write]:
+        """The pending writes, in the order in which they were enqueued."""
+        return [entry.write for entry in sorted(self._entries, key=lambda entry: entry.number) if not entry.stored]
+
     def add(self, write: Write) -> None:
         """Enqueue a write, behind the others. Returns at once."""
-        self._enqueue(_Entry(write))
+        self._enqueue(self._entry(write))
 
     async def write(self, write: Write, *, unseen: bool = False) -> bool:
         """Enqueue a write, ahead of the others, and wait at most ``FIRST_TRY`` seconds for its first try.
@@ -68,7 +87,7 @@ class WriteQueue:
         Returns:
             Whether it is stored. If not, the queue retries it, also when the caller is cancelled.
         """
-        entry = _Entry(write, unseen)
+        entry = self._entry(write, unseen)
         self._enqueue(entry, first=True)
         self._retry_now.set()  # the store may be back
         await _wait(entry.tried, FIRST_TRY)
@@ -88,45 +107,60 @@ class WriteQueue:
         if self._writer is not None and not self._writer.done():
             self._writer.cancel()
             await asyncio.wait({self._writer}, timeout=1.0)
-        pending, self._entries = [entry.write for entry in self._entries], []
+        pending, self._entries = self.writes(), []
         return pending
+
+    def _entry(self, write: Write, unseen: bool = False) -> _Entry:
+        return _Entry(write, next(self._numbers), asyncio.get_running_loop().time(), unseen)
 
     def _enqueue(self, entry: _Entry, *, first: bool = False) -> None:
         for other in list(self._entries):
             if isinstance(entry.write, Profile) and isinstance(other.write, Profile):
                 entry.write = entry.write.after(other.write)
                 entry.unseen = entry.unseen or other.unseen
+                entry.since = min(entry.since, other.since)
                 self._entries.remove(other)
         self._entries.insert(0 if first else len(self._entries), entry)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_all(), name="write-queue")
+        self._on_added(self)
 
     async def _write_all(self) -> None:
         failures = 0
         while self._entries:
-            entry = self._entries[0]
+            first = self._entries[0]
             self._retry_now.clear()
-            try:
-                await self._store(entry.write, entry.unseen, entry.mark_stored)
-            except Exception as problem:  # whatever a store may raise, the write is kept and retried
-                if not failures:
-                    reason = problem if isinstance(problem, StoreError) else type(problem).__name__
-                    logger.warning("a %s waits for the store: %s", kind_of(entry.write), reason)
-                entry.unseen = True
-                entry.tried.set()
-                self._move_to_the_end(entry)
-                await _wait(self._retry_now, _BACKOFF[min(failures, len(_BACKOFF) - 1)])
-                failures += 1
-                continue
-            if failures:
+            stored = await self._try(first, failures)
+            if not stored and self._entries and self._entries[0] is not first:
+                continue  # another one has come first meanwhile
+            if not stored and (others := [entry for entry in self._entries if entry is not first]):
+                # The order is kept while the store is away; a write that this store never takes does not block others.
+                stored = await self._try(others[failures % len(others)], failures + 1)
+                if stored:
+                    self._move_to_the_end(first)
+            if stored and failures:
                 logger.info("the store takes what waited for it")
-            failures = 0
+            if not stored:
+                await _wait(self._retry_now, _BACKOFF[min(failures, len(_BACKOFF) - 1)])
+            failures = 0 if stored else failures + 1
+
+    async def _try(self, entry: _Entry, failures: int) -> bool:
+        """Whether the store has taken the write; then it is removed."""
+        try:
+            await self._store(entry.write, entry.unseen, entry.mark_stored)
+        except Exception as problem:  # whatever a store may raise, the write is kept and retried
+            if not failures:
+                reason = problem if isinstance(problem, StoreError) else type(problem).__name__
+                logger.warning("a %s waits for the store: %s", kind_of(entry.write), reason)
+            entry.unseen = True
             entry.tried.set()
-            if entry in self._entries:  # else a newer profile has replaced it
-                self._entries.remove(entry)
+            return False
+        entry.tried.set()
+        if entry in self._entries:  # else a newer profile has replaced it
+            self._entries.remove(entry)
+        return True
 
     def _move_to_the_end(self, entry: _Entry) -> None:
-        """So that a write which this store never takes does not block the others."""
         if entry in self._entries:
             self._entries.remove(entry)
             self._entries.append(entry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -48,6 +49,8 @@ class SpoolReplay:
             The number of writes that were stored.
         """
         count, vain_files, problem = 0, 0, ""
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(self._spool.recover)
         for path in self._spool.files():
             try:
                 stored, failure = await self._spool.drain(path, self._store)

@@ -1,7 +1,8 @@
-"""The spool: files in ``COMPANION_HOME`` with the writes that the store had not taken when a conversation ended.
+"""The spool: files in ``COMPANION_HOME`` with the writes that the store has not taken.
 
-Each process adds files of its own, ``unstored/<random>.jsonl``; any process may drain a file, while it holds the lock
-on it. A drained file is deleted. Every write may be repeated, so a process that dies while it drains loses nothing.
+Each process adds files of its own, ``unstored/<random>.jsonl``, and holds the lock on those whose writes are still in
+its queues (``spool_file``). Any process may drain a file, while it holds the lock on it. A drained file is deleted.
+Every write may be repeated, so a process that dies while it drains loses nothing.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ import asyncio
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
-from uuid import uuid4
 
 from ..store import StoreError
 from .records import Write, from_line, to_line
+from .spool_file import SpoolFile, create_folder
 
 logger = logging.getLogger("companion")
+_UNREADABLE: Final = ".unreadable"  # suffix of the lines that cannot be parsed
+_UNFINISHED_FOR: Final = 60.0  # seconds after which a file without its final name has no writer any more
 _MAX_FAILURES: Final = 3  # in a row, after which the rest of a file is kept untried
 
 
@@ -29,8 +34,12 @@ class Spool:
     def __init__(self, home: Path) -> None:
         self.folder = home / "unstored"
 
+    def new_file(self) -> SpoolFile:
+        """A file for the writes of one user, which does not exist until it has lines."""
+        return SpoolFile(self.folder)
+
     def add(self, user_id: str, writes: Sequence[Write]) -> Path:
-        """Write a new file. Blocks.
+        """Write a new file, which any process may drain at once. Blocks.
 
         Args:
             user_id: whose data it is.
@@ -42,16 +51,56 @@ class Spool:
         Raises:
             OSError: it could not be written.
         """
-        self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        path = self.folder / f"{uuid4().hex}.jsonl"
-        _write(path, [to_line(user_id, write) for write in writes])
-        return path
+        return self._add([to_line(user_id, write) for write in writes])
+
+    def _add(self, lines: Sequence[str]) -> Path:
+        file = self.new_file()
+        file.hold(lines)
+        return file.release()
+
+    def check(self) -> None:
+        """Try whether a file can be written. Blocks.
+
+        Raises:
+            OSError: it cannot.
+        """
+        create_folder(self.folder)
+        with TemporaryFile(dir=self.folder) as file:
+            file.write(b"\n")
 
     def files(self) -> list[Path]:
         """The files of all processes, the oldest first."""
+        return self._found(".jsonl")
+
+    def recover(self) -> int:
+        """Take back the lines that were moved aside and can be parsed, because a newer version wrote them. Blocks.
+
+        During an upgrade, a process of the earlier version may drain a file of this one. Files that a killed process
+        has not finished writing are deleted: the file of before is there still.
+
+        Returns:
+            The number of lines that are in files again.
+
+        Raises:
+            OSError: a file could not be read or written.
+        """
+        for path in self._found(".new"):
+            with _locked(path) as lines:
+                if lines is not None and time.time() - path.stat().st_mtime > _UNFINISHED_FOR:
+                    path.unlink()
+        count = 0
+        for path in self._found(_UNREADABLE):
+            with _locked(path) as lines:
+                readable, unreadable = _parsed(lines or ())
+                if readable and lines is not None:
+                    self._add([line for line, _, _ in readable])
+                    _replace(path, unreadable)
+                    count += len(readable)
+        return count
+
+    def _found(self, suffix: str) -> list[Path]:
         try:
-            found = [(path.stat().st_mtime_ns, path) for path in self.folder.iterdir() if path.suffix == ".jsonl"]
+            found = [(path.stat().st_mtime_ns, path) for path in self.folder.iterdir() if path.suffix == suffix]
         except OSError:
             return []
         return [path for _, path in sorted(found)]
@@ -77,7 +126,7 @@ class Spool:
                 return 0, None
             readable, unreadable = _parsed(lines)
             if unreadable:
-                await asyncio.to_thread(_write, path.with_suffix(".unreadable"), unreadable)
+                await asyncio.to_thread(_write, path.with_suffix(_UNREADABLE), unreadable)
                 logger.error("%d lines of %s cannot be read: put aside", len(unreadable), path.name)
             rest, failures, problem = [], 0, None
             for line, user_id, write in readable:

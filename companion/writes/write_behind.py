@@ -1,7 +1,7 @@
 """Write-behind: a conversation enqueues its writes and goes on; queues retry them until the store takes them.
 
-What the store has not taken when a user's last conversation ends goes to the spool (``writes.spool``), and the next
-process that starts replays it.
+What the store does not take soon has a line in the spool (``writes.spool_keeper``). The lines that are left when a
+user's last conversation ends, or its process is killed, are replayed by the next process that starts.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .queue import WriteQueue
 from .records import Write, apply
 from .replay import SpoolReplay
 from .spool import Spool
+from .spool_keeper import SpoolKeeper
 
 logger = logging.getLogger("companion")
 _SPOOL_TIMEOUT: Final = 1.0  # seconds for the last updates of the spool
@@ -46,6 +47,7 @@ class WriteBehind:
         self._outbox_relay = outbox_relay
         self._spool = spool
         self._queues: dict[str, WriteQueue] = {}
+        self._keepers: dict[str, SpoolKeeper] = {}
         self._in_flight: dict[str, tuple[Write, asyncio.Task[None]]] = {}
         self._conversations: Counter[str] = Counter()
         self._background = BackgroundTasks()
@@ -73,6 +75,20 @@ class WriteBehind:
     def begin_conversation(self, user_id: str) -> None:
         """Note that a conversation of a user begins; see ``end_conversation``."""
         self._conversations[user_id] += 1
+
+    def check_spool(self) -> asyncio.Task[None]:
+        """Log a line if the spool cannot be written, in the background. To be called when a worker starts."""
+        return self._background.spawn(self._check_spool(), name="spool-check")
+
+    async def _check_spool(self) -> None:
+        try:
+            await asyncio.to_thread(self._spool.check)
+        except OSError as problem:
+            reason = problem.strerror or type(problem).__name__
+            logger.warning(
+                "COMPANION_HOME cannot be written (%s): what the store does not take is lost when its process ends",
+                reason,
+            )
 
     async def end_conversation(self, user_id: str, timeout: float) -> int:
         """Wait until the store has taken the user's writes.
@@ -108,7 +124,8 @@ class WriteBehind:
 
     def _queue(self, user_id: str) -> WriteQueue:
         if user_id not in self._queues:
-            self._queues[user_id] = WriteQueue(partial(self._write, user_id))
+            self._keepers[user_id] = SpoolKeeper(user_id, self._spool.new_file())
+            self._queues[user_id] = WriteQueue(partial(self._write, user_id), self._keepers[user_id].watch)
         return self._queues[user_id]
 
     async def _write(self, user_id: str, write: Write, unseen: bool, on_stored: Callable[[], None]) -> None:
@@ -133,19 +150,22 @@ class WriteBehind:
         return await asyncio.shield(self._background.spawn(self._move_to_spool(user_id), name="spool-add"))
 
     async def _move_to_spool(self, user_id: str) -> int:
-        queue = self._queues.pop(user_id, None)
-        pending = [] if queue is None else await queue.stop()
-        in_flight, task = self._in_flight.pop(user_id, (None, None))
-        if not pending:
+        queue, keeper = self._queues.pop(user_id, None), self._keepers.pop(user_id, None)
+        if queue is None or keeper is None:
             return 0
+        pending = await queue.stop()
+        in_flight, task = self._in_flight.pop(user_id, (None, None))
         try:
-            path = await asyncio.to_thread(self._spool.add, user_id, pending)
+            path = await keeper.finish(pending)
         except OSError as problem:
             reason = problem.strerror or type(problem).__name__
             logger.error("not stored, and lost: %d. COMPANION_HOME cannot be written (%s)", len(pending), reason)
             return len(pending)
+        if path is None:
+            return 0
         logger.error("not stored: %d. They wait in COMPANION_HOME for the next start", len(pending))
-        if in_flight in pending and task is not None:  # the store may still take it: then the next start must not
+        if in_flight is not None and task is not None and in_flight in pending:
+            # The store may still take it: then the next start must not.
             task.add_done_callback(partial(self._remove_if_stored, path, in_flight))
         return len(pending)
 

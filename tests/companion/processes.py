@@ -12,6 +12,7 @@ processes = get_context("forkserver")
 processes.set_forkserver_preload(
     [
         "tests.companion.memory_worker",
+        "tests.companion.outage_worker",
         "tests.companion.store.test_sqlite",
         "tests.companion.store.test_sqlite_schema",
     ]
