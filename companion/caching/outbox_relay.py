@@ -27,6 +27,8 @@ GRACE: Final = 5.0
 """Seconds for which a pending row is left to the relay of the process that wrote it."""
 _READ_TIMEOUT: Final = 0.25  # seconds an invalidation waits for the pending rows; without them it acknowledges none
 DRAIN_TIMEOUT: Final = 2.0  # seconds that closing waits for deliveries under way
+# Runs on while the machine sleeps, unlike the loop's clock, and is never set, unlike that of the day.
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _CLOCK_SKEW: Final = 300.0  # seconds by which the clocks of Redis, store and worker may differ
 _PAGE: Final = 100  # rows of the outbox read at a time
 MAX_ROWS: Final = 1000  # from more invalidations than that on, clearing the cache costs less
@@ -163,7 +165,7 @@ class OutboxRelay:
             StoreError: the outbox cannot be read.
         """
         cache = await get_redis_cache()
-        now = time.time()  # not the loop's clock: that one stops while the machine sleeps
+        now = time.clock_gettime(_CLOCK)
         last_at, known = self._last_poll or (now - MAX_LIFETIME, set())
         rows = set(await self._store().recent_changes(within=now - last_at + _CLOCK_SKEW, limit=MAX_ROWS + 1))
         if len(rows) > MAX_ROWS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from cache import get_redis_cache, keys
@@ -17,7 +17,7 @@ from .. import prompts
 from ..runtime import get_runtime
 from ..store import StoreError
 from .follow_up import MAX_TOPIC, decide_follow_up
-from .relative_time import ago
+from .relative_time import age_of, ago
 
 logger = logging.getLogger("companion")
 FRESH_AFTER: Final = timedelta(hours=72)
@@ -49,8 +49,8 @@ class Plan:
         """The plan in a cached value; None for anything else, such as a plan that another version wrote."""
         try:
             plan = cls(**value)
-            if plan.last_seen:
-                datetime.fromisoformat(plan.last_seen)
+            if plan.last_seen and datetime.fromisoformat(plan.last_seen).tzinfo is None:
+                return None
         except (TypeError, ValueError):
             return None
         texts = isinstance(plan.topic, str) and isinstance(plan.last_words, str)
@@ -71,7 +71,8 @@ class Plan:
         return prompts.fresh_start(self._ago())
 
     def _dropped(self) -> bool:
-        return bool(self.last_seen) and datetime.now(UTC) - datetime.fromisoformat(self.last_seen) < DROPPED_WITHIN
+        age = age_of(datetime.fromisoformat(self.last_seen)) if self.last_seen else None
+        return age is not None and age < DROPPED_WITHIN
 
     def _ago(self) -> str:
         return ago(datetime.fromisoformat(self.last_seen)) if self.last_seen else "a while ago"
@@ -141,7 +142,8 @@ async def make_plan(user_id: str) -> tuple[Plan, bool]:
     last_seen = turns[-1].at
     said = [turn.text for turn in turns if turn.role == "user"]
     last_words = " ".join(said[-1].split())[:MAX_TOPIC] if said else ""
-    if datetime.now(UTC) - last_seen > FRESH_AFTER:
+    age = age_of(last_seen)
+    if age is not None and age > FRESH_AFTER:
         return Plan("fresh_start", last_seen.isoformat(), last_words=last_words), True
     summary = context.summary.text if context.summary else ""
     decision = await decide_follow_up(turns, context.profile or "", runtime.model, summary=summary)

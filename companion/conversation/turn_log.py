@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import uuid4
 
@@ -12,6 +12,7 @@ from ..identity import Caller
 from ..store import Turn
 from ..writes import WriteBehind
 
+_MOMENT: Final = timedelta(microseconds=1)
 FLUSH_TIMEOUT: Final = 4.0
 """Seconds that closing waits for turns that are not stored yet."""
 
@@ -42,6 +43,8 @@ class TurnLog:
             return
         if text := (item.text_content or "").strip():
             role, at = item.role, datetime.fromtimestamp(item.created_at, UTC)
+            if self.turns:  # a clock that is set back must not change the order
+                at = max(at, self.turns[-1].at + _MOMENT)
             self.add(Turn(role=role, text=text, at=at, conversation_id=self.conversation_id, id=item.id))
 
     def add(self, turn: Turn) -> None:

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 from uuid import uuid4
 
 from ..text import storable
 from .outbox import Outbox
+
+MAX_TURN_TEXT: Final = 2000
+"""Characters of a turn that a context holds; the store keeps all of them."""
 
 
 def _new_id() -> str:
@@ -102,7 +105,7 @@ class Context:
 
     Attributes:
         profile: the user's profile; None when there is none.
-        turns: the user's last turns, oldest first.
+        turns: the user's last turns, oldest first, each at most ``MAX_TURN_TEXT`` characters long.
         summary: the user's latest summary; None when there is none.
         state: the user's state; None when there is none.
     """
@@ -138,7 +141,7 @@ class Store(Outbox, Protocol):
     """
 
     async def context(self, user_id: str, turns: int = 12) -> Context:
-        """Read profile, last ``turns`` turns, latest summary and state, in one request."""
+        """Read profile, last ``turns`` turns (as ``recent_turns``), latest summary and state, in one request."""
         ...
 
     async def get_profile(self, user_id: str) -> str | None:
@@ -172,7 +175,12 @@ class Store(Outbox, Protocol):
         ...
 
     async def recent_turns(self, user_id: str, limit: int = 20) -> list[Turn]:
-        """Read the user's last ``limit`` turns, oldest first; those of one instant in the order of their writes."""
+        """Read the user's last ``limit`` turns, oldest first.
+
+        Conversations are in the order in which the store got their last turns, whatever the workers' clocks said.
+        Within one, its own times count, then the order of the writes: turns that waited for the store come in any
+        order. The store looks at the 200 turns that it got last, or at ``limit`` of them where that is more.
+        """
         ...
 
     async def add_memory(self, user_id: str, memory: Memory) -> None:
@@ -191,7 +199,10 @@ class Store(Outbox, Protocol):
         ...
 
     async def latest_summary(self, user_id: str) -> Summary | None:
-        """Read the user's summary with the latest time; None when there is none."""
+        """Read the user's summary with the latest time; None when there is none.
+
+        A time in the future (of a clock that was wrong) is the latest only if there is no other.
+        """
         ...
 
     async def save_state(self, user_id: str, state: dict[str, Any]) -> None:

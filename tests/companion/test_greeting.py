@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cache import keys
+from cache import get_redis_cache, keys
 from companion import get_intelligent_first_message_instructions
 from companion.conversation.follow_up import MAX_TOPIC, decide_follow_up, parse_decision
 from companion.conversation.greeting import Plan
@@ -59,6 +59,34 @@ async def test_follow_up(runtime: Runtime, model: ScriptedLLM) -> None:
     question = "\n".join(item.text_content or "" for item in model.asked[0].messages())
     assert "I prepare a chess tournament" in question
     assert "Name: Ada" in question
+
+
+@pytest.mark.parametrize("minutes", [1, 60, 60 * 24 * 365])
+async def test_a_turn_from_the_future_was_a_while_ago(runtime: Runtime, model: ScriptedLLM, minutes: float) -> None:
+    """As after a clock was set back; a call from an hour ahead was not cut off moments ago."""
+    await talked(runtime, -minutes / 60, "I must go, bye")
+    for says in ("no", FOLLOW):
+        model.says = says
+        await (await get_redis_cache()).delete(keys.greeting_instructions("1"))
+        text = await get_intelligent_first_message_instructions("1", "Be kind.")
+        assert "a while ago" in text
+        assert "dropped call" not in text
+        assert "moments ago" not in text + str(model.asked[-1].messages())
+
+
+async def test_the_last_words_are_of_the_last_conversation_after_a_clock_was_set_back(runtime: Runtime) -> None:
+    now = datetime.now(UTC)
+    for text, at, conversation in (("yesterday's news", now + timedelta(hours=1), "c1"), ("wait", now, "c2")):
+        await runtime.store.add_turn("1", Turn(role="user", text=text, at=at, conversation_id=conversation))
+    text = await get_intelligent_first_message_instructions("1", "Be kind.")
+    assert "dropped call" in text
+    assert "wait" in text
+    assert "yesterday" not in text
+
+
+async def test_a_worker_whose_clock_is_moments_ahead_was_cut_off_too(runtime: Runtime) -> None:
+    await talked(runtime, -3 / 3600, "wait")
+    assert "You were talking moments ago" in await get_intelligent_first_message_instructions("1", "Be kind.")
 
 
 UNSURE = [
@@ -124,7 +152,19 @@ async def test_what_is_cached_does_not_know_the_persona(
     assert "persona" not in json.dumps(cached(redis_server))
 
 
-@pytest.mark.parametrize("foreign", ["text", 7, [], {"opening": "shout"}, {"opening": "follow_up", "x": 1}, {}, None])
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "text",
+        7,
+        [],
+        {"opening": "shout"},
+        {"opening": "follow_up", "x": 1},
+        {},
+        None,
+        {"opening": "fresh_start", "last_seen": "2026-03-01T12:00:00"},
+    ],
+)
 async def test_a_cached_plan_of_another_version_is_made_anew(
     runtime: Runtime, redis_server: RedisServer, foreign: Any
 ) -> None:

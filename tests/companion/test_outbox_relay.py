@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import sys
 import textwrap
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -129,6 +132,30 @@ async def test_a_private_cache_is_invalidated_for_all_that_it_missed(
     redis_server.cli("SET", "user:1:profile", "kept")
     await runtime.outbox_relay.poll_recent()
     assert redis_server.cli("GET", "user:1:profile") == "kept"  # invalidated already
+
+
+async def test_a_clock_that_is_set_back_hides_nothing_from_a_private_cache(
+    runtime: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime.outbox_relay.use_private_cache()
+    await runtime.outbox_relay.poll_recent()
+    await runtime.store.save_profile("1", "new")
+    redis_server.cli("SET", "user:1:profile", "old")
+    monkeypatch.setattr("time.time", lambda: datetime.now().timestamp() - 3600)
+    await runtime.outbox_relay.poll_recent()
+    assert redis_server.cli("EXISTS", "user:1:profile") == 0
+
+
+async def test_a_clock_that_was_set_back_hides_no_pending_row(
+    runtime: Runtime, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    await runtime.store.save_profile("1", "written past the cache")
+    redis_server.cli("SET", "user:1:profile", "old")
+    with closing(sqlite3.connect(tmp_path / "store" / "companion.db")) as db, db:
+        db.execute("UPDATE outbox SET written_at = written_at + 3600000000")
+    assert await runtime.outbox_relay.deliver_pending() == 1
+    assert redis_server.cli("EXISTS", "user:1:profile") == 0
+    assert await pending(runtime) == []
 
 
 async def test_every_pending_row_is_delivered(runtime: Runtime) -> None:

@@ -33,6 +33,17 @@ async def test_turns_are_stored_in_order(runtime: Runtime) -> None:
     assert {turn.conversation_id for turn in stored} == {log.conversation_id}
 
 
+async def test_a_clock_that_is_set_back_does_not_change_the_order(runtime: Runtime) -> None:
+    log = TurnLog(Caller("1"), runtime.write_behind)
+    words = ["Hi", "Hello", "I like chess", "So do I"]
+    for number, text in enumerate(words):
+        event = said("assistant" if number % 2 else "user", text)
+        event.item.created_at -= 3600 * (number // 2)
+        log.on_item(event)
+    assert await log.close() == 0
+    assert [turn.text for turn in await runtime.store.recent_turns("1")] == words
+
+
 async def test_a_turn_changes_the_next_greeting(runtime: Runtime) -> None:
     cache = await get_redis_cache()
     await cache.set(keys.greeting_instructions("1"), {"opening": "first_meeting"})

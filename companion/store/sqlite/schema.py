@@ -111,6 +111,12 @@ _STEPS = (
 )
 
 
+# In every file, of any version: an index changes nothing that an older version of the companion does with the file.
+_INDEXES = """
+CREATE INDEX IF NOT EXISTS turns_in_order ON turns (user_id, seq, conversation_id, at);
+"""
+
+
 def create_schema(db: sqlite3.Connection) -> None:
     """Apply the migrations that the file has not had.
 
@@ -128,3 +134,4 @@ def create_schema(db: sqlite3.Connection) -> None:
         # In the script, because executescript commits a transaction that was begun before it.
         steps = "".join(_STEPS[version:])
         db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {len(_STEPS)}; COMMIT;")
+    db.executescript(_INDEXES)

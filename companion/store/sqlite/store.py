@@ -10,12 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from ...text import storable
-from ..base import Context, Memory, Summary, Turn
+from ..base import MAX_TURN_TEXT, Context, Memory, Summary, Turn
 from ..outbox import DataKind, OutboxRow
 from ..search_terms import search_words
 from ..state_json import state_from_json, state_to_json
 from .thread import SqliteThread
 
+# In microseconds. The one clock by which rows are dated and aged; the triggers of the outbox use it too (``schema``).
+_NOW = "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000"
+# Conversations in the order of their last stored turn; within one, its own times count.
+_LAST_TURNS = """
+WITH latest AS (
+    SELECT seq, conversation_id, at FROM turns WHERE user_id = :user_id ORDER BY seq DESC LIMIT max(:count, 200)
+), chosen AS (
+    SELECT seq, at, max(seq) OVER (PARTITION BY conversation_id) AS place FROM latest
+    ORDER BY place DESC, at DESC, seq DESC LIMIT :count
+)
+SELECT turns.role, substr(turns.text, 1, :chars), chosen.at, turns.conversation_id, turns.id
+FROM chosen JOIN turns USING (seq) ORDER BY chosen.place, chosen.at, seq
+"""
+_WHOLE = 2**31 - 1  # characters: more than a text can have
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -32,7 +46,7 @@ class SqliteStore:
             "context",
             lambda db: Context(
                 profile=None if (profile := _profile(db, user_id)) is None else profile[0],
-                turns=_turns(db, user_id, turns),
+                turns=_turns(db, user_id, turns, MAX_TURN_TEXT),
                 summary=_summary(db, user_id),
                 state=_state(db, user_id),
             ),
@@ -108,12 +122,13 @@ class SqliteStore:
         return await self._reading.read("get_state", lambda db: _state(db, user_id))
 
     async def pending_changes(self, limit: int = 100, older_than: float = 0) -> list[OutboxRow]:
-        before = _to_microseconds(datetime.now(UTC)) - int(older_than * 1e6)
+        # The age of a row that is dated in the future is unknown: the clock was set back, and it may be old.
         return await self._outbox_rows(
             "pending_changes",
-            "version > delivered AND (? OR written_at <= ?) ORDER BY written_at LIMIT ?",
-            older_than <= 0,  # 0 means all: also rows that are dated in the future, because the clock was set back
-            before,
+            f"version > delivered AND (? <= 0 OR written_at <= {_NOW} - ? OR written_at > {_NOW})"
+            " ORDER BY written_at LIMIT ?",
+            older_than,
+            int(older_than * 1e6),
             max(limit, 0),
         )
 
@@ -123,9 +138,8 @@ class SqliteStore:
         return await self._outbox_rows("pending_changes_of", condition, user_id, *wanted)
 
     async def recent_changes(self, within: float, limit: int) -> list[OutboxRow]:
-        since = _to_microseconds(datetime.now(UTC)) - int(within * 1e6)
-        condition = "written_at >= ? ORDER BY written_at DESC LIMIT ?"
-        return await self._outbox_rows("recent_changes", condition, since, max(limit, 0))
+        condition = f"written_at >= {_NOW} - ? ORDER BY written_at DESC LIMIT ?"
+        return await self._outbox_rows("recent_changes", condition, int(within * 1e6), max(limit, 0))
 
     async def acknowledge(self, rows: Sequence[OutboxRow]) -> None:
         if rows:
@@ -139,7 +153,7 @@ class SqliteStore:
         await self._writing.close()
         await self._reading.close()
 
-    async def _outbox_rows(self, operation: str, condition: str, *parameters: str | int) -> list[OutboxRow]:
+    async def _outbox_rows(self, operation: str, condition: str, *parameters: str | float) -> list[OutboxRow]:
         def work(db: sqlite3.Connection) -> list[OutboxRow]:
             rows = db.execute(f"SELECT user_id, what, version FROM outbox WHERE {condition}", parameters)
             return [OutboxRow(*row) for row in rows]
@@ -152,14 +166,10 @@ def _profile(db: sqlite3.Connection, user_id: str) -> tuple[str, datetime] | Non
     return None if row is None else (str(row[0]), _from_microseconds(row[1]))
 
 
-def _turns(db: sqlite3.Connection, user_id: str, limit: int) -> list[Turn]:
-    rows = db.execute(
-        "SELECT role, text, at, conversation_id, id FROM turns WHERE user_id = ? ORDER BY at DESC, seq DESC LIMIT ?",
-        (user_id, max(limit, 0)),
-    ).fetchall()
+def _turns(db: sqlite3.Connection, user_id: str, count: int, chars: int = _WHOLE) -> list[Turn]:
+    found = db.execute(_LAST_TURNS, {"user_id": user_id, "count": max(count, 0), "chars": chars})
     return [
-        Turn(role, text, _from_microseconds(at), conversation_id, id)
-        for role, text, at, conversation_id, id in reversed(rows)
+        Turn(role, text, _from_microseconds(at), conversation_id, id) for role, text, at, conversation_id, id in found
     ]
 
 
@@ -182,8 +192,11 @@ def _memories(db: sqlite3.Connection, user_id: str, words: list[str], limit: int
 
 
 def _summary(db: sqlite3.Connection, user_id: str) -> Summary | None:
+    # Other processes of this machine may be ahead by moments; a minute and more is a clock that was wrong.
     row = db.execute(
-        "SELECT conversation_id, text, at FROM summaries WHERE user_id = ? ORDER BY at DESC LIMIT 1", (user_id,)
+        "SELECT conversation_id, text, at FROM summaries WHERE user_id = ?"
+        f" ORDER BY at > {_NOW} + 60000000, at DESC LIMIT 1",
+        (user_id,),
     ).fetchone()
     return None if row is None else Summary(row[0], row[1], _from_microseconds(row[2]))
 

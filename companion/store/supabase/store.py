@@ -14,7 +14,7 @@ from postgrest.types import ReturnMethod
 from supabase import AsyncClient
 
 from ...text import storable
-from ..base import Context, Memory, StoreError, Summary, Turn
+from ..base import MAX_TURN_TEXT, Context, Memory, StoreError, Summary, Turn
 from ..outbox import DataKind, OutboxRow
 from ..search_terms import search_words
 from ..state_json import state_to_json
@@ -44,8 +44,8 @@ class SupabaseStore:
         self._timeout = timeout
 
     async def context(self, user_id: str, turns: int = 12) -> Context:
-        arguments = {"p_user_id": user_id, "p_turns": max(turns, 0)}
-        return await self._call("context", "companion_context", arguments, answers.context)
+        arguments = {"p_user_id": user_id, "p_turns": max(turns, 0), "p_chars": MAX_TURN_TEXT}
+        return await self._call("context", "companion_start", arguments, answers.context)
 
     async def get_profile(self, user_id: str) -> str | None:
         return await self._row_of("get_profile", "companion_profiles", "text", user_id, answers.profile)
@@ -80,18 +80,8 @@ class SupabaseStore:
         await self._put("add_turn", "companion_turns", row, key="user_id,id", keep_first=True)
 
     async def recent_turns(self, user_id: str, limit: int = 20) -> list[Turn]:
-        return await self._ask(
-            "recent_turns",
-            lambda db: (
-                db.table("companion_turns")
-                .select("role", "text", "at", "conversation_id", "id")
-                .eq("user_id", user_id)
-                .order("at", desc=True)
-                .order("seq", desc=True)
-                .limit(max(limit, 0))
-            ),
-            lambda rows: answers.all_of(answers.turn)(rows)[::-1],
-        )
+        arguments = {"p_user_id": user_id, "p_turns": max(limit, 0)}
+        return await self._call("recent_turns", "companion_last_turns", arguments, answers.all_of(answers.turn))
 
     async def add_memory(self, user_id: str, memory: Memory) -> None:
         row = {
@@ -118,16 +108,9 @@ class SupabaseStore:
         await self._put("save_summary", "companion_summaries", row, key="user_id,conversation_id")
 
     async def latest_summary(self, user_id: str) -> Summary | None:
-        return await self._ask(
-            "latest_summary",
-            lambda db: (
-                db.table("companion_summaries")
-                .select("conversation_id", "text", "at")
-                .eq("user_id", user_id)
-                .order("at", desc=True)
-                .limit(1)
-            ),
-            answers.first_of(answers.summary),
+        arguments = {"p_user_id": user_id}
+        return await self._call(
+            "latest_summary", "companion_latest_summary", arguments, answers.first_of(answers.summary)
         )
 
     async def save_state(self, user_id: str, state: dict[str, Any]) -> None:
@@ -139,7 +122,7 @@ class SupabaseStore:
 
     async def pending_changes(self, limit: int = 100, older_than: float = 0) -> list[OutboxRow]:
         arguments = {"p_limit": max(limit, 0), "p_older_than": older_than}
-        return await self._call("pending_changes", "companion_owed", arguments, answers.all_of(answers.outbox_row))
+        return await self._call("pending_changes", "companion_pending", arguments, answers.all_of(answers.outbox_row))
 
     async def pending_changes_of(self, user_id: str, kinds: Iterable[DataKind]) -> list[OutboxRow]:
         arguments = {"p_user_id": user_id, "p_whats": list(kinds)}

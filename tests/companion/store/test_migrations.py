@@ -126,11 +126,19 @@ async def test_one_of_them_alone_brings_nothing_back(db: asyncpg.Connection, mig
 
 @pytest.mark.parametrize("open_by_default", [False, True])
 async def test_functions_are_for_those_who_need_them(databases: dict[bool, str], open_by_default: bool) -> None:
-    for_users = ("companion_context('x')", "companion_search('x', 'y')", "companion_words('x')")
+    for_users = (
+        "companion_context('x')",
+        "companion_search('x', 'y')",
+        "companion_words('x')",
+        "companion_start('x', 1, 1)",
+        "companion_last_turns('x', 1)",
+        "companion_latest_summary('x')",
+    )
     for_the_service = (
         "companion_written(1, 1)",
         "companion_swap_profile('x', 'y', 'z', now())",
         "companion_owed()",
+        "companion_pending(1, 0)",
         "companion_owed_by('x', '{turn}')",
         "companion_settle('[]')",
     )
@@ -304,6 +312,14 @@ async def test_the_whole_context_in_one_request(api: PostgREST, db: asyncpg.Conn
     await service.postgrest.aclose()
 
 
+async def test_the_last_turns_are_found_by_an_index(db: asyncpg.Connection) -> None:
+    async with db.transaction():
+        await db.execute("set local enable_seqscan = off; set local enable_bitmapscan = off")  # few rows need none
+        plan = await db.fetch("explain select * from companion_turns where user_id = 'x' order by seq desc limit 200")
+    assert "companion_turns_by_seq" in "\n".join(row[0] for row in plan)
+    assert "Sort" not in "\n".join(row[0] for row in plan)
+
+
 async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
     kinds = await db.fetch("select proname, provolatile, prosecdef from pg_proc where proname like 'companion%'")
     assert {row["proname"]: (row["provolatile"], row["prosecdef"]) for row in kinds} == {
@@ -314,6 +330,10 @@ async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
         "companion_bump_version": (b"v", True),
         "companion_owe": (b"v", True),
         "companion_owed": (b"s", False),
+        "companion_pending": (b"s", False),
+        "companion_start": (b"s", False),
+        "companion_last_turns": (b"s", False),
+        "companion_latest_summary": (b"s", False),
         "companion_written": (b"s", False),
         "companion_swap_profile": (b"v", False),
         "companion_owed_by": (b"s", False),

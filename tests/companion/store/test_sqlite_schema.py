@@ -208,6 +208,29 @@ async def test_pending_rows_are_found_by_an_index(by_hand: sqlite3.Connection) -
     assert "TEMP B-TREE" not in str(plan)
 
 
+async def test_the_last_turns_are_found_by_an_index(by_hand: sqlite3.Connection) -> None:
+    plan = by_hand.execute(
+        "EXPLAIN QUERY PLAN SELECT seq, conversation_id, at FROM turns WHERE user_id = 'u' ORDER BY seq DESC LIMIT 200"
+    ).fetchall()
+    assert "COVERING INDEX turns_in_order" in str(plan)  # a row's time lies behind its text, which may be long
+    assert "TEMP B-TREE" not in str(plan)
+
+
+async def test_a_worker_of_the_version_before_uses_the_file(path: Path) -> None:
+    """Its statements, on a file that this version has opened; and its file, opened by this version."""
+    store = SqliteStore(path)
+    await store.add_turn("u", Turn("user", "mine", NOON, "c1"))
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute(
+            "INSERT INTO turns (user_id, id, conversation_id, role, text, at) VALUES ('u', 't', 'c', 'user', 'x', 0)"
+        )
+        last = other.execute("SELECT text FROM turns WHERE user_id = 'u' ORDER BY at DESC, seq DESC LIMIT 1").fetchone()
+        assert last == ("mine",)
+        other.execute("DROP INDEX turns_in_order")
+    assert [turn.text for turn in await store.recent_turns("u")] == ["mine", "x"]
+    await store.close()
+
+
 def _write_and_acknowledge_until_killed(path: Path, acknowledged: Connection) -> None:
     async def work() -> None:
         store = SqliteStore(path)
