@@ -6,6 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 from .base import Context, Memory, Store, StoreError, Summary, Turn
+from .fact_key import fact_key
 from .outbox import DataKind, OutboxRow
 from .read_batching import ContextBatcher
 from .search_terms import search_words
@@ -27,6 +28,7 @@ __all__ = [
     "Summary",
     "SupabaseStore",
     "Turn",
+    "fact_key",
     "is_public_key",
     "search_words",
 ]

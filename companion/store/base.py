@@ -184,13 +184,25 @@ class Store(Outbox, Protocol):
         ...
 
     async def add_memory(self, user_id: str, memory: Memory) -> None:
-        """Store a memory. One whose id this user already has changes nothing."""
+        """Store a memory. One whose id or whose fact (``fact_key``) this user already has changes nothing."""
         ...
 
     async def search_memories(self, user_id: str, query: str, limit: int = 5) -> list[Memory]:
         """Find the user's memories that share a word with ``query``, best match first.
 
         A query without a word to search for (empty, punctuation, "what is it?") finds the newest.
+        """
+        ...
+
+    async def count_memories(self, user_id: str, query: str = "") -> int:
+        """Count what ``search_memories`` finds without a limit: by default, all of the user's memories."""
+        ...
+
+    async def remove_memory(self, user_id: str, text: str) -> int:
+        """Delete the user's memories of a fact (``fact_key``).
+
+        Returns:
+            How many there were.
         """
         ...
 

@@ -12,8 +12,8 @@ from typing import Any
 from ...text import storable
 from ..base import MAX_TURN_TEXT, Context, Memory, Summary, Turn
 from ..outbox import DataKind, OutboxRow
-from ..search_terms import search_words
 from ..state_json import state_from_json, state_to_json
+from . import facts
 from .thread import SqliteThread
 
 # In microseconds. The one clock by which rows are dated and aged; the triggers of the outbox use it too (``schema``).
@@ -90,14 +90,19 @@ class SqliteStore:
     async def add_memory(self, user_id: str, memory: Memory) -> None:
         await self._writing.write(
             "add_memory",
-            "INSERT INTO memories (user_id, id, text, at) VALUES (?, ?, ?, ?) ON CONFLICT (user_id, id) DO NOTHING",
+            facts.ADD,
             (user_id, memory.id, storable(memory.text), _to_microseconds(memory.at)),
         )
 
     async def search_memories(self, user_id: str, query: str, limit: int = 5) -> list[Memory]:
-        return await self._reading.read(
-            "search_memories", lambda db: _memories(db, user_id, search_words(query), limit)
-        )
+        found = await self._reading.read("search_memories", lambda db: facts.search(db, user_id, query, limit))
+        return [Memory(text, _from_microseconds(at), id) for text, at, id in found]
+
+    async def count_memories(self, user_id: str, query: str = "") -> int:
+        return await self._reading.read("count_memories", lambda db: facts.count(db, user_id, query))
+
+    async def remove_memory(self, user_id: str, text: str) -> int:
+        return await self._writing.write("remove_memory", facts.REMOVE, (user_id, storable(text)))
 
     async def save_summary(self, user_id: str, summary: Summary) -> None:
         await self._writing.write(
@@ -171,24 +176,6 @@ def _turns(db: sqlite3.Connection, user_id: str, count: int, chars: int = _WHOLE
     return [
         Turn(role, text, _from_microseconds(at), conversation_id, id) for role, text, at, conversation_id, id in found
     ]
-
-
-def _memories(db: sqlite3.Connection, user_id: str, words: list[str], limit: int) -> list[Memory]:
-    if words:
-        # Quoted, so that FTS5 takes AND, NEAR, * and ^ as words, not as operators.
-        rows = db.execute(
-            "SELECT memories.text, memories.at, memories.id FROM memories_text"
-            " JOIN memories ON memories.seq = memories_text.rowid"
-            " WHERE memories_text MATCH ? AND memories.user_id = ?"
-            " ORDER BY bm25(memories_text), memories.at DESC, memories.seq DESC LIMIT ?",
-            (" OR ".join(f'"{word}"' for word in words), user_id, max(limit, 0)),
-        )
-    else:
-        rows = db.execute(
-            "SELECT text, at, id FROM memories WHERE user_id = ? ORDER BY at DESC, seq DESC LIMIT ?",
-            (user_id, max(limit, 0)),
-        )
-    return [Memory(text, _from_microseconds(at), id) for text, at, id in rows]
 
 
 def _summary(db: sqlite3.Connection, user_id: str) -> Summary | None:

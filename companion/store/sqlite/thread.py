@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..base import StoreError
+from ..fact_key import fact_key
 from .schema import create_schema
 
 logger = logging.getLogger("companion")
@@ -131,6 +132,7 @@ class SqliteThread:
                 os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None)
             try:
+                db.create_function("fact_key", 1, fact_key, deterministic=True)
                 db.execute("PRAGMA journal_mode = WAL")
                 create_schema(db)
             except BaseException:

@@ -98,6 +98,14 @@ class SupabaseStore:
         arguments = {"p_user_id": user_id, "p_query": " ".join(search_words(query)), "p_limit": max(limit, 0)}
         return await self._call("search_memories", "companion_search", arguments, answers.all_of(answers.memory))
 
+    async def count_memories(self, user_id: str, query: str = "") -> int:
+        arguments = {"p_user_id": user_id, "p_query": " ".join(search_words(query))}
+        return await self._call("count_memories", "companion_count", arguments, answers.count)
+
+    async def remove_memory(self, user_id: str, text: str) -> int:
+        arguments = {"p_user_id": user_id, "p_text": storable(text)}
+        return await self._call("remove_memory", "companion_forget", arguments, answers.count)
+
     async def save_summary(self, user_id: str, summary: Summary) -> None:
         row = {
             "user_id": user_id,

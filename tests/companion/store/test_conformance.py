@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from companion.store import Memory, OutboxRow, Store, StoreError, Summary, Turn
+from companion.store import Memory, OutboxRow, Store, StoreError, Summary, Turn, fact_key
 from companion.store.search_terms import search_words
 
 pytestmark = pytest.mark.integration
@@ -125,6 +125,55 @@ async def test_writing_again_changes_nothing(store: Store, user: str) -> None:
     await store.add_turn(user, Turn("user", "another text", NOON, "c9", id=turn.id))
     assert await store.recent_turns(user) == [turn]
     assert await store.search_memories(user, "fact") == [memory]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("My sister visits on Friday", "my sister  visits on friday.", True),
+        ("My sister visits on Friday!", " My sister visits\non Friday ?! ", True),
+        ("\uff2dy \ufb01sh swims", "My fish swims", True),
+        ("Likes tea", "Likes te\u0301a", False),
+        ("Likes tea", "Likes tea, not coffee", False),
+        ("...", "!?", False),
+        ("...", "...", True),
+        ("", " ", False),
+    ],
+)
+async def test_the_same_fact_is_kept_once(store: Store, user: str, one: str, other: str, same: bool) -> None:
+    await store.add_memory(user, Memory(one, NOON))
+    await store.add_memory(user, Memory(other, NOON))
+    await store.add_memory(f"{user}-2", Memory(one, NOON))
+    assert await store.count_memories(user) == (1 if same else 2)
+    assert await store.count_memories(f"{user}-2") == 1
+    assert (fact_key(one) == fact_key(other)) == same
+
+
+async def test_the_same_fact_from_many_writers_at_once_is_kept_once(store: Store, user: str) -> None:
+    await asyncio.gather(*(store.add_memory(user, Memory("My sister visits", NOON)) for _ in range(20)))
+    assert [memory.text for memory in await store.search_memories(user, "")] == ["My sister visits"]
+
+
+async def test_memories_are_counted_as_they_are_found(store: Store, user: str) -> None:
+    for number in range(31):
+        await store.add_memory(user, Memory(f"{'dog' if number % 3 else 'cat'} number {number}", NOON))
+    assert await store.count_memories(user) == 31
+    assert await store.count_memories(user, "dogs!") == 20
+    assert await store.count_memories(user, "dog cat") == 31
+    assert await store.count_memories(user, "horse") == 0
+    assert await store.count_memories(f"{user}-2") == 0
+
+
+async def test_a_fact_is_removed(store: Store, user: str) -> None:
+    for text in ("My sister visits", "Likes tea"):
+        await store.add_memory(user, Memory(text, NOON))
+    await store.add_memory(f"{user}-2", Memory("My sister visits", NOON))
+    assert await store.remove_memory(user, "my sister visits.") == 1
+    assert await store.remove_memory(user, "my sister visits.") == 0
+    assert [memory.text for memory in await store.search_memories(user, "")] == ["Likes tea"]
+    assert await store.search_memories(user, "sister") == []
+    assert await store.count_memories(f"{user}-2") == 1
+    assert await store.pending_changes_of(user, ["memory"]) == [OutboxRow(user, "memory", 3)]
 
 
 async def test_users_are_apart(store: Store, user: str) -> None:

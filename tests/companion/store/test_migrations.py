@@ -130,6 +130,8 @@ async def test_functions_are_for_those_who_need_them(databases: dict[bool, str],
         "companion_context('x')",
         "companion_search('x', 'y')",
         "companion_words('x')",
+        "companion_fact_key('x')",
+        "companion_count('x', 'y')",
         "companion_start('x', 1, 1)",
         "companion_last_turns('x', 1)",
         "companion_latest_summary('x')",
@@ -141,6 +143,7 @@ async def test_functions_are_for_those_who_need_them(databases: dict[bool, str],
         "companion_pending(1, 0)",
         "companion_owed_by('x', '{turn}')",
         "companion_settle('[]')",
+        "companion_forget('x', 'y')",
     )
     async with connection(databases[open_by_default]) as db:
         for function in (*for_users, *for_the_service):
@@ -262,7 +265,7 @@ async def test_versions_never_go_back_and_miss_nothing(project: str, db: asyncpg
         async with connection(project) as own:
             for number in range(25):
                 await own.execute(
-                    "insert into companion_memories values ($1, $2, 'x', now())", user, f"{worker}-{number}"
+                    "insert into companion_memories values ($1, $2, $2, now())", user, f"{worker}-{number}"
                 )
         writing -= 1
 
@@ -338,6 +341,10 @@ async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
         "companion_swap_profile": (b"v", False),
         "companion_owed_by": (b"s", False),
         "companion_settle": (b"v", True),
+        "companion_fact_key": (b"i", False),
+        "companion_keep_once": (b"v", True),
+        "companion_count": (b"s", False),
+        "companion_forget": (b"v", False),
         "companion_note_change": (b"v", True),
         "companion_changes_since": (b"s", False),
     }

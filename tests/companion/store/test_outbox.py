@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from itertools import count
 from typing import get_args
+from uuid import uuid4
 
 import pytest
 
@@ -21,7 +22,7 @@ ALL: tuple[DataKind, ...] = get_args(DataKind)
 WRITES: dict[DataKind, Callable[[Store, str], Awaitable[None]]] = {
     "profile": lambda store, user: store.save_profile(user, "me"),
     "turn": lambda store, user: store.add_turn(user, Turn("user", "hello", NOON, "c1")),
-    "memory": lambda store, user: store.add_memory(user, Memory("likes tea", NOON)),
+    "memory": lambda store, user: store.add_memory(user, Memory(f"likes tea {uuid4()}", NOON)),
     "summary": lambda store, user: store.save_summary(user, Summary("c1", "about tea", NOON)),
     "state": lambda store, user: store.save_state(user, {"stage": 1}),
 }

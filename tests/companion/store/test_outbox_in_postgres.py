@@ -20,7 +20,8 @@ pytestmark = pytest.mark.integration
 PROFILE = (
     "insert into companion_profiles values ($1, 'x') on conflict (user_id) do update set text = excluded.text || 'x'"
 )
-MEMORY = "insert into companion_memories values ($1, gen_random_uuid()::text, 'x', now())"
+MEMORY = "insert into companion_memories values ($1, gen_random_uuid()::text, gen_random_uuid()::text, now())"
+SAME_MEMORY = "insert into companion_memories values ($1, gen_random_uuid()::text, 'x', now())"
 STATE = "insert into companion_states values ($1, '{}') on conflict (user_id) do update set state = excluded.state"
 
 
@@ -92,23 +93,24 @@ async def test_all_rows_deleted_count_for_everybody(db: asyncpg.Connection, user
     await undone.rollback()
 
 
+@pytest.mark.parametrize(("memory", "written"), [(MEMORY, 2), (SAME_MEMORY, 1)])
 async def test_two_writers_in_different_orders_do_not_deadlock(
-    two: tuple[asyncpg.Connection, asyncpg.Connection], user: str
+    two: tuple[asyncpg.Connection, asyncpg.Connection], user: str, memory: str, written: int
 ) -> None:
     first, second = two
 
     async def the_other_way_round() -> None:
         async with second.transaction():
-            await second.execute(MEMORY, user)
+            await second.execute(memory, user)
             await second.execute(PROFILE, user)
 
     async with first.transaction():
         await first.execute(PROFILE, user)
         other = asyncio.create_task(the_other_way_round())
         await until(lambda: waiting(first, pid=second.get_server_pid()))
-        await first.execute(MEMORY, user)
+        await first.execute(memory, user)
     await other
-    assert await counters(first, user) == {"profile": (2, 0), "memory": (2, 0)}
+    assert await counters(first, user) == {"profile": (2, 0), "memory": (written, 0)}
 
 
 async def test_acknowledging_gives_way_to_a_long_transaction(

@@ -32,6 +32,8 @@ OPERATIONS: dict[str, Callable[[SupabaseStore, str], Awaitable[object]]] = {
     "recent_turns": lambda store, user: store.recent_turns(user),
     "add_memory": lambda store, user: store.add_memory(user, Memory(f"is {PRIVATE}", NOON)),
     "search_memories": lambda store, user: store.search_memories(user, PRIVATE),
+    "count_memories": lambda store, user: store.count_memories(user, PRIVATE),
+    "remove_memory": lambda store, user: store.remove_memory(user, PRIVATE),
     "save_summary": lambda store, user: store.save_summary(user, Summary(PRIVATE, f"about {PRIVATE}", NOON)),
     "latest_summary": lambda store, user: store.latest_summary(user),
     "save_state": lambda store, user: store.save_state(user, {PRIVATE: PRIVATE}),
