@@ -86,9 +86,12 @@ async def entrypoint(ctx: JobContext) -> None:
     trace = StartTrace()
     log: TurnLog | None = None
     model = runtime.acquire_model()
+    prefetch: Prefetch | None = None
 
     async def end() -> None:
         trace.end()
+        if prefetch is not None:
+            prefetch.cancel()
         try:
             await end_conversation(log)
         finally:
@@ -144,6 +147,7 @@ async def entrypoint(ctx: JobContext) -> None:
             trace=trace,
         )
         await session.start(agent=agent, room=ctx.room, room_options=options)
+    prefetch.deliver_late_profile(agent)
 
 
 def main() -> None:

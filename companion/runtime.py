@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -49,6 +50,8 @@ class Runtime:
         self.settings = settings or Settings.from_env()
         self.conversations = 0
         """Conversations that have acquired this runtime."""
+        self.judging: Counter[str] = Counter()
+        """Users on whose next greeting a model is judging at the moment, and in how many calls."""
         watch = ConsistencyWatch(lambda: self.store, self.settings.watch_share)
         self.outbox_relay = OutboxRelay(lambda: self.store, watch)
         self.write_behind = WriteBehind(lambda: self.store, self.outbox_relay, Spool(self.settings.home))

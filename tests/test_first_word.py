@@ -10,7 +10,6 @@ from livekit.agents.telemetry import set_tracer_provider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NoOpTracerProvider
 
-import companion.conversation.briefing
 from benchmarks.first_word import CONNECT, MODEL, STORE, collect_spans, seed_earlier_conversation, start
 from tests.real.redis_server import RedisServer
 
@@ -53,9 +52,6 @@ async def test_cold_then_warm(exporter: InMemorySpanExporter, tmp_path: Path) ->
             assert "ann" not in str(dict(span.attributes or {}))
 
 
-async def test_a_store_that_hangs_costs_no_more_than_the_deadline(
-    exporter: InMemorySpanExporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(companion.conversation.briefing, "DEADLINE", 0.8)
+async def test_a_store_that_hangs_costs_no_more_than_a_second(exporter: InMemorySpanExporter, tmp_path: Path) -> None:
     hung = await start(exporter, tmp_path, "ann", delay=None)
-    assert hung.moments["greeting asked"] < 0.8 + SLACK
+    assert hung.moments["greeting asked"] < 1.0 + SLACK

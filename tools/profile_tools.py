@@ -5,6 +5,7 @@ The user id is never an argument: the caller comes from the session's userdata.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from livekit.agents.llm import ToolFlag
 
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
 from companion.memory.context import add_memory_async, get_conversation_context_async, search_memories_async
+from companion.memory.read_deadline import outcome, within_deadline
 from companion.runtime import get_runtime
 from companion.store import Memory, StoreError
 from companion.voice.agent import CompanionAgent
@@ -47,17 +49,20 @@ class ProfileTools(llm.Toolset):
         if caller is None:
             return _failure(_UNKNOWN_CALLER)
         with use_caller(caller):
-            profile = await get_user_profile_async()
-            if profile:
-                await _update_agent(context, profile)
-            elif caller.user_id in get_runtime().write_behind.unseen_profiles:
-                return _failure(_STORE_AWAY)  # an empty profile would claim that nothing is known
-            try:
-                facts = await search_memories_async("")
-            except StoreError as problem:
-                logger.warning("facts could not be read: %s", problem)
-                # The profile may have come from the cache; but an empty one would claim that nothing is known.
-                return _success(profile=profile, facts=[], message=_FACTS_AWAY) if profile else _failure(_STORE_AWAY)
+            profile, facts = await asyncio.gather(
+                outcome(get_user_profile_async(), "get_profile"), outcome(search_memories_async(""), "search_memories")
+            )
+        if isinstance(profile, StoreError):
+            logger.warning("the profile could not be read: %s", profile)
+            return _failure(_STORE_AWAY)
+        if profile:
+            await _update_agent(context, profile)
+        elif caller.user_id in get_runtime().write_behind.unseen_profiles:
+            return _failure(_STORE_AWAY)  # an empty profile would claim that nothing is known
+        if isinstance(facts, StoreError):
+            logger.warning("facts could not be read: %s", facts)
+            # The profile may have come from the cache; but an empty one would claim that nothing is known.
+            return _success(profile=profile, facts=[], message=_FACTS_AWAY) if profile else _failure(_STORE_AWAY)
         return _success(profile=profile, facts=facts)
 
     @function_tool(name="getConversationContext")
@@ -71,7 +76,7 @@ class ProfileTools(llm.Toolset):
             return _failure(_UNKNOWN_CALLER)
         try:
             with use_caller(caller):
-                summary, state = await get_conversation_context_async()
+                summary, state = await within_deadline(get_conversation_context_async(), "context")
         except StoreError as problem:
             logger.warning("earlier conversations could not be read: %s", problem)
             return _failure(_STORE_AWAY)
@@ -131,7 +136,7 @@ class ProfileTools(llm.Toolset):
             return _failure(_UNKNOWN_CALLER)
         try:
             with use_caller(caller):
-                facts = await search_memories_async(query[:MAX_TEXT])
+                facts = await within_deadline(search_memories_async(query[:MAX_TEXT]), "search_memories")
         except StoreError as problem:
             logger.warning("facts could not be searched: %s", problem)
             return _failure(_STORE_AWAY)

@@ -1,7 +1,8 @@
 """Prefetches what the companion knows of its caller before its first word: profile, greeting, summary and state.
 
 The prefetch begins at the top of the entrypoint, before the room is connected, so that it adds nothing to the time to
-the first word. It never fails and never outlives its deadline: the companion talks without what is still missing.
+the first word. It never fails. What is read from the store has one second, the model's judgement on a follow-up three
+more: the companion talks without what is still missing. A profile that comes later is put into the instructions then.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ from typing import Any, Final, TypeVar
 
 from opentelemetry.trace import Span
 
-from cache import retrieve_exception
+from cache import BackgroundTasks, retrieve_exception
 
 from ..identity import Caller, use_caller
 from ..memory.context import get_conversation_summary_async, get_user_state_async
 from ..memory.profile import get_user_profile_async
 from ..prompts import GREETING, earlier_conversations
+from ..runtime import get_runtime
+from ..voice.agent import CompanionAgent
 from ..voice.tracing import StartTrace
 from .follow_up import DEADLINE as FOLLOW_UP_DEADLINE
 from .greeting import FIRST_MEETING, Plan, get_intelligent_first_message_instructions
 
 logger = logging.getLogger("companion")
-DEADLINE: Final = FOLLOW_UP_DEADLINE + 1.0
-"""Seconds from the start of a prefetch after which the companion talks without what is still missing."""
+DEADLINE: Final = 1.0
+"""Seconds from the start of a prefetch after which the companion talks without what the store has not yet answered."""
 T = TypeVar("T")
 
 
@@ -55,9 +58,11 @@ class Prefetch:
 
     def __init__(self, caller: Caller | None, trace: StartTrace | None = None) -> None:
         self._deadline = asyncio.get_running_loop().time() + DEADLINE
+        self._user_id = "" if caller is None else caller.user_id
         self._trace = trace
         self._span: Span | None = None
         self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._background = BackgroundTasks()
         if caller is not None:
             if trace is not None:
                 trace.mark("lookup started")
@@ -70,13 +75,19 @@ class Prefetch:
                 self._fetch("state", get_user_state_async())
 
     async def wait(self) -> None:
-        """Wait until everything is fetched or the deadline has passed."""
-        if self._tasks:
-            remaining = self._deadline - asyncio.get_running_loop().time()
-            await asyncio.wait(self._tasks.values(), timeout=max(0.0, remaining))
+        """Wait until everything is fetched, or the deadline has passed and no model is judging on a follow-up."""
+        if not self._tasks:
+            return
+        await asyncio.wait(self._tasks.values(), timeout=self._remaining())
+        # The turns have been read by then, and the greeting hangs on the model, which has a deadline of its own.
+        if not self._tasks["greeting"].done() and get_runtime().judging[self._user_id]:
+            await asyncio.wait({self._tasks["greeting"]}, timeout=self._remaining(FOLLOW_UP_DEADLINE))
+
+    def _remaining(self, more: float = 0.0) -> float:
+        return max(0.0, self._deadline + more - asyncio.get_running_loop().time())
 
     async def result(self) -> Briefing:
-        """The briefing, as complete as it is by the deadline. Cancels what is late."""
+        """The briefing, as complete as it is by the deadline. Cancels what is late, except for the profile."""
         await self.wait()
         blank = Briefing()
         profile, greeting = self._outcome("profile", blank.profile), self._outcome("greeting", blank.greeting)
@@ -89,8 +100,22 @@ class Prefetch:
             greeting = Plan("fresh_start").instructions(GREETING)
         return Briefing(profile, greeting, earlier)
 
+    def deliver_late_profile(self, agent: CompanionAgent) -> None:
+        """Put a profile that missed the deadline into the agent's instructions when it has been read.
+
+        Args:
+            agent: the agent that talks without it. A profile that it has learned by then is not replaced.
+        """
+
+        def deliver(read: asyncio.Task[str]) -> None:
+            if not read.cancelled() and read.exception() is None and read.result() and not agent.profile:
+                self._background.spawn(agent.set_profile(read.result()), name="late-profile")
+
+        if (profile := self._tasks.get("profile")) is not None and not profile.done():
+            profile.add_done_callback(deliver)
+
     def cancel(self) -> None:
-        """Discard the briefing: cancels what is pending and retrieves exceptions."""
+        """Discard what is pending: cancels it, and retrieves exceptions."""
         for task in self._tasks.values():
             task.cancel()
             task.add_done_callback(retrieve_exception)
@@ -110,7 +135,8 @@ class Prefetch:
         if task is None:
             return default
         if not task.done():
-            task.cancel()
+            if name != "profile":
+                task.cancel()
             logger.warning("the %s missed the deadline: going on without it", name)
             return default
         if task.cancelled() or (problem := task.exception()) is not None:

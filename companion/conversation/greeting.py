@@ -7,6 +7,7 @@ rendered from it and from ``base_instructions`` each time, so a deploy that chan
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
@@ -146,6 +147,10 @@ async def make_plan(user_id: str) -> tuple[Plan, bool]:
     if age is not None and age > FRESH_AFTER:
         return Plan("fresh_start", last_seen.isoformat(), last_words=last_words), True
     summary = context.summary.text if context.summary else ""
-    decision = await decide_follow_up(turns, context.profile or "", runtime.model, summary=summary)
+    runtime.judging[user_id] += 1
+    try:
+        decision = await decide_follow_up(turns, context.profile or "", runtime.model, summary=summary)
+    finally:
+        runtime.judging -= Counter([user_id])  # which forgets a user at zero
     opening: Opening = "follow_up" if decision.follow_up else "fresh_start"
     return Plan(opening, last_seen.isoformat(), decision.topic, last_words), decision.certain

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +244,30 @@ async def test_what_cannot_be_read_now_is_not_said_to_be_nothing(
     monkeypatch.setattr(runtime.store, "context", fail)
     async with talk_as(ADA) as talk:
         assert_refused(await talk.use(tool))
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"), [("getUserProfile", {}), ("getConversationContext", {}), ("recallFacts", {"query": "Ada"})]
+)
+async def test_a_store_that_hangs_is_not_waited_for(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tool: str, arguments: dict[str, str]
+) -> None:
+    await runtime.store.save_profile("ada", "Name: Ada")
+
+    async def hang(*_: object) -> None:
+        while True:  # as a client does that swallows a cancellation
+            with suppress(asyncio.CancelledError):
+                await forever.wait()
+                return
+
+    forever = asyncio.Event()
+    monkeypatch.setattr(runtime.store, "context", hang)
+    monkeypatch.setattr(runtime.store, "search_memories", hang)
+    async with talk_as(ADA) as talk:
+        before = time.monotonic()
+        assert_refused(await talk.use(tool, **arguments))
+        assert time.monotonic() - before < 2.0
+        forever.set()
 
 
 async def test_with_the_cache_away_nothing_is_missing(runtime: Runtime) -> None:

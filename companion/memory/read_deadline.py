@@ -1,0 +1,48 @@
+"""Bounds the reads of a tool: the person waits for its answer, whatever the store does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+from cache import retrieve_exception
+
+from ..store import StoreError
+
+READ_DEADLINE: Final = 1.8
+"""Seconds that a tool waits for what it reads. With them, it answers within two seconds."""
+T = TypeVar("T")
+
+
+async def within_deadline(read: Coroutine[Any, Any, T], operation: str, *, seconds: float = READ_DEADLINE) -> T:
+    """The outcome of ``read``.
+
+    The deadline holds even if the store's client ignores cancellation, which ``asyncio.timeout`` would wait for.
+
+    Args:
+        read: reads from the store; it is cancelled at the deadline.
+        operation: names the read in the error.
+        seconds: the deadline.
+
+    Raises:
+        StoreError: the deadline passed, or ``read`` failed.
+    """
+    task = asyncio.create_task(read, name=f"read-{operation}")
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        if not task.done():
+            task.cancel()
+            task.add_done_callback(retrieve_exception)
+    if not task.done() or task.cancelled():
+        raise StoreError(operation, "no answer within the deadline")
+    return task.result()
+
+
+async def outcome(read: Coroutine[Any, Any, T], operation: str) -> T | StoreError:
+    """As :func:`within_deadline`, with the error returned, for reads that run at the same time."""
+    try:
+        return await within_deadline(read, operation)
+    except StoreError as problem:
+        return problem
