@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _framework_logs_unfiltered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Importing ``agent`` adds the redaction filter to the framework's loggers for the rest of the process."""
-    for name in ("livekit.agents", "livekit.plugins.openai"):
+def _logs_unfiltered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing ``agent`` filters the framework's loggers for the rest of the process, and a store httpx's."""
+    for name in ("livekit.agents", "livekit.plugins.openai", "httpx"):
         monkeypatch.setattr(logging.getLogger(name), "filters", [])
