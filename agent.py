@@ -143,6 +143,7 @@ async def entrypoint(ctx: JobContext) -> None:
             earlier=briefing.earlier,
             greeting=briefing.greeting,
             language=settings.language,
+            timezone=settings.timezone,
             tools=[CacheTools(), ProfileTools()],
             trace=trace,
         )

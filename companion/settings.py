@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal, cast
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from dotenv import find_dotenv, load_dotenv
 
@@ -39,6 +40,7 @@ class Settings:
         console_user: user id of the console's caller.
         operators: user ids that may invalidate other users' cache entries.
         language: language code of speech, such as ``en``.
+        timezone: the callers' time zone; None where it is not known.
         watch_share: share of the writes that the consistency watch checks for stale reads, 0 to 1.
     """
 
@@ -51,6 +53,7 @@ class Settings:
     console_user: str = CONSOLE_USER
     operators: frozenset[str] = frozenset()
     language: str = "en"
+    timezone: ZoneInfo | None = None
     watch_share: float = 0.01
 
     @classmethod
@@ -115,6 +118,7 @@ class Settings:
                 if one.strip()
             ),
             language=_language(env.get("COMPANION_LANGUAGE") or "en"),
+            timezone=_timezone(env.get("COMPANION_TIMEZONE") or ""),
             watch_share=_share(env.get("COMPANION_WATCH_SHARE") or "0.01"),
         )
 
@@ -212,3 +216,10 @@ def _language(text: str) -> str:
     if not (2 <= len(text) <= 12 and text.replace("-", "").isalnum() and text.isascii()):
         raise SettingsError("COMPANION_LANGUAGE must be a language code such as en, de or pt-BR.")
     return text
+
+
+def _timezone(name: str) -> ZoneInfo | None:
+    try:
+        return ZoneInfo(name) if name else None
+    except (ValueError, OSError, LookupError):  # not a name, a folder of names, or not known here
+        raise SettingsError("COMPANION_TIMEZONE must be the name of a time zone such as Europe/Berlin.") from None

@@ -38,7 +38,8 @@ FLOORS: Final[dict[str, dict[str, set[str]]]] = {
         "settings": {"store", "identity"},
         "store": {"text"},
         "identity": {"text"},
-        "prompts": {"text"},
+        "prompts": {"material"},
+        "material": {"text"},
         "text": set(),
     },
     "cache": {

@@ -7,6 +7,7 @@ from typing import Any
 
 from livekit.agents import llm
 
+from ..prompts import transcript_line
 from ..store import Turn
 from ..text import storable
 
@@ -28,4 +29,4 @@ async def ask(model: llm.LLM[Any], prompt: str, material: str) -> str:
 
 def transcript(turns: Sequence[Turn], *, max_turns: int, max_chars: int) -> str:
     """The last ``max_turns`` turns, one ``role: text`` a line, each text cut at ``max_chars`` characters."""
-    return "\n".join(f"{turn.role}: {turn.text[:max_chars]}" for turn in turns[-max_turns:])
+    return "\n".join(transcript_line(turn.role, turn.text[:max_chars]) for turn in turns[-max_turns:])

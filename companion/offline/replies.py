@@ -12,7 +12,7 @@ from typing import Final
 
 from livekit.agents import llm
 
-from ..prompts import EMPTY_PROFILE, FOLLOW_UP_PROMPT, PROFILE_HEADING, SUMMARY_PROMPT
+from ..prompts import FOLLOW_UP_PROMPT, SUMMARY_PROMPT, profile_in, remembered_line_in
 from . import tool_replies
 from .intent import Call, command, profile_with, told
 
@@ -48,12 +48,6 @@ def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
     return _reply(said, profile, tools)
 
 
-def profile_in(system: str) -> str:
-    """The profile that stands in a system prompt; empty when nothing is known."""
-    found = system.partition(PROFILE_HEADING)[2].partition("\n\n## ")[0].strip()
-    return "" if found == EMPTY_PROFILE else found
-
-
 def name_in(profile: str) -> str:
     """The name that a profile tells; empty when it does not."""
     found = re.search(r"(?im)^\s*name:\s*([^\n.,;]{1,40})|\bname is ([A-Z][\w'-]{1,30})", profile)
@@ -75,14 +69,14 @@ def greeting(how: str, profile: str) -> str:
     name = name_in(profile)
     back = f"Welcome back{f', {name}' if name else ''}!"
     if "## Back after a dropped call" in how:
-        said = re.search(r"The last thing they said was: (.+)", how)
-        if said and _FAREWELL.match(said.group(1)):
+        said = remembered_line_in(how)
+        if _FAREWELL.match(said):
             return f"{NOTICE}\n{back} What is on your mind?"
-        words = f"You had just said: “{said.group(1)}”." if said else "You had only just arrived."
+        words = f"You had just said: “{said}”." if said else "You had only just arrived."
         return f"{NOTICE}\nThere you are again{f', {name}' if name else ''}! We were cut off. {words} Shall we go on?"
-    if topic := re.search(r"worth picking up: (.+)", how):
+    if "## Follow-up" in how:
         when = re.search(r"You last talked (.+?)\.", how)
-        words = f"{back} Last time{f', {when.group(1)},' if when else ''} you said: “{topic.group(1)}”."
+        words = f"{back} Last time{f', {when.group(1)},' if when else ''} you said: “{remembered_line_in(how)}”."
         return f"{NOTICE}\n{words} Shall we pick that up?"
     if "## Fresh start" in how:
         return f"{NOTICE}\n{back} It is good to hear you. What is on your mind?"
@@ -92,7 +86,7 @@ def greeting(how: str, profile: str) -> str:
 
 def _follow_up(question: str) -> str:
     """The answer to the follow-up prompt: the last thing the user told, or else what they last asked for."""
-    said = re.findall(r"(?m)^user: (.+)$", question.partition("Last conversation")[2])
+    said = re.findall(r"(?m)^user: (.+)$", question.rpartition("<transcript>")[2])
     talk = [line for line in said if len(line.split()) >= 3 and command(line) is None]
     topic = (talk or said or [""])[-1].strip()[:120]
     return json.dumps({"follow_up": bool(topic), "confidence": 0.9, "topic": topic})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from livekit.agents import Agent, FlushSentinel, ModelSettings, llm
 
@@ -11,6 +14,9 @@ from ..prompts import GREETING, instructions
 from ..text import storable
 from .storable_chat import storable_context, storable_pieces
 from .tracing import StartTrace
+
+MAX_CLOCK_AGE: Final = 300.0
+"""Seconds after which the time in the instructions is renewed. Not at each turn: providers cache what stays equal."""
 
 
 class CompanionAgent(Agent):
@@ -21,6 +27,7 @@ class CompanionAgent(Agent):
         earlier: what the system prompt says of earlier conversations; empty when there were none.
         greeting: instructions for the first message.
         language: language code of speech.
+        timezone: the caller's time zone; None where it is not known.
         tools: the tools that the model may call.
         trace: the trace of the start; gets the events of the greeting and of the first token.
     """
@@ -32,19 +39,19 @@ class CompanionAgent(Agent):
         earlier: str = "",
         greeting: str = GREETING,
         language: str = "en",
+        timezone: ZoneInfo | None = None,
         tools: Sequence[llm.Tool | llm.Toolset] = (),
         trace: StartTrace | None = None,
     ) -> None:
         profile = storable(profile)
-        super().__init__(instructions=instructions(profile, language, earlier), tools=list(tools))
+        self._language, self._timezone, self._earlier = language, timezone, earlier
+        super().__init__(instructions=self._render(profile), tools=list(tools))
         self._greeting = greeting
         self._trace = trace
         self.profile = profile
         """The profile in the instructions; the store may hold a newer one."""
         self.profile_at_answer = profile
         """The profile in the instructions when the model began the current answer: the base of its profile updates."""
-        self._language = language
-        self._earlier = earlier
 
     async def on_enter(self) -> None:
         """Greet. The greeting may call no tool."""
@@ -58,7 +65,8 @@ class CompanionAgent(Agent):
     ) -> AsyncIterator[llm.ChatChunk | str | FlushSentinel]:
         """Run the framework's node on storable texts; record the profile it starts from, and trace the first token."""
         self.profile_at_answer = self.profile
-        answer = Agent.default.llm_node(self, storable_context(chat_ctx), tools, model_settings)
+        context = storable_context(await self._with_time(chat_ctx))
+        answer = Agent.default.llm_node(self, context, tools, model_settings)
         async for chunk in storable_pieces(answer):
             if self._trace is not None:
                 self._trace.first_token()
@@ -69,4 +77,26 @@ class CompanionAgent(Agent):
         """Put a changed profile, or one that could not be read before, into the instructions."""
         if (profile := storable(profile)) != self.profile:
             self.profile = profile
-            await self.update_instructions(instructions(profile, self._language, self._earlier))
+            await self.update_instructions(self._render(profile))
+
+    def _render(self, profile: str) -> str:
+        """The instructions, with the time as it is now."""
+        self._rendered_at = time.monotonic()
+        zone = self._timezone
+        now = None if zone is None else datetime.now(zone)
+        return instructions(profile, self._language, self._earlier, now=now, zone=zone.key if zone else "")
+
+    async def _with_time(self, context: llm.ChatContext) -> llm.ChatContext:
+        """``context`` with instructions whose time is not older than ``MAX_CLOCK_AGE``."""
+        if time.monotonic() - self._rendered_at <= MAX_CLOCK_AGE:
+            return context
+        old, new = self.instructions, self._render(self.profile)
+        await self.update_instructions(new)
+        return llm.ChatContext(
+            [
+                item.model_copy(update={"content": [new]})
+                if isinstance(item, llm.ChatMessage) and item.role == "system" and item.raw_text_content == old
+                else item
+                for item in context.items
+            ]
+        )

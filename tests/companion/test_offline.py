@@ -15,9 +15,9 @@ from companion.conversation.follow_up import decide_follow_up
 from companion.conversation.greeting import Plan
 from companion.offline.intent import Call, command, profile_with
 from companion.offline.llm import OfflineLLM
-from companion.offline.replies import HELP, NOTICE, answer, name_in, profile_in
+from companion.offline.replies import HELP, NOTICE, answer, name_in
 from companion.offline.tool_replies import tell
-from companion.prompts import GREETING, instructions
+from companion.prompts import GREETING, instructions, profile_in
 from companion.store import Turn
 from tools import CacheTools
 

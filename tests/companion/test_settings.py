@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -52,6 +53,9 @@ def test_which_models(env: dict[str, str], models: str) -> None:
         ({"COMPANION_USER_ID": "a*"}, "COMPANION_USER_ID"),
         ({"COMPANION_OPERATORS": "ada, b?b"}, "COMPANION_OPERATORS"),
         ({"COMPANION_LANGUAGE": "../x"}, "COMPANION_LANGUAGE"),
+        ({"COMPANION_TIMEZONE": "../x"}, "COMPANION_TIMEZONE"),
+        ({"COMPANION_TIMEZONE": "Europe"}, "COMPANION_TIMEZONE"),
+        ({"COMPANION_TIMEZONE": "Mars/Olympus"}, "COMPANION_TIMEZONE"),
         ({"REDIS_URL": "http://u:s3cret@h"}, "REDIS_URL"),
         ({"REDIS_URL": "redis://u:s3c/ret@h:6379"}, "REDIS_URL"),
         ({"REDIS_URL": "redis://u:s3cret@h:6379/zero"}, "REDIS_URL"),
@@ -65,6 +69,11 @@ def test_what_cannot_be_used_is_named(env: dict[str, str], names: str) -> None:
     with pytest.raises(SettingsError, match=names) as problem:
         Settings.from_env(env)
     assert "s3c" not in str(problem.value)
+
+
+def test_a_time_zone() -> None:
+    assert Settings.from_env({}).timezone is None
+    assert Settings.from_env({"COMPANION_TIMEZONE": " Europe/Berlin "}).timezone == ZoneInfo("Europe/Berlin")
 
 
 @pytest.mark.parametrize(
