@@ -108,6 +108,11 @@ def test_words_are_never_lost() -> None:
         assert quoted(quoted(text)) == quoted(text)
 
 
+def test_a_summary_that_somebody_wrote_by_hand_is_bounded() -> None:
+    assert len(earlier_conversations("x" * 1_000_000, 3, "acquainted")) < 2_100
+    assert len(follow_up_material("me", "x" * 1_000_000, "1 day ago", "user: x")) < 2_300
+
+
 def test_an_empty_profile_is_none() -> None:
     assert "(nothing yet)" in instructions("")
     assert profile_in(instructions("")) == profile_in("") == ""

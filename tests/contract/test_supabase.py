@@ -41,13 +41,6 @@ async def test_a_select_is_one_get_with_our_headers() -> None:
     assert request.headers["x-companion"] == "1"
 
 
-async def test_two_orders_are_one_parameter() -> None:
-    """``companion.store.supabase.store`` (``recent_turns``): PostgREST ignores a second ``order`` parameter."""
-    async with project(says([])) as it:
-        await it.client.table("t").select("*").order("at", desc=True).order("seq", desc=True).execute()
-    assert it.requests[0].query["order"] == "at.desc,seq.desc"
-
-
 @pytest.mark.parametrize("user_id", ["a+b@example.com", "a~b=c", "a.b-c_d"])
 async def test_a_filter_arrives_as_it_was_given(user_id: str) -> None:
     """``companion.store.supabase.store``: a ``+`` that arrived as a space would select another user."""
