@@ -2,39 +2,36 @@
 
 LiveKit attaches transcripts and tool arguments to some records, in fields whose names mark them as personal
 (``lk.pii.*``), and the participant's identity, which may be an e-mail address. The filter removes these fields before a
-handler formats the record. It also removes the response body of a model provider's error, which may quote what the
-caller said or a part of an API key.
+handler formats the record. It also reduces a model provider's error to its class, its HTTP status and its reason: the
+rest may quote what the caller said or a part of an API key.
+
+A logger calls its filters outside of any error handling: what a filter raises reaches the code that logs. This one
+raises nothing. A record that it cannot redact is withheld, with a line in its place that says so.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import traceback
 from typing import Final
 
 from livekit.agents.telemetry.pii import is_pii_attribute
 
+from .provider_errors import comes_from_provider, format_exception, without_responses
+
 _LOGGERS: Final = ("livekit.agents", "livekit.plugins.openai", "asyncio")
-# An APIError's own text: in a message, in a traceback, and in the repr of a task.
-_RESPONSE: Final = re.compile(r"""(?:\bmessage=|\bAPI\w*Error\()["'].*?(?=, retrying in [\d.]+s$|$)""", re.MULTILINE)
-_STATUS: Final = re.compile(r"\bstatus_code=(\d{3}), retryable=")
+_STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
 class PersonalDataFilter(logging.Filter):
-    """Removes personal fields and providers' responses from every record. Lets every record pass."""
+    """Removes personal fields and providers' responses from every record. Lets every record pass, and never raises."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """See :class:`logging.Filter`."""
-        for name in [name for name in record.__dict__ if name == "participant" or is_pii_attribute(name)]:
-            delattr(record, name)
-        text = record.getMessage()
-        if (redacted := _without_responses(text)) != text:
-            record.msg, record.args = redacted, None
-        if record.exc_info and record.exc_info[1] is not None:
-            text = "".join(traceback.format_exception(record.exc_info[1])).rstrip()
-            if (redacted := _without_responses(text)) != text:
-                record.exc_info, record.exc_text = None, redacted
+        try:
+            _redact(record)
+        except Exception as defect:
+            _withhold(record, defect)
         return True
 
 
@@ -45,6 +42,46 @@ def redact_logs() -> None:
             logger.addFilter(PersonalDataFilter())
 
 
-def _without_responses(text: str) -> str:
-    """``text`` with each provider's response, up to the end of its line, replaced by its HTTP status."""
-    return _RESPONSE.sub(lambda match: f"status {' '.join(_STATUS.findall(match.group())[:1]) or 'unknown'}", text)
+def _redact(record: logging.LogRecord) -> None:
+    for name in [name for name in record.__dict__ if name == "participant" or is_pii_attribute(name)]:
+        delattr(record, name)
+    for name in record.__dict__.keys() - _STANDARD:
+        _redact_field(record, name)
+    try:
+        text = record.getMessage()
+    except Exception as problem:  # left to the handler, it would print the arguments
+        record.msg, record.args = f"{record.msg} (its arguments do not fit: {type(problem).__name__})", None
+        text = record.msg
+    if (redacted := without_responses(text)) != text:
+        record.msg, record.args = redacted, None
+    error = record.exc_info[1] if isinstance(record.exc_info, tuple) and len(record.exc_info) == 3 else None
+    if isinstance(error, BaseException) and _tells_too_much(error):
+        record.exc_info, record.exc_text = None, format_exception(error)
+    elif record.exc_text:
+        record.exc_text = without_responses(record.exc_text)
+
+
+def _redact_field(record: logging.LogRecord, name: str) -> None:
+    value = getattr(record, name)
+    if isinstance(value, bool | int | float | None):
+        return
+    text = value if isinstance(value, str) else repr(value)
+    if (redacted := without_responses(text)) != text:
+        setattr(record, name, redacted)
+
+
+def _tells_too_much(error: BaseException) -> bool:
+    """Whether Python's own formatting of the exception fails, or contains a provider's response."""
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception:
+        return True
+    return comes_from_provider(error) or without_responses(text) != text
+
+
+def _withhold(record: logging.LogRecord, defect: Exception) -> None:
+    """Leave nothing in the record but where it came from."""
+    for name in record.__dict__.keys() - _STANDARD:
+        delattr(record, name)
+    record.msg = f"a log record could not be redacted ({type(defect).__name__}), and is withheld"
+    record.args, record.exc_info, record.exc_text, record.stack_info = None, None, None, None

@@ -6,14 +6,16 @@ import asyncio
 import gc
 import logging
 from contextlib import suppress
+from typing import Any, cast
 
+import openai as openai_client
 import pytest
-from livekit.agents import APIStatusError
+from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
 from livekit.agents.log import logger
 from livekit.agents.utils import log_exceptions
 from livekit.plugins import openai
 
-from companion.voice.log_redaction import redact_logs
+from companion.voice.log_redaction import PersonalDataFilter, redact_logs
 from tests.real import openai_server
 from tests.real.openai_server import OpenAIServer, Reply
 from tests.tools.conversation import conversation
@@ -92,3 +94,106 @@ def test_other_exceptions_are_logged_as_they_are(caplog: pytest.LogCaptureFixtur
     assert record.exc_info
     assert "failed to connect to livekit" in caplog.text
     assert "no route to host" in caplog.text
+
+
+def test_a_log_call_whose_arguments_do_not_fit_raises_nothing(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    redact_logs()
+    logger.warning("tried %d times in %s", "my secret")
+    logger.warning("tried %d times", "my secret")
+    logger.warning("no place for it", "my secret")
+    logger.warning("%(name)s", {"other": "my secret"})
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [
+        "tried %d times in %s (its arguments do not fit: TypeError)",
+        "tried %d times (its arguments do not fit: TypeError)",
+        "no place for it (its arguments do not fit: TypeError)",
+        "%(name)s (its arguments do not fit: KeyError)",
+    ]
+    assert "my secret" not in caplog.text + capsys.readouterr().err
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("my secret")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("given", [(None, None, None), (Unprintable, None, None), (), "junk", ValueError("x"), 5])
+def test_no_exc_info_makes_it_raise(given: object) -> None:
+    record = logging.makeLogRecord({"msg": "it failed", "exc_info": given})
+    assert PersonalDataFilter().filter(record)
+    assert record.getMessage() == "it failed"
+
+
+def test_what_cannot_be_printed_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    redact_logs()
+    try:
+        try:
+            raise Unprintable
+        except Unprintable as problem:
+            raise OSError("no route to host") from problem
+    except OSError:
+        logger.exception("failed")
+    logger.error(Unprintable())
+    logger.error("failed", extra={"error": Unprintable()})
+    logger.error("failed %s", Unprintable())
+    assert "Unprintable" in caplog.records[0].exc_text
+    assert "OSError: no route to host" in caplog.records[0].exc_text
+    assert "could not be redacted" in caplog.records[1].getMessage()
+    assert "could not be redacted" in caplog.records[2].getMessage()
+    assert "error" not in caplog.records[2].__dict__
+    assert caplog.records[3].getMessage() == "failed %s (its arguments do not fit: RuntimeError)"
+    assert "my secret" not in caplog.text
+
+
+def raised(problem: Exception, cause: BaseException | None = None) -> Exception:
+    try:
+        raise problem from cause
+    except type(problem) as error:
+        return error
+
+
+def provider_error(text: str) -> Exception:
+    """As the client raises it for an error in the middle of a stream."""
+    return openai_client.APIError(text, cast(Any, None), body={"message": text})
+
+
+BODY = {"message": REFUSAL, "code": "model_not_found", "type": "invalid_request_error"}
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (APIStatusError(REFUSAL, status_code=404, body=BODY), "APIStatusError: status 404 (model_not_found"),
+        (APIStatusError("model 'x' not found", status_code=404), "APIStatusError: status 404 (not found)"),
+        (
+            APIStatusError("Incorrect API key provided: sk-secret", status_code=401),
+            "APIStatusError: status 401 (incorrect api key)",
+        ),
+        (APIConnectionError(), "APIConnectionError: no connection"),
+        (
+            raised(APIConnectionError(), OSError("no route to host")),
+            "APIConnectionError: caused by OSError: no route to host",
+        ),
+        (
+            raised(APIConnectionError(), raised(RuntimeError("x"), provider_error(REFUSAL + " insufficient_quota"))),
+            "APIConnectionError: caused by APIError: status unknown (insufficient_quota)",
+        ),
+        (APITimeoutError(), "APITimeoutError: timed out"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_the_reason_of_a_provider_stays(caplog: pytest.LogCaptureFixture, problem: Exception, said: str) -> None:
+    redact_logs()
+    logger.error("it failed", exc_info=problem)
+    assert said in caplog.text.splitlines()[-1]
+    logger.error("it failed", exc_info=raised(ExceptionGroup("several", [problem])))
+    assert said in caplog.text
+    logger.error(f"AgentSession is closing due to unrecoverable error: {problem}")
+    logger.error("session closed", extra={"error": problem})
+    everything = caplog.text + "".join(str(record.__dict__) for record in caplog.records)
+    assert "I said this" not in everything
+    assert "sk-secret" not in everything
