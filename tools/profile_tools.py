@@ -19,6 +19,7 @@ from companion.memory.context import add_memory_async, get_conversation_context_
 from companion.memory.read_deadline import outcome, within_deadline
 from companion.runtime import get_runtime
 from companion.store import Memory, StoreError
+from companion.text import storable_json
 from companion.voice.agent import CompanionAgent
 
 from .cache_tools import caller_of_session
@@ -156,7 +157,7 @@ def _caller(context: RunContext[Any]) -> Caller | None:
 
 
 def _success(**what: Any) -> str:
-    return json.dumps({"success": True} | what, ensure_ascii=False)
+    return json.dumps(storable_json({"success": True} | what), ensure_ascii=False)
 
 
 def _failure(message: str) -> str:

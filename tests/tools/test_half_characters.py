@@ -18,6 +18,7 @@ from companion import Caller, use_caller
 from companion.runtime import Runtime
 from companion.voice.agent import CompanionAgent
 from tests.real.openai_server import OpenAIServer, Reply
+from tests.real.redis_server import RedisServer
 from tests.tools.conversation import Conversation, Userdata, conversation
 from tests.wait import until
 from tools import CacheTools, ProfileTools
@@ -82,8 +83,20 @@ async def test_half_a_character_in_what_is_said_ends_nothing(runtime: Runtime) -
     assert said[-3:] == ["Half \ufffd of it.", "😀", "Still here."]
 
 
+async def test_what_another_program_wrote_into_the_cache_cannot_end_a_conversation(
+    runtime: Runtime, redis: RedisServer
+) -> None:
+    redis.cli("SET", "user:ada:profile", '"Name: Ada \\ud83d"')
+    replies = ["Hello.", Reply.call("getUserProfile"), "You are Ada.", "Still here."]
+    async with OpenAIServer(replies) as server, talking(server) as talk:
+        (output,) = await outputs(talk, "who am I?")
+        assert json.loads(output.output)["profile"] == "Name: Ada \ufffd"
+        output.output.encode()  # it is shown in the console, and in traces
+        await outputs(talk, "are you there?")
+    assert "Still here." in str(talk.session.history.items[-1])
+
+
 async def test_what_the_database_holds_cannot_end_a_conversation(runtime: Runtime) -> None:
-    """Such as a cached value that another program wrote."""
     async with OpenAIServer(["Hello.", "Still here."]) as server, talking(server) as talk:
         agent = talk.session.current_agent
         assert isinstance(agent, CompanionAgent)
