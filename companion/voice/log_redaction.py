@@ -17,6 +17,7 @@ from typing import Final
 
 from livekit.agents.telemetry.pii import is_pii_attribute
 
+from ..text import storable
 from .provider_errors import comes_from_provider, format_exception, without_responses
 
 _LOGGERS: Final = ("livekit.agents", "livekit.plugins.openai", "asyncio")
@@ -52,13 +53,13 @@ def _redact(record: logging.LogRecord) -> None:
     except Exception as problem:  # left to the handler, it would print the arguments
         record.msg, record.args = f"{record.msg} (its arguments do not fit: {type(problem).__name__})", None
         text = record.msg
-    if (redacted := without_responses(text)) != text:
+    if (redacted := _redacted(text)) != text:
         record.msg, record.args = redacted, None
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) and len(record.exc_info) == 3 else None
     if isinstance(error, BaseException) and _tells_too_much(error):
-        record.exc_info, record.exc_text = None, format_exception(error)
+        record.exc_info, record.exc_text = None, storable(format_exception(error))
     elif record.exc_text:
-        record.exc_text = without_responses(record.exc_text)
+        record.exc_text = _redacted(record.exc_text)
 
 
 def _redact_field(record: logging.LogRecord, name: str) -> None:
@@ -66,8 +67,13 @@ def _redact_field(record: logging.LogRecord, name: str) -> None:
     if isinstance(value, bool | int | float | None):
         return
     text = value if isinstance(value, str) else repr(value)
-    if (redacted := without_responses(text)) != text:
+    if (redacted := _redacted(text)) != text:
         setattr(record, name, redacted)
+
+
+def _redacted(text: str) -> str:
+    """``text`` without providers' responses, and such that a file takes it: a handler loses what it cannot encode."""
+    return storable(without_responses(text))
 
 
 def _tells_too_much(error: BaseException) -> bool:
@@ -76,7 +82,7 @@ def _tells_too_much(error: BaseException) -> bool:
         text = "".join(traceback.format_exception(error))
     except Exception:
         return True
-    return comes_from_provider(error) or without_responses(text) != text
+    return comes_from_provider(error) or _redacted(text) != text
 
 
 def _withhold(record: logging.LogRecord, defect: Exception) -> None:

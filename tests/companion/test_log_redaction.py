@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, cast
 
 import openai as openai_client
@@ -112,6 +113,26 @@ def test_a_log_call_whose_arguments_do_not_fit_raises_nothing(
         "%(name)s (its arguments do not fit: KeyError)",
     ]
     assert "my secret" not in caplog.text + capsys.readouterr().err
+
+
+def test_half_a_character_costs_no_line_of_a_log_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    redact_logs()
+    handler = logging.FileHandler(tmp_path / "log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(message)s %(field)s", defaults={"field": ""}))
+    logger.addHandler(handler)
+    try:
+        logger.warning("calling %s", "tool\ud83d", extra={"field": "x\ud83d"})
+        try:
+            raise ValueError("it was \udfff")
+        except ValueError:
+            logger.exception("failed")
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+    text = (tmp_path / "log").read_text(encoding="utf-8")
+    assert text.startswith("calling tool\ufffd x\ufffd\nfailed")
+    assert text.endswith("ValueError: it was \ufffd\n")
+    assert "Logging error" not in capsys.readouterr().err
 
 
 class Unprintable(Exception):
