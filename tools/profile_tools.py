@@ -8,14 +8,17 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from livekit.agents import RunContext, function_tool, llm
 from livekit.agents.llm import ToolFlag
 
-from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
+from companion import Caller, get_user_profile_async, use_caller
 from companion.memory.context import add_memory_async, get_conversation_context_async, search_memories_async
+from companion.memory.profile import SavedProfile, change_user_profile_async
+from companion.memory.profile_change import ProfileChange, patched, rewritten
 from companion.memory.read_deadline import outcome, within_deadline
 from companion.runtime import get_runtime
 from companion.store import Memory, StoreError
@@ -26,11 +29,24 @@ from .cache_tools import caller_of_session
 
 logger = logging.getLogger("companion")
 MAX_TEXT: Final = 4000
-"""Characters a profile or a fact may have."""
+"""Characters a fact or a change of a profile may have."""
+CONFIRM_FROM: Final = 4
+"""Lines from which on their removal must be confirmed."""
 _UNKNOWN_CALLER = "I do not know who you are, so I cannot keep or look up anything about you."
 _STORE_AWAY = "I cannot reach my memory right now. Please try again in a moment."
 _QUEUED = "I cannot reach my memory right now. I keep it in mind, and write it down as soon as I can."
+_CONFIRM = "That would make me forget {count} things about you. Tell me again if I really should."
+_NOT_FOUND = "I do not find that in what I know about you, so nothing has changed."
+_FULL = "I will remember that. My notes about you are full, so I keep {count} of them as separate facts."
 _FACTS_AWAY = "I cannot reach the facts you asked me to remember right now."
+
+
+@dataclass(frozen=True, slots=True)
+class LineChange:
+    """A line as it stands in the profile, and the line that takes its place."""
+
+    old: str
+    new: str
 
 
 class ProfileTools(llm.Toolset):
@@ -84,28 +100,40 @@ class ProfileTools(llm.Toolset):
         return _success(summary=summary, conversations=state.get("conversations", 0), stage=state.get("stage", "new"))
 
     @function_tool(name="updateUserProfile", flags=ToolFlag.IGNORE_ON_ENTER)
-    async def update_user_profile(self, context: RunContext[Any], profile: str) -> str:
-        """Save what you know about the person. It replaces the profile, so pass the whole text, old and new.
+    async def update_user_profile(
+        self,
+        context: RunContext[Any],
+        add: list[str] | None = None,
+        remove: list[str] | None = None,
+        replace: list[LineChange] | None = None,
+        profile: str | None = None,
+        confirm: bool = False,
+    ) -> str:
+        """Change what you know about the person, line by line. Lines that you do not name stay as they are.
 
         Use it when they tell you something lasting about themselves: their name, work, family, tastes, health.
-        Do not use it for passing remarks or moods.
+        Do not use it for passing remarks or moods. The answer says what is stored now.
 
         Args:
-            profile: The complete profile, one line for each thing, for example "Name: Ada".
+            add: New lines, one line for each thing, for example "Likes: chess".
+            remove: Lines that are no longer true, word for word as they stand in the profile.
+            replace: Lines that have changed, each with the line that takes its place.
+            profile: Instead of the others: the complete new profile. Prefer add, remove and replace.
+            confirm: Set it to true only if the person has confirmed that four or more lines are to be removed.
         """
         caller = _caller(context)
         if caller is None:
             return _failure(_UNKNOWN_CALLER)
-        if not profile.strip() or len(profile) > MAX_TEXT:
-            return _failure(f"A profile has between 1 and {MAX_TEXT} characters.")
+        texts = [*(add or []), *(remove or []), *(line.old + line.new for line in replace or []), profile or ""]
+        if not any(text.strip() for text in texts) or sum(map(len, texts)) > MAX_TEXT:
+            return _failure(f"A change of a profile has between 1 and {MAX_TEXT} characters.")
         with use_caller(caller):
-            agent = context.session.current_agent
-            known = agent.profile_at_answer if isinstance(agent, CompanionAgent) else None
-            saved = await save_user_profile_async(profile.strip(), made_from=known)
-            # After a merge, the stored profile says more than the one that was written here.
-            unseen = caller.user_id in get_runtime().write_behind.unseen_profiles
-            await _update_agent(context, (await get_user_profile_async() if unseen else "") or profile.strip())
-        return _success(message="I will remember that about you.") if saved else _failure(_QUEUED)
+            change = await _change(context, add or [], remove or [], replace or [], profile or "")
+            if len(change.forgotten) >= CONFIRM_FROM and not confirm:
+                return _failure(_CONFIRM.format(count=len(change.forgotten)), would_remove=list(change.forgotten))
+            saved = await change_user_profile_async(change)
+            await _update_agent(context, saved.text)
+        return _outcome(change, saved)
 
     @function_tool(name="rememberFact", flags=ToolFlag.IGNORE_ON_ENTER)
     async def remember_fact(self, context: RunContext[Any], fact: str) -> str:
@@ -144,6 +172,31 @@ class ProfileTools(llm.Toolset):
         return _success(facts=facts)
 
 
+async def _change(
+    context: RunContext[Any], add: list[str], remove: list[str], replace: list[LineChange], profile: str
+) -> ProfileChange:
+    """What the model asks to change, in the profile that it has read."""
+    agent = context.session.current_agent
+    if profile.strip():
+        # What another tool has found since the model began its answer is not what this text was made from.
+        read = agent.profile_at_answer if isinstance(agent, CompanionAgent) else await get_user_profile_async()
+        return rewritten(read, profile.strip())
+    known = agent.profile if isinstance(agent, CompanionAgent) else await get_user_profile_async()
+    return patched(known, add, remove, [(line.old, line.new) for line in replace])
+
+
+def _outcome(change: ProfileChange, saved: SavedProfile) -> str:
+    """What to say of a change of the profile: what is stored now, never more."""
+    if not saved.stored:
+        return _failure(_QUEUED)
+    more: dict[str, Any] = {"not_found": list(change.not_found)} if change.not_found else {}
+    if change.not_found and not change.added and not change.forgotten:
+        return _failure(_NOT_FOUND, profile=saved.text, **more)
+    if saved.surplus:
+        return _success(message=_FULL.format(count=saved.surplus), profile=saved.text, **more)
+    return _success(message="I will remember that about you.", profile=saved.text, **more)
+
+
 async def _update_agent(context: RunContext[Any], profile: str) -> None:
     """Put ``profile`` into the agent's instructions."""
     agent = context.session.current_agent
@@ -160,5 +213,5 @@ def _success(**what: Any) -> str:
     return json.dumps(storable_json({"success": True} | what), ensure_ascii=False)
 
 
-def _failure(message: str) -> str:
-    return json.dumps({"success": False, "message": message}, ensure_ascii=False)
+def _failure(message: str, **what: Any) -> str:
+    return json.dumps({"success": False, "message": message} | what, ensure_ascii=False)

@@ -7,12 +7,15 @@ the value that the store says is right. What else a new kind of data needs: ``do
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
 from cache import RedisCache, keys
 
+from ..profile_lines import MAX_PROFILE, within_limit
 from ..store import Context, Store, search_words
 
 STALE_FOR: Final = 86_400
@@ -20,6 +23,7 @@ STALE_FOR: Final = 86_400
 MAX_FACTS: Final = 5
 """The most facts that one memory search returns."""
 T = TypeVar("T")
+logger = logging.getLogger("companion")
 
 
 def search_key(user_id: str, query: str) -> keys.Key:
@@ -63,8 +67,22 @@ class CachedData(Generic[T]):
     stale_pattern: Callable[[str], str] | None = None
 
 
+@lru_cache(maxsize=128)
+def _report_length(length: int) -> None:
+    """Log once, not at each read, that a profile is longer than what is read of it."""
+    logger.warning("a stored profile has %d characters: only its lines up to %d are read", length, MAX_PROFILE)
+
+
+def profile_to_read(stored: str | None) -> str:
+    """What is read of a stored profile: all of it, unless a change by hand has made it longer than ``MAX_PROFILE``."""
+    text, surplus = within_limit(stored or "")
+    if surplus:
+        _report_length(len(stored or ""))
+    return text
+
+
 async def _profile(store: Store, user_id: str) -> str:
-    return await store.get_profile(user_id) or ""
+    return profile_to_read(await store.get_profile(user_id))
 
 
 async def _last_turn(store: Store, user_id: str) -> str:
@@ -88,7 +106,7 @@ async def _state(store: Store, user_id: str) -> dict[str, Any]:
 PROFILE: Final[CachedData[str]] = CachedData(
     key=keys.profile,
     truth=_profile,
-    from_context=lambda context: context.profile or "",
+    from_context=lambda context: profile_to_read(context.profile),
     value_type=str,
     stale_for=STALE_FOR,
     stale_keys=lambda user_id: (keys.profile(user_id), keys.greeting_instructions(user_id)),

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from cache import get_redis_cache, keys
 
 from .. import prompts
+from ..caching import profile_to_read
 from ..runtime import get_runtime
 from ..store import StoreError
 from .follow_up import MAX_TOPIC, decide_follow_up
@@ -149,7 +150,7 @@ async def make_plan(user_id: str) -> tuple[Plan, bool]:
     summary = context.summary.text if context.summary else ""
     runtime.judging[user_id] += 1
     try:
-        decision = await decide_follow_up(turns, context.profile or "", runtime.model, summary=summary)
+        decision = await decide_follow_up(turns, profile_to_read(context.profile), runtime.model, summary=summary)
     finally:
         runtime.judging -= Counter([user_id])  # which forgets a user at zero
     opening: Opening = "follow_up" if decision.follow_up else "fresh_start"

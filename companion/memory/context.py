@@ -109,7 +109,7 @@ async def add_memory_async(memory: Memory) -> bool:
         holds it and retries.
     """
     caller = current_caller()
-    return caller is not None and await get_runtime().write_behind.write(caller.user_id, memory)
+    return caller is not None and await get_runtime().write_behind.write(caller.user_id, memory) is not None
 
 
 async def _save_state(store: Store, user_id: str, state: dict[str, Any]) -> DataKind:

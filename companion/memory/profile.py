@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 
 from ..caching import PROFILE, read_user_data
-from ..identity import current_caller
+from ..identity import Caller, current_caller
+from ..profile_lines import within_limit
 from ..runtime import get_runtime
-from ..store import StoreError
+from ..store import ProfileAuthor, StoreError
 from ..text import storable
 from ..writes import Profile
+from .profile_change import ProfileChange
 
 logger = logging.getLogger("companion")
 
@@ -18,8 +21,9 @@ logger = logging.getLogger("companion")
 async def get_user_profile_async() -> str:
     """The current caller's profile.
 
-    After a failed or cancelled read, the next saved profile is merged with the stored one instead of replacing it: its
-    author has not seen the stored one.
+    After a failed or cancelled read, the next saved profile is added to the stored one instead of replacing it: its
+    author has not seen the stored one. A change by hand can leave a profile of more than ``MAX_PROFILE`` characters; of
+    that, whole lines up to the limit are read.
 
     Returns:
         Empty when there is none, when the caller is unknown, or when the store is away and nothing is cached.
@@ -28,7 +32,7 @@ async def get_user_profile_async() -> str:
     if caller is None:
         return ""
     if (pending := get_runtime().write_behind.pending_profile(caller.user_id)) is not None:
-        return pending
+        return within_limit(pending)[0]
     unseen = get_runtime().write_behind.unseen_profiles
     try:
         profile = await read_user_data(PROFILE, caller.user_id, get_runtime().contexts.get)
@@ -40,14 +44,15 @@ async def get_user_profile_async() -> str:
         unseen.add(caller.user_id)
         raise
     unseen.discard(caller.user_id)
-    return profile
+    return within_limit(profile)[0]  # another version of the companion may have cached it
 
 
 async def save_user_profile_async(profile_text: str, *, made_from: str | None = None) -> bool:
     """Replace the current caller's profile, and invalidate its cached copy.
 
-    The text is merged with the stored profile instead of replacing it if the stored one differs from ``made_from``, if
-    the last read failed, or if the write had to wait for the store.
+    With ``made_from``, what differs between the two texts is applied to the stored profile, line by line. After a
+    failed read, all lines are added to the stored profile, which the author has not seen. A text that had to wait for
+    the store is added to a newer one. Lines beyond ``MAX_PROFILE`` characters become facts.
 
     Args:
         profile_text: the whole new text.
@@ -66,5 +71,46 @@ async def save_user_profile_async(profile_text: str, *, made_from: str | None = 
     caller = current_caller()
     if caller is None:
         return False
-    profile = Profile(storable(profile_text), made_from=made_from)
-    return await get_runtime().write_behind.write(caller.user_id, profile)
+    if made_from is None and caller.user_id in get_runtime().write_behind.unseen_profiles:
+        made_from = ""
+    return (await _save(caller, profile_text, made_from, "code")).stored
+
+
+@dataclass(frozen=True, slots=True)
+class SavedProfile:
+    """What has become of a change of a profile.
+
+    Attributes:
+        stored: whether the store has it. If not, the write-behind queue retries.
+        text: the profile that is stored now, or will be when the store takes the change.
+        surplus: the number of lines that had no room in it and are facts now.
+    """
+
+    stored: bool
+    text: str
+    surplus: int = 0
+
+
+async def change_user_profile_async(change: ProfileChange) -> SavedProfile:
+    """Change the current caller's profile as a model asks for it, and invalidate its cached copy.
+
+    Args:
+        change: what is to change in the stored profile, whatever it says by now.
+
+    Raises:
+        LookupError: there is no current caller.
+    """
+    caller = current_caller()
+    if caller is None:
+        raise LookupError("no current caller")
+    return await _save(caller, change.text, change.base, "tool")
+
+
+async def _save(caller: Caller, text: str, made_from: str | None, author: ProfileAuthor) -> SavedProfile:
+    write_behind = get_runtime().write_behind
+    profile = Profile(storable(text), made_from=None if made_from is None else storable(made_from), author=author)
+    outcome = await write_behind.write(caller.user_id, profile)
+    if outcome is None or outcome.profile is None:
+        pending = write_behind.pending_profile(caller.user_id)
+        return SavedProfile(False, within_limit(profile.text if pending is None else pending)[0])
+    return SavedProfile(True, outcome.profile.text, outcome.profile.surplus)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .base import Context, Memory, Store, StoreError, Summary, Turn
 from .fact_key import fact_key
 from .outbox import DataKind, OutboxRow
+from .profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from .read_batching import ContextBatcher
 from .search_terms import search_words
 from .sqlite.store import SqliteStore
@@ -22,9 +23,12 @@ __all__ = [
     "DataKind",
     "Memory",
     "OutboxRow",
+    "ProfileAuthor",
+    "ProfileVersion",
     "SqliteStore",
     "Store",
     "StoreError",
+    "StoredProfile",
     "Summary",
     "SupabaseStore",
     "Turn",

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from ..text import storable
 from .outbox import Outbox
+from .profile_history import ProfileHistory
 
 MAX_TURN_TEXT: Final = 2000
 """Characters of a turn that a context holds; the store keeps all of them."""
@@ -133,7 +134,7 @@ class StoreError(Exception):
         return f"{self.operation} failed: {self.reason}"
 
 
-class Store(Outbox, Protocol):
+class Store(ProfileHistory, Outbox, Protocol):
     """What every store can do.
 
     Every method raises StoreError, and nothing else, when it fails. A write whose caller is cancelled may still be
@@ -142,32 +143,6 @@ class Store(Outbox, Protocol):
 
     async def context(self, user_id: str, turns: int = 12) -> Context:
         """Read profile, last ``turns`` turns (as ``recent_turns``), latest summary and state, in one request."""
-        ...
-
-    async def get_profile(self, user_id: str) -> str | None:
-        """Read the user's profile; None when there is none."""
-        ...
-
-    async def save_profile(self, user_id: str, text: str) -> None:
-        """Replace the user's profile."""
-        ...
-
-    async def dated_profile(self, user_id: str) -> tuple[str, datetime] | None:
-        """Read the user's profile and when it was written; None when there is none."""
-        ...
-
-    async def swap_profile(self, user_id: str, text: str, *, instead_of: str | None, at: datetime) -> bool:
-        """Replace the user's profile by compare-and-swap.
-
-        Args:
-            user_id: whose profile.
-            text: the new text.
-            instead_of: the text to replace; None if there must be none.
-            at: when the new text was written, which may be long ago.
-
-        Returns:
-            Whether the stored profile was ``instead_of``, and so has been replaced.
-        """
         ...
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:

@@ -1,6 +1,7 @@
 """Writes on their way to the store: queued per user, retried, and spooled to disk when the store stays away."""
 
-from .records import Profile, Write
+from .profile_write import Profile
+from .records import Write
 from .relationship import ConversationEnded
 from .spool import Spool
 from .write_behind import WriteBehind

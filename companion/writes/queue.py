@@ -11,7 +11,8 @@ from itertools import count
 from typing import Final
 
 from ..store import StoreError
-from .records import Profile, Write, kind_of
+from .profile_write import Profile, StoredText
+from .records import Write, kind_of
 
 logger = logging.getLogger("companion")
 FIRST_TRY: Final = 2.0
@@ -24,29 +25,37 @@ class _Entry:
     write: Write
     number: int
     since: float
-    unseen: bool = False
-    stored: bool = False
+    late: bool = False
+    outcome: Stored | None = None
     tried: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def mark_stored(self) -> None:
-        self.stored = True
+    def mark_stored(self, outcome: Stored) -> None:
+        self.outcome = outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The store has confirmed a write. ``profile``: what is stored now, if it was a profile's."""
+
+    profile: StoredText | None = None
 
 
 class WriteQueue:
     """Stores writes in the background, in order, and retries the one that fails.
 
-    A write that the store refuses while it takes another one is moved behind the others. Of profiles only the newest is
-    kept. ``len()`` of a queue is the number of pending writes.
+    A write that the store refuses while it takes another one is moved behind the others. Profiles keep their order
+    among themselves: a later one may remove a line that an earlier one adds. ``len()`` of a queue is the number of
+    pending writes.
 
     Args:
-        store: stores a write, which may be repeated, and invalidates the cache. It receives the write, whether its
-            author may not have seen the stored profile, and a callable to call as soon as the store has confirmed.
+        store: stores a write, which may be repeated, and invalidates the cache. It receives the write, whether it is
+            late, and a callable to call with the outcome as soon as the store has confirmed.
         on_added: called with the queue when a write was enqueued.
     """
 
     def __init__(
         self,
-        store: Callable[[Write, bool, Callable[[], None]], Awaitable[None]],
+        store: Callable[[Write, bool, Callable[[Stored], None]], Awaitable[None]],
         on_added: Callable[[WriteQueue], None] = lambda _: None,
     ) -> None:
         self._store = store
@@ -61,37 +70,42 @@ class WriteQueue:
 
     @property
     def pending_profile(self) -> str | None:
-        """The text of the pending profile; None when none is pending."""
-        pending = (entry.write.text for entry in self._entries if isinstance(entry.write, Profile))
-        return next(pending, None)
+        """The profile as it will be when the pending ones are stored; None when none is pending."""
+        text: str | None = None
+        for entry in self._entries:
+            if isinstance(entry.write, Profile):
+                if entry.outcome is not None and entry.outcome.profile is not None:
+                    text = entry.outcome.profile.text
+                else:
+                    text = entry.write.text if text is None else entry.write.applied_to(text)
+        return text
 
     def oldest(self) -> float | None:
         """The loop's time when the oldest pending write was enqueued; None when no write is pending."""
-        return min((entry.since for entry in self._entries if not entry.stored), default=None)
+        return min((entry.since for entry in self._entries if entry.outcome is None), default=None)
 
     def writes(self) -> list[Write]:
         """The pending writes, in the order in which they were enqueued."""
-        return [entry.write for entry in sorted(self._entries, key=lambda entry: entry.number) if not entry.stored]
+        return [entry.write for entry in sorted(self._entries, key=lambda entry: entry.number) if entry.outcome is None]
 
     def add(self, write: Write) -> None:
         """Enqueue a write, behind the others. Returns at once."""
         self._enqueue(self._entry(write))
 
-    async def write(self, write: Write, *, unseen: bool = False) -> bool:
+    async def write(self, write: Write) -> Stored | None:
         """Enqueue a write, ahead of the others, and wait at most ``FIRST_TRY`` seconds for its first try.
 
         Args:
             write: the write.
-            unseen: whether its author may not have seen the stored profile.
 
         Returns:
-            Whether it is stored. If not, the queue retries it, also when the caller is cancelled.
+            The outcome. None: it is not stored, and the queue retries it, also when the caller is cancelled.
         """
-        entry = self._entry(write, unseen)
+        entry = self._entry(write)
         self._enqueue(entry, first=True)
         self._retry_now.set()  # the store may be back
         await _wait(entry.tried, FIRST_TRY)
-        return entry.stored
+        return entry.outcome
 
     async def drained(self, timeout: float) -> None:
         """Wait until no write is pending, at most ``timeout`` seconds."""
@@ -110,17 +124,15 @@ class WriteQueue:
         pending, self._entries = self.writes(), []
         return pending
 
-    def _entry(self, write: Write, unseen: bool = False) -> _Entry:
-        return _Entry(write, next(self._numbers), asyncio.get_running_loop().time(), unseen)
+    def _entry(self, write: Write) -> _Entry:
+        return _Entry(write, next(self._numbers), asyncio.get_running_loop().time())
 
     def _enqueue(self, entry: _Entry, *, first: bool = False) -> None:
-        for other in list(self._entries):
-            if isinstance(entry.write, Profile) and isinstance(other.write, Profile):
-                entry.write = entry.write.after(other.write)
-                entry.unseen = entry.unseen or other.unseen
-                entry.since = min(entry.since, other.since)
-                self._entries.remove(other)
-        self._entries.insert(0 if first else len(self._entries), entry)
+        if first and isinstance(entry.write, Profile):
+            profiles = self._profiles()
+            self._entries = [*profiles, entry, *(other for other in self._entries if other not in profiles)]
+        else:
+            self._entries.insert(0 if first else len(self._entries), entry)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_all(), name="write-queue")
         self._on_added(self)
@@ -133,7 +145,7 @@ class WriteQueue:
             stored = await self._try(first, failures)
             if not stored and self._entries and self._entries[0] is not first:
                 continue  # another one has come first meanwhile
-            if not stored and (others := [entry for entry in self._entries if entry is not first]):
+            if not stored and (others := self._others(first)):
                 # The order is kept while the store is away; a write that this store never takes does not block others.
                 stored = await self._try(others[failures % len(others)], failures + 1)
                 if stored:
@@ -147,23 +159,36 @@ class WriteQueue:
     async def _try(self, entry: _Entry, failures: int) -> bool:
         """Whether the store has taken the write; then it is removed."""
         try:
-            await self._store(entry.write, entry.unseen, entry.mark_stored)
+            await self._store(entry.write, entry.late, entry.mark_stored)
         except Exception as problem:  # whatever a store may raise, the write is kept and retried
             if not failures:
                 reason = problem if isinstance(problem, StoreError) else type(problem).__name__
                 logger.warning("a %s waits for the store: %s", kind_of(entry.write), reason)
-            entry.unseen = True
-            entry.tried.set()
+            for each in self._with_those_behind(entry):
+                each.late = True
+                each.tried.set()
             return False
         entry.tried.set()
-        if entry in self._entries:  # else a newer profile has replaced it
+        if entry in self._entries:  # else the queue was stopped
             self._entries.remove(entry)
         return True
 
     def _move_to_the_end(self, entry: _Entry) -> None:
         if entry in self._entries:
-            self._entries.remove(entry)
-            self._entries.append(entry)
+            moved = self._with_those_behind(entry)
+            self._entries = [*(other for other in self._entries if other not in moved), *moved]
+
+    def _profiles(self) -> list[_Entry]:
+        return [entry for entry in self._entries if isinstance(entry.write, Profile)]
+
+    def _with_those_behind(self, entry: _Entry) -> list[_Entry]:
+        """A write and those that must not be stored before it: with a profile, all of them, for it is the first one."""
+        return self._profiles() if isinstance(entry.write, Profile) else [entry]
+
+    def _others(self, first: _Entry) -> list[_Entry]:
+        """The writes that may be stored before ``first``: of profiles, only the first one."""
+        later = self._profiles()[1:]
+        return [entry for entry in self._entries if entry is not first and entry not in later]
 
 
 async def _wait(event: asyncio.Event, timeout: float) -> None:

@@ -19,6 +19,7 @@ from tempfile import TemporaryFile
 from typing import Final
 
 from ..store import StoreError
+from .profile_write import Profile
 from .records import Write, from_line, to_line
 from .spool_file import SpoolFile, create_folder
 
@@ -129,15 +130,18 @@ class Spool:
                 await asyncio.to_thread(_write, path.with_suffix(_UNREADABLE), unreadable)
                 logger.error("%d lines of %s cannot be read: put aside", len(unreadable), path.name)
             rest, failures, problem = [], 0, None
+            waiting: set[str] = set()  # users of whom a profile failed: the later ones stay behind it
             for line, user_id, write in readable:
                 try:
-                    if failures < _MAX_FAILURES:
+                    if failures < _MAX_FAILURES and not (isinstance(write, Profile) and user_id in waiting):
                         await store(user_id, write)
                         failures = 0
                         continue
                 except StoreError as failure:
                     problem = failure
                     failures += 1
+                if isinstance(write, Profile):
+                    waiting.add(user_id)
                 rest.append(line)
             await asyncio.to_thread(_replace, path, rest)
             return len(readable) - len(rest), problem

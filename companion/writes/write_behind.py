@@ -18,8 +18,8 @@ from cache import BackgroundTasks
 
 from ..caching import OutboxRelay
 from ..store import DataKind, Store
-from .queue import WriteQueue
-from .records import Write, apply
+from .queue import Stored, WriteQueue
+from .records import Write, apply, kind_of
 from .replay import SpoolReplay
 from .spool import Spool
 from .spool_keeper import SpoolKeeper
@@ -38,8 +38,7 @@ class WriteBehind:
 
     Attributes:
         spool_replay: stores what earlier processes have spooled.
-        unseen_profiles: users whose stored profile the conversation has not seen: reading it failed, or it was merged
-            with another. Their next profile is merged with the stored one instead of replacing it.
+        unseen_profiles: users whose stored profile the conversation has not seen, because reading it failed.
     """
 
     def __init__(self, store: Callable[[], Store], outbox_relay: OutboxRelay, spool: Spool) -> None:
@@ -52,23 +51,23 @@ class WriteBehind:
         self._conversations: Counter[str] = Counter()
         self._background = BackgroundTasks()
         self.unseen_profiles: set[str] = set()
-        self.spool_replay = SpoolReplay(spool, partial(self._write, unseen=True, on_stored=lambda: None))
+        self.spool_replay = SpoolReplay(spool, partial(self._write, late=True, on_stored=lambda _: None))
 
     def add(self, user_id: str, *writes: Write) -> None:
         """Enqueue writes of a user. Returns at once."""
         for write in writes:
             self._queue(user_id).add(write)
 
-    async def write(self, user_id: str, write: Write) -> bool:
+    async def write(self, user_id: str, write: Write) -> Stored | None:
         """Enqueue a write of a user, and wait a short while for its first try.
 
         Returns:
-            Whether it is stored. If not, the queue retries it.
+            The outcome. None: it is not stored, and the queue retries it.
         """
-        return await self._queue(user_id).write(write, unseen=user_id in self.unseen_profiles)
+        return await self._queue(user_id).write(write)
 
     def pending_profile(self, user_id: str) -> str | None:
-        """The text of the user's pending profile; None when none is pending."""
+        """The user's profile as it will be when the pending ones are stored; None when none is pending."""
         queue = self._queues.get(user_id)
         return None if queue is None else queue.pending_profile
 
@@ -128,22 +127,19 @@ class WriteBehind:
             self._queues[user_id] = WriteQueue(partial(self._write, user_id), self._keepers[user_id].watch)
         return self._queues[user_id]
 
-    async def _write(self, user_id: str, write: Write, unseen: bool, on_stored: Callable[[], None]) -> None:
+    async def _write(self, user_id: str, write: Write, late: bool, on_stored: Callable[[Stored], None]) -> None:
         """Raises StoreError. A caller's cancellation does not stop the write."""
 
         async def work() -> DataKind:
-            on_merged = partial(self._note_merged, user_id)
-            kind = await apply(write, self._store(), user_id, unseen=unseen, on_merged=on_merged)
-            on_stored()  # before the invalidation, which the caller need not wait for
-            return kind
+            outcome = Stored(await apply(write, self._store(), user_id, late=late))
+            on_stored(outcome)  # before the invalidation, which the caller need not wait for
+            if outcome.profile is not None and outcome.profile.surplus:  # there are new facts
+                await self._outbox_relay.invalidate_written(user_id, "memory")
+            return kind_of(write)
 
         task = self._outbox_relay.start_write(work(), user_id)
         self._in_flight[user_id] = write, task
         await asyncio.shield(task)
-
-    def _note_merged(self, user_id: str) -> None:
-        if self._conversations[user_id] > 0:
-            self.unseen_profiles.add(user_id)
 
     async def _spool_pending(self, user_id: str) -> int:
         # In a task: a cancelled caller must not lose the writes.

@@ -11,6 +11,7 @@ import textwrap
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -214,8 +215,8 @@ async def test_cancellation_after_the_commit_leaves_nothing_stale(
     committed, go_on = asyncio.Event(), asyncio.Event()
     save = runtime.store.save_profile
 
-    async def slowly(user_id: str, text: str) -> None:
-        await save(user_id, text)
+    async def slowly(*args: Any, **kwargs: Any) -> None:
+        await save(*args, **kwargs)
         committed.set()
         await go_on.wait()
 

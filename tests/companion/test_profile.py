@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -41,9 +42,9 @@ async def test_the_store_is_written_before_the_cache_is_invalidated(
     redis_server.cli("SET", "user:1:profile", "old")
     save = runtime.store.save_profile
 
-    async def look(user_id: str, text: str) -> None:
+    async def look(*args: Any, **kwargs: Any) -> None:
         assert redis_server.cli("GET", "user:1:profile") == "old"
-        await save(user_id, text)
+        await save(*args, **kwargs)
 
     monkeypatch.setattr(runtime.store, "save_profile", look)
     with use_caller(Caller("1")):
@@ -68,11 +69,11 @@ async def test_an_unknown_caller_has_no_profile(runtime: Runtime, redis_server: 
 async def test_a_failing_store_is_an_empty_profile_and_nothing_is_cached(
     runtime: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fail(*_: object) -> None:
+    async def fail(*_: object, **__: object) -> None:
         raise StoreError("context", "timeout")
 
-    monkeypatch.setattr(runtime.store, "context", fail)
-    monkeypatch.setattr(runtime.store, "dated_profile", fail)
+    for operation in ("context", "profile_for_write", "swap_profile"):
+        monkeypatch.setattr(runtime.store, operation, fail)
     with use_caller(Caller("1")):
         assert await get_user_profile_async() == ""
         assert await save_user_profile_async("my secret") is False
@@ -99,7 +100,7 @@ async def test_what_could_not_be_read_is_not_replaced(
                 async with asyncio.timeout(0.2):
                     assert await get_user_profile_async() == ""
         assert await save_user_profile_async("Lives in: Oslo")
-        assert await get_user_profile_async() == "Name: Ada\nLives in: Oslo\nAllergic to: nuts"
+        assert await get_user_profile_async() == "Name: Ada\nLives in: Bern\nAllergic to: nuts\nLives in: Oslo"
         assert await save_user_profile_async("Name: Ada")  # read meanwhile, so it replaces the profile
         assert await get_user_profile_async() == "Name: Ada"
 

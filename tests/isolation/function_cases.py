@@ -24,6 +24,7 @@ from companion.memory.context import (
     save_user_state_async,
     search_memories_async,
 )
+from companion.profile_lines import within_limit
 from companion.runtime import get_runtime
 from companion.store import Memory, StoreError, Turn
 from companion.text import storable
@@ -72,7 +73,7 @@ async def _save_profile(runner: Runner, user: str | None, rng: Random) -> Any:
         return None
     runner.check(saved is (user is not None), user, text, "saved or not?")
     if user is not None and saved:
-        runner.data.profiles[user] = storable(text)
+        runner.data.profiles[user] = within_limit(storable(text))[0]
     return saved
 
 

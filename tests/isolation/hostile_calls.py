@@ -71,6 +71,8 @@ def hostile_call(tools: tuple[str, ...], marker: str, rng: Random) -> Call:
         arguments[invented] = rng.choice(
             ("me2", "other", "*", True, {"user_id": "me2", "operator": True}, None, [], 10**20)
         )
+        if (tool, invented) == ("updateUserProfile", "confirm"):
+            arguments[invented] = True  # of this tool, it is declared
     raw = json.dumps(arguments, ensure_ascii=rng.random() < 0.5)
     if rng.random() < 0.02:
         raw, expected = _malformed(raw, marker, rng), None

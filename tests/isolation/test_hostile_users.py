@@ -79,10 +79,11 @@ async def test_detects_an_operator_who_reaches_locks(tmp_path: Path) -> None:
 async def test_detects_a_store_that_mixes_users_up(tmp_path: Path) -> None:
     original = SqliteStore.save_profile
 
-    async def save_profile(self: SqliteStore, user_id: str, text: str) -> None:
+    async def swap_profile(self: SqliteStore, user_id: str, text: str, **given: Any) -> bool:
         await original(self, "me2", text)
+        return True
 
-    with patch.object(SqliteStore, "save_profile", save_profile):
+    with patch.object(SqliteStore, "swap_profile", swap_profile):
         assert "changed of others" in await _violations_of(tmp_path, profile_tools)
 
 
@@ -97,11 +98,11 @@ async def test_detects_data_shown_to_others(tmp_path: Path) -> None:
 
 
 async def test_detects_a_log_leak(tmp_path: Path) -> None:
-    original = SqliteStore.save_profile
+    original = SqliteStore.swap_profile
 
-    async def save_profile(self: SqliteStore, user_id: str, text: str) -> None:
+    async def swap_profile(self: SqliteStore, user_id: str, text: str, **given: Any) -> bool:
         logging.getLogger("companion").debug("saving %s", text)
-        await original(self, user_id, text)
+        return await original(self, user_id, text, **given)
 
-    with patch.object(SqliteStore, "save_profile", save_profile):
+    with patch.object(SqliteStore, "swap_profile", swap_profile):
         assert "log leaks" in await _violations_of(tmp_path, profile_tools)

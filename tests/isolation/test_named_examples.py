@@ -73,7 +73,7 @@ async def test_profile_texts(tmp_path: Path) -> None:
     async with open_runner(tmp_path, float("inf")) as runner, runner.acting_as("me"):
         for text in TEXTS.values():
             me = Userdata(Caller("me"))
-            assert (await answer(Call("updateUserProfile", ""), {"profile": text}, me))["success"]
+            assert (await answer(Call("updateUserProfile", ""), {"profile": text, "confirm": True}, me))["success"]
             assert (await answer(Call("rememberFact", ""), {"fact": text}, me))["success"]
             kept = text.strip().replace("\x00", "\ufffd")
             for _ in range(2):  # from the store, and from the cache

@@ -16,6 +16,7 @@ from livekit.agents.llm.utils import parse_function_arguments, prepare_function_
 
 from cache.invalidation import invalidator as invalidation
 from companion import Caller, current_caller
+from companion.memory.profile_change import rewritten
 from companion.text import storable
 from tests.isolation.fixture_data import CALLERS, OPERATOR, marker
 from tests.isolation.hostile_calls import CACHE_TOOLS, PROFILE_TOOLS, Call, hostile_call
@@ -24,7 +25,7 @@ from tests.isolation.hostile_patterns import usable
 from tests.isolation.runner import BATCH, Runner, read_json
 from tests.tools.conversation import Person, Userdata
 from tools import CacheTools, ProfileTools
-from tools.profile_tools import MAX_TEXT
+from tools.profile_tools import CONFIRM_FROM, MAX_TEXT
 
 TOOLS: Final = {tool.info.name: tool for toolset in (CacheTools(), ProfileTools()) for tool in toolset.tools}
 RESERVED: Final = ("lock:", "system:", "lease:", "stale:", "index:")
@@ -38,7 +39,9 @@ _SHAPES: Final[dict[str, tuple[set[str], ...]]] = {
     "invalidateCache": (_RESULT,),
     "getUserProfile": ({"success", "profile", "facts"}, {"success", "message"}),
     "getConversationContext": ({"success", "summary", "conversations", "stage"}, {"success", "message"}),
-    "updateUserProfile": ({"success", "message"},),
+    "updateUserProfile": (
+        *({"success", "message", "profile"}, {"success", "message"}, {"success", "message", "would_remove"}),
+    ),
     "rememberFact": ({"success", "message"},),
     "recallFacts": ({"success", "facts"}, {"success", "message"}),
 }
@@ -189,10 +192,12 @@ async def _profile_tool_case(runner: Runner, user: str, rng: Random) -> None:
     if reply is None:
         return
     if call.tool == "updateUserProfile":
-        text = (arguments(call) or {})["profile"]
+        given = arguments(call) or {}
+        text, known = given.get("profile") or "", runner.data.profiles[user]
         fits = bool(text.strip()) and len(text) <= MAX_TEXT
-        runner.check(reply["success"] is fits, user, call, reply["message"])
-        if fits:
+        confirmed = bool(given.get("confirm")) or len(rewritten(known, storable(text)).forgotten) < CONFIRM_FROM
+        runner.check(reply["success"] is (fits and confirmed), user, call, reply["message"])
+        if fits and confirmed:
             runner.data.profiles[user] = storable(text.strip())
     elif call.tool == "getUserProfile":
         expected = runner.data.profiles[user]

@@ -19,7 +19,7 @@ from tools import CacheTools, ProfileTools
 pytestmark = pytest.mark.integration
 
 
-def parameters(tool: dict[str, Any]) -> dict[str, str]:
+def parameters(tool: dict[str, Any]) -> dict[str, Any]:
     """The names of a tool's parameters and their types; all of them required, and described."""
     schema = tool["parameters"]
     assert schema["type"] == "object"
@@ -110,10 +110,37 @@ async def test_the_companion_learns_during_the_conversation(runtime: Runtime) ->
     assert "Greet them." in greeting.instructions
     schemas = {name: parameters(tool) for name, tool in question.tools.items()}
     assert schemas["getUserProfile"] == {}
-    assert schemas["updateUserProfile"] == {"profile": "string"}
+    lines, text = ["array", "null"], ["string", "null"]
+    assert schemas["updateUserProfile"] == {
+        "add": lines,
+        "remove": lines,
+        "replace": lines,
+        "profile": text,
+        "confirm": ["boolean", "null"],
+    }
     assert schemas["rememberFact"] == {"fact": "string"}
     assert schemas["recallFacts"] == {"query": "string"}
     assert not any("user_id" in names for names in schemas.values()), "who is meant is never the model's to say"
     assert "(nothing yet)" in question.instructions
     assert "Name: Zoë" in last.instructions, "what was just learnt counts at once"
     assert json.loads(last.tool_outputs[-1]) == {"success": True, "facts": ["Ada visits."]}
+
+
+async def test_two_updates_in_one_answer_lose_nothing(runtime: Runtime) -> None:
+    script = [
+        "Good morning.",
+        Reply.calls(
+            ("updateUserProfile", {"profile": "Name: Ada\nAllergic to: nuts"}),
+            ("updateUserProfile", {"profile": "Name: Ada\nLives in: Oslo"}),
+        ),
+        "I know.",
+    ]
+    async with OpenAIServer(script) as server:
+        model = openai.LLM(model="gpt-4.1", base_url=server.base_url, api_key="test")
+        agent = CompanionAgent(greeting="Greet them.", tools=[ProfileTools()])
+        async with model, conversation(agent=agent, model=model, userdata=Userdata(Caller("ada"))) as talk:
+            await talk.session.run(user_input="I am Ada, from Oslo, and nuts make me ill.")
+    lines = {"Name: Ada", "Allergic to: nuts", "Lives in: Oslo"}
+    assert set((await runtime.store.get_profile("ada") or "").splitlines()) == lines
+    assert all(line in server.requests[-1].instructions for line in lines)
+    assert all(json.loads(output)["success"] for output in server.requests[-1].tool_outputs)

@@ -57,7 +57,8 @@ async def test_the_next_read_sees_the_update(talk: Conversation, redis: RedisSer
     await talk.use("getUserProfile")
     assert redis.cli("EXISTS", "user:ada:profile") == 1, "what was read is cached"
     answer = await talk.use("updateUserProfile", profile="  Name: Ada\nLikes: chess \n")
-    assert answer == {"success": True, "message": "I will remember that about you."}
+    stored = "Name: Ada\nLikes: chess"
+    assert answer == {"success": True, "message": "I will remember that about you.", "profile": stored}
     assert redis.cli("EXISTS", "user:ada:profile") == 0, "no other process may read the old one"
     assert (await talk.use("getUserProfile"))["profile"] == "Name: Ada\nLikes: chess"
     with use_caller(ADA):
@@ -76,6 +77,70 @@ async def test_a_profile_that_is_none_replaces_nothing(talk: Conversation, profi
     await talk.use("updateUserProfile", profile="Name: Ada")
     assert_refused(await talk.use("updateUserProfile", profile=profile))
     assert (await talk.use("getUserProfile"))["profile"] == "Name: Ada"
+
+
+async def test_lines_are_added_removed_and_replaced(talk: Conversation) -> None:
+    answer = await talk.use("updateUserProfile", add=["Name: Ada", "Likes: chess"])
+    assert answer == {
+        "success": True,
+        "message": "I will remember that about you.",
+        "profile": "Name: Ada\nLikes: chess",
+    }
+    answer = await talk.use("updateUserProfile", replace=[{"old": "likes: Chess", "new": "Likes: go"}], confirm=None)
+    assert answer["profile"] == "Name: Ada\nLikes: go"
+    answer = await talk.use("updateUserProfile", remove=["Likes: go", "Pet: cat"], add=["Work: nurse"], profile=None)
+    assert (answer["profile"], answer["not_found"]) == ("Name: Ada\nWork: nurse", ["Pet: cat"])
+    assert "Name: Ada\nWork: nurse" in talk.session.current_agent.instructions
+    answer = await talk.use("updateUserProfile", remove=["Pet: cat"])
+    assert (answer["success"], answer["profile"], answer["not_found"]) == (
+        False,
+        "Name: Ada\nWork: nurse",
+        ["Pet: cat"],
+    )
+
+
+@pytest.mark.parametrize("careless", [{"profile": "Likes: tea"}, {"remove": [f"Fact {n}: x" for n in range(4)]}])
+async def test_four_lines_are_not_removed_without_a_confirmation(
+    talk: Conversation, runtime: Runtime, careless: dict[str, Any]
+) -> None:
+    lines = [f"Fact {number}: x" for number in range(20)]
+    await talk.use("updateUserProfile", add=lines)
+    answer = await talk.use("updateUserProfile", **careless)
+    assert (answer["success"], answer["would_remove"][:4]) == (False, lines[:4])
+    assert await runtime.store.get_profile("ada") == "\n".join(lines)
+    assert (await talk.use("updateUserProfile", remove=lines[:3]))["success"] is True
+    assert (await talk.use("updateUserProfile", **careless, confirm=True))["success"] is True
+    left = "Likes: tea" if "profile" in careless else "\n".join(lines[4:])
+    assert await runtime.store.get_profile("ada") == left
+    versions = [version.text for version in await runtime.store.profile_versions("ada")]
+    assert "\n".join(lines) in versions, "an earlier version is kept"
+
+
+async def test_a_profile_beyond_the_limit_can_still_be_changed(talk: Conversation, runtime: Runtime) -> None:
+    lines = [f"Fact {number:03}: {'x' * 85}" for number in range(400)]
+    await runtime.store.save_profile("ada", "\n".join(lines))
+    await talk.use("getUserProfile")
+    assert len(talk.session.current_agent.instructions) < 8000
+    answer = await talk.use("updateUserProfile", remove=lines[:1], add=["Name: Ada"])
+    assert answer["success"] is True
+    assert answer["message"].startswith("I will remember that. My notes about you are full")
+    assert len(answer["profile"]) <= 4000
+    assert answer["profile"] == await runtime.store.get_profile("ada")
+
+
+async def test_what_waits_is_not_said_to_be_stored(
+    talk: Conversation, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise StoreError("swap_profile", "timeout")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime.store, "swap_profile", fail)
+        answer = await talk.use("updateUserProfile", add=["Name: Ada"])
+        assert_refused(answer)
+        assert "as soon as I can" in answer["message"]
+        assert "Name: Ada" in talk.session.current_agent.instructions
+    assert (await talk.use("updateUserProfile", add=["Likes: tea"]))["profile"] == "Name: Ada\nLikes: tea"
 
 
 # -- facts -------------------------------------------------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 import sqlite3
 
+from ..profile_history import KEPT_DAYS
+from .times import NOW
+
 
 class WrittenByNewerVersion(Exception):
     """A newer version of the companion has migrated the file."""
@@ -84,10 +87,9 @@ def _counting(table: str, what: str) -> str:
     """Triggers that count every change to a table in the outbox, in the change's own transaction."""
 
     def count(row: str) -> str:
-        # julianday('now') has milliseconds: rounded to them, it is exact.
         return f"""
     INSERT INTO outbox (user_id, what, version, written_at)
-    VALUES ({row}.user_id, '{what}', 1, CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000)
+    VALUES ({row}.user_id, '{what}', 1, {NOW})
     ON CONFLICT (user_id, what) DO UPDATE SET version = version + 1, written_at = excluded.written_at;
 """
 
@@ -97,6 +99,44 @@ CREATE TRIGGER {table}_counts_delete AFTER DELETE ON {table} BEGIN {count("old")
 CREATE TRIGGER {table}_counts_update AFTER UPDATE ON {table} BEGIN {count("new")} END;
 CREATE TRIGGER {table}_counts_handover AFTER UPDATE ON {table} WHEN old.user_id <> new.user_id BEGIN {count("old")} END;
 """
+
+
+def _recording(condition: str, event: str, user_id: str, text: str, at: str) -> str:
+    """A trigger that records a version of a profile. A write through the store then names its author."""
+    return f"""
+CREATE TRIGGER profiles_recorded_{event.lower()} AFTER {event} ON profiles {condition} BEGIN
+    INSERT INTO profile_versions (user_id, text, at, author, recorded_at)
+    VALUES ({user_id}, {text}, {at}, 'dashboard', {NOW});
+    DELETE FROM profile_versions WHERE recorded_at < {NOW} - {KEPT_DAYS} * 86400000000;
+END;
+"""
+
+
+# write_id is the natural key of a write: it makes a retry recognisable.
+_PROFILE_HISTORY = (
+    f"""
+CREATE TABLE profile_versions (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    user_id TEXT NOT NULL,
+    text TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    author TEXT NOT NULL,
+    write_id TEXT,
+    recorded_at INTEGER NOT NULL
+);
+CREATE INDEX profile_versions_by_user ON profile_versions (user_id, seq);
+CREATE UNIQUE INDEX profile_versions_by_write ON profile_versions (user_id, write_id) WHERE write_id IS NOT NULL;
+CREATE INDEX profile_versions_by_age ON profile_versions (recorded_at);
+
+INSERT INTO profile_versions (user_id, text, at, author, recorded_at)
+SELECT user_id, text, updated_at, 'code', {NOW} FROM profiles;
+"""
+    + _recording("", "INSERT", "new.user_id", "new.text", "new.updated_at")
+    + _recording(
+        "WHEN new.text <> old.text OR new.user_id <> old.user_id", "UPDATE", "new.user_id", "new.text", "new.updated_at"
+    )
+    + _recording("", "DELETE", "old.user_id", "''", NOW)
+)
 
 
 # The migrations; a file of version 1 has had the first.
@@ -111,7 +151,8 @@ _STEPS = (
 )
 
 
-# In every file, of any version: an index changes nothing that an older version of the companion does with the file.
+# In every file, of any version: an index changes nothing that an older version of the companion does with the file, and
+# neither does the history of profiles. So a worker of that version can share the file while it is being replaced.
 _INDEXES = """
 CREATE INDEX IF NOT EXISTS turns_in_order ON turns (user_id, seq, conversation_id, at);
 """
@@ -134,4 +175,6 @@ def create_schema(db: sqlite3.Connection) -> None:
         # In the script, because executescript commits a transaction that was begun before it.
         steps = "".join(_STEPS[version:])
         db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {len(_STEPS)}; COMMIT;")
+    if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'profile_versions'").fetchone() is None:
+        db.executescript(f"BEGIN IMMEDIATE; {_PROFILE_HISTORY} COMMIT;")
     db.executescript(_INDEXES)

@@ -5,19 +5,19 @@ The outbox is written by triggers (``schema``), so that a row changed by hand is
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ...text import storable
 from ..base import MAX_TURN_TEXT, Context, Memory, Summary, Turn
 from ..outbox import DataKind, OutboxRow
+from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from ..state_json import state_from_json, state_to_json
-from . import facts
+from . import facts, profiles
 from .thread import SqliteThread
+from .times import NOW, from_microseconds, to_microseconds
 
-# In microseconds. The one clock by which rows are dated and aged; the triggers of the outbox use it too (``schema``).
-_NOW = "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000"
 # Conversations in the order of their last stored turn; within one, its own times count.
 _LAST_TURNS = """
 WITH latest AS (
@@ -30,8 +30,6 @@ SELECT turns.role, substr(turns.text, 1, :chars), chosen.at, turns.conversation_
 FROM chosen JOIN turns USING (seq) ORDER BY chosen.place, chosen.at, seq
 """
 _WHOLE = 2**31 - 1  # characters: more than a text can have
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class SqliteStore:
@@ -45,7 +43,7 @@ class SqliteStore:
         return await self._reading.read(
             "context",
             lambda db: Context(
-                profile=None if (profile := _profile(db, user_id)) is None else profile[0],
+                profile=profiles.text_of(db, user_id),
                 turns=_turns(db, user_id, turns, MAX_TURN_TEXT),
                 summary=_summary(db, user_id),
                 state=_state(db, user_id),
@@ -53,30 +51,43 @@ class SqliteStore:
         )
 
     async def get_profile(self, user_id: str) -> str | None:
-        found = await self._reading.read("get_profile", lambda db: _profile(db, user_id))
-        return None if found is None else found[0]
+        return await self._reading.read("get_profile", lambda db: profiles.text_of(db, user_id))
 
-    async def dated_profile(self, user_id: str) -> tuple[str, datetime] | None:
-        return await self._reading.read("dated_profile", lambda db: _profile(db, user_id))
+    async def save_profile(
+        self, user_id: str, text: str, *, author: ProfileAuthor = "code", write_id: str | None = None
+    ) -> None:
+        new = profiles.Write(user_id, storable(text), to_microseconds(datetime.now(UTC)), author, write_id)
+        await self._writing.change("save_profile", new.replace)
 
-    async def save_profile(self, user_id: str, text: str) -> None:
-        await self._writing.write(
-            "save_profile",
-            "INSERT INTO profiles (user_id, text, updated_at) VALUES (?, ?, ?)"
-            " ON CONFLICT (user_id) DO UPDATE SET text = excluded.text, updated_at = excluded.updated_at",
-            (user_id, storable(text), _to_microseconds(datetime.now(UTC))),
+    async def profile_for_write(self, user_id: str, write_id: str) -> StoredProfile:
+        return await self._reading.read(
+            "profile_for_write",
+            lambda db: StoredProfile(profiles.text_of(db, user_id), profiles.has_write(db, user_id, write_id)),
         )
 
-    async def swap_profile(self, user_id: str, text: str, *, instead_of: str | None, at: datetime) -> bool:
-        new = (storable(text), _to_microseconds(at), user_id)
-        if instead_of is None:
-            insert = "INSERT INTO profiles (text, updated_at, user_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-            return await self._writing.write("swap_profile", insert, new) > 0
-        update = "UPDATE profiles SET text = ?, updated_at = ? WHERE user_id = ? AND text = ?"
-        return await self._writing.write("swap_profile", update, (*new, storable(instead_of))) > 0
+    async def swap_profile(
+        self,
+        user_id: str,
+        text: str,
+        *,
+        instead_of: str | None,
+        at: datetime,
+        author: ProfileAuthor = "code",
+        write_id: str | None = None,
+    ) -> bool:
+        new = profiles.Write(user_id, storable(text), to_microseconds(at), author, write_id)
+        old = None if instead_of is None else storable(instead_of)
+        return await self._writing.change("swap_profile", lambda db: new.swap(db, old))
+
+    async def profile_versions(self, user_id: str, limit: int = 100) -> list[ProfileVersion]:
+        return await self._reading.read("profile_versions", lambda db: profiles.versions(db, user_id, limit))
+
+    async def restore_profile(self, user_id: str, number: int) -> bool:
+        now = to_microseconds(datetime.now(UTC))
+        return await self._writing.change("restore_profile", lambda db: profiles.restore(db, user_id, number, now))
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:
-        at = _to_microseconds(turn.at)
+        at = to_microseconds(turn.at)
         await self._writing.write(
             "add_turn",
             "INSERT INTO turns (user_id, id, conversation_id, role, text, at) VALUES (?, ?, ?, ?, ?, ?)"
@@ -91,12 +102,12 @@ class SqliteStore:
         await self._writing.write(
             "add_memory",
             facts.ADD,
-            (user_id, memory.id, storable(memory.text), _to_microseconds(memory.at)),
+            (user_id, memory.id, storable(memory.text), to_microseconds(memory.at)),
         )
 
     async def search_memories(self, user_id: str, query: str, limit: int = 5) -> list[Memory]:
         found = await self._reading.read("search_memories", lambda db: facts.search(db, user_id, query, limit))
-        return [Memory(text, _from_microseconds(at), id) for text, at, id in found]
+        return [Memory(text, from_microseconds(at), id) for text, at, id in found]
 
     async def count_memories(self, user_id: str, query: str = "") -> int:
         return await self._reading.read("count_memories", lambda db: facts.count(db, user_id, query))
@@ -109,7 +120,7 @@ class SqliteStore:
             "save_summary",
             "INSERT INTO summaries (user_id, conversation_id, text, at) VALUES (?, ?, ?, ?)"
             " ON CONFLICT (user_id, conversation_id) DO UPDATE SET text = excluded.text, at = excluded.at",
-            (user_id, summary.conversation_id, storable(summary.text), _to_microseconds(summary.at)),
+            (user_id, summary.conversation_id, storable(summary.text), to_microseconds(summary.at)),
         )
 
     async def latest_summary(self, user_id: str) -> Summary | None:
@@ -120,7 +131,7 @@ class SqliteStore:
             "save_state",
             "INSERT INTO states (user_id, state, updated_at) VALUES (?, ?, ?)"
             " ON CONFLICT (user_id) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at",
-            (user_id, state_to_json(state), _to_microseconds(datetime.now(UTC))),
+            (user_id, state_to_json(state), to_microseconds(datetime.now(UTC))),
         )
 
     async def get_state(self, user_id: str) -> dict[str, Any] | None:
@@ -130,7 +141,7 @@ class SqliteStore:
         # The age of a row that is dated in the future is unknown: the clock was set back, and it may be old.
         return await self._outbox_rows(
             "pending_changes",
-            f"version > delivered AND (? <= 0 OR written_at <= {_NOW} - ? OR written_at > {_NOW})"
+            f"version > delivered AND (? <= 0 OR written_at <= {NOW} - ? OR written_at > {NOW})"
             " ORDER BY written_at LIMIT ?",
             older_than,
             int(older_than * 1e6),
@@ -143,7 +154,7 @@ class SqliteStore:
         return await self._outbox_rows("pending_changes_of", condition, user_id, *wanted)
 
     async def recent_changes(self, within: float, limit: int) -> list[OutboxRow]:
-        condition = f"written_at >= {_NOW} - ? ORDER BY written_at DESC LIMIT ?"
+        condition = f"written_at >= {NOW} - ? ORDER BY written_at DESC LIMIT ?"
         return await self._outbox_rows("recent_changes", condition, int(within * 1e6), max(limit, 0))
 
     async def acknowledge(self, rows: Sequence[OutboxRow]) -> None:
@@ -166,15 +177,10 @@ class SqliteStore:
         return await self._reading.read(operation, work)
 
 
-def _profile(db: sqlite3.Connection, user_id: str) -> tuple[str, datetime] | None:
-    row = db.execute("SELECT text, updated_at FROM profiles WHERE user_id = ?", (user_id,)).fetchone()
-    return None if row is None else (str(row[0]), _from_microseconds(row[1]))
-
-
 def _turns(db: sqlite3.Connection, user_id: str, count: int, chars: int = _WHOLE) -> list[Turn]:
     found = db.execute(_LAST_TURNS, {"user_id": user_id, "count": max(count, 0), "chars": chars})
     return [
-        Turn(role, text, _from_microseconds(at), conversation_id, id) for role, text, at, conversation_id, id in found
+        Turn(role, text, from_microseconds(at), conversation_id, id) for role, text, at, conversation_id, id in found
     ]
 
 
@@ -182,20 +188,12 @@ def _summary(db: sqlite3.Connection, user_id: str) -> Summary | None:
     # Other processes of this machine may be ahead by moments; a minute and more is a clock that was wrong.
     row = db.execute(
         "SELECT conversation_id, text, at FROM summaries WHERE user_id = ?"
-        f" ORDER BY at > {_NOW} + 60000000, at DESC LIMIT 1",
+        f" ORDER BY at > {NOW} + 60000000, at DESC LIMIT 1",
         (user_id,),
     ).fetchone()
-    return None if row is None else Summary(row[0], row[1], _from_microseconds(row[2]))
+    return None if row is None else Summary(row[0], row[1], from_microseconds(row[2]))
 
 
 def _state(db: sqlite3.Connection, user_id: str) -> dict[str, Any] | None:
     row = db.execute("SELECT state FROM states WHERE user_id = ?", (user_id,)).fetchone()
     return None if row is None else state_from_json(row[0])
-
-
-def _to_microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-def _from_microseconds(count: int) -> datetime:
-    return _EPOCH + count * _MICROSECOND

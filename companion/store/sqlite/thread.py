@@ -76,12 +76,24 @@ class SqliteThread:
         Returns:
             The number of rows that changed.
         """
+        return await self.change(operation, lambda db: db.executemany(statement, rows).rowcount)
 
-        def work(db: sqlite3.Connection) -> int:
+    async def change(self, operation: str, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Read and write in one transaction. It is done even if the caller is cancelled.
+
+        Args:
+            operation: the name for a StoreError.
+            work: reads and writes, in the thread.
+
+        Returns:
+            What ``work`` returns.
+        """
+
+        def in_transaction(db: sqlite3.Connection) -> _T:
             with _transaction(db, "BEGIN IMMEDIATE"):
-                return db.executemany(statement, rows).rowcount
+                return work(db)
 
-        job = self._submit(operation, work)
+        job = self._submit(operation, in_transaction)
         try:
             await _finished(job)
         except asyncio.CancelledError:
@@ -164,7 +176,7 @@ async def _finished(job: "Future[_T]") -> None:
     await ended
 
 
-def _log_failure(job: "Future[int]") -> None:
+def _log_failure(job: "Future[_T]") -> None:
     error = job.exception()
     if error is not None:
         logger.warning("A write failed after its caller was cancelled: %s", error)

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from ..base import Context, Memory, Summary, Turn
 from ..outbox import DataKind, OutboxRow
+from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from .client import UnexpectedAnswer
 
 _T = TypeVar("_T")
@@ -55,9 +56,18 @@ def profile(data: object) -> str:
     return _string(_row(data), "text")
 
 
-def dated_profile(data: object) -> tuple[str, datetime]:
+def profile_for_write(data: object) -> StoredProfile:
     row = _row(data)
-    return _string(row, "text"), datetime.fromisoformat(_string(row, "updated_at"))
+    text = None if row.get("text", "") is None else _string(row, "text")
+    return StoredProfile(text, yes_or_no(row.get("has_write")))
+
+
+def profile_version(data: object) -> ProfileVersion:
+    row = _row(data)
+    at = datetime.fromisoformat(_string(row, "at"))
+    # ProfileVersion refuses any other author.
+    author = cast(ProfileAuthor, _string(row, "author"))
+    return ProfileVersion(count(row.get("version")), _string(row, "text"), at, author)
 
 
 def state(data: object) -> _Row:

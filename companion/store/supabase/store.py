@@ -7,7 +7,7 @@ in an error or a log line.
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from postgrest.types import ReturnMethod
@@ -16,6 +16,7 @@ from supabase import AsyncClient
 from ...text import storable
 from ..base import MAX_TURN_TEXT, Context, Memory, StoreError, Summary, Turn
 from ..outbox import DataKind, OutboxRow
+from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from ..search_terms import search_words
 from ..state_json import state_to_json
 from . import rows as answers
@@ -50,23 +51,48 @@ class SupabaseStore:
     async def get_profile(self, user_id: str) -> str | None:
         return await self._row_of("get_profile", "companion_profiles", "text", user_id, answers.profile)
 
-    async def dated_profile(self, user_id: str) -> tuple[str, datetime] | None:
-        return await self._row_of(
-            "dated_profile", "companion_profiles", "text,updated_at", user_id, answers.dated_profile
+    async def save_profile(
+        self, user_id: str, text: str, *, author: ProfileAuthor = "code", write_id: str | None = None
+    ) -> None:
+        now = datetime.now(UTC)
+        await self._write_profile("save_profile", user_id, text, now, author, write_id, instead_of=None, any_text=True)
+
+    async def profile_for_write(self, user_id: str, write_id: str) -> StoredProfile:
+        arguments = {"p_user_id": user_id, "p_write_id": write_id}
+        return await self._call(
+            "profile_for_write", "companion_profile_for_write", arguments, answers.profile_for_write
         )
 
-    async def save_profile(self, user_id: str, text: str) -> None:
-        row = {"user_id": user_id, "text": storable(text)}
-        await self._put("save_profile", "companion_profiles", row, key="user_id")
+    async def swap_profile(
+        self,
+        user_id: str,
+        text: str,
+        *,
+        instead_of: str | None,
+        at: datetime,
+        author: ProfileAuthor = "code",
+        write_id: str | None = None,
+    ) -> bool:
+        return await self._write_profile(
+            "swap_profile", user_id, text, at, author, write_id, instead_of=instead_of, any_text=False
+        )
 
-    async def swap_profile(self, user_id: str, text: str, *, instead_of: str | None, at: datetime) -> bool:
-        arguments = {
-            "p_user_id": user_id,
-            "p_text": storable(text),
-            "p_instead_of": None if instead_of is None else storable(instead_of),
-            "p_at": at.isoformat(),
-        }
-        return await self._call("swap_profile", "companion_swap_profile", arguments, answers.yes_or_no)
+    async def profile_versions(self, user_id: str, limit: int = 100) -> list[ProfileVersion]:
+        return await self._ask(
+            "profile_versions",
+            lambda db: (
+                db.table("companion_profile_versions")
+                .select("version", "text", "at", "author")
+                .eq("user_id", user_id)
+                .order("version", desc=True)
+                .limit(max(limit, 0))
+            ),
+            answers.all_of(answers.profile_version),
+        )
+
+    async def restore_profile(self, user_id: str, number: int) -> bool:
+        arguments = {"p_user_id": user_id, "p_version": number}
+        return await self._call("restore_profile", "companion_restore_profile", arguments, answers.yes_or_no)
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:
         row = {
@@ -154,6 +180,29 @@ class SupabaseStore:
         self, operation: str, function: str, arguments: dict[str, Any], answer: Callable[[object], _T]
     ) -> _T:
         return await self._ask(operation, lambda db: db.rpc(function, arguments), answer)
+
+    async def _write_profile(
+        self,
+        operation: str,
+        user_id: str,
+        text: str,
+        at: datetime,
+        author: ProfileAuthor,
+        write_id: str | None,
+        *,
+        instead_of: str | None,
+        any_text: bool,
+    ) -> bool:
+        arguments = {
+            "p_user_id": user_id,
+            "p_text": storable(text),
+            "p_at": at.isoformat(),
+            "p_author": author,
+            "p_write_id": write_id,
+            "p_instead_of": None if instead_of is None else storable(instead_of),
+            "p_any": any_text,
+        }
+        return await self._call(operation, "companion_write_profile", arguments, answers.yes_or_no)
 
     async def _row_of(
         self, operation: str, table: str, columns: str, user_id: str, row: Callable[[object], _T]

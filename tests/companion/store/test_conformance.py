@@ -70,19 +70,6 @@ async def test_a_profile_is_swapped_only_for_the_one_that_is_there(store: Store,
     assert await store.pending_changes_of(user, ["profile"]) == [OutboxRow(user, "profile", 2)]
 
 
-async def test_a_profile_knows_when_it_was_written(store: Store, user: str) -> None:
-    assert await store.dated_profile(user) is None
-    assert await store.swap_profile(user, "first", instead_of=None, at=NOON) is True
-    assert await store.dated_profile(user) == ("first", NOON)
-    assert await store.swap_profile(user, "second", instead_of="first", at=NOON - timedelta(days=1)) is True
-    assert await store.dated_profile(user) == ("second", NOON - timedelta(days=1))
-    before = datetime.now(UTC)
-    await store.save_profile(user, "third")
-    text, at = await store.dated_profile(user) or ("", NOON)
-    assert text == "third"
-    assert abs(at - before) < timedelta(minutes=1)
-
-
 async def test_a_profile_is_replaced(store: Store, user: str) -> None:
     await store.save_profile(user, "first")
     await store.save_profile(user, "second")
@@ -288,6 +275,10 @@ async def test_a_closed_store_says_so(store: Store, user: str) -> None:
     for operation, call in {
         "get_profile": store.get_profile(user),
         "save_profile": store.save_profile(user, "x"),
+        "swap_profile": store.swap_profile(user, "x", instead_of="me", at=NOON),
+        "profile_for_write": store.profile_for_write(user, "1"),
+        "profile_versions": store.profile_versions(user),
+        "restore_profile": store.restore_profile(user, 1),
         "add_turn": store.add_turn(user, said("x")),
         "recent_turns": store.recent_turns(user),
         "add_memory": store.add_memory(user, Memory("x", NOON)),

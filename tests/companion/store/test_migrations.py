@@ -21,6 +21,7 @@ from tests.real.postgrest import PostgREST
 
 pytestmark = pytest.mark.integration
 COUNTED = ["companion_versions", "companion_outbox"]  # written by triggers alone
+HISTORY = "companion_profile_versions"  # likewise, but its rows can be deleted
 TABLES = [
     "companion_profiles",
     "companion_turns",
@@ -28,6 +29,7 @@ TABLES = [
     "companion_summaries",
     "companion_states",
     *COUNTED,
+    HISTORY,
 ]
 FILES = sorted(MIGRATIONS.glob("*.sql"))
 NOTHING = {"profile": None, "turns": [], "summary": None, "state": None, "version": 0}
@@ -94,13 +96,15 @@ async def _shape(db: asyncpg.Connection) -> list[Any]:
 @pytest.mark.parametrize("table", TABLES)
 async def test_only_the_service_role_writes(databases: dict[bool, str], open_by_default: bool, table: str) -> None:
     async with connection(databases[open_by_default]) as db:
-        for role in ("anon", "authenticated", *(["service_role"] if table in COUNTED else [])):
+        for role in ("anon", "authenticated", *(["service_role"] if table in [*COUNTED, HISTORY] else [])):
             for statement in (
                 f"insert into {table} (user_id) values ('x')",
                 f"update {table} set user_id = 'x'",
                 f"delete from {table}",
                 f"truncate {table}",
             ):
+                if (table, role) == (HISTORY, "service_role") and statement.startswith("delete"):
+                    continue
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
                     await _as(db, role, statement)
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -139,6 +143,9 @@ async def test_functions_are_for_those_who_need_them(databases: dict[bool, str],
     for_the_service = (
         "companion_written(1, 1)",
         "companion_swap_profile('x', 'y', 'z', now())",
+        "companion_write_profile('x', 'y', now(), 'code', null, null, true)",
+        "companion_profile_for_write('x', 'y')",
+        "companion_restore_profile('x', 1)",
         "companion_owed()",
         "companion_pending(1, 0)",
         "companion_owed_by('x', '{turn}')",
@@ -339,6 +346,10 @@ async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
         "companion_latest_summary": (b"s", False),
         "companion_written": (b"s", False),
         "companion_swap_profile": (b"v", False),
+        "companion_record_profile": (b"v", True),
+        "companion_write_profile": (b"v", False),
+        "companion_profile_for_write": (b"s", False),
+        "companion_restore_profile": (b"v", False),
         "companion_owed_by": (b"s", False),
         "companion_settle": (b"v", True),
         "companion_fact_key": (b"i", False),

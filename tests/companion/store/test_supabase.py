@@ -27,7 +27,9 @@ OPERATIONS: dict[str, Callable[[SupabaseStore, str], Awaitable[object]]] = {
     "get_profile": lambda store, user: store.get_profile(user),
     "save_profile": lambda store, user: store.save_profile(user, f"about {PRIVATE}"),
     "swap_profile": lambda store, user: store.swap_profile(user, PRIVATE, instead_of=f"not {PRIVATE}", at=NOON),
-    "dated_profile": lambda store, user: store.dated_profile(user),
+    "profile_for_write": lambda store, user: store.profile_for_write(user, PRIVATE),
+    "profile_versions": lambda store, user: store.profile_versions(user),
+    "restore_profile": lambda store, user: store.restore_profile(user, 1),
     "add_turn": lambda store, user: store.add_turn(user, Turn("user", f"I am {PRIVATE}", NOON, PRIVATE)),
     "recent_turns": lambda store, user: store.recent_turns(user),
     "add_memory": lambda store, user: store.add_memory(user, Memory(f"is {PRIVATE}", NOON)),
@@ -44,7 +46,7 @@ OPERATIONS: dict[str, Callable[[SupabaseStore, str], Awaitable[object]]] = {
     "pending_changes_of": lambda store, user: store.pending_changes_of(user, ["turn"]),
     "acknowledge": lambda store, user: store.acknowledge([OutboxRow(user, "turn", 1)]),
 }
-WRITES = {"save_profile", "add_turn", "add_memory", "save_summary", "save_state"}
+WRITES = {"add_turn", "add_memory", "save_summary", "save_state"}
 REASONS: dict[Fault, str] = {
     "silent": "timeout",
     "drip": "timeout",

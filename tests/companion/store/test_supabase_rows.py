@@ -13,7 +13,7 @@ pytestmark = pytest.mark.integration
 
 
 async def test_the_whole_context_is_one_request(supabase_store: SupabaseStore, api: PostgREST, user: str) -> None:
-    for operation in WRITES:
+    for operation in (*WRITES, "save_profile"):
         await OPERATIONS[operation](supabase_store, user)
     before = api.requests
     context = await supabase_store.context(user)
@@ -55,6 +55,9 @@ ANSWERS: dict[str, list[object]] = {
         [{"user_id": "u", "what": "turn"}],
     ],
     "acknowledge": [None, "1", {}, []],
+    "save_profile": [None, [], "true"],
+    "profile_for_write": [None, [], {}, {"text": 1, "has_write": True}, {"text": None}, {"has_write": True}],
+    "profile_versions": [[{"version": 1, "text": "x", "at": "2026-03-01T12:00:00+00:00", "author": "king"}]],
 }
 
 

@@ -1,0 +1,100 @@
+"""A change of a profile as a model asks for it: lines to add, remove and replace, or a whole new text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..material import quoted
+from ..profile_lines import label_of, lines_of, text_of
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileChange:
+    """What is to change.
+
+    Attributes:
+        base: the profile that the change was made from.
+        text: the profile after it.
+        forgotten: lines that are removed, and have no successor.
+        not_found: lines that were to be removed or replaced, and that the profile does not have.
+    """
+
+    base: str
+    text: str
+    forgotten: Sequence[str]
+    not_found: Sequence[str] = ()
+
+    @property
+    def added(self) -> list[str]:
+        """The lines that are new."""
+        return [line for line in lines_of(self.text) if line not in lines_of(self.base)]
+
+
+def rewritten(known: str, text: str) -> ProfileChange:
+    """The change to a whole new text.
+
+    Args:
+        known: the profile that the model had read.
+        text: the profile that it has written.
+    """
+    before, after = lines_of(known), lines_of(text)
+    originals = {quoted(line): line for line in before}  # the prompt shows some characters by look-alikes
+    if any(line not in before and line in originals for line in after):
+        after = list(dict.fromkeys(line if line in before else originals.get(line, line) for line in after))
+        text = text_of(after)
+    labels = {label_of(line) for line in after if line not in before} - {""}
+    forgotten = [line for line in before if line not in after and label_of(line) not in labels]
+    return ProfileChange(known, text, forgotten)
+
+
+def patched(known: str, add: Iterable[str], remove: Iterable[str], replace: Iterable[tuple[str, str]]) -> ProfileChange:
+    """The change of some lines.
+
+    A line that is to go is found if it differs in case, blanks or final punctuation. One that is not found is removed
+    all the same if the store has it: the model may have read it elsewhere.
+
+    Args:
+        known: the profile, as it is known now.
+        add: lines to add, even if another author has removed them meanwhile.
+        remove: lines to remove.
+        replace: lines to remove, each with the one that takes its place.
+    """
+    lines = lines_of(known)
+    after = list(lines)
+    added: list[str] = []
+    forgotten: list[str] = []
+    not_found: list[str] = []
+
+    def take_out(text: str) -> list[str]:
+        """Remove the lines of a text; those that were there."""
+        found = []
+        for wanted in lines_of(text):
+            line = next((each for each in after if _plain(each) == _plain(wanted)), None)
+            if line is None:
+                not_found.append(wanted)
+            else:
+                found.append(line)
+                after.remove(line)
+        return found
+
+    for old, new in replace:
+        place = next((at for at, line in enumerate(after) if _plain(line) == _plain(old)), len(after))
+        gone, successors = take_out(old), lines_of(new)
+        after[place:place] = successors
+        added += successors
+        forgotten += gone if not successors else []
+    for text in remove:
+        forgotten += take_out(text)
+    for text in add:
+        after += lines_of(text)
+        added += lines_of(text)
+    after = list(dict.fromkeys(after))
+    # Without what is added, so that it is added; with what was not found, so that it is removed.
+    base = [line for line in [*lines, *not_found] if line not in added]
+    result = known if after == lines else text_of(after)
+    return ProfileChange(known if base == lines else text_of(base), result, forgotten, not_found)
+
+
+def _plain(line: str) -> str:
+    return " ".join(quoted(line).split()).rstrip(".,;!").casefold()

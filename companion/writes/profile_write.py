@@ -1,0 +1,139 @@
+"""The write of a profile: what its author changed, applied to whatever is stored by compare-and-swap.
+
+The author had read one text and wrote another. The store may hold a third by now: from another conversation, another
+process, or the dashboard. So the difference is applied, not the text (``profile_lines``): no line is lost that
+another author added, and none comes back that another author removed. A write is stored once: the store's history names
+the writes that it holds, so a retry whose first try was stored after all changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Final
+
+from ..profile_lines import MAX_PROFILE, add_lines, lines_of, merge, text_of, within_limit
+from ..store import Memory, ProfileAuthor, Store, StoreError
+
+_MAX_SWAPS: Final = 5  # tries of a compare-and-swap, while other writers replace the profile
+_MAX_FACTS: Final = 20  # from so many surplus lines on, several of them share a fact
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A new text of a profile.
+
+    Attributes:
+        text: the whole new text.
+        instead_of: earlier texts that this one replaces. Only a worker of an earlier version fills it: in pairs, the
+            text that an author had read and the one they wrote.
+        at: when its author wrote it.
+        made_from: the text that its author had read, empty for none: what they changed in it is applied to the stored
+            profile. None: this one replaces any stored text.
+        author: by whom, for the history. The spool does not keep it.
+    """
+
+    text: str
+    instead_of: tuple[str, ...] = ()
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    made_from: str | None = None
+    author: ProfileAuthor = field(default="code", compare=False)
+
+    @property
+    def id(self) -> str:
+        """The natural key of this write, the same in every process that reads it from the spool."""
+        content = json.dumps([self.at.astimezone(UTC).isoformat(), self.made_from, self.text])
+        return sha256(content.encode()).hexdigest()[:32]
+
+    def applied_to(self, there: str) -> str:
+        """The profile that results from this write, if ``there`` is stored."""
+        if self.made_from is None:
+            return self.text
+        result = merge(there, self.made_from, self.text)
+        if not self.instead_of:
+            return result
+        # A worker of an earlier version has folded several writes into this one: the first one's base.
+        return merge(result, self.instead_of[0] if len(self.instead_of) % 2 == 0 else "", self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredText:
+    """The outcome of a write of a profile.
+
+    Attributes:
+        text: the profile that is stored now.
+        surplus: the number of lines that had no room in it and are facts now.
+    """
+
+    text: str
+    surplus: int = 0
+
+
+async def store_profile(write: Profile, store: Store, user_id: str, *, late: bool) -> StoredText:
+    """Store a profile.
+
+    Args:
+        write: the write; it may have been stored already.
+        store: where to.
+        user_id: whose profile.
+        late: whether the write had to wait for the store, so that others may have written since.
+
+    Returns:
+        What is stored now.
+
+    Raises:
+        StoreError: the store has not confirmed the write.
+    """
+    if write.made_from is None and not late:
+        text, surplus = await _within_limit(write.text, write, store, user_id)
+        await store.save_profile(user_id, text, author=write.author, write_id=write.id)
+        return StoredText(text, surplus)
+    there = write.made_from or None  # mostly true, and the swap verifies it: this saves a request
+    for number in range(_MAX_SWAPS):
+        if late or number:
+            found = await store.profile_for_write(user_id, write.id)
+            if found.has_write:
+                return StoredText(found.text or "")
+            there = found.text
+        text = await _result(write, there, store, user_id)
+        author: ProfileAuthor = write.author if text == write.text else "merge"
+        text, surplus = await _within_limit(text, write, store, user_id)
+        if await store.swap_profile(user_id, text, instead_of=there, at=write.at, author=author, write_id=write.id):
+            return StoredText(text, surplus)
+    raise StoreError("swap_profile", "other writers replaced it each time")
+
+
+async def _result(write: Profile, there: str | None, store: Store, user_id: str) -> str:
+    if write.made_from is not None:
+        return write.applied_to(there or "")
+    # A whole text that comes late: it replaces an older one, and is added to a newer one.
+    versions = await store.profile_versions(user_id)
+    if not any(version.at > write.at for version in versions):
+        return write.text
+    return add_lines(there or "", write.text, (line for version in versions for line in lines_of(version.text)))
+
+
+async def _within_limit(text: str, write: Profile, store: Store, user_id: str) -> tuple[str, int]:
+    """Store as facts what has no room in a profile, before the profile is cut; the rest, and the number of lines."""
+    kept, surplus = within_limit(text)
+    for fact in _as_facts(surplus):
+        key = sha256(f"surplus of a profile: {fact}".encode("utf-8", "replace")).hexdigest()[:32]
+        await store.add_memory(user_id, Memory(fact, write.at, id=key))
+    return kept, len(surplus)
+
+
+def _as_facts(lines: Sequence[str]) -> Iterator[str]:
+    """One fact a line, or several lines a fact where there are many: a text edited by hand may have any length."""
+    if len(lines) <= _MAX_FACTS:
+        yield from lines
+        return
+    batch: list[str] = []
+    for line in lines:
+        if batch and len(text_of([*batch, line])) > MAX_PROFILE:
+            yield text_of(batch)
+            batch = []
+        batch.append(line)
+    yield text_of(batch)
