@@ -68,7 +68,8 @@ def start_worker_services() -> None:
     """Start, once per worker and in its main process, what all conversations share."""
     runtime = get_runtime()
     runtime.write_behind.check_spool()
-    runtime.start_worker_services(local=runs_locally())
+    if not AgentsConsole.get_instance().enabled:  # a console's only conversation starts them itself
+        runtime.start_worker_services(local=runs_locally())
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,8 @@ async def entrypoint(ctx: JobContext) -> None:
     console = ctx.is_fake_job()
     if console or runs_locally():
         await runtime.open_local_cache()
+    if console:
+        runtime.start_worker_services()
     runtime.outbox_relay.start()
     runtime.write_behind.spool_replay.start()
 

@@ -90,6 +90,7 @@ def install(venv: Path, *what: str | Path) -> None:
             ["uv", "venv", "--quiet", "--allow-existing", "--python", sys.executable, venv],
             ["uv", "pip", "install", "--quiet", "--python", venv / "bin" / "python"],
         ]
+        os.environ.setdefault("UV_NATIVE_TLS", "1")  # the machine's certificates, as pip has them
     else:
         commands = [[sys.executable, "-m", "venv", venv], [venv / "bin" / "python", "-m", "pip", "install", "--quiet"]]
     commands[-1] += ["--constraint", ROOT / "constraints.txt", *what]
