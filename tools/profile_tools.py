@@ -9,19 +9,19 @@ import asyncio
 import json
 import logging
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from livekit.agents import RunContext, function_tool, llm
 from livekit.agents.llm import ToolFlag
 
 from companion import Caller, get_user_profile_async, use_caller
-from companion.memory.context import add_memory_async, get_conversation_context_async, search_memories_async
+from companion.memory.context import get_conversation_context_async
+from companion.memory.facts import MAX_KEPT_FACTS, FoundFacts, find_facts_async, remember_fact_async
 from companion.memory.profile import SavedProfile, change_user_profile_async
 from companion.memory.profile_change import ProfileChange, patched, rewritten
 from companion.memory.read_deadline import outcome, within_deadline
 from companion.runtime import get_runtime
-from companion.store import Memory, StoreError
+from companion.store import StoreError
 from companion.text import storable_json
 from companion.voice.agent import CompanionAgent
 
@@ -38,6 +38,12 @@ _QUEUED = "I cannot reach my memory right now. I keep it in mind, and write it d
 _CONFIRM = "That would make me forget {count} things about you. Tell me again if I really should."
 _NOT_FOUND = "I do not find that in what I know about you, so nothing has changed."
 _FULL = "I will remember that. My notes about you are full, so I keep {count} of them as separate facts."
+_NOT_KEPT = {
+    "waiting": _QUEUED,
+    "full": f"I keep {MAX_KEPT_FACTS} facts for you, and that is as many as I can. Tell me which one may go.",
+    "not found": "I do not find the fact that this one is to replace. Tell me its exact words.",
+}
+_OTHERS_AWAY = "This is what I have not written down yet. I cannot reach the other facts right now."
 _FACTS_AWAY = "I cannot reach the facts you asked me to remember right now."
 
 
@@ -60,14 +66,14 @@ class ProfileTools(llm.Toolset):
         """Look up what is known about the person: their profile and the facts they asked you to remember.
 
         Use it when they ask what you know about them. Their profile is already in your instructions; for anything
-        else you need not look it up.
+        else you need not look it up. Where ``shown`` says that there are more facts, say so.
         """
         caller = _caller(context)
         if caller is None:
             return _failure(_UNKNOWN_CALLER)
         with use_caller(caller):
             profile, facts = await asyncio.gather(
-                outcome(get_user_profile_async(), "get_profile"), outcome(search_memories_async(""), "search_memories")
+                outcome(get_user_profile_async(), "get_profile"), outcome(find_facts_async(""), "search_memories")
             )
         if isinstance(profile, StoreError):
             logger.warning("the profile could not be read: %s", profile)
@@ -80,7 +86,7 @@ class ProfileTools(llm.Toolset):
             logger.warning("facts could not be read: %s", facts)
             # The profile may have come from the cache; but an empty one would claim that nothing is known.
             return _success(profile=profile, facts=[], message=_FACTS_AWAY) if profile else _failure(_STORE_AWAY)
-        return _success(profile=profile, facts=facts)
+        return _success(profile=profile, **_listing(facts))
 
     @function_tool(name="getConversationContext")
     async def get_conversation_context(self, context: RunContext[Any]) -> str:
@@ -136,26 +142,33 @@ class ProfileTools(llm.Toolset):
         return _outcome(change, saved)
 
     @function_tool(name="rememberFact", flags=ToolFlag.IGNORE_ON_ENTER)
-    async def remember_fact(self, context: RunContext[Any], fact: str) -> str:
+    async def remember_fact(self, context: RunContext[Any], fact: str, instead_of: str = "") -> str:
         """Remember one thing the person asks you to remember.
 
         Args:
             fact: The thing, as one sentence that makes sense by itself.
+            instead_of: A fact that this one corrects, or that may go because there are too many: its exact words, as
+                recallFacts finds it. Leave it empty otherwise.
         """
         caller = _caller(context)
         if caller is None:
             return _failure(_UNKNOWN_CALLER)
         if not fact.strip() or len(fact) > MAX_TEXT:
             return _failure(f"A fact has between 1 and {MAX_TEXT} characters.")
-        with use_caller(caller):
-            kept = await add_memory_async(Memory(text=fact.strip(), at=datetime.now(UTC)))
-        return _success(message="I will remember that.") if kept else _failure(_QUEUED)
+        try:
+            with use_caller(caller):
+                kept = await remember_fact_async(fact.strip(), instead_of=instead_of.strip())
+        except StoreError as problem:
+            logger.warning("a fact could not be replaced: %s", problem)
+            return _failure(_STORE_AWAY)
+        return _success(message="I will remember that.") if kept == "stored" else _failure(_NOT_KEPT[kept])
 
     @function_tool(name="recallFacts")
     async def recall_facts(self, context: RunContext[Any], query: str) -> str:
         """Search the facts the person asked you to remember.
 
-        Use it when they ask about something they may have told you before and it is not in this conversation.
+        Use it when they ask about something they may have told you before and it is not in this conversation. Where
+        ``shown`` says that more facts match, say so.
 
         Args:
             query: Words to look for.
@@ -165,11 +178,11 @@ class ProfileTools(llm.Toolset):
             return _failure(_UNKNOWN_CALLER)
         try:
             with use_caller(caller):
-                facts = await within_deadline(search_memories_async(query[:MAX_TEXT]), "search_memories")
+                facts = await within_deadline(find_facts_async(query[:MAX_TEXT]), "search_memories")
         except StoreError as problem:
             logger.warning("facts could not be searched: %s", problem)
             return _failure(_STORE_AWAY)
-        return _success(facts=facts)
+        return _success(**_listing(facts))
 
 
 async def _change(
@@ -207,6 +220,16 @@ async def _update_agent(context: RunContext[Any], profile: str) -> None:
 def _caller(context: RunContext[Any]) -> Caller | None:
     caller = caller_of_session(context)
     return caller if isinstance(caller, Caller) else None
+
+
+def _listing(found: FoundFacts) -> dict[str, Any]:
+    """The fields of an answer that list facts."""
+    listing: dict[str, Any] = {"facts": found.texts}
+    if found.total is not None and found.total > len(found.texts):
+        listing["shown"] = f"{len(found.texts)} of {found.total}"
+    if not found.complete:
+        listing["message"] = _OTHERS_AWAY
+    return listing
 
 
 def _success(**what: Any) -> str:

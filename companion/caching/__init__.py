@@ -7,11 +7,12 @@ keys follow from which data is one table, in ``invalidation``.
 
 from .change_listener import ChangeListener
 from .consistency import ConsistencyWatch
-from .invalidation import PROFILE, STALE_FOR, STATE, SUMMARY, invalidate, profile_to_read
+from .invalidation import MAX_FACTS, PROFILE, STALE_FOR, STATE, SUMMARY, invalidate, profile_to_read
 from .outbox_relay import OutboxRelay
-from .read_through import read_memory_search, read_user_data
+from .read_through import read_memory_count, read_memory_search, read_user_data
 
 __all__ = [
+    "MAX_FACTS",
     "PROFILE",
     "STALE_FOR",
     "STATE",
@@ -21,6 +22,7 @@ __all__ = [
     "OutboxRelay",
     "invalidate",
     "profile_to_read",
+    "read_memory_count",
     "read_memory_search",
     "read_user_data",
 ]

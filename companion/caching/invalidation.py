@@ -36,8 +36,17 @@ def search_key(user_id: str, query: str) -> keys.Key:
     Returns:
         The key, with its TTL.
     """
+    return keys.memory(user_id, f"search-{_digest(query)}")
+
+
+def count_key(user_id: str, query: str) -> keys.Key:
+    """The cache key of the number of memories that match a search; as ``search_key``."""
+    return keys.memory(user_id, f"count-{_digest(query)}")
+
+
+def _digest(query: str) -> str:
     words = " ".join(sorted(set(search_words(query))))
-    return keys.memory(user_id, f"search-{hashlib.sha256(words.encode()).hexdigest()[:32]}")
+    return hashlib.sha256(words.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from cache import get_redis_cache, keys
 
 from ..store import Context, Store
-from .invalidation import MAX_FACTS, CachedData, search_key
+from .invalidation import MAX_FACTS, CachedData, count_key, search_key
 
 T = TypeVar("T")
 
@@ -58,6 +58,27 @@ async def read_memory_search(store: Callable[[], Store], user_id: str, query: st
 
     found = await _read_through(search_key(user_id, query), load, list, 0)
     return [fact for fact in found if isinstance(fact, str)]
+
+
+async def read_memory_count(store: Callable[[], Store], user_id: str, query: str) -> int:
+    """Count the memories that a search without a limit finds.
+
+    Args:
+        store: returns the store to ask on a miss.
+        user_id: whose memories.
+        query: the question; without a word to look for, all memories are counted.
+
+    Returns:
+        Their number.
+
+    Raises:
+        StoreError: neither the cache nor the store could answer.
+    """
+
+    async def load() -> int:
+        return await store().count_memories(user_id, query)
+
+    return await _read_through(count_key(user_id, query), load, int, 0)
 
 
 async def _read_through(key: keys.Key, load: Callable[[], Awaitable[T]], value_type: type[Any], stale_for: int) -> T:

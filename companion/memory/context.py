@@ -11,10 +11,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from ..caching import STATE, SUMMARY, read_memory_search, read_user_data
+from ..caching import STATE, SUMMARY, read_user_data
 from ..identity import current_caller
 from ..runtime import get_runtime
 from ..store import DataKind, Memory, Store, StoreError
+from .facts import find_facts_async
 
 logger = logging.getLogger("companion")
 T = TypeVar("T")
@@ -91,14 +92,15 @@ async def save_user_state_async(state: dict[str, Any]) -> bool:
 async def search_memories_async(query: str) -> list[str]:
     """The current caller's memories that share a word with ``query``, best match first.
 
+    Those that wait for the store come before the others.
+
     Args:
         query: what to search for. A query without a word to search for finds the newest memories.
 
     Raises:
-        StoreError: the store failed, and the cache holds no result.
+        StoreError: the store failed, the cache holds no result, and no matching memory waits.
     """
-    caller = current_caller()
-    return [] if caller is None else await read_memory_search(lambda: get_runtime().store, caller.user_id, query)
+    return (await find_facts_async(query)).texts
 
 
 async def add_memory_async(memory: Memory) -> bool:

@@ -68,7 +68,7 @@ def _profile(result: dict[str, Any]) -> str:
     known = "; ".join(line.strip() for line in profile.splitlines() if line.strip())
     parts = [f"This is what I know: {known}." if known else ""]
     if facts:
-        parts.append(f"You asked me to remember: {'; '.join(map(str, facts))}.")
+        parts.append(f"You asked me to remember: {'; '.join(map(str, facts))}{_shown(result)}.")
     parts.append(str(result.get("message") or ""))
     return " ".join(part for part in parts if part)
 
@@ -83,7 +83,13 @@ def _context(result: dict[str, Any]) -> str:
 
 def _facts(result: dict[str, Any]) -> str:
     facts = result.get("facts") or []
-    return f"Yes: {'; '.join(map(str, facts))}." if facts else "I do not remember anything about that."
+    if not facts:
+        return "I do not remember anything about that."
+    return f"Yes: {'; '.join(map(str, facts))}{_shown(result)}. {result.get('message') or ''}".rstrip()
+
+
+def _shown(result: dict[str, Any]) -> str:
+    return f" (that is {result['shown']})" if result.get("shown") else ""
 
 
 _TELL: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -10,7 +10,7 @@ from .fact_key import fact_key
 from .outbox import DataKind, OutboxRow
 from .profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from .read_batching import ContextBatcher
-from .search_terms import search_words
+from .search_terms import search_words, shares_word
 from .sqlite.store import SqliteStore
 from .supabase.api_key import is_public_key
 
@@ -35,6 +35,7 @@ __all__ = [
     "fact_key",
     "is_public_key",
     "search_words",
+    "shares_word",
 ]
 
 

@@ -2,12 +2,14 @@
 
 import re
 import unicodedata
-from itertools import islice
+from itertools import islice, takewhile
 
 from ..text import storable
 
 _MAX_WORDS = 32
 _MAX_WORD_LENGTH = 100
+_STEM = 3  # letters that two words of one stem share at least
+_ENDING = 3  # letters that they may differ by at the end
 
 # The stop words of PostgreSQL's `english` configuration, so that every store searches for the same words.
 STOP_WORDS = frozenset(
@@ -21,6 +23,29 @@ STOP_WORDS = frozenset(
     don should now
     """.split()  # noqa: SIM905 - as a list it fills a page
 )
+
+
+def shares_word(words: list[str], text: str) -> bool:
+    """Whether a text that no store has yet would be found.
+
+    Args:
+        words: the words of the query, from ``search_words``.
+        text: the text.
+
+    Returns:
+        Whether the text has one of the words, without accents, whatever the ending. The stores compare stems.
+    """
+    own, wanted = ([_without_accents(word) for word in each] for each in (search_words(text), words))
+    return any(_alike(one, other) for one in own for other in wanted)
+
+
+def _without_accents(word: str) -> str:
+    return "".join(letter for letter in unicodedata.normalize("NFKD", word) if not unicodedata.combining(letter))
+
+
+def _alike(one: str, other: str) -> bool:
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    return one == other or (common >= _STEM and max(len(one), len(other)) - common <= _ENDING)
 
 
 def search_words(query: str) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
-from ..store import StoreError
+from ..store import Memory, StoreError, fact_key
 from .profile_write import Profile, StoredText
 from .records import Write, kind_of
 
@@ -88,9 +88,15 @@ class WriteQueue:
         """The pending writes, in the order in which they were enqueued."""
         return [entry.write for entry in sorted(self._entries, key=lambda entry: entry.number) if entry.outcome is None]
 
+    def facts(self) -> list[str]:
+        """The facts that are pending, or stored but not invalidated in the cache yet, the newest last."""
+        entries = sorted(self._entries, key=lambda entry: entry.number)
+        return [entry.write.text for entry in entries if isinstance(entry.write, Memory)]
+
     def add(self, write: Write) -> None:
         """Enqueue a write, behind the others. Returns at once."""
-        self._enqueue(self._entry(write))
+        if self._same_fact(write) is None:
+            self._enqueue(self._entry(write))
 
     async def write(self, write: Write) -> Stored | None:
         """Enqueue a write, ahead of the others, and wait at most ``FIRST_TRY`` seconds for its first try.
@@ -101,8 +107,13 @@ class WriteQueue:
         Returns:
             The outcome. None: it is not stored, and the queue retries it, also when the caller is cancelled.
         """
-        entry = self._entry(write)
-        self._enqueue(entry, first=True)
+        entry = self._same_fact(write)
+        if entry is None:
+            entry = self._entry(write)
+            self._enqueue(entry, first=True)
+        elif entry.outcome is not None:
+            return entry.outcome
+        entry.tried.clear()
         self._retry_now.set()  # the store may be back
         await _wait(entry.tried, FIRST_TRY)
         return entry.outcome
@@ -123,6 +134,16 @@ class WriteQueue:
             await asyncio.wait({self._writer}, timeout=1.0)
         pending, self._entries = self.writes(), []
         return pending
+
+    def _same_fact(self, write: Write) -> _Entry | None:
+        """The entry that holds the fact already."""
+        if not isinstance(write, Memory):
+            return None
+        key = fact_key(write.text)
+        for entry in self._entries:
+            if isinstance(entry.write, Memory) and fact_key(entry.write.text) == key:
+                return entry
+        return None
 
     def _entry(self, write: Write) -> _Entry:
         return _Entry(write, next(self._numbers), asyncio.get_running_loop().time())

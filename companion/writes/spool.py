@@ -8,6 +8,7 @@ Every write may be repeated, so a process that dies while it drains loses nothin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -18,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
 
-from ..store import StoreError
+from ..store import Memory, StoreError
 from .profile_write import Profile
 from .records import Write, from_line, to_line
 from .spool_file import SpoolFile, create_folder
@@ -26,6 +27,7 @@ from .spool_file import SpoolFile, create_folder
 logger = logging.getLogger("companion")
 _UNREADABLE: Final = ".unreadable"  # suffix of the lines that cannot be parsed
 _UNFINISHED_FOR: Final = 60.0  # seconds after which a file without its final name has no writer any more
+_MAX_SEARCHED: Final = 100  # files that a search for facts reads
 _MAX_FAILURES: Final = 3  # in a row, after which the rest of a file is kept untried
 
 
@@ -72,6 +74,15 @@ class Spool:
     def files(self) -> list[Path]:
         """The files of all processes, the oldest first."""
         return self._found(".jsonl")
+
+    def facts(self, user_id: str) -> list[str]:
+        """The facts of a user in the newest files, also in those that other processes hold, the newest last. Blocks."""
+        found = []
+        for path in self.files()[-_MAX_SEARCHED:]:
+            with contextlib.suppress(OSError):
+                readable, _ = _parsed(path.read_text(encoding="utf-8", errors="replace").splitlines())
+                found += [write for _, user, write in readable if user == user_id and isinstance(write, Memory)]
+        return [fact.text for fact in sorted(found, key=lambda fact: fact.at)]
 
     def recover(self) -> int:
         """Take back the lines that were moved aside and can be parsed, because a newer version wrote them. Blocks.

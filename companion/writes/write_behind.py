@@ -71,6 +71,15 @@ class WriteBehind:
         queue = self._queues.get(user_id)
         return None if queue is None else queue.pending_profile
 
+    def waiting_facts(self, user_id: str) -> list[str]:
+        """The user's facts that readers of store and cache may not find yet, the newest last."""
+        queue = self._queues.get(user_id)
+        return [] if queue is None else queue.facts()
+
+    async def spooled_facts(self, user_id: str) -> list[str]:
+        """The user's facts in the spool, of this process and others. To be read while the store is away."""
+        return await asyncio.to_thread(self._spool.facts, user_id)
+
     def begin_conversation(self, user_id: str) -> None:
         """Note that a conversation of a user begins; see ``end_conversation``."""
         self._conversations[user_id] += 1

@@ -37,13 +37,17 @@ _SHAPES: Final[dict[str, tuple[set[str], ...]]] = {
     "getRedisCacheStats": (_STATS,),
     "clearUserCache": (_RESULT,),
     "invalidateCache": (_RESULT,),
-    "getUserProfile": ({"success", "profile", "facts"}, {"success", "message"}),
+    "getUserProfile": (
+        {"success", "profile", "facts"},
+        {"success", "profile", "facts", "shown"},
+        {"success", "message"},
+    ),
     "getConversationContext": ({"success", "summary", "conversations", "stage"}, {"success", "message"}),
     "updateUserProfile": (
         *({"success", "message", "profile"}, {"success", "message"}, {"success", "message", "would_remove"}),
     ),
     "rememberFact": ({"success", "message"},),
-    "recallFacts": ({"success", "facts"}, {"success", "message"}),
+    "recallFacts": ({"success", "facts"}, {"success", "facts", "shown"}, {"success", "message"}),
 }
 
 

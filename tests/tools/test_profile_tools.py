@@ -166,6 +166,29 @@ async def test_many_facts_are_not_all_read_out(talk: Conversation) -> None:
     assert len((await talk.use("recallFacts", query="apple " * 2000))["facts"]) == 5
 
 
+async def test_a_listing_says_how_many_facts_there_are(talk: Conversation) -> None:
+    for number in range(5):
+        await talk.use("rememberFact", fact=f"Apple number {number}.")
+    assert "shown" not in await talk.use("getUserProfile")
+    for number in range(26):
+        await talk.use("rememberFact", fact=f"Pear number {number}.")
+    assert (await talk.use("getUserProfile"))["shown"] == "5 of 31"
+    assert (await talk.use("recallFacts", query="pears"))["shown"] == "5 of 26"
+    assert "shown" not in await talk.use("recallFacts", query="apple")
+
+
+async def test_when_it_is_full_it_asks_which_fact_may_go(talk: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("companion.memory.facts.MAX_KEPT_FACTS", 2)
+    for fact in ("The key is under the mat.", "Likes tea."):
+        assert (await talk.use("rememberFact", fact=fact))["success"] is True
+    answer = await talk.use("rememberFact", fact="Likes chess.")
+    assert_refused(answer)
+    assert "which one may go" in answer["message"]
+    assert_refused(await talk.use("rememberFact", fact="Likes chess.", instead_of="Likes coffee."))
+    assert (await talk.use("rememberFact", fact="Likes chess.", instead_of="likes tea"))["success"] is True
+    assert (await talk.use("getUserProfile"))["facts"] == ["Likes chess.", "The key is under the mat."]
+
+
 @pytest.mark.parametrize("fact", ["", "\t", "x" * 4001])
 async def test_a_fact_that_is_none_is_not_kept(talk: Conversation, fact: str) -> None:
     assert_refused(await talk.use("rememberFact", fact=fact))
@@ -229,7 +252,10 @@ async def test_with_the_store_away_it_says_so(broken: Runtime, caplog: pytest.Lo
         assert_refused(await talk.use("getUserProfile"))
         assert_refused(await talk.use("updateUserProfile", profile="Name: Ada"))
         assert_refused(await talk.use("rememberFact", fact="Ada was here."))
-        assert_refused(await talk.use("recallFacts", query="Ada"))
+        assert_refused(await talk.use("recallFacts", query="dragons"))
+        found = await talk.use("recallFacts", query="Ada")
+        assert found["facts"] == ["Ada was here."]
+        assert "cannot reach the other facts" in found["message"]
     ours = [record.getMessage() for record in caplog.records if record.name == "companion"]
     assert ours, "somebody who runs this wants to know"
     assert not any("Ada" in line for line in ours), "what a user says is not for the log"

@@ -1,0 +1,136 @@
+"""The facts of the current caller: those that the store has, and those that wait for it.
+
+A fact is found from the moment it was said, whatever the store does.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from ..caching import MAX_FACTS, read_memory_count, read_memory_search
+from ..identity import current_caller
+from ..runtime import get_runtime
+from ..store import DataKind, Memory, StoreError, fact_key, search_words, shares_word
+from .read_deadline import within_deadline
+
+logger = logging.getLogger("companion")
+MAX_KEPT_FACTS: Final = 1000
+"""Facts from which on a user is asked which one may go. What was promised earlier is stored all the same."""
+# Seconds; both together are less than the deadline of a tool.
+_SEARCH_DEADLINE: Final = 1.2
+_COUNT_DEADLINE: Final = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFacts:
+    """The outcome of a search.
+
+    Attributes:
+        texts: the facts, at most ``MAX_FACTS``; what waits for the store comes first, then the best match.
+        total: how many facts match; None where the store could not count them.
+        complete: whether the store was searched. If not, the facts are those that wait for it.
+    """
+
+    texts: list[str]
+    total: int | None
+    complete: bool = True
+
+
+async def find_facts_async(query: str) -> FoundFacts:
+    """The current caller's facts that share a word with ``query``.
+
+    Args:
+        query: what to search for. A query without a word to search for finds the newest facts.
+
+    Raises:
+        StoreError: the store failed or did not answer in time, the cache holds no result, and no matching fact waits.
+    """
+    caller = current_caller()
+    if caller is None:
+        return FoundFacts([], 0)
+    runtime = get_runtime()
+    # Before the search: a fact that is stored meanwhile is in the one or in the other.
+    waiting = _matching(query, runtime.write_behind.waiting_facts(caller.user_id))
+    try:
+        search = read_memory_search(lambda: runtime.store, caller.user_id, query)
+        stored = await within_deadline(search, "search_memories", seconds=_SEARCH_DEADLINE)
+    except StoreError as problem:
+        waiting = _matching(query, [*await runtime.write_behind.spooled_facts(caller.user_id), *reversed(waiting)])
+        if not waiting:
+            raise
+        logger.warning("facts could not be searched: %s", problem)
+        return FoundFacts(waiting[:MAX_FACTS], None, complete=False)
+    known = set(map(fact_key, stored))
+    new = [text for text in waiting if fact_key(text) not in known]
+    total: int | None = len(stored)
+    if len(stored) >= MAX_FACTS:
+        total = await _count(caller.user_id, query)
+    return FoundFacts([*new, *stored][:MAX_FACTS], None if total is None else total + len(new))
+
+
+async def remember_fact_async(text: str, *, instead_of: str = "") -> Literal["stored", "waiting", "full", "not found"]:
+    """Keep a fact of the current caller.
+
+    Args:
+        text: the fact.
+        instead_of: a fact to remove first, in its own words; empty for none.
+
+    Returns:
+        ``stored``; ``waiting`` if the store is away, and the write-behind queue retries; ``full`` if
+        there are ``MAX_KEPT_FACTS`` already, ``not found`` if there is no fact ``instead_of``: then nothing is kept.
+
+    Raises:
+        StoreError: the store could not remove the fact ``instead_of``; nothing is kept.
+    """
+    caller = current_caller()
+    if caller is None:
+        return "not found" if instead_of else "full"
+    if instead_of:
+        if not await _remove(caller.user_id, instead_of):
+            return "not found"
+    elif await _is_full(caller.user_id, text):
+        return "full"
+    stored = await get_runtime().write_behind.write(caller.user_id, Memory(text, datetime.now(UTC)))
+    return "waiting" if stored is None else "stored"
+
+
+async def _remove(user_id: str, text: str) -> int:
+    runtime, removed = get_runtime(), 0
+
+    async def work() -> DataKind:
+        nonlocal removed
+        removed = await runtime.store.remove_memory(user_id, text)
+        return "memory"
+
+    await runtime.outbox_relay.write(work(), user_id)
+    return removed
+
+
+async def _is_full(user_id: str, text: str) -> bool:
+    total = await _count(user_id, "")
+    if total is None or total + len(get_runtime().write_behind.waiting_facts(user_id)) < MAX_KEPT_FACTS:
+        return False
+    try:
+        known = (await find_facts_async(text)).texts
+    except StoreError:
+        return True
+    return fact_key(text) not in map(fact_key, known)
+
+
+async def _count(user_id: str, query: str) -> int | None:
+    try:
+        count = read_memory_count(lambda: get_runtime().store, user_id, query)
+        return await within_deadline(count, "count_memories", seconds=_COUNT_DEADLINE)
+    except StoreError as problem:
+        logger.warning("facts could not be counted: %s", problem)
+        return None
+
+
+def _matching(query: str, texts: list[str]) -> list[str]:
+    """Those that match, each once, the newest first; ``texts`` has the newest last."""
+    words = search_words(query)
+    found = {fact_key(text): text for text in texts if not words or shares_word(words, text)}
+    return list(found.values())[::-1]
