@@ -27,6 +27,7 @@ from companion.runtime import acquire_runtime, get_runtime, release_runtime
 from companion.settings import Settings, SettingsError, check_worker
 from companion.voice.agent import CompanionAgent
 from companion.voice.console import allow_text_without_portaudio, quiet_by_default, show, text_console
+from companion.voice.failure import FailureHandler
 from companion.voice.log_redaction import redact_logs
 from companion.voice.models import import_models, make_speech_models
 from companion.voice.native_client import make_native_client
@@ -149,6 +150,7 @@ async def entrypoint(ctx: JobContext) -> None:
             timezone=settings.timezone,
             tools=[CacheTools(), ProfileTools()],
             trace=trace,
+            failure=FailureHandler(session, settings.language, ctx.shutdown),
         )
         await session.start(agent=agent, room=ctx.room, room_options=options)
     prefetch.deliver_late_profile(agent)

@@ -23,7 +23,9 @@ from cache.embedded import redis_answers
 from companion.offline.replies import NOTICE
 from companion.store import SqliteStore
 from companion.voice.console import NO_AUDIO, allow_text_without_portaudio, quiet_by_default
+from companion.voice.failure import apology
 from tests.leftovers import working_in
+from tests.real.openai_server import OpenAIServer, Reply
 
 pytestmark = pytest.mark.console
 AGENT = Path(__file__).parents[1] / "agent.py"
@@ -250,3 +252,21 @@ def test_it_is_quiet_in_a_console_unless_asked(
         monkeypatch.setenv("LIVEKIT_LOG_LEVEL", level)
     quiet_by_default(["agent.py", *arguments])
     assert os.environ.get("LIVEKIT_LOG_LEVEL") == ("WARN" if quiet else level)
+
+
+def test_a_model_that_fails_is_apologised_for(terminal: Open) -> None:
+    server = OpenAIServer(
+        lambda body: Reply.error(401) if "Are you there?" in str(body) else "Hello."
+    ).start_in_thread()
+    try:
+        console = terminal("console", "--text", OPENAI_API_KEY="test", OPENAI_BASE_URL=server.base_url)
+        console.wait_for("Hello.")
+        console.say("Are you there?")
+        console.wait_for(apology("en"))
+        assert console.screen.count(apology("en")) == 1
+        assert "the model failed (APIStatusError: status 401" in console.screen
+        console.press("\x03")
+        assert console.end() == 0, console.screen
+    finally:
+        server.stop()
+    assert "Traceback" not in console.everything

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from livekit import rtc
 from livekit.agents import Agent, FlushSentinel, ModelSettings, llm
 
 from ..prompts import GREETING, instructions
 from ..text import storable
+from .failure import FailureHandler, spoken_within_deadline, within_deadline
 from .storable_chat import storable_context, storable_pieces
 from .tracing import StartTrace
 
@@ -30,6 +32,7 @@ class CompanionAgent(Agent):
         timezone: the caller's time zone; None where it is not known.
         tools: the tools that the model may call.
         trace: the trace of the start; gets the events of the greeting and of the first token.
+        failure: apologises when a model fails. Without one, the framework decides.
     """
 
     def __init__(
@@ -42,12 +45,14 @@ class CompanionAgent(Agent):
         timezone: ZoneInfo | None = None,
         tools: Sequence[llm.Tool | llm.Toolset] = (),
         trace: StartTrace | None = None,
+        failure: FailureHandler | None = None,
     ) -> None:
         profile = storable(profile)
         self._language, self._timezone, self._earlier = language, timezone, earlier
         super().__init__(instructions=self._render(profile), tools=list(tools))
         self._greeting = greeting
         self._trace = trace
+        self._failure = failure
         self.profile = profile
         """The profile in the instructions; the store may hold a newer one."""
         self.profile_at_answer = profile
@@ -67,11 +72,28 @@ class CompanionAgent(Agent):
         self.profile_at_answer = self.profile
         context = storable_context(await self._with_time(chat_ctx))
         answer = Agent.default.llm_node(self, context, tools, model_settings)
-        async for chunk in storable_pieces(answer):
-            if self._trace is not None:
-                self._trace.first_token()
-                self._trace = None
-            yield chunk
+        try:
+            async for chunk in storable_pieces(within_deadline(answer)):
+                if self._trace is not None:
+                    self._trace.first_token()
+                    self._trace = None
+                yield chunk
+        except Exception as problem:  # whatever a model's client raises
+            if self._failure is None:
+                raise
+            self._failure.failed("model", problem)
+
+    async def tts_node(self, text: AsyncIterable[str], model_settings: ModelSettings) -> AsyncIterator[rtc.AudioFrame]:
+        """Run the framework's node; a voice that fails, or makes no sound, ends the conversation."""
+        try:
+            async for frame in spoken_within_deadline(
+                text, lambda pieces: Agent.default.tts_node(self, pieces, model_settings)
+            ):
+                yield frame
+        except Exception as problem:  # whatever a voice's client raises
+            if self._failure is None:
+                raise
+            self._failure.failed("voice", problem)
 
     async def set_profile(self, profile: str) -> None:
         """Put a changed profile, or one that could not be read before, into the instructions."""

@@ -71,7 +71,8 @@ class OpenAIServer:
     `script` is a function from the request's JSON to a Reply (or a string), or a list of them, one for each
     request. A script that raises, or a list that is used up, answers 400 (which clients do not retry), and
     leaving the block raises an AssertionError that says so. `requests` holds all requests.
-    Text to speech is answered with `speech` seconds of silence, so that a voice pipeline can run to its end.
+    Text to speech is answered with `speech` seconds of silence, so that a voice pipeline can run to its end; or with
+    the HTTP error that `speech_status` returns for a text.
     """
 
     def __init__(self, script: Script | Iterable[Reply | str], *, speech: float = 0.1) -> None:
@@ -83,6 +84,7 @@ class OpenAIServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.requests: list[ChatRequest] = []
         self.spoken: list[str] = []
+        self.speech_status: Callable[[str], int] = lambda text: 200
         self.errors: list[str] = []
 
     @property
@@ -189,7 +191,10 @@ class OpenAIServer:
         return response
 
     async def _speak(self, request: web.Request) -> web.Response:
-        self.spoken.append((await request.json())["input"])
+        text = (await request.json())["input"]
+        if (status := self.speech_status(text)) != 200:
+            return error_response(status, "scripted failure")
+        self.spoken.append(text)
         samples = int(self._speech * 24_000)
         return web.Response(body=bytes(2 * samples), content_type="audio/pcm")
 
