@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -83,20 +84,26 @@ def install(venv: Path, *what: str | Path) -> None:
     """Install into a new or an existing virtual environment, in the tested versions.
 
     With uv, which links the files from its cache: 2 s for the wheel and everything it needs. With pip where uv is
-    missing: most of a minute.
+    missing or cannot: most of a minute.
     """
-    if shutil.which("uv") and subprocess.run(["uv", "--version"], capture_output=True, check=False).returncode == 0:
-        commands = [
-            ["uv", "venv", "--quiet", "--allow-existing", "--python", sys.executable, venv],
-            ["uv", "pip", "install", "--quiet", "--python", venv / "bin" / "python"],
-        ]
-        os.environ.setdefault("UV_NATIVE_TLS", "1")  # the machine's certificates, as pip has them
-    else:
-        commands = [[sys.executable, "-m", "venv", venv], [venv / "bin" / "python", "-m", "pip", "install", "--quiet"]]
-    commands[-1] += ["--constraint", ROOT / "constraints.txt", *what]
-    for command in commands:
-        ran = subprocess.run(command, cwd=venv.parent, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stderr
+    python, constraint = venv / "bin" / "python", ["--constraint", ROOT / "constraints.txt"]
+    with_uv = [
+        ["uv", "venv", "--quiet", "--allow-existing", "--python", sys.executable, venv],
+        ["uv", "pip", "install", "--quiet", "--python", python, *constraint, *what],
+    ]
+    with_pip = [
+        [sys.executable, "-m", "venv", venv],
+        [python, "-m", "pip", "install", "--quiet", *constraint, *what],
+    ]
+    if not (shutil.which("uv") and all(_run(venv.parent, command).returncode == 0 for command in with_uv)):
+        for command in with_pip:
+            ran = _run(venv.parent, command)
+            assert ran.returncode == 0, ran.stderr
+
+
+def _run(folder: Path, command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"UV_NATIVE_TLS": "1"}  # the machine's certificates, as pip has them
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="session")
