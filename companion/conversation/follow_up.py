@@ -19,8 +19,9 @@ from cache import retrieve_exception
 
 from ..prompts import FOLLOW_UP_PROMPT, follow_up_material
 from ..store import Turn
-from .model_query import ask, transcript
+from ..voice.model_query import ask
 from .relative_time import ago
+from .transcript import transcript
 
 logger = logging.getLogger("companion")
 DEADLINE: Final = 3.0

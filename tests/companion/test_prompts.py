@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from companion.conversation.model_query import transcript
+from companion.conversation.transcript import transcript
 from companion.material import quoted, quoted_line
 from companion.prompts import (
     PROFILE_HEADING,

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from livekit.agents import llm
 
-from ..prompts import transcript_line
-from ..store import Turn
 from ..text import storable
 
 
@@ -25,8 +22,3 @@ async def ask(model: llm.LLM[Any], prompt: str, material: str) -> str:
     question.add_message(role="user", content=storable(material))
     async with model.chat(chat_ctx=question) as stream:
         return (await stream.collect()).text
-
-
-def transcript(turns: Sequence[Turn], *, max_turns: int, max_chars: int) -> str:
-    """The last ``max_turns`` turns, one ``role: text`` a line, each text cut at ``max_chars`` characters."""
-    return "\n".join(transcript_line(turn.role, turn.text[:max_chars]) for turn in turns[-max_turns:])

@@ -1,0 +1,18 @@
+"""Turns as the lines of a transcript in a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..prompts import transcript_line
+from ..store import Turn
+
+
+def transcript_lines(turns: Sequence[Turn], *, max_chars: int) -> list[str]:
+    """The turns, one ``role: text`` a line, each text cut at ``max_chars`` characters."""
+    return [transcript_line(turn.role, turn.text[:max_chars]) for turn in turns]
+
+
+def transcript(turns: Sequence[Turn], *, max_turns: int, max_chars: int) -> str:
+    """The last ``max_turns`` turns as the text of :func:`transcript_lines`."""
+    return "\n".join(transcript_lines(turns[-max_turns:], max_chars=max_chars))
