@@ -33,6 +33,7 @@ from .writes import Spool, WriteBehind
 
 logger = logging.getLogger("companion")
 _runtimes: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
+_without_cache: set[str] = set()  # reasons that were logged; a console has two loops, and would log each twice
 
 
 class Runtime:
@@ -108,7 +109,9 @@ class Runtime:
             if self.settings.supabase_url:  # an SQLite store is private too: no other machine writes to it
                 self.outbox_relay.use_private_cache()
         except EmbeddedRedisError as problem:
-            logger.warning("Going on without a cache: %s", problem)
+            if (reason := str(problem)) not in _without_cache:
+                _without_cache.add(reason)
+                logger.warning("Going on without a cache: %s", reason)
             await use_redis_cache(enabled=False)
 
     def start_worker_services(self, *, local: bool = False) -> asyncio.Task[None] | None:

@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
+from uuid import uuid4
 
 from .. import keys
 from ..exceptions import EmbeddedRedisError
@@ -31,7 +32,7 @@ from . import supervisor
 from .client import answers, ask, field
 from .data import LOG, ServerData
 from .discovery import find_redis_server
-from .supervisor import COMPLETE, JOINED, OWNER_LOCK, SERVER_LOCK, STOP_SECONDS, kill_group, open_lock
+from .supervisor import COMPLETE, JOINED, LEFT, OWNER_LOCK, SERVER_LOCK, STOP_SECONDS, kill_group, open_lock
 
 logger = logging.getLogger("cache")
 START_SECONDS: Final = 3.0
@@ -73,6 +74,8 @@ class EmbeddedRedis:
         self._mutex = threading.Lock()  # starting and stopping run in threads
         self._wanted = False
         self._supervisor: subprocess.Popen[bytes] | None = None  # of the server that we own
+        self._name = uuid4().hex.encode()  # among those that joined
+        self._joined = False
 
     async def start(self) -> str:
         """Start the server, or join the one that runs, within about three seconds. Starting twice is starting once.
@@ -120,7 +123,11 @@ class EmbeddedRedis:
             self._release()
 
     def _release(self) -> None:
-        """If we own the server, end it and wait."""
+        """If we own the server, end it and wait; if we joined it, leave it."""
+        if self._joined:
+            self._joined = False
+            with contextlib.suppress(OSError):  # the home may be gone
+                self._note(LEFT)
         owned, self._supervisor = self._supervisor, None
         if owned and owned.stdin:
             owned.stdin.close()
@@ -132,7 +139,9 @@ class EmbeddedRedis:
         try:
             while not _locked(lock):
                 if answers(socket_path):
-                    self._note_joined()
+                    if self._supervisor is None or self._supervisor.poll() is not None:  # else it is our own server
+                        self._joined = True
+                        self._note(JOINED)
                     return
                 if time.monotonic() > deadline:
                     raise EmbeddedRedisError(
@@ -145,10 +154,10 @@ class EmbeddedRedis:
         finally:
             os.close(lock)
 
-    def _note_joined(self) -> None:
-        if self._supervisor is None or self._supervisor.poll() is not None:  # else it is our own server
-            with (self.folder / SERVER_LOCK).open("ab") as record:
-                record.write(JOINED)
+    def _note(self, event: bytes) -> None:
+        """Append a line about us, ``JOINED`` or ``LEFT``, to the record of the server."""
+        with (self.folder / SERVER_LOCK).open("ab") as record:
+            record.write(event + self._name + b"\n")
 
     def _record(self) -> bytes:
         """What ``SERVER_LOCK`` says."""

@@ -22,14 +22,17 @@ import time
 OWNER_LOCK = "owner.lock"
 """Locked by the supervisor while it runs: the server has an owner."""
 SERVER_LOCK = "server.lock"
-"""Locked by the server itself and by what it wraps. Holds its pid, then ``JOINED`` for each program that joined."""
-JOINED = b"joined\n"
+"""Locked by the server itself and by what it wraps.
+
+Holds its pid, then a line ``JOINED`` and one ``LEFT``, each with a name, for every user of the server but its owner.
+"""
+JOINED, LEFT = b"joined ", b"left "
 COMPLETE = b"complete\n"
 """The only content of ``SERVER_LOCK`` after a stop that leaves a complete log: it has every write and invalidation.
 
 It is missing where a server was killed: for up to two seconds, while the disk is busy, Redis acknowledges writes before
-they are in the log. It is missing too where a program had joined: that program continues without the server, and its
-invalidations are not in the log.
+they are in the log. It is missing too where a user had joined and not left: that one continues without the server, and
+its invalidations are not in the log.
 """
 STOP_SECONDS = 2.0
 
@@ -43,6 +46,13 @@ def kill_group(pid: int, number: int) -> None:
     """Send a signal to a server, which leads a session, and to what it wraps."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended; macOS says so of a zombie
         os.killpg(pid, number)
+
+
+def joined(record: bytes) -> set[bytes]:
+    """The names of those that have joined and not left, by what ``SERVER_LOCK`` says."""
+    lines = record.splitlines()
+    left = {line.removeprefix(LEFT) for line in lines if line.startswith(LEFT)}
+    return {line.removeprefix(JOINED) for line in lines if line.startswith(JOINED)} - left
 
 
 def supervise(socket_path: str, command: list[str]) -> None:
@@ -76,7 +86,7 @@ def supervise(socket_path: str, command: list[str]) -> None:
 
     threading.Thread(target=end_with_owner, daemon=True).start()
     fcntl.flock(ended, fcntl.LOCK_EX)  # acquired once the server and its children have ended
-    complete = asked.is_set() and JOINED not in os.pread(ended, 4096, 0)
+    complete = asked.is_set() and not joined(os.pread(ended, os.fstat(ended).st_size, 0))
     os.ftruncate(ended, 0)
     if complete:
         os.write(ended, COMPLETE)

@@ -109,3 +109,20 @@ async def test_the_main_process_of_a_local_worker_owns_the_private_redis(
     assert await (await get_redis_cache()).health_check()
     assert (await get_redis_cache()).settings.url == url
     await close_runtime()
+
+
+async def test_a_process_says_once_that_it_has_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A console has two loops, and a runtime in each."""
+
+    async def no_redis() -> bool:
+        return False
+
+    monkeypatch.setattr("companion.runtime.redis_answers", no_redis)
+    monkeypatch.setattr("cache.embedded.server.find_redis_server", lambda: None)
+    for _ in range(2):
+        runtime = set_runtime(Runtime(Settings(home=tmp_path, models="offline")))
+        await runtime.open_local_cache()
+        await close_runtime()
+    assert [record.getMessage()[:27] for record in caplog.records] == ["Going on without a cache: n"]

@@ -42,6 +42,19 @@ async def test_an_undecodable_value_that_cannot_be_removed(own_cache: RedisCache
         assert await own_cache.get(KEY) is None
 
 
+@pytest.mark.parametrize("stored", [b"\xff", b"x" * 1001])
+async def test_a_value_that_cannot_be_removed_counts_once(
+    own_redis: RedisServer, make_cache: Callable[..., RedisCache], stored: bytes
+) -> None:
+    cache = make_cache(own_redis.url, connect_wait=5.0, max_value_bytes=1000)
+    await cache.initialize()
+    own_redis.cli("SET", KEY, stored)
+    own_redis.cli("ACL", "SETUSER", "default", "-unlink")
+    assert [await cache.get(KEY) for _ in range(3)] == [None] * 3
+    assert await cache.get_many([KEY]) == {}
+    assert (await cache.get_stats())["undecodable"] == 1
+
+
 @pytest.mark.parametrize(
     "ask", [lambda c: c.get(KEY), lambda c: c.get_many([KEY]), lambda c: c.get_or_load(KEY, right)]
 )

@@ -116,6 +116,18 @@ async def test_the_log_is_not_believed_after_others_were_cut_off(home: Path, mak
     await redis.stop()
 
 
+async def test_the_log_is_believed_after_others_have_left(home: Path, make_cache: Make) -> None:
+    """A console is two users of its own server: its worker's main loop, and the loop of the conversation."""
+    redis = EmbeddedRedis(home)
+    await remember(await redis.start(), make_cache)
+    other = EmbeddedRedis(home)
+    await other.start()
+    await other.stop()
+    await redis.stop()
+    assert await believed(await redis.start(), make_cache) == "likes tea"
+    await redis.stop()
+
+
 @pytest.mark.parametrize(
     ("writer", "reader"),
     [
