@@ -14,6 +14,7 @@ from livekit.agents import Agent, FlushSentinel, ModelSettings, llm
 from ..prompts import GREETING, instructions
 from ..text import storable
 from .failure import FailureHandler, spoken_within_deadline, within_deadline
+from .request_window import RequestWindow
 from .storable_chat import storable_context, storable_pieces
 from .tracing import StartTrace
 
@@ -53,6 +54,7 @@ class CompanionAgent(Agent):
         self._greeting = greeting
         self._trace = trace
         self._failure = failure
+        self._window = RequestWindow()
         self.profile = profile
         """The profile in the instructions; the store may hold a newer one."""
         self.profile_at_answer = profile
@@ -65,12 +67,21 @@ class CompanionAgent(Agent):
             self._trace.mark("greeting asked")
         self.session.generate_reply(instructions=self._greeting, **options)
 
+    async def on_exit(self) -> None:
+        """Stop what runs in the background."""
+        await self._window.close()
+
     async def llm_node(
         self, chat_ctx: llm.ChatContext, tools: list[llm.Tool], model_settings: ModelSettings
     ) -> AsyncIterator[llm.ChatChunk | str | FlushSentinel]:
-        """Run the framework's node on storable texts; record the profile it starts from, and trace the first token."""
+        """Run the framework's node on storable texts below the token budget.
+
+        Also records the profile it starts from, and traces the first token.
+        """
         self.profile_at_answer = self.profile
-        context = storable_context(await self._with_time(chat_ctx))
+        model = self.session.llm
+        context = self._window.fit(await self._with_time(chat_ctx), model if isinstance(model, llm.LLM) else None)
+        context = storable_context(context)
         answer = Agent.default.llm_node(self, context, tools, model_settings)
         try:
             async for chunk in storable_pieces(within_deadline(answer)):
