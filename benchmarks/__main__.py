@@ -24,6 +24,7 @@ from . import (
     session_start,
     stampede,
     warm_reads,
+    write_path,
 )
 from .bench import Bench
 
@@ -38,6 +39,7 @@ TABLES: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "hit_rates": hit_rates.run,
     "clear_user_cache": clear_user_cache.run,
     "invalidate_pattern": invalidate_pattern.run,
+    "write_path": write_path.run,
 }
 _PACKAGES = ("redis", "hiredis", "cashews", "aiocache", "coredis", "valkey-glide", "dogpile.cache")
 
