@@ -5,13 +5,15 @@ so that ``companion --help`` stays quick. Annotations are not strings here (no `
 those, and would look for the functions' local names among the module's.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 from typer import Argument, Context, Exit, Option, Typer
 
+_T = TypeVar("_T")
 _PACKAGE: Final = Path(__file__).parent
 MIGRATIONS: Final = (_PACKAGE / "migrations", _PACKAGE.parent / "supabase" / "migrations")
 """Where the SQL is: package data in a wheel, the repository's own folder otherwise."""
@@ -54,6 +56,28 @@ def make_app(version: str, run_worker: Callable[[], None]) -> Typer:
             typer.echo(f"companion: no migration was written: {problem}", err=True)
             raise Exit(1) from None
 
+    user_argument = Argument(metavar="USER", help="The user's id.")
+
+    @app.command()
+    def history(user: Annotated[str, user_argument]) -> None:
+        """Show the versions of USER's profile: those of the last 30 days, the newest first."""
+        from .history import history
+
+        typer.echo(_outcome(history(user)))
+
+    @app.command()
+    def restore(
+        user: Annotated[str, user_argument],
+        version: Annotated[int, Argument(help="Its number, as `companion history` shows it.")],
+    ) -> None:
+        """Make an earlier VERSION USER's profile again."""
+        from .history import restore
+
+        if not _outcome(restore(user, version)):
+            typer.echo(f"companion: there is no version {version} of {user}", err=True)
+            raise Exit(1)
+        typer.echo(f"Version {version} is the profile of {user} again.")
+
     # "--help" behind one of these is LiveKit's to answer: it knows the options.
     theirs = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -63,6 +87,18 @@ def make_app(version: str, run_worker: Callable[[], None]) -> Typer:
     for name, text in WORKER_COMMANDS.items():
         app.command(name, help=text, context_settings=theirs, add_help_option=False)(run)
     return app
+
+
+def _outcome(work: Coroutine[Any, Any, _T]) -> _T:
+    """What ``work`` returns; an error of the settings or the store ends the command with one line."""
+    from .settings import SettingsError
+    from .store import StoreError
+
+    try:
+        return asyncio.run(work)
+    except (SettingsError, StoreError) as problem:
+        typer.echo(f"companion: {problem}", err=True)
+        raise Exit(1) from None
 
 
 def _write_migrations(directory: Path) -> str:

@@ -27,7 +27,8 @@ SIDE_FACES: Final = {"cache.embedded"}
 PACKAGES: Final = {"agent": {"tools"}, "tools": {"companion"}, "companion": {"cache"}, "cache": set[str]()}
 FLOORS: Final[dict[str, dict[str, set[str]]]] = {
     "companion": {
-        "cli": set(),
+        "cli": {"history"},
+        "history": {"runtime"},
         "conversation": {"memory"},
         "memory": {"runtime"},
         "runtime": {"writes", "voice"},

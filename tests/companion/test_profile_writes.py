@@ -232,7 +232,14 @@ async def test_a_text_of_one_megabyte_from_the_dashboard_is_read_up_to_the_limit
         with use_caller(Caller("bea")):
             assert await get_user_profile_async() == read
         assert caplog.text.count("characters: only its lines up to 4000 are read") == 1
-        assert "my secret" not in caplog.text
+    assert "my secret" not in caplog.text
+
+
+async def test_a_longer_text_from_the_dashboard_is_kept_whole_by_the_next_update(runtime: Runtime) -> None:
+    lines = [f"Fact {number}: x" for number in range(4000)]
+    await runtime.store.save_profile("ada", "\n".join(lines))
+    with use_caller(ADA):
+        read = await get_user_profile_async()
         assert (await change_user_profile_async(patched(read, ["Name: Ada"], [lines[0]], []))).stored
     facts = "\n".join(memory.text for memory in await runtime.store.search_memories("ada", "", 1000))
     assert sorted([*lines_of(await stored(runtime) or ""), *lines_of(facts)]) == sorted(["Name: Ada", *lines[1:]])

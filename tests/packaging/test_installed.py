@@ -165,7 +165,8 @@ def test_the_framework_finds_the_plugin(installed: Installation) -> None:
 
 def test_the_command(installed: Installation) -> None:
     help_text = installed.run("companion", "--help").stdout
-    assert all(f"\n  {name} " in help_text for name in ("migrations", "console", "dev", "start", "connect"))
+    commands = ("migrations", "history", "restore", "console", "dev", "start", "connect")
+    assert all(f"\n  {name} " in help_text for name in commands)
     assert installed.run("companion").stderr.strip() == help_text.strip()
     shown = installed.run("companion", "--version").stdout
     metadata = "from importlib.metadata import version; print(version('livekit-companion'))"

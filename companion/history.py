@@ -1,0 +1,65 @@
+"""What the commands ``companion history`` and ``companion restore`` do: show and restore versions of a profile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from .profile_lines import lines_of
+from .runtime import Runtime, close_runtime, set_runtime
+from .settings import Settings
+from .store import DataKind, ProfileVersion
+from .text import storable
+
+
+async def history(user_id: str) -> str:
+    """The versions of a user's profile, the newest first: number, time, author, and the lines that it changed.
+
+    Raises:
+        StoreError: the store failed.
+        SettingsError: a setting is missing or unusable.
+    """
+    runtime = set_runtime(Runtime(Settings.load()))
+    try:
+        return _table(await runtime.store.profile_versions(user_id, 1000)) or f"No version of {user_id} is kept."
+    finally:
+        await close_runtime()
+
+
+async def restore(user_id: str, number: int) -> bool:
+    """Make a version the user's profile again, and invalidate its cached copies.
+
+    Where this process cannot reach the cache, a running worker invalidates within a minute.
+
+    Returns:
+        Whether there is such a version of this user.
+
+    Raises:
+        StoreError: the store failed.
+        SettingsError: a setting is missing or unusable.
+    """
+    runtime = set_runtime(Runtime(Settings.load()))
+    restored = False
+
+    async def work() -> DataKind:
+        nonlocal restored
+        restored = await runtime.store.restore_profile(user_id, number)
+        return "profile"
+
+    try:
+        await runtime.outbox_relay.write(work(), user_id)
+    finally:
+        await close_runtime()
+    return restored
+
+
+def _table(versions: Sequence[ProfileVersion]) -> str:
+    """One row a version, below it the lines that were added and removed."""
+    empty = [] if not versions else [ProfileVersion(0, "", versions[-1].at, "code")]
+    rows = []
+    for version, earlier in pairwise([*versions, *empty]):
+        now, before = lines_of(version.text), lines_of(earlier.text)
+        rows.append(f"{version.number}  {version.at.astimezone():%Y-%m-%d %H:%M:%S}  {version.author}")
+        rows += [f"    - {line}" for line in before if line not in now]
+        rows += [f"    + {line}" for line in now if line not in before]
+    return storable("\n".join(rows))
