@@ -28,7 +28,7 @@ STORE_PHASES: Final[tuple[StorePhase, ...]] = ("start", "end")
 NEW_USER = "bea"
 """A user without cached data."""
 UTTERANCES: Final = ("I live in Oslo.", "Remember that my sister visits on Friday.", "What do you know about me?")
-_FIRST_WORD_LIMIT: Final = 4.5  # seconds for one greeting: the briefing's deadline and a margin
+_FIRST_WORD_LIMIT: Final = 1.5  # seconds for one greeting: the briefing's deadline and a margin
 
 
 @dataclass
