@@ -51,7 +51,7 @@ def test_personal_fields_are_known_by_their_names(name: str) -> None:
 
 
 def test_an_api_error_writes_its_message_and_status_so() -> None:
-    """``companion.voice.log_redaction``: two expressions find a provider's message and the status in a line.
+    """``companion.voice.provider_errors``: two expressions find a provider's message and the status in a line.
 
     In another format, the message, which may quote the conversation, would be logged.
     """
@@ -61,7 +61,7 @@ def test_an_api_error_writes_its_message_and_status_so() -> None:
 
 
 async def test_a_line_about_a_retry_ends_with_the_pause(caplog: pytest.LogCaptureFixture) -> None:
-    """``companion.voice.log_redaction``: a provider's message ends before ``, retrying in 0.1s``."""
+    """``companion.voice.provider_errors``: a provider's message ends before ``, retrying in 0.1s``."""
     answers = iter([APIStatusError(REFUSAL, status_code=429), "hello"])
     model = PlayedLLM(lambda _: next(answers))
     question = llm.ChatContext.empty()
