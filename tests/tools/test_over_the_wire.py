@@ -118,7 +118,7 @@ async def test_the_companion_learns_during_the_conversation(runtime: Runtime) ->
         "profile": text,
         "confirm": ["boolean", "null"],
     }
-    assert schemas["rememberFact"] == {"fact": "string"}
+    assert schemas["rememberFact"] == {"fact": "string", "instead_of": text}
     assert schemas["recallFacts"] == {"query": "string"}
     assert not any("user_id" in names for names in schemas.values()), "who is meant is never the model's to say"
     assert "(nothing yet)" in question.instructions
