@@ -116,7 +116,7 @@ async def test_one_that_hears_nothing(recoverable: bool, ended: list[str]) -> No
 
 
 async def test_a_session_that_is_not_running_is_ended_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failure, "_START_TIMEOUT", 0.1)
+    monkeypatch.setattr(failure, "_START_TIMEOUT", 0.1)  # private: no test waits for seconds
     ended: list[str] = []
     FailureHandler(AgentSession(vad=None), "en", ended.append).failed("model", APIStatusError("x", status_code=401))
     await until(lambda: ended)

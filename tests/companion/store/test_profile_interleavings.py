@@ -40,7 +40,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Shorter waits: what is tested is the order of things."""
     monkeypatch.setattr("companion.writes.queue.FIRST_TRY", 0.02)
-    monkeypatch.setattr("companion.writes.queue._BACKOFF", (0.002,))
+    monkeypatch.setattr("companion.writes.queue._BACKOFF", (0.002,))  # private: hundreds of outages in a second
     logging.getLogger("companion").setLevel(logging.CRITICAL)
     yield
     logging.getLogger("companion").setLevel(logging.NOTSET)
