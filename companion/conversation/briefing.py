@@ -20,6 +20,7 @@ from cache import BackgroundTasks, retrieve_exception
 from ..identity import Caller, use_caller
 from ..memory.context import get_conversation_summary_async, get_user_state_async
 from ..memory.profile import get_user_profile_async
+from ..memory.read_deadline import sleep_unstalled
 from ..prompts import GREETING, earlier_conversations
 from ..runtime import get_runtime
 from ..voice.agent import CompanionAgent
@@ -30,6 +31,7 @@ from .greeting import FIRST_MEETING, Plan, get_intelligent_first_message_instruc
 logger = logging.getLogger("companion")
 DEADLINE: Final = 1.0
 """Seconds from the start of a prefetch after which the companion talks without what the store has not yet answered."""
+_MARGIN: Final = 0.5
 T = TypeVar("T")
 
 
@@ -57,7 +59,7 @@ class Prefetch:
     """
 
     def __init__(self, caller: Caller | None, trace: StartTrace | None = None) -> None:
-        self._deadline = asyncio.get_running_loop().time() + DEADLINE
+        self._deadline = asyncio.create_task(sleep_unstalled(DEADLINE), name="prefetch-deadline")
         self._user_id = "" if caller is None else caller.user_id
         self._trace = trace
         self._span: Span | None = None
@@ -76,15 +78,14 @@ class Prefetch:
 
     async def wait(self) -> None:
         """Wait until everything is fetched, or the deadline has passed and no model is judging on a follow-up."""
-        if not self._tasks:
-            return
-        await asyncio.wait(self._tasks.values(), timeout=self._remaining())
+        pending = {task for task in self._tasks.values() if not task.done()}
+        while pending and not self._deadline.done():
+            await asyncio.wait({*pending, self._deadline}, return_when=asyncio.FIRST_COMPLETED)
+            pending = {task for task in pending if not task.done()}
+        self._deadline.cancel()
         # The turns have been read by then, and the greeting hangs on the model, which has a deadline of its own.
-        if not self._tasks["greeting"].done() and get_runtime().judging[self._user_id]:
-            await asyncio.wait({self._tasks["greeting"]}, timeout=self._remaining(FOLLOW_UP_DEADLINE))
-
-    def _remaining(self, more: float = 0.0) -> float:
-        return max(0.0, self._deadline + more - asyncio.get_running_loop().time())
+        if self._tasks.get("greeting") in pending and get_runtime().judging[self._user_id]:
+            await asyncio.wait({self._tasks["greeting"]}, timeout=FOLLOW_UP_DEADLINE + _MARGIN)
 
     async def result(self) -> Briefing:
         """The briefing, as complete as it is by the deadline. Cancels what is late, except for the profile."""
@@ -116,6 +117,7 @@ class Prefetch:
 
     def cancel(self) -> None:
         """Discard what is pending: cancels it, and retrieves exceptions."""
+        self._deadline.cancel()
         for task in self._tasks.values():
             task.cancel()
             task.add_done_callback(retrieve_exception)

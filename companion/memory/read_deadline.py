@@ -12,6 +12,7 @@ from ..store import StoreError
 
 READ_DEADLINE: Final = 1.8
 """Seconds that a tool waits for what it reads. With them, it answers within two seconds."""
+_TICK: Final = 0.05
 T = TypeVar("T")
 
 
@@ -29,15 +30,30 @@ async def within_deadline(read: Coroutine[Any, Any, T], operation: str, *, secon
         StoreError: the deadline passed, or ``read`` failed.
     """
     task = asyncio.create_task(read, name=f"read-{operation}")
+    deadline = asyncio.create_task(sleep_unstalled(seconds), name="read-deadline")
     try:
-        await asyncio.wait({task}, timeout=seconds)
+        await asyncio.wait({task, deadline}, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        deadline.cancel()
         if not task.done():
             task.cancel()
             task.add_done_callback(retrieve_exception)
     if not task.done() or task.cancelled():
         raise StoreError(operation, "no answer within the deadline")
     return task.result()
+
+
+async def sleep_unstalled(seconds: float) -> None:
+    """Sleep ``seconds`` in which the event loop runs.
+
+    A stall of the process (many conversations that start at once) is no silence of the store: its answer may be there
+    and not yet taken. A loop that is late by more than ``_TICK`` counts as stalled.
+    """
+    loop = asyncio.get_running_loop()
+    while seconds > 0:
+        before = loop.time()
+        await asyncio.sleep(min(_TICK, seconds))
+        seconds -= min(loop.time() - before, 2 * _TICK)
 
 
 async def outcome(read: Coroutine[Any, Any, T], operation: str) -> T | StoreError:

@@ -93,3 +93,12 @@ async def test_a_late_profile_that_cannot_be_read_changes_nothing(
     gate.set()
     await until(lambda: "ada" in known.write_behind.unseen_profiles)
     assert agent.profile == ""
+
+
+async def test_a_stalled_process_is_no_silent_store(known: Runtime) -> None:
+    """As when many conversations start at once: the store's answer is there, and nobody has had the time to take it."""
+    prefetch = Prefetch(ADA)
+    for _ in range(4):
+        await asyncio.sleep(0)
+        time.sleep(0.4)  # noqa: ASYNC251 - the stall
+    assert (await prefetch.result()).profile == "Name: Ada"
