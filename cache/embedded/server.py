@@ -74,7 +74,7 @@ class EmbeddedRedis:
         self._mutex = threading.Lock()  # starting and stopping run in threads
         self._wanted = False
         self._supervisor: subprocess.Popen[bytes] | None = None  # of the server that we own
-        self._name = uuid4().hex.encode()  # among those that joined
+        self._name = f"{os.getpid()}.{uuid4().hex}".encode()  # among those that joined
         self._joined = False
 
     async def start(self) -> str:

@@ -25,6 +25,7 @@ SERVER_LOCK = "server.lock"
 """Locked by the server itself and by what it wraps.
 
 Holds its pid, then a line ``JOINED`` and one ``LEFT``, each with a name, for every user of the server but its owner.
+The name begins with the pid of the user. A user that has not left stays for the next server: it reconnects by itself.
 """
 JOINED, LEFT = b"joined ", b"left "
 COMPLETE = b"complete\n"
@@ -48,11 +49,22 @@ def kill_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
-def joined(record: bytes) -> set[bytes]:
-    """The names of those that have joined and not left, by what ``SERVER_LOCK`` says."""
-    lines = record.splitlines()
-    left = {line.removeprefix(LEFT) for line in lines if line.startswith(LEFT)}
-    return {line.removeprefix(JOINED) for line in lines if line.startswith(JOINED)} - left
+def _joined(lock: int) -> list[bytes]:
+    """The lines of those that have joined and not left."""
+    lines = os.pread(lock, os.fstat(lock).st_size, 0).splitlines()
+    left = {JOINED + line.removeprefix(LEFT) for line in lines if line.startswith(LEFT)}
+    return [line + b"\n" for line in lines if line.startswith(JOINED) and line not in left]
+
+
+def _runs(line: bytes) -> bool:
+    """Whether the process that a line names still runs, for all that can be seen from here."""
+    try:
+        os.kill(int(line.removeprefix(JOINED).partition(b".")[0]), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def supervise(socket_path: str, command: list[str]) -> None:
@@ -65,9 +77,10 @@ def supervise(socket_path: str, command: list[str]) -> None:
     lock = open_lock(SERVER_LOCK)
     ended = open_lock(SERVER_LOCK)  # opened now: the folder may be gone when the server ends
     fcntl.flock(lock, fcntl.LOCK_EX)
+    others = b"".join(line for line in _joined(lock) if _runs(line))
     os.ftruncate(lock, 0)
     server = subprocess.Popen(
-        command, stdin=lock, start_new_session=True, preexec_fn=lambda: os.write(0, b"%d\n" % os.getpid())
+        command, stdin=lock, start_new_session=True, preexec_fn=lambda: os.write(0, b"%d\n%b" % (os.getpid(), others))
     )
     os.close(lock)
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -86,10 +99,10 @@ def supervise(socket_path: str, command: list[str]) -> None:
 
     threading.Thread(target=end_with_owner, daemon=True).start()
     fcntl.flock(ended, fcntl.LOCK_EX)  # acquired once the server and its children have ended
-    complete = asked.is_set() and not joined(os.pread(ended, os.fstat(ended).st_size, 0))
+    others = b"".join(_joined(ended))
+    complete = asked.is_set() and not others
     os.ftruncate(ended, 0)
-    if complete:
-        os.write(ended, COMPLETE)
+    os.write(ended, COMPLETE if complete else others)
     with contextlib.suppress(OSError):  # ours only where the socket has a directory of its own; the home is not empty
         os.rmdir(os.path.dirname(socket_path))
 

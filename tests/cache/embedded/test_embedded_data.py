@@ -116,6 +116,36 @@ async def test_the_log_is_not_believed_after_others_were_cut_off(home: Path, mak
     await redis.stop()
 
 
+async def test_one_that_joined_an_earlier_server_counts_for_the_next(home: Path, make_cache: Make) -> None:
+    """It reconnects without joining again, and continues without this server too."""
+    redis = EmbeddedRedis(home)
+    other = EmbeddedRedis(home)
+    await redis.start()
+    url = await other.start()
+    cut_off = make_cache(url, connect_wait=5.0)
+    await initialised(cut_off)
+    mark = await ask(url, "GET", keys.system_server())
+    await redis.stop()
+    await redis.start()
+
+    async def verified() -> bool:
+        return cut_off.connected and await ask(url, "GET", keys.system_server()) != mark
+
+    await until(verified)  # until then users' values may be deleted
+    await remember(url, make_cache)
+    assert await ask(url, "GET", MINE) == "likes tea"
+    await redis.stop()
+    await cut_off.delete(MINE)
+    await cut_off.close()
+    assert await believed(await redis.start(), make_cache) is None
+    await other.stop()
+    await redis.stop()
+    await remember(await redis.start(), make_cache)
+    await redis.stop()
+    assert await believed(await redis.start(), make_cache) == "likes tea"
+    await redis.stop()
+
+
 async def test_the_log_is_believed_after_others_have_left(home: Path, make_cache: Make) -> None:
     """A console is two users of its own server: its worker's main loop, and the loop of the conversation."""
     redis = EmbeddedRedis(home)
