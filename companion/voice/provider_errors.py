@@ -15,9 +15,10 @@ from livekit.agents import APIConnectionError, APIError
 _REASONS: Final = re.compile(
     r"""(?ix) \b(?:
     model_not_found | not_found_error | invalid_api_key | authentication_error | permission_(?:denied|error)
-    | insufficient_quota | rate_limit_(?:exceeded|error) | tokens?_per_(?:minute|day) | billing_\w{1,20}
-    | context_length_exceeded | string_above_max_length | invalid_request_error | invalid_value | unsupported_\w{1,20}
-    | content_filter | content_policy_violation | server_error | api_error | overloaded(?:_error)? | account_deactivated
+    | insufficient_quota | rate_limit_(?:exceeded|error) | tokens_per_(?:minute|day) | billing_hard_limit_reached
+    | billing_not_active | account_deactivated | context_length_exceeded | string_above_max_length
+    | invalid_request_error | invalid_value | unsupported_(?:parameter|value|model|country_region_territory)
+    | content_filter | content_policy_violation | server_error | api_error | overloaded(?:_error)?
     | model\ not\ found | not\ found | does\ not\ exist | (?:incorrect|invalid)\ api\ key | unauthori[sz]ed | forbidden
     | quota | rate\ limit | maximum\ context\ length | content\ management\ policy | time[ds]?\ ?out | unavailable
     )\b"""
@@ -33,6 +34,7 @@ _RESPONSE: Final = re.compile(
     rf"""|(?s:(?<=\bcaused\ by\ ){_CLASSES}:.*?(?=,\ retrying\ in\ [\d.]+s\Z|\Z))"""
 )
 _STATUS: Final = re.compile(r"\bstatus_code=(\d{3}), retryable=|\bError code: (\d{3})\b")
+_INPUT: Final = re.compile(r"(?s)\binput_value=.*?(?=, input_type=\w+)")  # as pydantic quotes it in an error
 _PROVIDERS: Final = frozenset({"anthropic", "google", "groq", "mistralai", "openai", "pydantic", "pydantic_core"})
 
 
@@ -48,7 +50,7 @@ def describe(problem: BaseException) -> str:
 
 def without_responses(text: str) -> str:
     """``text`` with each provider's response replaced by its HTTP status and its reasons."""
-    return _RESPONSE.sub(lambda match: _status(match.group()), text)
+    return _INPUT.sub("input_value=...", _RESPONSE.sub(lambda match: _status(match.group()), text))
 
 
 def comes_from_provider(problem: BaseException) -> bool:
@@ -102,13 +104,19 @@ def _text(problem: BaseException) -> str:
         return f"caused by {describe(root)}" if root is not problem else ", ".join(words) or "no connection"
     if isinstance(problem, APIError):
         return _status(f"{problem}, body={problem.body!r}", getattr(problem, "status_code", None))
+    if (errors := getattr(problem, "errors", None)) is not None and _root_module(problem) == "pydantic_core":
+        return ", ".join(str(error["type"]) for error in errors(include_input=False, include_context=False))
     if _is_provider(problem):
         return _status(str(problem), getattr(problem, "status_code", None))
     return without_responses(str(problem))
 
 
 def _is_provider(problem: BaseException) -> bool:
-    return isinstance(problem, APIError) or type(problem).__module__.partition(".")[0] in _PROVIDERS
+    return isinstance(problem, APIError) or _root_module(problem) in _PROVIDERS
+
+
+def _root_module(problem: BaseException) -> str:
+    return type(problem).__module__.partition(".")[0]
 
 
 def _root(problem: BaseException) -> BaseException:

@@ -15,6 +15,7 @@ from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
 from livekit.agents.log import logger
 from livekit.agents.utils import log_exceptions
 from livekit.plugins import openai
+from pydantic import TypeAdapter, ValidationError
 
 from companion.voice.log_redaction import PersonalDataFilter, redact_logs
 from tests.real import openai_server
@@ -218,3 +219,25 @@ def test_the_reason_of_a_provider_stays(caplog: pytest.LogCaptureFixture, proble
     everything = caplog.text + "".join(str(record.__dict__) for record in caplog.records)
     assert "I said this" not in everything
     assert "sk-secret" not in everything
+
+
+def test_what_a_model_wrote_into_a_tools_arguments_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    redact_logs()
+    arguments = {"age": REFUSAL}
+    try:
+        TypeAdapter(dict[str, int]).validate_python(arguments)
+    except ValidationError as problem:
+        logger.exception("invalid arguments")
+        logger.error(f"invalid arguments: {problem}")
+        logger.error("invalid arguments", extra={"error": problem})
+    assert "ValidationError: int_parsing" in caplog.text
+    everything = caplog.text + "".join(str(record.__dict__) for record in caplog.records)
+    assert "I said this" not in everything
+
+
+def test_nobody_can_add_to_the_reasons(caplog: pytest.LogCaptureFixture) -> None:
+    redact_logs()
+    words = "model_not_found_ada, unsupported_ada, billing_ada, not foundada, code: 'ada'"
+    logger.error("it failed", exc_info=APIStatusError(words, status_code=400, body={"code": "ada", "type": "ada"}))
+    assert "status 400" in caplog.text
+    assert "ada" not in caplog.text
