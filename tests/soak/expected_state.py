@@ -158,6 +158,13 @@ class ExpectedState:
         )
         return any(" ".join(text.split())[:MAX_TOPIC].strip() == shown.strip() for text, _ in rows)
 
+    def texts_of(self, user_id: str) -> list[str]:
+        """The user's profile and facts, as the store holds them."""
+        statement = (
+            "SELECT text FROM profiles WHERE user_id = ?1 UNION ALL SELECT text FROM memories WHERE user_id = ?1"
+        )
+        return [text for (text,) in self._db.execute(statement, (user_id,))]
+
     def foreign_records(self, personas: Sequence[Persona]) -> int:
         """Number of rows that contain another user's data."""
         found = 0

@@ -25,6 +25,8 @@ def violations(result: SoakResult) -> list[str]:
         "cross-user reads": counters.cross_user + result.foreign_records,
         "lost turns": result.lost_turns,
         "writes acknowledged and lost": counters.lost,
+        "lines of a profile lost": result.lost_lines,
+        "removed lines of a profile that returned": result.resurrected_lines,
         "log lines with secrets or user data": log.leak_count,
         "unhandled errors": sum(log.errors.values()),
     }
@@ -60,6 +62,8 @@ def table(result: SoakResult) -> str:
         f" in {counters.texts:,} texts, the store and Redis",
         "lost turns": f"{result.lost_turns:,} of {counters.turns:,}, deferred facts included",
         "lost writes": f"{counters.lost:,} of {counters.acknowledged:,} acknowledged",
+        "profile lines": f"{result.lost_lines:,} lost, {result.resurrected_lines:,} resurrected"
+        f" of {result.profile_lines:,} in overlapping changes",
         "log leaks": f"{log.leak_count:,} in {log.lines:,} lines",
         "unhandled errors": f"{sum(log.errors.values()):,}",
         "memory": used,

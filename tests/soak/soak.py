@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
-from companion.writes.records import Profile, Write
-from companion.writes.write_behind import WriteBehind
+from companion.writes import Profile, Write, WriteBehind
+from companion.writes.queue import Stored
 from tests.faults.call_timer import CallTimer
 from tests.faults.dialogue import open_dialogue
 from tests.faults.environment import Environment
@@ -26,6 +26,7 @@ from tests.soak.leak_check import OpenResources
 from tests.soak.log_capture import LogCapture
 from tests.soak.memory_use import Memory
 from tests.soak.personas import Persona
+from tests.soak.profile_writers import ProfileWriters
 from tests.soak.user_session import SharedState, UserSession
 from tests.wait import until
 
@@ -76,6 +77,9 @@ class SoakResult:
     faults: dict[str, int] = field(default_factory=dict)
     lost_turns: int = 0
     foreign_records: int = 0
+    profile_lines: int = 0
+    lost_lines: int = 0
+    resurrected_lines: int = 0
     leaked: list[str] = field(default_factory=list)
     took: float = 0.0
 
@@ -100,6 +104,7 @@ class Soak:
         self._personas = [Persona(number) for number in range(config.personas)]
         self._injector = FaultInjector(env, self._personas, random.Random(config.seed + 1), config.faults)
         self._shared = SharedState(expected, self._injector, result.counters, self._rng, config.pace)
+        self._writers = ProfileWriters(random.Random(config.seed + 2), expected.texts_of)
         self._sessions: set[asyncio.Task[None]] = set()
         self._admission = asyncio.Event()
         self._began = 0.0
@@ -110,7 +115,11 @@ class Soak:
         self._admission.set()
         injecting = asyncio.create_task(self._inject_faults(), name="fault injector")
         measuring = asyncio.create_task(self._measure_periodically(), name="measuring")
+        over = asyncio.Event()
+        writing = asyncio.create_task(self._writers.run(over.is_set), name="profile writers")
         await self._start_sessions()
+        over.set()
+        await writing
         self._injector.stop()
         await injecting
         measuring.cancel()
@@ -173,9 +182,12 @@ class Soak:
         """Run one more session without faults; deferred writes must then be stored."""
         async with open_dialogue("the last"):
             try:
-                await until(lambda: not self._shared.expected.missing(), _DRAIN_TIMEOUT)
+                await until(lambda: not (self._shared.expected.missing() or self._writers.lost()), _DRAIN_TIMEOUT)
             except AssertionError:
                 self._result.lost_turns = self._shared.expected.missing()
+        self._result.profile_lines = self._writers.lines
+        self._result.lost_lines = self._writers.lost()
+        self._result.resurrected_lines = self._writers.resurrected()
 
     async def _check_foreign_data(self) -> None:
         """Search the store and Redis for data under a wrong user."""
@@ -217,9 +229,11 @@ def _expected_state(directory: Path) -> Iterator[ExpectedState]:
     expected = ExpectedState(directory / "home" / "companion.db")
     write = WriteBehind.write
 
-    async def recorded_write(queue: WriteBehind, user_id: str, what: Write) -> bool:
+    async def recorded_write(queue: WriteBehind, user_id: str, what: Write) -> Stored | None:
         if isinstance(what, Profile):
             expected.submit(user_id, what.text)
+            if (pending := queue.pending_profile(user_id)) is not None:
+                expected.submit(user_id, what.applied_to(pending))
         return await write(queue, user_id, what)
 
     try:
