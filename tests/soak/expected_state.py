@@ -33,6 +33,16 @@ CREATE TRIGGER soak_profile_changed AFTER UPDATE ON profiles BEGIN
 END;
 """
 
+# Of each conversation of which the store has got a turn since the floor: the user's last turn of then, and later ones.
+_LAST_WORDS: Final = """
+SELECT text FROM turns AS said WHERE user_id = :user_id AND role = 'user'
+AND conversation_id IN (SELECT conversation_id FROM turns WHERE user_id = :user_id AND seq >= :floor)
+AND at >= coalesce((
+    SELECT max(at) FROM turns AS earlier WHERE earlier.user_id = :user_id AND earlier.role = 'user'
+    AND earlier.conversation_id = said.conversation_id AND earlier.seq <= :floor
+), 0)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Floor:
@@ -42,7 +52,7 @@ class Floor:
         profile: sequence number of the committed profile.
         submitted: sequence number of its submission.
         fact: time of the fact, in microseconds since 1970.
-        turn: time of the turn, in microseconds since 1970.
+        turn: the store's sequence number of the turn.
     """
 
     profile: int = 0
@@ -122,7 +132,7 @@ class ExpectedState:
             self._missing.setdefault(user_id, set()).update(missing)
         elif turns:
             placeholders = ", ".join("?" * len(turns))
-            statement = f"SELECT max(at) FROM turns WHERE user_id = ? AND role = 'user' AND id IN ({placeholders})"
+            statement = f"SELECT max(seq) FROM turns WHERE user_id = ? AND id IN ({placeholders})"
             self._raise_floor(user_id, turn=self._one(statement, user_id, *turns) or 0)
 
     def missing(self) -> int:
@@ -153,10 +163,8 @@ class ExpectedState:
 
     def allows_last_words(self, user_id: str, floor: Floor, shown: str) -> bool:
         """Whether a read that began at ``floor`` may return this as the user's last turn."""
-        rows = self._db.execute(
-            "SELECT text, at FROM turns WHERE user_id = ? AND role = 'user' AND at >= ?", (user_id, floor.turn)
-        )
-        return any(" ".join(text.split())[:MAX_TOPIC].strip() == shown.strip() for text, _ in rows)
+        rows = self._db.execute(_LAST_WORDS, {"user_id": user_id, "floor": floor.turn})
+        return any(" ".join(text.split())[:MAX_TOPIC].strip() == shown.strip() for (text,) in rows)
 
     def texts_of(self, user_id: str) -> list[str]:
         """The user's profile and facts, as the store holds them."""
