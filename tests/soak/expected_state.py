@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from companion.conversation.follow_up import MAX_TOPIC
+from companion.material import quoted_line
 from tests.soak.personas import Persona
 
 _SUBMITTED: Final = 30  # submitted profiles of one user that are retained
@@ -164,7 +165,8 @@ class ExpectedState:
     def allows_last_words(self, user_id: str, floor: Floor, shown: str) -> bool:
         """Whether a read that began at ``floor`` may return this as the user's last turn."""
         rows = self._db.execute(_LAST_WORDS, {"user_id": user_id, "floor": floor.turn})
-        return any(" ".join(text.split())[:MAX_TOPIC].strip() == shown.strip() for (text,) in rows)
+        # The prompt shows the characters of headings and delimiters by look-alikes.
+        return any(quoted_line(" ".join(text.split())[:MAX_TOPIC]) == shown.strip() for (text,) in rows)
 
     def texts_of(self, user_id: str) -> list[str]:
         """The user's profile and facts, as the store holds them."""
