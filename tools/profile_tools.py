@@ -203,7 +203,7 @@ def _outcome(change: ProfileChange, saved: SavedProfile) -> str:
     if not saved.stored:
         return _failure(_QUEUED)
     more: dict[str, Any] = {"not_found": list(change.not_found)} if change.not_found else {}
-    if change.not_found and not change.added and not change.forgotten:
+    if change.not_found and not (change.added or change.forgotten or saved.facts_changed):
         return _failure(_NOT_FOUND, profile=saved.text, **more)
     if saved.surplus:
         return _success(message=_FULL.format(count=saved.surplus), profile=saved.text, **more)

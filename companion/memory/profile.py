@@ -84,11 +84,13 @@ class SavedProfile:
         stored: whether the store has it. If not, the write-behind queue retries.
         text: the profile that is stored now, or will be when the store takes the change.
         surplus: the number of lines that had no room in it and are facts now.
+        facts_changed: whether facts were added or removed.
     """
 
     stored: bool
     text: str
     surplus: int = 0
+    facts_changed: bool = False
 
 
 async def change_user_profile_async(change: ProfileChange) -> SavedProfile:
@@ -113,4 +115,5 @@ async def _save(caller: Caller, text: str, made_from: str | None, author: Profil
     if outcome is None or outcome.profile is None:
         pending = write_behind.pending_profile(caller.user_id)
         return SavedProfile(False, within_limit(profile.text if pending is None else pending)[0])
-    return SavedProfile(True, outcome.profile.text, outcome.profile.surplus)
+    now = outcome.profile
+    return SavedProfile(True, now.text, now.surplus, now.facts_changed)

@@ -66,10 +66,12 @@ class StoredText:
     Attributes:
         text: the profile that is stored now.
         surplus: the number of lines that had no room in it and are facts now.
+        facts_changed: whether facts were added or removed.
     """
 
     text: str
     surplus: int = 0
+    facts_changed: bool = False
 
 
 async def store_profile(write: Profile, store: Store, user_id: str, *, late: bool) -> StoredText:
@@ -90,7 +92,8 @@ async def store_profile(write: Profile, store: Store, user_id: str, *, late: boo
     if write.made_from is None and not late:
         text, surplus = await _within_limit(write.text, write, store, user_id)
         await store.save_profile(user_id, text, author=write.author, write_id=write.id)
-        return StoredText(text, surplus)
+        return StoredText(text, surplus, surplus > 0)
+    forgotten = 0
     there = write.made_from or None  # mostly true, and the swap verifies it: this saves a request
     for number in range(_MAX_SWAPS):
         if late or number:
@@ -100,9 +103,10 @@ async def store_profile(write: Profile, store: Store, user_id: str, *, late: boo
             there = found.text
         text = await _result(write, there, store, user_id)
         author: ProfileAuthor = write.author if text == write.text else "merge"
+        forgotten += await _remove_facts(write, there or "", store, user_id)
         text, surplus = await _within_limit(text, write, store, user_id)
         if await store.swap_profile(user_id, text, instead_of=there, at=write.at, author=author, write_id=write.id):
-            return StoredText(text, surplus)
+            return StoredText(text, surplus, surplus + forgotten > 0)
     raise StoreError("swap_profile", "other writers replaced it each time")
 
 
@@ -114,6 +118,18 @@ async def _result(write: Profile, there: str | None, store: Store, user_id: str)
     if not any(version.at > write.at for version in versions):
         return write.text
     return add_lines(there or "", write.text, (line for version in versions for line in lines_of(version.text)))
+
+
+async def _remove_facts(write: Profile, there: str, store: Store, user_id: str) -> int:
+    """Delete the facts that were surplus lines until the author removed those; how many there were.
+
+    The author had read the line in the profile. If it is no longer there, another write may have made it a fact.
+    """
+    if write.made_from is None:
+        return 0
+    stored, left = lines_of(there), lines_of(write.text)
+    gone = [line for line in lines_of(write.made_from) if line not in left and line not in stored]
+    return sum([await store.remove_memory(user_id, line) for line in gone])
 
 
 async def _within_limit(text: str, write: Profile, store: Store, user_id: str) -> tuple[str, int]:

@@ -142,7 +142,7 @@ class WriteBehind:
         async def work() -> DataKind:
             outcome = Stored(await apply(write, self._store(), user_id, late=late))
             on_stored(outcome)  # before the invalidation, which the caller need not wait for
-            if outcome.profile is not None and outcome.profile.surplus:  # there are new facts
+            if outcome.profile is not None and outcome.profile.facts_changed:
                 await self._outbox_relay.invalidate_written(user_id, "memory")
             return kind_of(write)
 

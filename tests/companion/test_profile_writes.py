@@ -31,6 +31,11 @@ async def stored(runtime: Runtime) -> str | None:
     return await runtime.store.get_profile("ada")
 
 
+async def get_all(runtime: Runtime) -> list[str]:
+    facts = await runtime.store.search_memories("ada", "", 1000)
+    return [*lines_of(await stored(runtime) or ""), *(fact.text for fact in facts)]
+
+
 async def authors(runtime: Runtime) -> list[str]:
     return [version.author for version in reversed(await runtime.store.profile_versions("ada"))]
 
@@ -243,6 +248,20 @@ async def test_a_longer_text_from_the_dashboard_is_kept_whole_by_the_next_update
         assert (await change_user_profile_async(patched(read, ["Name: Ada"], [lines[0]], []))).stored
     facts = "\n".join(memory.text for memory in await runtime.store.search_memories("ada", "", 1000))
     assert sorted([*lines_of(await stored(runtime) or ""), *lines_of(facts)]) == sorted(["Name: Ada", *lines[1:]])
+
+
+async def test_a_line_that_has_become_a_fact_meanwhile_is_removed_as_well(runtime: Runtime) -> None:
+    lines = [f"Fact {number:02}: {'x' * 90}" for number in range(40)]
+    base = "\n".join(lines)
+    await runtime.store.save_profile("ada", base)
+    with use_caller(ADA):
+        assert await search_memories_async("39") == []
+        longer = patched(base, [], [], [(lines[0], f"Fact 00: {'y' * 190}")])
+        assert (await change_user_profile_async(longer)).surplus == 1
+        assert await search_memories_async("39") == [lines[39]]
+        await change_user_profile_async(patched(base, [], [lines[39]], []))
+        assert await search_memories_async("39") == []
+    assert lines[39] not in await get_all(runtime)
 
 
 async def test_a_whole_text_beyond_the_limit_is_kept_whole(runtime: Runtime) -> None:

@@ -128,6 +128,13 @@ async def test_a_profile_beyond_the_limit_can_still_be_changed(talk: Conversatio
     assert answer["profile"] == await runtime.store.get_profile("ada")
 
 
+async def test_a_line_that_has_become_a_fact_can_be_removed(talk: Conversation, runtime: Runtime) -> None:
+    await talk.use("rememberFact", fact="Pet: cat")
+    answer = await talk.use("updateUserProfile", remove=["Pet: cat"])
+    assert (answer["success"], answer["not_found"]) == (True, ["Pet: cat"])
+    assert await runtime.store.search_memories("ada", "") == []
+
+
 async def test_what_waits_is_not_said_to_be_stored(
     talk: Conversation, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
