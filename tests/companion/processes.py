@@ -13,10 +13,16 @@ processes.set_forkserver_preload(
     [
         "tests.companion.memory_worker",
         "tests.companion.outage_worker",
+        "tests.soak.killed_worker",
         "tests.companion.store.test_sqlite",
         "tests.companion.store.test_sqlite_schema",
     ]
 )
+
+
+def ensure_fork_server() -> None:
+    """Start the server, if it does not run."""
+    forkserver.ensure_running()
 
 
 def stop_fork_server() -> None:

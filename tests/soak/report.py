@@ -27,6 +27,7 @@ def violations(result: SoakResult) -> list[str]:
         "writes acknowledged and lost": counters.lost,
         "lines of a profile lost": result.lost_lines,
         "removed lines of a profile that returned": result.resurrected_lines,
+        "things lost, or back, after a kill": len(result.broken_promises),
         "log lines with secrets or user data": log.leak_count,
         "unhandled errors": sum(log.errors.values()),
     }
@@ -64,6 +65,7 @@ def table(result: SoakResult) -> str:
         "lost writes": f"{counters.lost:,} of {counters.acknowledged:,} acknowledged",
         "profile lines": f"{result.lost_lines:,} lost, {result.resurrected_lines:,} resurrected"
         f" of {result.profile_lines:,} in overlapping changes",
+        "killed workers": f"{result.kills:,}; lost, or back: {len(result.broken_promises):,} of {result.promised:,}",
         "log leaks": f"{log.leak_count:,} in {log.lines:,} lines",
         "unhandled errors": f"{sum(log.errors.values()):,}",
         "memory": used,
@@ -74,5 +76,6 @@ def table(result: SoakResult) -> str:
 
 def details(result: SoakResult) -> str:
     """Examples of violations."""
-    found = {**result.counters.examples, **result.log.errors, **result.log.leaks}
+    broken = {f"after a kill: {what}": 1 for what in result.broken_promises[:20]}
+    found = {**result.counters.examples, **broken, **result.log.errors, **result.log.leaks}
     return "\n".join(f"  {count} times: {text}" for text, count in found.items())

@@ -15,6 +15,7 @@ from unittest.mock import patch
 
 from companion.writes import Profile, Write, WriteBehind
 from companion.writes.queue import Stored
+from tests.companion.processes import ensure_fork_server
 from tests.faults.call_timer import CallTimer
 from tests.faults.dialogue import open_dialogue
 from tests.faults.environment import Environment
@@ -22,6 +23,7 @@ from tests.faults.worker_setup import worker_settings
 from tests.soak.counters import Counters
 from tests.soak.expected_state import ExpectedState
 from tests.soak.fault_injector import FaultInjector
+from tests.soak.killed_workers import KilledWorkers
 from tests.soak.leak_check import OpenResources
 from tests.soak.log_capture import LogCapture
 from tests.soak.memory_use import Memory
@@ -52,6 +54,7 @@ class SoakConfig:
         pause: range of seconds between two faults.
         duration: range of seconds that a fault lasts.
         pace: factor on the pauses between utterances.
+        killed: workers in processes of their own that run at a time, and are killed.
     """
 
     seconds: float = 600.0
@@ -63,6 +66,7 @@ class SoakConfig:
     pause: tuple[float, float] = (0.5, 2.0)
     duration: tuple[float, float] = (1.0, 3.0)
     pace: float = 1.0
+    killed: int = 2
 
 
 @dataclass
@@ -76,6 +80,9 @@ class SoakResult:
     memory: Memory = field(default_factory=lambda: Memory(0.0))
     faults: dict[str, int] = field(default_factory=dict)
     lost_turns: int = 0
+    kills: int = 0
+    promised: int = 0
+    broken_promises: list[str] = field(default_factory=list)
     foreign_records: int = 0
     profile_lines: int = 0
     lost_lines: int = 0
@@ -94,12 +101,14 @@ class Soak:
         expected: ExpectedState,
         result: SoakResult,
         progress: Callable[[str], None],
+        killed: KilledWorkers,
     ):
         self._config = config
         self._env = env
         self._result = result
         self._counters = result.counters
         self._progress = progress
+        self._killed = killed
         self._rng = random.Random(config.seed)
         self._personas = [Persona(number) for number in range(config.personas)]
         self._injector = FaultInjector(env, self._personas, random.Random(config.seed + 1), config.faults)
@@ -117,9 +126,10 @@ class Soak:
         measuring = asyncio.create_task(self._measure_periodically(), name="measuring")
         over = asyncio.Event()
         writing = asyncio.create_task(self._writers.run(over.is_set), name="profile writers")
+        killing = asyncio.create_task(self._killed.run(over.is_set), name="killing")
         await self._start_sessions()
         over.set()
-        await writing
+        await asyncio.gather(writing, killing)
         self._injector.stop()
         await injecting
         measuring.cancel()
@@ -182,12 +192,17 @@ class Soak:
         """Run one more session without faults; deferred writes must then be stored."""
         async with open_dialogue("the last"):
             try:
-                await until(lambda: not (self._shared.expected.missing() or self._writers.lost()), _DRAIN_TIMEOUT)
+                await until(lambda: not (self._missing() or self._killed.broken_promises()), _DRAIN_TIMEOUT)
             except AssertionError:
                 self._result.lost_turns = self._shared.expected.missing()
         self._result.profile_lines = self._writers.lines
         self._result.lost_lines = self._writers.lost()
         self._result.resurrected_lines = self._writers.resurrected()
+        self._result.kills, self._result.promised = self._killed.kills, self._killed.promised
+        self._result.broken_promises = self._killed.broken_promises()
+
+    def _missing(self) -> int:
+        return self._shared.expected.missing() + self._writers.lost()
 
     async def _check_foreign_data(self) -> None:
         """Search the store and Redis for data under a wrong user."""
@@ -206,11 +221,14 @@ async def soak(config: SoakConfig, directory: Path, progress: Callable[[str], No
         with worker_settings(**settings), result.log.capture(), result.call_timer.running():
             async with open_dialogue("the-first"):  # loads modules, creates the database
                 pass
+            ensure_fork_server()  # it stays
             gc.collect()
             gc.freeze()  # as LiveKit does before a worker's first job
             before = OpenResources.now(env.port)
             with _expected_state(directory) as expected:
-                await Soak(config, env, expected, result, progress).run()
+                users = [f"killed-{number}" for number in range(config.killed)]
+                killed = KilledWorkers(users, directory / "home", env.url, random.Random(config.seed + 2))
+                await Soak(config, env, expected, result, progress, killed).run()
             result.leaked = await _leaked(before, env.port)
     return result
 

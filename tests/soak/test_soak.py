@@ -26,6 +26,7 @@ async def test_nothing_is_lost_and_nothing_leaks(tmp_path: Path, monkeypatch: py
         pause=(0.1, 0.3),
         duration=(0.4, 0.9),
         pace=0.4,
+        killed=0,  # they have a test of their own
     )
     result = await soak(config, tmp_path)
     assert violations(result) == [], f"{table(result)}\n{details(result)}"
