@@ -130,8 +130,10 @@ def assert_no_errors(process: AgentProcess) -> None:
 
 
 @asynccontextmanager
-async def worker(command: list[str], lk: LiveKitServer, home: Path, **settings: str) -> AsyncIterator[AgentProcess]:
-    """Run a worker process. It must end by itself on SIGTERM, without an error in its log."""
+async def worker(
+    command: list[str], lk: LiveKitServer, home: Path, *, killed: bool = False, **settings: str
+) -> AsyncIterator[AgentProcess]:
+    """Run a worker process. It must end by itself on SIGTERM, without an error in its log, unless it is ``killed``."""
     mine = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     env = {
         **{name: value for name, value in mine.items() if not name.lower().endswith("_proxy")},
@@ -144,8 +146,9 @@ async def worker(command: list[str], lk: LiveKitServer, home: Path, **settings: 
     try:
         await lk.wait_for_worker()
         yield process
-        await process.end(signal.SIGTERM)
-        assert_no_errors(process)
+        if not killed:
+            await process.end(signal.SIGTERM)
+            assert_no_errors(process)
     finally:
         await process.kill()
 
