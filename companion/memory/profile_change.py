@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ class ProfileChange:
     Attributes:
         base: the profile that the change was made from.
         text: the profile after it.
-        forgotten: lines that are removed, and have no successor.
+        forgotten: lines that are removed, and have no successor: a line is the successor of one at most.
         not_found: lines that were to be removed or replaced, and that the profile does not have.
     """
 
@@ -43,8 +44,15 @@ def rewritten(known: str, text: str) -> ProfileChange:
     if any(line not in before and line in originals for line in after):
         after = list(dict.fromkeys(line if line in before else originals.get(line, line) for line in after))
         text = text_of(after)
-    labels = {label_of(line) for line in after if line not in before} - {""}
-    forgotten = [line for line in before if line not in after and label_of(line) not in labels]
+    successors = Counter(label_of(line) for line in after if line not in before)
+    forgotten = []
+    for line in before:
+        if line in after:
+            continue
+        if label_of(line) and successors[label_of(line)]:
+            successors[label_of(line)] -= 1
+        else:
+            forgotten.append(line)
     return ProfileChange(known, text, forgotten)
 
 
@@ -70,7 +78,7 @@ def patched(known: str, add: Iterable[str], remove: Iterable[str], replace: Iter
         """Remove the lines of a text; those that were there."""
         found = []
         for wanted in lines_of(text):
-            line = next((each for each in after if _plain(each) == _plain(wanted)), None)
+            line = _find(after, wanted)
             if line is None:
                 not_found.append(wanted)
             else:
@@ -79,11 +87,13 @@ def patched(known: str, add: Iterable[str], remove: Iterable[str], replace: Iter
         return found
 
     for old, new in replace:
-        place = next((at for at, line in enumerate(after) if _plain(line) == _plain(old)), len(after))
+        first = next(filter(None, (_find(after, wanted) for wanted in lines_of(old))), None)
+        place = len(after) if first is None else after.index(first)
         gone, successors = take_out(old), lines_of(new)
+        new_ones = [line for line in dict.fromkeys(successors) if line not in [*after, *added]]
+        forgotten += gone[len(new_ones) :]
         after[place:place] = successors
         added += successors
-        forgotten += gone if not successors else []
     for text in remove:
         forgotten += take_out(text)
     for text in add:
@@ -94,6 +104,13 @@ def patched(known: str, add: Iterable[str], remove: Iterable[str], replace: Iter
     base = [line for line in [*lines, *not_found] if line not in added]
     result = known if after == lines else text_of(after)
     return ProfileChange(known if base == lines else text_of(base), result, forgotten, not_found)
+
+
+def _find(lines: Sequence[str], wanted: str) -> str | None:
+    """The line that is wanted: word for word, else the first one that reads the same."""
+    if wanted in lines:
+        return wanted
+    return next((line for line in lines if _plain(line) == _plain(wanted)), None)
 
 
 def _plain(line: str) -> str:

@@ -115,9 +115,13 @@ async def _result(write: Profile, there: str | None, store: Store, user_id: str)
         return write.applied_to(there or "")
     # A whole text that comes late: it replaces an older one, and is added to a newer one.
     versions = await store.profile_versions(user_id)
-    if not any(version.at > write.at for version in versions):
+    newer = max((number for number, version in enumerate(versions, 1) if version.at > write.at), default=0)
+    if not newer:
         return write.text
-    return add_lines(there or "", write.text, (line for version in versions for line in lines_of(version.text)))
+    # A line of the version before, or of a later one, has been removed since if it is not there now. One that was
+    # removed earlier is in this text because its author has said it again.
+    known = (line for version in versions[: newer + 1] for line in lines_of(version.text))
+    return add_lines(there or "", write.text, known)
 
 
 async def _remove_facts(write: Profile, there: str, store: Store, user_id: str) -> int:

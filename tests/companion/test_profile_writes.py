@@ -189,6 +189,17 @@ async def test_an_old_spool_file_brings_nothing_back(runtime: Runtime) -> None:
     assert any("Work: nurse" in version.text for version in await runtime.store.profile_versions("ada"))
 
 
+async def test_a_line_that_a_late_text_says_again_is_not_taken_for_removed(runtime: Runtime) -> None:
+    for number, text in enumerate(("Lives in: Oslo", "Lives in: Rome", "Lives in: Rome\nPet: cat")):
+        before = await stored(runtime)
+        at = NOON + timedelta(hours=number)
+        assert await runtime.store.swap_profile("ada", text, instead_of=before, at=at)
+    moved_back = Profile("Lives in: Oslo\nLives in: Rome", at=NOON + timedelta(hours=1.5))
+    Spool(runtime.settings.home).add("ada", [moved_back])
+    assert await runtime.write_behind.spool_replay.replay() == 1
+    assert lines_of(await stored(runtime) or "") == ["Lives in: Rome", "Pet: cat", "Lives in: Oslo"]
+
+
 async def test_a_profile_stays_in_the_spool_behind_one_that_fails(runtime: Runtime) -> None:
     spool = Spool(runtime.settings.home)
     adds = Profile("Likes: tea", made_from="", at=NOON)

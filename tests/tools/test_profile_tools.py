@@ -116,6 +116,30 @@ async def test_four_lines_are_not_removed_without_a_confirmation(
     assert "\n".join(lines) in versions, "an earlier version is kept"
 
 
+@pytest.mark.parametrize(
+    "careless",
+    [
+        {"profile": "Likes: tea"},
+        {"replace": [{"old": "\n".join(f"Likes: {n}" for n in range(20)), "new": "Likes: tea"}]},
+        {"replace": [{"old": f"Likes: {n}", "new": "Likes: tea"} for n in range(20)]},
+    ],
+)
+async def test_one_line_is_no_successor_of_many(talk: Conversation, runtime: Runtime, careless: dict[str, Any]) -> None:
+    lines = [f"Likes: {number}" for number in range(20)]
+    await talk.use("updateUserProfile", add=lines)
+    answer = await talk.use("updateUserProfile", **careless)
+    assert (answer["success"], len(answer["would_remove"])) == (False, 19)
+    assert await runtime.store.get_profile("ada") == "\n".join(lines)
+
+
+async def test_a_line_is_removed_word_for_word_before_one_that_reads_the_same(
+    talk: Conversation, runtime: Runtime
+) -> None:
+    await talk.use("updateUserProfile", add=["Password hint: Tea", "Password hint: tea", "Name: ada", "Name: Ada"])
+    await talk.use("updateUserProfile", remove=["Password hint: tea"], replace=[{"old": "Name: Ada", "new": "Name: A"}])
+    assert await runtime.store.get_profile("ada") == "Password hint: Tea\nName: ada\nName: A"
+
+
 async def test_a_profile_beyond_the_limit_can_still_be_changed(talk: Conversation, runtime: Runtime) -> None:
     lines = [f"Fact {number:03}: {'x' * 85}" for number in range(400)]
     await runtime.store.save_profile("ada", "\n".join(lines))
