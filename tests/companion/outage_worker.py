@@ -20,6 +20,7 @@ from companion.memory.context import add_memory_async
 from companion.runtime import Runtime as CompanionRuntime
 from companion.runtime import close_runtime, set_runtime
 from companion.store import Memory, SqliteStore, Turn
+from companion.writes import queue
 
 ADA = Caller("ada")
 
@@ -55,6 +56,7 @@ def work(orders: Connection, store: Path, home: Path, redis_url: str, kind: str)
 
 
 async def _work(orders: Connection, store: SqliteStore) -> None:
+    queue.FIRST_TRY = 0.2  # type: ignore[misc]  # its callers are not what is tested
     runtime = set_runtime(CompanionRuntime(store=store))
     log = TurnLog(ADA, runtime.write_behind, "c")
     with use_caller(ADA):
