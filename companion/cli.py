@@ -60,7 +60,7 @@ def make_app(version: str, run_worker: Callable[[], None]) -> Typer:
 
     @app.command()
     def history(user: Annotated[str, user_argument]) -> None:
-        """Show the versions of USER's profile: those of the last 30 days, the newest first."""
+        """Show the versions of USER's profile, the newest first. Each is kept for 30 days after it was replaced."""
         from .history import history
 
         typer.echo(_outcome(history(user)))

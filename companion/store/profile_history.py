@@ -8,7 +8,7 @@ from typing import Final, Literal, Protocol, get_args
 
 ProfileAuthor = Literal["tool", "code", "dashboard", "merge", "restore"]
 KEPT_DAYS: Final = 30
-"""Days for which a version is kept."""
+"""Days for which a version is kept after a later one has replaced it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class ProfileHistory(Protocol):
         ...
 
     async def profile_versions(self, user_id: str, limit: int = 100) -> list[ProfileVersion]:
-        """Read the versions of the user's profile of the last ``KEPT_DAYS`` days, the newest first.
+        """Read the versions of the user's profile that are kept (see ``KEPT_DAYS``), the newest first.
 
         Args:
             user_id: whose profile.

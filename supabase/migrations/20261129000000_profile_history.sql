@@ -1,11 +1,12 @@
--- Every version of a profile, kept for 30 days: what it said, by whom it was written, and which write it came from. So
--- an earlier one can be restored, and a write that is retried is recognised.
+-- Every version of a profile, kept for 30 days after a later one has replaced it: what it said, by whom it was written,
+-- and which write it came from. So an earlier one can be restored, and a write that is retried is recognised.
 --
 -- Applying this file again changes nothing.
 
 -- Table ----------------------------------------------------------------------------------------------------------
 
--- text is empty for a profile that was deleted. at is when it was written, recorded_at when it was stored.
+-- text is empty for a profile that was deleted. at is when it was written, recorded_at when it was stored, replaced_at
+-- when a later one was; a deletion counts as replaced at once.
 create table if not exists public.companion_profile_versions (
   user_id text not null,
   version bigint generated always as identity,
@@ -18,7 +19,10 @@ create table if not exists public.companion_profile_versions (
 );
 create unique index if not exists companion_profile_versions_by_write
 on public.companion_profile_versions (user_id, write_id) where write_id is not null;
-create index if not exists companion_profile_versions_by_age on public.companion_profile_versions (recorded_at);
+alter table public.companion_profile_versions add column if not exists replaced_at timestamptz;
+drop index if exists public.companion_profile_versions_by_age;
+create index if not exists companion_profile_versions_by_end
+on public.companion_profile_versions (replaced_at) where replaced_at is not null;
 
 insert into public.companion_profile_versions (user_id, text, at, author)
 select p.user_id, p.text, p.updated_at, 'code' from public.companion_profiles p
@@ -40,16 +44,22 @@ declare
   write text := nullif(current_setting('companion.write_id', true), '');
 begin
   if tg_op = 'TRUNCATE' then  -- what "delete all rows" in the dashboard does
-    insert into public.companion_profile_versions (user_id, text, at, author)
-    select distinct v.user_id, '', now(), named from public.companion_profile_versions v;
+    update public.companion_profile_versions v set replaced_at = now() where v.replaced_at is null;
+    insert into public.companion_profile_versions (user_id, text, at, author, replaced_at)
+    select distinct v.user_id, '', now(), named, now() from public.companion_profile_versions v;
     return null;
   end if;
   if tg_op = 'DELETE' or (tg_op = 'UPDATE' and new.user_id is distinct from old.user_id) then
-    insert into public.companion_profile_versions (user_id, text, at, author) values (old.user_id, '', now(), named);
+    update public.companion_profile_versions v set replaced_at = now()
+    where v.user_id = old.user_id and v.replaced_at is null;
+    insert into public.companion_profile_versions (user_id, text, at, author, replaced_at)
+    values (old.user_id, '', now(), named, now());
   end if;
   if tg_op = 'INSERT' or (
     tg_op = 'UPDATE' and (write is not null or (new.user_id, new.text) is distinct from (old.user_id, old.text))
   ) then
+    update public.companion_profile_versions v set replaced_at = now()
+    where v.user_id = new.user_id and v.replaced_at is null;
     insert into public.companion_profile_versions (user_id, text, at, author, write_id)
     values (new.user_id, new.text, new.updated_at, named, write)
     on conflict (user_id, write_id) where write_id is not null do nothing;
@@ -58,7 +68,7 @@ begin
   delete from public.companion_profile_versions d
   using (
     select v.user_id, v.version from public.companion_profile_versions v
-    where v.recorded_at < now() - interval '30 days' limit 100 for update skip locked
+    where v.replaced_at < now() - interval '30 days' limit 100 for update skip locked
   ) old_ones
   where d.user_id = old_ones.user_id and d.version = old_ones.version;
   return null;

@@ -101,13 +101,23 @@ CREATE TRIGGER {table}_counts_handover AFTER UPDATE ON {table} WHEN old.user_id 
 """
 
 
+_KEPT_SINCE = f"{NOW} - {KEPT_DAYS} * 86400000000"
+
+
 def _recording(condition: str, event: str, user_id: str, text: str, at: str) -> str:
-    """A trigger that records a version of a profile. A write through the store then names its author."""
+    """A trigger that records a version of a profile. A write through the store then names its author.
+
+    A version is kept for ``KEPT_DAYS`` days after a later one has replaced it: a careless change of an old profile can
+    be undone. Nothing is to be undone about the version of a deletion.
+    """
     return f"""
 CREATE TRIGGER profiles_recorded_{event.lower()} AFTER {event} ON profiles {condition} BEGIN
     INSERT INTO profile_versions (user_id, text, at, author, recorded_at)
     VALUES ({user_id}, {text}, {at}, 'dashboard', {NOW});
-    DELETE FROM profile_versions WHERE recorded_at < {NOW} - {KEPT_DAYS} * 86400000000;
+    DELETE FROM profile_versions WHERE recorded_at < {_KEPT_SINCE} AND (text = '' OR EXISTS (
+        SELECT 1 FROM profile_versions AS later WHERE later.user_id = profile_versions.user_id
+        AND later.seq > profile_versions.seq AND later.recorded_at < {_KEPT_SINCE}
+    ));
 END;
 """
 

@@ -138,7 +138,24 @@ async def test_sqlite_forgets_versions_after_thirty_days(tmp_path: Path) -> None
         db.execute("UPDATE profile_versions SET recorded_at = recorded_at - 86400000000 * 31 WHERE seq < 3")
         db.execute("UPDATE profile_versions SET recorded_at = recorded_at - 86400000000 * 29 WHERE seq = 3")
     await store.save_profile("u", "new")
-    assert [version.text for version in await store.profile_versions("u")] == ["new", "3", "2"]
+    texts = [version.text for version in await store.profile_versions("u")]
+    assert texts == ["new", "3", "2", "1"], "the second one was current until 29 days ago"
+    await store.close()
+
+
+async def test_sqlite_can_undo_a_careless_change_of_an_old_profile(tmp_path: Path) -> None:
+    path = tmp_path / "companion.db"
+    store = SqliteStore(path)
+    for user in ("u", "gone", "other"):
+        await store.save_profile(user, "20 lines")
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("DELETE FROM profiles WHERE user_id = 'gone'")
+        db.execute("UPDATE profile_versions SET recorded_at = recorded_at - 86400000000 * 31")
+    await store.save_profile("other", "wiped")
+    await store.save_profile("u", "wiped")
+    for user in ("u", "other"):
+        assert await history(store, user) == [("code", "20 lines"), ("code", "wiped")]
+    assert await history(store, "gone") == []
     await store.close()
 
 
@@ -157,12 +174,25 @@ async def test_postgres_forgets_versions_after_thirty_days(
     for number in range(3):
         await supabase_store.save_profile(user, str(number))
     await db.execute(
-        "update companion_profile_versions set recorded_at = now() - interval '31 days'"
-        " where user_id = $1 and text in ('0', '1')",
+        "update companion_profile_versions set recorded_at = recorded_at - interval '31 days',"
+        " replaced_at = replaced_at - interval '31 days' where user_id = $1",
         user,
     )
     await supabase_store.save_profile(user, "new")
-    assert [version.text for version in await supabase_store.profile_versions(user)] == ["new", "2"]
+    texts = [version.text for version in await supabase_store.profile_versions(user)]
+    assert texts == ["new", "2"], "a careless change of an old profile can be undone"
+
+
+async def test_postgres_forgets_a_deleted_profile_after_thirty_days(
+    supabase_store: SupabaseStore, db: asyncpg.Connection, user: str
+) -> None:
+    await supabase_store.save_profile(user, "Name: Ada")
+    await db.execute("delete from companion_profiles where user_id = $1", user)
+    await supabase_store.save_profile(f"{user}-2", "Name: Bea")
+    assert await history(supabase_store, user) == [("code", "Name: Ada"), ("dashboard", "")]
+    await db.execute("update companion_profile_versions set replaced_at = replaced_at - interval '31 days'")
+    await supabase_store.save_profile(f"{user}-2", "Name: Cleo")
+    assert await history(supabase_store, user) == []
 
 
 async def test_a_worker_of_the_version_before_is_recorded_as_code(
