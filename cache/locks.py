@@ -11,22 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from secrets import token_hex
-from typing import Any, Final
+from typing import Final
 
 from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockNotOwnedError
 
 from .background import BackgroundTasks
-from .exceptions import CacheUnavailable, CommandRejected, LockLost, LockUnavailable, TransportError
+from .exceptions import CacheUnavailable, CommandNotSent, CommandRejected, LockLost, LockUnavailable, TransportError
+from .transport.commands import Transport
 
 logger = logging.getLogger("cache")
-Call = Callable[[Callable[[Redis], Awaitable[Any]]], Awaitable[Any]]
-"""Runs an operation on a connection of the pool, within the deadline. Raises TransportError."""
 _RETRY_EVERY: Final = 0.05  # seconds between two attempts while another holder has the lock
 _FIRST_RETRY, _LAST_RETRY = 0.05, 1.0  # seconds between two attempts to release one, doubling
 _NOT_OURS: Final = 2  # replies "not the holder" that end the attempts: a request sent before may be executed after one
@@ -72,11 +71,12 @@ class Locks:
     """Acquires and releases locks.
 
     Args:
-        call: runs an operation against Redis.
+        transport: runs the operations against Redis.
     """
 
-    def __init__(self, call: Call) -> None:
-        self._call = call
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._call = transport.call
         self.releasing = BackgroundTasks()
 
     @asynccontextmanager
@@ -139,7 +139,7 @@ class Locks:
 
     def _release_later(self, lock: _Hold) -> None:
         """Release what Redis may have granted, or will grant when it reads the request."""
-        if lock.requested and len(self.releasing) < _MAX_RELEASES:
+        if lock.requested and len(self.releasing) < _MAX_RELEASES and not self._transport.closed:
             self.releasing.spawn(self._retry_release(lock), name="cache-unlock")
 
     async def _retry_release(self, lock: _Hold) -> None:
@@ -152,6 +152,8 @@ class Locks:
                 refused += 1
                 if refused == _NOT_OURS:
                     return
+            except CommandNotSent:
+                pass  # there is no connection over which Redis could still read the request
             except CacheUnavailable:
                 expires_at = loop.time() + lock.ttl  # Redis may not have read the request yet
             except CommandRejected as problem:

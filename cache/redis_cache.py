@@ -73,7 +73,7 @@ class RedisCache:
         self._filler = Filler(self._engine, waiters)
         self.invalidations = Invalidator(self._engine, self._filler)
         self._writer = Writer(self._engine, self._filler, self.invalidations)
-        self._locks = Locks(self._engine.transport.call)
+        self._locks = Locks(self._engine.transport)
 
     # -- start and stop --------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ FLOORS: Final[dict[str, dict[str, set[str]]]] = {
         "core": {"coherence"},
         "coherence": {"transport"},
         "transport": {"serialization", "settings", "keys"},
-        "locks": {"background", "exceptions"},
+        "locks": {"transport"},
         "embedded": {"settings", "keys"},
         "serialization": {"exceptions"},
         "settings": {"exceptions"},

@@ -182,3 +182,23 @@ async def test_giving_back_ends_at_close(own_redis: RedisServer, connect: Any) -
     assert locks_of(cache).releasing
     await asyncio.wait_for(cache.close(), 5)
     assert not locks_of(cache).releasing
+
+
+async def test_what_is_cancelled_while_the_cache_closes_leaves_no_task(own_redis: RedisServer, make_cache: Any) -> None:
+    """The lock expires: a task that went on trying would find no connection, for ever."""
+    cache = make_cache(own_redis.url, connect_wait=5.0)
+    await cache.initialize()
+    held = asyncio.Event()
+
+    async def hold() -> None:
+        async with cache.lock("user", "1", ttl=5):
+            held.set()
+            await asyncio.Event().wait()
+
+    holder = asyncio.create_task(hold())
+    await held.wait()
+    closing = asyncio.create_task(cache.close())
+    await until(lambda: not cache.connected)
+    holder.cancel()
+    await asyncio.wait({holder, closing})
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "cache-unlock"]
