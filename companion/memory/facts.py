@@ -98,14 +98,20 @@ async def remember_fact_async(text: str, *, instead_of: str = "") -> Literal["st
 
 
 async def _remove(user_id: str, text: str) -> int:
-    runtime, removed = get_runtime(), 0
+    runtime = get_runtime()
+    waiting = await runtime.write_behind.withdraw_fact(user_id, text)
+    removed = len(waiting)
 
     async def work() -> DataKind:
         nonlocal removed
-        removed = await runtime.store.remove_memory(user_id, text)
+        removed += await runtime.store.remove_memory(user_id, text)
         return "memory"
 
-    await runtime.outbox_relay.write(work(), user_id)
+    try:
+        await runtime.outbox_relay.write(work(), user_id)
+    except StoreError:
+        runtime.write_behind.add(user_id, *waiting)  # it stays as it was
+        raise
     return removed
 
 

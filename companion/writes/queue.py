@@ -93,6 +93,18 @@ class WriteQueue:
         entries = sorted(self._entries, key=lambda entry: entry.number)
         return [entry.write.text for entry in entries if isinstance(entry.write, Memory)]
 
+    def withdraw_fact(self, text: str) -> list[Memory]:
+        """Take a pending fact back. One that is being written may be stored all the same."""
+        key, facts, others = fact_key(text), [], []
+        for entry in self._entries:
+            if entry.outcome is None and isinstance(entry.write, Memory) and fact_key(entry.write.text) == key:
+                facts.append(entry.write)
+                entry.tried.set()
+            else:
+                others.append(entry)
+        self._entries = others
+        return facts
+
     def add(self, write: Write) -> None:
         """Enqueue a write, behind the others. Returns at once."""
         if self._same_fact(write) is None:

@@ -17,8 +17,8 @@ from typing import Final
 from cache import BackgroundTasks
 
 from ..caching import OutboxRelay
-from ..store import DataKind, Store
-from .queue import Stored, WriteQueue
+from ..store import DataKind, Memory, Store, StoreError, fact_key
+from .queue import FIRST_TRY, Stored, WriteQueue
 from .records import Write, apply, kind_of
 from .replay import SpoolReplay
 from .spool import Spool
@@ -75,6 +75,23 @@ class WriteBehind:
         """The user's facts that readers of store and cache may not find yet, the newest last."""
         queue = self._queues.get(user_id)
         return [] if queue is None else queue.facts()
+
+    async def withdraw_fact(self, user_id: str, text: str) -> list[Memory]:
+        """Take back a fact that waits for the store: a retry must not bring it back after its removal.
+
+        Returns:
+            What was taken back.
+
+        Raises:
+            StoreError: it is being written, and the store does not answer.
+        """
+        write, task = self._in_flight.get(user_id, (None, None))
+        if task is not None and isinstance(write, Memory) and fact_key(write.text) == fact_key(text):
+            await asyncio.wait({task}, timeout=FIRST_TRY)
+            if not task.done():
+                raise StoreError("remove_memory", "no answer within the deadline")
+        queue = self._queues.get(user_id)
+        return [] if queue is None else queue.withdraw_fact(text)
 
     async def spooled_facts(self, user_id: str) -> list[str]:
         """The user's facts in the spool, of this process and others. To be read while the store is away."""

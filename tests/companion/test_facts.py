@@ -224,3 +224,34 @@ async def test_a_stranger_has_no_facts(runtime: Runtime) -> None:
         assert await find_facts_async("") == FoundFacts([], 0)
         assert await remember_fact_async("x") == "full"
         assert await remember_fact_async("x", instead_of="y") == "not found"
+
+
+@pytest.mark.parametrize("lost", ["the write", "its confirmation"])
+async def test_a_fact_that_is_replaced_while_it_waits_does_not_come_back(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    add_memory, failing = runtime.store.add_memory, True
+
+    async def unconfirmed(user_id: str, memory: Memory) -> None:
+        if not failing or lost == "its confirmation":
+            await add_memory(user_id, memory)
+        if failing:
+            raise StoreError("add_memory", "timeout")
+
+    monkeypatch.setattr(runtime.store, "add_memory", unconfirmed)
+    assert await remember_fact_async("The code is 1234") == "waiting"
+    assert await remember_fact_async("The code is 9999", instead_of="the code is 1234.") == "waiting"
+    assert (await find_facts_async("code")).texts == ["The code is 9999"]
+    failing = False
+    assert await runtime.write_behind.end_conversation("ada", 5) == 0
+    assert await texts(runtime) == ["The code is 9999"]
+
+
+async def test_a_fact_that_waits_stays_if_its_removal_fails(runtime: Runtime, switch: Switch) -> None:
+    switch.on = False
+    assert await remember_fact_async("The code is 1234") == "waiting"
+    with pytest.raises(StoreError):
+        await remember_fact_async("The code is 9999", instead_of="The code is 1234")
+    switch.on = True
+    assert await runtime.write_behind.end_conversation("ada", 5) == 0
+    assert await texts(runtime) == ["The code is 1234"]
