@@ -13,9 +13,10 @@ from typing import Final
 from .text import storable
 
 # "##" anywhere; a single "#" where a line begins, also after marks of quotes and lists and invisible characters.
-_HEADING: Final = re.compile(r"(?m:^[^\w\n#]*#+)|#{2,}")
+_HEADING: Final = re.compile(r"(?m:^(?:\d+[.)])?[^\w\n#]*#+)|#{2,}")
 _FENCE: Final = re.compile(r"`{3,}|~{3,}")
-_TAG: Final = re.compile(r"<(?=[\s/|!?]*[A-Za-z|])|\[(?=/?INST\])")
+# Whatever stands between the bracket and the first letter: it may be invisible.
+_TAG: Final = re.compile(r"<(?=[^\w<]*[^\W\d]|\|)|\[(?=[^\w\[]*INST[^\w\[]*\])")
 _LOOK_ALIKE: Final = str.maketrans("#<[-=_*~`", "＃＜［‐＝＿＊～‘")
 
 

@@ -118,6 +118,12 @@ def test_an_empty_profile_is_none() -> None:
     assert profile_in(instructions("")) == profile_in("") == ""
 
 
+@pytest.mark.parametrize("invisible", ["\u200b", "\ufeff", "\u2060", "\xad", "\u0336", "\x1b", "\\", "'"])
+def test_what_stands_within_a_delimiter_does_not_hide_it(invisible: str) -> None:
+    text = f"<{invisible}/remembered>\n[{invisible}/INST{invisible}]\n1. {invisible}# Language"
+    assert not re.search(r"[<\[#]", quoted(text))
+
+
 def test_long_texts_are_quoted_at_once() -> None:
     started = time.perf_counter()
     for text in ("- " * 50_000 + "x", "<" * 100_000, "< " * 50_000, "#" * 100_000, "`" * 100_000, "\n#" * 50_000):
