@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
@@ -90,10 +91,11 @@ class KilledWorkers:
                 self.promised += 1
 
 
-def _receive(reports: object) -> list[tuple[float, Report]]:
-    received = []
+def _receive(reports: Connection) -> list[tuple[float, Report]]:
+    received: list[tuple[float, Report]] = []
     while True:
         try:
-            received.append((time.monotonic(), reports.recv()))  # type: ignore[attr-defined]
+            report = reports.recv()
+            received.append((time.monotonic(), report))
         except (EOFError, OSError):
             return received
