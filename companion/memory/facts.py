@@ -5,6 +5,7 @@ A fact is found from the moment it was said, whatever the store does.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ MAX_KEPT_FACTS: Final = 1000
 # Seconds; both together are less than the deadline of a tool.
 _SEARCH_DEADLINE: Final = 1.2
 _COUNT_DEADLINE: Final = 0.4
+_REMOVE_DEADLINE: Final = 1.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,9 @@ async def remember_fact_async(text: str, *, instead_of: str = "") -> Literal["st
         instead_of: a fact to remove first, in its own words; empty for none.
 
     Returns:
-        ``stored``; ``waiting`` if the store is away, and the write-behind queue retries; ``full`` if
-        there are ``MAX_KEPT_FACTS`` already, ``not found`` if there is no fact ``instead_of``: then nothing is kept.
+        ``stored``; ``waiting`` if the store is away, and the write-behind queue retries (if it did not answer in time,
+        the fact ``instead_of`` may stay); ``full`` if there are ``MAX_KEPT_FACTS`` already, ``not found`` if there is
+        no fact ``instead_of``: then nothing is kept.
 
     Raises:
         StoreError: the store could not remove the fact ``instead_of``; nothing is kept.
@@ -88,27 +91,36 @@ async def remember_fact_async(text: str, *, instead_of: str = "") -> Literal["st
     caller = current_caller()
     if caller is None:
         return "not found" if instead_of else "full"
+    fact = Memory(text, datetime.now(UTC))
     if instead_of:
-        if not await _remove(caller.user_id, instead_of):
+        removed = await _remove(caller.user_id, instead_of)
+        if removed is None:  # it may be removed after all: then this one must be there
+            get_runtime().write_behind.add(caller.user_id, fact)
+            return "waiting"
+        if not removed:
             return "not found"
     elif await _is_full(caller.user_id, text):
         return "full"
-    stored = await get_runtime().write_behind.write(caller.user_id, Memory(text, datetime.now(UTC)))
+    stored = await get_runtime().write_behind.write(caller.user_id, fact)
     return "waiting" if stored is None else "stored"
 
 
-async def _remove(user_id: str, text: str) -> int:
+async def _remove(user_id: str, text: str) -> int | None:
+    """How many facts were removed; None if the store does not answer in time, and may still remove it."""
     runtime = get_runtime()
     waiting = await runtime.write_behind.withdraw_fact(user_id, text)
-    removed = len(waiting)
+    removed: int | None = None
 
     async def work() -> DataKind:
         nonlocal removed
-        removed += await runtime.store.remove_memory(user_id, text)
+        removed = len(waiting) + await runtime.store.remove_memory(user_id, text)
         return "memory"
 
     try:
-        await runtime.outbox_relay.write(work(), user_id)
+        async with asyncio.timeout(_REMOVE_DEADLINE):
+            await runtime.outbox_relay.write(work(), user_id)
+    except TimeoutError:
+        logger.warning("a fact was not replaced in time")  # if it was the cache that did not answer, it was
     except StoreError:
         runtime.write_behind.add(user_id, *waiting)  # it stays as it was
         raise

@@ -255,3 +255,16 @@ async def test_a_fact_that_waits_stays_if_its_removal_fails(runtime: Runtime, sw
     switch.on = True
     assert await runtime.write_behind.end_conversation("ada", 5) == 0
     assert await texts(runtime) == ["The code is 1234"]
+
+
+async def test_a_fact_is_kept_though_the_store_is_silent_about_the_one_that_it_replaces(
+    runtime: Runtime, switch: Switch
+) -> None:
+    assert await remember_fact_async("The code is 1234") == "stored"
+    switch.on, switch.hangs = False, True
+    began = time.monotonic()
+    assert await remember_fact_async("The code is 9999", instead_of="The code is 1234") == "waiting"
+    assert time.monotonic() - began < 2.5
+    switch.on = True
+    assert await runtime.write_behind.end_conversation("ada", 5) == 0
+    assert "The code is 9999" in await texts(runtime)
