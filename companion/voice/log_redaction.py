@@ -88,6 +88,6 @@ def _tells_too_much(error: BaseException) -> bool:
 def _withhold(record: logging.LogRecord, defect: Exception) -> None:
     """Leave nothing in the record but where it came from."""
     for name in record.__dict__.keys() - _STANDARD:
-        delattr(record, name)
+        del record.__dict__[name]  # whatever it is: it need not be a name
     record.msg = f"a log record could not be redacted ({type(defect).__name__}), and is withheld"
     record.args, record.exc_info, record.exc_text, record.stack_info = None, None, None, None

@@ -150,6 +150,13 @@ def test_no_exc_info_makes_it_raise(given: object) -> None:
     assert record.getMessage() == "it failed"
 
 
+def test_a_field_that_has_no_name_does_not_make_it_raise() -> None:
+    record = logging.makeLogRecord({"msg": "fine", 5: "ada@example.com"})
+    assert PersonalDataFilter().filter(record) is True
+    assert "withheld" in record.getMessage()
+    assert 5 not in record.__dict__
+
+
 def test_what_cannot_be_printed_is_named(caplog: pytest.LogCaptureFixture) -> None:
     redact_logs()
     try:

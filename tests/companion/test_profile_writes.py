@@ -189,6 +189,15 @@ async def test_an_old_spool_file_brings_nothing_back(runtime: Runtime) -> None:
     assert any("Work: nurse" in version.text for version in await runtime.store.profile_versions("ada"))
 
 
+async def test_a_late_text_does_not_replace_a_later_change_by_hand(runtime: Runtime, tmp_path: Path) -> None:
+    await runtime.store.save_profile("ada", "Lives in: Oslo\nLikes: tea")
+    Spool(runtime.settings.home).add("ada", [Profile("Lives in: Oslo\nPet: cat")])
+    with closing(sqlite3.connect(tmp_path / "store" / "companion.db", isolation_level=None)) as db:
+        db.execute("UPDATE profiles SET text = 'Name: Ada\nLikes: tea'")
+    assert await runtime.write_behind.spool_replay.replay() == 1
+    assert await stored(runtime) == "Name: Ada\nLikes: tea\nPet: cat"
+
+
 async def test_a_line_that_a_late_text_says_again_is_not_taken_for_removed(runtime: Runtime) -> None:
     for number, text in enumerate(("Lives in: Oslo", "Lives in: Rome", "Lives in: Rome\nPet: cat")):
         before = await stored(runtime)

@@ -143,7 +143,12 @@ SELECT user_id, text, updated_at, 'code', {NOW} FROM profiles;
 """
     + _recording("", "INSERT", "new.user_id", "new.text", "new.updated_at")
     + _recording(
-        "WHEN new.text <> old.text OR new.user_id <> old.user_id", "UPDATE", "new.user_id", "new.text", "new.updated_at"
+        "WHEN new.text <> old.text OR new.user_id <> old.user_id",
+        "UPDATE",
+        "new.user_id",
+        "new.text",
+        # Who changes a row by hand does not think of its time.
+        f"CASE new.updated_at WHEN old.updated_at THEN {NOW} ELSE new.updated_at END",
     )
     + _recording("", "DELETE", "old.user_id", "''", NOW)
 )
