@@ -79,8 +79,10 @@ class KilledWorkers:
             killed_at = time.monotonic()
             worker.kill()
             await asyncio.to_thread(worker.join)
+            worker.close()
             self.kills += 1
             self._note(user, await received, killed_at)
+            reports.close()
 
     def _note(self, user: str, reports: list[tuple[float, Report]], killed_at: float) -> None:
         for at, (kind, token, stored) in reports:
