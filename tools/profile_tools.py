@@ -135,8 +135,9 @@ class ProfileTools(llm.Toolset):
             return _failure(f"A change of a profile has between 1 and {MAX_TEXT} characters.")
         with use_caller(caller):
             change = await _change(context, add or [], remove or [], replace or [], profile or "")
-            if len(change.forgotten) >= CONFIRM_FROM and not confirm:
-                return _failure(_CONFIRM.format(count=len(change.forgotten)), would_remove=list(change.forgotten))
+            going = [*change.forgotten, *change.perhaps_forgotten]
+            if len(going) >= CONFIRM_FROM and not confirm:
+                return _failure(_CONFIRM.format(count=len(going)), would_remove=going)
             saved = await change_user_profile_async(change)
             await _update_agent(context, saved.text)
         return _outcome(change, saved)

@@ -19,12 +19,14 @@ class ProfileChange:
         text: the profile after it.
         forgotten: lines that are removed, and have no successor: a line is the successor of one at most.
         not_found: lines that were to be removed or replaced, and that the profile does not have.
+        perhaps_forgotten: those of them that have no successor. The store may have them, in the profile or as facts.
     """
 
     base: str
     text: str
     forgotten: Sequence[str]
     not_found: Sequence[str] = ()
+    perhaps_forgotten: Sequence[str] = ()
 
     @property
     def added(self) -> list[str]:
@@ -73,29 +75,31 @@ def patched(known: str, add: Iterable[str], remove: Iterable[str], replace: Iter
     added: list[str] = []
     forgotten: list[str] = []
     not_found: list[str] = []
+    perhaps_forgotten: list[str] = []
 
-    def take_out(text: str) -> list[str]:
-        """Remove the lines of a text; those that were there."""
-        found = []
+    def take_out(text: str, successors: int) -> None:
+        """Remove the lines of a text, in whose place so many others come."""
         for wanted in lines_of(text):
             line = _find(after, wanted)
-            if line is None:
+            if line is not None:
+                after.remove(line)
+            elif _find(lines, wanted) is None:
                 not_found.append(wanted)
             else:
-                found.append(line)
-                after.remove(line)
-        return found
+                continue  # named twice
+            successors -= 1
+            if successors < 0:
+                (perhaps_forgotten if line is None else forgotten).append(line or wanted)
 
     for old, new in replace:
         first = next(filter(None, (_find(after, wanted) for wanted in lines_of(old))), None)
         place = len(after) if first is None else after.index(first)
-        gone, successors = take_out(old), lines_of(new)
-        new_ones = [line for line in dict.fromkeys(successors) if line not in [*after, *added]]
-        forgotten += gone[len(new_ones) :]
+        successors = lines_of(new)
+        take_out(old, sum(line not in [*after, *added] for line in successors))
         after[place:place] = successors
         added += successors
     for text in remove:
-        forgotten += take_out(text)
+        take_out(text, 0)
     for text in add:
         after += lines_of(text)
         added += lines_of(text)
@@ -103,7 +107,7 @@ def patched(known: str, add: Iterable[str], remove: Iterable[str], replace: Iter
     # Without what is added, so that it is added; with what was not found, so that it is removed.
     base = [line for line in [*lines, *not_found] if line not in added]
     result = known if after == lines else text_of(after)
-    return ProfileChange(known if base == lines else text_of(base), result, forgotten, not_found)
+    return ProfileChange(known if base == lines else text_of(base), result, forgotten, not_found, perhaps_forgotten)
 
 
 def _find(lines: Sequence[str], wanted: str) -> str | None:

@@ -132,6 +132,26 @@ async def test_one_line_is_no_successor_of_many(talk: Conversation, runtime: Run
     assert await runtime.store.get_profile("ada") == "\n".join(lines)
 
 
+async def test_lines_that_are_facts_are_not_removed_without_a_confirmation(
+    talk: Conversation, runtime: Runtime
+) -> None:
+    facts = [f"Fact {number}" for number in range(5)]
+    for fact in facts:
+        await talk.use("rememberFact", fact=fact)
+    await talk.use("updateUserProfile", add=["Name: Ada"])
+    answer = await talk.use("updateUserProfile", remove=facts)
+    assert (answer["success"], answer["would_remove"]) == (False, facts)
+    assert await runtime.store.count_memories("ada") == 5
+    assert (await talk.use("updateUserProfile", remove=facts, confirm=True))["success"] is True
+    assert await runtime.store.count_memories("ada") == 0
+
+
+async def test_a_line_that_is_named_twice_is_found(talk: Conversation) -> None:
+    await talk.use("updateUserProfile", add=["Name: Ada", "Likes: tea"])
+    answer = await talk.use("updateUserProfile", remove=["Likes: tea", "likes: tea."])
+    assert answer == {"success": True, "message": "I will remember that about you.", "profile": "Name: Ada"}
+
+
 async def test_a_line_is_removed_word_for_word_before_one_that_reads_the_same(
     talk: Conversation, runtime: Runtime
 ) -> None:
