@@ -34,6 +34,7 @@ async def get_user_profile_async() -> str:
     if (pending := get_runtime().write_behind.pending_profile(caller.user_id)) is not None:
         return within_limit(pending)[0]
     unseen = get_runtime().write_behind.unseen_profiles
+    before = get_runtime().write_behind.stored_profile(caller.user_id)
     try:
         profile = await read_user_data(PROFILE, caller.user_id, get_runtime().contexts.get)
     except StoreError as problem:
@@ -44,6 +45,7 @@ async def get_user_profile_async() -> str:
         unseen.add(caller.user_id)
         raise
     unseen.discard(caller.user_id)
+    get_runtime().write_behind.saw_profile(caller.user_id, profile, before=before)
     return within_limit(profile)[0]  # another version of the companion may have cached it
 
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Final
 
@@ -29,9 +30,6 @@ class _Entry:
     outcome: Stored | None = None
     tried: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def mark_stored(self, outcome: Stored) -> None:
-        self.outcome = outcome
-
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -51,6 +49,9 @@ class WriteQueue:
         store: stores a write, which may be repeated, and invalidates the cache. It receives the write, whether it is
             late, and a callable to call with the outcome as soon as the store has confirmed.
         on_added: called with the queue when a write was enqueued.
+
+    Attributes:
+        stored_profile: the newest stored profile that is known here; None if none was read or stored yet.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class WriteQueue:
         self._on_added = on_added
         self._entries: list[_Entry] = []
         self._numbers = count()
+        self.stored_profile: str | None = None
         self._retry_now = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
 
@@ -70,15 +72,26 @@ class WriteQueue:
 
     @property
     def pending_profile(self) -> str | None:
-        """The profile as it will be when the pending ones are stored; None when none is pending."""
-        text: str | None = None
+        """The profile as it will be when the pending ones are stored, as far as is known here; None when none is."""
+        text, pending = self.stored_profile, False
         for entry in self._entries:
             if isinstance(entry.write, Profile):
+                pending = True
                 if entry.outcome is not None and entry.outcome.profile is not None:
                     text = entry.outcome.profile.text
                 else:
                     text = entry.write.text if text is None else entry.write.applied_to(text)
-        return text
+        return text if pending else None
+
+    def saw_profile(self, text: str, *, before: str | None) -> None:
+        """Note what the store holds: pending profiles will be applied to it.
+
+        Args:
+            text: the stored profile, as it was read.
+            before: ``stored_profile`` when reading began; if another one was stored since, this one may be older.
+        """
+        if self.stored_profile == before:
+            self.stored_profile = text
 
     def oldest(self) -> float | None:
         """The loop's time when the oldest pending write was enqueued; None when no write is pending."""
@@ -192,7 +205,7 @@ class WriteQueue:
     async def _try(self, entry: _Entry, failures: int) -> bool:
         """Whether the store has taken the write; then it is removed."""
         try:
-            await self._store(entry.write, entry.late, entry.mark_stored)
+            await self._store(entry.write, entry.late, partial(self._mark_stored, entry))
         except Exception as problem:  # whatever a store may raise, the write is kept and retried
             if not failures:
                 reason = problem if isinstance(problem, StoreError) else type(problem).__name__
@@ -205,6 +218,11 @@ class WriteQueue:
         if entry in self._entries:  # else the queue was stopped
             self._entries.remove(entry)
         return True
+
+    def _mark_stored(self, entry: _Entry, outcome: Stored) -> None:
+        entry.outcome = outcome
+        if outcome.profile is not None:
+            self.stored_profile = outcome.profile.text
 
     def _move_to_the_end(self, entry: _Entry) -> None:
         if entry in self._entries:

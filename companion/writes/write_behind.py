@@ -71,6 +71,16 @@ class WriteBehind:
         queue = self._queues.get(user_id)
         return None if queue is None else queue.pending_profile
 
+    def stored_profile(self, user_id: str) -> str | None:
+        """The user's newest stored profile that is known in this process; None if none is."""
+        queue = self._queues.get(user_id)
+        return None if queue is None else queue.stored_profile
+
+    def saw_profile(self, user_id: str, text: str, *, before: str | None) -> None:
+        """Note the stored profile, as it was read, in a conversation; see ``WriteQueue.saw_profile``."""
+        if self._conversations[user_id] > 0:
+            self._queue(user_id).saw_profile(text, before=before)
+
     def waiting_facts(self, user_id: str) -> list[str]:
         """The user's facts that readers of store and cache may not find yet, the newest last."""
         queue = self._queues.get(user_id)

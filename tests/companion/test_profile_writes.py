@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +21,9 @@ from companion.profile_lines import MAX_PROFILE, lines_of
 from companion.runtime import Runtime
 from companion.store import StoreError
 from companion.writes import Profile, Spool
-from companion.writes.records import from_line, to_line
+from companion.writes.profile_write import StoredText
+from companion.writes.queue import Stored, WriteQueue
+from companion.writes.records import Write, from_line, to_line
 
 pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -333,3 +336,28 @@ async def test_writes_that_the_version_before_has_folded_lose_no_line(runtime: R
     path.write_text(json.dumps(folded) + "\n")
     assert await runtime.write_behind.spool_replay.replay() == 1
     assert set(lines_of(await stored(runtime) or "")) == {"Name: Ada", "Pet: cat", "Likes: tea", "Work: nurse"}
+
+
+async def test_what_waits_is_shown_on_top_of_what_is_stored() -> None:
+    """By an author who had not read the stored one: what the store has acknowledged does not vanish meanwhile."""
+    away = False
+
+    async def store(write: Write, late: bool, on_stored: Callable[[Stored], None]) -> None:
+        if away:
+            raise StoreError("swap_profile", "timeout")
+        on_stored(Stored(StoredText(write.text) if isinstance(write, Profile) else None))
+
+    queue = WriteQueue(store)
+    assert await queue.write(Profile("Name: Ada\nLives in: Oslo", made_from="Work: baker")) is not None
+    away = True
+    assert await queue.write(Profile("Work: pilot", made_from="Work: baker")) is None
+    assert lines_of(queue.pending_profile or "") == ["Name: Ada", "Lives in: Oslo", "Work: pilot"]
+    await queue.stop()
+
+    queue = WriteQueue(store)  # of the next conversation, which has read what is stored
+    before = queue.stored_profile
+    queue.saw_profile("Name: Ada", before=before)
+    queue.saw_profile("Name: an older read", before=before)
+    queue.add(Profile("Work: pilot", made_from=""))
+    assert lines_of(queue.pending_profile or "") == ["Name: Ada", "Work: pilot"]
+    await queue.stop()
