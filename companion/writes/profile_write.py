@@ -90,10 +90,11 @@ async def store_profile(write: Profile, store: Store, user_id: str, *, late: boo
         StoreError: the store has not confirmed the write.
     """
     if write.made_from is None and not late:
-        text, surplus = await _within_limit(write.text, write, store, user_id)
+        text, surplus, _ = await _within_limit(write.text, write, store, user_id)
         await store.save_profile(user_id, text, author=write.author, write_id=write.id)
         return StoredText(text, surplus, surplus > 0)
     forgotten = 0
+    in_vain: list[str] = []  # facts of tries that other writers were ahead of
     there = write.made_from or None  # mostly true, and the swap verifies it: this saves a request
     for number in range(_MAX_SWAPS):
         if late or number:
@@ -104,9 +105,12 @@ async def store_profile(write: Profile, store: Store, user_id: str, *, late: boo
         text = await _result(write, there, store, user_id)
         author: ProfileAuthor = write.author if text == write.text else "merge"
         forgotten += await _remove_facts(write, there or "", store, user_id)
-        text, surplus = await _within_limit(text, write, store, user_id)
+        text, surplus, facts = await _within_limit(text, write, store, user_id)
         if await store.swap_profile(user_id, text, instead_of=there, at=write.at, author=author, write_id=write.id):
-            return StoredText(text, surplus, surplus + forgotten > 0)
+            # Their lines are in the profile, or facts again, or another author has removed them.
+            gone = [await store.remove_memory(user_id, fact) for fact in in_vain if fact not in facts]
+            return StoredText(text, surplus, surplus + forgotten + sum(gone) > 0)
+        in_vain += facts
     raise StoreError("swap_profile", "other writers replaced it each time")
 
 
@@ -136,13 +140,14 @@ async def _remove_facts(write: Profile, there: str, store: Store, user_id: str) 
     return sum([await store.remove_memory(user_id, line) for line in gone])
 
 
-async def _within_limit(text: str, write: Profile, store: Store, user_id: str) -> tuple[str, int]:
-    """Store as facts what has no room in a profile, before the profile is cut; the rest, and the number of lines."""
+async def _within_limit(text: str, write: Profile, store: Store, user_id: str) -> tuple[str, int, list[str]]:
+    """Store as facts what has no room in a profile, before it is cut; the rest, the number of lines, and the facts."""
     kept, surplus = within_limit(text)
-    for fact in _as_facts(surplus):
+    facts = list(_as_facts(surplus))
+    for fact in facts:
         key = sha256(f"surplus of a profile: {fact}".encode("utf-8", "replace")).hexdigest()[:32]
         await store.add_memory(user_id, Memory(fact, write.at, id=key))
-    return kept, len(surplus)
+    return kept, len(surplus), facts
 
 
 def _as_facts(lines: Sequence[str]) -> Iterator[str]:

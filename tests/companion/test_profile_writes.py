@@ -287,6 +287,30 @@ async def test_a_line_that_has_become_a_fact_meanwhile_is_removed_as_well(runtim
     assert lines[39] not in await get_all(runtime)
 
 
+async def test_a_line_that_almost_became_a_fact_does_not_come_back_as_one(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another author removes it between the two steps of a write that has no room for it."""
+    base = "\n".join([*(f"Fact {number}: {'x' * 990}" for number in range(3)), "Likes: tea"])
+    await runtime.store.save_profile("ada", base)
+    swap, interrupted = runtime.store.swap_profile, False
+
+    async def interrupted_swap(user_id: str, text: str, **kwargs: Any) -> bool:
+        nonlocal interrupted
+        if not interrupted:
+            interrupted = True
+            assert await swap(user_id, base.replace("\nLikes: tea", ""), instead_of=base, at=NOON)
+        return await swap(user_id, text, **kwargs)
+
+    monkeypatch.setattr(runtime.store, "swap_profile", interrupted_swap)
+    new = f"Work: {'y' * 990}"
+    with use_caller(ADA):
+        change = rewritten(base, base.replace("Likes: tea", f"{new}\nLikes: tea"))
+        assert (await change_user_profile_async(change)).stored
+    assert "Likes: tea" not in await get_all(runtime)
+    assert new in await get_all(runtime)
+
+
 async def test_a_whole_text_beyond_the_limit_is_kept_whole(runtime: Runtime) -> None:
     with use_caller(ADA):
         assert await save_user_profile_async(f"Name: Ada\n{'x' * 5000}\nLikes: tea")
