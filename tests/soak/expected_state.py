@@ -63,11 +63,16 @@ class Floor:
 
 
 class _Submitted(NamedTuple):
-    """A profile submitted for writing ``at`` a time of ``time.monotonic``."""
+    """A profile submitted for writing ``at`` a time of ``time.monotonic``, made from ``base`` (None: from any)."""
 
     number: int
     text: str
     at: float
+    base: str | None
+
+    def removes(self, line: str) -> bool:
+        """Whether its author has taken ``line`` out of what they had read."""
+        return line not in _lines(self.text) and (self.base is None or line in _lines(self.base))
 
 
 class ExpectedState:
@@ -95,10 +100,11 @@ class ExpectedState:
         """The current floor of a user."""
         return self._floors.get(user_id, Floor())
 
-    def submit(self, user_id: str, profile: str) -> None:
-        """Record that this profile was submitted for writing."""
+    def submit(self, user_id: str, profile: str, base: str | None) -> None:
+        """Record that this profile was submitted for writing, and what its author had read."""
         texts = self._submitted.setdefault(user_id, deque(maxlen=_SUBMITTED))
-        texts.append(_Submitted(next(self._numbers), _one_line(profile), time.monotonic()))
+        read = None if base is None else _one_line(base)
+        texts.append(_Submitted(next(self._numbers), _one_line(profile), time.monotonic(), read))
 
     def profile_acknowledged(self, user_id: str, token: str) -> bool:
         """Raise the floor to the profile with ``token``.
@@ -155,7 +161,29 @@ class ExpectedState:
             return True  # stored meanwhile, or deferred
         statement = "SELECT max(seq) FROM soak_profiles WHERE user_id = ? AND replace(text, char(10), '; ') = ?"
         newest = self._one(statement, user_id, shown)
-        return newest is not None and bool(newest >= floor.profile)
+        return (newest is not None and bool(newest >= floor.profile)) or self._is_merge(user_id, floor, shown)
+
+    def _is_merge(self, user_id: str, floor: Floor, shown: str) -> bool:
+        """Whether this is what waits for the store, applied to a stored profile that is new enough.
+
+        Every line was stored or submitted, and each line of the acknowledged profile is there, unless a later profile
+        lacks it or a later author removed it.
+        """
+        rows = self._db.execute(
+            "SELECT replace(text, char(10), '; ') FROM soak_profiles WHERE user_id = ? AND seq >= ? ORDER BY seq",
+            (user_id, floor.profile),
+        )
+        stored = [_lines(text) for (text,) in rows]
+        submitted = self._submitted.get(user_id, ())
+        lines = _lines(shown)
+        known = set().union(*stored, *(_lines(one.text) for one in submitted))
+        acknowledged = stored[0] if floor.profile and stored else []
+        return set(lines) <= known and all(
+            line in lines
+            or any(line not in later for later in stored[1:])
+            or any(one.number > floor.submitted and one.removes(line) for one in submitted)
+            for line in acknowledged
+        )
 
     def allows_facts(self, user_id: str, floor: Floor, shown: str) -> bool:
         """Whether a read that began at ``floor`` may return these as the newest facts."""
@@ -197,6 +225,10 @@ class ExpectedState:
 
     def _one(self, statement: str, *values: object) -> Any:
         return self._db.execute(statement, values).fetchone()[0]
+
+
+def _lines(profile: str) -> list[str]:
+    return profile.split("; ")
 
 
 def _one_line(profile: str) -> str:

@@ -249,9 +249,9 @@ def _expected_state(directory: Path) -> Iterator[ExpectedState]:
 
     async def recorded_write(queue: WriteBehind, user_id: str, what: Write) -> Stored | None:
         if isinstance(what, Profile):
-            expected.submit(user_id, what.text)
+            expected.submit(user_id, what.text, what.made_from)
             if (pending := queue.pending_profile(user_id)) is not None:
-                expected.submit(user_id, what.applied_to(pending))
+                expected.submit(user_id, what.applied_to(pending), pending)
         return await write(queue, user_id, what)
 
     try:
