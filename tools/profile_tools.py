@@ -44,6 +44,7 @@ _NOT_KEPT = {
     "not found": "I do not find the fact that this one is to replace. Tell me its exact words.",
 }
 _OTHERS_AWAY = "This is what I have not written down yet. I cannot reach the other facts right now."
+_REST_AWAY = "This is what I have not written down yet. I cannot reach the rest of what I know about you right now."
 _FACTS_AWAY = "I cannot reach the facts you asked me to remember right now."
 
 
@@ -78,15 +79,17 @@ class ProfileTools(llm.Toolset):
         if isinstance(profile, StoreError):
             logger.warning("the profile could not be read: %s", profile)
             return _failure(_STORE_AWAY)
+        unseen = caller.user_id in get_runtime().write_behind.unseen_profiles
         if profile:
             await _update_agent(context, profile)
-        elif caller.user_id in get_runtime().write_behind.unseen_profiles:
+        elif unseen:
             return _failure(_STORE_AWAY)  # an empty profile would claim that nothing is known
         if isinstance(facts, StoreError):
             logger.warning("facts could not be read: %s", facts)
             # The profile may have come from the cache; but an empty one would claim that nothing is known.
-            return _success(profile=profile, facts=[], message=_FACTS_AWAY) if profile else _failure(_STORE_AWAY)
-        return _success(profile=profile, **_listing(facts))
+            message = _REST_AWAY if unseen else _FACTS_AWAY
+            return _success(profile=profile, facts=[], message=message) if profile else _failure(_STORE_AWAY)
+        return _success(**{"profile": profile} | _listing(facts) | ({"message": _REST_AWAY} if unseen else {}))
 
     @function_tool(name="getConversationContext")
     async def get_conversation_context(self, context: RunContext[Any]) -> str:

@@ -337,6 +337,25 @@ async def test_what_could_not_be_read_at_first_is_neither_lost_nor_unknown_for_l
         assert "Allergic to: nuts\nLives in: Oslo" in talk.session.current_agent.instructions
 
 
+async def test_what_waits_is_not_said_to_be_all_that_is_known(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await runtime.store.save_profile("ada", "Name: Ada\nAllergic to: nuts")
+
+    async def fail(*_: object, **__: object) -> None:
+        raise StoreError("context", "timeout")
+
+    with monkeypatch.context() as patch:
+        for name in ("context", "swap_profile", "profile_for_write"):
+            patch.setattr(runtime.store, name, fail)
+        async with talk_as(ADA) as talk:
+            assert_refused(await talk.use("getUserProfile"))
+            assert (await talk.use("updateUserProfile", add=["Likes: tea"]))["success"] is False
+            answer = await talk.use("getUserProfile")
+            assert answer["profile"] == "Likes: tea"
+            assert "cannot reach the rest" in answer["message"]
+
+
 async def test_what_another_conversation_has_stored_meanwhile_is_not_lost(runtime: Runtime) -> None:
     """Writes of two devices, or spooled by an earlier process and replayed by this one."""
     await runtime.store.save_profile("ada", "Name: Ada")
