@@ -197,7 +197,10 @@ async def _change(
     if profile.strip():
         # What another tool has found since the model began its answer is not what this text was made from.
         read = agent.profile_at_answer if isinstance(agent, CompanionAgent) else await get_user_profile_async()
-        return rewritten(read, profile.strip())
+        # A model may fill in the other arguments as well: what it wants to add is not lost.
+        return rewritten(
+            read, "\n".join(dict.fromkeys([profile.strip(), *add, *(line.new for line in replace)])).strip()
+        )
     known = agent.profile if isinstance(agent, CompanionAgent) else await get_user_profile_async()
     return patched(known, add, remove, [(line.old, line.new) for line in replace])
 

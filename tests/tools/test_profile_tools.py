@@ -146,6 +146,12 @@ async def test_lines_that_are_facts_are_not_removed_without_a_confirmation(
     assert await runtime.store.count_memories("ada") == 0
 
 
+async def test_lines_that_come_with_a_whole_text_are_kept(talk: Conversation, runtime: Runtime) -> None:
+    lines = {"add": ["Likes: tea"], "replace": [{"old": "Lives in: Oslo", "new": "Lives in: Bonn"}]}
+    assert (await talk.use("updateUserProfile", profile="Name: Ada\n", **lines))["success"] is True
+    assert await runtime.store.get_profile("ada") == "Name: Ada\nLikes: tea\nLives in: Bonn"
+
+
 async def test_a_line_that_is_named_twice_is_found(talk: Conversation) -> None:
     await talk.use("updateUserProfile", add=["Name: Ada", "Likes: tea"])
     answer = await talk.use("updateUserProfile", remove=["Likes: tea", "likes: tea."])
