@@ -60,6 +60,11 @@ def _table(versions: Sequence[ProfileVersion]) -> str:
     for version, earlier in pairwise([*versions, *empty]):
         now, before = lines_of(version.text), lines_of(earlier.text)
         rows.append(f"{version.number}  {version.at.astimezone():%Y-%m-%d %H:%M:%S}  {version.author}")
-        rows += [f"    - {line}" for line in before if line not in now]
-        rows += [f"    + {line}" for line in now if line not in before]
-    return storable("\n".join(rows))
+        rows += [f"    - {_printable(line)}" for line in before if line not in now]
+        rows += [f"    + {_printable(line)}" for line in now if line not in before]
+    return "\n".join(rows)
+
+
+def _printable(line: str) -> str:
+    """A line that cannot control the terminal it is printed on, whoever said it."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in storable(line))

@@ -92,3 +92,15 @@ def test_a_store_that_cannot_be_read_is_said_in_one_line(home: Path) -> None:
     refused = companion("history", "ada")
     assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
     assert refused.stderr.startswith("companion: profile_versions failed: ")
+
+
+def test_a_profile_does_not_control_the_terminal(home: Path) -> None:
+    async def fill() -> None:
+        store = SqliteStore(home / "companion.db")
+        await store.save_profile("eve", "Name: \x1b[2J\x1b]0;root\x07Eve\u202e\x9b\tü")
+        await store.close()
+
+    asyncio.run(fill())
+    shown = companion("history", "eve").stdout
+    assert "    + Name: \ufffd[2J\ufffd]0;root\ufffdEve\ufffd\ufffd\ufffdü\n" in shown
+    assert all(char.isprintable() or char == "\n" for char in shown)
