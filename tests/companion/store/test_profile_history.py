@@ -190,7 +190,10 @@ async def test_postgres_forgets_a_deleted_profile_after_thirty_days(
     await db.execute("delete from companion_profiles where user_id = $1", user)
     await supabase_store.save_profile(f"{user}-2", "Name: Bea")
     assert await history(supabase_store, user) == [("code", "Name: Ada"), ("dashboard", "")]
-    await db.execute("update companion_profile_versions set replaced_at = replaced_at - interval '31 days'")
+    # Only this user's: a write deletes at most a hundred versions, of whomever.
+    await db.execute(
+        "update companion_profile_versions set replaced_at = replaced_at - interval '31 days' where user_id = $1", user
+    )
     await supabase_store.save_profile(f"{user}-2", "Name: Cleo")
     assert await history(supabase_store, user) == []
 
