@@ -52,7 +52,8 @@ async def test_a_conversation_from_dispatch_to_the_end(lk: LiveKitServer) -> Non
     order = ["dispatched", "accepted", "assigned", "signalling", "room_connected", "first_transcription"]
     times = [job.milestones[name] for name in order]
     assert times == sorted(times)
-    assert {"user_left", "agent_left", "ended"} <= job.milestones.keys()
+    # The worker reports the job's end on another connection than the agent's leaving.
+    await until(lambda: {"user_left", "agent_left", "ended"} <= job.milestones.keys())
 
 
 async def test_two_conversations_at_once_keep_to_themselves(lk: LiveKitServer) -> None:
