@@ -24,7 +24,7 @@ ANSWER_TIMEOUT: Final = 12.0
 _INTERRUPT_SHARE: Final = 0.15
 _DISCONNECT_SHARE: Final = 0.15
 _DELAYS: Final = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1)  # seconds until an interruption or cancellation
-_KNOWN: Final = re.compile(r"This is what I know: (.*?)\.(?: You asked me| I cannot reach|$)")
+_KNOWN: Final = re.compile(r"This is what I know: (.*?)\.(?: You asked me| I cannot reach| This is what I have|$)")
 _FACTS: Final = re.compile(r"You asked me to remember: (.*)\.$", re.DOTALL)
 _JUST_SAID: Final = re.compile(r"You had just said: “(.*)”\. Shall we go on", re.DOTALL)
 
@@ -109,7 +109,9 @@ class UserSession:
                 expected.fact_promised(self._id, utterance.token)
             case "know":
                 known, facts = _KNOWN.search(answer), _FACTS.search(answer)
-                self._check_profile(known[1] if known else "", floor, excused, "answer")
+                # An answer that says that the rest cannot be reached shows what waits, and not what is stored.
+                if not (excused and "I cannot reach the rest of what I know" in answer):
+                    self._check_profile(known[1] if known else "", floor, excused, "answer")
                 # An answer that says that others cannot be reached need not hold the newest.
                 partial = excused and "I cannot reach the other facts right now" in answer
                 if (facts or not excused) and not partial:
