@@ -111,7 +111,7 @@ class Locks:
         try:
             while not await self._call(lock.acquire):
                 if asyncio.get_running_loop().time() + _RETRY_EVERY > deadline:
-                    raise LockUnavailable(f"{lock.name} is held by somebody else")
+                    raise LockUnavailable(f"{lock.name} has another holder")
                 await asyncio.sleep(_RETRY_EVERY)
         except CommandRejected:
             raise LockUnavailable(f"{lock.name} cannot be taken: Redis is away") from None

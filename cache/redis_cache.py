@@ -322,7 +322,7 @@ class RedisCache:
             LockLost: the block completed, but later than ``ttl``.
         """
         if not self.enabled:
-            raise LockUnavailable("the cache is disabled, so nobody can hold a lock")
+            raise LockUnavailable("the cache is disabled, so no lock can be held")
         async with self._locks.hold(keys.lock(resource, id), checked_ttl(ttl), wait):
             yield
 

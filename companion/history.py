@@ -66,5 +66,5 @@ def _table(versions: Sequence[ProfileVersion]) -> str:
 
 
 def _printable(line: str) -> str:
-    """A line that cannot control the terminal it is printed on, whoever said it."""
+    """The line without the control characters that would change the terminal it is printed on."""
     return "".join(char if char.isprintable() else "\ufffd" for char in storable(line))

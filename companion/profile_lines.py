@@ -67,7 +67,7 @@ def add_lines(there: str, new: str, known: Iterable[str]) -> str:
         known: lines that earlier profiles had: one of them that is not in ``there`` has been removed since.
 
     Returns:
-        The stored lines, then those of ``new`` that nobody has removed.
+        The stored lines, then those of ``new`` that no author has removed.
     """
     removed = set(known) - set(lines_of(there))
     return merge(there, "", text_of(line for line in lines_of(new) if line not in removed))

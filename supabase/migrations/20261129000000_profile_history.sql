@@ -150,7 +150,7 @@ $$;
 
 revoke all on table public.companion_profile_versions from public, anon, authenticated, service_role;
 grant select on table public.companion_profile_versions to authenticated;
--- Nobody writes here by hand: the triggers do. What is kept of a person can be deleted.
+-- Only the triggers write here. What is kept of a person can be deleted.
 grant select, delete on table public.companion_profile_versions to service_role;
 
 revoke all on function

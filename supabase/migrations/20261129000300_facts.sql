@@ -16,7 +16,7 @@ $$;
 create index if not exists companion_memories_by_fact
 on public.companion_memories (user_id, md5(public.companion_fact_key(text)));
 
--- Skips a fact that the user has, whoever inserts it. Two that insert the same one wait for each other at the user's
+-- Skips a fact that the user has, for every inserting client. Two that insert the same one wait for each other at the user's
 -- version, where all writers of a user queue up, so that this adds no deadlock. Runs as its owner, who may lock it.
 create or replace function public.companion_keep_once() returns trigger
 language plpgsql security definer set search_path = ''

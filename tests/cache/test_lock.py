@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.every_server]
 async def test_one_holder(cache: RedisCache, redis_server: RedisServer) -> None:
     async with cache.lock("user", "123", ttl=10):
         assert 8 <= redis_server.cli("TTL", "lock:user:123") <= 10
-        with pytest.raises(LockUnavailable, match="held by somebody else"):
+        with pytest.raises(LockUnavailable, match="has another holder"):
             async with cache.lock("user", "123"):
                 pass
         async with cache.lock("user", "12"):

@@ -78,7 +78,10 @@ async def test_a_connection_with_an_unread_reply_is_not_used() -> None:
 
     Without the check the next caller receives another caller's value.
     """
-    extra = lambda command: bulk(b"mine") + bulk(b"unread") if command[1] == b"1" else bulk(b"right")  # noqa: E731
+
+    def extra(command: Command) -> bytes:
+        return bulk(b"mine") + bulk(b"unread") if command[1] == b"1" else bulk(b"right")
+
     async with connected(extra, max_connections=1) as (client, server):
         assert await client.get("1") == b"mine"
         await asyncio.sleep(0.02)

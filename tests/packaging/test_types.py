@@ -29,9 +29,9 @@ async def profile(user_id: str) -> str:
     return found + companion.__version__
 
 
-CacheTools(no_such_argument=1)  # type: ignore[call-arg]
-companion.no_such_name  # type: ignore[attr-defined]
-use_caller("123")  # type: ignore[arg-type]
+CacheTools(no_such_argument=1)  # type: ignore[call-arg]  # an error that mypy must see
+companion.no_such_name  # type: ignore[attr-defined]  # likewise
+use_caller("123")  # type: ignore[arg-type]  # likewise
 raise LockUnavailable("taken")
 """
 """Each ``ignore`` is an error where the types are unknown: ``--strict`` reports those that nothing needs."""

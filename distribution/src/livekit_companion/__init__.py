@@ -6,7 +6,7 @@
 
 The parts are ``livekit_companion.cache`` (knows neither LiveKit nor Supabase), ``.tools`` (what a model can call),
 ``.companion`` (who the companion is and what it knows) and ``.agent`` (the worker: ``livekit_companion.agent.server``).
-The names below are loaded at first use (PEP 562): whoever needs the cache alone loads neither LiveKit nor Supabase.
+The names below are loaded at first use (PEP 562): importing the cache alone loads neither LiveKit nor Supabase.
 """
 
 from importlib import import_module
