@@ -1,4 +1,4 @@
-"""The parts of a cache, for tests that wait for, or break, what nobody can see from outside.
+"""The parts of a cache, for tests that wait for, or break, what is not visible from outside.
 
 First choice is what callers see: answers, ``cache.connected``, ``cache.invalidations``, ``get_stats``, the log,
 and what Redis says (``redis_server.cli``). What is taken from here is the part's own public face.

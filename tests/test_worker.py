@@ -176,7 +176,7 @@ def user(user_id: str) -> str:
 async def test_a_conversation_from_dispatch_to_the_end(harness: WorkerHarness) -> None:
     await harness.seed_profile("ada", "Name: Ada\nLikes: chess")
     before = harness.totals()
-    harness.redis.cli("SET", keys.profile("zoe"), "somebody else's")
+    harness.redis.cli("SET", keys.profile("zoe"), "another user's")
     mine = keys.profile("ada"), keys.greeting_instructions("ada")
 
     job = await harness.lk.dispatch(metadata=user("ada"), participant_identity="not-ada", admitted=False)
@@ -203,7 +203,7 @@ async def test_a_conversation_from_dispatch_to_the_end(harness: WorkerHarness) -
     assert cleared["success"] is True
     assert cleared["deleted_keys"] >= 2
     assert harness.redis.cli("KEYS", "user:ada:*") == []
-    assert harness.redis.cli("GET", keys.profile("zoe")) == "somebody else's"
+    assert harness.redis.cli("GET", keys.profile("zoe")) == "another user's"
 
     await job.say("I like it")
     assert await job.next_reply() == "You said I like it."

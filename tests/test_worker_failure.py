@@ -26,7 +26,7 @@ SORRY = apology("en")
 
 
 def model(body: dict[str, Any]) -> Reply | str:
-    """The model is gone for whoever has it so in their profile, and for whoever says so."""
+    """The model fails for a caller whose profile, or whose utterance, says so."""
     text = json.dumps(body)
     if "No model" in text or "Are you there?" in text:
         return Reply.error(401)

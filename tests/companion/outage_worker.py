@@ -1,4 +1,4 @@
-"""A worker in a process of its own that is told what was said, and is killed by the test.
+"""A worker in a process of its own that the test feeds with utterances, and kills.
 
 Commands: ``say COUNT`` (so many turns, the odd ones of the person), ``fact TEXT``, ``profile TEXT`` (each answered with
 whether it is stored), ``take`` (the next turn is stored, and the process dies before it knows), ``replay`` (the spool;

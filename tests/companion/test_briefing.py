@@ -96,7 +96,7 @@ async def test_a_late_profile_that_cannot_be_read_changes_nothing(
 
 
 async def test_a_stalled_process_is_no_silent_store(known: Runtime) -> None:
-    """As when many conversations start at once: the store's answer is there, and nobody has had the time to take it."""
+    """As when many conversations start at once: the store has answered, and the loop has not seen it yet."""
     prefetch = Prefetch(ADA)
     for _ in range(4):
         await asyncio.sleep(0)

@@ -72,7 +72,7 @@ async def test_two_conversations_at_once_lose_nothing(runtime: Runtime, monkeypa
             assert (await first).stored
             assert second.stored
             expected |= {*said}
-            assert set(lines_of(second.text)) == expected, "the one that is told second is told all"
+            assert set(lines_of(second.text)) == expected, "the second answer holds both"
             assert set(lines_of(await stored(runtime) or "")) == expected
 
 

@@ -28,7 +28,7 @@ class Broken(Agent):
 async def test_what_is_said_in_a_node_that_fails_is_the_answer() -> None:
     """``companion.voice.failure``: ``say`` in a failing ``llm_node`` is spoken, and is in the result of the turn.
 
-    Otherwise, somebody who writes in the console would not see the apology.
+    Otherwise a text user would not see the apology.
     """
     async with talking(Broken(instructions="-")) as talk:
         result = await talk.say("Hello?")

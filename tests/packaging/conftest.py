@@ -1,4 +1,4 @@
-"""A wheel of this repository, and a project of somebody else that has installed it."""
+"""A wheel of this repository, and a foreign project that has installed it."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class AgentProcess:
             async with asyncio.timeout(timeout):
                 code = await self._process.wait()
                 await self._reading
-                while self.processes():  # noqa: ASYNC110 - nothing tells when somebody else's child ends
+                while self.processes():  # noqa: ASYNC110 - no event when another process's child ends
                     await asyncio.sleep(0.02)
         except TimeoutError:
             left = self.processes()

@@ -1,6 +1,6 @@
 """A worker in a process of its own that says and saves things until it is killed.
 
-It reports each thing to the soak test when the write-behind queue has it, and whether its caller was told that it is
+It reports each thing to the soak test when the write-behind queue has it, and whether the call answered that it is
 stored. Its store refuses writes, or does not answer, for a part of the time. Two tasks save profiles at once, each from
 the text that it has read.
 """

@@ -35,7 +35,7 @@ async def narrow(redis_server: RedisServer, connect: Any) -> Any:
 async def test_what_is_refused_holds_up_nothing_else(
     narrow: RedisCache, redis_server: RedisServer, refused: PendingInvalidations
 ) -> None:
-    redis_server.cli("MSET", "app:1", "somebody else's", KEY, "old", NOTE, "old")
+    redis_server.cli("MSET", "app:1", "another user's", KEY, "old", NOTE, "old")
     flushed = redis_server.cli("HGET", keys.system_stats(), "cache_misses")
     assert await narrow.get("user:1:nothing") is None
     pending = PendingInvalidations((*refused.keys, KEY), (*refused.patterns, (keys.user_pattern("1"), "1")))

@@ -1,7 +1,7 @@
 """Many writers of one profile: two processes with two conversations each, and a store that goes away at random.
 
 A simulation executes steps. It knows every line that was added, and every line that was removed by a conversation that
-knew it. In the end the store must hold exactly the lines that were added and not removed, and what a caller was told
+knew it. In the end the store must hold exactly the lines that were added and not removed, and what each call answered
 must have been true.
 """
 
@@ -26,7 +26,7 @@ USER = "ada"
 
 @dataclass(frozen=True)
 class Save:
-    """One conversation changes the profile; ``wait``: whether it goes on only when it was told the outcome."""
+    """One conversation changes the profile; ``wait``: whether it continues only once the outcome is known."""
 
     process: int
     conversation: int
@@ -146,7 +146,7 @@ class Simulation:
         self._count = 0
         self.added: set[str] = set()
         self.removed: set[str] = set()
-        self.told: list[str] = []
+        self.answered: list[str] = []
 
     async def run(self, steps: list[Step]) -> None:
         """Execute the steps, then let every write reach the store."""
@@ -172,12 +172,12 @@ class Simulation:
         await last.end()
 
     async def check(self) -> None:
-        """Compare the store with what was said, and what callers were told with what the store has held."""
+        """Compare the store with what was said, and the answers of the calls with what the store has held."""
         text = await self._stores[0].get_profile(USER) or ""
         assert set(lines_of(text)) == self.added - self.removed
         assert len(lines_of(text)) == len(text.splitlines())
         held = {version.text for version in await self._stores[0].profile_versions(USER, 10_000)}
-        assert set(self.told) <= held
+        assert set(self.answered) <= held
 
     async def close(self) -> None:
         for store in self._stores:
@@ -218,7 +218,7 @@ class Simulation:
         text = outcome.profile.text
         assert set(lines_of(text)) >= set(change.added) - self.removed
         assert not set(lines_of(text)) & gone
-        self.told.append(text)
+        self.answered.append(text)
         process.known[conversation] = text
 
     async def _restart(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""Any interleaving of many writers keeps each line that nobody removed, and none that was removed; in both stores."""
+"""Any interleaving of writers keeps each line that no author removed, and no line that one removed; in both stores."""
 
 from __future__ import annotations
 
