@@ -122,7 +122,8 @@ async def _remove(user_id: str, text: str) -> int | None:
     except TimeoutError:
         logger.warning("a fact was not replaced in time")  # if it was the cache that did not answer, it was
     except StoreError:
-        runtime.write_behind.add(user_id, *waiting)  # it stays as it was
+        # It stays as it was; as new ones, since the store may have removed what it does not confirm.
+        runtime.write_behind.add(user_id, *(Memory(fact.text, fact.at) for fact in waiting))
         raise
     return removed
 

@@ -141,12 +141,15 @@ async def _remove_facts(write: Profile, there: str, store: Store, user_id: str) 
 
 
 async def _within_limit(text: str, write: Profile, store: Store, user_id: str) -> tuple[str, int, list[str]]:
-    """Store as facts what has no room in a profile, before it is cut; the rest, the number of lines, and the facts."""
+    """Store as facts what has no room in a profile, before it is cut; the rest, the number of lines, and the facts.
+
+    A try that is repeated stores none of them twice: the store keeps the same fact once. Each has a new id, because one
+    that was removed meanwhile must not be taken for the one that is removed.
+    """
     kept, surplus = within_limit(text)
     facts = list(_as_facts(surplus))
     for fact in facts:
-        key = sha256(f"surplus of a profile: {fact}".encode("utf-8", "replace")).hexdigest()[:32]
-        await store.add_memory(user_id, Memory(fact, write.at, id=key))
+        await store.add_memory(user_id, Memory(fact, write.at))
     return kept, len(surplus), facts
 
 

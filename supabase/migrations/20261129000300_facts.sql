@@ -1,4 +1,5 @@
--- Facts: each is kept once, they can be counted, and one can be removed.
+-- Facts: each is kept once, they can be counted, and one can be removed. A removed one stays so: a write of it that is
+-- retried, or replayed from a spool, changes nothing.
 --
 -- Applying this file again changes nothing.
 
@@ -16,8 +17,31 @@ $$;
 create index if not exists companion_memories_by_fact
 on public.companion_memories (user_id, md5(public.companion_fact_key(text)));
 
--- Skips a fact that the user has, for every inserting client. Two that insert the same one wait for each other at the user's
--- version, where all writers of a user queue up, so that this adds no deadlock. Runs as its owner, who may lock it.
+-- The id of a fact is random, and says nothing of the fact or of the person.
+create table if not exists public.companion_removed_memories (
+  user_id text not null,
+  id text not null,
+  removed_at timestamptz not null default now(),
+  primary key (user_id, id)
+);
+
+-- Runs as its owner, so that a removal by any role is recorded.
+create or replace function public.companion_record_removed_facts() returns trigger
+language plpgsql security definer set search_path = ''
+as $$
+begin
+  insert into public.companion_removed_memories (user_id, id)
+  select r.user_id, r.id from removed r on conflict do nothing;
+  return null;
+end
+$$;
+
+create or replace trigger companion_memories_removed after delete on public.companion_memories
+referencing old table as removed for each statement execute function public.companion_record_removed_facts();
+
+-- Skips a fact that was removed, and one that the user has. Two clients that insert the same one wait for each other at
+-- the user's version, where all writers of a user queue up, so that this adds no deadlock; a removal ends there too.
+-- Runs as its owner, who may lock it.
 create or replace function public.companion_keep_once() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
@@ -25,6 +49,8 @@ begin
   insert into public.companion_versions (user_id, version) values (new.user_id, 0) on conflict (user_id) do nothing;
   perform from public.companion_versions v where v.user_id = new.user_id for update;
   if exists (
+    select from public.companion_removed_memories r where r.user_id = new.user_id and r.id = new.id
+  ) or exists (
     select from public.companion_memories m
     where m.user_id = new.user_id
       and md5(public.companion_fact_key(m.text)) = md5(public.companion_fact_key(new.text))
@@ -64,9 +90,14 @@ as $$
   select count(*) from removed
 $$;
 
+revoke all on table public.companion_removed_memories from public, anon, authenticated, service_role;
+-- What is kept of a person can be deleted.
+grant select, delete on table public.companion_removed_memories to service_role;
+alter table public.companion_removed_memories enable row level security;
+
 revoke all on function
-  public.companion_fact_key(text), public.companion_keep_once(), public.companion_count(text, text),
-  public.companion_forget(text, text)
+  public.companion_fact_key(text), public.companion_keep_once(), public.companion_record_removed_facts(),
+  public.companion_count(text, text), public.companion_forget(text, text)
 from public, anon, authenticated, service_role;
 grant execute on function public.companion_fact_key(text), public.companion_count(text, text)
 to authenticated, service_role;

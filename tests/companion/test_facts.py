@@ -268,3 +268,13 @@ async def test_a_fact_is_kept_though_the_store_is_silent_about_the_one_that_it_r
     switch.on = True
     assert await runtime.write_behind.end_conversation("ada", 5) == 0
     assert "The code is 9999" in await texts(runtime)
+
+
+async def test_a_fact_whose_process_was_killed_stays_removed(runtime: Runtime) -> None:
+    """Killed after the store had it, and before its line was struck from the spool: the next process replays it."""
+    fact = Memory("My sister visits", NOON)
+    await runtime.store.add_memory("ada", fact)
+    Spool(runtime.settings.home).add("ada", [fact])
+    assert await remember_fact_async("My brother visits", instead_of=fact.text) == "stored"
+    assert await runtime.write_behind.spool_replay.replay() == 1
+    assert await texts(runtime) == ["My brother visits"]

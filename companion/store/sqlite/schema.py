@@ -172,6 +172,23 @@ _INDEXES = """
 CREATE INDEX IF NOT EXISTS turns_in_order ON turns (user_id, seq, conversation_id, at);
 """
 
+# A fact that was removed stays so: a write of it that is retried, or replayed from a spool, changes nothing. Triggers,
+# so that they hold for a worker of an earlier version and for a removal by hand too. The id of a fact is random.
+_REMOVED_FACTS = """
+CREATE TABLE IF NOT EXISTS removed_memories (
+    user_id TEXT NOT NULL,
+    id TEXT NOT NULL,
+    PRIMARY KEY (user_id, id)
+) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS memories_removed AFTER DELETE ON memories BEGIN
+    INSERT OR IGNORE INTO removed_memories (user_id, id) VALUES (old.user_id, old.id);
+END;
+CREATE TRIGGER IF NOT EXISTS memories_stay_removed BEFORE INSERT ON memories
+WHEN EXISTS (SELECT 1 FROM removed_memories WHERE user_id = new.user_id AND id = new.id) BEGIN
+    SELECT RAISE(IGNORE);
+END;
+"""
+
 
 def create_schema(db: sqlite3.Connection) -> None:
     """Apply the migrations that the file has not had.
@@ -192,4 +209,4 @@ def create_schema(db: sqlite3.Connection) -> None:
         db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {len(_STEPS)}; COMMIT;")
     if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'profile_versions'").fetchone() is None:
         db.executescript(f"BEGIN IMMEDIATE; {_PROFILE_HISTORY} COMMIT;")
-    db.executescript(_INDEXES)
+    db.executescript(_INDEXES + _REMOVED_FACTS)

@@ -163,6 +163,19 @@ async def test_a_fact_is_removed(store: Store, user: str) -> None:
     assert await store.pending_changes_of(user, ["memory"]) == [OutboxRow(user, "memory", 3)]
 
 
+async def test_a_removed_fact_stays_removed(store: Store, user: str) -> None:
+    """A retry, or a replay of the spool, writes it under its old id; a person who says it again makes a new one."""
+    fact = Memory("My sister visits", NOON)
+    await store.add_memory(user, fact)
+    await store.remove_memory(user, fact.text)
+    await store.add_memory(user, fact)
+    assert await store.search_memories(user, "") == []
+    await store.add_memory(f"{user}-2", fact)
+    assert await store.count_memories(f"{user}-2") == 1, "another user's fact may have the same id"
+    await store.add_memory(user, Memory(fact.text, NOON))
+    assert await store.count_memories(user) == 1
+
+
 async def test_users_are_apart(store: Store, user: str) -> None:
     other = f"{user}-2"
     turn, memory = said("mine"), Memory("my dog", NOON)

@@ -22,6 +22,7 @@ from tests.real.postgrest import PostgREST
 pytestmark = pytest.mark.integration
 COUNTED = ["companion_versions", "companion_outbox"]  # written by triggers alone
 HISTORY = "companion_profile_versions"  # likewise, but its rows can be deleted
+REMOVED = "companion_removed_memories"  # likewise, and users do not read it: it holds ids alone
 TABLES = [
     "companion_profiles",
     "companion_turns",
@@ -93,22 +94,23 @@ async def _shape(db: asyncpg.Connection) -> list[Any]:
 
 
 @pytest.mark.parametrize("open_by_default", [False, True])
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", [*TABLES, REMOVED])
 async def test_only_the_service_role_writes(databases: dict[bool, str], open_by_default: bool, table: str) -> None:
     async with connection(databases[open_by_default]) as db:
-        for role in ("anon", "authenticated", *(["service_role"] if table in [*COUNTED, HISTORY] else [])):
+        for role in ("anon", "authenticated", *(["service_role"] if table in [*COUNTED, HISTORY, REMOVED] else [])):
             for statement in (
                 f"insert into {table} (user_id) values ('x')",
                 f"update {table} set user_id = 'x'",
                 f"delete from {table}",
                 f"truncate {table}",
             ):
-                if (table, role) == (HISTORY, "service_role") and statement.startswith("delete"):
+                if table in (HISTORY, REMOVED) and role == "service_role" and statement.startswith("delete"):
                     continue
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
                     await _as(db, role, statement)
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await _as(db, "anon", f"select * from {table}")
+        for role in ("anon", *(["authenticated"] if table == REMOVED else [])):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await _as(db, role, f"select * from {table}")
 
 
 @pytest.mark.parametrize("migration", [pytest.param(file.read_text(), id=file.stem) for file in FILES])
@@ -336,6 +338,7 @@ async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
         "companion_context": (b"s", False),
         "companion_search": (b"s", False),
         "companion_words": (b"i", False),
+        "companion_record_removed_facts": (b"v", True),
         "companion_touch": (b"v", False),
         "companion_bump_version": (b"v", True),
         "companion_owe": (b"v", True),
