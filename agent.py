@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import parent_process
 
 from livekit.agents import NOT_GIVEN, AgentServer, AgentSession, JobContext, NotGivenOr, cli
@@ -27,7 +28,7 @@ from companion.runtime import acquire_runtime, get_runtime, release_runtime
 from companion.settings import Settings, SettingsError, check_worker
 from companion.voice.agent import CompanionAgent
 from companion.voice.console import allow_text_without_portaudio, quiet_by_default, show, text_console
-from companion.voice.failure import FailureHandler
+from companion.voice.failure import FailureHandler, end_call
 from companion.voice.log_redaction import redact_logs
 from companion.voice.models import import_models, make_speech_models
 from companion.voice.native_client import make_native_client
@@ -150,7 +151,7 @@ async def entrypoint(ctx: JobContext) -> None:
             timezone=settings.timezone,
             tools=[CacheTools(), ProfileTools()],
             trace=trace,
-            failure=FailureHandler(session, settings.language, ctx.shutdown),
+            failure=FailureHandler(session, settings.language, partial(end_call, ctx)),
         )
         await session.start(agent=agent, room=ctx.room, room_options=options)
     prefetch.deliver_late_profile(agent)

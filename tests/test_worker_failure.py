@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from livekit.protocol import models
 
 from companion.store import SqliteStore
 from companion.voice.failure import apology
@@ -20,6 +21,7 @@ from tests.real.livekit_server import LiveKitServer
 from tests.real.openai_server import OpenAIServer, Reply
 from tests.real.redis_server import RedisServer
 from tests.test_worker import ROOT, user
+from tests.wait import until
 
 pytestmark = pytest.mark.worker
 SORRY = apology("en")
@@ -42,7 +44,13 @@ async def texts_until_the_end(job: Job) -> list[str]:
 async def test_the_models_of_a_worker_fail(tmp_path: Path) -> None:
     home = tmp_path / "home"
     store = SqliteStore(home / "companion.db")
-    for name, profile in {"ada": "No model", "bea": "No voice", "cem": "Fine", "dan": "No model"}.items():
+    for name, profile in {
+        "ada": "No model",
+        "bea": "No voice",
+        "cem": "Fine",
+        "dan": "No model",
+        "eve": "No model",
+    }.items():
         await store.save_profile(name, profile)
     others = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     with RedisServer(tmp_path / "redis") as redis:
@@ -75,6 +83,12 @@ async def test_the_models_of_a_worker_fail(tmp_path: Path) -> None:
                 server.speech_status = lambda text: 401
                 dan = await lk.dispatch(metadata=user("dan"))
                 assert await texts_until_the_end(dan) == [SORRY], "both are gone: in text"
+
+                server.speech_status = lambda text: 200
+                eve = await lk.dispatch(metadata=user("eve"), kind=models.ParticipantInfo.SIP)
+                assert await texts_until_the_end(eve) == [SORRY]
+                await until(lambda: "room_closed" in eve.milestones)  # a phone would stay on a silent line
+                assert not any("room_closed" in job.milestones for job in (ada, bea, cem, dan))
                 await process.end(signal.SIGTERM)
             finally:
                 await process.kill()

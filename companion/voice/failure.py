@@ -12,7 +12,8 @@ import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any, Final, Literal, TypeVar
 
-from livekit.agents import AgentSession, CloseEvent, CloseReason, ErrorEvent, stt
+from livekit import rtc
+from livekit.agents import AgentSession, CloseEvent, CloseReason, ErrorEvent, JobContext, stt
 from livekit.agents.voice import SpeechHandle
 
 from cache import BackgroundTasks
@@ -42,6 +43,14 @@ T = TypeVar("T")
 def apology(language: str) -> str:
     """The apology in the language with this code, such as "pt-BR"; in English where there is none."""
     return _APOLOGIES.get(language.lower().partition("-")[0], _APOLOGIES["en"])
+
+
+def end_call(ctx: JobContext, reason: str) -> None:
+    """End the job. A phone caller would stay on a silent line, so that their room is closed, which hangs up."""
+    kinds = {participant.kind for participant in ctx.room.remote_participants.values()}
+    if rtc.ParticipantKind.PARTICIPANT_KIND_SIP in kinds:
+        ctx.delete_room()
+    ctx.shutdown(reason)
 
 
 class FailureHandler:

@@ -85,6 +85,7 @@ class LiveKitServer:
         metadata: str = "",
         participant_identity: str = "user",
         attributes: Mapping[str, str] | None = None,
+        kind: models.ParticipantInfo.Kind = models.ParticipantInfo.STANDARD,
         joined: bool = True,
         admitted: bool = True,
         agent_name: str = "",
@@ -93,7 +94,7 @@ class LiveKitServer:
     ) -> Job:
         """Put a user into a room and dispatch the room's job to a worker; returns when it is assigned.
 
-        `metadata` is the job's, `attributes` are the user's. With `joined=False` the user joins later, by
+        `metadata` is the job's, `attributes` and `kind` are the user's. With `joined=False` the user joins later, by
         `job.join()`; with `admitted=False` the agent's connection waits for `job.admit()`. A worker that
         refuses (it is too busy) is retried for `timeout` seconds.
         """
@@ -113,6 +114,7 @@ class LiveKitServer:
             identity=participant_identity,
             state=models.ParticipantInfo.ACTIVE,
             attributes=dict(attributes or {}),
+            kind=kind,
             joined_at=int(time.time()),
         )
         job = self.jobs[name] = Job(proto, user, joined=joined, admitted=admitted)
