@@ -16,6 +16,7 @@ from companion import Caller, get_user_profile_async, save_user_profile_async, u
 from companion.caching.outbox_relay import OutboxRelay
 from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.store import SqliteStore
+from tests.companion.processes import next_order
 
 
 def work(orders: Connection, store: Path, settings: dict[str, str]) -> None:
@@ -32,7 +33,7 @@ async def _work(orders: Connection, store: Path) -> None:
     with use_caller(Caller("ada")):
         await get_user_profile_async()
         orders.send("ready")
-        while order := await asyncio.to_thread(_next, orders):
+        while order := await asyncio.to_thread(next_order, orders):
             what, _, text = order.partition(" ")
             answer: object = None
             match what:
@@ -53,13 +54,6 @@ async def _work(orders: Connection, store: Path) -> None:
                     answer = seen
             orders.send(answer)
     await close_runtime()
-
-
-def _next(orders: Connection) -> str:
-    try:
-        return str(orders.recv())
-    except EOFError:
-        return ""
 
 
 async def _die(*_: object) -> None:

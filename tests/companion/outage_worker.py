@@ -21,6 +21,7 @@ from companion.runtime import Runtime as CompanionRuntime
 from companion.runtime import close_runtime, set_runtime
 from companion.store import Memory, SqliteStore, Turn
 from companion.writes import queue
+from tests.companion.processes import next_order
 
 ADA = Caller("ada")
 
@@ -61,7 +62,7 @@ async def _work(orders: Connection, store: SqliteStore) -> None:
     log = TurnLog(ADA, runtime.write_behind, "c")
     with use_caller(ADA):
         orders.send("ready")
-        while order := await asyncio.to_thread(_next, orders):
+        while order := await asyncio.to_thread(next_order, orders):
             what, _, text = order.partition(" ")
             answer: object = None
             match what:
@@ -77,10 +78,3 @@ async def _work(orders: Connection, store: SqliteStore) -> None:
                     answer = await runtime.write_behind.spool_replay.replay()
             orders.send(answer)
     await close_runtime()
-
-
-def _next(orders: Connection) -> str:
-    try:
-        return str(orders.recv())
-    except EOFError:
-        return ""

@@ -19,40 +19,11 @@ from companion.caching.outbox_relay import GRACE
 from companion.runtime import Runtime
 from companion.store import Memory, SqliteStore, StoreError
 from tests.companion import memory_worker
-from tests.companion.processes import processes
+from tests.companion.processes import Worker
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration
-
-
-class Worker:
-    """One worker; see `memory_worker`."""
-
-    def __init__(self, store: Path, redis: RedisServer) -> None:
-        settings = {"REDIS_URL": redis.url, "CACHE_DEADLINE_MS": "1000", "CACHE_CONNECT_WAIT_MS": "5000"}
-        settings["COMPANION_HOME"] = str(store.parent)
-        self._orders, theirs = processes.Pipe()
-        self._process = processes.Process(target=memory_worker.work, args=(theirs, store, settings))
-        self._process.start()
-        theirs.close()
-
-    async def answer(self) -> Any:
-        """Its next message; None after its death."""
-        try:
-            return await asyncio.to_thread(self._orders.recv)
-        except EOFError:
-            return None
-
-    async def do(self, order: str) -> Any:
-        self._orders.send(order)
-        return await self.answer()
-
-    async def ended(self) -> int | None:
-        """Its exit code, once it has ended."""
-        self._orders.close()
-        await asyncio.to_thread(self._process.join)
-        return self._process.exitcode
 
 
 Start = Callable[[], Awaitable[Worker]]
@@ -65,10 +36,12 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def start(path: Path, own_redis: RedisServer) -> AsyncIterator[Start]:
+    settings = {"REDIS_URL": own_redis.url, "CACHE_DEADLINE_MS": "1000", "CACHE_CONNECT_WAIT_MS": "5000"}
+    settings["COMPANION_HOME"] = str(path.parent)
     workers: list[Worker] = []
 
     async def start() -> Worker:
-        worker = await asyncio.to_thread(Worker, path, own_redis)
+        worker = await asyncio.to_thread(Worker, memory_worker.work, path, settings)
         workers.append(worker)
         assert await worker.answer() == "ready"
         return worker

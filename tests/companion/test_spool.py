@@ -24,47 +24,13 @@ from companion.writes.spool import Spool
 from companion.writes.spool_file import SpoolFile
 from companion.writes.spool_keeper import GRACE
 from tests.companion import outage_worker
-from tests.companion.processes import processes
+from tests.companion.processes import Worker
 from tests.real.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 OLD_LINES = Path(__file__).with_name("spool_of_d094e41.jsonl")
-
-
-class Worker:
-    """A worker in a process of its own; see `outage_worker`."""
-
-    def __init__(self, store: Path, home: Path, redis: RedisServer, kind: str) -> None:
-        self._orders, theirs = processes.Pipe()
-        self._process = processes.Process(target=outage_worker.work, args=(theirs, store, home, redis.url, kind))
-        self._process.start()
-        theirs.close()
-
-    async def answer(self) -> Any:
-        """Its next message; None after its death."""
-        try:
-            return await asyncio.to_thread(self._orders.recv)
-        except EOFError:
-            return None
-
-    def send(self, order: str) -> None:
-        self._orders.send(order)
-
-    async def do(self, order: str) -> Any:
-        self.send(order)
-        return await self.answer()
-
-    async def kill(self) -> None:
-        self._process.kill()
-        assert await self.ended() == -signal.SIGKILL
-
-    async def ended(self) -> int | None:
-        """Its exit code, once it has ended."""
-        self._orders.close()
-        await asyncio.to_thread(self._process.join)
-        return self._process.exitcode
 
 
 Start = Callable[..., Awaitable[Worker]]
@@ -82,7 +48,9 @@ async def start(runtime: Runtime, path: Path, redis_server: RedisServer) -> Asyn
     workers: list[Worker] = []
 
     async def start(kind: str = "") -> Worker:
-        worker = await asyncio.to_thread(Worker, path, runtime.settings.home, redis_server, kind)
+        worker = await asyncio.to_thread(
+            Worker, outage_worker.work, path, runtime.settings.home, redis_server.url, kind
+        )
         workers.append(worker)
         assert await worker.answer() == "ready"
         return worker
