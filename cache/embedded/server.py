@@ -22,21 +22,24 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
-from uuid import uuid4
 
-from .. import keys
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
 from ..exceptions import EmbeddedRedisError
 from . import supervisor
-from .client import answers, ask, field
-from .data import LOG, ServerData
+from .data import DIRECTORY, FILE, LOG, remember_writer, set_aside, writer
 from .discovery import find_redis_server
-from .supervisor import COMPLETE, JOINED, LEFT, OWNER_LOCK, SERVER_LOCK, STOP_SECONDS, kill_group, open_lock
+from .supervisor import OWNER_LOCK, SERVER_LOCK, STOP_SECONDS, kill_group, open_lock
 
 logger = logging.getLogger("cache")
 START_SECONDS: Final = 3.0
 _STOP_MARGIN: Final = 1.0
+_REPLY_SECONDS: Final = 0.2
 _MAX_SOCKET_PATH: Final = 103  # bytes; macOS allows 103, Linux 107
 _POLL: Final = 0.005
 _SETTINGS: Final = {
@@ -70,12 +73,9 @@ class EmbeddedRedis:
 
     def __init__(self, home: Path) -> None:
         self.folder = home.expanduser().absolute() / "redis"
-        self._data = ServerData(self.folder)
         self._mutex = threading.Lock()  # starting and stopping run in threads
         self._wanted = False
         self._supervisor: subprocess.Popen[bytes] | None = None  # of the server that we own
-        self._name = f"{os.getpid()}.{uuid4().hex}".encode()  # among those that joined
-        self._joined = False
 
     async def start(self) -> str:
         """Start the server, or join the one that runs, within about three seconds. Starting twice is starting once.
@@ -123,11 +123,7 @@ class EmbeddedRedis:
             self._release()
 
     def _release(self) -> None:
-        """If we own the server, end it and wait; if we joined it, leave it."""
-        if self._joined:
-            self._joined = False
-            with contextlib.suppress(OSError):  # the home may be gone
-                self._note(LEFT)
+        """End the server if we own it, and wait."""
         owned, self._supervisor = self._supervisor, None
         if owned and owned.stdin:
             owned.stdin.close()
@@ -138,10 +134,7 @@ class EmbeddedRedis:
         lock = open_lock(str(self.folder / OWNER_LOCK))
         try:
             while not _locked(lock):
-                if answers(socket_path):
-                    if self._supervisor is None or self._supervisor.poll() is not None:  # else it is our own server
-                        self._joined = True
-                        self._note(JOINED)
+                if _server_info(socket_path):
                     return
                 if time.monotonic() > deadline:
                     raise EmbeddedRedisError(
@@ -154,22 +147,10 @@ class EmbeddedRedis:
         finally:
             os.close(lock)
 
-    def _note(self, event: bytes) -> None:
-        """Append a line about us, ``JOINED`` or ``LEFT``, to the record of the server."""
-        with (self.folder / SERVER_LOCK).open("ab") as record:
-            record.write(event + self._name + b"\n")
-
-    def _record(self) -> bytes:
-        """What ``SERVER_LOCK`` says."""
-        try:
-            return (self.folder / SERVER_LOCK).read_bytes()
-        except FileNotFoundError:
-            return b""
-
     def _server_pid(self) -> int | None:
         """The pid of the server, right while it holds ``SERVER_LOCK``."""
-        first = self._record().partition(b"\n")[0]
-        return int(first) if first.isdigit() else None
+        pid = (self.folder / SERVER_LOCK).read_text().strip()
+        return int(pid) if pid.isdigit() else None
 
     def _end_orphan(self, deadline: float) -> None:
         """End a server whose supervisor was killed. It has no owner, and a home must never have two servers."""
@@ -192,24 +173,28 @@ class EmbeddedRedis:
             )
         if (directory := Path(socket_path).parent) != self.folder:
             _make_private(directory, ours=True)  # in /tmp: another user may have made it; the supervisor removes it
-        complete = self._record() == COMPLETE
-        set_aside = self._data.ambiguous and self._data.set_aside()
+        aside = None
         try:
-            self._spawn(binary, lock, socket_path, deadline)
+            info = self._spawn(binary, lock, socket_path, deadline)
         except _EndedAtOnce:
-            if set_aside or not self._data.set_aside():
+            if not (aside := set_aside(self.folder, DIRECTORY, FILE)):
                 raise
-            set_aside = True
-            try:
-                self._spawn(binary, lock, socket_path, deadline)
-            except EmbeddedRedisError:  # the data was not the reason
-                self._data.put_back()
-                raise
-        if info := ask(socket_path, "INFO server", "INFO replication"):
-            self._adopt(socket_path, info, complete=complete, set_aside=set_aside)
+            info = self._spawn(binary, lock, socket_path, deadline)
+        valkey = info.get("valkey_version")
+        version = str(valkey or info["redis_version"])
+        name = f"{'Valkey' if valkey else 'Redis'} {version}"
+        if int(version.partition(".")[0]) < 7:  # it ignores the directory, which a later one would read as current
+            aside = set_aside(self.folder, DIRECTORY) or aside
+        if aside:
+            message = "%s cannot load what %s wrote: moved to %s, the cache starts empty"
+            logger.warning(message, name, writer(self.folder), aside)
+        remember_writer(self.folder, name)
 
-    def _spawn(self, binary: Path, lock: int, socket_path: str, deadline: float) -> None:
+    def _spawn(self, binary: Path, lock: int, socket_path: str, deadline: float) -> dict[str, Any]:
         """Start a server, own it, and wait until it answers.
+
+        Returns:
+            Its ``INFO server``.
 
         Raises:
             EmbeddedRedisError: it did not answer by the deadline, or ended (``_EndedAtOnce``).
@@ -228,7 +213,7 @@ class EmbeddedRedis:
                 pass_fds=[lock],  # it holds the lock for as long as it runs
                 start_new_session=True,  # Ctrl-C in the terminal is for the program, which may still want the server
             )
-        while not answers(socket_path):
+        while not (info := _server_info(socket_path)):
             ended = self._supervisor.poll() is not None
             if ended or time.monotonic() > deadline:
                 self._release()
@@ -238,18 +223,7 @@ class EmbeddedRedis:
                     f"from {log}: {last_line.rpartition(' # ')[2] or 'none'!r}"
                 )
             time.sleep(_POLL)
-
-    def _adopt(self, socket_path: str, info: str, *, complete: bool, set_aside: bool) -> None:
-        """Remember which server writes the data now, and mark the data as complete if it is."""
-        version = field(info, "valkey_version") or field(info, "redis_version")
-        name = f"{'Valkey' if field(info, 'valkey_version') else 'Redis'} {version}"
-        if self._data.set_aside_ignored(int(version.partition(".")[0] or 7)) or set_aside:
-            message = "%s cannot load what %s wrote: moved to %s, the cache starts empty"
-            logger.warning(message, name, self._data.writer, self._data.aside)
-        self._data.writer = name
-        if complete:  # without this mark ``server_epoch`` quarantines users' values until they are invalidated again
-            mark = f"{field(info, 'run_id')}:{field(info, 'master_replid')}"
-            ask(socket_path, f"SET {keys.system_server()} {mark}")
+        return info
 
     def _socket_path(self) -> str:
         """Inside the folder; if that path is too long for a socket, in a directory derived from it."""
@@ -268,6 +242,19 @@ def _make_private(directory: Path, *, ours: bool = False) -> None:
         raise PermissionError(errno.EACCES, "it belongs to another user", str(directory))
     if directory.stat().st_mode & 0o777 != 0o700:
         directory.chmod(0o700)
+
+
+def _server_info(socket_path: str) -> dict[str, Any]:
+    """``INFO server`` of the server at a socket; empty if it does not answer, or is still loading its data."""
+    client = Redis(unix_socket_path=socket_path, socket_timeout=_REPLY_SECONDS, retry=Retry(NoBackoff(), 0))
+    try:
+        client.ping()  # refused while it loads its data, unlike INFO
+        info: dict[str, Any] = client.info("server")
+        return info
+    except RedisError:
+        return {}
+    finally:
+        client.close()
 
 
 def _locked(lock: int) -> bool:

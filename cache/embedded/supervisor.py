@@ -5,7 +5,7 @@ SIGKILL included; a child that the owner forked without ``exec`` counts as the o
 process in between, but macOS has nothing like it, and on Linux it fires when the thread that forked ends.
 
 It runs as a script, with neither this package nor ``site`` on its path, to start in 20 ms and stay at about 10 MB.
-``server.py`` shares the files below.
+``server.py`` shares what is below.
 """
 
 from __future__ import annotations
@@ -22,49 +22,19 @@ import time
 OWNER_LOCK = "owner.lock"
 """Locked by the supervisor while it runs: the server has an owner."""
 SERVER_LOCK = "server.lock"
-"""Locked by the server itself and by what it wraps.
-
-Holds its pid, then a line ``JOINED`` and one ``LEFT``, each with a name, for every user of the server but its owner.
-The name begins with the pid of the user. A user that has not left stays for the next server: it reconnects by itself.
-"""
-JOINED, LEFT = b"joined ", b"left "
-COMPLETE = b"complete\n"
-"""The only content of ``SERVER_LOCK`` after a stop that leaves a complete log: it has every write and invalidation.
-
-It is missing where a server was killed: for up to two seconds, while the disk is busy, Redis acknowledges writes before
-they are in the log. It is missing too where a user had joined and not left: that one continues without the server, and
-its invalidations are not in the log.
-"""
+"""Locked by the server itself and by what it wraps; holds its pid."""
 STOP_SECONDS = 2.0
 
 
 def open_lock(path: str) -> int:
     """Open a file for ``flock``; the lock belongs to the open file, so a child that inherits it shares the lock."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def kill_group(pid: int, number: int) -> None:
     """Send a signal to a server, which leads a session, and to what it wraps."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended; macOS says so of a zombie
         os.killpg(pid, number)
-
-
-def _joined(lock: int) -> list[bytes]:
-    """The lines of those that have joined and not left."""
-    lines = os.pread(lock, os.fstat(lock).st_size, 0).splitlines()
-    left = {JOINED + line.removeprefix(LEFT) for line in lines if line.startswith(LEFT)}
-    return [line + b"\n" for line in lines if line.startswith(JOINED) and line not in left]
-
-
-def _runs(line: bytes) -> bool:
-    """Whether the process that a line names still runs, for all that can be seen from here."""
-    try:
-        os.kill(int(line.removeprefix(JOINED).partition(b".")[0]), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def supervise(socket_path: str, command: list[str]) -> None:
@@ -77,32 +47,24 @@ def supervise(socket_path: str, command: list[str]) -> None:
     lock = open_lock(SERVER_LOCK)
     ended = open_lock(SERVER_LOCK)  # opened now: the folder may be gone when the server ends
     fcntl.flock(lock, fcntl.LOCK_EX)
-    others = b"".join(line for line in _joined(lock) if _runs(line))
     os.ftruncate(lock, 0)
     server = subprocess.Popen(
-        command, stdin=lock, start_new_session=True, preexec_fn=lambda: os.write(0, b"%d\n%b" % (os.getpid(), others))
+        command, stdin=lock, start_new_session=True, preexec_fn=lambda: os.write(0, b"%d\n" % os.getpid())
     )
     os.close(lock)
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)  # only the owner's end counts, and these reach the owner too
-    asked = threading.Event()
 
     def end_with_owner() -> None:
         os.read(0, 1)  # returns at the end of the input
         with contextlib.suppress(OSError):  # a program that starts now must not join: it waits for the lock
             os.unlink(socket_path)
-        asked.set()
         kill_group(server.pid, signal.SIGTERM)  # Redis writes and syncs its log, as at SHUTDOWN
         time.sleep(STOP_SECONDS)
-        asked.clear()
         kill_group(server.pid, signal.SIGKILL)
 
     threading.Thread(target=end_with_owner, daemon=True).start()
     fcntl.flock(ended, fcntl.LOCK_EX)  # acquired once the server and its children have ended
-    others = b"".join(_joined(ended))
-    complete = asked.is_set() and not others
-    os.ftruncate(ended, 0)
-    os.write(ended, COMPLETE if complete else others)
     with contextlib.suppress(OSError):  # ours only where the socket has a directory of its own; the home is not empty
         os.rmdir(os.path.dirname(socket_path))
 

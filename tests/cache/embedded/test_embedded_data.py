@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import itertools
 import logging
-import subprocess
 import sysconfig
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from cache import RedisCache, keys
-from cache.embedded import EmbeddedRedis, EmbeddedRedisError, find_redis_server
+from cache.embedded import EmbeddedRedis, find_redis_server
 from tests.cache.embedded.private_server import (
-    Console,
     ask,
     choose_server,
-    close,
     fake_server,
-    kill,
-    processes,
-    servers,
-    supervisors,
-    url_of,
-    without_owner,
 )
 from tests.real.redis_server import installed_servers, server_version
-from tests.wait import initialised, until
+from tests.wait import initialised
 
 MINE = keys.profile("me")
 pytestmark = pytest.mark.integration
@@ -78,31 +68,6 @@ async def test_data_survives_a_stop_and_the_log_does_not_grow(home: Path) -> Non
     assert (home / "redis" / "redis.log").stat().st_size < size + 200
 
 
-@pytest.mark.parametrize("end", [close, kill], ids=["closed", "killed"])
-async def test_the_log_is_believed_however_the_owner_ended(
-    home: Path, console: Console, make_cache: Make, end: Callable[[subprocess.Popen[str]], Awaitable[None]]
-) -> None:
-    owner = console(home)
-    await remember(await url_of(owner), make_cache)
-    await end(owner)
-    await until(lambda: not processes(home))
-    redis = EmbeddedRedis(home)
-    assert await believed(await redis.start(), make_cache) == "likes tea"
-    await redis.stop()
-
-
-@pytest.mark.parametrize("killed", [servers, supervisors], ids=["server", "supervisor"])
-async def test_the_log_of_a_server_that_was_killed_is_not_believed(
-    home: Path, make_cache: Make, killed: Callable[[Path], list[psutil.Process]]
-) -> None:
-    redis = EmbeddedRedis(home)
-    await remember(await redis.start(), make_cache)
-    killed(home)[0].kill()
-    await without_owner(home)
-    assert await believed(await redis.start(), make_cache) is None
-    await redis.stop()
-
-
 async def test_the_log_is_not_believed_after_others_were_cut_off(home: Path, make_cache: Make) -> None:
     """A joiner continues without the server, and what it invalidates meanwhile is not in the log."""
     redis = EmbeddedRedis(home)
@@ -113,48 +78,6 @@ async def test_the_log_is_not_believed_after_others_were_cut_off(home: Path, mak
     await other.delete(MINE)
     await other.close()
     assert await believed(await redis.start(), make_cache) is None
-    await redis.stop()
-
-
-async def test_one_that_joined_an_earlier_server_counts_for_the_next(home: Path, make_cache: Make) -> None:
-    """It reconnects without joining again, and continues without this server too."""
-    redis = EmbeddedRedis(home)
-    other = EmbeddedRedis(home)
-    await redis.start()
-    url = await other.start()
-    cut_off = make_cache(url, connect_wait=5.0)
-    await initialised(cut_off)
-    mark = await ask(url, "GET", keys.system_server())
-    await redis.stop()
-    await redis.start()
-
-    async def verified() -> bool:
-        return cut_off.connected and await ask(url, "GET", keys.system_server()) != mark
-
-    await until(verified)  # until then users' values may be deleted
-    await remember(url, make_cache)
-    assert await ask(url, "GET", MINE) == "likes tea"
-    await redis.stop()
-    await cut_off.delete(MINE)
-    await cut_off.close()
-    assert await believed(await redis.start(), make_cache) is None
-    await other.stop()
-    await redis.stop()
-    await remember(await redis.start(), make_cache)
-    await redis.stop()
-    assert await believed(await redis.start(), make_cache) == "likes tea"
-    await redis.stop()
-
-
-async def test_the_log_is_believed_after_others_have_left(home: Path, make_cache: Make) -> None:
-    """A console is two users of its own server: its worker's main loop, and the loop of the conversation."""
-    redis = EmbeddedRedis(home)
-    await remember(await redis.start(), make_cache)
-    other = EmbeddedRedis(home)
-    await other.start()
-    await other.stop()
-    await redis.stop()
-    assert await believed(await redis.start(), make_cache) == "likes tea"
     await redis.stop()
 
 
@@ -226,34 +149,6 @@ async def test_data_that_cannot_be_loaded_is_set_aside(
     kept = (home / "redis" / "set-aside").rglob("appendonly*.*")
     assert any(file.read_bytes() == data for file in kept), "the last one, with the log that says why"
     assert (home / "redis" / "set-aside" / "redis.log").stat().st_size
-
-
-async def test_of_two_layouts_neither_is_loaded(home: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is unknown which file is current, and a server would read the one of its version."""
-    redis = EmbeddedRedis(home)
-    await ask(await redis.start(), "SET", MINE, "likes tea")
-    await redis.stop()
-    (home / "redis" / "appendonlydir").mkdir(exist_ok=True)
-    (home / "redis" / "appendonly.aof").touch()
-    assert await ask(await redis.start(), "GET", MINE) is None
-    await redis.stop()
-    assert "cannot load what" in caplog.text
-    assert {path.name for path in (home / "redis" / "set-aside").iterdir()} >= {"appendonlydir", "appendonly.aof"}
-
-
-async def test_data_is_put_back_where_it_is_not_to_blame(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    redis = EmbeddedRedis(home)
-    await ask(await redis.start(), "SET", MINE, "likes tea")
-    await redis.stop()
-    with monkeypatch.context() as patch:
-        fake_server(tmp_path / "bin", patch, "echo 'Illegal instruction'; exit 4")
-        with pytest.raises(EmbeddedRedisError, match=r"ended at once.*Illegal instruction"):
-            await redis.start()
-    assert not (home / "redis" / "set-aside").exists()
-    assert await ask(await redis.start(), "GET", MINE) == "likes tea"
-    await redis.stop()
 
 
 def test_the_installed_wheel_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
