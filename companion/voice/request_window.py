@@ -9,6 +9,7 @@ unchanged beginning. The session's own history keeps everything.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Sequence
 from typing import Any, Final
@@ -31,7 +32,8 @@ KEEP_TOKENS: Final = 2500
 MAX_NOTE: Final = 1500
 """Characters of the note."""
 _BYTES_PER_TOKEN: Final = 3  # English has four, Chinese three: an estimate on the high side
-_LARGE: Final = 2000  # characters to which an item is shortened if the current turn alone is too large
+_LARGE: Final = 2000  # characters of one item in a note's material
+_SHORTENED: Final = (2000, 400, 80)  # characters to which items are shortened if the current turn alone is too large
 _NOTE_TIMEOUT: Final = 30.0
 _MAX_MATERIAL: Final = 24_000  # characters of turns that are summarised at a time
 _SYSTEM: Final = ("system", "developer")
@@ -134,22 +136,25 @@ def _bounded(items: list[llm.ChatItem]) -> list[llm.ChatItem]:
     """The items, the largest ones shortened if they are too large together."""
     items = list(items)
     size = sum(map(estimate_tokens, items))
-    for index in sorted(range(len(items)), key=lambda index: -estimate_tokens(items[index])):
-        if size <= MAX_TOKENS:
-            break
-        before = estimate_tokens(items[index])
-        items[index] = _shortened(items[index])
-        size += estimate_tokens(items[index]) - before
+    for limit in _SHORTENED:
+        for index in sorted(range(len(items)), key=lambda index: -estimate_tokens(items[index])):
+            if size <= MAX_TOKENS:
+                return items
+            before = estimate_tokens(items[index])
+            items[index] = _shortened(items[index], limit)
+            size += estimate_tokens(items[index]) - before
     return items
 
 
-def _shortened(item: llm.ChatItem) -> llm.ChatItem:
+def _shortened(item: llm.ChatItem, limit: int) -> llm.ChatItem:
     """A copy of an item with the beginning and the end of its text; an item without much text itself."""
-    text = _text(item)
-    if len(text) <= _LARGE:
+    text = item.arguments if isinstance(item, llm.FunctionCall) else _text(item)
+    if len(text) <= limit:
         return item
-    half = _LARGE // 2
+    half = limit // 2
     text = f"{text[:half]} [...] {text[-half:]}"
     if isinstance(item, llm.ChatMessage):
         return item.model_copy(update={"content": [text]})
+    if isinstance(item, llm.FunctionCall):  # providers want JSON
+        return item.model_copy(update={"arguments": json.dumps({"shortened": text}, ensure_ascii=False)})
     return item.model_copy(update={"output": text}) if isinstance(item, llm.FunctionCallOutput) else item

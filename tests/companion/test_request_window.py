@@ -166,6 +166,23 @@ async def test_a_turn_that_is_too_large_alone_is_shortened(end: str) -> None:
     await window.close()
 
 
+@pytest.mark.parametrize("length", [300, 4_000, 100_000])
+async def test_a_turn_of_many_tool_calls_is_shortened(length: int) -> None:
+    context = conversation(2)
+    for number in range(30):
+        arguments = json.dumps({"profile": "ü" * length})
+        context.items.append(llm.FunctionCall(call_id=f"more {number}", name="updateUserProfile", arguments=arguments))
+        context.items.append(llm.FunctionCallOutput(call_id=f"more {number}", output="x" * length, is_error=False))
+    before = [item.model_dump() for item in context.items]
+    sent = RequestWindow().fit(context, None)
+    assert size(sent) <= MAX_TOKENS
+    calls = [item for item in sent.items if item.type == "function_call"]
+    assert len([call for call in calls if call.call_id.startswith("more")]) == 30
+    for call in calls:
+        assert isinstance(json.loads(call.arguments), dict)
+    assert [item.model_dump() for item in context.items] == before
+
+
 async def test_the_instructions_of_a_greeting_stay() -> None:
     context = llm.ChatContext()
     context.add_message(role="system", content="Be kind. " * 3_000)
