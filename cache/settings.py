@@ -8,11 +8,10 @@ from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from urllib.parse import urlsplit, urlunsplit
 
 from .exceptions import CacheConfigError
+from .redis_url import DEFAULT_URL, SETTINGS, Endpoint, check_settings, parse, truth
 
-DEFAULT_URL = "redis://localhost:6379/0"
 NEAR_FAMILIES = {
     "profile": "profile",
     "settings": "settings",
@@ -20,9 +19,6 @@ NEAR_FAMILIES = {
     "greeting": "greeting_instructions",
 }
 """What ``CACHE_NEAR`` may list, and the last part of the keys it means."""
-_SCHEMES = ("redis", "rediss", "unix")
-_TRUE = frozenset({"1", "true", "yes", "on"})
-_FALSE = frozenset({"0", "false", "no", "off"})
 _ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{43}=?")  # 32 bytes in base64url, padded or not
 
 
@@ -31,20 +27,23 @@ class CacheSettings:
     """The settings of one cache. Safe to log: ``repr`` shows the URL without its credentials.
 
     Attributes:
-        url: where Redis is (``redis://``, ``rediss://`` or ``unix://``).
+        url: where Redis is. Its options (``redis_url.SETTINGS``) replace the settings of the same name.
         enabled: whether the cache starts switched on.
         deadline: seconds within which every call answers, whatever Redis does.
         connect_wait: seconds ``initialize()`` waits; connecting then continues in the background.
         max_connections: size of the connection pool.
         socket_connect_timeout: seconds one attempt to connect may take.
         socket_timeout: seconds one socket operation of the pool may take.
-        health_check_interval: seconds a connection may idle before it is checked with a PING.
+        retry_on_timeout: whether the pool repeats an operation, once, whose connection was lost or silent.
+        health_check_interval: seconds a connection of the pool may idle before it is checked with a PING.
         max_value_bytes: larger values are refused.
         ttl_spread: share of a TTL by which ``get_or_load`` may shorten it at random, so that keys that were filled
             together do not expire together (a share of ``refresh_after``, where that is given); 0 turns it off.
         near: families of keys that the near cache keeps.
         encryption_keys: 32 bytes each. The first encrypts, all of them decrypt; without any, values stay readable.
         url_is_default: the URL was not configured, so an embedded server may take its place.
+        endpoint: what the URL says, checked.
+        safe_url: the URL without credentials and options.
     """
 
     url: str = field(default=DEFAULT_URL, repr=False)
@@ -54,16 +53,21 @@ class CacheSettings:
     max_connections: int = 50
     socket_connect_timeout: float = 5.0
     socket_timeout: float = 5.0
-    health_check_interval: int = 30
+    retry_on_timeout: bool = True
+    health_check_interval: float = 30
     max_value_bytes: int = 1 << 20
     ttl_spread: float = 0.05
     near: frozenset[str] = frozenset()
     encryption_keys: tuple[bytes, ...] = field(default=(), repr=False)
     url_is_default: bool = True
+    endpoint: Endpoint = field(init=False, repr=False, compare=False)
     safe_url: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "safe_url", _checked(self.url))
+        endpoint, options, safe_url = parse(self.url)
+        for name, value in (options | {"endpoint": endpoint, "safe_url": safe_url}).items():
+            object.__setattr__(self, name, value)
+        check_settings({name: getattr(self, name) for name in SETTINGS})
 
     @classmethod
     def from_env(
@@ -98,47 +102,12 @@ class CacheSettings:
         )
 
 
-def _checked(url: str) -> str:
-    """The URL without user, password and query, once it is known to be usable."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        # urllib's text repeats the offending part, which may be half a password: a password with
-        # "/" or "#" in it is the usual reason for a bad port.
-        raise CacheConfigError(
-            "REDIS_URL has a port that is not a number from 0 to 65535. If the password contains characters "
-            "such as / # ? or @, write them percent-encoded (%2F, %23, %3F, %40)."
-        ) from None
-    if parts.scheme not in _SCHEMES:
-        raise CacheConfigError(
-            "REDIS_URL must begin with redis://, rediss:// (TLS) or unix://, "
-            f"for example {DEFAULT_URL}; it begins with something else."
-        )
-    if parts.scheme == "unix":
-        if not parts.path or parts.path == "/":
-            raise CacheConfigError("REDIS_URL is a unix:// address without a path to the socket.")
-        return f"unix://{parts.path}"
-    database = parts.path.strip("/")
-    if database and not database.isdecimal():
-        raise CacheConfigError(
-            "REDIS_URL must end in a database number, as in redis://localhost:6379/0, or in nothing."
-        )
-    host = parts.hostname or "localhost"
-    if ":" in host:
-        host = f"[{host}]"
-    return urlunsplit((parts.scheme, f"{host}:{port or 6379}", f"/{database or 0}", "", ""))
-
-
 def _flag(env: Mapping[str, str], name: str, default: bool) -> bool:
-    text = env.get(name, "").strip().lower()
-    if not text:
-        return default
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise CacheConfigError(f"{name} must be true or false, not {text[:20]!r}.")
+    text = env.get(name, "").strip()
+    try:
+        return truth(text) if text else default
+    except ValueError:
+        raise CacheConfigError(f"{name} must be true or false, not {text[:20]!r}.") from None
 
 
 def _number(env: Mapping[str, str], name: str, default: float, low: float, high: float, unit: str) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..settings import DEFAULT_URL
+from ..redis_url import DEFAULT_URL
 
 _TIMEOUT: Final = 0.2  # seconds; a server on this machine answers in a fraction of that
 _NAMES: Final = ("redis-server", "valkey-server")

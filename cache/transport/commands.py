@@ -17,7 +17,6 @@ from redis.asyncio import Redis
 from ..exceptions import CommandRejected, NotConnected
 from ..settings import CacheSettings
 from .connection import Argument
-from .endpoint import endpoint
 from .listener import TransportListener
 from .multiplexer import MultiplexedClient, outcome, replies
 from .pool import PooledClient
@@ -89,7 +88,7 @@ class Transport:
         self.closed = False
         if self.client is None:
             self.client = MultiplexedClient(
-                endpoint(self._settings),
+                self._settings.endpoint,
                 deadline=self.deadline,
                 connect_timeout=self._settings.socket_connect_timeout,
                 handshake=self._handshake,

@@ -19,8 +19,9 @@ import ssl
 from collections.abc import Callable, Sequence
 
 from ..exceptions import CacheUnavailable, CommandRejected, HandshakeFailed
+from ..redis_url import Endpoint
 from .connection import Argument, RespConnection
-from .endpoint import Endpoint
+from .handshake import handshake
 
 _FRESH_ATTEMPT = 0.2  # seconds until an attempt is begun beside one that hangs
 _BACKOFF = (0.01, 0.08)  # first and last pause in seconds, doubling, plus or minus a quarter at random
@@ -57,7 +58,7 @@ class Connector:
         max_in_flight: int,
         on_failed: Callable[[str], None],
     ) -> None:
-        self._endpoint, self._commands, self._setup_count = endpoint, endpoint.handshake(setup), len(setup)
+        self._endpoint, self._commands, self._setup_count = endpoint, handshake(endpoint, setup), len(setup)
         self._connect_timeout, self._max_in_flight = connect_timeout, max_in_flight
         self._on_failed = on_failed
         self._failures = 0

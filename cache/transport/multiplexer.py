@@ -14,9 +14,9 @@ from typing import Any
 import hiredis
 
 from ..exceptions import CacheUnavailable, CommandTimeout, NotConnected, TooManyInFlight, TransportError
+from ..redis_url import Endpoint
 from .connection import TOO_LARGE, Argument, RespConnection, fail, pack
 from .connector import Connector
-from .endpoint import Endpoint
 from .heartbeat import Heartbeat, Timing
 
 _FULL = "too much in flight"

@@ -14,39 +14,38 @@ Differences from redis-py's defaults, and why:
 from __future__ import annotations
 
 import contextlib
+import ssl
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from ..exceptions import CacheConfigError
 from ..settings import CacheSettings
-from .endpoint import CLIENT_NAME
+from .handshake import CLIENT_NAME
 
-_BAD_OPTION = "REDIS_URL has an option after '?' that redis-py does not know, or with a value it cannot use."
+
+class _TlsConnection(SSLConnection):
+    """A connection with the TLS context that was checked at start."""
+
+    def __init__(self, *, tls: ssl.SSLContext, **options: Any) -> None:
+        super().__init__(**options)
+        self.ssl_context.context = tls
 
 
 def open_client(settings: CacheSettings) -> Redis:
-    """Return a client for one server, with the documented settings. It has not connected yet.
-
-    Raises:
-        CacheConfigError: the URL's query holds an option redis-py does not know.
-    """
-    options = _options(settings) | {
-        "timeout": settings.socket_timeout,
-        "retry_on_timeout": True,
-        "redis_connect_func": _set_name,
-    }
-    try:
-        pool: Any = BlockingConnectionPool.from_url(settings.url, **options)
-        pool.make_connection()  # only here does an unknown option in the URL's query raise
-    except (TypeError, ValueError):
-        raise CacheConfigError(_BAD_OPTION) from None
+    """Return a client for one server, with the documented settings. It has not connected yet."""
+    endpoint = settings.endpoint
+    where: dict[str, Any] = {"host": endpoint.host, "port": endpoint.port, "connection_class": Connection}
+    if endpoint.unix_path is not None:
+        where = {"path": endpoint.unix_path, "connection_class": UnixDomainSocketConnection}
+    pool = BlockingConnectionPool(
+        **where | _options(settings), db=endpoint.db, timeout=settings.socket_timeout, redis_connect_func=_set_name
+    )
     return Redis.from_pool(pool)  # the client owns its pool: closing one closes the other
 
 
@@ -56,30 +55,34 @@ def open_cluster(settings: CacheSettings) -> RedisCluster:
     Its pools raise instead of waiting: the caller must not use more than ``max_connections`` at a time.
 
     Raises:
-        CacheConfigError: the URL's query holds an option redis-py does not know for a cluster.
-        redis.exceptions.RedisClusterException: the URL names a database other than 0.
+        redis.exceptions.RedisClusterException: the URL names a database other than 0, or a unix socket.
     """
-    try:
-        return RedisCluster.from_url(settings.url, client_name=CLIENT_NAME, **_options(settings))
-    except (TypeError, ValueError):
-        raise CacheConfigError(_BAD_OPTION) from None
+    endpoint, options = settings.endpoint, _options(settings)
+    tls: dict[str, Any] = {name: options.pop(name) for name in ("connection_class", "tls") if name in options}
+    cluster = RedisCluster(
+        endpoint.host, endpoint.port, path=endpoint.unix_path, db=endpoint.db, client_name=CLIENT_NAME, **options
+    )
+    cluster.connection_kwargs.update(tls)  # of the nodes that it finds; RedisCluster takes no context
+    for node in cluster.startup_nodes if tls else ():
+        node.connection_class, node.connection_kwargs["tls"] = _TlsConnection, endpoint.ssl_context
+    return cluster
 
 
 def _options(settings: CacheSettings) -> dict[str, Any]:
-    options: dict[str, Any] = {
+    endpoint = settings.endpoint
+    tls = {"connection_class": _TlsConnection, "tls": endpoint.ssl_context} if endpoint.ssl_context else {}
+    return tls | {
+        "username": endpoint.username,
+        "password": endpoint.password,
         "max_connections": settings.max_connections,
         "socket_connect_timeout": settings.socket_connect_timeout,
         "socket_timeout": settings.socket_timeout,
-        "retry": Retry(NoBackoff(), 1),
+        "retry": Retry(NoBackoff(), int(settings.retry_on_timeout)),
         "health_check_interval": settings.health_check_interval,
         "protocol": 2,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         "driver_info": None,
     }
-    if settings.url.startswith("rediss://"):
-        # redis-py's defaults, stated so that they stay so.
-        options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
-    return options
 
 
 async def _set_name(connection: AbstractConnection) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cache import RedisCache
-from cache.transport.endpoint import Endpoint
+from cache.redis_url import Endpoint
 from cache.transport.multiplexer import MultiplexedClient
 from tests.cache.embedded.private_server import Console, processes, start_console
 from tests.inside import engine_of

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cache.exceptions import CacheUnavailable, CommandRejected
-from cache.transport.endpoint import Endpoint
+from cache.redis_url import Endpoint
 from tests.cache.conftest import Clients
 from tests.cache.loading.clock import seconds_until
 from tests.real.proxy import Proxy
@@ -26,12 +26,12 @@ async def test_select_setname_and_password(own_redis: RedisServer, clients: Clie
     own_redis.password = "s3cret"
     own_redis.cli("ACL", "SETUSER", "ann", "on", ">pässwörd", "~*", "&*", "+@all")
     for username, password in ((None, "s3cret"), ("default", "s3cret"), ("ann", "pässwörd")):
-        endpoint = Endpoint("127.0.0.1", own_redis.port, None, username, password, db=3, client_name="companion")
+        endpoint = Endpoint("127.0.0.1", own_redis.port, None, username, password, db=3)
         assert str(password) not in repr(endpoint)
         client = await clients(endpoint=endpoint)
         info = await client.call("CLIENT", "LIST", "ID", await client.call("CLIENT", "ID"))
         text = info.decode() if isinstance(info, bytes) else info[1]
-        assert "name=companion " in text
+        assert "name=companion-cache " in text
         assert " db=3 " in text
         assert f"user={username or 'default'}" in text
         await client.call("SET", f"of {username}", 1)

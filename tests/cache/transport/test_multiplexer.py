@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cache.exceptions import CacheUnavailable, CommandRejected, CommandTimeout, TooManyInFlight
+from cache.redis_url import Endpoint
 from cache.transport.connection import pack
-from cache.transport.endpoint import Endpoint
 from cache.transport.multiplexer import MultiplexedClient
 from tests.cache.conftest import Clients
 from tests.real.redis_server import RedisServer

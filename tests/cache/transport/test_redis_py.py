@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio.cluster import ClusterNode
+from redis.exceptions import ConnectionError
 
-from cache import CacheConfigError, CacheSettings, RedisCache
-from cache.transport.redis_py import open_client
+from cache import CacheSettings, RedisCache
+from cache.transport.redis_py import open_client, open_cluster
 from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
+from tests.real.resp2_server import without_resp3
 
 pytestmark = [pytest.mark.integration, pytest.mark.every_server]
 PEM = Path(__file__).parents[2] / "real" / "localhost.pem"
@@ -67,12 +72,53 @@ async def test_tls_refuses_what_it_does_not_trust(
         assert "TLS certificate not accepted" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "url", ["http://localhost", "localhost:6379", "redis://h:port/0", "redis://h/zero", "unix://", "redis://h/0?foo=1"]
-)
-def test_a_url_that_cannot_be_used_says_so_at_once(url: str) -> None:
-    with pytest.raises(CacheConfigError, match="REDIS_URL"):
-        open_client(RedisCache(url).settings)
+@pytest.mark.parametrize("resp3", [True, False])
+async def test_options_hold_for_every_connection(redis_server: RedisServer, make_cache: Any, resp3: bool) -> None:
+    async with AsyncExitStack() as stack:
+        port = redis_server.port if resp3 else await stack.enter_async_context(without_resp3(redis_server.port))
+        proxy = await stack.enter_async_context(Proxy(port, ssl_context=tls()))
+        url = f"rediss://127.0.0.1:{proxy.port}/3?ssl_cert_reqs=CERT_NONE&max_connections=4&socket_timeout=3"
+        cache = make_cache(url, deadline=2.0, connect_wait=5.0)
+        assert await works(cache)
+        stats = await cache.get_stats()  # over the pool
+        assert (stats["connected"], stats["redis_keys"], stats["connection_errors"]) == (True, 2 if resp3 else 1, 0)
+
+
+def test_options_hold_for_every_client_of_redis_py() -> None:
+    options = "max_connections=4&socket_timeout=3&socket_connect_timeout=2&health_check_interval=9"
+    settings = CacheSettings(url=f"rediss://u:p%40@127.0.0.1:7?ssl_ca_certs={PEM}&{options}")
+    pool: Any = open_client(settings).connection_pool
+    cluster = open_cluster(settings)
+    node = cluster.startup_nodes[0]
+    found = ClusterNode("127.0.0.2", 7, **cluster.nodes_manager.connection_kwargs)
+    made = [pool.make_connection()]
+    made += [node.connection_class(**node.connection_kwargs) for node in (node, found)]
+    for connection in made:
+        assert connection.ssl_context.get() is settings.endpoint.ssl_context
+        assert (connection.username, connection.password, connection.port) == ("u", "p@", 7)
+        assert (connection.socket_timeout, connection.socket_connect_timeout) == (3, 2)
+        assert (connection.health_check_interval, connection.encoder.decode_responses) == (9, False)
+    assert pool.max_connections == node.max_connections == found.max_connections == 4
+
+
+@pytest.mark.parametrize(("flag", "times"), [("yes", 2), ("no", 1)])
+async def test_retry_on_timeout_means_what_it_says(flag: str, times: int) -> None:
+    asked = 0
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        await reader.read(65536)  # its name
+        writer.write(b"+OK\r\n")
+        asked += b"GET" in await reader.read(65536)
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = open_client(CacheSettings(url=f"redis://127.0.0.1:{port}?retry_on_timeout={flag}"))
+        with pytest.raises(ConnectionError):
+            await client.get("k")
+        await client.aclose()
+    assert asked == times
 
 
 def test_the_safe_url_has_no_credentials() -> None:

@@ -1,0 +1,280 @@
+"""Reads ``REDIS_URL``: where Redis is, which credentials it takes, and options that hold for every connection.
+
+Everything is checked here, files included, so that a configuration error shows at start and never in a cache call. An
+option that is not in the table is refused. The text of an error never quotes a value: it may be half a password.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Never
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from .exceptions import CacheConfigError
+
+DEFAULT_URL: Final = "redis://localhost:6379/0"
+TRUE: Final = frozenset({"1", "true", "yes", "on"})
+FALSE: Final = frozenset({"0", "false", "no", "off"})
+_SCHEMES: Final = {"redis": False, "rediss": True, "valkey": False, "valkeys": True, "unix": False}  # whether with TLS
+_ONE_ADDRESS: Final = (
+    "Of a cluster write the address of one node: the others are found from it. Where Sentinels watch a primary, write "
+    "an address that follows the primary."
+)
+_ENCODE: Final = "If the password contains characters such as / # ? or @, write them percent-encoded (%2F %23 %3F %40)."
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Address and credentials of Redis. With ``unix_path``, host, port and ssl_context are not used."""
+
+    host: str = "localhost"
+    port: int = 6379
+    unix_path: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    db: int = 0
+    ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the value of an option may be.
+
+    Attributes:
+        read: makes the value of its text. Raises ValueError or LookupError.
+        expected: completes "must be".
+    """
+
+    read: Callable[[str], Any]
+    expected: str
+
+
+def _whole(low: int, high: int) -> Kind:
+    return Kind(lambda text: int(_between(text, r"[0-9]+", low, high)), f"a whole number from {low} to {high}")
+
+
+def _seconds(low: float) -> Kind:
+    return Kind(lambda text: _between(text, r"[0-9]+(\.[0-9]+)?", low, 3600), f"a number of seconds from {low} to 3600")
+
+
+def _between(text: str, form: str, low: float, high: float) -> float:
+    value = float(text) if re.fullmatch(form, text, re.ASCII) else math.nan
+    if not low <= value <= high:
+        raise ValueError
+    return value
+
+
+def truth(text: str) -> bool:
+    """Read a flag. Raises ValueError if it is none."""
+    if (lower := text.lower()) not in TRUE | FALSE:
+        raise ValueError
+    return lower in TRUE
+
+
+_FLAG: Final = Kind(truth, "true or false")
+_TEXT: Final = Kind(str, "a text")
+_CERT_REQS: Final = {name: ssl.VerifyMode[f"CERT_{name}"] for name in ("NONE", "OPTIONAL", "REQUIRED")}
+_TLS_1_2, _TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+_VERSIONS: Final = {"1.2": _TLS_1_2, "771": _TLS_1_2, "1.3": _TLS_1_3, "772": _TLS_1_3}  # redis-py takes the numbers
+_VERIFY_FLAGS: Final = Kind(
+    lambda text: [ssl.VerifyFlags[flag.strip()] for flag in text.split(",")],
+    "names of ssl.VerifyFlags separated by commas, such as VERIFY_X509_STRICT",
+)
+OPTIONS: Final[dict[str, Kind]] = {
+    "db": _whole(0, 999_999),
+    "username": _TEXT,
+    "password": _TEXT,
+    "max_connections": _whole(1, 100_000),
+    "socket_connect_timeout": _seconds(0.01),
+    "socket_timeout": _seconds(0.01),
+    "retry_on_timeout": _FLAG,
+    "health_check_interval": _seconds(0),
+    "ssl_cert_reqs": Kind(
+        lambda text: _CERT_REQS[text.upper().removeprefix("CERT_")],
+        "none, optional or required (with CERT_ or without)",
+    ),
+    "ssl_check_hostname": _FLAG,
+    "ssl_ca_certs": _TEXT,
+    "ssl_ca_path": _TEXT,
+    "ssl_ca_data": _TEXT,
+    "ssl_certfile": _TEXT,
+    "ssl_keyfile": _TEXT,
+    "ssl_password": _TEXT,
+    "ssl_ciphers": _TEXT,
+    "ssl_min_version": Kind(
+        lambda text: _VERSIONS[text.lower().removeprefix("tlsv").replace("_", ".")],
+        "1.2 or 1.3",
+    ),
+    "ssl_include_verify_flags": _VERIFY_FLAGS,
+    "ssl_exclude_verify_flags": _VERIFY_FLAGS,
+}
+"""The options that ``REDIS_URL`` may have after its ``?``. The names are redis-py's."""
+SETTINGS: Final[tuple[str, ...]] = (
+    "max_connections",
+    "socket_connect_timeout",
+    "socket_timeout",
+    "retry_on_timeout",
+    "health_check_interval",
+)
+"""The options that are settings of the cache."""
+_OURS: Final = re.compile(
+    "client_name|connection_class|credential_provider|decode_responses|driver_info|encod.*|legacy_responses|lib_.*|"
+    "parser_class|protocol|retry|retry_on_error|single_connection_client|socket_keepalive.*|socket_read_size|socket_type"
+)
+"""Options of redis-py that the cache sets: with another value it would not work, or not as documented."""
+_INSTEAD: Final = {
+    "host": "the host belongs before the first /",
+    "port": "the port belongs before the first /",
+    "path": "write unix:///path/to/socket",
+    "timeout": "write socket_timeout or socket_connect_timeout",
+    **dict.fromkeys(("ssl", "tls"), "write rediss:// for TLS"),
+}
+
+
+@cache  # files are read once in a process: what was usable at its start stays so
+def parse(url: str) -> tuple[Endpoint, dict[str, Any], str]:
+    """Return the endpoint, the ``SETTINGS`` among the options, and the URL without credentials and options.
+
+    Raises:
+        CacheConfigError: it cannot be used. The text says why, in one line.
+    """
+    scheme = found[1].lower() if (found := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", url)) else ""
+    if scheme not in _SCHEMES:
+        _refuse(
+            "must begin with redis://, rediss:// (TLS), valkey://, valkeys:// (TLS) or unix://, for example "
+            f"{DEFAULT_URL}; it begins with {f'{scheme}://' if scheme else 'something else'}. {_ONE_ADDRESS}"
+        )
+    if re.search(r"[\s\x00-\x1f\x7f]", url):
+        _refuse(f"contains a space or a control character. {_ENCODE}")
+    credentials, _, place = re.split("[/?]", url.partition("://")[2])[0].rpartition("@")
+    if "," in place or re.search("@.*,", credentials):
+        _refuse(f"names several hosts, and only one can be used. {_ONE_ADDRESS} {_ENCODE}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        host, path, username, password = (
+            unquote(text or "", errors="strict")
+            for text in (parts.hostname, parts.path, parts.username, parts.password)
+        )
+        options = _options(parse_qsl(parts.query, keep_blank_values=True, errors="strict"), tls=_SCHEMES[scheme])
+    except UnicodeDecodeError:
+        _refuse("is percent-encoded, but not in UTF-8.")
+    except CacheConfigError:
+        raise
+    except ValueError:
+        _refuse(f"has a port that is not a number from 1 to 65535. An IPv6 address is written [::1]:6379. {_ENCODE}")
+    if "#" in url or (scheme != "unix" and "@" in path):
+        _refuse(f"contains #, or an @ after the host. {_ENCODE}")
+    database = "" if scheme == "unix" else path.strip("/")
+    if database and not re.fullmatch("[0-9]{1,6}", database, re.ASCII):
+        _refuse(f"must end in a database number, as in {DEFAULT_URL}, or in nothing. {_ENCODE}")
+    named: dict[str, str | int] = {"username": username, "password": password, "db": int(database) if database else ""}
+    for name, value in named.items():
+        if value != "" and options.setdefault(name, value) != value:
+            _refuse(f"has the option {name}, and another value before the ?. One of them has to go.")
+    db = options.pop("db", 0)
+    where: dict[str, Any] = {"host": host or "localhost", "port": port or 6379}
+    if scheme == "unix":
+        if place or not path.strip("/"):
+            _refuse("must be unix:///path/to/socket, with three slashes.")
+        where = {"unix_path": path}
+        shown = f"unix://{path}" + (f"?db={db}" if db else "")
+    elif port == 0 or not re.fullmatch(r"[\w.:%-]*", host):
+        _refuse("must name a host and a port from 1 to 65535, as in redis://host:6379/0.")
+    else:
+        shown = f"{scheme}://{f'[{host}]' if ':' in host else where['host']}:{where['port']}/{db}"
+    settings = {name: options.pop(name) for name in SETTINGS if name in options}
+    who = {name: options.pop(name, None) for name in ("username", "password")}
+    return Endpoint(**where, **who, db=db, ssl_context=_tls(options) if _SCHEMES[scheme] else None), settings, shown
+
+
+def check_settings(values: Mapping[str, Any]) -> None:
+    """Check settings that were given otherwise than in a URL.
+
+    Raises:
+        CacheConfigError: a value is out of range.
+    """
+    for name in SETTINGS:
+        try:
+            OPTIONS[name].read(str(values[name]))
+        except ValueError:
+            raise CacheConfigError(f"{name} must be {OPTIONS[name].expected}.") from None
+
+
+def _options(pairs: list[tuple[str, str]], *, tls: bool) -> dict[str, Any]:
+    """The values of the options."""
+    options: dict[str, Any] = {}
+    for name, text in pairs:
+        if not re.fullmatch("[A-Za-z_]{2,40}", name) or not text or (name not in OPTIONS and "@" in text):
+            _refuse(f"has something after its ? that is no option=value. {_ENCODE}")
+        if _OURS.fullmatch(name):
+            _refuse(f"has the option {name}, which the cache sets itself. Leave it out.")
+        if name not in OPTIONS:
+            _refuse(
+                f"has the option {name}, which is unknown: {_INSTEAD.get(name) or 'known are ' + ', '.join(OPTIONS)}."
+            )
+        if name in options:
+            _refuse(f"has the option {name} twice.")
+        if name.startswith("ssl_") and not tls:
+            _refuse(f"has the option {name}, which needs TLS: write rediss:// (or valkeys://).")
+        try:
+            options[name] = OPTIONS[name].read(text)
+        except (ValueError, LookupError):
+            _refuse(f"has the option {name}, which must be {OPTIONS[name].expected}.")
+    return options
+
+
+def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
+    """The TLS context of every connection, with every file read."""
+    get = options.get
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        with _naming(name):
+            if name in options:
+                Path(options[name]).open("rb").close()
+    if "ssl_ca_path" in options and not Path(options["ssl_ca_path"]).is_dir():
+        _refuse("has the option ssl_ca_path, which must be a folder.")
+    with _naming("ssl_ca_certs" if "ssl_ca_certs" in options else "ssl_ca_data"):
+        context = ssl.create_default_context(
+            cafile=get("ssl_ca_certs"), capath=get("ssl_ca_path"), cadata=get("ssl_ca_data")
+        )
+    if "ssl_certfile" in options:
+        with _naming("ssl_keyfile" if "ssl_keyfile" in options else "ssl_certfile"):
+            # A password in any case: without one OpenSSL would ask for it on the terminal.
+            context.load_cert_chain(options["ssl_certfile"], get("ssl_keyfile"), get("ssl_password", ""))
+    elif alone := {"ssl_keyfile", "ssl_password"} & options.keys():
+        _refuse(f"has the option {min(alone)}, and not ssl_certfile.")
+    with _naming("ssl_ciphers"):
+        if "ssl_ciphers" in options:
+            context.set_ciphers(options["ssl_ciphers"])
+    required = get("ssl_cert_reqs", ssl.CERT_REQUIRED)
+    if required == ssl.CERT_NONE and get("ssl_check_hostname"):
+        _refuse("has the option ssl_check_hostname, but with ssl_cert_reqs=none nothing is checked.")
+    context.check_hostname = get("ssl_check_hostname", True) and required != ssl.CERT_NONE
+    context.verify_mode = required  # for a client, optional is the same as required
+    context.minimum_version = get("ssl_min_version", context.minimum_version)
+    for flag in get("ssl_include_verify_flags", ()):
+        context.verify_flags |= flag
+    for flag in get("ssl_exclude_verify_flags", ()):
+        context.verify_flags &= ~flag
+    return context
+
+
+@contextmanager
+def _naming(option: str) -> Iterator[None]:
+    """Name the option whose file or value cannot be used."""
+    try:
+        yield
+    except (OSError, ValueError) as problem:  # SSLError is an OSError
+        why = getattr(problem, "reason", None) or getattr(problem, "strerror", None) or type(problem).__name__
+        _refuse(f"has the option {option}, which cannot be used ({why}).")
+
+
+def _refuse(text: str) -> Never:
+    raise CacheConfigError(f"REDIS_URL {text}") from None
