@@ -16,7 +16,7 @@ from dotenv import find_dotenv, load_dotenv
 from cache import CacheConfigError, CacheSettings, keys
 
 from .identity import user_id_of
-from .store import is_public_key
+from .store import public_kind
 
 ModelChoice = Literal["openai", "inference", "offline"]
 CONSOLE_USER: Final = "console"
@@ -34,7 +34,7 @@ class Settings:
         home: folder of local data (the SQLite database, the private Redis, the spool).
         models: which models listen, think and speak.
         supabase_url: the hosted store; None for SQLite in ``home``.
-        supabase_key: its service-role or secret key.
+        supabase_key: its secret key, or its legacy service-role key.
         openai_api_key: for ``models == "openai"``.
         openai_base_url: another server that speaks OpenAI's protocol.
         console_user: user id of the console's caller.
@@ -79,18 +79,20 @@ class Settings:
         except CacheConfigError as problem:
             raise SettingsError(str(problem)) from None
         url = env.get("SUPABASE_URL") or None
-        key = env.get("SUPABASE_SERVICE_ROLE_KEY") or env.get("SUPABASE_SECRET_KEY") or None
+        # The newer kind first: Supabase phases the legacy one out.
+        key_name = "SUPABASE_SECRET_KEY" if env.get("SUPABASE_SECRET_KEY") else "SUPABASE_SERVICE_ROLE_KEY"
+        key = env.get(key_name) or None
         if url and not key:
             raise SettingsError(
-                "SUPABASE_URL is set but SUPABASE_SERVICE_ROLE_KEY (or SUPABASE_SECRET_KEY) is not. Set it, or unset "
-                "SUPABASE_URL to keep everything in a local SQLite file."
+                "SUPABASE_URL is set but SUPABASE_SECRET_KEY (or the legacy SUPABASE_SERVICE_ROLE_KEY) is not. Set it, "
+                "or unset SUPABASE_URL to keep everything in a local SQLite file."
             )
         if key and not url:
             raise SettingsError("A Supabase key is set but SUPABASE_URL is not. Set it, or unset the key.")
-        if key and is_public_key(key):
+        if key and (kind := public_kind(key)):
             raise SettingsError(
-                "The Supabase key is a public one (anon or publishable). The companion needs the service-role or "
-                "secret key, from the project's API settings."
+                f"{key_name} is the project's {kind} key, which is public. Set it to the secret key (sb_secret_...) or "
+                "the legacy service-role key, from the project's API settings."
             )
         if url and (not _host(url) or urlsplit(url).scheme not in ("http", "https")):
             raise SettingsError("SUPABASE_URL must begin with https://, as shown in the project's API settings.")

@@ -50,7 +50,7 @@ async def test_what_is_half_set_is_named_in_one_line(nowhere: Path) -> None:
         *(run(nowhere, *command, SUPABASE_URL="https://abc.supabase.co") for command in commands)
     ):
         assert code == 1
-        assert output.startswith("companion: SUPABASE_URL is set but SUPABASE_SERVICE_ROLE_KEY")
+        assert output.startswith("companion: SUPABASE_URL is set but SUPABASE_SECRET_KEY")
         assert output.count("\n") == 1, output
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from ..store import explain_answer, key_headers
 from .invalidation import MAX_LIFETIME
 
 INITIAL_WINDOW: Final = MAX_LIFETIME
@@ -48,7 +49,7 @@ class ChangeFeed:
 
     def __init__(self, url: str, key: str, *, timeout: float = 10.0, page: int = 1000) -> None:
         self._address = f"{url.rstrip('/')}/rest/v1/rpc/companion_changes_since"
-        self._headers = {"apikey": key, "Authorization": f"Bearer {key}"}
+        self._headers = key_headers(key)
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._page = page
         self._cursor = 0
@@ -89,8 +90,7 @@ class ChangeFeed:
     async def _request(self, http: aiohttp.ClientSession, arguments: dict[str, Any]) -> tuple[int, list[Change]]:
         async with http.post(self._address, json=arguments, headers=self._headers, timeout=self._timeout) as response:
             if response.status != 200:
-                hint = "; are all migrations applied?" if response.status == 404 else ""
-                raise FeedFailed(f"HTTP {response.status}{hint}")
+                raise FeedFailed(explain_answer(response.status, await response.read()))
             try:
                 answer = await response.json()
                 changes = [Change(str(row["user_id"]), str(row["what"]), int(row["xact"])) for row in answer["changes"]]

@@ -23,8 +23,9 @@ import httpx
 
 from cache import BackgroundTasks
 
+from ..store import explain_answer, explain_failure
 from .change_feed import Change, ChangeFeed, FeedFailed
-from .realtime import ChangeNotifier, NotifierFailed, NotifierTiming
+from .realtime import ChangeNotifier, NotifierFailed, NotifierTiming, SubscriptionEnded
 
 OnChange = Callable[[str, str], Awaitable[None]]
 
@@ -101,6 +102,8 @@ class ChangeListener:
             began = now()
             try:
                 await self._notifier.listen(http, self._notify)
+            except SubscriptionEnded as end:
+                logger.debug("external changes: %s; subscribing again", end)
             except Exception as problem:  # whatever a network and a server may do, the listener retries
                 self._log_failure("Realtime", "Realtime does not notify", problem)
             failures = 0 if now() - began > self._timing.retry_max else failures + 1
@@ -163,5 +166,5 @@ def _reason(problem: Exception) -> str:
     if isinstance(problem, NotifierFailed | FeedFailed):
         return str(problem)
     if isinstance(problem, aiohttp.WSServerHandshakeError):
-        return f"HTTP {problem.status}"
-    return "no answer in time" if isinstance(problem, TimeoutError) else type(problem).__name__
+        return explain_answer(problem.status, b"")
+    return "no answer in time" if isinstance(problem, TimeoutError) else explain_failure(problem)

@@ -21,6 +21,8 @@ from urllib.parse import quote
 
 import aiohttp
 
+from ..store import is_bearer_token
+
 _TOPIC: Final = "realtime:companion"
 _CODE = re.compile(r"[A-Z][A-Za-z]{2,60}(?=:)")
 _CLOSING = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
@@ -29,6 +31,14 @@ _Event = Literal["subscribed", "change", "heartbeat reply", "other"]
 
 class NotifierFailed(Exception):
     """No notification comes any more. The text says why, and is safe to log."""
+
+
+class SubscriptionEnded(NotifierFailed):
+    """The server has ended the subscription as it does now and then: connect again."""
+
+
+class _PrivateOnly(NotifierFailed):
+    """The project refuses channels that are not private."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,7 @@ class ChangeNotifier:
         self._key = key
         self._table = table
         self._timing = timing
+        self._private = False
 
     async def listen(self, http: aiohttp.ClientSession, notify: Callable[[], None]) -> NoReturn:
         """Connect and subscribe, and stay connected until that fails.
@@ -71,6 +82,8 @@ class ChangeNotifier:
             notify: called once the subscription is confirmed, then for every change. Must not raise.
 
         Raises:
+            SubscriptionEnded: the key's token has expired, as it does once a day, or the project wants a private
+                channel, which the next call asks for.
             NotifierFailed: the server refused, closed the connection, or did not answer in time.
             aiohttp.ClientError: the connection failed.
             TimeoutError: connecting or sending took too long.
@@ -93,22 +106,31 @@ class ChangeNotifier:
                     continue
                 if message.type in _CLOSING:
                     raise NotifierFailed(f"the connection was closed ({socket.close_code})")
-                event = _event_of(message.data)
+                try:
+                    event = _event_of(message.data)
+                except _PrivateOnly as refusal:
+                    if self._private:
+                        raise
+                    self._private = True
+                    raise SubscriptionEnded(str(refusal)) from None
+                except SubscriptionEnded as end:
+                    if awaited == "the subscription":  # else a token that is refused each time would never be reported
+                        raise NotifierFailed(str(end)) from None
+                    raise
                 if event == "subscribed" or (event == "change" and awaited != "the subscription"):
                     notify()
                 if event == "subscribed" or (event == "heartbeat reply" and awaited == "a heartbeat"):
                     awaited, deadline = "", now() + self._timing.heartbeat_interval
 
     def _subscription(self) -> dict[str, Any]:
-        return {
-            "config": {
-                "broadcast": {"ack": False, "self": False},
-                "presence": {"key": "", "enabled": False},
-                "private": False,
-                "postgres_changes": [{"event": "*", "schema": "public", "table": self._table}],
-            },
-            "access_token": self._key,
+        config = {
+            "broadcast": {"ack": False, "self": False},
+            "presence": {"key": "", "enabled": False},
+            "private": self._private,
+            "postgres_changes": [{"event": "*", "schema": "public", "table": self._table}],
         }
+        # Without a token the server takes the one that the gateway has made of the key in the address.
+        return {"config": config} | ({"access_token": self._key} if is_bearer_token(self._key) else {})
 
     async def _send(
         self, socket: aiohttp.ClientWebSocketResponse[Any], topic: str, event: str, payload: dict[str, Any]
@@ -135,17 +157,20 @@ def _event_of(text: object) -> _Event:
         if event not in ("system", "phx_reply"):
             return "other"
         if payload["status"] != "ok":
-            raise NotifierFailed(_refusal(payload))
+            raise _refusal(payload)
         # The server answers the join before it has subscribed to the database: changes come only after this message.
         return "subscribed" if event == "system" and payload["extension"] == "postgres_changes" else "other"
     except (ValueError, TypeError, LookupError):
         return "change"  # a message that cannot be read may have been one
 
 
-def _refusal(payload: dict[str, Any]) -> str:
-    """The server's error code; its message may quote anything."""
-    if payload.get("extension") == "postgres_changes":
-        return "no subscription; is the table in the publication supabase_realtime?"
-    words = payload["response"].get("reason") if "response" in payload else payload.get("message")
-    code = _CODE.match(str(words))
-    return f"refused: {code[0]}" if code else "refused"
+def _refusal(payload: dict[str, Any]) -> NotifierFailed:
+    """What a refusal means: by its code or its first words, since the rest of a message may quote anything."""
+    words = str(payload["response"].get("reason") if "response" in payload else payload.get("message"))
+    if words.startswith("Token has expired"):
+        return SubscriptionEnded("the token has expired")
+    if words.startswith("Unable to subscribe"):
+        return NotifierFailed("no subscription; is the table in the publication supabase_realtime?")
+    code = _CODE.match(words)
+    refused = f"refused: {code[0]}" if code else "refused"
+    return _PrivateOnly(refused) if code and code[0] == "PrivateOnly" else NotifierFailed(refused)

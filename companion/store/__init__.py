@@ -12,7 +12,8 @@ from .profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from .read_batching import ContextBatcher
 from .search_terms import search_words, shares_word
 from .sqlite.store import SqliteStore
-from .supabase.api_key import is_public_key
+from .supabase.api_key import is_bearer_token, key_headers, public_kind
+from .supabase.diagnosis import explain_answer, explain_failure
 
 if TYPE_CHECKING:
     from .supabase.store import SupabaseStore
@@ -32,8 +33,12 @@ __all__ = [
     "Summary",
     "SupabaseStore",
     "Turn",
+    "explain_answer",
+    "explain_failure",
     "fact_key",
-    "is_public_key",
+    "is_bearer_token",
+    "key_headers",
+    "public_kind",
     "search_words",
     "shares_word",
 ]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, get_args
+from unittest.mock import AsyncMock
 from uuid import uuid4
 
 import aiohttp
@@ -24,7 +25,7 @@ from companion.caching.change_listener import ChangeListener, ListenerTiming
 from companion.caching.invalidation import invalidate
 from companion.caching.realtime import NotifierTiming
 from companion.store import Memory, Summary, SupabaseStore, Turn
-from tests.real.phoenix import Fault, Phoenix
+from tests.real.phoenix import Fault, Phoenix, _channel
 from tests.real.postgres import Postgres, connection, migrate
 from tests.real.postgrest import PostgREST
 from tests.wait import until
@@ -421,6 +422,95 @@ async def test_bad_news_means_another_try(
     await until(lambda: listen.of(user))
 
 
+async def test_a_token_that_expires_is_routine(
+    listen: Listening, realtime: Phoenix, db: asyncpg.Connection, user: str, log_lines: Callable[[], list[str]]
+) -> None:
+    """Once a day, with a secret key: the gateway has made a token of it."""
+    listen()
+    await until(lambda: realtime.subscribed)
+    for number in (2, 3):
+        expired = {"extension": "system", "status": "error", "message": "Token has expired 0 seconds ago"}
+        with realtime.failing("lossy"):
+            await edit(db, f"{user}-{number}")
+            await realtime.push("system", expired)
+            await until(lambda number=number: realtime.attempts == number)
+        await until(lambda: realtime.subscribed)
+        await until(lambda number=number: listen.of(f"{user}-{number}"))
+    lines = [line for line in log_lines() if "Realtime" in line]
+    assert lines == ["external changes: Realtime notifies; polling every 3600 s"]
+
+
+async def test_a_token_that_is_never_good_is_reported(
+    listen: Listening, realtime: Phoenix, log_lines: Callable[[], list[str]]
+) -> None:
+    realtime.delay = HOUR
+    listen()
+    await until(lambda: realtime.channels)
+    await realtime.push("system", {"extension": "system", "status": "error", "message": "Token has expired 9 s ago"})
+    await until(lambda: any("does not notify (the token has expired)" in line for line in log_lines()))
+
+
+async def test_a_project_that_wants_private_channels(
+    listen: Listening, realtime: Phoenix, db: asyncpg.Connection, user: str, log_lines: Callable[[], list[str]]
+) -> None:
+    realtime.private_only = True
+    listen()
+    await until(lambda: realtime.subscribed)
+    await edit(db, user)
+    await until(lambda: listen.of(user))
+    lines = [line for line in log_lines() if "Realtime" in line]
+    assert lines == ["external changes: Realtime notifies; polling every 3600 s"]
+
+
+@pytest.mark.parametrize(
+    ("extension", "message", "reason"),
+    [
+        (
+            "postgres_changes",
+            "Unable to subscribe to changes with given parameters.",
+            "is the table in the publication",
+        ),
+        ("postgres_changes", "DatabaseLackOfConnections: Too many", "(refused: DatabaseLackOfConnections)"),
+        ("postgres_changes", "could not connect: x is 7", "(refused)"),
+        ("system", "PrivateOnly: as before", "(refused: PrivateOnly)"),
+    ],
+)
+async def test_only_a_subscription_that_is_refused_names_the_publication(
+    listen: Listening,
+    realtime: Phoenix,
+    log_lines: Callable[[], list[str]],
+    extension: str,
+    message: str,
+    reason: str,
+) -> None:
+    realtime.private_only = message.startswith("PrivateOnly")
+    listen()
+    await until(lambda: realtime.subscribed)
+    await realtime.push("system", {"extension": extension, "status": "error", "message": message})
+    await until(lambda: any("does not notify" in line for line in log_lines()))
+    (line,) = (line for line in log_lines() if "does not notify" in line)
+    assert reason in line
+    assert ("publication" in line) == message.startswith("Unable to subscribe")
+
+
+@pytest.mark.parametrize("kind", ["secret_key", "service_role_key"])
+async def test_only_a_key_that_is_a_token_is_sent_as_one(
+    api: PostgREST, realtime: Phoenix, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    joins: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "tests.real.phoenix._channel",
+        lambda connection, topic, payload, private_only: (
+            joins.append(payload) or _channel(connection, topic, payload, private_only)
+        ),
+    )
+    listener = ChangeListener(api.url, getattr(api, kind), AsyncMock(), timing=NOTIFIER_ONLY)
+    listener.start()
+    await until(lambda: realtime.subscribed)
+    await listener.stop()
+    assert [join.get("access_token") for join in joins] == [api.service_role_key if "role" in kind else None]
+
+
 async def test_a_connection_that_is_cut_is_made_anew(
     listen: Listening, realtime: Phoenix, db: asyncpg.Connection, user: str
 ) -> None:
@@ -509,7 +599,9 @@ async def test_the_project_may_be_away(
     listen(SOON)
     await until(lambda: log_lines()[1:])
     await api.stop()
-    await until(lambda: any("cannot be read (ClientConnectorError)" in line for line in log_lines()))
+    await until(
+        lambda: any("cannot be read (ClientConnectorError (the project cannot be" in line for line in log_lines())
+    )
     await edit(db, user)
     assert listen.of(user) == []
     await api.start()
@@ -532,7 +624,12 @@ async def test_missing_migrations_are_logged(postgres: Postgres, log_lines: Call
     async with Phoenix(dsn) as realtime, PostgREST(dsn, realtime) as api:
         listening = Listening(api)
         listening(SOON)
-        await until(lambda: any("HTTP 404; are all migrations applied?" in line for line in log_lines()))
+        await until(
+            lambda: any(
+                "HTTP 404 PGRST202 (the function companion_changes_since is missing: apply" in line
+                for line in log_lines()
+            )
+        )
         await listening.end()
 
 

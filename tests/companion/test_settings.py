@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -11,6 +12,8 @@ import pytest
 from companion.settings import Settings, SettingsError
 
 pytestmark = pytest.mark.unit
+PROJECT = {"SUPABASE_URL": "https://x.supabase.co"}
+ANON_KEY = ".".join(("e30", base64.urlsafe_b64encode(b'{"role": "anon"}').decode().rstrip("="), "s3c"))
 CLOUD = {"LIVEKIT_URL": "wss://a.livekit.cloud", "LIVEKIT_API_KEY": "k", "LIVEKIT_API_SECRET": "s"}
 
 
@@ -45,6 +48,15 @@ def test_which_models(env: dict[str, str], models: str) -> None:
         ({"SUPABASE_SECRET_KEY": "s3cret"}, "SUPABASE_URL"),
         ({"SUPABASE_URL": "x.supabase.co", "SUPABASE_SECRET_KEY": "s3cret"}, "https://"),
         ({"SUPABASE_URL": "https://x.supabase.co", "SUPABASE_SECRET_KEY": "sb_publishable_s3c"}, "service-role"),
+        (
+            PROJECT | {"SUPABASE_SECRET_KEY": "sb_publishable_s3c"},
+            "SUPABASE_SECRET_KEY is the project's publishable key",
+        ),
+        (PROJECT | {"SUPABASE_SERVICE_ROLE_KEY": ANON_KEY}, "SUPABASE_SERVICE_ROLE_KEY is the project's anon key"),
+        (
+            PROJECT | {"SUPABASE_SECRET_KEY": ANON_KEY, "SUPABASE_SERVICE_ROLE_KEY": "s3cret"},
+            "SECRET_KEY is the .* anon",
+        ),
         ({"SUPABASE_URL": "https://[x", "SUPABASE_SECRET_KEY": "s3cret"}, "SUPABASE_URL"),
         ({"COMPANION_MODELS": "openai"}, "OPENAI_API_KEY"),
         ({"OPENAI_BASE_URL": "http://localhost:11434/v1"}, "OPENAI_API_KEY"),
@@ -69,6 +81,18 @@ def test_what_cannot_be_used_is_named(env: dict[str, str], names: str) -> None:
     with pytest.raises(SettingsError, match=names) as problem:
         Settings.from_env(env)
     assert "s3c" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "chosen"),
+    [
+        ({"SUPABASE_SECRET_KEY": "new", "SUPABASE_SERVICE_ROLE_KEY": "legacy"}, "new"),
+        ({"SUPABASE_SECRET_KEY": " ", "SUPABASE_SERVICE_ROLE_KEY": "legacy"}, "legacy"),
+        ({"SUPABASE_SECRET_KEY": "new", "SUPABASE_SERVICE_ROLE_KEY": ANON_KEY}, "new"),
+    ],
+)
+def test_the_newer_kind_of_key_wins(keys: dict[str, str], chosen: str) -> None:
+    assert Settings.from_env(PROJECT | keys).supabase_key == chosen
 
 
 def test_a_time_zone() -> None:

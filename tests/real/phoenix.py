@@ -48,7 +48,6 @@ $$;
 _ORDINARY_CONFIG = {
     "broadcast": {"ack": False, "self": False},
     "presence": {"key": "", "enabled": False},
-    "private": False,
 }
 
 
@@ -77,12 +76,14 @@ class Phoenix:
     """The Realtime of the project whose database is at `dsn`. Use as `async with`, and give it to a PostgREST.
 
     `attempts` counts requested handshakes, `heartbeats` received ones; `delay` (seconds) passes between the answer to a
-    join and the subscription. `fault` is the fault in effect, None for none.
+    join and the subscription. With `private_only` the project refuses channels that are not private. `fault` is the
+    fault in effect, None for none.
     """
 
     def __init__(self, dsn: str) -> None:
         self.fault: Fault | None = None
         self.delay = 0.0
+        self.private_only = False
         self.attempts = 0
         self.heartbeats = 0
         self._dsn = dsn
@@ -96,6 +97,11 @@ class Phoenix:
     def sockets(self) -> int:
         """Number of connections."""
         return len(self._connections)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels, subscribed or not."""
+        return len(self._channels)
 
     @property
     def subscribed(self) -> int:
@@ -206,7 +212,7 @@ class Phoenix:
         try:
             if self.fault == "join refused":
                 raise _Refused("ConnectionRateLimitReached: Too many connected users")
-            channel = _channel(connection, message["topic"], payload)
+            channel = _channel(connection, message["topic"], payload, self.private_only)
         except _Refused as refusal:
             await _reply(connection.socket, message, "error", {"reason": str(refusal)})
             return
@@ -249,10 +255,13 @@ class Phoenix:
                 await _say(channel.socket, channel.topic, "postgres_changes", {"ids": ids, "data": data}, cut=cut)
 
 
-def _channel(connection: _Connection, topic: str, payload: dict[str, Any]) -> _Channel:
+def _channel(connection: _Connection, topic: str, payload: dict[str, Any], private_only: bool) -> _Channel:
     config = payload.get("config", {})
+    if private_only and not config.get("private"):
+        raise _Refused("PrivateOnly: This project only allows private channels")
     wanted = config.get("postgres_changes", [])
-    ordinary = {name: value for name, value in config.items() if name != "postgres_changes"}
+    # A private channel asks for a policy on realtime.messages, which the service role bypasses.
+    ordinary = {name: value for name, value in config.items() if name not in ("postgres_changes", "private")}
     if payload.keys() - {"config", "access_token"} or ordinary != _ORDINARY_CONFIG:
         raise _Refused("the stand-in does not know this way to join")
     for one in wanted:

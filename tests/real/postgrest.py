@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Self
 
 import asyncpg
@@ -42,11 +43,11 @@ class PostgREST:
     """The API of one project on 127.0.0.1. Use as `async with`, or `start` and `stop` (again on the same port).
 
     `url` and the keys are those of the project; `requests` counts requests; `delay` (seconds) precedes every
-    answer; `fault` is the fault in effect, None for none. With `realtime`, the
-    project has Realtime too, at the same address.
+    answer; `fault` is the fault in effect, None for none. With `realtime`, the project has Realtime too, at the same
+    address. A list in an answer has at most `max_rows` rows, and nothing says that there are more.
     """
 
-    def __init__(self, dsn: str, realtime: Phoenix | None = None) -> None:
+    def __init__(self, dsn: str, realtime: Phoenix | None = None, *, max_rows: int = 1000) -> None:
         self.secret_key = f"sb_secret_{secrets.token_urlsafe(16)}"
         self.publishable_key = f"sb_publishable_{secrets.token_urlsafe(16)}"
         self._signing_secret = secrets.token_hex(32)
@@ -55,6 +56,7 @@ class PostgREST:
         self.fault: Fault | None = None
         self.delay = 0.0
         self.requests = 0
+        self.max_rows = max_rows
         self._dsn = dsn
         self._realtime = realtime
         self._port = 0
@@ -68,6 +70,7 @@ class PostgREST:
     def token(self, role: str, *, sub: str | None = None, seconds: float = 3600.0) -> str:
         """A JWT this project accepts: `sub` is the user of an authenticated one, `seconds` its validity."""
         claims: dict[str, Any] = {"role": role, "iss": "supabase", "exp": int(time.time() + seconds)}
+        claims["aud"] = "authenticated"  # as Auth issues them; PostgREST looks at it only if it is told to
         return jwt.encode(claims | ({"sub": sub} if sub else {}), self._signing_secret, algorithm="HS256")
 
     def client(self, key: str, token: str | None = None) -> Any:
@@ -75,7 +78,7 @@ class PostgREST:
         from supabase import AsyncClient, AsyncClientOptions  # slow to import, and rarely needed
 
         options = AsyncClientOptions(
-            httpx_client=httpx.AsyncClient(verify=False),
+            httpx_client=httpx.AsyncClient(verify=False, event_hooks={"request": [] if token else [_drop_bearer]}),
             persist_session=False,
             auto_refresh_token=False,
             postgrest_client_retry=False,
@@ -129,8 +132,8 @@ class PostgREST:
                 return spoilt
         try:
             key = request.headers.get("apikey", "")
-            bearer = request.headers.get("Authorization", f"Bearer {key}").removeprefix("Bearer ")
-            return await self._serve(request, self._identify(key, bearer))
+            bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
+            return await self._serve(request, self._identify(key, bearer or None))
         except Refusal as refusal:
             return web.json_response(refusal.body, status=refusal.status)
 
@@ -138,22 +141,23 @@ class PostgREST:
         assert self._realtime is not None
         key = request.query.get("apikey", "")
         try:
-            role = self._identify(key, key).role
+            role = self._identify(key).role
         except Refusal as refusal:
             return web.json_response(refusal.body, status=refusal.status)
         return await self._realtime.serve(request, role, lambda token: self._identify(key, token).role)
 
-    def _identify(self, key: str, bearer: str) -> Caller:
-        """Check the key as the gateway does, then the token as PostgREST does."""
+    def _identify(self, key: str, bearer: str | None = None) -> Caller:
+        """Check the key as the gateway does, then the token as PostgREST does: a key that is no token is not one."""
         opaque = {self.secret_key: "service_role", self.publishable_key: "anon"}
         if key not in (*opaque, self.service_role_key, self.anon_key):
             raise Refusal(401, None, "Invalid API key", hint="Double check your Supabase API key.")
-        if bearer in opaque:
-            if bearer != key:
-                raise Refusal(401, None, "Invalid API key")
+        if bearer is None and key in opaque:
             return Caller(opaque[key], {"role": opaque[key]})
+        token = bearer or key
+        if token.count(".") != 2:
+            raise Refusal(401, "PGRST301", f"Expected 3 parts in JWT; got {token.count('.') + 1}")
         try:
-            claims = jwt.decode(bearer, self._signing_secret, algorithms=["HS256"])
+            claims = jwt.decode(token, self._signing_secret, algorithms=["HS256"], options={"verify_aud": False})
         except jwt.ExpiredSignatureError:
             raise Refusal(401, "PGRST303", "JWT expired") from None
         except jwt.InvalidTokenError:
@@ -164,11 +168,12 @@ class PostgREST:
         match request.method, request.path.strip("/").split("/"):
             case "GET", ["rest", "v1", table]:
                 return await self._run(
-                    request, caller, lambda db: select(db, plain_name(table), request), readonly=True
+                    request, caller, lambda db: select(db, plain_name(table), request, self.max_rows), readonly=True
                 )
             case "POST", ["rest", "v1", "rpc", function]:
-                arguments = await read_json(request)
-                return await self._run(request, caller, lambda db: call(db, plain_name(function), arguments, request))
+                arguments = await read_json(request) if await request.text() else {}
+                work = partial(call, function=plain_name(function), arguments=arguments, max_rows=self.max_rows)
+                return await self._run(request, caller, lambda db: work(db, request=request))
             case "POST", ["rest", "v1", table]:
                 body = await read_json(request)
                 return await self._run(request, caller, lambda db: insert(db, plain_name(table), body, request))
@@ -196,6 +201,12 @@ class PostgREST:
             if state == "42501" and caller.role == "anon":
                 status = 401
             raise Refusal(status, state, error.message, details=error.detail, hint=error.hint) from None
+
+
+async def _drop_bearer(request: httpx.Request) -> None:
+    """Leave out a key that is no token; supabase-py sends it as one."""
+    if request.headers.get("Authorization", "").startswith("Bearer sb_"):
+        del request.headers["Authorization"]
 
 
 async def _spoil(server: PostgREST, request: web.Request) -> web.StreamResponse | None:

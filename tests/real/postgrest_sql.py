@@ -57,11 +57,11 @@ async def _columns(db: asyncpg.Connection, table: str) -> dict[str, str]:
     return {row["attname"]: row["type"] for row in rows}
 
 
-async def select(db: asyncpg.Connection, table: str, request: web.Request) -> web.Response:
+async def select(db: asyncpg.Connection, table: str, request: web.Request, max_rows: int) -> web.Response:
     if request.headers.get("Accept", "*/*") not in ("*/*", "application/json") or "Range" in request.headers:
         raise unknown("this way to ask for rows")
     columns = await _columns(db, table)
-    wanted, order, limit, tests, values = "*", "", "", [], []
+    wanted, order, limit, tests, values = "*", "", max_rows, [], []
     for parameter, value in request.query.items():
         if parameter == "select":
             wanted = ", ".join("*" if part == "*" else _column(columns, part) for part in value.split(","))
@@ -73,14 +73,14 @@ async def select(db: asyncpg.Connection, table: str, request: web.Request) -> we
                 f"{_column(columns, part[1])} {(part[2] or '.asc')[1:]}" for part in parts if part
             )
         elif parameter == "limit":
-            limit = f"limit {int(value)}"
+            limit = min(int(value), max_rows)
         else:
             tests.append(_test(columns, parameter, value, values))
     where = f"where {' and '.join(tests)}" if tests else ""
     return _answer_with(
         await db.fetchval(
             f"select coalesce(json_agg(row), '[]')::text"
-            f" from (select {wanted} from public.{table} {where} {order} {limit}) row",
+            f" from (select {wanted} from public.{table} {where} {order} limit {limit}) row",
             *values,
         )
     )
@@ -122,6 +122,7 @@ async def insert(db: asyncpg.Connection, table: str, body: Any, request: web.Req
             raise Refusal(400, "PGRST204", f"Could not find the '{name}' column of '{table}' in the schema cache")
     names = ", ".join(f'"{name}"' for name in given)
     conflict = ""
+    merges = "resolution=merge-duplicates" in wishes
     if wishes:
         key = [_column(columns, name) for name in request.query.get("on_conflict", "").split(",") if name]
         if not key:
@@ -129,15 +130,17 @@ async def insert(db: asyncpg.Connection, table: str, body: Any, request: web.Req
         changes = ", ".join(f'"{name}" = excluded."{name}"' for name in given)
         action = {"update": f"do update set {changes}", "nothing": "do nothing"}[resolution[wishes.pop()]]
         conflict = f"on conflict ({', '.join(key)}) {action}"
-    await db.execute(
+    written = await db.fetch(
         f"insert into public.{table} ({names}) select {names}"
-        f" from json_populate_recordset(null::public.{table}, $1::json) {conflict}",
+        f" from json_populate_recordset(null::public.{table}, $1::json) {conflict} returning xmax = 0 as is_new",
         json.dumps(rows),
     )
-    return web.Response(status=201)
+    return web.Response(status=200 if merges and not any(row["is_new"] for row in written) else 201)
 
 
-async def call(db: asyncpg.Connection, function: str, arguments: Any, request: web.Request) -> web.Response:
+async def call(
+    db: asyncpg.Connection, function: str, arguments: Any, request: web.Request, max_rows: int
+) -> web.Response:
     if request.query or not isinstance(arguments, dict):
         raise unknown("this way to call a function")
     known = await db.fetchrow(
@@ -156,9 +159,12 @@ async def call(db: asyncpg.Connection, function: str, arguments: Any, request: w
     types = dict(zip(names, known["types"], strict=True))
     passed = ", ".join(f"{plain_name(name)} => a.{plain_name(name)}" for name in arguments)
     record = ", ".join(f"{name} {types[name]}" for name in arguments)
-    source = f"from json_to_record($1::json) as a({record}), lateral public.{function}({passed}) as result"
+    source = f"public.{function}({passed}) as result"
+    if arguments:
+        source = f"json_to_record($1::json) as a({record}), lateral {source}"
     one = "coalesce(json_agg(result), '[]')" if known["proretset"] else "to_json(result)"
-    return _answer_with(await db.fetchval(f"select ({one})::text {source}", json.dumps(arguments)))
+    query = f"select ({one})::text from (select result from {source} limit {max_rows}) cut"
+    return _answer_with(await db.fetchval(query, *([json.dumps(arguments)] if arguments else [])))
 
 
 def _answer_with(text: str) -> web.Response:

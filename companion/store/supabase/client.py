@@ -1,9 +1,7 @@
 """The HTTP client of the Supabase store: survives cancelled calls, and keeps data out of errors and log lines."""
 
 import asyncio
-import json
 import logging
-import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -12,9 +10,11 @@ import httpx
 from httpx_aiohttp import HttpxAiohttpClient
 from supabase import AsyncClient, AsyncClientOptions
 
+from .api_key import is_bearer_token
+from .diagnosis import explain_answer, explain_failure
+
 _KEEPALIVE_SECONDS = 300.0
 _MAX_CONNECTIONS = 20
-_ERROR_CODE = re.compile(r"[0-9A-Z]{5}|PGRST[0-9A-Z]{3}")
 
 
 class Query(Protocol):
@@ -30,7 +30,7 @@ class UnexpectedAnswer(Exception):
 
 
 class _Refused(Exception):
-    """The server answered with an error. The text is the status and the error code, without the message."""
+    """The server answered with an error. The text says what it means, without the server's message."""
 
 
 class SupabaseClient:
@@ -107,7 +107,7 @@ def _http_client(timeout: float) -> httpx.AsyncClient:
     return HttpxAiohttpClient(
         timeout=httpx.Timeout(timeout),
         limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_KEEPALIVE_SECONDS),
-        event_hooks={"response": [_check]},
+        event_hooks={"request": [_send_as_key], "response": [_check]},
     )
 
 
@@ -115,6 +115,12 @@ def _connection_was_lost(cause: BaseException | None) -> bool:
     if isinstance(cause, aiohttp.ClientConnectorError):  # none was established
         return False
     return isinstance(cause, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError)
+
+
+async def _send_as_key(request: httpx.Request) -> None:
+    """Leave a key that is no token out of the header for tokens, into which supabase-py puts every key."""
+    if not is_bearer_token(request.headers.get("Authorization", "").removeprefix("Bearer ")):
+        del request.headers["Authorization"]
 
 
 async def _check(response: httpx.Response) -> None:
@@ -126,22 +132,18 @@ async def _check(response: httpx.Response) -> None:
             raise UnexpectedAnswer
         return
     # postgrest's own error quotes the row, and drops the status where the body is not JSON.
-    try:
-        code = str(json.loads(response.content)["code"])
-    except (ValueError, TypeError, LookupError):
-        code = ""
-    raise _Refused(f"HTTP {response.status_code}{f' {code}' if _ERROR_CODE.fullmatch(code) else ''}")
+    raise _Refused(explain_answer(response.status_code, response.content))
 
 
 def reason_of(error: Exception) -> str:
-    """The kind of failure in a word or two, for a StoreError."""
+    """The kind of failure and what to do about it, for a StoreError."""
     if isinstance(error, _Refused):
         return str(error)
     if isinstance(error, UnexpectedAnswer):
         return "unexpected answer"
     # httpx's exception can mislead (a lost connection is a ConnectTimeout); its cause is right.
     cause = error.__cause__ if isinstance(error, httpx.TransportError) and error.__cause__ else error
-    return "timeout" if isinstance(cause, TimeoutError) else type(cause).__name__
+    return explain_failure(cause)
 
 
 def _hide_filters(record: logging.LogRecord) -> bool:

@@ -20,7 +20,7 @@ from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from ..search_terms import search_words
 from ..state_json import state_to_json
 from . import rows as answers
-from .api_key import is_public_key
+from .api_key import public_kind
 from .client import Query, SupabaseClient, reason_of
 
 _T = TypeVar("_T")
@@ -39,8 +39,8 @@ class SupabaseStore:
     """
 
     def __init__(self, url: str, key: str, *, timeout: float = 5.0) -> None:
-        if is_public_key(key):
-            raise ValueError("the Supabase key is a public one: the companion needs the secret (service role) key")
+        if kind := public_kind(key):
+            raise ValueError(f"this is the project's {kind} key, which is public: the companion needs the secret key")
         self._client = SupabaseClient(url, key, timeout)
         self._timeout = timeout
 

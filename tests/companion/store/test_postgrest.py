@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 from postgrest import APIError
 from supabase import AsyncClient
 
-from companion.store import Memory, SupabaseStore
+from companion.store import Memory, SupabaseStore, Turn
 from tests.real.postgrest import PostgREST
 
 pytestmark = pytest.mark.integration
@@ -95,7 +96,8 @@ async def test_a_row_that_exists_is_a_conflict(service: AsyncClient, user: str) 
         ("publishable_key", lambda api: api.token("authenticated", sub="u", seconds=-1), "PGRST303"),
         ("publishable_key", lambda api: "not.a.token", "PGRST301"),
         ("publishable_key", lambda api: PostgREST("").token("service_role"), "PGRST301"),
-        ("publishable_key", lambda api: api.secret_key, None),
+        ("publishable_key", lambda api: api.secret_key, "PGRST301"),
+        ("secret_key", lambda api: api.secret_key, "PGRST301"),
     ],
 )
 async def test_tokens_are_checked(api: PostgREST, key: str, token: Any, code: str | None) -> None:
@@ -104,6 +106,44 @@ async def test_tokens_are_checked(api: PostgREST, key: str, token: Any, code: st
         await supabase.table("companion_profiles").select("*").limit(1).execute()
     assert caught.value.code == code
     await supabase.postgrest.aclose()
+
+
+async def test_a_list_is_cut_without_a_word(project: str, user: str) -> None:
+    """PostgREST's ``db-max-rows``: 1,000 at Supabase. It is not applied to a function that returns one value."""
+    async with PostgREST(project, max_rows=3) as api:
+        assert PostgREST("").max_rows == 1000
+        client, store = api.client(api.secret_key), SupabaseStore(api.url, api.secret_key)
+        for number in range(5):
+            await store.add_turn(user, Turn("user", f"{number}", datetime(2026, 3, 1, 12, number, tzinfo=UTC), "c"))
+        rows = await client.table("companion_turns").select("id").eq("user_id", user).limit(5).execute()
+        assert len(rows.data) == 3
+        assert len((await client.rpc("companion_last_turns", {"p_user_id": user, "p_turns": 5}).execute()).data) == 3
+        assert len((await client.rpc("companion_context", {"p_user_id": user}).execute()).data["turns"]) == 5
+        await store.close()
+        await client.postgrest.aclose()
+
+
+@pytest.mark.parametrize("body", ["", "{}"])
+async def test_a_function_whose_arguments_have_defaults(api: PostgREST, body: str) -> None:
+    async with httpx.AsyncClient(headers={"apikey": api.secret_key}) as http:
+        answer = await http.post(f"{api.url}/rest/v1/rpc/companion_owed", content=body)
+    assert (answer.status_code, type(answer.json())) == (200, list)
+
+
+async def test_an_upsert_that_only_updates_is_no_creation(api: PostgREST, user: str) -> None:
+    merge, keep = "resolution=merge-duplicates", "resolution=ignore-duplicates"
+    async with httpx.AsyncClient(headers={"apikey": api.secret_key}) as http:
+        statuses = [
+            (
+                await http.post(
+                    f"{api.url}/rest/v1/companion_profiles?on_conflict=user_id",
+                    json={"user_id": user, "text": "x"},
+                    headers={"Prefer": f"return=minimal,{resolution}"},
+                )
+            ).status_code
+            for resolution in (merge, merge, keep)
+        ]
+    assert statuses == [201, 200, 201]
 
 
 async def test_full_text_filters_and_comparisons(

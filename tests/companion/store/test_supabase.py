@@ -10,11 +10,15 @@ import traceback
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import get_args
+from unittest.mock import AsyncMock
 
+import aiohttp
 import httpx
 import pytest
 
-from companion.store import Memory, OutboxRow, StoreError, Summary, SupabaseStore, Turn
+from companion.caching.change_feed import ChangeFeed
+from companion.store import Memory, OutboxRow, StoreError, Summary, SupabaseStore, Turn, explain_answer
+from tests.real.postgres import Postgres, connection
 from tests.real.postgrest import Fault, PostgREST
 from tests.wait import until
 
@@ -52,7 +56,7 @@ REASONS: dict[Fault, str] = {
     "drip": "timeout",
     "gone": "ServerDisconnectedError",
     "504": "HTTP 504",
-    "401": "HTTP 401",
+    "401": "HTTP 401 (the key is refused: SUPABASE_SECRET_KEY must be the secret key of the project at SUPABASE_URL)",
     "html": "unexpected answer",
     "cut": "unexpected answer",
     "cut off": "ClientPayloadError",
@@ -108,7 +112,7 @@ async def test_a_server_that_is_away_and_comes_back(api: PostgREST, user: str, l
     await store.save_profile(user, "before")
     await api.stop()
     for operation in OPERATIONS:
-        assert await fails(store, operation, user, log) == "ClientConnectorError"
+        assert (await fails(store, operation, user, log)).startswith("ClientConnectorError (the project cannot be rea")
     await api.start()
     assert await store.get_profile(user) == "before"
     await store.close()
@@ -160,6 +164,85 @@ async def test_a_wrong_key_is_a_store_error(api: PostgREST, user: str, log: pyte
     store = SupabaseStore(api.url, key, timeout=TIMEOUT)
     assert await fails(store, "get_profile", user, log, key)
     await store.close()
+
+
+async def test_a_wrong_key_is_named_as_one(api: PostgREST, user: str, log: pytest.LogCaptureFixture) -> None:
+    for key in ("sb_secret_wrong", PostgREST("").service_role_key):
+        store = SupabaseStore(api.url, key, timeout=TIMEOUT)
+        reason = await fails(store, "get_profile", user, log, key)
+        assert reason.startswith("HTTP 401 (the key is refused: SUPABASE_SECRET_KEY must be the secret key of the")
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    ("operation", "reason"),
+    [
+        ("context", "HTTP 404 PGRST202 (the function companion_start is missing: apply supabase/migrations (`supabase"),
+        ("get_profile", "HTTP 404 PGRST205 (the table companion_profiles is missing: apply supabase/migrations (`supa"),
+        ("add_turn", "HTTP 404 PGRST205 (the table companion_turns is missing: apply supabase/migrations (`supabase"),
+    ],
+)
+async def test_a_missing_migration_is_named_as_one(
+    postgres: Postgres, user: str, log: pytest.LogCaptureFixture, operation: str, reason: str
+) -> None:
+    async with PostgREST(postgres.dsn()) as empty:
+        store = SupabaseStore(empty.url, empty.secret_key, timeout=TIMEOUT)
+        assert (await fails(store, operation, user, log)).startswith(reason)
+        await store.close()
+
+
+async def test_a_table_that_was_dropped_is_named(postgres: Postgres, user: str, log: pytest.LogCaptureFixture) -> None:
+    dsn = await postgres.create_database()
+    async with connection(dsn) as db:
+        await db.execute("drop table companion_states")
+    async with PostgREST(dsn) as api:
+        store = SupabaseStore(api.url, api.secret_key, timeout=TIMEOUT)
+        reason = await fails(store, "context", user, log)
+        assert reason.startswith("HTTP 404 42P01 (the table companion_states is missing: apply supabase/migrations")
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (404, b"<html>404</html>", "HTTP 404 (no data API at this address: SUPABASE_URL must be https://PROJECT."),
+        (540, b"", "HTTP 540 (the project is paused"),
+        (503, b'{"code": "PGRST001", "message": "x"}', "HTTP 503 PGRST001 (the project's database does not answer"),
+        (401, b'{"code": "PGRST303", "message": "JWT expired"}', "HTTP 401 PGRST303 (the key has expired"),
+        (401, b'{"code": "42501", "message": "x"}', "HTTP 401 42501 (the key is a public one"),
+        (403, b'{"code": "42501", "message": "x"}', "HTTP 403 42501 (a right is missing: apply supabase/migrations"),
+        (406, b'{"code": "PGRST106", "message": "x"}', "HTTP 406 PGRST106 (the data API does not expose the schema"),
+        (409, b'{"code": "23505", "message": "Key (user_id)=(Xanthippe)"}', "HTTP 409 23505"),
+        (
+            404,
+            b'{"code": "PGRST202", "message": "no public.xanthippe()"}',
+            "HTTP 404 PGRST202 (not migrated: apply sup",
+        ),
+        (500, b'{"code": "Xanthippe"}', "HTTP 500"),
+        (500, b'["code"]', "HTTP 500"),
+        (500, b"\xff", "HTTP 500"),
+    ],
+)
+def test_what_an_error_means(status: int, body: bytes, said: str) -> None:
+    assert explain_answer(status, body).startswith(said)
+    assert PRIVATE not in explain_answer(status, body)
+
+
+@pytest.mark.parametrize(("kind", "bearer"), [("secret_key", False), ("service_role_key", True)])
+async def test_only_a_key_that_is_a_token_travels_as_one(
+    api: PostgREST, user: str, monkeypatch: pytest.MonkeyPatch, kind: str, bearer: bool
+) -> None:
+    sent: list[str | None] = []
+    identify = api._identify
+    monkeypatch.setattr(api, "_identify", lambda key, token=None: sent.append(token) or identify(key, token))
+    key = getattr(api, kind)
+    store = SupabaseStore(api.url, key)
+    await asyncio.gather(*(operation(store, user) for operation in OPERATIONS.values()))
+    await store.close()
+    async with aiohttp.ClientSession() as http:
+        await ChangeFeed(api.url, key).read(http, AsyncMock())
+    assert set(sent) == {key if bearer else None}
+    assert len(sent) == len(OPERATIONS) + 1
 
 
 @pytest.mark.parametrize("url", ["", "not a url", "ftp://127.0.0.1", "http://", "http://127.0.0.1:99999"])
