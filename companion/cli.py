@@ -18,6 +18,15 @@ _PACKAGE: Final = Path(__file__).parent
 MIGRATIONS: Final = (_PACKAGE / "migrations", _PACKAGE.parent / "supabase" / "migrations")
 """Where the SQL is: package data in a wheel, the repository's own folder otherwise."""
 
+CLI_FILES: Final = {
+    "config.toml": (
+        "# The Supabase CLI pushes the migrations beside this file; every other setting is the project's own.\n"
+        'project_id = "companion"\n'
+    ),
+    ".gitignore": "# What the Supabase CLI writes\n.branches\n.temp\n",
+}
+"""What the Supabase CLI wants beside the migrations, as in the repository."""
+
 WORKER_COMMANDS: Final = {
     "console": "Talk to the companion in this terminal (--text: by typing).",
     "dev": "Run a worker for your LiveKit project, for development.",
@@ -49,7 +58,7 @@ def make_app(version: str, run_worker: Callable[[], None]) -> Typer:
 
     @app.command()
     def migrations(directory: Annotated[Path, Argument(help="Where to write them; made if it is missing.")]) -> None:
-        """Write the SQL migrations for Supabase into DIRECTORY, for `supabase db push` or the SQL editor."""
+        """Write the SQL migrations for Supabase, for the SQL editor or (in supabase/migrations) `supabase db push`."""
         try:
             typer.echo(_write_migrations(directory))
         except OSError as problem:
@@ -118,4 +127,9 @@ def _write_migrations(directory: Path) -> str:
     missing = files.keys() - there
     for name in sorted(missing):
         (directory / name).write_bytes(files[name])
+    folder = directory.absolute().parent
+    if (folder.name, directory.name) == ("supabase", "migrations"):
+        for name, text in CLI_FILES.items():
+            if not (folder / name).exists():
+                (folder / name).write_text(text, encoding="utf-8")
     return f"{len(missing)} written to {directory}, {len(there)} were there already. Apply them in order."

@@ -25,7 +25,7 @@ from companion.caching.change_listener import ChangeListener, ListenerTiming
 from companion.caching.invalidation import invalidate
 from companion.caching.realtime import NotifierTiming
 from companion.store import Memory, Summary, SupabaseStore, Turn
-from tests.real.phoenix import Fault, Phoenix, _channel
+from tests.real.phoenix import Fault, Phoenix
 from tests.real.postgres import Postgres, connection, migrate
 from tests.real.postgrest import PostgREST
 from tests.wait import until
@@ -494,21 +494,12 @@ async def test_only_a_subscription_that_is_refused_names_the_publication(
 
 
 @pytest.mark.parametrize("kind", ["secret_key", "service_role_key"])
-async def test_only_a_key_that_is_a_token_is_sent_as_one(
-    api: PostgREST, realtime: Phoenix, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    joins: list[dict[str, Any]] = []
-    monkeypatch.setattr(
-        "tests.real.phoenix._channel",
-        lambda connection, topic, payload, private_only: (
-            joins.append(payload) or _channel(connection, topic, payload, private_only)
-        ),
-    )
+async def test_only_a_key_that_is_a_token_is_sent_as_one(api: PostgREST, realtime: Phoenix, kind: str) -> None:
     listener = ChangeListener(api.url, getattr(api, kind), AsyncMock(), timing=NOTIFIER_ONLY)
     listener.start()
     await until(lambda: realtime.subscribed)
     await listener.stop()
-    assert [join.get("access_token") for join in joins] == [api.service_role_key if "role" in kind else None]
+    assert [join.get("access_token") for join in realtime.joins] == [api.service_role_key if "role" in kind else None]
 
 
 async def test_a_connection_that_is_cut_is_made_anew(

@@ -75,7 +75,7 @@ class _Connection:
 class Phoenix:
     """The Realtime of the project whose database is at `dsn`. Use as `async with`, and give it to a PostgREST.
 
-    `attempts` counts requested handshakes, `heartbeats` received ones; `delay` (seconds) passes between the answer to a
+    `attempts` counts requested handshakes, `heartbeats` received ones; `joins` are the payloads of the joins; `delay` (seconds) passes between the answer to a
     join and the subscription. With `private_only` the project refuses channels that are not private. `fault` is the
     fault in effect, None for none.
     """
@@ -86,6 +86,7 @@ class Phoenix:
         self.private_only = False
         self.attempts = 0
         self.heartbeats = 0
+        self.joins: list[dict[str, Any]] = []
         self._dsn = dsn
         self._database: asyncpg.Connection | None = None
         self._connections: list[_Connection] = []
@@ -209,6 +210,7 @@ class Phoenix:
                 await _reply(connection.socket, message, "error", {"reason": "the stand-in does not know this message"})
 
     async def _join(self, connection: _Connection, message: dict[str, Any], payload: dict[str, Any]) -> None:
+        self.joins.append(payload)
         try:
             if self.fault == "join refused":
                 raise _Refused("ConnectionRateLimitReached: Too many connected users")

@@ -42,8 +42,8 @@ class Caller:
 class PostgREST:
     """The API of one project on 127.0.0.1. Use as `async with`, or `start` and `stop` (again on the same port).
 
-    `url` and the keys are those of the project; `requests` counts requests; `delay` (seconds) precedes every
-    answer; `fault` is the fault in effect, None for none. With `realtime`, the project has Realtime too, at the same
+    `url` and the keys are those of the project; `requests` counts requests, and `bearers` are the tokens in their headers,
+    None for none; `delay` (seconds) precedes every answer; `fault` is the fault in effect, None for none. With `realtime`, the project has Realtime too, at the same
     address. A list in an answer has at most `max_rows` rows, and nothing says that there are more.
     """
 
@@ -56,6 +56,7 @@ class PostgREST:
         self.fault: Fault | None = None
         self.delay = 0.0
         self.requests = 0
+        self.bearers: list[str | None] = []
         self.max_rows = max_rows
         self._dsn = dsn
         self._realtime = realtime
@@ -132,8 +133,9 @@ class PostgREST:
                 return spoilt
         try:
             key = request.headers.get("apikey", "")
-            bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
-            return await self._serve(request, self._identify(key, bearer or None))
+            bearer = request.headers.get("Authorization", "").removeprefix("Bearer ") or None
+            self.bearers.append(bearer)
+            return await self._serve(request, self._identify(key, bearer))
         except Refusal as refusal:
             return web.json_response(refusal.body, status=refusal.status)
 
