@@ -123,6 +123,25 @@ async def test_a_response_hook_comes_before_postgrest_and_its_exception_is_ours(
     assert "return=minimal" in prefer
 
 
+async def test_a_request_hook_comes_after_supabase_py_has_set_its_headers() -> None:
+    """``companion.store.supabase.client``: supabase-py sends every key as a token too, which Supabase refuses.
+
+    A hook that came earlier would leave it in; then no request would be answered.
+    """
+    seen: list[str] = []
+
+    async def leave_out(request: httpx.Request) -> None:
+        seen.append(request.headers.pop("Authorization"))
+
+    async with project(says([]), event_hooks={"request": [leave_out]}) as it:
+        await it.client.table("t").select("*").execute()
+        await it.client.rpc("function", {}).execute()
+    assert seen == ["Bearer sb_secret_key"] * 2
+    assert [(one.headers["apikey"], one.headers.get("authorization")) for one in it.requests] == [
+        ("sb_secret_key", None)
+    ] * 2
+
+
 # -- trying again, and giving up -----------------------------------------------------------------------------------
 
 

@@ -75,9 +75,9 @@ class _Connection:
 class Phoenix:
     """The Realtime of the project whose database is at `dsn`. Use as `async with`, and give it to a PostgREST.
 
-    `attempts` counts requested handshakes, `heartbeats` received ones; `joins` are the payloads of the joins; `delay` (seconds) passes between the answer to a
-    join and the subscription. With `private_only` the project refuses channels that are not private. `fault` is the
-    fault in effect, None for none.
+    `attempts` counts requested handshakes, `heartbeats` received ones; `joins` are the payloads of the joins; `delay`
+    (seconds) passes between the answer to a join and the subscription. With `private_only` the project refuses channels
+    that are not private. `fault` is the fault in effect, None for none.
     """
 
     def __init__(self, dsn: str) -> None:

@@ -42,9 +42,10 @@ class Caller:
 class PostgREST:
     """The API of one project on 127.0.0.1. Use as `async with`, or `start` and `stop` (again on the same port).
 
-    `url` and the keys are those of the project; `requests` counts requests, and `bearers` are the tokens in their headers,
-    None for none; `delay` (seconds) precedes every answer; `fault` is the fault in effect, None for none. With `realtime`, the project has Realtime too, at the same
-    address. A list in an answer has at most `max_rows` rows, and nothing says that there are more.
+    `url` and the keys are those of the project; `requests` counts requests, and `bearers` are the tokens in their
+    headers, None for none; `delay` (seconds) precedes every answer; `fault` is the fault in effect, None for none. With
+    `realtime`, the project has Realtime too, at the same address. A list in an answer has at most `max_rows` rows, and
+    nothing says that there are more.
     """
 
     def __init__(self, dsn: str, realtime: Phoenix | None = None, *, max_rows: int = 1000) -> None:
