@@ -21,7 +21,7 @@ from ..prompts import FOLLOW_UP_PROMPT, follow_up_material
 from ..store import Turn
 from ..voice.model_query import ask
 from .relative_time import ago
-from .transcript import transcript
+from .transcript import to_bring_up, transcript
 
 logger = logging.getLogger("companion")
 DEADLINE: Final = 3.0
@@ -53,12 +53,15 @@ async def decide_follow_up(
     """Ask the model. Raises nothing but ``CancelledError``, and returns within ``deadline`` seconds.
 
     Args:
-        turns: the caller's last turns, oldest first; at least one.
+        turns: the caller's last turns, oldest first. Those that may not be brought up are left out.
         profile: the caller's profile; empty when nothing is known.
         model: the model that decides.
         summary: the latest summary; empty when there is none.
         deadline: seconds the model may take.
     """
+    turns = to_bring_up(turns)
+    if not any(turn.role == "user" for turn in turns):
+        return Decision(False)
     material = follow_up_material(profile, summary, ago(turns[-1].at), transcript(turns, max_turns=8, max_chars=300))
     task = asyncio.create_task(ask(model, FOLLOW_UP_PROMPT, material), name="follow-up-decision")
     try:

@@ -20,6 +20,7 @@ from ..runtime import get_runtime
 from ..store import StoreError
 from .follow_up import MAX_TOPIC, decide_follow_up
 from .relative_time import age_of, ago
+from .transcript import to_bring_up
 
 logger = logging.getLogger("companion")
 FRESH_AFTER: Final = timedelta(hours=72)
@@ -142,10 +143,10 @@ async def make_plan(user_id: str) -> tuple[Plan, bool]:
     if not turns:
         return FIRST_MEETING, True
     last_seen = turns[-1].at
-    said = [turn.text for turn in turns if turn.role == "user"]
+    said = [turn.text for turn in to_bring_up(turns) if turn.role == "user"]
     last_words = " ".join(said[-1].split())[:MAX_TOPIC] if said else ""
     age = age_of(last_seen)
-    if age is not None and age > FRESH_AFTER:
+    if not said or (age is not None and age > FRESH_AFTER):
         return Plan("fresh_start", last_seen.isoformat(), last_words=last_words), True
     summary = context.summary.text if context.summary else ""
     runtime.judging[user_id] += 1

@@ -15,7 +15,7 @@ from ..material import block, quoted_line
 from ..prompts import COMBINED_SUMMARY_PROMPT, SUMMARY_PROMPT
 from ..store import Turn
 from ..voice.model_query import ask
-from .transcript import transcript_lines
+from .transcript import to_bring_up, transcript_lines
 
 logger = logging.getLogger("companion")
 MAX_SUMMARY: Final = 600
@@ -34,10 +34,13 @@ COMBINE_TIMEOUT: Final = 2.0
 
 
 async def summarise(turns: Sequence[Turn], model: llm.LLM[Any]) -> str:
-    """The summary of ``turns``, all of them; empty if the model answers nothing.
+    """The summary of ``turns``, all that may be brought up; empty if there are none, or the model answers nothing.
 
     Raises whatever the model's client raises, if no part of the conversation could be summarised.
     """
+    turns = to_bring_up(turns)
+    if not any(turn.role == "user" for turn in turns):
+        return ""
     fair = MAX_PARTS * PART // max(1, len(turns)) - len("assistant: ")
     parts = _parts(transcript_lines(turns, max_chars=min(MAX_TURN, max(fair, 20))))
     if len(parts) == 1:

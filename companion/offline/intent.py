@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ..forget_request import forget_request, plain
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -52,15 +54,23 @@ _ABOUT_ME: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     (re.compile(rf"\bi work ((?:as|at|for|in) {_THING}){_END}", re.IGNORECASE), "Work"),
     (re.compile(rf"\bmy favou?rite (?=[\w ]{{2,20}} is )({_THING}){_END}", re.IGNORECASE), "Favourite"),
 )
-_LONGEST: Final = 2000
-"""Characters that are looked at. The rules take time that grows faster than the text."""
+# In the same clause, before what is told: "I never said that I like chess". "Don't forget that I like chess" tells it.
+_NOT_SO: Final = re.compile(
+    r"(?:\b(?:not|never(?! mind)|nobody|doubt|wrong|false|untrue|if|whether|unless|pretend|wish|hardly|neither|nor"
+    r"|you (?:said|say|think|thought|claimed?))\b|n't\b)(?! (?:ever )?forget\b)[^,;:]*$",
+    re.IGNORECASE,
+)
 _NAMED: Final = re.compile(r"\b(?:my name|called|call me)\b", re.IGNORECASE)
 _ONLY_ONE: Final = ("Name", "Lives in", "Work")
 
 
 def command(said: str) -> Call | None:
     """The tool call that the words ask for; None if they are just talk."""
-    said = _plain(said)
+    if request := forget_request(said):
+        if request.scope == "thing":
+            return Call("forgetFact", {"what": request.what})
+        return Call("forgetEverything", {"confirm": False}) if request.scope == "everything" else None
+    said = plain(said)
     for pattern, tool, argument in _COMMANDS:
         found = re.search(pattern, said, re.IGNORECASE)
         if found is None or (tool in ("clearUserCache", "invalidateCache") and _NEGATED.search(said)):
@@ -73,13 +83,17 @@ def command(said: str) -> Call | None:
 
 
 def told(said: str) -> list[tuple[str, str]]:
-    """What the words tell about the person: ("Name", "Ada"), ("Likes", "chess"). A question tells nothing."""
+    """What the words tell about the person: ("Name", "Ada"), ("Likes", "chess").
+
+    A question tells nothing, and neither does what is to be forgotten, or is said not to be so.
+    """
     found = []
-    for sentence in re.findall(r"[^.!?]+[.!?]?", _plain(said)):
+    request = forget_request(said)
+    for sentence in re.findall(r"[^.!?]+[.!?]?", plain(said if request is None else request.rest)):
         if sentence.endswith("?"):
             continue
         for pattern, label in _ABOUT_ME:
-            if match := pattern.search(sentence):
+            if (match := pattern.search(sentence)) and not _NOT_SO.search(sentence[: match.start()]):
                 value = match.group(1).strip()
                 found.append((label, f"{value[:1].upper()}{value[1:]}" if label == "Name" else value))
     return found
@@ -101,8 +115,3 @@ def profile_with(said: str, profile: str) -> str | None:
 
 def _has_name(lines: list[str]) -> bool:
     return any(line.lower().startswith("name:") for line in lines)
-
-
-def _plain(said: str) -> str:
-    """Not endless, with the apostrophe that keyboards have, and single spaces."""
-    return " ".join(said[:_LONGEST].replace("’", "'").split())

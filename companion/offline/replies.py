@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from livekit.agents import llm
 
+from ..forget_request import denied, forget_request
 from ..prompts import FOLLOW_UP_PROMPT, SUMMARY_PROMPT, profile_in, remembered_line_in
 from . import tool_replies
 from .intent import Call, command, profile_with, told
@@ -36,7 +38,11 @@ def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
     last = items[-1]
     said = [_text(item) for item in items if _role(item) == "user"]
     if isinstance(last, llm.FunctionCallOutput):
-        return tool_replies.tell(last.name, last.output, told(said[-1] if said else ""))
+        new = told(said[-1] if said else "")
+        done = last.name == "forgetFact" and tool_replies.fields_of(last.output).get("success")
+        if done and new and "updateUserProfile" in tools:
+            return Call("updateUserProfile", {"add": [f"{label}: {value}" for label, value in new]})
+        return tool_replies.tell(last.name, last.output, new)
     system = "\n\n".join(_text(item) for item in items if _role(item) == "system")
     if system.startswith(FOLLOW_UP_PROMPT[:60]):
         return _follow_up(_text(last))
@@ -45,7 +51,7 @@ def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
     profile = profile_in(system)
     if last.role == "system":
         return greeting(_text(last), profile)
-    return _reply(said, profile, tools)
+    return _chosen(items, tools) or _reply(said, profile, tools)
 
 
 def name_in(profile: str) -> str:
@@ -87,15 +93,21 @@ def greeting(how: str, profile: str) -> str:
 def _follow_up(question: str) -> str:
     """The answer to the follow-up prompt: the last thing the user told, or else what they last asked for."""
     said = re.findall(r"(?m)^user: (.+)$", question.rpartition("<transcript>")[2])
-    talk = [line for line in said if len(line.split()) >= 3 and command(line) is None]
+    talk, said = _talk(said)
     topic = (talk or said or [""])[-1].strip()[:120]
     return json.dumps({"follow_up": bool(topic), "confidence": 0.9, "topic": topic})
+
+
+def _talk(said: list[str]) -> tuple[list[str], list[str]]:
+    """The statements among the lines, and all lines but requests to forget."""
+    said = [line for line in said if forget_request(line) is None]
+    return [line for line in said if len(line.split()) >= 3 and command(line) is None], said
 
 
 def _summary(transcript: str) -> str:
     """The answer to the summary prompt: what the user told, in their own words; else what they asked for."""
     said = re.findall(r"(?m)^user: (.+)$", transcript)
-    talk = [line for line in said if len(line.split()) >= 3 and command(line) is None]
+    talk, said = _talk(said)
     quotes = ", ".join(f"“{line.strip()[:120]}”" for line in (talk or said)[-3:])
     return f"They said: {quotes}." if quotes else ""
 
@@ -105,7 +117,7 @@ def _summary(transcript: str) -> str:
 
 def _reply(said: list[str], profile: str, tools: set[str]) -> str | Call:
     words = said[-1].strip() if said else ""
-    call = command(words)
+    call = _forgetting(said, profile) or command(words)
     if call is not None:
         return call if call.tool in tools else "I would need a tool for that, and I do not have it here."
     changed = profile_with(words, profile)
@@ -124,9 +136,62 @@ def _reply(said: list[str], profile: str, tools: set[str]) -> str | Call:
     if re.search(r"\bwhat did (we|i) (talk|speak|say)\b", plain):
         earlier = [f"“{line}”" for line in said[:-1][-3:]]
         return f"You said {', then '.join(earlier)}." if earlier else "This is the first thing you have said today."
+    if forget_request(words):
+        return "All right."
     if words.endswith("?"):
         return "I cannot look that up without a real model. What I can do is remember: tell me about yourself."
     return f"I see. {_follow(words, len(said))}"
+
+
+def _forgetting(said: list[str], profile: str) -> Call | None:
+    """The call for what only the profile, or what was said before, shows to be a request to forget."""
+    request = forget_request(said[-1]) if said else None
+    if request is not None and request.scope == "last":
+        before = [words for words in said[:-1] if forget_request(words) is None]
+        if not before:
+            return None
+        learnt = [f"{label}: {value}" for label, value in told(before[-1])]
+        kept = command(before[-1])
+        fact = kept.arguments["fact"] if kept is not None and kept.tool == "rememberFact" else before[-1].strip()
+        return Call("forgetFact", {"what": learnt[-1] if learnt else fact})
+    if request is None and said and (statement := denied(said[-1])):
+        # "I don't like chess" corrects a profile that says otherwise; else it is just talk.
+        lines = profile.splitlines()
+        line = next((f"{label}: {value}" for label, value in told(statement) if f"{label}: {value}" in lines), "")
+        return Call("forgetFact", {"what": line}) if line else None
+    return None
+
+
+_YES: Final = re.compile(
+    r"\b(?:yes|yeah|yep|sure|certain|do it|go ahead|confirm\w*|really|please do|of course)\b", re.IGNORECASE
+)
+_BUT: Final = re.compile(r"\b(?:no|not|don't|but|except|wait|stop|keep|only|just)\b|n't\b|\?", re.IGNORECASE)
+_ORDER: Final = ("first", "second", "third", "fourth", "fifth")
+
+
+def _chosen(items: Sequence[llm.ChatMessage | llm.FunctionCallOutput], tools: set[str]) -> Call | None:
+    """The call that an answer to a question of a forgetting tool asks for, straight after the question."""
+    users = [index for index, item in enumerate(items) if _role(item) == "user"]
+    if len(users) < 2:
+        return None
+    asked = [item for item in items[users[-2] : users[-1]] if isinstance(item, llm.FunctionCallOutput)]
+    if not asked or asked[-1].name not in tools:
+        return None
+    words, question = _text(items[users[-1]]), tool_replies.fields_of(asked[-1].output)
+    if question.get("needs_confirmation") and asked[-1].name == "forgetEverything":
+        request = forget_request(words)
+        again = request is not None and request.scope == "everything"
+        sure = again or (_YES.search(words) and not _BUT.search(words))
+        return Call("forgetEverything", {"confirm": True}) if sure else None
+    candidates = [str(one) for one in question.get("candidates") or []]
+    for number, name in enumerate(_ORDER[: len(candidates)]):
+        if re.search(rf"\b{name}\b", words, re.IGNORECASE):
+            return Call(asked[-1].name, {"what": candidates[number]})
+    named = set(re.findall(r"\w+", words.lower()))
+    scores = [len(named & set(re.findall(r"\w+", one.lower()))) for one in candidates]
+    if any(scores) and scores.count(max(scores)) == 1:
+        return Call(asked[-1].name, {"what": candidates[scores.index(max(scores))]})
+    return None
 
 
 def _follow(words: str, turn: int) -> str:

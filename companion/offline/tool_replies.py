@@ -15,17 +15,33 @@ def tell(tool: str, output: str, told: Sequence[tuple[str, str]] = ()) -> str:
         output: what it returned.
         told: what the person has just told about themselves, see :func:`companion.offline.intent.told`.
     """
-    try:
-        result: Any = json.loads(output)
-    except ValueError:
-        return output or "Done."
-    if not isinstance(result, dict):
-        return "Done."
+    result = fields_of(output)
+    if not result:
+        return "Done." if _is_json(output) else output or "Done."
+    if result.get("candidates"):
+        return f"{result.get('message')} {'; '.join(map(str, result['candidates']))}."
     if result.get("success") is False:
         return str(result.get("message") or "That did not work.")
     if tool == "updateUserProfile":
         return _updated(told)
     return _TELL.get(tool, _plain)(result)
+
+
+def fields_of(output: str) -> dict[str, Any]:
+    """The fields of a tool's result; none where it is no JSON object."""
+    try:
+        result: Any = json.loads(output)
+    except ValueError:
+        return {}
+    return result if isinstance(result, dict) else {}
+
+
+def _is_json(output: str) -> bool:
+    try:
+        json.loads(output)
+    except ValueError:
+        return False
+    return True
 
 
 def _updated(told: Sequence[tuple[str, str]]) -> str:
@@ -88,6 +104,11 @@ def _facts(result: dict[str, Any]) -> str:
     return f"Yes: {'; '.join(map(str, facts))}{_shown(result)}. {result.get('message') or ''}".rstrip()
 
 
+def _forgotten(result: dict[str, Any]) -> str:
+    removed = "; ".join(map(str, result.get("removed") or []))
+    return f"{result.get('message')}{f' It was: {removed}.' if removed else ''}"
+
+
 def _shown(result: dict[str, Any]) -> str:
     return f" (that is {result['shown']})" if result.get("shown") else ""
 
@@ -96,5 +117,6 @@ _TELL: dict[str, Callable[[dict[str, Any]], str]] = {
     "getRedisCacheStats": _stats,
     "getUserProfile": _profile,
     "recallFacts": _facts,
+    "forgetFact": _forgotten,
     "getConversationContext": _context,
 }

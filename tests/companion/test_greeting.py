@@ -12,8 +12,9 @@ import pytest
 
 from cache import get_redis_cache, keys
 from companion import get_intelligent_first_message_instructions
-from companion.conversation.follow_up import MAX_TOPIC, decide_follow_up, parse_decision
-from companion.conversation.greeting import Plan
+from companion.conversation.follow_up import MAX_TOPIC, Decision, decide_follow_up, parse_decision
+from companion.conversation.greeting import Plan, make_plan
+from companion.offline.llm import OfflineLLM
 from companion.runtime import Runtime
 from companion.store import StoreError, Turn
 from tests.companion.scripted import ScriptedLLM
@@ -194,3 +195,33 @@ async def test_many_at_once(runtime: Runtime, model: ScriptedLLM) -> None:
     model.says = FOLLOW
     texts = await asyncio.gather(*(get_intelligent_first_message_instructions("1", "x") for _ in range(5)))
     assert len(set(texts)) == 1
+
+
+FORGETTING = [
+    Turn("user", "My sister visits on Friday", datetime.now(UTC), "c"),
+    Turn("assistant", "How nice.", datetime.now(UTC), "c"),
+    Turn("user", "forget everything about me", datetime.now(UTC), "c"),
+    Turn("assistant", "That would erase everything about you. Shall I?", datetime.now(UTC), "c"),
+]
+
+
+async def test_a_request_to_forget_is_no_topic_and_not_the_last_words(runtime: Runtime, model: ScriptedLLM) -> None:
+    for turn in FORGETTING:
+        await runtime.store.add_turn("1", turn)
+    plan, _ = await make_plan("1")
+    assert plan.last_words == "My sister visits on Friday"
+    assert plan.last_seen == FORGETTING[-1].at.isoformat(), "they were here then"
+    read = "\n".join(item.text_content or "" for item in model.asked[0].messages())
+    assert "sister" in read
+    assert "forget everything" not in read
+    assert "erase" not in read
+
+
+async def test_after_nothing_but_requests_to_forget_a_fresh_start(runtime: Runtime, model: ScriptedLLM) -> None:
+    for turn in FORGETTING[2:]:
+        await runtime.store.add_turn("1", turn)
+    plan, cacheable = await make_plan("1")
+    assert (plan.opening, plan.topic, plan.last_words, cacheable) == ("fresh_start", "", "", True)
+    assert model.asked == []
+    assert await decide_follow_up(FORGETTING[2:], "", OfflineLLM()) == Decision(False)
+    assert (await decide_follow_up(FORGETTING, "", OfflineLLM())).topic == "My sister visits on Friday"

@@ -130,3 +130,14 @@ async def test_the_offline_voice_summarises_a_long_one_too() -> None:
     turns = [Turn("user", f"I say number {number} {'x' * 300}", datetime.now(UTC), "c") for number in range(200)]
     found = await summarise(turns, OfflineLLM())
     assert "number 19" in found
+
+
+async def test_a_request_to_forget_is_not_in_it() -> None:
+    said = ["My sister visits on Friday", "please forget that I like chess", "delete my data"]
+    turns = [Turn(role, words, datetime.now(UTC), "c") for words in said for role in ("user", "assistant")]
+    assert await summarise(turns, OfflineLLM()) == "They said: “My sister visits on Friday”."
+    model = Writer(lambda prompt, material: material)
+    await summarise(turns, model)
+    assert "chess" not in model.asked[0]
+    assert await summarise(turns[2:], model) == ""
+    assert len(model.asked) == 1
