@@ -5,7 +5,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .base import Context, Memory, Store, StoreError, Summary, Turn
+from .base import Context, Memory, PersonData, PersonErased, Store, StoreError, Summary, Turn
+from .erasures import PendingErasure
 from .fact_key import fact_key
 from .outbox import DataKind, OutboxRow
 from .profile_history import ProfileAuthor, ProfileVersion, StoredProfile
@@ -24,6 +25,9 @@ __all__ = [
     "DataKind",
     "Memory",
     "OutboxRow",
+    "PendingErasure",
+    "PersonData",
+    "PersonErased",
     "ProfileAuthor",
     "ProfileVersion",
     "SqliteStore",

@@ -6,8 +6,9 @@ from typing import Any, Final, Literal, Protocol
 from uuid import uuid4
 
 from ..text import storable
+from .erasures import Erasures
 from .outbox import Outbox
-from .profile_history import ProfileHistory
+from .profile_history import ProfileHistory, ProfileVersion
 
 MAX_TURN_TEXT: Final = 2000
 """Characters of a turn that a context holds; the store keeps all of them."""
@@ -117,6 +118,27 @@ class Context:
     state: dict[str, Any] | None
 
 
+@dataclass(frozen=True, slots=True)
+class PersonData:
+    """All that a store keeps of one person, read in one snapshot.
+
+    Attributes:
+        profile: the profile; None when there is none.
+        versions: the kept versions of the profile, the newest first.
+        turns: all turns, in the order of their times.
+        memories: all facts, the oldest first.
+        summaries: all summaries, the oldest first.
+        state: the state; None when there is none.
+    """
+
+    profile: str | None
+    versions: list[ProfileVersion]
+    turns: list[Turn]
+    memories: list[Memory]
+    summaries: list[Summary]
+    state: dict[str, Any] | None
+
+
 class StoreError(Exception):
     """A store could not do what it was asked. The text holds nothing a user said, and is safe to log.
 
@@ -134,7 +156,14 @@ class StoreError(Exception):
         return f"{self.operation} failed: {self.reason}"
 
 
-class Store(ProfileHistory, Outbox, Protocol):
+class PersonErased(StoreError):
+    """A write was refused for good: the person was erased after its conversation had begun."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(operation, "the person was erased")
+
+
+class Store(ProfileHistory, Outbox, Erasures, Protocol):
     """What every store can do.
 
     Every method raises StoreError, and nothing else, when it fails. A write whose caller is cancelled may still be
@@ -202,6 +231,10 @@ class Store(ProfileHistory, Outbox, Protocol):
 
     async def get_state(self, user_id: str) -> dict[str, Any] | None:
         """Read the user's state; None when there is none."""
+        ...
+
+    async def export_user(self, user_id: str) -> PersonData:
+        """Read all that is kept of a person, in one snapshot."""
         ...
 
     async def close(self) -> None:

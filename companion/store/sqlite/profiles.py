@@ -71,11 +71,11 @@ def has_write(db: sqlite3.Connection, user_id: str, write_id: str) -> bool:
     return db.execute(query, (user_id, write_id)).fetchone() is not None
 
 
-def versions(db: sqlite3.Connection, user_id: str, limit: int) -> list[ProfileVersion]:
-    """The user's kept versions, the newest first."""
+def versions(db: sqlite3.Connection, user_id: str, limit: int | None) -> list[ProfileVersion]:
+    """The user's kept versions, the newest first; all of them where ``limit`` is None."""
     rows = db.execute(
         "SELECT seq, text, at, author FROM profile_versions WHERE user_id = ? ORDER BY seq DESC LIMIT ?",
-        (user_id, max(limit, 0)),
+        (user_id, -1 if limit is None else max(limit, 0)),
     )
     return [ProfileVersion(number, str(text), from_microseconds(at), author) for number, text, at, author in rows]
 

@@ -3,6 +3,7 @@
 import sqlite3
 
 from ..profile_history import KEPT_DAYS
+from .erasure import TABLES as ERASURES
 from .times import NOW
 
 
@@ -209,4 +210,4 @@ def create_schema(db: sqlite3.Connection) -> None:
         db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {len(_STEPS)}; COMMIT;")
     if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'profile_versions'").fetchone() is None:
         db.executescript(f"BEGIN IMMEDIATE; {_PROFILE_HISTORY} COMMIT;")
-    db.executescript(_INDEXES + _REMOVED_FACTS)
+    db.executescript(_INDEXES + _REMOVED_FACTS + ERASURES)

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ...text import storable
-from ..base import MAX_TURN_TEXT, Context, Memory, Summary, Turn
+from ..base import MAX_TURN_TEXT, Context, Memory, PersonData, Summary, Turn
+from ..erasures import PendingErasure
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from ..state_json import state_from_json, state_to_json
+from . import erasure as erasures
 from . import facts, profiles
 from .thread import SqliteThread
 from .times import NOW, from_microseconds, to_microseconds
@@ -164,6 +166,23 @@ class SqliteStore:
                 "UPDATE outbox SET delivered = ? WHERE user_id = ? AND what = ? AND ? > delivered AND ? <= version",
                 *((row.version, row.user_id, row.kind, row.version, row.version) for row in rows),
             )
+
+    async def erase_user(self, user_id: str, request: str) -> int:
+        number = await self._writing.change("erase_user", lambda db: erasures.erase(db, user_id, request))
+        await self._writing.maintain("erase_user", erasures.scrub)  # also again: the first time may have been cut short
+        return number
+
+    async def export_user(self, user_id: str) -> PersonData:
+        return await self._reading.read("export_user", lambda db: erasures.export(db, user_id))
+
+    async def latest_erasure(self) -> int:
+        return await self._reading.read("latest_erasure", erasures.latest)
+
+    async def pending_erasures(self, within: float) -> list[PendingErasure]:
+        return await self._writing.change("pending_erasures", lambda db: erasures.pending(db, within))
+
+    async def acknowledge_erasure(self, erasure: PendingErasure) -> None:
+        await self._writing.change("acknowledge_erasure", lambda db: erasures.acknowledge(db, erasure))
 
     async def close(self) -> None:
         await self._writing.close()

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from ..base import StoreError
+from ..base import PersonErased, StoreError
 from ..fact_key import fact_key
 from .schema import create_schema
 
@@ -102,6 +102,12 @@ class SqliteThread:
             raise
         return job.result()
 
+    async def maintain(self, operation: str, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """As ``change``, outside of a transaction: for statements that cannot run inside one."""
+        job = self._submit(operation, work)
+        await _finished(job)
+        return job.result()
+
     async def close(self) -> None:
         """Finish the queued work within two seconds, then close the file. May be called twice."""
         self._deadline = min(self._deadline, time.monotonic() + _CLOSE_TIMEOUT)
@@ -124,6 +130,8 @@ class SqliteThread:
             raise StoreError(operation, "closed")
         try:
             return work(self._connect())
+        except PersonErased:
+            raise
         except Exception as error:  # not sqlite3.Error alone: a file edited by hand may hold any value
             reason = getattr(error, "sqlite_errorname", None) or type(error).__name__
         # Outside the handler, so that it has no __context__: some of these errors quote the value they failed on.
@@ -146,6 +154,7 @@ class SqliteThread:
             try:
                 db.create_function("fact_key", 1, fact_key, deterministic=True)
                 db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA secure_delete = ON")  # overwrites what is deleted, or replaced
                 create_schema(db)
             except BaseException:
                 db.close()

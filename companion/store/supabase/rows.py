@@ -7,7 +7,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal, TypeVar, cast
 
-from ..base import Context, Memory, Summary, Turn
+from ..base import Context, Memory, PersonData, Summary, Turn
+from ..erasures import PendingErasure
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from .client import UnexpectedAnswer
@@ -112,6 +113,23 @@ def context(data: object) -> Context:
         summary=None if row["summary"] is None else summary(row["summary"]),
         state=None if row["state"] is None else _row(row["state"]),
     )
+
+
+def person_data(data: object) -> PersonData:
+    row = _row(data)
+    return PersonData(
+        profile=None if row.get("profile") is None else _string(row, "profile"),
+        versions=all_of(profile_version)(row.get("versions")),
+        turns=all_of(turn)(row.get("turns")),
+        memories=all_of(memory)(row.get("memories")),
+        summaries=all_of(summary)(row.get("summaries")),
+        state=None if row.get("state") is None else _row(row["state"]),
+    )
+
+
+def pending_erasure(data: object) -> PendingErasure:
+    row = _row(data)
+    return PendingErasure(_string(row, "user_id"), count(row.get("number")))
 
 
 def _rows(data: object) -> list[object]:

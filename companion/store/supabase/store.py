@@ -14,7 +14,8 @@ from postgrest.types import ReturnMethod
 from supabase import AsyncClient
 
 from ...text import storable
-from ..base import MAX_TURN_TEXT, Context, Memory, StoreError, Summary, Turn
+from ..base import MAX_TURN_TEXT, Context, Memory, PersonData, StoreError, Summary, Turn
+from ..erasures import PendingErasure
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from ..search_terms import search_words
@@ -172,6 +173,26 @@ class SupabaseStore:
         if rows:
             delivered = [{"user_id": row.user_id, "what": row.kind, "version": row.version} for row in rows]
             await self._call("acknowledge", "companion_settle", {"p_owed": delivered}, answers.count)
+
+    async def erase_user(self, user_id: str, request: str) -> int:
+        arguments = {"p_user_id": user_id, "p_request": request}
+        return await self._call("erase_user", "companion_erase", arguments, answers.count)
+
+    async def export_user(self, user_id: str) -> PersonData:
+        return await self._call("export_user", "companion_export", {"p_user_id": user_id}, answers.person_data)
+
+    async def latest_erasure(self) -> int:
+        return await self._call("latest_erasure", "companion_latest_erasure", {}, answers.count)
+
+    async def pending_erasures(self, within: float) -> list[PendingErasure]:
+        arguments = {"p_within": within}
+        return await self._call(
+            "pending_erasures", "companion_pending_erasures", arguments, answers.all_of(answers.pending_erasure)
+        )
+
+    async def acknowledge_erasure(self, erasure: PendingErasure) -> None:
+        arguments = {"p_user_id": erasure.user_id, "p_number": erasure.number}
+        await self._call("acknowledge_erasure", "companion_erasure_delivered", arguments, answers.yes_or_no)
 
     async def close(self) -> None:
         await self._client.close()

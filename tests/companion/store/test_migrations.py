@@ -113,6 +113,21 @@ async def test_only_the_service_role_writes(databases: dict[bool, str], open_by_
                 await _as(db, role, f"select * from {table}")
 
 
+@pytest.mark.parametrize("open_by_default", [False, True])
+@pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
+async def test_nobody_reads_tombstones(databases: dict[bool, str], open_by_default: bool, role: str) -> None:
+    async with connection(databases[open_by_default]) as db:
+        for statement in (
+            "select * from companion_erasures",
+            "delete from companion_erasures",
+            "select * from companion_erasure_key",
+            "update companion_erasure_key set key = 'mine'",
+            "select companion_person('x')",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await _as(db, role, statement)
+
+
 @pytest.mark.parametrize("migration", [pytest.param(file.read_text(), id=file.stem) for file in FILES])
 async def test_one_of_them_alone_brings_nothing_back(db: asyncpg.Connection, migration: str) -> None:
     """Each migration applied again, without the later ones."""
@@ -153,6 +168,11 @@ async def test_functions_are_for_those_who_need_them(databases: dict[bool, str],
         "companion_owed_by('x', '{turn}')",
         "companion_settle('[]')",
         "companion_forget('x', 'y')",
+        "companion_erase('x')",
+        "companion_latest_erasure()",
+        "companion_pending_erasures(1)",
+        "companion_erasure_delivered('x', 1)",
+        "companion_export('x')",
     )
     async with connection(databases[open_by_default]) as db:
         for function in (*for_users, *for_the_service):
@@ -359,6 +379,13 @@ async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
         "companion_keep_once": (b"v", True),
         "companion_count": (b"s", False),
         "companion_forget": (b"v", False),
+        "companion_person": (b"s", True),
+        "companion_refuse_erased": (b"v", True),
+        "companion_erase": (b"v", True),
+        "companion_latest_erasure": (b"s", True),
+        "companion_pending_erasures": (b"v", True),
+        "companion_erasure_delivered": (b"v", True),
+        "companion_export": (b"s", False),
         "companion_note_change": (b"v", True),
         "companion_changes_since": (b"s", False),
     }

@@ -1,0 +1,55 @@
+"""Erasures: everything that is kept of a person is deleted, and a tombstone stays.
+
+A tombstone is a keyed hash of the user id with the erasure's number. The store numbers the erasures of all persons in
+the order in which they were done; no clock is involved. A write says how many erasures its conversation knew of when it
+began; the store refuses it if the person was erased after that. So nothing that was on its way (in another process, in
+a spool, in a conversation that goes on) brings anything back, and a person who comes again is remembered anew.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class PendingErasure:
+    """An erasure that the caches may not know of yet. Only until then the store keeps the user id with it.
+
+    Attributes:
+        user_id: whose data was erased.
+        number: the number of the erasure.
+    """
+
+    user_id: str
+    number: int
+
+
+class Erasures(Protocol):
+    """The erasures of a store. Every method raises StoreError."""
+
+    async def erase_user(self, user_id: str, request: str) -> int:
+        """Delete everything that is kept of a person, in one transaction, and leave a tombstone.
+
+        Args:
+            user_id: the person.
+            request: names the request to erase; one that was the person's last already deletes nothing.
+
+        Returns:
+            The number of the erasure.
+        """
+        ...
+
+    async def latest_erasure(self) -> int:
+        """Read the number of the latest erasure of any person; 0 when there was none."""
+        ...
+
+    async def pending_erasures(self, within: float) -> list[PendingErasure]:
+        """Read the erasures that the caches have not acknowledged.
+
+        Args:
+            within: seconds; of older ones no cache can hold anything, and they are acknowledged by this call.
+        """
+        ...
+
+    async def acknowledge_erasure(self, erasure: PendingErasure) -> None:
+        """Record that the caches hold nothing of an erased person, and delete the user id from the tombstone."""
+        ...

@@ -1,0 +1,121 @@
+"""Erasure and export of a person in an SQLite file.
+
+FTS5's ``optimize`` rewrites its index without the deleted words, ``VACUUM`` the file without what is deleted, and the
+checkpoint empties the write-ahead log: then no byte of what was said is in the database, its log or its shared memory.
+"""
+
+import hmac
+import sqlite3
+from typing import Final
+
+from ..base import Memory, PersonData, PersonErased, Summary, Turn
+from ..erasures import PendingErasure
+from ..state_json import state_from_json
+from . import profiles
+from .times import NOW, from_microseconds
+
+PERSONAL_TABLES: Final = (
+    "profiles",
+    "turns",
+    "memories",
+    "summaries",
+    "states",
+    "profile_versions",
+    "removed_memories",
+    "outbox",
+)
+"""Every table with a column ``user_id``, but the tombstones. Those that triggers write come after those they watch."""
+
+TABLES: Final = """
+CREATE TABLE IF NOT EXISTS erasures (
+    person TEXT PRIMARY KEY,
+    number INTEGER NOT NULL,
+    request TEXT NOT NULL,
+    user_id TEXT,
+    at INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS erasures_by_number ON erasures (number);
+CREATE TABLE IF NOT EXISTS erasure_key (single INTEGER PRIMARY KEY CHECK (single = 1), key BLOB NOT NULL);
+INSERT OR IGNORE INTO erasure_key VALUES (1, randomblob(32));
+"""
+"""The tombstones, and the key of their hashes."""
+
+
+def erase(db: sqlite3.Connection, user_id: str, request: str) -> int:
+    """Delete everything of a person, inside a transaction; the number of the erasure."""
+    person = _person(db, user_id)
+    done = db.execute("SELECT number FROM erasures WHERE person = ? AND request = ?", (person, request)).fetchone()
+    if done is not None:
+        return int(done[0])
+    for table in PERSONAL_TABLES:
+        db.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))
+    db.execute("INSERT INTO memories_text (memories_text) VALUES ('optimize')")
+    number = latest(db) + 1
+    db.execute(
+        f"INSERT OR REPLACE INTO erasures (person, number, request, user_id, at) VALUES (?, ?, ?, ?, {NOW})",
+        (person, number, request, user_id),
+    )
+    return number
+
+
+def scrub(db: sqlite3.Connection) -> None:
+    """Leave no deleted byte in the files, outside of a transaction.
+
+    ``VACUUM`` also for what an earlier version has deleted, and for copies that SQLite leaves when it moves rows.
+
+    Raises:
+        TimeoutError: another process reads or writes; what is deleted may still be in the write-ahead log.
+    """
+    db.execute("VACUUM")
+    (busy, *_) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise TimeoutError
+
+
+def latest(db: sqlite3.Connection) -> int:
+    """The number of the latest erasure; 0 when there was none."""
+    return int(db.execute("SELECT coalesce(max(number), 0) FROM erasures").fetchone()[0])
+
+
+def refuse_erased(db: sqlite3.Connection, operation: str, user_id: str, since: int) -> None:
+    """Raise PersonErased, inside the transaction of a write, if the person was erased after ``since``."""
+    if latest(db) > since:
+        query = "SELECT 1 FROM erasures WHERE person = ? AND number > ?"
+        if db.execute(query, (_person(db, user_id), since)).fetchone() is not None:
+            raise PersonErased(operation)
+
+
+def pending(db: sqlite3.Connection, within: float) -> list[PendingErasure]:
+    """The erasures that no cache has acknowledged; older ones are acknowledged."""
+    db.execute(f"UPDATE erasures SET user_id = NULL WHERE user_id IS NOT NULL AND at < {NOW} - ?", (int(within * 1e6),))
+    rows = db.execute("SELECT user_id, number FROM erasures WHERE user_id IS NOT NULL")
+    return [PendingErasure(str(user_id), int(number)) for user_id, number in rows]
+
+
+def acknowledge(db: sqlite3.Connection, erasure: PendingErasure) -> None:
+    """Delete the user id from a tombstone."""
+    db.execute("UPDATE erasures SET user_id = NULL WHERE user_id = ? AND number = ?", (erasure.user_id, erasure.number))
+
+
+def export(db: sqlite3.Connection, user_id: str) -> PersonData:
+    """All that is kept of a person."""
+    turns = db.execute(
+        "SELECT role, text, at, conversation_id, id FROM turns WHERE user_id = ? ORDER BY at, seq", (user_id,)
+    )
+    memories = db.execute("SELECT text, at, id FROM memories WHERE user_id = ? ORDER BY at, seq", (user_id,))
+    summaries = db.execute("SELECT conversation_id, text, at FROM summaries WHERE user_id = ? ORDER BY at", (user_id,))
+    state = db.execute("SELECT state FROM states WHERE user_id = ?", (user_id,)).fetchone()
+    return PersonData(
+        profile=profiles.text_of(db, user_id),
+        versions=profiles.versions(db, user_id, None),
+        turns=[Turn(role, text, from_microseconds(at), talk, id) for role, text, at, talk, id in turns],
+        memories=[Memory(text, from_microseconds(at), id) for text, at, id in memories],
+        summaries=[Summary(talk, text, from_microseconds(at)) for talk, text, at in summaries],
+        state=None if state is None else state_from_json(state[0]),
+    )
+
+
+def _person(db: sqlite3.Connection, user_id: str) -> str:
+    """The keyed hash that stands for a person."""
+    (key,) = db.execute("SELECT key FROM erasure_key").fetchone()
+    return hmac.digest(bytes(key), user_id.encode(), "sha256").hex()
