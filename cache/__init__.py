@@ -11,7 +11,16 @@
 
 from . import keys
 from .background import BackgroundTasks, retrieve_exception
-from .exceptions import CacheConfigError, CacheError, InvalidKeyPart, LockLost, LockUnavailable, UnserialisableValue
+from .exceptions import (
+    CacheConfigError,
+    CacheError,
+    InvalidKeyPart,
+    LoadCycle,
+    LoadTimeout,
+    LockLost,
+    LockUnavailable,
+    UnserialisableValue,
+)
 from .redis_cache import RedisCache
 from .registry import close_redis_cache, get_redis_cache, recall_with, use_redis_cache
 from .settings import CacheSettings
@@ -22,6 +31,8 @@ __all__ = [
     "CacheError",
     "CacheSettings",
     "InvalidKeyPart",
+    "LoadCycle",
+    "LoadTimeout",
     "LockLost",
     "LockUnavailable",
     "RedisCache",

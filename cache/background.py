@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextvars import Context
 from typing import Any, TypeVar
 
 FutureT = TypeVar("FutureT", bound=asyncio.Future[Any])
@@ -31,9 +32,9 @@ class BackgroundTasks:
         task.add_done_callback(retrieve_exception)
         return task
 
-    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str, context: Context | None = None) -> asyncio.Task[Any]:
         """Run ``work`` as a task, keep it, and return it."""
-        return self.keep(asyncio.create_task(work, name=name))
+        return self.keep(asyncio.create_task(work, name=name, context=context))
 
     def abandon(self, task: asyncio.Future[Any]) -> None:
         """Cancel ``task`` without waiting, and keep it until it has ended."""

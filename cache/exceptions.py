@@ -17,6 +17,8 @@
     ├── UnserialisableValue         also a TypeError and a ValueError
     ├── ValueTooLarge               also a ValueError
     ├── UndecodableValue
+    ├── LoadTimeout             also a TimeoutError
+    ├── LoadCycle               also a RuntimeError
     ├── LockUnavailable
     ├── LockLost
     └── EmbeddedRedisError          also a RuntimeError
@@ -108,6 +110,14 @@ class ValueTooLarge(CacheError, ValueError):
 
 class UndecodableValue(CacheError):
     """Stored bytes cannot be decoded. The text gives the reason and quotes nothing of them."""
+
+
+class LoadTimeout(CacheError, TimeoutError):
+    """A loader did not end within its ``load_timeout``, and was cancelled."""
+
+
+class LoadCycle(CacheError, RuntimeError):
+    """A loader asked for the key that it loads, directly or through the loaders of other keys: it would never end."""
 
 
 class LockUnavailable(CacheError):

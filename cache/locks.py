@@ -92,6 +92,8 @@ class Locks:
             LockUnavailable: it was not acquired.
             LockLost: the block completed, but later than ``ttl``.
         """
+        if not self._transport.enabled:
+            raise LockUnavailable("the cache is disabled, so no lock can be held")
         lock = _Hold(name, ttl)
         await self._acquire(lock, asyncio.get_running_loop().time() + wait)
         try:

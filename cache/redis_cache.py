@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from . import keys
 from .coherence.near_cache import MISSING, NearCache
@@ -19,9 +19,9 @@ from .coherence.pending import PendingQueue
 from .coherence.server_epoch import Revalidate
 from .core.engine import Engine
 from .core.stats import report
-from .exceptions import LockUnavailable, TransportError
 from .invalidation.invalidator import Invalidation, Invalidator
-from .loading.fill import Filler, Loader
+from .loading.fill import Filler
+from .loading.loaders import Loader
 from .loading.policy import EntryOptions
 from .loading.waiters import Waiters
 from .locks import Locks
@@ -32,7 +32,6 @@ from .validation import checked_key, checked_pattern, checked_ttl
 from .writer import Writer
 
 logger = logging.getLogger("cache")
-T = TypeVar("T")
 
 
 class RedisCache:
@@ -70,7 +69,7 @@ class RedisCache:
             clear=lambda: self.invalidations.clear(),
         )
         self._reader = Reader(self._engine)
-        self._filler = Filler(self._engine, waiters)
+        self._filler = Filler(self._engine, waiters, self.settings.safe_url)
         self.invalidations = Invalidator(self._engine, self._filler)
         self._writer = Writer(self._engine, self._filler, self.invalidations)
         self._locks = Locks(self._engine.transport)
@@ -90,11 +89,9 @@ class RedisCache:
     async def initialize(self) -> bool:
         """Begin connecting, and wait for it at most ``CACHE_CONNECT_WAIT_MS``.
 
-        If Redis is down, that is neither an error nor final: connecting continues in the background, and the cache
-        is used as soon as Redis answers.
-
         Returns:
-            Whether Redis has answered.
+            Whether Redis has answered. If not, that is neither an error nor final: connecting continues in the
+            background, and the cache is used as soon as Redis answers.
         """
         return await self._engine.start()
 
@@ -123,12 +120,11 @@ class RedisCache:
     def recall_with(self, revalidate: Revalidate | None) -> None:
         """Set what is called when Redis may have lost acknowledged invalidations: restart, restore or failover.
 
-        It invalidates again what changed lately, and returns whether that covers everything. Until it has returned,
-        no value of any user is served. If it returns False, or None is set, everything under ``user:*`` is deleted.
-
         Args:
-            revalidate: an async callable without arguments. An exception counts as "cannot say now": it is called
-                again, for a minute, before everything is deleted.
+            revalidate: an async callable without arguments that invalidates again what changed lately, and returns
+                whether that covers everything. Until then no value of any user is served. An exception counts as
+                "cannot say now": it is called again, for a minute. After that, or if it returns False, or is None,
+                everything under ``user:*`` is deleted.
         """
         self._engine.epoch.revalidate_with(revalidate)
 
@@ -161,32 +157,42 @@ class RedisCache:
         stale_for: int = 0,
         refresh_after: int | None = None,
         negative_ttl: int | None = None,
+        load_timeout: float = 30.0,
+        retry_after: float = 1.0,
     ) -> Any:
         """Return the value of ``key``; on a miss, load it once across tasks and processes.
 
         A load that began before an invalidation of the key was acknowledged is never stored. A cancelled caller does
         not cancel the load for other callers. With Redis away the loader runs once for all callers of this process.
+        Each caller gets a copy of its own, as :meth:`get` would return it.
 
         Args:
             key: the key.
             loader: makes the value; an async callable without arguments.
             ttl: seconds to live, at least 1, shortened at random by up to ``CACHE_TTL_SPREAD`` (5 %) so that keys
                 filled together do not expire together; None for no expiry.
-            stale_for: seconds beyond the TTL for which the last good value is returned if the loader fails, or takes
-                longer than a quarter of a second; never after an invalidation.
+            stale_for: seconds beyond the TTL for which the last good value is returned if the loader fails, or has
+                run for a quarter of a second; never after an invalidation.
             refresh_after: seconds after which a hit is returned at once and loaded again in the background.
                 ``CACHE_TTL_SPREAD`` is then a share of it: TTL and refresh come at most that much earlier.
             negative_ttl: seconds to keep a None that the loader returned; None keeps none. Either way the value that
                 was there before is deleted, and the last good one with it.
+            load_timeout: seconds after which the loader is cancelled. A caller waits as long for the load of another
+                process, then loads for itself and does not store.
+            retry_after: seconds after a failed load for which the last good value, if any, is returned at once.
 
         Raises:
             UnserialisableValue: the loader returned what cannot be stored.
+            LoadCycle: a loader asked for the key that it loads, directly or through other keys.
+            LoadTimeout: the loader did not end within ``load_timeout``.
             TypeError, ValueError: an argument is of the wrong type, or out of range.
             Exception: what the loader raises, unless a last good value is returned instead.
         """
-        options = EntryOptions.checked(ttl, stale_for, negative_ttl, self.settings.ttl_spread, refresh_after)
+        options = EntryOptions.checked(
+            ttl, stale_for, negative_ttl, self.settings.ttl_spread, refresh_after, load_timeout, retry_after
+        )
         refresh_below_ms = options.refresh_below_ms
-        checked_key(key)
+        self._filler.loaders.check(checked_key(key))
         if refresh_below_ms is None and (value := self._reader.near(key)) is not MISSING:
             return value
         began = asyncio.get_running_loop().time()
@@ -241,7 +247,7 @@ class RedisCache:
     async def expire(self, key: str, seconds: int) -> bool:
         """Let ``key`` expire ``seconds`` from now. Returns whether it exists."""
         command = ("EXPIRE", checked_key(key), checked_ttl(seconds))
-        return bool(await self._or_neutral(0, self._engine.transport.send(*command)))
+        return bool(await self._engine.or_neutral(0, self._engine.transport.send(*command)))
 
     # -- invalidation ----------------------------------------------------------------------------------
 
@@ -301,14 +307,15 @@ class RedisCache:
     async def exists(self, *names: str) -> int:
         """Return how many of the keys exist."""
         wanted = [checked_key(name) for name in names]
-        return await self._or_neutral(0, self._engine.transport.exists(wanted)) if wanted else 0
+        return await self._engine.or_neutral(0, self._engine.transport.exists(wanted)) if wanted else 0
 
     async def ttl(self, key: str) -> int:
         """Return the seconds ``key`` has left; -1: no expiry, -2: no such key, or Redis is away."""
-        return int(await self._or_neutral(-2, self._engine.transport.send("TTL", checked_key(key))))
+        return int(await self._engine.or_neutral(-2, self._engine.transport.send("TTL", checked_key(key))))
 
-    @asynccontextmanager
-    async def lock(self, resource: str, id: str, ttl: int = keys.LOCK_TTL, wait: float = 0.0) -> AsyncIterator[None]:
+    def lock(
+        self, resource: str, id: str, ttl: int = keys.LOCK_TTL, wait: float = 0.0
+    ) -> AbstractAsyncContextManager[None]:
         """Hold the lock ``lock:{resource}:{id}`` during the ``async with`` block.
 
         Args:
@@ -321,26 +328,15 @@ class RedisCache:
             LockUnavailable: it was not acquired: held by another holder, Redis away, or the cache disabled.
             LockLost: the block completed, but later than ``ttl``.
         """
-        if not self.enabled:
-            raise LockUnavailable("the cache is disabled, so no lock can be held")
-        async with self._locks.hold(keys.lock(resource, id), checked_ttl(ttl), wait):
-            yield
+        return self._locks.hold(keys.lock(resource, id), checked_ttl(ttl), wait)
 
     async def get_stats(self) -> dict[str, Any]:
         """Return the documented statistics: the fleet's totals, or this process's own while Redis is away."""
         counters, own = self._engine.counters, (self._engine.counters.totals(), 0, "0B")
-        found = await self._or_neutral(None, counters.fleet(self._engine.transport.call))
+        found = await self._engine.or_neutral(None, counters.fleet(self._engine.transport.call))
         totals, redis_keys, redis_memory = found or own
         return report(self.enabled, self.connected, totals, redis_keys, redis_memory)
 
     async def health_check(self) -> bool:
         """Return whether Redis answers a PING within the deadline."""
-        return await self._or_neutral(None, self._engine.transport.send("PING")) is not None
-
-    async def _or_neutral(self, neutral: T, work: Coroutine[Any, Any, T]) -> T:
-        """The outcome of ``work``; ``neutral``, counted as an error, if Redis is away, late or rejects it."""
-        try:
-            return await work
-        except TransportError as problem:
-            self._engine.count_error(problem)
-            return neutral
+        return await self._engine.or_neutral(None, self._engine.transport.send("PING")) is not None

@@ -42,6 +42,20 @@ def checked_ttl(ttl: object) -> int:
     return ttl
 
 
+def checked_seconds(seconds: object, what: str) -> float:
+    """Return ``seconds`` if it is a usable duration. ``what`` names it in the error.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is not positive, or more than :data:`MAX_TTL`.
+    """
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        raise TypeError(f"{what} is a number of seconds, not {type(seconds).__name__}")
+    if not 0 < seconds <= MAX_TTL:
+        raise ValueError(f"{what} must be more than 0 seconds and at most {MAX_TTL}, not {seconds}")
+    return float(seconds)
+
+
 def checked_pattern(pattern: object) -> str:
     """Return ``pattern`` if it is a usable pattern.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 from .. import keys
 from ..coherence.near_cache import NearCache
@@ -19,6 +19,7 @@ from .maintenance import Maintenance
 from .stats import Counters
 
 LARGEST_REPLY_BYTES: Final = 16 << 20  # bytes; no value of ours comes near it
+T = TypeVar("T")
 _EPOCH_KEY: Final = keys.system_server().encode()
 _TRACKING: Final = ("CLIENT", "TRACKING", "ON")
 # Client-side caching as in the Redis documentation. Not NOLOOP, although we know our own writes: the server would not
@@ -187,6 +188,14 @@ class Engine:
         self._on_change(None)
 
     # -- failures --------------------------------------------------------------------------------------
+
+    async def or_neutral(self, neutral: T, work: Coroutine[Any, Any, T]) -> T:
+        """The outcome of ``work``; ``neutral``, counted as an error, if Redis is away, late or rejects it."""
+        try:
+            return await work
+        except TransportError as problem:
+            self.count_error(problem)
+            return neutral
 
     def count_error(self, problem: Exception | None = None) -> None:
         """Count a failure of Redis, and log it if Redis rejected a command.

@@ -9,7 +9,9 @@ protocol against every interleaving, eviction included:
   invalidation cannot store, also if the lease was evicted: no token, no fill.
 - If the source has no value, value and last good value are deleted in one step, under the same condition.
 - A caller without the lease waits for the push that key or lease has changed, then asks again.
-- The lease is renewed while the loader runs, so a leader that was killed is replaced when its lease expires.
+- The lease is renewed while the loader runs, so a leader that was killed is replaced when its lease expires. A loader
+  that does not end within ``load_timeout`` is cancelled, and its lease released.
+- While a load is slow, and for ``retry_after`` seconds after one that failed, callers get the last good value at once.
 
 With Redis away, or the cache switched off: singleflight in this process, then the loader. Redis alone cannot prevent a
 loader that reads from a lagging replica, an invalidation sent before the commit, a writer that dies between commit and
@@ -22,24 +24,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
 from ..background import BackgroundTasks
-from ..coherence.near_cache import MISSING
 from ..core.engine import Engine
-from ..exceptions import TransportError, UndecodableValue, UnserialisableValue, ValueTooLarge, rejected_with
-from ..serialization import codec
-from .lease import GRANTED, POLL_EVERY, VALUE, Lease, Leases
+from ..exceptions import (
+    LoadCycle,
+    LoadTimeout,
+    TransportError,
+    UndecodableValue,
+    UnserialisableValue,
+    ValueTooLarge,
+    rejected_with,
+)
+from ..serialization.codec import NONE
+from .lease import GRANTED, POLL_EVERY, SLOW, VALUE, Lease, Leases, patience
+from .loaders import Loader, Loaders
 from .policy import DELETE, EntryOptions
 from .singleflight import Singleflight
 from .waiters import Waiters
 
 logger = logging.getLogger("cache")
-SLOW: Final = 0.25
-"""Seconds a caller waits for a loader if there is a last good value to answer with."""
-
-Loader = Callable[[], Awaitable[Any]]
+PROGRAMMING_ERRORS: Final = (UnserialisableValue, LoadCycle)
+"""Raised also if there is a last good value: they must be seen."""
 
 
 class Filler:
@@ -48,14 +56,16 @@ class Filler:
     Args:
         engine: the shared parts of the cache.
         waiters: callers that wait for a change of a key.
+        address: names the Redis.
 
     Attributes:
         loads: loads that callers of this process wait for.
+        loaders: the loaders that run, here or for a load of another key.
         leases: leases that this process holds, or is releasing.
         background: loads and refreshes that continue without a caller.
     """
 
-    def __init__(self, engine: Engine, waiters: Waiters) -> None:
+    def __init__(self, engine: Engine, waiters: Waiters, address: str) -> None:
         self._engine = engine
         self._transport = engine.transport
         self._serializer = engine.serializer
@@ -64,6 +74,7 @@ class Filler:
         self._refreshes = Singleflight()
         self._asked: set[str] = set()  # keys that a caller began to read in this turn of the loop
         self.leases = Leases(engine, waiters)
+        self.loaders = Loaders(address)
         self.background = BackgroundTasks()
 
     def detach(self, names: Iterable[str]) -> None:
@@ -81,6 +92,7 @@ class Filler:
         await self.loads.close()
         await self._refreshes.close()
         await self.background.cancel()
+        await self.loaders.close()
         await self.leases.close()
 
     def busy(self, key: str) -> bool:
@@ -108,11 +120,13 @@ class Filler:
             failed: whether Redis has failed this caller already, and that was counted.
 
         Raises:
+            LoadCycle: the loader asked for the key that it loads.
+            LoadTimeout: the loader did not end in time.
             Exception: what the loader raises.
         """
-        value, raw = await self.loads.join(key, lambda: self._find_or_load(key, loader, options, began, failed))
-        # Decode per caller: values are mutable.
-        return (value, False) if raw is None else (self._serializer.loads(key, raw), True)
+        with self.loaders.awaiting(key):
+            plain, hit = await self.loads.join(key, lambda: self._find_or_load(key, loader, options, began, failed))
+        return self._serializer.decode(plain), hit  # decode per caller: values are mutable
 
     def refresh(self, key: str, loader: Loader, options: EntryOptions, old_ms: int) -> None:
         """Load again in the background, unless that is under way or just done. ``old_ms``: milliseconds left."""
@@ -123,10 +137,12 @@ class Filler:
 
     async def _find_or_load(
         self, key: str, loader: Loader, options: EntryOptions, began: float, failed: bool
-    ) -> tuple[Any, bytes | None]:
-        """The value, and its stored bytes if it was in the cache."""
-        lease = Lease(key, began + self._transport.deadline - asyncio.get_running_loop().time())
-        while self._transport.enabled:
+    ) -> tuple[bytes, bool]:
+        """The value, encoded, and whether it was in the cache."""
+        loop = asyncio.get_running_loop()
+        lease = Lease(key, began + self._transport.deadline - loop.time())
+        give_up = loop.time() + options.load_timeout  # on the loads of other processes
+        while self._transport.enabled and loop.time() < give_up:
             change = self.waiters.wait(key)  # before the look, so that no change is missed
             try:
                 try:
@@ -136,65 +152,70 @@ class Filler:
                         raise UndecodableValue("of another type") from None
                     if not failed:
                         self._engine.count_error(problem)
-                    return await _loaded(loader), None
+                    break
                 if kind == VALUE:
-                    return self._serializer.loads(key, rest[0]), rest[0]
+                    return self._readable(key, rest[0]), True
                 last_good = self._last_good(key, rest[0])
                 if kind == GRANTED:
-                    return await self._lead(lease, loader, options, last_good), None
-                if last_good is not MISSING:
-                    await asyncio.wait({change}, timeout=SLOW)
+                    return await self._lead(lease, loader, options, last_good), False
+                if last_good is not None:
+                    await asyncio.wait({change}, timeout=patience(rest[1]))
                     if not change.done():
-                        return last_good, None
+                        return last_good, False
                 else:
-                    left = max(int(rest[1]), 1) / 1000
+                    left = min(max(int(rest[1]), 1) / 1000, give_up - loop.time())
                     await asyncio.wait({change}, timeout=left if self._engine.tracking else min(left, POLL_EVERY))
             except UndecodableValue as problem:
                 self._engine.count_undecodable(key, problem)
                 self._engine.pending.add(key)  # the next attempt deletes it first
             finally:
                 self.waiters.leave(key, change)
-        return await _loaded(loader), None
+        return await self._loaded(key, loader, options), False
 
-    async def _lead(self, lease: Lease, loader: Loader, options: EntryOptions, last_good: Any) -> Any:
+    async def _lead(self, lease: Lease, loader: Loader, options: EntryOptions, last_good: bytes | None) -> bytes:
         """Load under the lease. A loader that is slow or fails returns the last good value."""
-        load = self.background.spawn(self._load(lease, loader, options), name="cache-load")
+        work = self._load(lease, loader, options)
+        load: asyncio.Task[bytes] = self.background.spawn(work, name="cache-load")
         try:
-            if last_good is MISSING:
+            if last_good is None:
                 return await load
             await asyncio.wait({load}, timeout=SLOW)
         except asyncio.CancelledError:
             load.cancel()
             self.leases.release_later(lease)  # a load that has not taken its first step cannot release it
             raise
-        if not load.done():
-            return last_good  # the load continues, and fills for the next caller
-        if (problem := load.exception()) is not None:
-            if isinstance(problem, UnserialisableValue):
-                raise problem  # a programming error, which must be seen
-            logger.warning("a loader failed (%s): the last good value is served", type(problem).__name__)
-            return last_good
-        return load.result()
+        if not load.done():  # it continues, and fills for the next caller
+            load.add_done_callback(_log_failure)
+        elif (problem := load.exception()) is None or isinstance(problem, PROGRAMMING_ERRORS):
+            return load.result()
+        else:
+            _log_failure(load)
+        return last_good
 
-    async def _load(self, lease: Lease, loader: Loader, options: EntryOptions) -> Any:
+    async def _load(self, lease: Lease, loader: Loader, options: EntryOptions) -> bytes:
         # A caller that comes after the lease was lost must not join: this load may have begun before an invalidation.
         holding = self.leases.hold(lease, lambda: self.loads.detach((lease.key,)))
         renewing = asyncio.create_task(holding, name="cache-lease")
         try:
-            value = await loader()
-            await self._store(lease, value, options)
-        except BaseException:
-            self.leases.release_later(lease)
+            plain = await self._loaded(lease.key, loader, options)
+            await self._store(lease, plain, options)
+        except BaseException as problem:
+            failed = isinstance(problem, Exception) and not isinstance(problem, PROGRAMMING_ERRORS)
+            self.leases.release_later(lease, options.retry_after if failed else 0.0)
             raise
         finally:
             renewing.cancel()
-        return value
+        return plain
 
-    async def _store(self, lease: Lease, value: Any, options: EntryOptions) -> None:
+    async def _loaded(self, key: str, loader: Loader, options: EntryOptions) -> bytes:
+        """What the loader returns, encoded: an unserialisable value is an error with or without Redis."""
+        return self._serializer.encode(await self.loaders.run(key, loader, options.load_timeout))
+
+    async def _store(self, lease: Lease, plain: bytes, options: EntryOptions) -> None:
         key, pending = lease.key, self._engine.pending
-        ttls_ms = options.ttls_ms(value)
+        ttls_ms = options.ttls_ms(none=plain == NONE)
         try:
-            raw = self._serializer.dumps(key, value)
+            raw = self._serializer.seal(key, plain)
         except ValueTooLarge as problem:
             logger.warning("a loaded value is not stored: %s", problem)
             ttls_ms = DELETE, DELETE
@@ -225,22 +246,27 @@ class Filler:
         if granted:
             try:
                 await self._load(lease, loader, options)
+            except LoadTimeout:
+                pass  # logged
             except Exception as problem:
                 logger.warning("a loader failed (%s): the value that is there stays", type(problem).__name__)
 
-    def _last_good(self, key: str, raw: bytes | None) -> Any:
-        """The last good value; MISSING if there is none that can be decoded."""
-        if raw is None:
-            return MISSING
+    def _last_good(self, key: str, raw: bytes | None) -> bytes | None:
+        """The last good value, encoded; None if there is none that can be decoded."""
         try:
-            return self._serializer.loads(key, raw)
+            return None if raw is None else self._readable(key, raw)
         except UndecodableValue as problem:
             self._engine.count_undecodable(key, problem)
-            return MISSING
+            return None
+
+    def _readable(self, key: str, raw: bytes) -> bytes:
+        """The plain bytes of a stored value that can be decoded. Raises UndecodableValue."""
+        plain = self._serializer.open(key, raw)
+        self._serializer.decode(plain)
+        return plain
 
 
-async def _loaded(loader: Loader) -> Any:
-    """What the loader returns while Redis is not used. An unserialisable value is an error then, too."""
-    value = await loader()
-    codec.encode(value)
-    return value
+def _log_failure(load: asyncio.Task[bytes]) -> None:
+    """Log why the last good value was served. A time-out was logged when it happened."""
+    if not load.cancelled() and (problem := load.exception()) and not isinstance(problem, LoadTimeout):
+        logger.warning("a loader failed (%s): the last good value is served", type(problem).__name__)

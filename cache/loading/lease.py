@@ -22,6 +22,8 @@ from .waiters import Waiters
 
 LEASE_SECONDS: Final = 3.0
 """Seconds after which a leader that was killed is replaced."""
+SLOW: Final = 0.25
+"""Seconds from the begin of a load for which callers wait if there is a last good value to answer with."""
 RENEW_EVERY: Final = LEASE_SECONDS / 3
 POLL_EVERY: Final = 0.05
 """Seconds between two looks at a lease where the server does not push changes."""
@@ -142,7 +144,7 @@ class Leases:
                 self._waiters.leave(lease.key, change)
                 change = self._waiters.wait(lease.key)  # before the look, so that no change is missed
                 try:
-                    if not await self._transport.run(RENEW, lease.names[1:2], lease.token, _lease_ms()):
+                    if not await self._transport.run(RENEW, lease.names[1:2], lease.token, _renewed_ms()):
                         on_lost()
                         return
                 except TransportError as problem:
@@ -150,18 +152,23 @@ class Leases:
         finally:
             self._waiters.leave(lease.key, change)
 
-    def release_later(self, lease: Lease) -> None:
-        """Release in the background so waiters need not wait for the lease to expire."""
-        self.releasing.spawn(self._release(lease), name="cache-release")
+    def release_later(self, lease: Lease, failed_for: float = 0.0) -> None:
+        """Release in the background so waiters need not wait for the lease to expire.
+
+        Args:
+            lease: from :meth:`acquire`.
+            failed_for: seconds for which the last good value is served at once because the load failed.
+        """
+        self.releasing.spawn(self._release(lease, int(failed_for * 1000)), name="cache-release")
 
     async def close(self) -> None:
         """Wait briefly for the releases under way, or the next callers would wait for these leases to expire."""
         await self.releasing.ended(2 * self._transport.deadline)
         await self.releasing.cancel()
 
-    async def _release(self, lease: Lease) -> None:
+    async def _release(self, lease: Lease, failed_ms: int) -> None:
         try:
-            await self._transport.run(RELEASE, lease.names[1:2], lease.token)
+            await self._transport.run(RELEASE, lease.names[1:], lease.token, failed_ms)
         except TransportError as problem:
             self._count_rejection(problem)
             if self._transport.enabled:  # switched off, nothing is delivered: the lease expires
@@ -178,8 +185,18 @@ class Leases:
         return _now() + max(lease.budget, self._transport.deadline * _LEAST_SHARE)
 
 
+def patience(left_ms: int) -> float:
+    """Seconds until a load counts as slow whose lease has this long to live."""
+    return max(left_ms - _renewed_ms(), 0) / 1000
+
+
 def _lease_ms() -> int:
     return int(LEASE_SECONDS * 1000)
+
+
+def _renewed_ms() -> int:
+    """Shorter than a new lease by ``SLOW``, so that the rest of a lease shows whether its load is slow."""
+    return int((LEASE_SECONDS - SLOW) * 1000)
 
 
 def _now() -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from ..validation import checked_ttl
+from ..validation import checked_seconds, checked_ttl
 
 DELETE: Final = -1
 """In place of a TTL: delete what is there, it is no longer right."""
@@ -23,6 +23,8 @@ class EntryOptions:
         spread: share of a TTL by which it may be shortened at random.
         refresh_after: seconds after which a value is refreshed; None for never. The age of a value is derived from the
             rest of its TTL, so with ``refresh_after`` the TTL is shortened by at most that share of ``refresh_after``.
+        load_timeout: seconds after which a loader is cancelled; as long a caller waits for the load of another process.
+        retry_after: seconds after a failed load during which the last good value is served at once.
     """
 
     ttl: int | None
@@ -30,16 +32,25 @@ class EntryOptions:
     negative_ttl: int | None = None
     spread: float = 0.0
     refresh_after: int | None = None
+    load_timeout: float = 30.0
+    retry_after: float = 1.0
 
     @classmethod
     def checked(
-        cls, ttl: int | None, stale_for: int, negative_ttl: int | None, spread: float, refresh_after: int | None
+        cls,
+        ttl: int | None,
+        stale_for: int,
+        negative_ttl: int | None,
+        spread: float,
+        refresh_after: int | None,
+        load_timeout: float,
+        retry_after: float,
     ) -> EntryOptions:
         """Return the options.
 
         Raises:
-            TypeError: a duration is not a whole number.
-            ValueError: a duration is less than 1, or ``refresh_after`` is not shorter than the TTL.
+            TypeError: a duration is no number, or a TTL is not a whole one.
+            ValueError: a duration is too short or too long, or ``refresh_after`` is not shorter than the TTL.
         """
         options = cls(
             None if ttl is None else checked_ttl(ttl),
@@ -47,6 +58,8 @@ class EntryOptions:
             None if negative_ttl is None else checked_ttl(negative_ttl),
             spread,
             refresh_after,
+            checked_seconds(load_timeout, "load_timeout"),
+            checked_seconds(retry_after, "retry_after") if retry_after != 0 else 0.0,
         )
         if refresh_after is not None and (options.ttl is None or checked_ttl(refresh_after) >= options.ttl):
             raise ValueError("refresh_after must be shorter than the TTL")
@@ -59,13 +72,13 @@ class EntryOptions:
             return None
         return (self.ttl - self.refresh_after) * 1000
 
-    def ttls_ms(self, value: Any) -> tuple[int, int]:
+    def ttls_ms(self, *, none: bool) -> tuple[int, int]:
         """Milliseconds for the value (0: no expiry) and for its last good value (0: leave it as it is), or DELETE."""
-        ttl = self.negative_ttl if value is None else self.ttl
+        ttl = self.negative_ttl if none else self.ttl
         if ttl is None:
-            return (DELETE, DELETE) if value is None else (0, 0)
-        shortened = ttl if value is None or self.refresh_after is None else self.refresh_after
+            return (DELETE, DELETE) if none else (0, 0)
+        shortened = ttl if none or self.refresh_after is None else self.refresh_after
         life = max(1, int(1000 * (ttl - shortened * self.spread * random.random())))
         if self.stale_for:
             return life, (ttl + self.stale_for) * 1000
-        return life, DELETE if value is None else 0
+        return life, DELETE if none else 0

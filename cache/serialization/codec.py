@@ -16,6 +16,8 @@ from ..exceptions import UndecodableValue, UnserialisableValue
 
 ENCRYPTED: Final = 0xFF
 """First byte of an encrypted value (see ``encryption``). No UTF-8 text begins with it, so no plain value does."""
+NONE: Final = b"null"
+"""What None is stored as, and nothing else."""
 _JSON_STARTS = b'{["'
 _LITERAL_STARTS = frozenset(b"-0123456789tfn")
 _LITERAL = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")

@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 class Serializer:
     """Turns values into stored bytes and stored bytes into values.
 
-    Reading has two steps, :meth:`open` and :meth:`decode`, because the near cache keeps what lies between them:
-    decrypted bytes, decoded anew for each caller.
+    Each way has two steps (``encode`` and :meth:`seal`, :meth:`open` and ``decode``), because the near cache and a load
+    that several callers await keep what lies between them: plain bytes, decoded anew for each caller.
 
     Args:
         max_bytes: larger values are neither stored nor returned; counted before encryption.
         cipher: encrypts what Redis keeps; None stores values readable.
     """
 
+    encode = staticmethod(codec.encode)
     decode = staticmethod(codec.decode)
 
     def __init__(self, max_bytes: int, cipher: ValueCipher | None = None) -> None:
@@ -45,12 +46,19 @@ class Serializer:
             UnserialisableValue: the value would not come back as it went in.
             ValueTooLarge: it is larger than ``max_bytes``.
         """
-        raw = codec.encode(value)
-        if len(raw) > self.max_bytes:
+        return self.seal(key, codec.encode(value))
+
+    def seal(self, key: str, plain: bytes) -> bytes:
+        """Return the bytes to store under ``key`` for an encoded value.
+
+        Raises:
+            ValueTooLarge: it is larger than ``max_bytes``.
+        """
+        if len(plain) > self.max_bytes:
             raise ValueTooLarge(
-                f"the value has {len(raw)} bytes; at most {self.max_bytes} are cached (CACHE_MAX_VALUE_BYTES)"
+                f"the value has {len(plain)} bytes; at most {self.max_bytes} are cached (CACHE_MAX_VALUE_BYTES)"
             )
-        return raw if self._cipher is None else self._cipher.encrypt(key, raw)
+        return plain if self._cipher is None else self._cipher.encrypt(key, plain)
 
     def open(self, key: str, raw: bytes) -> bytes:
         """Decrypt what is stored under ``key`` and check its size.

@@ -29,18 +29,20 @@ local value = redis.call('GET', KEYS[1])
 if value then return {1, value} end
 local last = false
 if ARGV[3] == '1' then last = redis.call('GET', KEYS[3]) end
-if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
-  redis.call('GET', KEYS[2])
-  return {2, last}
+if not redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
+  local left = redis.call('PTTL', KEYS[2])
+  local failed = left >= 0 and redis.call('GET', KEYS[2]) == 'failed'
+  if failed and last then return {0, last, 0} end
+  if left >= 0 and not failed then return {0, last, left} end
+  redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 end
-local left = redis.call('PTTL', KEYS[2])
-if left >= 0 then return {0, last, left} end
-redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+redis.call('GET', KEYS[2])
 return {2, last}
 """)
 """Replies: 1 and the value; 2, the lease is granted; 0, another caller has it, and for how many milliseconds.
 
-A lease without expiry is not ours and would block the key for ever: it is replaced. 2 and 0 bring the last good value.
+2 and 0 bring the last good value. A lease without expiry is not ours and would block the key for ever: it is replaced.
+So is one whose load has failed, unless there is a last good value to answer with.
 """
 
 # KEYS: key, lease, stale. ARGV: token, value, TTL in ms (0: none), TTL of the last good value in ms (0: it stays as it
@@ -88,10 +90,15 @@ return 1
 """)
 """Whether the lease is still ours. It is renewed only after a sixth of its life: each renewal pushes a change."""
 
-# KEYS: lease. ARGV: token.
+# KEYS: lease, stale. ARGV: token, ms for which the load counts as failed (0: it did not fail).
 RELEASE = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] ~= '0' and redis.call('PTTL', KEYS[2]) ~= -2 then
+  redis.call('SET', KEYS[1], 'failed', 'PX', ARGV[2])
+  return 1
+end
 return redis.call('DEL', KEYS[1])
 """)
+"""Release the lease. If its load failed and there is a last good value, that is served at once for a while."""
 
 ALL = (ACQUIRE, FILL, STORE, REFRESH, RENEW, RELEASE)

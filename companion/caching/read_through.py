@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from cache import get_redis_cache, keys
+from cache import LoadTimeout, get_redis_cache, keys
 
-from ..store import Context, Store
+from ..store import Context, Store, StoreError
 from .invalidation import MAX_FACTS, CachedData, count_key, search_key
 
 T = TypeVar("T")
@@ -84,7 +84,10 @@ async def read_memory_count(store: Callable[[], Store], user_id: str, query: str
 async def _read_through(key: keys.Key, load: Callable[[], Awaitable[T]], value_type: type[Any], stale_for: int) -> T:
     """Raises StoreError."""
     cache = await get_redis_cache()
-    found: T = await cache.get_or_load(key, load, ttl=key.ttl, stale_for=stale_for)
+    try:
+        found: T = await cache.get_or_load(key, load, ttl=key.ttl, stale_for=stale_for)
+    except LoadTimeout as problem:
+        raise StoreError("read", str(problem)) from None
     if isinstance(found, value_type):
         return found
     await cache.delete(key)  # written by another program, or another version of this one

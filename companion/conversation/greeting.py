@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from cache import get_redis_cache, keys
+from cache import LoadTimeout, get_redis_cache, keys
 
 from .. import prompts
 from ..caching import profile_to_read
@@ -114,7 +114,7 @@ async def get_intelligent_first_message_instructions(user_id: str, base_instruct
             plan = (await make_plan(user_id))[0]
     except _NotCacheable as uncached:
         plan = uncached.plan
-    except StoreError as problem:
+    except (StoreError, LoadTimeout) as problem:
         logger.warning("the last turns could not be read: %s", problem)
         plan = FIRST_MEETING
     return plan.instructions(base_instructions)

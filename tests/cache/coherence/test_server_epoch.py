@@ -12,7 +12,7 @@ import pytest
 from cache import RedisCache, keys
 from cache.embedded import EmbeddedRedis
 from cache.exceptions import CommandTimeout
-from cache.loading.fill import Loader
+from cache.loading.loaders import Loader
 from tests.inside import engine_of
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until

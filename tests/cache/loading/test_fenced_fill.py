@@ -133,6 +133,7 @@ async def test_the_lease_is_renewed_while_the_loader_runs(
     pair: list[RedisCache], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(lease, "SLOW", 0.025)
     monkeypatch.setattr(lease, "RENEW_EVERY", 0.1)
     loader, task = await held_load(pair[0], PROFILE)
     other = Loader("loaded twice")

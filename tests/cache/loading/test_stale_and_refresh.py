@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cache import RedisCache, keys
-from cache.loading import fill
+from cache.loading import lease
 from tests.cache.loading.clock import timed
 from tests.cache.loading.loader import Loader
 from tests.inside import engine_of, filler_of
@@ -46,9 +46,10 @@ async def test_a_failing_loader_is_answered_with_the_last_good_value(
     assert await load(pair[1], Loader(OSError("what the user said"))) == "good"
     assert "OSError" in caplog.text
     assert "what the user said" not in caplog.text
-    await until(lambda: redis_server.cli("EXISTS", keys.lease(KEY)) == 0, 1)
+    await until(lambda: redis_server.cli("GET", keys.lease(KEY)) == "failed")
     with pytest.raises(OSError, match="down"):  # a caller without stale_for gets no stale value
-        await load(pair[1], Loader(OSError("down")), stale_for=0)
+        await load(pair[1], Loader(OSError("down")), stale_for=0, retry_after=0)
+    await until(lambda: redis_server.cli("EXISTS", keys.lease(KEY)) == 0)
     assert await load(pair[0], Loader("recovered")) == "recovered"
 
 
@@ -60,7 +61,7 @@ async def test_a_slow_loader_is_answered_too_and_fills_for_the_next(
     slow = Loader("newer", held=True)
     answers = await asyncio.gather(*(timed(load(cache, slow)) for cache in pair for _ in range(10)))
     assert {answer for answer, _ in answers} == {"good"}
-    assert max(took for _, took in answers) < fill.SLOW + 0.3
+    assert max(took for _, took in answers) < lease.SLOW + 0.3
     assert slow.calls == 1
     assert (slow.ended, redis_server.cli("EXISTS", KEY)) == (0, 0)
     slow.gate.set()
@@ -92,15 +93,16 @@ async def test_never_after_an_invalidation(pair: list[RedisCache], redis_server:
     slow = Loader("new", held=True)
     waiting = asyncio.create_task(load(pair[0], slow))
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(waiting), fill.SLOW + 0.1)
+        await asyncio.wait_for(asyncio.shield(waiting), lease.SLOW + 0.1)
     slow.gate.set()
     assert await waiting == "new"
 
 
 async def test_an_invalidation_while_others_wait_for_a_slow_loader(
-    pair: list[RedisCache], redis_server: RedisServer
+    pair: list[RedisCache], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A waiter in another process is woken by the invalidation and loads again, instead of serving the stale value."""
+    monkeypatch.setattr(lease, "SLOW", 2.0)  # the time for the waiter to come, and for the invalidation
     await expired(pair[0], redis_server)
     slow = Loader("newer", held=True)
     leading = asyncio.create_task(load(pair[0], slow))
