@@ -13,9 +13,9 @@ from zoneinfo import ZoneInfo
 
 from dotenv import find_dotenv, load_dotenv
 
-from cache import CacheConfigError, CacheSettings, keys
+from cache import CacheConfigError, CacheSettings
 
-from .identity import user_id_of
+from .identity import UnusableIdentity, user_id_of
 from .store import public_kind
 
 ModelChoice = Literal["openai", "inference", "offline"]
@@ -199,8 +199,8 @@ def _host(url: str) -> str:
 
 def _user_id(text: str, variable: str) -> str:
     try:
-        return keys.user_id(user_id_of(text))
-    except keys.InvalidKeyPart as problem:
+        return user_id_of(text)
+    except UnusableIdentity as problem:
         raise SettingsError(f"{variable}: {problem}.") from None
 
 

@@ -225,7 +225,11 @@ async def test_what_is_said_as_the_job_ends_is_kept(entrypoint: Any, tmp_path: P
         ({"other": 1}, "bea", "bea"),
         ("", f"user-{UUID}", UUID),
         ("not JSON", "bea", "bea"),
-        ("", "user:bea", None),
+        ('{"user_id": "ada"', "bea", None),
+        ({"user_id": 42}, "bea", "42"),
+        ("", "user:*", None),
+        ("", "sip_anonymous", None),
+        ("", "auth0|bea", "~=auth0=7cbea"),
     ],
 )
 async def test_the_caller_is_identified(

@@ -29,7 +29,7 @@ from companion.runtime import get_runtime
 from companion.store import Memory, StoreError, Turn
 from companion.text import storable
 from tests.isolation.fixture_data import CALLERS, marker
-from tests.isolation.hostile_identities import expected_user_id, hostile_identity
+from tests.isolation.hostile_identities import hostile_identity, is_key_part
 from tests.isolation.hostile_patterns import hostile_pattern, usable
 from tests.isolation.hostile_texts import hostile_text, hostile_value
 from tests.isolation.runner import BATCH, Runner
@@ -93,7 +93,7 @@ async def _greeting(runner: Runner, user: str | None, rng: Random) -> str:
 
 async def _greeting_of_anything(runner: Runner, user: str | None, rng: Random) -> Any:
     identity = hostile_identity(marker("me"), rng)
-    if isinstance(identity, str) and expected_user_id(identity) is not None:
+    if is_key_part(identity):
         identity += "*"
     return await _refused(get_intelligent_first_message_instructions(identity, "Greet."))
 
@@ -144,7 +144,7 @@ async def _invalidate(runner: Runner, user: str | None, rng: Random) -> Any:
 
 async def _lock(runner: Runner, user: str | None, rng: Random) -> Any:
     part = hostile_identity(marker("me"), rng)
-    if isinstance(part, str) and expected_user_id(part) is not None:
+    if is_key_part(part):
         part += ":"
 
     async def hold() -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import string
+from hashlib import sha256
 from random import Random
 from typing import Any, Final
+from unicodedata import category, normalize
 from unittest.mock import MagicMock
+from urllib.parse import quote
 from uuid import UUID
 
+from companion.identity.placeholders import names_nobody
 from tests.isolation.hostile_texts import hostile_text, hostile_value
 
 SAFE: Final = frozenset(string.ascii_letters + string.digits + "._@+=~-")
@@ -52,6 +57,7 @@ _WORDS: Final = (
     "é",
     "x" * 60,
 )
+_ALSO: Final = " !#$%&'()+,-./:;=@\\_|~"
 _HEX: Final = "0123456789abcdefABCDEF"
 
 
@@ -90,15 +96,28 @@ def _near_uuid(rng: Random) -> str:
     return text if rng.random() < 0.6 else text[:at] + rng.choice(("*", "", "g", "\n", "٣")) + text[at + 1 :]
 
 
+def is_key_part(value: Any) -> bool:
+    """Whether a value can be a part of a key, and so a user id: an oracle independent of the product."""
+    return isinstance(value, str) and 0 < len(value) <= 128 and set(value) <= SAFE
+
+
 def expected_user_id(identity: Any) -> str | None:
-    """The user id that an identity must resolve to, None if it is invalid: an oracle independent of the product."""
-    if not isinstance(identity, str) or not 0 < len(identity) <= 128 or not set(identity) <= SAFE:
+    """The user id that an identity must resolve to, None if it is invalid: an oracle that encodes in its own way."""
+    if not isinstance(identity, str) or names_nobody(identity):  # placeholders have tests of their own
         return None
-    bare = identity[5:] if identity[:5].lower() == "user-" else identity
+    text = normalize("NFC", identity)
+    if not 0 < len(text) <= 1024 or text.strip(" ") != text:
+        return None
+    if any(category(char)[0] not in "LMN" and char not in _ALSO for char in text):
+        return None
+    bare = text[5:] if text[:5].lower() == "user-" else text
     groups = bare.split("-")
     if [len(group) for group in groups] == [8, 4, 4, 4, 12] and set("".join(groups)) <= set(_HEX):
         return bare.lower()
-    return identity
+    if is_key_part(text) and text[:2] != "~=":
+        return text
+    encoded = "~=" + re.sub("%(..)", lambda byte: f"={byte[1].lower()}", quote(text, safe="@+"))
+    return encoded if len(encoded) <= 128 else f"~==sha256={sha256(text.encode()).hexdigest()}"
 
 
 def hostile_metadata(marker: str, rng: Random) -> tuple[Any, tuple[bool, Any]]:
@@ -110,24 +129,33 @@ def hostile_metadata(marker: str, rng: Random) -> tuple[Any, tuple[bool, Any]]:
     kind = rng.random()
     if kind < 0.5:
         identity = _plain(hostile_identity(marker, rng))
+        expected = str(identity) if type(identity) is int else identity
         content = {"operator": True, "caller": "other", "user_id": identity, "note": hostile_text(marker, rng)}
-        return json.dumps(content, ensure_ascii=rng.random() < 0.5), (True, identity)
-    if kind < 0.6:  # duplicate keys: the last one wins in every JSON parser used
-        return f'{{"user_id": "me", "user_id": "{marker}"}}', (True, marker)
+        return json.dumps(content, ensure_ascii=rng.random() < 0.5), (True, expected)
+    if kind < 0.6:  # which of the two is meant is not known
+        return f'{{"user_id": "me", "user_id": "{marker}"}}', (True, None)
     if kind < 0.7:
         return rng.choice((None, 7, b"{}", MagicMock(), ["me"], {"user_id": "me"}, "[" * 100_000, '{"a":' * 50_000)), (
             False,
             None,
         )
-    if kind < 0.85:
-        value = hostile_value(marker, rng)
-        text = json.dumps(value)
-        named = isinstance(value, dict) and "user_id" in value
-        return text, (named, value["user_id"] if isinstance(value, dict) and named else None)
-    text = hostile_text(marker, rng)
+    text = json.dumps(hostile_value(marker, rng)) if kind < 0.85 else hostile_text(marker, rng)
     content = _loaded(text)
-    named = isinstance(content, dict) and "user_id" in content
-    return text, (named, content["user_id"] if named else None)
+    if isinstance(content, dict) and "user_id" in content:
+        user_id = content["user_id"]
+        return text, (True, str(user_id) if type(user_id) is int else user_id)
+    if isinstance(content, dict):
+        return text, (_holds_user(content), None)
+    return text, ("user_id" in text, None)
+
+
+def _holds_user(content: Any) -> bool:
+    """Whether an object names a user, below its top or in an encoded text."""
+    if isinstance(content, str):
+        return content.lstrip()[:1] in ("{", "[", '"') and "user_id" in content
+    if isinstance(content, dict):
+        return any(re.sub(r"\W", "", key) == "user_id" or _holds_user(each) for key, each in content.items())
+    return isinstance(content, list) and any(map(_holds_user, content))
 
 
 def _plain(identity: Any) -> Any:

@@ -12,7 +12,13 @@ from cache.coherence.pending import reaches
 from companion import Caller
 from companion.identity import caller_from_identity, caller_from_metadata
 from tests.isolation.fixture_data import CALLERS, OPERATOR, marker, owns
-from tests.isolation.hostile_identities import SAFE, expected_user_id, hostile_identity, hostile_metadata
+from tests.isolation.hostile_identities import (
+    SAFE,
+    expected_user_id,
+    hostile_identity,
+    hostile_metadata,
+    is_key_part,
+)
 from tests.isolation.hostile_patterns import hostile_pattern, usable
 from tests.isolation.runner import Runner
 
@@ -76,7 +82,7 @@ async def key_parts(runner: Runner, rng: Random, count: int) -> int:
     """A key part is accepted if it is safe, and otherwise rejected without being quoted in the error."""
     for number in range(count):
         part, build = hostile_identity(marker("me"), rng), rng.choice(_BUILDERS)
-        harmless = isinstance(part, str) and 0 < len(part) <= keys.MAX_PART and set(part) <= SAFE
+        harmless = is_key_part(part)
         try:
             key = build(part)
         except keys.InvalidKeyPart as problem:

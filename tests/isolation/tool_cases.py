@@ -20,7 +20,7 @@ from companion.memory.profile_change import rewritten
 from companion.text import storable
 from tests.isolation.fixture_data import CALLERS, OPERATOR, marker
 from tests.isolation.hostile_calls import CACHE_TOOLS, PROFILE_TOOLS, Call, hostile_call
-from tests.isolation.hostile_identities import expected_user_id, hostile_identity
+from tests.isolation.hostile_identities import hostile_identity, is_key_part
 from tests.isolation.hostile_patterns import usable
 from tests.isolation.runner import BATCH, Runner, read_json
 from tests.tools.conversation import Person, Userdata
@@ -219,7 +219,7 @@ async def _unknown_caller_case(runner: Runner, _: None, rng: Random) -> None:
 def _unusable_userdata(rng: Random) -> Any:
     """Userdata that names no usable caller."""
     identity = hostile_identity(marker("me"), rng)
-    if expected_user_id(identity) is not None:
+    if is_key_part(identity):
         identity = "user-*"
     options = (
         *(

@@ -6,9 +6,7 @@ is set before the session starts: tools, hooks and background tasks inherit it.
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,10 +14,10 @@ from dataclasses import dataclass
 
 from cache import keys
 
+from .placeholders import names_nobody
+from .user_id import UnusableIdentity, user_id_of
+
 logger = logging.getLogger("companion")
-_USER_UUID = re.compile(
-    r"(?:user-)?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})", re.IGNORECASE | re.ASCII
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,7 @@ class Caller:
     """The user whom one conversation is with.
 
     Attributes:
-        user_id: letters, digits and ``. _ @ + = ~ -``, at most 128.
+        user_id: letters, digits and ``. _ @ + = ~ -``, at most 128; ``user_id_of`` makes one from any id.
         operator: may invalidate cache entries of other users.
 
     Raises:
@@ -59,43 +57,20 @@ def use_caller(caller: Caller | None) -> Iterator[Caller | None]:
         _current.reset(token)
 
 
-def caller_from_metadata(metadata: object, operators: frozenset[str]) -> tuple[bool, Caller | None]:
-    """The caller that the job's metadata names, ``{"user_id": ...}``.
-
-    Args:
-        metadata: the job's metadata, of any type and content.
-        operators: ids that are operators.
-
-    Returns:
-        Whether the metadata names a user, and the caller. An unusable id gives ``(True, None)``: the dispatcher meant
-        one particular user, so the participant's identity must not be used in its place.
-    """
-    if not isinstance(metadata, str) or not metadata:
-        return False, None
-    try:
-        content = json.loads(metadata)
-    except (ValueError, RecursionError):
-        return False, None
-    if not isinstance(content, dict) or "user_id" not in content:
-        return False, None
-    return True, caller_from_identity(content["user_id"], operators)
-
-
 def caller_from_identity(identity: object, operators: frozenset[str]) -> Caller | None:
-    """The caller behind a participant's identity: ``user-<uuid>``, ``<uuid>``, or another usable id.
+    """The caller behind a participant's identity: ``user-<uuid>``, ``<uuid>``, or the id of an identity provider.
 
     Returns:
-        None for an unusable identity: the companion talks, but reads and writes nothing personal.
+        None for an unusable identity, and for one that names nobody in particular: the companion talks, but reads and
+        writes nothing personal.
     """
-    user_id = user_id_of(identity) if isinstance(identity, str) else identity
     try:
-        return Caller(keys.user_id(user_id), operator=user_id in operators)
-    except keys.InvalidKeyPart as problem:
+        if not isinstance(identity, str):
+            raise UnusableIdentity(f"the user id must be a string, not {type(identity).__name__}")
+        user_id = user_id_of(identity)
+        if names_nobody(identity):
+            raise UnusableIdentity("the user id names nobody in particular")
+    except UnusableIdentity as problem:
         logger.warning("nothing is remembered in this conversation: %s", problem)
         return None
-
-
-def user_id_of(identity: str) -> str:
-    """The user id in an identity. ``user-<uuid>`` and ``<uuid>`` are the same user."""
-    uuid = _USER_UUID.fullmatch(identity)
-    return uuid.group(1).lower() if uuid else identity
+    return Caller(user_id, operator=user_id in operators)

@@ -1,0 +1,16 @@
+"""Who the caller is: from an identity or the job's metadata to the user whose data one conversation may touch."""
+
+from .caller import Caller, caller_from_identity, current_caller, use_caller
+from .metadata import caller_from_metadata
+from .user_id import UnusableIdentity, identity_of, user_id_of
+
+__all__ = [
+    "Caller",
+    "UnusableIdentity",
+    "caller_from_identity",
+    "caller_from_metadata",
+    "current_caller",
+    "identity_of",
+    "use_caller",
+    "user_id_of",
+]

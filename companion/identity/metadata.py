@@ -1,0 +1,100 @@
+"""The caller that a job's metadata names: ``{"user_id": ...}``, a JSON object.
+
+The dispatcher that writes of a user id means one particular user. So where the text cannot be read, or holds the id
+where it does not belong, the caller is unknown, and one warning says why; the participant in the room may be another.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable
+from typing import Any
+from unicodedata import normalize
+
+from .caller import Caller, caller_from_identity
+
+logger = logging.getLogger("companion")
+# In any spelling: user_id, userId, "user-id", and with the underscore escaped as JSON or a URL does it.
+_MENTION = re.compile(r"user(?:[\W_]|\\+u005f|%5f){0,3}id(?![a-z])", re.IGNORECASE)
+
+
+class _Object(dict[str, Any]):
+    """A JSON object.
+
+    Attributes:
+        ambiguous: whether it names ``user_id`` more than once.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, Any]]) -> None:
+        pairs = list(pairs)
+        super().__init__(pairs)
+        self.ambiguous = sum(name == "user_id" for name, _ in pairs) > 1
+
+
+def caller_from_metadata(metadata: object, operators: frozenset[str]) -> tuple[bool, Caller | None]:
+    """The caller that the job's metadata names.
+
+    Args:
+        metadata: the job's metadata, of any type and content.
+        operators: ids that are operators.
+
+    Returns:
+        Whether the metadata names a user, and the caller. An unusable id, or text about a user id that cannot be read,
+        gives ``(True, None)``: the participant's identity must not be used in its place. Metadata about something else
+        gives ``(False, None)``.
+    """
+    if not isinstance(metadata, str) or not metadata:
+        return False, None
+    try:
+        content = json.loads(metadata, object_pairs_hook=_Object)
+    except json.JSONDecodeError as problem:
+        return _unreadable(metadata, f"it is not JSON ({problem.msg.partition(':')[0]}, at character {problem.pos})")
+    except (ValueError, RecursionError) as problem:  # a number of too many digits; too many levels
+        return _unreadable(metadata, f"it is not JSON that can be read ({type(problem).__name__})")
+    if not isinstance(content, _Object):
+        kind = "text, encoded twice" if isinstance(content, str) else f"a {type(content).__name__}"
+        return _unreadable(metadata, f"it is {kind}, not an object")
+    if content.ambiguous:
+        return _unknown("it names user_id more than once")
+    if "user_id" in content:
+        user_id = content["user_id"]
+        # A number is the text of its digits; true is no number.
+        return True, caller_from_identity(str(user_id) if type(user_id) is int else user_id, operators)
+    if _names_user(content):
+        return _unknown('it has the id in another place, or by another name, than {"user_id": ...}')
+    return False, None
+
+
+def _unreadable(metadata: str, reason: str) -> tuple[bool, None]:
+    return _unknown(reason) if _mentions(metadata) else (False, None)
+
+
+def _unknown(reason: str) -> tuple[bool, None]:
+    logger.warning("nothing is remembered in this conversation: the job's metadata is unusable: %s", reason)
+    return True, None
+
+
+def _mentions(text: str) -> bool:
+    return _MENTION.search(normalize("NFKC", text)) is not None
+
+
+def _names_user(content: object) -> bool:
+    """Whether a key at any depth, or an object that is encoded as text, is about a user id."""
+    left = [content]
+    while left:
+        match left.pop():
+            case dict() as fields:
+                if any(_letters(name) == "userid" for name in fields):
+                    return True
+                left += fields.values()
+            case list() as items:
+                left += items
+            case str() as text if text.lstrip().startswith(("{", "[", '"')) and _mentions(text):
+                return True
+    return False
+
+
+def _letters(name: str) -> str:
+    return "".join(char for char in normalize("NFKC", name) if char.isalnum()).casefold()
