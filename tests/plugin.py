@@ -10,7 +10,7 @@ from typing import Final, Never
 
 import pytest
 
-from tests.real.redis_server import installed_servers, server_version
+from tests.real.redis_server import installed_servers, missing_servers, server_name
 
 CATEGORIES: Final = ("unit", "integration", "console", "worker", "faults", "isolation", "soak")
 HINT: Final = (
@@ -37,11 +37,20 @@ def pytest_make_collect_report(
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that is marked ``every_server`` on each major version of Redis and Valkey that is installed."""
-    if metafunc.definition.get_closest_marker("every_server") and "redis_binary" in metafunc.fixturenames:
+    """Run a test that is marked ``every_server`` on each major version of Redis and Valkey that is installed.
+
+    Not one that is marked ``one_server`` too: it waits for a timer of the cache, not for what a version does.
+    """
+    marked = metafunc.definition.get_closest_marker
+    if marked("every_server") and not marked("one_server") and "redis_binary" in metafunc.fixturenames:
         binaries = installed_servers()
-        names = [f"server {server_version(binary)[0]}" for binary in binaries]
-        metafunc.parametrize("redis_binary", binaries, ids=names, indirect=True, scope="session")
+        metafunc.parametrize("redis_binary", binaries, ids=map(server_name, binaries), indirect=True, scope="session")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the servers that tests marked ``every_server`` did not run on."""
+    if missing := missing_servers():
+        terminalreporter.write_line(f"not on this machine, and so not tested: {', '.join(missing)}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

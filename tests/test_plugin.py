@@ -5,8 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+
+from tests import plugin
+from tests.real import redis_server
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[1]
@@ -66,6 +71,16 @@ def test_a_module_with_one_category_is_collected(tmp_path: Path) -> None:
     done = run(module)
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
+
+
+def test_the_summary_names_the_servers_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    reporter: Any = SimpleNamespace(write_line=lines.append)
+    monkeypatch.setattr(redis_server, "installed_servers", lambda: [binary for binary in servers if "6" not in binary])
+    monkeypatch.setattr(redis_server, "server_name", str)
+    servers = ["Valkey 9", "Redis 6", "Redis 8", "Redis 7"]
+    plugin.pytest_terminal_summary(reporter)
+    assert lines == ["not on this machine, and so not tested: Redis 6"]
 
 
 def test_a_unit_test_starts_no_process(tmp_path: Path) -> None:

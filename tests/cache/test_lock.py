@@ -72,6 +72,7 @@ async def test_without_redis_it_says_so(make_cache: Any) -> None:
             pass
 
 
+@pytest.mark.one_server
 async def test_one_that_is_granted_too_late_is_given_back(own_redis: RedisServer, connect: Any) -> None:
     """Redis executes the acquisition after its caller has given up."""
     cache = await connect(own_redis.url, deadline=0.05)
@@ -89,6 +90,7 @@ async def test_one_that_is_granted_too_late_is_given_back(own_redis: RedisServer
     await until(lambda: not locks_of(cache).releasing)
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("turns", range(0, 40, 2))
 async def test_one_whose_asker_is_cancelled_is_given_back(
     cache: RedisCache, redis_server: RedisServer, turns: int
@@ -124,6 +126,7 @@ async def test_what_is_late_does_not_give_back_the_next_holders(own_redis: Redis
     assert own_redis.cli("GET", "lock:user:1") == "somebody else's token"
 
 
+@pytest.mark.one_server
 async def test_one_that_could_not_be_released_is_released_when_redis_is_back(
     own_redis: RedisServer, connect: Any
 ) -> None:

@@ -149,6 +149,7 @@ async def test_stats_have_the_documented_keys_and_two_more(cache: RedisCache) ->
     }
 
 
+@pytest.mark.one_server
 async def test_totals_are_the_fleets(redis_server: RedisServer, make_cache: Any) -> None:
     first, second = (make_cache(redis_server.url, deadline=2.0, connect_wait=5.0) for _ in range(2))
     await first.initialize()

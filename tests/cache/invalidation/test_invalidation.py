@@ -256,6 +256,7 @@ async def test_a_scan_cancelled_by_closing_stays_pending(
     assert engine_of(cache).pending.covers("user:1:by hand")
 
 
+@pytest.mark.one_server
 async def test_a_rejected_scan_is_retried(
     own_redis: RedisServer, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -410,6 +411,7 @@ async def test_the_count_is_true_while_others_write_and_delete(cache: RedisCache
     assert redis_server.cli("KEYS", "user:*:settings")
 
 
+@pytest.mark.one_server
 async def test_a_sweep_that_is_interrupted_is_finished_later(own_redis: RedisServer, connect: Any) -> None:
     cache = await connect(own_redis.url, deadline=0.05)
     own_redis.cli("EVAL", "for n = 1, 30000 do redis.call('SET', 'user:' .. n .. ':profile', 'x') end", 0)
@@ -430,6 +432,7 @@ async def test_a_sweep_that_is_interrupted_is_finished_later(own_redis: RedisSer
     assert await cache.get("user:1:settings") == "kept"
 
 
+@pytest.mark.one_server
 async def test_clearing_a_user_that_is_interrupted_is_finished_later(
     own_redis: RedisServer, connect: Any, size: str
 ) -> None:

@@ -129,6 +129,7 @@ async def test_a_lease_that_ended_while_our_process_slept_is_not_ours_any_more(
     assert redis_server.cli("EXISTS", PROFILE) == 0
 
 
+@pytest.mark.one_server
 async def test_the_lease_is_renewed_while_the_loader_runs(
     pair: list[RedisCache], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from cache.transport import commands as road
 from cache.transport.commands import Transport
 from cache.transport.scripts import Script
 from tests.inside import filler_of
-from tests.real.redis_server import RedisServer, installed_servers, server_version
+from tests.real.redis_server import RedisServer, installed_servers, server_name
 from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration
@@ -31,7 +31,7 @@ SEEDS = range(150)
 KEYS = ("user:1:profile", "user:1:notes")  # a key of a family, and one that is only in the user's index
 
 
-@pytest.fixture(scope="module", params=installed_servers(), ids=lambda binary: f"redis {server_version(binary)[0]}")
+@pytest.fixture(scope="module", params=installed_servers(), ids=server_name)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     with RedisServer(tmp_path_factory.mktemp("interleavings"), binary=request.param) as running:
         yield running
