@@ -225,7 +225,7 @@ async def test_profiles_from_before_have_a_version(postgres: Postgres) -> None:
     dsn = await postgres.create_database(migrated=False)
     async with connection(dsn) as db:
         for file in sorted(MIGRATIONS.glob("*.sql")):
-            if "profile_history" not in file.name:
+            if file.name < "20261129000000_profile_history.sql":
                 await db.execute(file.read_text(encoding="utf-8"))
         await db.execute("insert into companion_profiles (user_id, text) values ('a', 'Name: Ada')")
         await migrate(db)
