@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .base import Context, Memory, PersonData, PersonErased, Store, StoreError, Summary, Turn
 from .erasures import PendingErasure
 from .fact_key import fact_key
+from .forgetting import Forgotten, Removed, Thing, words_of
 from .outbox import DataKind, OutboxRow
 from .profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from .read_batching import ContextBatcher
@@ -23,6 +24,7 @@ __all__ = [
     "Context",
     "ContextBatcher",
     "DataKind",
+    "Forgotten",
     "Memory",
     "OutboxRow",
     "PendingErasure",
@@ -30,12 +32,14 @@ __all__ = [
     "PersonErased",
     "ProfileAuthor",
     "ProfileVersion",
+    "Removed",
     "SqliteStore",
     "Store",
     "StoreError",
     "StoredProfile",
     "Summary",
     "SupabaseStore",
+    "Thing",
     "Turn",
     "explain_answer",
     "explain_failure",
@@ -45,6 +49,7 @@ __all__ = [
     "public_kind",
     "search_words",
     "shares_word",
+    "words_of",
 ]
 
 

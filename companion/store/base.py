@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from ..text import storable
 from .erasures import Erasures
+from .forgetting import Forgetting
 from .outbox import Outbox
 from .profile_history import ProfileHistory, ProfileVersion
 
@@ -39,6 +40,8 @@ class Turn:
         at: when; kept in UTC.
         conversation_id: the conversation it belongs to.
         id: the natural key: to write a turn again changes nothing, so a write may be retried.
+        skipped: it becomes no topic, no summary and no greeting. To write a turn again with it marks the stored one.
+            ``recent_turns`` does not read it.
 
     Raises:
         ValueError: ``at`` has no time zone, or ``role`` is neither of the two.
@@ -49,6 +52,7 @@ class Turn:
     at: datetime
     conversation_id: str
     id: str = field(default_factory=_new_id)
+    skipped: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.role not in ("user", "assistant"):
@@ -163,7 +167,7 @@ class PersonErased(StoreError):
         super().__init__(operation, "the person was erased")
 
 
-class Store(ProfileHistory, Outbox, Erasures, Protocol):
+class Store(ProfileHistory, Forgetting, Outbox, Erasures, Protocol):
     """What every store can do.
 
     Every method raises StoreError, and nothing else, when it fails. A write whose caller is cancelled may still be
@@ -175,7 +179,7 @@ class Store(ProfileHistory, Outbox, Erasures, Protocol):
         ...
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:
-        """Store a turn. One whose id this user already has changes nothing."""
+        """Store a turn. One whose id this user already has changes nothing, unless it is ``skipped``."""
         ...
 
     async def recent_turns(self, user_id: str, limit: int = 20) -> list[Turn]:

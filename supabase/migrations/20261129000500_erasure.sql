@@ -108,6 +108,7 @@ begin
   -- After them, what their triggers have written.
   delete from public.companion_profile_versions d where d.user_id = p_user_id;
   delete from public.companion_removed_memories d where d.user_id = p_user_id;
+  delete from public.companion_forgotten d where d.user_id = p_user_id;
   delete from public.companion_outbox d where d.user_id = p_user_id;
   delete from public.companion_changes d where d.user_id = p_user_id;
   delete from public.companion_versions d where d.user_id = p_user_id;

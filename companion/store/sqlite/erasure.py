@@ -22,6 +22,7 @@ PERSONAL_TABLES: Final = (
     "states",
     "profile_versions",
     "removed_memories",
+    "forgotten",
     "outbox",
 )
 """Every table with a column ``user_id``, but the tombstones. Those that triggers write come after those they watch."""

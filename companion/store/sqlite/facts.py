@@ -3,14 +3,21 @@
 import sqlite3
 
 from ..search_terms import search_words
+from .tombstones import said_again
 
 # One statement, under the write lock from its beginning: no other process can add the same fact in between.
-ADD = (
+_ADD = (
     "INSERT INTO memories (user_id, id, text, at) SELECT ?1, ?2, ?3, ?4"
     " WHERE NOT EXISTS (SELECT 1 FROM memories WHERE user_id = ?1 AND fact_key(text) = fact_key(?3))"
     " ON CONFLICT (user_id, id) DO NOTHING"
 )
 REMOVE = "DELETE FROM memories WHERE user_id = ? AND fact_key(text) = fact_key(?)"
+
+
+def add(db: sqlite3.Connection, user_id: str, id: str, text: str, at: int) -> None:
+    """Store a fact, unless the user has it."""
+    if db.execute(_ADD, (user_id, id, text, at)).rowcount > 0:
+        said_again(db, user_id, [text])
 
 
 def search(db: sqlite3.Connection, user_id: str, query: str, limit: int) -> list[tuple[str, int, str]]:

@@ -7,7 +7,9 @@ store names its author and itself in the version that the trigger has recorded, 
 import sqlite3
 from dataclasses import dataclass
 
+from ...profile_lines import lines_of
 from ..profile_history import ProfileAuthor, ProfileVersion
+from . import tombstones
 from .times import NOW, from_microseconds
 
 
@@ -56,6 +58,7 @@ class Write:
                 f" VALUES (?, ?, ?, ?, ?, {NOW})",
                 (self.user_id, self.text, self.at, self.author, self.write_id),
             )
+        tombstones.said_again(db, self.user_id, lines_of(self.text))
         return True
 
 

@@ -190,6 +190,17 @@ WHEN EXISTS (SELECT 1 FROM removed_memories WHERE user_id = new.user_id AND id =
 END;
 """
 
+# What was forgotten, as hashes (``forgetting``). A worker of an earlier version does not know it, nor which turns are
+# skipped.
+_FORGOTTEN = """
+CREATE TABLE IF NOT EXISTS forgotten (
+    user_id TEXT NOT NULL,
+    key TEXT NOT NULL,
+    words TEXT NOT NULL,
+    PRIMARY KEY (user_id, key)
+) WITHOUT ROWID;
+"""
+
 
 def create_schema(db: sqlite3.Connection) -> None:
     """Apply the migrations that the file has not had.
@@ -210,4 +221,6 @@ def create_schema(db: sqlite3.Connection) -> None:
         db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {len(_STEPS)}; COMMIT;")
     if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'profile_versions'").fetchone() is None:
         db.executescript(f"BEGIN IMMEDIATE; {_PROFILE_HISTORY} COMMIT;")
-    db.executescript(_INDEXES + _REMOVED_FACTS + ERASURES)
+    db.executescript(_INDEXES + _REMOVED_FACTS + _FORGOTTEN + ERASURES)
+    if all(name != "skipped" for _, name, *_ in db.execute("PRAGMA table_info(turns)")):
+        db.execute("ALTER TABLE turns ADD COLUMN skipped INTEGER NOT NULL DEFAULT 0")

@@ -12,11 +12,12 @@ from typing import Any
 from ...text import storable
 from ..base import MAX_TURN_TEXT, Context, Memory, PersonData, Summary, Turn
 from ..erasures import PendingErasure
+from ..forgetting import Forgotten, Removed, Thing
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from ..state_json import state_from_json, state_to_json
 from . import erasure as erasures
-from . import facts, profiles
+from . import facts, forgetting, profiles, tombstones
 from .thread import SqliteThread
 from .times import NOW, from_microseconds, to_microseconds
 
@@ -28,7 +29,7 @@ WITH latest AS (
     SELECT seq, at, max(seq) OVER (PARTITION BY conversation_id) AS place FROM latest
     ORDER BY place DESC, at DESC, seq DESC LIMIT :count
 )
-SELECT turns.role, substr(turns.text, 1, :chars), chosen.at, turns.conversation_id, turns.id
+SELECT turns.role, substr(turns.text, 1, :chars), chosen.at, turns.conversation_id, turns.id, turns.skipped
 FROM chosen JOIN turns USING (seq) ORDER BY chosen.place, chosen.at, seq
 """
 _WHOLE = 2**31 - 1  # characters: more than a text can have
@@ -92,20 +93,17 @@ class SqliteStore:
         at = to_microseconds(turn.at)
         await self._writing.write(
             "add_turn",
-            "INSERT INTO turns (user_id, id, conversation_id, role, text, at) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (user_id, id) DO NOTHING",
-            (user_id, turn.id, turn.conversation_id, turn.role, storable(turn.text), at),
+            "INSERT INTO turns (user_id, id, conversation_id, role, text, at, skipped) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (user_id, id) DO UPDATE SET skipped = 1 WHERE excluded.skipped AND NOT skipped",
+            (user_id, turn.id, turn.conversation_id, turn.role, storable(turn.text), at, int(turn.skipped)),
         )
 
     async def recent_turns(self, user_id: str, limit: int = 20) -> list[Turn]:
         return await self._reading.read("recent_turns", lambda db: _turns(db, user_id, limit))
 
     async def add_memory(self, user_id: str, memory: Memory) -> None:
-        await self._writing.write(
-            "add_memory",
-            facts.ADD,
-            (user_id, memory.id, storable(memory.text), to_microseconds(memory.at)),
-        )
+        row = user_id, memory.id, storable(memory.text), to_microseconds(memory.at)
+        await self._writing.change("add_memory", lambda db: facts.add(db, *row))
 
     async def search_memories(self, user_id: str, query: str, limit: int = 5) -> list[Memory]:
         found = await self._reading.read("search_memories", lambda db: facts.search(db, user_id, query, limit))
@@ -116,6 +114,12 @@ class SqliteStore:
 
     async def remove_memory(self, user_id: str, text: str) -> int:
         return await self._writing.write("remove_memory", facts.REMOVE, (user_id, storable(text)))
+
+    async def forget(self, user_id: str, things: Sequence[Thing]) -> Removed:
+        return await self._writing.change("forget", lambda db: forgetting.forget(db, user_id, things))
+
+    async def forgotten(self, user_id: str) -> Forgotten:
+        return await self._reading.read("forgotten", lambda db: tombstones.forgotten(db, user_id))
 
     async def save_summary(self, user_id: str, summary: Summary) -> None:
         await self._writing.write(
@@ -199,7 +203,8 @@ class SqliteStore:
 def _turns(db: sqlite3.Connection, user_id: str, count: int, chars: int = _WHOLE) -> list[Turn]:
     found = db.execute(_LAST_TURNS, {"user_id": user_id, "count": max(count, 0), "chars": chars})
     return [
-        Turn(role, text, from_microseconds(at), conversation_id, id) for role, text, at, conversation_id, id in found
+        Turn(role, text, from_microseconds(at), conversation_id, id, bool(skipped))
+        for role, text, at, conversation_id, id, skipped in found
     ]
 
 

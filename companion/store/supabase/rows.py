@@ -4,11 +4,13 @@ Functions that take ``row`` decode lists; the others decode one row, or a plain 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal, TypeVar, cast
 
 from ..base import Context, Memory, PersonData, Summary, Turn
 from ..erasures import PendingErasure
+from ..forgetting import Removed, Tombstone
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from .client import UnexpectedAnswer
@@ -97,6 +99,16 @@ def summary(data: object) -> Summary:
     return Summary(_string(row, "conversation_id"), _string(row, "text"), at)
 
 
+def removed(data: object) -> Removed:
+    row = _row(data)
+    return Removed(_strings(row.get("lines")), _strings(row.get("facts")))
+
+
+def tombstone(data: object) -> Tombstone:
+    row = _row(data)
+    return Tombstone(_string(row, "key"), _strings(row.get("words")))
+
+
 def outbox_row(data: object) -> OutboxRow:
     row = _row(data)
     # OutboxRow refuses any other kind of data.
@@ -107,9 +119,10 @@ def context(data: object) -> Context:
     row = _row(data)
     if not row.keys() >= {"profile", "turns", "summary", "state"}:
         raise UnexpectedAnswer
+    skipped = _rows(row.get("skipped"))
     return Context(
         profile=None if row["profile"] is None else _string(row, "profile"),
-        turns=all_of(turn)(row["turns"]),
+        turns=[replace(each, skipped=each.id in skipped) for each in all_of(turn)(row["turns"])],
         summary=None if row["summary"] is None else summary(row["summary"]),
         state=None if row["state"] is None else _row(row["state"]),
     )
@@ -141,6 +154,12 @@ def _rows(data: object) -> list[object]:
 
 def _row(data: object) -> _Row:
     if not isinstance(data, dict):
+        raise UnexpectedAnswer
+    return data
+
+
+def _strings(data: object) -> list[str]:
+    if not isinstance(data, list) or not all(isinstance(one, str) for one in data):
         raise UnexpectedAnswer
     return data
 

@@ -16,6 +16,7 @@ from supabase import AsyncClient
 from ...text import storable
 from ..base import MAX_TURN_TEXT, Context, Memory, PersonData, StoreError, Summary, Turn
 from ..erasures import PendingErasure
+from ..forgetting import Forgotten, Removed, Thing, word_hashes
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from ..search_terms import search_words
@@ -47,7 +48,7 @@ class SupabaseStore:
 
     async def context(self, user_id: str, turns: int = 12) -> Context:
         arguments = {"p_user_id": user_id, "p_turns": max(turns, 0), "p_chars": MAX_TURN_TEXT}
-        return await self._call("context", "companion_start", arguments, answers.context)
+        return await self._call("context", "companion_begin", arguments, answers.context)
 
     async def get_profile(self, user_id: str) -> str | None:
         return await self._row_of("get_profile", "companion_profiles", "text", user_id, answers.profile)
@@ -103,8 +104,8 @@ class SupabaseStore:
             "role": turn.role,
             "text": storable(turn.text),
             "at": turn.at.isoformat(),
-        }
-        await self._put("add_turn", "companion_turns", row, key="user_id,id", keep_first=True)
+        } | ({"skipped": True} if turn.skipped else {})
+        await self._put("add_turn", "companion_turns", row, key="user_id,id", keep_first=not turn.skipped)
 
     async def recent_turns(self, user_id: str, limit: int = 20) -> list[Turn]:
         arguments = {"p_user_id": user_id, "p_turns": max(limit, 0)}
@@ -132,6 +133,26 @@ class SupabaseStore:
     async def remove_memory(self, user_id: str, text: str) -> int:
         arguments = {"p_user_id": user_id, "p_text": storable(text)}
         return await self._call("remove_memory", "companion_forget", arguments, answers.count)
+
+    async def forget(self, user_id: str, things: Sequence[Thing]) -> Removed:
+        described = [
+            {
+                "text": storable(thing.text),
+                "words": list(thing.words),
+                "hashes": word_hashes(user_id, thing.words),
+            }
+            for thing in things
+        ]
+        arguments = {"p_user_id": user_id, "p_things": described}
+        return await self._call("forget", "companion_forget_things", arguments, answers.removed)
+
+    async def forgotten(self, user_id: str) -> Forgotten:
+        stones = await self._ask(
+            "forgotten",
+            lambda db: db.table("companion_forgotten").select("key", "words").eq("user_id", user_id),
+            answers.all_of(answers.tombstone),
+        )
+        return Forgotten(user_id, stones)
 
     async def save_summary(self, user_id: str, summary: Summary) -> None:
         row = {

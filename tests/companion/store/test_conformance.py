@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from companion.store import Memory, OutboxRow, Store, StoreError, Summary, Turn, fact_key
+from companion.store import Memory, OutboxRow, Removed, Store, StoreError, Summary, Thing, Turn, fact_key, words_of
 from companion.store.search_terms import search_words
 
 pytestmark = pytest.mark.integration
@@ -176,6 +177,82 @@ async def test_a_removed_fact_stays_removed(store: Store, user: str) -> None:
     assert await store.count_memories(user) == 1
 
 
+CHESS = Thing("Likes: chess", words_of("Likes: chess"))
+
+
+async def test_a_forgotten_thing_is_nowhere_any_more(store: Store, user: str) -> None:
+    await store.save_profile(user, "Likes: chess\nName: Ada")
+    await store.save_profile(user, "Name: Ada\r\n  likes:  Chess. \nLikes: tea")
+    await store.add_memory(user, Memory("likes: chess!", NOON))
+    await store.add_memory(user, Memory("My sister visits", NOON))
+    for id, text in (("c1", "They play CHESS well."), ("c2", "Their sister visits.")):
+        await store.save_summary(user, Summary(id, text, NOON))
+    told = [said("I like chéss"), said("We spoke of the chessboard"), said("My sister visits")]
+    for turn in told:
+        await store.add_turn(user, turn)
+    assert await store.forget(user, [CHESS]) == Removed(["likes:  Chess."], ["likes: chess!"])
+    assert await store.get_profile(user) == "Name: Ada\nLikes: tea"
+    versions = await store.profile_versions(user)
+    assert [version.text for version in versions] == ["Name: Ada\nLikes: tea", "Name: Ada\nLikes: tea", "Name: Ada"]
+    assert all([await store.restore_profile(user, version.number) for version in versions])
+    assert "hess" not in str(await store.profile_versions(user))
+    assert [memory.text for memory in await store.search_memories(user, "")] == ["My sister visits"]
+    context = await store.context(user)
+    assert [turn.skipped for turn in context.turns] == [True, True, False]
+    assert context.turns == told, "what was said stays"
+    assert (await store.latest_summary(user) or CHESS).text in ("", "Their sister visits.")
+    changed = {row.kind for row in await store.pending_changes_of(user, ["profile", "turn", "memory", "summary"])}
+    assert changed == {"profile", "turn", "memory", "summary"}
+
+
+async def test_forgetting_what_is_not_there_changes_nothing_but_is_recorded(store: Store, user: str) -> None:
+    await store.save_profile(user, "Name: Ada")
+    await store.save_profile(f"{user}-2", "Likes: chess")
+    assert await store.forget(user, [CHESS, CHESS]) == Removed([], [])
+    assert await store.forget(user, []) == Removed([], [])
+    assert await store.get_profile(user) == "Name: Ada"
+    assert await store.get_profile(f"{user}-2") == "Likes: chess"
+    assert len(await store.profile_versions(user)) == 1
+    assert (await store.forgotten(user)).has("likes: chess")
+    assert not (await store.forgotten(f"{user}-2")).tombstones
+
+
+async def test_a_tombstone_knows_what_was_forgotten_until_it_is_said_again(store: Store, user: str) -> None:
+    tea = Thing("Likes: tea", words_of("Likes: tea"))
+    sister = Thing("My sister visits on Friday", words_of("My sister visits on Friday"))
+    await store.forget(user, [CHESS, tea, sister])
+    forgotten = await store.forgotten(user)
+    assert [forgotten.has(text) for text in ("LIKES: chess.", "Likes: go", "Likes: tea")] == [True, False, True]
+    assert forgotten.mentioned_in("Chess is fun")
+    assert forgotten.mentioned_in("On Friday comes my sister")
+    assert not forgotten.mentioned_in("My sister is kind")
+    assert "chess" not in repr(forgotten)
+    await store.save_profile(user, "Name: Ada\nLikes: chess")
+    await store.add_memory(user, Memory("likes: tea", NOON))
+    forgotten = await store.forgotten(user)
+    assert [forgotten.has(text) for text in ("Likes: chess", "Likes: tea", sister.text)] == [False, False, True]
+
+
+async def test_words_are_found_as_they_are_said(store: Store, user: str) -> None:
+    """Short words as a whole, longer ones with any ending, and words of scripts without blanks anywhere."""
+    for text in ("good", "I play go.", "two dogs", "dogma", "sisters", "私は寿司が好き", "x" * 100_000):
+        await store.add_turn(user, said(text))
+    for thing in ("go", "dog", "sister", "寿司", "(a) [b", "the"):
+        await store.forget(user, [Thing(thing, words_of(thing))])
+    skipped = [turn.text[:20] for turn in (await store.context(user)).turns if turn.skipped]
+    assert skipped == ["I play go.", "two dogs", "sisters", "私は寿司が好き"]
+
+
+async def test_a_turn_is_marked_by_writing_it_again(store: Store, user: str) -> None:
+    turn, late = said("forget it"), said("too")
+    for each in (turn, replace(turn, skipped=True), turn, replace(late, skipped=True), late):
+        await store.add_turn(user, each)
+    assert [(each.text, each.skipped) for each in (await store.context(user)).turns] == [
+        ("forget it", True),
+        ("too", True),
+    ]
+
+
 async def test_users_are_apart(store: Store, user: str) -> None:
     other = f"{user}-2"
     turn, memory = said("mine"), Memory("my dog", NOON)
@@ -301,6 +378,8 @@ async def test_a_closed_store_says_so(store: Store, user: str) -> None:
         "save_state": store.save_state(user, {}),
         "get_state": store.get_state(user),
         "context": store.context(user),
+        "forget": store.forget(user, [CHESS]),
+        "forgotten": store.forgotten(user),
         "pending_changes": store.pending_changes(),
         "pending_changes_of": store.pending_changes_of(user, ["turn"]),
         "acknowledge": store.acknowledge([OutboxRow(user, "turn", 1)]),

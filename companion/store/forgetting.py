@@ -1,0 +1,157 @@
+"""Forgetting one thing: what a store removes, and the record that keeps late writes from bringing it back."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final, Protocol
+
+from .fact_key import fact_key
+from .search_terms import search_words
+
+_SCRIPT_WITHOUT_BLANKS: Final = re.compile("[\u2e80-\uffff]")
+_SHORT: Final = 4  # letters below which a word counts as a whole only
+# Words that say nothing by themselves of what is meant: "Likes: chess" is about chess.
+_GENERIC: Final = frozenset(
+    """
+    like love enjoy adore prefer live work name call called favourite favorite say said tell told know remember thing
+    fact also really lot much go get use want need think person user
+    """.split()  # noqa: SIM905 - as a list it fills a page
+)
+
+
+def words_of(text: str) -> list[str]:
+    """The words that a text is about: in their stems, without accents, and without generic ones if there are others."""
+    words = list(dict.fromkeys(_stem(word) for word in search_words(text)))
+    return [word for word in words if word not in _GENERIC] or words
+
+
+def mentions(text: str, words: Sequence[str]) -> bool:
+    """Whether a text has at least half of the words (and one); what ``words_of`` makes of a thing to forget."""
+    plain = _plain(text)
+    found = sum(re.search(_pattern(word), plain) is not None for word in words)
+    return bool(words) and 2 * found >= len(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """A thing to forget.
+
+    Attributes:
+        text: the line of the profile, or the fact; facts that are the same (``fact_key``) are meant too.
+        words: what it is about, see ``words_of``: a turn or a summary that mentions it is meant too.
+    """
+
+    text: str
+    words: Sequence[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a store has removed.
+
+    Attributes:
+        lines: lines of the profile.
+        facts: facts.
+    """
+
+    lines: Sequence[str]
+    facts: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What is left of a forgotten thing: hashes, by which a late write of it is recognised.
+
+    Attributes:
+        key: hash of the user and the thing's ``fact_key``.
+        words: hashes of the user and each of its words.
+    """
+
+    key: str
+    words: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The things that a user asked to forget, and has not said again."""
+
+    user_id: str
+    tombstones: Sequence[Tombstone] = ()
+
+    def has(self, text: str) -> bool:
+        """Whether a line or a fact is one of them."""
+        return bool(self.tombstones) and key_hash(self.user_id, text) in {stone.key for stone in self.tombstones}
+
+    def mentioned_in(self, text: str) -> bool:
+        """Whether a text mentions one of them."""
+        if not self.tombstones:
+            return False
+        words = set(word_hashes(self.user_id, map(_stem, search_words(text))))
+        return any(
+            stone.words and 2 * len(words.intersection(stone.words)) >= len(stone.words) for stone in self.tombstones
+        )
+
+    def among(self, lines: Iterable[str]) -> Forgotten:
+        """Those of them that are among these lines."""
+        keys = {key_hash(self.user_id, line) for line in lines} if self.tombstones else set()
+        return Forgotten(self.user_id, [stone for stone in self.tombstones if stone.key in keys])
+
+
+class Forgetting(Protocol):
+    """Forgetting in a store. Every method raises StoreError."""
+
+    async def forget(self, user_id: str, things: Sequence[Thing]) -> Removed:
+        """Forget things, in one transaction.
+
+        They leave the profile, each of its versions, and the facts. Summaries that mention them become empty, turns
+        that mention them are skipped. A tombstone is left of each.
+
+        Args:
+            user_id: whose.
+            things: the things; one that the store does not have is recorded all the same.
+
+        Returns:
+            What was removed.
+        """
+        ...
+
+    async def forgotten(self, user_id: str) -> Forgotten:
+        """Read what a user asked to forget and has not said again. To be asked before a late write is stored."""
+        ...
+
+
+def key_hash(user_id: str, text: str) -> str:
+    """The key of a tombstone."""
+    return _hash(user_id, fact_key(text))
+
+
+def word_hashes(user_id: str, words: Iterable[str]) -> list[str]:
+    """The words of a tombstone."""
+    return [_hash(user_id, word) for word in words]
+
+
+def _hash(user_id: str, text: str) -> str:
+    return sha256(f"{user_id}\x1f{text}".encode()).hexdigest()
+
+
+def _plain(text: str) -> str:
+    return "".join(
+        letter for letter in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(letter)
+    )
+
+
+def _stem(word: str) -> str:
+    word = _plain(word)
+    if len(word) > _SHORT + 2 and word.endswith("ing"):
+        return word[:-3]
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+
+
+def _pattern(word: str) -> str:
+    if _SCRIPT_WITHOUT_BLANKS.search(word):
+        return word
+    return rf"(?<!\w){word}s?(?!\w)" if len(word) < _SHORT else rf"(?<!\w){word}"

@@ -1,0 +1,28 @@
+"""The tombstones of forgotten things in an SQLite file."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from ..forgetting import Forgotten, Thing, Tombstone, key_hash, word_hashes
+
+
+def add(db: sqlite3.Connection, user_id: str, things: Sequence[Thing]) -> None:
+    """Record that things are forgotten."""
+    db.executemany(
+        "INSERT OR REPLACE INTO forgotten (user_id, key, words) VALUES (?, ?, ?)",
+        [(user_id, key_hash(user_id, one.text), json.dumps(word_hashes(user_id, one.words))) for one in things],
+    )
+
+
+def forgotten(db: sqlite3.Connection, user_id: str) -> Forgotten:
+    """As ``Forgetting.forgotten``."""
+    rows = db.execute("SELECT key, words FROM forgotten WHERE user_id = ?", (user_id,))
+    return Forgotten(user_id, [Tombstone(key, json.loads(words)) for key, words in rows])
+
+
+def said_again(db: sqlite3.Connection, user_id: str, texts: Iterable[str]) -> None:
+    """Note that lines or facts were stored: what a person says again is no longer forgotten."""
+    if db.execute("SELECT 1 FROM forgotten WHERE user_id = ? LIMIT 1", (user_id,)).fetchone() is not None:
+        rows = [(user_id, key_hash(user_id, text)) for text in texts]
+        db.executemany("DELETE FROM forgotten WHERE user_id = ? AND key = ?", rows)

@@ -1,0 +1,157 @@
+-- Forgetting one thing: a line of the profile or a fact leaves the profile, every version of it, the facts and the
+-- summaries, and turns that mention it are not brought up again. A record of hashes keeps a write that comes late from
+-- bringing it back.
+--
+-- Applying this file again changes nothing.
+
+-- A turn that is skipped becomes no topic, no summary and no greeting: it asks to forget, or mentions what is forgotten.
+alter table public.companion_turns add column if not exists skipped boolean not null default false;
+
+-- What was forgotten, as hashes: of the text (key), and of its words. It is deleted when the person says it again.
+create table if not exists public.companion_forgotten (
+  user_id text not null,
+  key text not null,
+  words jsonb not null check (jsonb_typeof(words) = 'array'),
+  primary key (user_id, key)
+);
+
+create or replace function public.companion_forgotten_key(p_user_id text, p_text text) returns text
+language sql immutable parallel safe set search_path = ''
+as $$
+  select encode(sha256(convert_to(p_user_id || chr(31) || public.companion_fact_key(p_text), 'UTF8')), 'hex')
+$$;
+
+-- The lines of a profile, in order.
+create or replace function public.companion_lines(p_text text) returns table (line text, place bigint)
+language sql immutable parallel safe set search_path = ''
+as $$
+  select btrim(l.line), l.place
+  from regexp_split_to_table(p_text, '[\n\r\v\f\x1c-\x1e\u0085\u2028\u2029]+') with ordinality as l (line, place)
+  where btrim(l.line) <> ''
+$$;
+
+-- A text without the lines that have one of these fact keys; the text as it is, if it has none of them.
+create or replace function public.companion_without_lines(p_text text, p_keys text[]) returns text
+language sql immutable parallel safe set search_path = ''
+as $$
+  select case
+    when bool_or(public.companion_fact_key(l.line) = any (p_keys)) then coalesce(
+      string_agg(l.line, E'\n' order by l.place) filter (where public.companion_fact_key(l.line) <> all (p_keys)), ''
+    )
+    else p_text
+  end
+  from public.companion_lines(p_text) l
+$$;
+
+-- Whether a text has at least half of the words: letters and digits without accents, in their stems. A short word counts
+-- as a whole; a word of a script without blanks counts anywhere.
+create or replace function public.companion_mentions(p_text text, p_words jsonb) returns boolean
+language sql immutable parallel safe set search_path = ''
+as $$
+  select count(*) > 0 and 2 * count(*) filter (
+    where t.plain ~ case
+      when w.word ~ '[\u2e80-\uffff]' then w.word
+      when length(w.word) < 4 then '\m' || w.word || 's?\M'
+      else '\m' || w.word
+    end
+  ) >= count(*)
+  from jsonb_array_elements_text(p_words) as w (word),
+    (select regexp_replace(normalize(lower(p_text), nfkd), '[\u0300-\u036f]', '', 'g') as plain) t
+$$;
+
+-- Forgets things, each {"text": a line or a fact, "words": its words, "hashes": of those}. Returns what was removed.
+-- Runs as its owner, who may change versions. Locks the profile first, as every writer of one does.
+create or replace function public.companion_forget_things(p_user_id text, p_things jsonb) returns jsonb
+language plpgsql security definer set search_path = ''
+as $$
+declare
+  keys text[];
+  lines jsonb;
+  facts jsonb;
+begin
+  select array_agg(public.companion_fact_key(t.thing ->> 'text')) into keys
+  from jsonb_array_elements(p_things) as t (thing);
+  perform from public.companion_profiles p where p.user_id = p_user_id for update;
+  select coalesce(jsonb_agg(l.line order by l.place), '[]') into lines
+  from public.companion_profiles p, public.companion_lines(p.text) l
+  where p.user_id = p_user_id and public.companion_fact_key(l.line) = any (keys);
+  if lines <> '[]' then
+    perform set_config('companion.author', 'tool', true);
+    update public.companion_profiles p set text = public.companion_without_lines(p.text, keys)
+    where p.user_id = p_user_id;
+    perform set_config('companion.author', '', true);
+  end if;
+  update public.companion_profile_versions v set text = public.companion_without_lines(v.text, keys)
+  where v.user_id = p_user_id and v.text <> public.companion_without_lines(v.text, keys);
+  with removed as (
+    delete from public.companion_memories m
+    where m.user_id = p_user_id and public.companion_fact_key(m.text) = any (keys)
+    returning m.text
+  )
+  select coalesce(jsonb_agg(r.text), '[]') into facts from removed r;
+  update public.companion_summaries s set text = ''
+  where s.user_id = p_user_id and exists (
+    select from jsonb_array_elements(p_things) as t (thing)
+    where public.companion_mentions(s.text, t.thing -> 'words')
+  );
+  update public.companion_turns u set skipped = true
+  where u.user_id = p_user_id and not u.skipped and exists (
+    select from jsonb_array_elements(p_things) as t (thing)
+    where public.companion_mentions(u.text, t.thing -> 'words')
+  );
+  insert into public.companion_forgotten (user_id, key, words)
+  select distinct on (2) p_user_id, public.companion_forgotten_key(p_user_id, t.thing ->> 'text'), t.thing -> 'hashes'
+  from jsonb_array_elements(p_things) as t (thing)
+  on conflict (user_id, key) do update set words = excluded.words;
+  return jsonb_build_object('lines', lines, 'facts', facts);
+end
+$$;
+
+-- What a person says again is no longer forgotten. Late writes are cleared of it before they come here.
+create or replace function public.companion_said_again() returns trigger
+language plpgsql security definer set search_path = ''
+as $$
+begin
+  if exists (select from public.companion_forgotten f where f.user_id = new.user_id) then
+    delete from public.companion_forgotten f
+    using public.companion_lines(new.text) l
+    where f.user_id = new.user_id and f.key = public.companion_forgotten_key(new.user_id, l.line);
+    delete from public.companion_forgotten f
+    where f.user_id = new.user_id and f.key = public.companion_forgotten_key(new.user_id, new.text);
+  end if;
+  return null;
+end
+$$;
+
+create or replace trigger companion_profiles_said_again after insert or update of text on public.companion_profiles
+for each row execute function public.companion_said_again();
+create or replace trigger companion_memories_said_again after insert on public.companion_memories
+for each row execute function public.companion_said_again();
+
+-- What a conversation starts from: as companion_start, with the ids of the turns that are skipped.
+create or replace function public.companion_begin(p_user_id text, p_turns integer, p_chars integer) returns jsonb
+language sql stable set search_path = ''
+as $$
+  select s.start || jsonb_build_object('skipped', (
+    select coalesce(jsonb_agg(t.id), '[]')
+    from jsonb_array_elements(s.start -> 'turns') as e (turn)
+    join public.companion_turns t on t.user_id = p_user_id and t.id = e.turn ->> 'id' and t.skipped
+  ))
+  from (select public.companion_start(p_user_id, p_turns, p_chars) as start) s
+$$;
+
+-- Who may do what ------------------------------------------------------------------------------------------------
+
+revoke all on table public.companion_forgotten from public, anon, authenticated, service_role;
+-- What is kept of a person can be deleted.
+grant select, delete on table public.companion_forgotten to service_role;
+alter table public.companion_forgotten enable row level security;
+
+revoke all on function
+  public.companion_forgotten_key(text, text), public.companion_lines(text),
+  public.companion_without_lines(text, text[]), public.companion_mentions(text, jsonb),
+  public.companion_forget_things(text, jsonb), public.companion_said_again(),
+  public.companion_begin(text, integer, integer)
+from public, anon, authenticated, service_role;
+grant execute on function public.companion_begin(text, integer, integer) to authenticated, service_role;
+grant execute on function public.companion_forget_things(text, jsonb) to service_role;
