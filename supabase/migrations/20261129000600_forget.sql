@@ -107,26 +107,29 @@ begin
 end
 $$;
 
--- What a person says again is no longer forgotten. Late writes are cleared of it before they come here.
+-- What a person says again is no longer forgotten. Late writes are cleared of it before they come here. Once a
+-- statement, and quickly for users who have forgotten nothing.
 create or replace function public.companion_said_again() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
 begin
-  if exists (select from public.companion_forgotten f where f.user_id = new.user_id) then
-    delete from public.companion_forgotten f
-    using public.companion_lines(new.text) l
-    where f.user_id = new.user_id and f.key = public.companion_forgotten_key(new.user_id, l.line);
-    delete from public.companion_forgotten f
-    where f.user_id = new.user_id and f.key = public.companion_forgotten_key(new.user_id, new.text);
-  end if;
+  delete from public.companion_forgotten f
+  using (
+    select a.user_id, public.companion_forgotten_key(a.user_id, l.line) as key
+    from added a, lateral (select c.line from public.companion_lines(a.text) c union all select a.text) l
+    where exists (select from public.companion_forgotten o where o.user_id = a.user_id)
+  ) again
+  where f.user_id = again.user_id and f.key = again.key;
   return null;
 end
 $$;
 
-create or replace trigger companion_profiles_said_again after insert or update of text on public.companion_profiles
-for each row execute function public.companion_said_again();
+create or replace trigger companion_profiles_said_again after insert on public.companion_profiles
+referencing new table as added for each statement execute function public.companion_said_again();
+create or replace trigger companion_profiles_said_again_later after update on public.companion_profiles
+referencing new table as added for each statement execute function public.companion_said_again();
 create or replace trigger companion_memories_said_again after insert on public.companion_memories
-for each row execute function public.companion_said_again();
+referencing new table as added for each statement execute function public.companion_said_again();
 
 -- What a conversation starts from: as companion_start, with the ids of the turns that are skipped.
 create or replace function public.companion_begin(p_user_id text, p_turns integer, p_chars integer) returns jsonb

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from companion.store import Context, Memory, PendingErasure, PersonData, SqliteStore, Store, Summary, Turn
+from companion.store import Context, Memory, PendingErasure, PersonData, SqliteStore, Store, Summary, Thing, Turn
 from tests.real.postgres import connection
 
 pytestmark = pytest.mark.integration
@@ -37,6 +37,7 @@ async def fill(store: Store, user: str, word: str = WORD) -> PersonData:
     assert await store.remove_memory(user, f"lost a {word}") == 1
     await store.save_summary(user, summary)
     await store.save_state(user, {"stage": word})
+    await store.forget(user, [Thing(f"had a {word}")])
     versions = await store.profile_versions(user)
     assert [version.text for version in versions] == [f"Likes: {word}", f"Likes: {word}s"]
     return PersonData(f"Likes: {word}", versions, turns, facts, [summary], {"stage": word})

@@ -22,7 +22,7 @@ from tests.real.postgrest import PostgREST
 pytestmark = pytest.mark.integration
 COUNTED = ["companion_versions", "companion_outbox"]  # written by triggers alone
 HISTORY = "companion_profile_versions"  # likewise, but its rows can be deleted
-REMOVED = "companion_removed_memories"  # likewise, and users do not read it: it holds ids alone
+REMOVED = ["companion_removed_memories", "companion_forgotten"]  # likewise; users read neither: ids and hashes alone
 TABLES = [
     "companion_profiles",
     "companion_turns",
@@ -94,21 +94,21 @@ async def _shape(db: asyncpg.Connection) -> list[Any]:
 
 
 @pytest.mark.parametrize("open_by_default", [False, True])
-@pytest.mark.parametrize("table", [*TABLES, REMOVED])
+@pytest.mark.parametrize("table", [*TABLES, *REMOVED])
 async def test_only_the_service_role_writes(databases: dict[bool, str], open_by_default: bool, table: str) -> None:
     async with connection(databases[open_by_default]) as db:
-        for role in ("anon", "authenticated", *(["service_role"] if table in [*COUNTED, HISTORY, REMOVED] else [])):
+        for role in ("anon", "authenticated", *(["service_role"] if table in [*COUNTED, HISTORY, *REMOVED] else [])):
             for statement in (
                 f"insert into {table} (user_id) values ('x')",
                 f"update {table} set user_id = 'x'",
                 f"delete from {table}",
                 f"truncate {table}",
             ):
-                if table in (HISTORY, REMOVED) and role == "service_role" and statement.startswith("delete"):
+                if table in (HISTORY, *REMOVED) and role == "service_role" and statement.startswith("delete"):
                     continue
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
                     await _as(db, role, statement)
-        for role in ("anon", *(["authenticated"] if table == REMOVED else [])):
+        for role in ("anon", *(["authenticated"] if table in REMOVED else [])):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await _as(db, role, f"select * from {table}")
 
@@ -154,6 +154,7 @@ async def test_functions_are_for_those_who_need_them(databases: dict[bool, str],
         "companion_fact_key('x')",
         "companion_count('x', 'y')",
         "companion_start('x', 1, 1)",
+        "companion_begin('x', 1, 1)",
         "companion_last_turns('x', 1)",
         "companion_latest_summary('x')",
     )
@@ -168,6 +169,7 @@ async def test_functions_are_for_those_who_need_them(databases: dict[bool, str],
         "companion_owed_by('x', '{turn}')",
         "companion_settle('[]')",
         "companion_forget('x', 'y')",
+        "companion_forget_things('x', '[]')",
         "companion_erase('x')",
         "companion_latest_erasure()",
         "companion_pending_erasures(1)",
@@ -380,6 +382,13 @@ async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
         "companion_keep_fact_once": (b"v", True),
         "companion_count": (b"s", False),
         "companion_forget": (b"v", False),
+        "companion_begin": (b"s", False),
+        "companion_forget_things": (b"v", True),
+        "companion_forgotten_key": (b"i", False),
+        "companion_lines": (b"i", False),
+        "companion_mentions": (b"i", False),
+        "companion_said_again": (b"v", True),
+        "companion_without_lines": (b"i", False),
         "companion_person": (b"s", True),
         "companion_refuse_erased": (b"v", True),
         "companion_erase": (b"v", True),
