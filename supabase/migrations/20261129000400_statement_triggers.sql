@@ -34,10 +34,10 @@ begin
   if writes = '{}' then  -- an upsert is an insert and an update, and one of them has no rows
     return null;
   end if;
-  -- In the order of users, and each user's version first: all writers of a user queue up there. So of two transactions
-  -- that write a user's profile and a turn in opposite order, the second waits and neither fails, unless it has locked
-  -- a row that the first one wants as well. That is a deadlock: PostgreSQL ends one of the two, which may be a worker's,
-  -- and the worker sends its write again.
+  -- In the order of users, and each user's version first: all writers of a user queue up there. That makes deadlocks
+  -- rare, not impossible, as 20261125000100_context.sql has it: a write that waits here holds the row it has written,
+  -- and a transaction of several statements that holds the version may want that row. PostgreSQL then undoes one of the
+  -- two; a worker whose write it is sends it again at once.
   if tg_op <> 'TRUNCATE' then
     insert into public.companion_versions as v (user_id, version)
     select w.user_id, count(*) from unnest(writes) as w (user_id) group by 1 order by 1

@@ -24,7 +24,9 @@ from aiohttp import web
 from tests.real.phoenix import Phoenix
 from tests.real.postgrest_sql import Refusal, call, insert, plain_name, read_json, select, unknown
 
-Fault = Literal["silent", "drip", "gone", "gone once", "504", "401", "html", "cut", "cut off", "empty", "broken row"]
+Fault = Literal[
+    "silent", "drip", "gone", "gone once", "504", "401", "html", "cut", "cut off", "empty", "broken row", "deadlock"
+]
 
 # PostgREST's mapping of SQLSTATEs to statuses, as far as these requests can cause them; by class where one is enough.
 _STATUS = {"42501": 403, "42P01": 404, "42883": 404, "23503": 409, "23505": 409, "25006": 405, "57014": 500}
@@ -227,6 +229,10 @@ async def _spoil(server: PostgREST, request: web.Request) -> web.StreamResponse 
             return web.Response()
         case "504":
             return web.json_response({}, status=504)
+        case "deadlock":
+            details = "Process 1 waits for ShareLock on transaction 2; blocked by process 3."
+            body = {"code": "40P01", "message": "deadlock detected", "details": details, "hint": "See server log."}
+            return web.json_response(body, status=500)
         case "401":
             return web.json_response({"message": "Invalid API key", "hint": "Double check it."}, status=401)
         case "html":

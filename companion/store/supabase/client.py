@@ -11,10 +11,13 @@ from httpx_aiohttp import HttpxAiohttpClient
 from supabase import AsyncClient, AsyncClientOptions
 
 from .api_key import is_bearer_token
-from .diagnosis import explain_answer, explain_failure
+from .diagnosis import error_code, explain_answer, explain_failure
 
 _KEEPALIVE_SECONDS = 300.0
 _MAX_CONNECTIONS = 20
+_RETRIES = 2
+# The transaction was the victim of a deadlock, or could not be serialised: PostgreSQL has undone it, to be sent again.
+_ROLLED_BACK = frozenset({"40P01", "40001"})
 
 
 class Query(Protocol):
@@ -31,6 +34,10 @@ class UnexpectedAnswer(Exception):
 
 class _Refused(Exception):
     """The server answered with an error. The text says what it means, without the server's message."""
+
+
+class _RolledBack(_Refused):
+    """Another transaction was in the way; sent at once, the request has every chance."""
 
 
 class SupabaseClient:
@@ -55,7 +62,10 @@ class SupabaseClient:
         self._client: AsyncClient | None = None
 
     async def execute(self, query: Callable[[AsyncClient], Query]) -> object:
-        """Send a request, which may be repeated; it is sent again if its connection turns out to be closed.
+        """Send a request, which may be repeated.
+
+        It is sent again at once, twice at most, if its connection turns out to be closed, or if the database has undone
+        it in favour of another transaction (one that somebody holds open in an SQL editor, say).
 
         Args:
             query: builds the request.
@@ -68,12 +78,15 @@ class SupabaseClient:
             Exception: whatever the libraries below raise.
         """
         client = await self._connect()
-        try:
-            return (await query(client).execute()).data
-        except httpx.TransportError as error:
-            # The server may close an idle connection at the moment it is used again.
-            if not _connection_was_lost(error.__cause__):
-                raise
+        for _ in range(_RETRIES):
+            try:
+                return (await query(client).execute()).data
+            except _RolledBack:
+                pass
+            except httpx.TransportError as error:
+                # The server may close an idle connection at the moment it is used again.
+                if not _connection_was_lost(error.__cause__):
+                    raise
         return (await query(client).execute()).data
 
     async def close(self) -> None:
@@ -132,7 +145,8 @@ async def _check(response: httpx.Response) -> None:
             raise UnexpectedAnswer
         return
     # postgrest's own error quotes the row, and drops the status where the body is not JSON.
-    raise _Refused(explain_answer(response.status_code, response.content))
+    refused = _RolledBack if error_code(response.content) in _ROLLED_BACK else _Refused
+    raise refused(explain_answer(response.status_code, response.content))
 
 
 def reason_of(error: Exception) -> str:

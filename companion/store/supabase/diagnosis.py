@@ -32,6 +32,11 @@ _BY_STATUS: Final = {
 }
 
 
+def error_code(body: bytes) -> str:
+    """Read the code of PostgREST or PostgreSQL from an error's body; empty if there is none."""
+    return _code_and_message(body)[0]
+
+
 def explain_answer(status: int, body: bytes) -> str:
     """Explain an error that the server answered with.
 
@@ -39,11 +44,7 @@ def explain_answer(status: int, body: bytes) -> str:
         status: its HTTP status.
         body: its body. Only its error code, and names that our own migrations give, are repeated.
     """
-    try:
-        answer = json.loads(body)
-        code, message = str(answer["code"]), str(answer.get("message"))
-    except (ValueError, TypeError, LookupError, AttributeError):
-        code = message = ""
+    code, message = _code_and_message(body)
     known = _CODE.fullmatch(code) is not None
     if code in _MISSING:
         name = _OUR_NAME.search(message)
@@ -67,3 +68,11 @@ def explain_failure(error: BaseException) -> str:
     elif isinstance(error, aiohttp.ClientConnectorError):
         advice = "the project cannot be reached: check SUPABASE_URL and the network"
     return f"{type(error).__name__}{f' ({advice})' if advice else ''}"
+
+
+def _code_and_message(body: bytes) -> tuple[str, str]:
+    try:
+        answer = json.loads(body)
+        return str(answer["code"]), str(answer.get("message"))
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return "", ""

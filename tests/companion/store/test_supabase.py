@@ -62,6 +62,7 @@ REASONS: dict[Fault, str] = {
     "cut off": "ClientPayloadError",
     "empty": "unexpected answer",
     "broken row": "unexpected answer",
+    "deadlock": "HTTP 500 40P01",
 }
 
 
