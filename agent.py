@@ -11,16 +11,16 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import parent_process
+from typing import Any
 
-from livekit.agents import NOT_GIVEN, AgentServer, AgentSession, JobContext, NotGivenOr, cli
+from livekit.agents import NOT_GIVEN, AgentServer, AgentSession, ConversationItemAddedEvent, JobContext, cli, llm
 from livekit.agents.cli import AgentsConsole
 from livekit.agents.utils import is_dev_mode
 from livekit.agents.voice.room_io import RoomOptions
 
 from companion import Caller, use_caller
 from companion import __name__ as companion_package
-from companion.conversation.briefing import Prefetch
-from companion.conversation.participant import wait_for_participant
+from companion.conversation.participant import CallerSearch, Link
 from companion.conversation.turn_log import TurnLog
 from companion.conversation.wrap_up import end_conversation
 from companion.identity import caller_from_metadata
@@ -78,7 +78,12 @@ def start_worker_services() -> None:
 class Userdata:
     """The session's userdata, which the tools read."""
 
-    caller: Caller | None
+    link: Link
+
+    @property
+    def caller(self) -> Caller | None:
+        """The caller; None if unknown, or if it is no longer who the conversation is with. Each tool call asks."""
+        return self.link.known_caller
 
 
 @server.rtc_session()
@@ -89,12 +94,12 @@ async def entrypoint(ctx: JobContext) -> None:
     trace = StartTrace()
     log: TurnLog | None = None
     model = runtime.acquire_model()
-    prefetch: Prefetch | None = None
+    search: CallerSearch | None = None
 
     async def end() -> None:
         trace.end()
-        if prefetch is not None:
-            prefetch.cancel()
+        if search is not None:
+            search.cancel()
         try:
             await end_conversation(log)
         finally:
@@ -113,21 +118,33 @@ async def entrypoint(ctx: JobContext) -> None:
     named, caller = caller_from_metadata(ctx.job.metadata, settings.operators)
     if console and not named:
         named, caller = True, Caller(settings.console_user, operator=True)
-    prefetch = Prefetch(caller, trace) if named else None  # it runs while the room is being connected
+    search = CallerSearch(ctx, settings.operators, trace, named=named, caller=caller)
     with use_caller(caller), trace.phase("connect"):
         await ctx.connect()
     trace.mark("connected")
-    identity: NotGivenOr[str] = NOT_GIVEN
-    if prefetch is None:
-        identity, caller, prefetch = await wait_for_participant(ctx, settings.operators, trace)
 
-    log = TurnLog(caller, runtime.write_behind)
+    while (link := await (search.console() if console else search.next())) is not None:
+        log = TurnLog(link.caller, runtime.write_behind)
+        session = await start_session(ctx, link, log, model, trace)
+        if link.present and link.known_caller == link.caller:
+            return
+        # The participant has left, or another has come, since they were looked at; no session waits for who is gone.
+        await session.aclose()
+        await log.close()
+        ctx._primary_agent_session = None  # the next one is the job's session; LiveKit has no public way to say so
+
+
+async def start_session(
+    ctx: JobContext, link: Link, log: TurnLog, model: llm.LLM[Any], trace: StartTrace
+) -> AgentSession[Userdata]:
+    """Start the session of one conversation. It greets."""
+    settings = get_runtime().settings
     speech = make_speech_models(settings)
     session = AgentSession(
         llm=model,
         stt=speech.stt or NOT_GIVEN,
         tts=speech.tts or NOT_GIVEN,
-        userdata=Userdata(caller),
+        userdata=Userdata(link),
         **speech.session_options,
     )
     # Without speech models the conversation is in text; an enabled audio output would swallow the greeting.
@@ -136,25 +153,33 @@ async def entrypoint(ctx: JobContext) -> None:
         session.input.set_audio_enabled(False)
     if not speaks:
         session.output.set_audio_enabled(False)
-    # A caller identified by the participant: no other participant may be linked and given this caller's briefing.
-    options = RoomOptions(audio_input=hears, audio_output=speaks, participant_identity=identity)
-    session.on("conversation_item_added", log.on_item)
+    # No other participant may be linked and given this caller's briefing.
+    options = RoomOptions(
+        audio_input=hears, audio_output=speaks, participant_identity=link.identity if link.room else NOT_GIVEN
+    )
+
+    def keep(event: ConversationItemAddedEvent) -> None:
+        if link.known_caller is not None:
+            log.on_item(event)
+
+    session.on("conversation_item_added", keep)
     if (terminal := text_console()) is not None:
         show(session, terminal)
-    briefing = await prefetch.result()
-    with use_caller(caller):
+    with use_caller(link.caller):
         agent = CompanionAgent(
-            profile=briefing.profile,
-            earlier=briefing.earlier,
-            greeting=briefing.greeting,
+            profile=link.briefing.profile,
+            earlier=link.briefing.earlier,
+            greeting=link.briefing.greeting,
             language=settings.language,
             timezone=settings.timezone,
             tools=[CacheTools(), ProfileTools()],
+            knows=lambda: link.known_caller is not None,
             trace=trace,
             failure=FailureHandler(session, settings.language, partial(end_call, ctx)),
         )
         await session.start(agent=agent, room=ctx.room, room_options=options)
-    prefetch.deliver_late_profile(agent)
+    link.prefetch.deliver_late_profile(agent)
+    return session
 
 
 def main() -> None:

@@ -8,12 +8,14 @@ import gc
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
+from livekit import rtc
 from livekit.agents import AgentSession, JobContext, RunContext, function_tool, llm
 from livekit.agents.ipc.mock_room import create_mock_room
 
@@ -28,6 +30,7 @@ from tests.tools.conversation import Conversation, ObedientLLM
 from tests.wait import until
 
 pytestmark = pytest.mark.integration
+STANDARD = rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD
 UUID = "0b9a4f5e-8a34-4a39-9f4e-2d6f0f1c7a11"
 
 
@@ -53,14 +56,18 @@ async def job(
     *,
     identity: object = "mock_user",
     dispatched: bool = True,
+    others: Mapping[str, rtc.ParticipantKind.ValueType] | None = None,
     prepare: Callable[[JobContext], None] = lambda ctx: None,
 ) -> AsyncIterator[Conversation]:
     """Run one job; the greeting has been given when the block begins.
 
-    ``dispatched``: as from a LiveKit server; else as from the console. ``identity``: the participant's.
+    ``dispatched``: as from a LiveKit server; else as from the console. ``identity``: the participant's. ``others``: the
+    identities and kinds of those who came after.
     """
     room = create_mock_room.__wrapped__()
     next(iter(room.remote_participants.values())).identity = identity
+    for other, kind in (others or {}).items():
+        join(room, other, kind)
     text = metadata if isinstance(metadata, str) else json.dumps(metadata)
     async with job_context(room, text, dispatched=dispatched) as ctx:
         prepare(ctx)
@@ -68,6 +75,14 @@ async def job(
         session: AgentSession[Any] = ctx.primary_session
         await until(lambda: session.history.messages())
         yield Conversation(session, session.llm)
+
+
+def join(room: Any, identity: str, kind: rtc.ParticipantKind.ValueType = STANDARD) -> None:
+    """Put a participant into a mock of a room."""
+    other = create_autospec(rtc.RemoteParticipant, instance=True)
+    other.identity, other.sid, other.kind, other.attributes = identity, f"PA_{identity}", kind, {}
+    other.state = rtc.ParticipantState.PARTICIPANT_STATE_ACTIVE
+    room.remote_participants[other.sid] = other
 
 
 def greeting(talk: Conversation) -> str:
@@ -135,19 +150,6 @@ async def test_a_failed_prefetch_for_a_participant_who_left_is_retrieved(
         del talk
     gc.collect()  # asyncio reports exceptions that were never retrieved
     assert "never retrieved" not in caplog.text
-
-
-async def test_only_the_briefed_participant_is_linked(entrypoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = AgentSession.start
-
-    async def too_late(session: Any, **given: Any) -> Any:
-        next(iter(given["room"].remote_participants.values())).identity = "eve"
-        return await start(session, **given)
-
-    monkeypatch.setattr(AgentSession, "start", too_late)
-    async with job(entrypoint, identity="ada") as talk:
-        assert name_of(talk) == "ada"
-        assert talk.session.room_io.linked_participant is None
 
 
 # -- one conversation --------------------------------------------------------------------------------------------

@@ -1,47 +1,167 @@
-"""Identifies the caller by the participant in the room, for a job whose metadata names no user.
+"""Finds the participant whom a conversation is with, and the caller behind them.
 
-A participant may leave while the prefetch for them is running, and another may join. Their briefings must not be mixed
-up, so a briefing is used only if its participant is still in the room when it is complete.
+With metadata that names a user, the conversation is with the participant who has that identity, in either form of a
+UUID; else with the only person in the room. With several and none of them, or where the metadata is unusable, the
+caller is unknown. Without metadata the participant's identity is the caller's.
+
+Participants come and go meanwhile: while the prefetch runs, while the session starts, and during the conversation. A
+briefing of one must not reach another, so that whose conversation it is is looked at again each time (:class:`Link`).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
+from livekit import rtc
 from livekit.agents import JobContext
 
-from ..identity import Caller, caller_from_identity
+from ..identity import Caller, UnusableIdentity, caller_from_identity, user_id_of
 from ..voice.tracing import StartTrace
-from .briefing import Prefetch
+from .briefing import Briefing, Prefetch
+
+logger = logging.getLogger("companion")
+PEOPLE: Final = (
+    rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD,
+    rtc.ParticipantKind.PARTICIPANT_KIND_SIP,
+    rtc.ParticipantKind.PARTICIPANT_KIND_CONNECTOR,
+)
+"""Kinds of participants who are people: in an app, on the phone, or in another network. Others record, stream or are
+agents."""
 
 
-class Participant(NamedTuple):
-    """A participant and the prefetch for them.
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One conversation: with whom it is, and what it starts from.
 
     Attributes:
+        room: the room; None in the console, where nobody comes and goes.
         identity: the participant's identity; the session must be linked to this participant alone.
-        caller: the caller behind it; None for an unusable identity.
-        prefetch: the caller's prefetch, complete or past its deadline.
+        caller: the caller; None if unknown.
+        prefetch: the prefetch for them, complete or past its deadline.
+        briefing: its result.
     """
 
+    room: rtc.Room | None
     identity: str
     caller: Caller | None
     prefetch: Prefetch
+    briefing: Briefing
+
+    @property
+    def present(self) -> bool:
+        """Whether the participant is in the room."""
+        return self.room is None or any(person.identity == self.identity for person in _people(self.room))
+
+    @property
+    def known_caller(self) -> Caller | None:
+        """The caller, if it still is who the conversation is with; None otherwise.
+
+        In an empty room the last words of a caller who has left are still theirs.
+        """
+        if self.caller is None or self.room is None:
+            return self.caller
+        people = _people(self.room)
+        fits = any(
+            person.identity == self.identity and (len(people) == 1 or _has_id(person, self.caller.user_id))
+            for person in people
+        )
+        return self.caller if fits or not people else None
 
 
-async def wait_for_participant(ctx: JobContext, operators: frozenset[str], trace: StartTrace) -> Participant:
-    """Wait for a participant who is still in the room when the prefetch for them is complete.
+class CallerSearch:
+    """Finds the participant and the caller of one conversation; of the next one if they were gone before it started.
 
     Args:
-        ctx: the job; its room is connected.
+        ctx: the job.
         operators: ids that are operators.
         trace: the trace of the start.
+        named: whether the metadata names the caller. Then the prefetch begins at once.
+        caller: the caller that it names; None if unknown.
     """
-    while True:
-        identity = (await ctx.wait_for_participant()).identity
-        caller = caller_from_identity(identity, operators)
-        prefetch = Prefetch(caller, trace)
+
+    def __init__(
+        self, ctx: JobContext, operators: frozenset[str], trace: StartTrace, *, named: bool, caller: Caller | None
+    ) -> None:
+        self._ctx, self._operators, self._trace = ctx, operators, trace
+        self._named, self._caller = named, caller
+        self._greeted = False
+        self._prefetch = Prefetch(caller, trace) if named else None
+
+    async def console(self) -> Link:
+        """The conversation with the console's user, who is named."""
+        prefetch = self._prefetch or Prefetch(self._caller, self._trace)
+        return Link(None, "", self._caller, prefetch, await prefetch.result())
+
+    async def next(self) -> Link | None:
+        """Wait for a participant who is still in the room when the prefetch for them is complete.
+
+        Returns:
+            The conversation; to be started without awaiting anything else first. None when the room has closed.
+        """
+        while True:
+            try:
+                first = await self._ctx.wait_for_participant()
+            except RuntimeError:
+                if self._ctx.room.isconnected():
+                    raise
+                return None
+            if not self._named:
+                self._caller = caller_from_identity(first.identity, self._operators)
+                self._prefetch = Prefetch(self._caller, self._trace)
+            link = await self._link(first.identity)
+            if link is not None and link.present:
+                self._greeted = True
+                return link
+            if not self._named:
+                self.cancel()
+
+    def cancel(self) -> None:
+        """Discard the prefetch."""
+        if self._prefetch is not None:
+            self._prefetch.cancel()
+
+    async def _link(self, identity: str) -> Link | None:
+        """The conversation as the room is when the prefetch is complete; None where nobody is in it."""
+        room, prefetch = self._ctx.room, self._prefetch
+        assert prefetch is not None
         await prefetch.wait()
-        if any(participant.identity == identity for participant in ctx.room.remote_participants.values()):
-            return Participant(identity, caller, prefetch)
-        prefetch.cancel()
+        briefing = await prefetch.result()
+        if not self._named:
+            return Link(room, identity, self._caller, prefetch, briefing)
+        people = _people(room)
+        chosen = self._chosen(people)
+        if chosen is not None:
+            return Link(room, chosen.identity, self._caller, prefetch, briefing)
+        if not people:
+            return None
+        if self._caller is not None:
+            logger.warning(
+                "nothing is remembered in this conversation: the job's metadata names a user, and of the %d people in "
+                "the room none has that identity",
+                len(people),
+            )
+        unknown = Prefetch(None)
+        return Link(room, people[0].identity, None, unknown, await unknown.result())
+
+    def _chosen(self, people: Sequence[rtc.RemoteParticipant]) -> rtc.RemoteParticipant | None:
+        """The participant whom the metadata means. Once someone was greeted as them, the next one must have the id."""
+        if self._caller is None:
+            return None
+        for person in people:
+            if _has_id(person, self._caller.user_id):
+                return person
+        return people[0] if len(people) == 1 and not self._greeted else None
+
+
+def _people(room: rtc.Room) -> list[rtc.RemoteParticipant]:
+    return [person for person in room.remote_participants.values() if person.kind in PEOPLE]
+
+
+def _has_id(person: rtc.RemoteParticipant, user_id: str) -> bool:
+    try:
+        return user_id_of(person.identity) == user_id
+    except UnusableIdentity:
+        return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -32,6 +32,8 @@ class CompanionAgent(Agent):
         language: language code of speech.
         timezone: the caller's time zone; None where it is not known.
         tools: the tools that the model may call.
+        knows: whether the conversation still is with the caller; without one it always is. Once it is not, the
+            instructions say nothing more of them.
         trace: the trace of the start; gets the events of the greeting and of the first token.
         failure: apologises when a model fails. Without one, the framework decides.
     """
@@ -45,6 +47,7 @@ class CompanionAgent(Agent):
         language: str = "en",
         timezone: ZoneInfo | None = None,
         tools: Sequence[llm.Tool | llm.Toolset] = (),
+        knows: Callable[[], bool] = lambda: True,
         trace: StartTrace | None = None,
         failure: FailureHandler | None = None,
     ) -> None:
@@ -52,6 +55,7 @@ class CompanionAgent(Agent):
         self._language, self._timezone, self._earlier = language, timezone, earlier
         super().__init__(instructions=self._render(profile), tools=list(tools))
         self._greeting = greeting
+        self._knows = knows
         self._trace = trace
         self._failure = failure
         self._window = RequestWindow()
@@ -65,7 +69,7 @@ class CompanionAgent(Agent):
         options: dict[str, Any] = {"tool_choice": "none"}
         if self._trace is not None:
             self._trace.mark("greeting asked")
-        self.session.generate_reply(instructions=self._greeting, **options)
+        self.session.generate_reply(instructions=self._greeting if self._knows() else GREETING, **options)
 
     async def on_exit(self) -> None:
         """Stop what runs in the background."""
@@ -78,9 +82,10 @@ class CompanionAgent(Agent):
 
         Also records the profile it starts from, and traces the first token.
         """
-        self.profile_at_answer = self.profile
         model = self.session.llm
-        context = self._window.fit(await self._with_time(chat_ctx), model if isinstance(model, llm.LLM) else None)
+        context = await self._with_instructions(chat_ctx)
+        self.profile_at_answer = self.profile
+        context = self._window.fit(context, model if isinstance(model, llm.LLM) else None)
         context = storable_context(context)
         answer = Agent.default.llm_node(self, context, tools, model_settings)
         try:
@@ -119,9 +124,15 @@ class CompanionAgent(Agent):
         now = None if zone is None else datetime.now(zone)
         return instructions(profile, self._language, self._earlier, now=now, zone=zone.key if zone else "")
 
-    async def _with_time(self, context: llm.ChatContext) -> llm.ChatContext:
-        """``context`` with instructions whose time is not older than ``MAX_CLOCK_AGE``."""
-        if time.monotonic() - self._rendered_at <= MAX_CLOCK_AGE:
+    async def _with_instructions(self, context: llm.ChatContext) -> llm.ChatContext:
+        """``context`` with instructions as they are now: of the caller only if the conversation is with them.
+
+        Their time is not older than ``MAX_CLOCK_AGE``.
+        """
+        strange = bool(self.profile or self._earlier) and not self._knows()
+        if strange:
+            self.profile = self._earlier = ""
+        elif time.monotonic() - self._rendered_at <= MAX_CLOCK_AGE:
             return context
         old, new = self.instructions, self._render(self.profile)
         await self.update_instructions(new)

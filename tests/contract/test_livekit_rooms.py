@@ -70,10 +70,27 @@ async def test_a_session_is_linked_to_no_other_participant(in_a_room: Any) -> No
     assert session.room_io.linked_participant is None
 
 
-async def test_without_an_identity_the_first_one_is_linked(in_a_room: Any) -> None:
-    """``agent``: when the job's metadata names the user, the first participant is linked."""
-    session = await in_a_room()
-    assert session.room_io.linked_participant.identity == "eve"
+async def test_another_session_can_take_the_place_of_one_that_was_closed(room: Any) -> None:
+    """``agent`` (``_primary_agent_session``): the next caller's session is closed with the job, and hosted, like any.
+
+    A job has one primary session, which LiveKit sets only if there is none.
+    """
+    sessions = []
+    with fake_job_context(room=room) as ctx:
+        async with asyncio.timeout(SOON):
+            for identity in ("bob", "ada"):
+                session: AgentSession[Any] = AgentSession(
+                    llm=PlayedLLM(), vad=None, turn_handling={"turn_detection": None}
+                )
+                options = RoomOptions(audio_input=False, audio_output=False, participant_identity=identity)
+                await session.start(Agent(instructions="-"), room=room, room_options=options)
+                assert ctx.primary_session is session
+                sessions.append(session)
+                if identity == "bob":  # who is not there
+                    await session.aclose()
+                    ctx._primary_agent_session = None
+            assert sessions[1].room_io.linked_participant.identity == "ada"
+            await sessions[1].aclose()
 
 
 async def test_text_from_another_participant_is_ignored(in_a_room: Any, room: Any) -> None:
