@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Final
 
 from .profile_lines import lines_of
 from .runtime import Runtime, close_runtime, set_runtime
 from .settings import Settings
 from .store import DataKind, ProfileVersion
 from .text import storable
+
+_SHOWN: Final = 1000
 
 
 async def history(user_id: str) -> str:
@@ -21,7 +24,8 @@ async def history(user_id: str) -> str:
     """
     runtime = set_runtime(Runtime(Settings.load()))
     try:
-        return _table(await runtime.store.profile_versions(user_id, 1000)) or f"No version of {user_id} is kept."
+        versions = await runtime.store.profile_versions(user_id, _SHOWN + 1)
+        return _table(versions) or f"No version of {user_id} is kept."
     finally:
         await close_runtime()
 
@@ -54,14 +58,17 @@ async def restore(user_id: str, number: int) -> bool:
 
 
 def _table(versions: Sequence[ProfileVersion]) -> str:
-    """One row a version, below it the lines that were added and removed."""
-    empty = [] if not versions else [ProfileVersion(0, "", versions[-1].at, "code")]
+    """One row a version, below it the lines that were added and removed; at most ``_SHOWN`` versions."""
+    shown_whole = 0 < len(versions) <= _SHOWN
+    empty = [ProfileVersion(0, "", versions[-1].at, "code")] if shown_whole else []
     rows = []
     for version, earlier in pairwise([*versions, *empty]):
         now, before = lines_of(version.text), lines_of(earlier.text)
         rows.append(f"{version.number}  {version.at.astimezone():%Y-%m-%d %H:%M:%S}  {version.author}")
         rows += [f"    - {_printable(line)}" for line in before if line not in now]
         rows += [f"    + {_printable(line)}" for line in now if line not in before]
+    if len(versions) > _SHOWN:
+        rows.append(f"There are older versions than these {_SHOWN}.")
     return "\n".join(rows)
 
 

@@ -4,6 +4,9 @@ The store counts each write in the write's own transaction (``store.outbox``). A
 pending rows, invalidates, and acknowledges those rows in the background. A process that dies anywhere in between leaves
 the rows pending, and the next worker's relay delivers them: at least once, never lost. A caller who is cancelled stops
 nothing: once a write has begun, its invalidation follows.
+
+Only the workers of the cache that the store has registered acknowledge (``cache_identity``). The relay of any other
+cache invalidates there what anyone has written lately.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any, Final
 from cache import BackgroundTasks, RedisCache, get_redis_cache, keys
 
 from ..store import DataKind, OutboxRow, Store, StoreError
+from .cache_identity import CacheIdentity
 from .consistency import ConsistencyWatch
 from .invalidation import CACHED_DATA, MAX_LIFETIME, invalidate
 
@@ -33,6 +37,7 @@ _CLOCK_SKEW: Final = 300.0  # seconds by which the clocks of Redis, store and wo
 _PAGE: Final = 100  # rows of the outbox read at a time
 MAX_ROWS: Final = 1000  # from more invalidations than that on, clearing the cache costs less
 MAX_SCANS: Final = 20  # of those that may each scan the whole keyspace
+POLLED: Final = "system:polled"  # the age of this key is the time since a cache heard what was written lately
 
 
 class OutboxRelay:
@@ -47,6 +52,7 @@ class OutboxRelay:
         self._store = store
         self.watch = watch
         self._cache_is_private = False
+        self._identity = CacheIdentity()
         self._background = BackgroundTasks()
         self._polling = BackgroundTasks()
         self._last_poll: tuple[float, set[OutboxRow]] | None = None
@@ -103,13 +109,13 @@ class OutboxRelay:
             await invalidate(cache, user_id, kind)
             self.watch.schedule(user_id, kind)
         if rows and cache.connected and not (cache.invalidations.undelivered_for(user_id) or self._cache_is_private):
-            self._background.spawn(self._acknowledge(rows), name="outbox-delivery")
+            self._background.spawn(self._acknowledge(cache, rows), name="outbox-delivery")
 
     def start(self) -> None:
         """Poll the outbox in the background, now and every ``POLL_INTERVAL`` seconds.
 
-        Each poll delivers what the relays of other processes have left pending for ``GRACE`` seconds; with a private
-        cache, it invalidates what anyone has written since the last one.
+        Each poll delivers what the relays of other processes have left pending for ``GRACE`` seconds; see
+        ``deliver_pending``.
         """
         if not len(self._polling):
             self._polling.spawn(self._poll(), name="outbox-poll")
@@ -117,27 +123,35 @@ class OutboxRelay:
     async def deliver_pending(self, older_than: float = GRACE) -> int:
         """Deliver every row that has been pending for ``older_than`` seconds, of any user.
 
+        To a cache that is private, or not the registered one, deliver instead what anyone has written since the last
+        time, and acknowledge none.
+
         Args:
             older_than: seconds.
 
         Returns:
-            How many rows were acknowledged: none where the cache is private, or Redis cannot be reached.
+            How many rows were acknowledged: none where Redis cannot be reached.
 
         Raises:
             StoreError: the outbox cannot be read or written.
         """
         cache: RedisCache = await get_redis_cache()
+        if self._cache_is_private:
+            await self.poll_recent()
+            return 0
+        cache_id = await self._identity.of(cache)
+        if cache_id is not None and not await self._is_registered(cache_id):
+            return 0
         acknowledged: set[OutboxRow] = set()
-        while not self._cache_is_private:
+        while True:
             rows = set(await self._store().pending_changes(_PAGE, older_than)) - acknowledged
             await _invalidate_all(cache, rows)
             undelivered = cache.invalidations.undelivered_for(*{row.user_id for row in rows})
             delivered = [row for row in rows if row.user_id not in undelivered]
-            if not delivered or not cache.connected:
-                break
-            await self._store().acknowledge(delivered)
+            if not delivered or not cache.connected or cache_id is None:
+                return len(acknowledged)
+            await self._store().acknowledge(delivered, cache_id)
             acknowledged.update(delivered)
-        return len(acknowledged)
 
     async def redeliver_recent(self) -> bool:
         """Invalidate again what was written within the lifetime of a cached value.
@@ -159,20 +173,22 @@ class OutboxRelay:
         return True
 
     async def poll_recent(self) -> None:
-        """Invalidate in a private cache what anyone has written since the last poll.
+        """Invalidate what anyone has written since the last poll of this process or, before its first, of the cache.
 
         Raises:
             StoreError: the outbox cannot be read.
         """
         cache = await get_redis_cache()
         now = time.clock_gettime(_CLOCK)
-        last_at, known = self._last_poll or (now - MAX_LIFETIME, set())
+        last_at, known = self._last_poll or (now - MAX_LIFETIME + max(await cache.ttl(POLLED), 0), set())
         rows = set(await self._store().recent_changes(within=now - last_at + _CLOCK_SKEW, limit=MAX_ROWS + 1))
         if len(rows) > MAX_ROWS:
             await cache.invalidate(f"{keys.USERS}*")
         else:
             await _invalidate_all(cache, rows - known)
         self._last_poll = now, rows
+        if not cache.invalidations.undelivered:
+            await cache.set(POLLED, True, ttl=MAX_LIFETIME)
 
     async def close(self) -> None:
         """Stop polling, and finish what is under way within two seconds. Rows not acknowledged by then stay pending."""
@@ -184,18 +200,29 @@ class OutboxRelay:
     async def _write(self, work: Coroutine[Any, Any, DataKind], user_id: str) -> None:
         await self.invalidate_written(user_id, await work)
 
-    async def _acknowledge(self, rows: Sequence[OutboxRow]) -> None:
+    async def _is_registered(self, cache_id: str) -> bool:
+        """Whether this cache is the registered one. Another first hears what was written lately, then may become it."""
+        known, store = self._identity.registered, self._store()
+        registered = await store.register_cache(cache_id, take_over=False)
+        if not registered:
+            await self.poll_recent()
+            registered = await store.register_cache(cache_id, take_over=True)
+        if known is not registered and not registered:
+            logger.info("the store has another Redis registered: this one hears of changes and acknowledges none")
+        self._identity.registered = registered
+        return registered
+
+    async def _acknowledge(self, cache: RedisCache, rows: Sequence[OutboxRow]) -> None:
         try:
-            await self._store().acknowledge(rows)
+            if (cache_id := await self._identity.of(cache)) is not None:
+                await self._store().acknowledge(rows, cache_id)
         except StoreError as problem:
             logger.warning("an invalidation stays in the outbox: %s", problem)
 
     async def _poll(self) -> None:
         while True:
             try:
-                if self._cache_is_private:
-                    await self.poll_recent()
-                elif count := await self.deliver_pending():
+                if count := await self.deliver_pending():
                     logger.info("%d pending invalidations of other processes delivered", count)
             except StoreError as problem:
                 logger.warning("the outbox could not be read: %s", problem)

@@ -68,7 +68,19 @@ class Outbox(Protocol):
         """
         ...
 
-    async def acknowledge(self, rows: Sequence[OutboxRow]) -> None:
+    async def register_cache(self, cache_id: str, *, take_over: bool) -> bool:
+        """Ask whether a cache is the one whose workers acknowledge, and note that it is used.
+
+        The first cache of a store is. Another one takes its place, with ``take_over``, once it has not been used for
+        longer than a cached value lives: from then on it holds nothing that could be stale.
+
+        Args:
+            cache_id: the cache's id.
+            take_over: whether this cache has been told of what was written lately.
+        """
+        ...
+
+    async def acknowledge(self, rows: Sequence[OutboxRow], cache_id: str | None = None) -> None:
         """Record that the invalidations of these rows have been delivered.
 
         To acknowledge again, or an older version, changes nothing; nor does a version that the outbox does not have
@@ -76,5 +88,7 @@ class Outbox(Protocol):
 
         Args:
             rows: the rows, as they were read.
+            cache_id: the cache that they were delivered to; if it is not the registered one, nothing is recorded. None
+                for a delivery that counts whatever the cache.
         """
         ...

@@ -19,6 +19,7 @@ from ..profile_lines import MAX_PROFILE, add_lines, lines_of, merge, text_of, wi
 from ..store import Memory, ProfileAuthor, Store, StoreError
 
 _MAX_SWAPS: Final = 5  # tries of a compare-and-swap, while other writers replace the profile
+_MAX_VERSIONS: Final = 1000  # that a whole text which comes late is compared with
 _MAX_FACTS: Final = 20  # from so many surplus lines on, several of them share a fact
 
 
@@ -118,7 +119,7 @@ async def _result(write: Profile, there: str | None, store: Store, user_id: str)
     if write.made_from is not None:
         return write.applied_to(there or "")
     # A whole text that comes late: it replaces an older one, and is added to a newer one.
-    versions = await store.profile_versions(user_id)
+    versions = await store.profile_versions(user_id, _MAX_VERSIONS)
     newer = max((number for number, version in enumerate(versions, 1) if version.at > write.at), default=0)
     if not newer:
         return write.text

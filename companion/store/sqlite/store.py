@@ -163,7 +163,10 @@ class SqliteStore:
         condition = f"written_at >= {NOW} - ? ORDER BY written_at DESC LIMIT ?"
         return await self._outbox_rows("recent_changes", condition, int(within * 1e6), max(limit, 0))
 
-    async def acknowledge(self, rows: Sequence[OutboxRow]) -> None:
+    async def register_cache(self, cache_id: str, *, take_over: bool) -> bool:
+        return True  # this machine alone has the file, and its processes share one configuration
+
+    async def acknowledge(self, rows: Sequence[OutboxRow], cache_id: str | None = None) -> None:
         if rows:
             await self._writing.write(
                 "acknowledge",

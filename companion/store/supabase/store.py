@@ -80,16 +80,9 @@ class SupabaseStore:
         )
 
     async def profile_versions(self, user_id: str, limit: int = 100) -> list[ProfileVersion]:
-        return await self._ask(
-            "profile_versions",
-            lambda db: (
-                db.table("companion_profile_versions")
-                .select("version", "text", "at", "author")
-                .eq("user_id", user_id)
-                .order("version", desc=True)
-                .limit(max(limit, 0))
-            ),
-            answers.all_of(answers.profile_version),
+        arguments = {"p_user_id": user_id, "p_limit": max(limit, 0)}
+        return await self._list(
+            "profile_versions", "companion_profile_versions_json", arguments, answers.profile_version
         )
 
     async def restore_profile(self, user_id: str, number: int) -> bool:
@@ -109,7 +102,7 @@ class SupabaseStore:
 
     async def recent_turns(self, user_id: str, limit: int = 20) -> list[Turn]:
         arguments = {"p_user_id": user_id, "p_turns": max(limit, 0)}
-        return await self._call("recent_turns", "companion_last_turns", arguments, answers.all_of(answers.turn))
+        return await self._list("recent_turns", "companion_last_turns_json", arguments, answers.turn)
 
     async def add_memory(self, user_id: str, memory: Memory) -> None:
         row = {
@@ -124,7 +117,7 @@ class SupabaseStore:
         # A function, because only the database can rank the matches; and its arguments are in the body, which the
         # servers on the way do not log.
         arguments = {"p_user_id": user_id, "p_query": " ".join(search_words(query)), "p_limit": max(limit, 0)}
-        return await self._call("search_memories", "companion_search", arguments, answers.all_of(answers.memory))
+        return await self._list("search_memories", "companion_search_json", arguments, answers.memory)
 
     async def count_memories(self, user_id: str, query: str = "") -> int:
         arguments = {"p_user_id": user_id, "p_query": " ".join(search_words(query))}
@@ -178,22 +171,28 @@ class SupabaseStore:
 
     async def pending_changes(self, limit: int = 100, older_than: float = 0) -> list[OutboxRow]:
         arguments = {"p_limit": max(limit, 0), "p_older_than": older_than}
-        return await self._call("pending_changes", "companion_pending", arguments, answers.all_of(answers.outbox_row))
+        return await self._list("pending_changes", "companion_pending_json", arguments, answers.outbox_row)
 
     async def pending_changes_of(self, user_id: str, kinds: Iterable[DataKind]) -> list[OutboxRow]:
         arguments = {"p_user_id": user_id, "p_whats": list(kinds)}
-        return await self._call(
-            "pending_changes_of", "companion_owed_by", arguments, answers.all_of(answers.outbox_row)
-        )
+        return await self._list("pending_changes_of", "companion_owed_by", arguments, answers.outbox_row)
 
     async def recent_changes(self, within: float, limit: int) -> list[OutboxRow]:
         arguments = {"p_within": within, "p_limit": max(limit, 0)}
-        return await self._call("recent_changes", "companion_written", arguments, answers.all_of(answers.outbox_row))
+        return await self._list("recent_changes", "companion_written_json", arguments, answers.outbox_row)
 
-    async def acknowledge(self, rows: Sequence[OutboxRow]) -> None:
+    async def register_cache(self, cache_id: str, *, take_over: bool) -> bool:
+        arguments = {"p_cache": cache_id, "p_take_over": take_over}
+        return await self._call("register_cache", "companion_register_cache", arguments, answers.yes_or_no)
+
+    async def acknowledge(self, rows: Sequence[OutboxRow], cache_id: str | None = None) -> None:
         if rows:
-            delivered = [{"user_id": row.user_id, "what": row.kind, "version": row.version} for row in rows]
-            await self._call("acknowledge", "companion_settle", {"p_owed": delivered}, answers.count)
+            owed = [{"user_id": row.user_id, "what": row.kind, "version": row.version} for row in rows]
+            if cache_id is None:
+                await self._call("acknowledge", "companion_settle", {"p_owed": owed}, answers.count)
+            else:
+                arguments = {"p_owed": owed, "p_cache": cache_id}
+                await self._call("acknowledge", "companion_settle_in", arguments, answers.count)
 
     async def erase_user(self, user_id: str, request: str) -> int:
         arguments = {"p_user_id": user_id, "p_request": request}
@@ -207,8 +206,8 @@ class SupabaseStore:
 
     async def pending_erasures(self, within: float) -> list[PendingErasure]:
         arguments = {"p_within": within}
-        return await self._call(
-            "pending_erasures", "companion_pending_erasures", arguments, answers.all_of(answers.pending_erasure)
+        return await self._list(
+            "pending_erasures", "companion_pending_erasures_json", arguments, answers.pending_erasure
         )
 
     async def acknowledge_erasure(self, erasure: PendingErasure) -> None:
@@ -222,6 +221,12 @@ class SupabaseStore:
         self, operation: str, function: str, arguments: dict[str, Any], answer: Callable[[object], _T]
     ) -> _T:
         return await self._ask(operation, lambda db: db.rpc(function, arguments), answer)
+
+    async def _list(
+        self, operation: str, function: str, arguments: dict[str, Any], row: Callable[[object], _T]
+    ) -> list[_T]:
+        """Read a list, from a function that returns JSON: PostgREST cuts what a table, or a set of rows, holds."""
+        return await self._call(operation, function, arguments, answers.all_of(row))
 
     async def _write_profile(
         self,

@@ -49,6 +49,7 @@ OPERATIONS: dict[str, Callable[[SupabaseStore, str], Awaitable[object]]] = {
     "recent_changes": lambda store, user: store.recent_changes(60, 10),
     "pending_changes_of": lambda store, user: store.pending_changes_of(user, ["turn"]),
     "acknowledge": lambda store, user: store.acknowledge([OutboxRow(user, "turn", 1)]),
+    "register_cache": lambda store, user: store.register_cache(user, take_over=False),
 }
 WRITES = {"add_turn", "add_memory", "save_summary", "save_state"}
 REASONS: dict[Fault, str] = {
