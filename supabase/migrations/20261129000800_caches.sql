@@ -10,14 +10,14 @@ create or replace function public.companion_written_json(p_within double precisi
 language sql stable set search_path = ''
 as $$
   select coalesce(jsonb_agg(to_jsonb(w) - 'place' order by w.place), '[]'::jsonb)
-  from public.companion_written(p_within, p_limit) with ordinality as w (user_id, what, version, place)
+  from public.companion_outbox_recent(p_within, p_limit) with ordinality as w (user_id, what, version, place)
 $$;
 
 create or replace function public.companion_pending_json(p_limit integer, p_older_than double precision) returns jsonb
-language sql stable set search_path = ''
+language sql set search_path = ''
 as $$
   select coalesce(jsonb_agg(to_jsonb(w) - 'place' order by w.place), '[]'::jsonb)
-  from public.companion_pending(p_limit, p_older_than) with ordinality as w (user_id, what, version, place)
+  from public.companion_outbox_pending(p_limit, p_older_than) with ordinality as w (user_id, what, version, place)
 $$;
 
 create or replace function public.companion_pending_erasures_json(p_within double precision) returns jsonb

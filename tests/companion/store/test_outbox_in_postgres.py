@@ -155,16 +155,6 @@ async def test_two_acknowledgements_in_different_orders_do_not_deadlock(
     assert await supabase_store.pending_changes_of(user, ALL) == []
 
 
-async def test_pending_rows_are_found_by_an_index(db: asyncpg.Connection) -> None:
-    async with db.transaction():
-        await db.execute("set local enable_seqscan = off")
-        plan = await db.fetch(
-            "explain select * from companion_outbox where version > delivered order by written_at limit 100"
-        )
-    assert "companion_outbox_owed" in "\n".join(row[0] for row in plan)
-    assert "Sort" not in "\n".join(row[0] for row in plan)
-
-
 async def test_a_project_with_data_from_before(postgres: Postgres, user: str) -> None:
     dsn = await postgres.create_database(migrated=False)
     async with connection(dsn) as db:
