@@ -6,9 +6,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from companion.store import SqliteStore, Store, SupabaseStore
+from tests.real.postgres import Postgres
 from tests.real.postgrest import PostgREST
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def databases(postgres: Postgres) -> dict[bool, str]:
+    """New databases with a project's strict (False) and its former, open default grants (True)."""
+    return {flag: await postgres.create_database(open_by_default=flag) for flag in (False, True)}
 
 
 @pytest.fixture

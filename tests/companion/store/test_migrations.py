@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-import pytest_asyncio
 from postgrest import APIError
 from supabase import AsyncClient
 
@@ -193,12 +192,6 @@ async def test_functions_are_for_those_who_need_them(databases: dict[bool, str],
         for function in for_the_service:
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await _as(db, "authenticated", f"select {function}")
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def databases(postgres: Postgres) -> dict[bool, str]:
-    """New databases with a project's strict (False) and its former, open default grants (True)."""
-    return {flag: await postgres.create_database(open_by_default=flag) for flag in (False, True)}
 
 
 async def _as(db: asyncpg.Connection, role: str, statement: str) -> None:
