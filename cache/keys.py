@@ -177,6 +177,19 @@ def owner(key: str) -> tuple[str, str] | None:
     return (user, name) if kind == "user" and colon and name else None
 
 
+def is_family(key: str) -> bool:
+    """Whether ``key`` is ``user:{user_id}:{family}``, one of ``FAMILIES``."""
+    owned = owner(key)
+    return owned is not None and owned[1] in FAMILIES
+
+
+def is_documented(key: str) -> bool:
+    """Whether ``key`` has the exact shape of a documented key of a user: of a family, or of a memory."""
+    user, name = owner(key) or ("", "")
+    kind, colon, memory_id = name.partition(":")
+    return is_user_id(user) and (name in FAMILIES or (kind == "memory" and bool(colon) and is_user_id(memory_id)))
+
+
 def user_prefix(user: str) -> str:
     """``user:{user_id}:``, what every key of one user begins with."""
     return f"user:{user_id(user)}:"

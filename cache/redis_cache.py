@@ -66,7 +66,6 @@ class RedisCache:
             serializer=Serializer.with_keys(self.settings.max_value_bytes, self.settings.encryption_keys),
             on_change=waiters.changed,
             redeliver=lambda: self.invalidations.redeliver(),
-            clear=lambda: self.invalidations.clear(),
         )
         self._reader = Reader(self._engine)
         self._filler = Filler(self._engine, waiters, self.settings.safe_url)
@@ -274,12 +273,14 @@ class RedisCache:
         """
         return (await self.invalidate(keys.user_pattern(user_id), user_id=user_id)).deleted
 
-    async def invalidate(self, pattern: str, *, user_id: str | None = None) -> Invalidation:
+    async def invalidate(self, pattern: str, *, user_id: str | None = None, own: bool = False) -> Invalidation:
         """As :meth:`invalidate_pattern`, and report whether it could be completed.
 
         Args:
             pattern: a Redis pattern.
             user_id: if given, only this user's keys among those that the pattern matches.
+            own: delete only keys that this layer wrote: those of one user that are known by name, without a scan, or
+                those of all users, in the background.
 
         Raises:
             ValueError: the pattern is empty or longer than 1024 characters.
@@ -288,7 +289,7 @@ class RedisCache:
         checked_pattern(pattern)
         if user_id is not None:
             keys.user_id(user_id)
-        return await self.invalidations.invalidate(pattern, user_id)
+        return await self.invalidations.invalidate(pattern, user_id, own=own)
 
     async def report_stale(self, key: str, age: float) -> None:
         """Count (``stale_reads``), log and delete a key whose value differs from the source of truth.

@@ -6,7 +6,7 @@ together they are its epoch. The epoch under which the values were last known to
 ``system:server``, the mark, and therefore in every dump and replica. A connection asks for epoch and mark in its
 handshake, before any value is served over it, again when the server reports that all of its data may have changed, and
 every half minute. If they differ, the values of all users are quarantined until the owner of the source of truth has
-invalidated again what changed lately, or, if it cannot, everything under ``user:*`` has been deleted.
+invalidated again what changed lately, or, if it cannot, until all that this layer wrote for users has been deleted.
 
 A server without a mark is accepted if it is empty. If the mark may not be read it counts as missing; if the epoch may
 not be read the server is accepted. A cluster, and a server without RESP3, are accepted too.
@@ -43,7 +43,6 @@ class ServerEpoch:
     Args:
         transport: sends the commands.
         pending: holds the quarantine.
-        clear: deletes every value of every user. Raises TransportError.
 
     Attributes:
         checked_at: loop time of the last check of the mark that found nothing.
@@ -51,10 +50,9 @@ class ServerEpoch:
         changes: notifications so far that the mark or all data may have changed.
     """
 
-    def __init__(self, transport: Transport, pending: PendingQueue, clear: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, transport: Transport, pending: PendingQueue) -> None:
         self._transport = transport
         self._pending = pending
-        self._clear = clear
         self._revalidate: Revalidate | None = None
         self._epoch = ""  # empty if it may not be read
         self.checked_at = self.not_before = -CHECK_EVERY
@@ -109,6 +107,15 @@ class ServerEpoch:
             self._tentative = self._pending.quarantined
             self.not_before = now  # a pause between attempts concerns an earlier quarantine
         self.on_change(now)
+
+    def on_delivered(self, now: float) -> None:
+        """A scan has delivered what was pending, for which the mark may have waited.
+
+        Args:
+            now: loop time.
+        """
+        self.not_before = now
+        self.check(now)
 
     async def close(self) -> None:
         """Stop checking. A quarantine stays in force."""
@@ -188,7 +195,7 @@ class ServerEpoch:
                 if _now() - self._since < REVALIDATE_TIMEOUT:
                     return False
                 logger.error("revalidation failed (%s): all users' values are deleted", type(problem).__name__)
-        await self._clear()
+        self._pending.add_pattern(f"{keys.USERS}*", None, own=True)
         return True
 
 

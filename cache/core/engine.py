@@ -36,7 +36,6 @@ class Engine:
         serializer: values to bytes and back.
         on_change: called with the keys that Redis reports as changed; with None when any key may have changed.
         redeliver: delivers the pending invalidations. Raises TransportError.
-        clear: deletes every value of every user. Raises TransportError.
 
     Attributes:
         counters: what this process did.
@@ -54,7 +53,6 @@ class Engine:
         serializer: Serializer,
         on_change: Callable[[list[bytes] | None], None],
         redeliver: Callable[[], Awaitable[None]],
-        clear: Callable[[], Awaitable[None]],
     ) -> None:
         self.counters = Counters()
         self.near = near
@@ -63,7 +61,7 @@ class Engine:
         self.tracking = False
         largest = max(LARGEST_REPLY_BYTES, 2 * settings.max_value_bytes)
         self.transport = Transport(settings, self, handshake=HANDSHAKE, largest_reply_bytes=largest)
-        self.epoch = ServerEpoch(self.transport, pending, clear)
+        self.epoch = ServerEpoch(self.transport, pending)
         self._connect_wait = settings.connect_wait
         self._on_change = on_change
         self._availability = Availability(settings.safe_url, self.count_error)

@@ -1,23 +1,30 @@
-"""Deletes the unindexed keys of cleared users, in the background: one scan for all users that wait for it.
+"""Delivers the patterns that need a scan, in the background: one scan for all that are queued when it begins.
 
-They are masked meanwhile (``coherence.unindexed_keys``). An interrupted scan is repeated.
+What a pattern hides is deleted and masked meanwhile (``coherence.pending``). An interrupted scan is repeated.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from itertools import takewhile
 from typing import Final
 
 from .. import keys
-from ..coherence.glob import matches
-from ..coherence.unindexed_keys import WaitingScans
+from ..coherence.pending import PendingPattern
 from ..core.engine import Engine
-from ..exceptions import TransportError
-from .scan import delete, guarded_by, pages
+from ..exceptions import CommandRejected, TransportError
+from .ownership import Ownership
+from .redelivery import SPECIFIC
+from .scan import delete, delete_matching, guarded_by
 
 ON_CLOSE: Final = 5.0
 """Seconds that closing waits for a scan: a conversation may end just after it began one."""
+RETRY_EVERY: Final = 1.0
+"""Seconds from a scan that could not deliver everything to the next."""
+Waiting = Mapping[PendingPattern, int]
+"""Patterns with their sequence numbers."""
 _PAGE: Final = 250  # keys that the server examines at a time, to delay other clients little
 
 
@@ -34,8 +41,11 @@ class BackgroundScan:
 
     def __init__(self, engine: Engine, drop: Callable[[Collection[str]], None]) -> None:
         self._transport = engine.transport
-        self._unindexed = engine.pending.unindexed
+        self._pending = engine.pending
+        self._ownership = Ownership(engine.transport, engine.serializer)
+        self._epoch = engine.epoch
         self._drop = drop
+        self._not_before = 0.0
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -46,12 +56,12 @@ class BackgroundScan:
     @property
     def interrupted(self) -> bool:
         """Whether there is something to scan for, and no scan is under way."""
-        return bool(self._unindexed) and not self.running
+        return not self.running and bool(self._pending.to_scan())
 
     def start(self) -> None:
         """Begin, or repeat, a scan if one is needed."""
-        if self.interrupted and self._transport.connected and not self._transport.closed:
-            self.task = asyncio.create_task(self._run(), name="cache-scan-unindexed")
+        if self.interrupted and self._transport.connected and not self._transport.closed and _now() >= self._not_before:
+            self.task = asyncio.create_task(self._run(), name="cache-scan")
 
     async def close(self) -> None:
         """Wait at most ``ON_CLOSE`` for a scan under way, then cancel it."""
@@ -61,28 +71,62 @@ class BackgroundScan:
             await asyncio.wait({self.task})
 
     async def _run(self) -> None:
-        """Delete the unindexed keys of all waiting users. What this layer stores meanwhile is indexed, and stays."""
-        while waiting := self._unindexed.waiting():
-            try:
-                # *user:* matches their leases and last good values too, which may outlive both value and index.
-                async for page in pages(self._transport, "*user:*", size=_PAGE):
-                    await self._delete_unindexed({guarded_by(key) or key for key in page}, waiting)
-            except TransportError:
-                return  # they stay masked until the scan is repeated
-            self._unindexed.deleted(waiting)
+        while waiting := self._pending.to_scan():
+            refused = await self._scan(waiting)
+            for pattern in waiting.keys() - refused:
+                self._pending.acknowledge(pattern, waiting[pattern])
+            if refused:
+                self._not_before = _now() + RETRY_EVERY
+                return
+        self._epoch.on_delivered(_now())
 
-    async def _delete_unindexed(self, page: Iterable[str], waiting: WaitingScans) -> None:
-        found = []
-        for key in page:
-            owned = keys.owner(key)
-            if owned is None or owned[0] not in waiting or owned[1] in keys.FAMILIES:
+    async def _scan(self, waiting: Waiting) -> set[PendingPattern]:
+        """Deliver these patterns. Returns those that Redis did not acknowledge."""
+        refused: set[PendingPattern] = set()
+        select, remove = partial(self._select, waiting), partial(self._remove, waiting, refused)
+        try:
+            await delete_matching(self._transport, _common(waiting), select, remove, size=_PAGE)
+        except TransportError:
+            return set(waiting)
+        return refused
+
+    async def _select(self, waiting: Waiting, names: list[str], found: bool) -> list[str]:
+        """What these patterns hide, and, of what only ``own`` patterns hide, what this layer wrote."""
+        chosen, doubtful = [], []
+        for name in names:
+            hiding = [pattern for pattern, _ in self._pending.hiding(name) if pattern in waiting]
+            if name == keys.system_server():  # without the mark the values of all users would be quarantined
                 continue
-            if not any(matches(pattern, key) for pattern in waiting[owned[0]]):
-                continue
-            name = owned[1].encode(errors="surrogateescape")
-            if not await self._transport.send("SISMEMBER", keys.index(owned[0]), name):
-                found.append(key)
-        if found:
-            guards = [guard for key in found for guard in (keys.lease(key), keys.stale(key))]
-            await delete(self._transport, [*guards, *found])
-            self._drop(found)
+            if any(not pattern.own for pattern in hiding):
+                chosen.append(name)
+            elif hiding:
+                doubtful.append(name)
+        return chosen + (await self._ownership.ours(doubtful) if found else doubtful)
+
+    async def _remove(self, waiting: Waiting, refused: set[PendingPattern], names: list[str], _: bool) -> None:
+        """Delete these keys. Redis rejects them together, so what it rejects is attempted pattern by pattern."""
+        try:
+            await self._delete(names)
+        except CommandRejected:
+            for pattern in waiting.keys() - refused:
+                try:
+                    await self._delete([key for key in names if pattern.reaches(guarded_by(key) or key)])
+                except CommandRejected as problem:
+                    if problem.code not in SPECIFIC:
+                        raise
+                    refused.add(pattern)
+
+    async def _delete(self, names: list[str]) -> None:
+        await delete(self._transport, names)
+        self._drop(names)
+
+
+def _common(patterns: Collection[PendingPattern]) -> str:
+    """A Redis pattern for what any of these may reach: all that begins as they do."""
+    starts = [pattern.start for pattern in patterns]
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(min(starts), max(starts), strict=False))
+    return f"{keys.escape(''.join(character for character, _ in same))}*"
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -3,36 +3,33 @@
 A key's lease is deleted before the key, so a loader that began before the invalidation can no longer fill. What Redis
 does not acknowledge becomes a pending invalidation (``coherence.pending``).
 
-One user's keys are found without a scan: the families that every user has are known by name, and an index has the
-names of the rest (``coherence.user_index``). The index is used only if the server cannot evict it (no memory limit, or
-the policy ``noeviction``); otherwise the keyspace is scanned before the call returns. Keys that other programs wrote
-are in no index. In a small keyspace a scan is cheap and always made; in a large one it runs in the background, one
-scan for all waiting users. Until it has ended, this process serves nothing that it may delete
-(``coherence.unindexed_keys``); an interrupted scan is repeated.
+One user's keys are found without a scan, whatever the size of the keyspace and the eviction policy: the families that
+every user has are known by name, and an index has the names of the rest (``coherence.user_index``). What neither knows
+(other programs wrote it, or Redis evicted the index) is masked in this process from the moment the call returns, until
+a scan in the background has deleted it. In a small keyspace a scan costs no more than reading the index, and is made
+before the call returns. A pattern that may reach several users' keys is a scan, and the call waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from .. import keys
-from ..coherence.glob import matches
-from ..coherence.pending import PendingInvalidations, reaches
+from ..coherence.glob import matches, plain_start
+from ..coherence.pending import PendingInvalidations, PendingPattern, only_user
 from ..coherence.user_index import UserIndex
 from ..core.engine import Engine
-from ..exceptions import CommandRejected, TransportError
+from ..exceptions import TransportError
 from ..loading.fill import Filler
 from .background_scan import BackgroundScan
 from .redelivery import Redelivery
-from .scan import delete_matching, spares_reserved
+from .scan import delete, delete_matching, spares_reserved
 
 SMALL: Final = 2_000
 """Keys up to which a scan costs no more than reading the index."""
-_POLICY_TTL: Final = 30.0  # seconds for which the server's eviction policy is remembered
 
 
 @dataclass(slots=True)
@@ -60,8 +57,6 @@ class Invalidator:
         self._transport = engine.transport
         self._pending = engine.pending
         self._filler = filler
-        self._evicts = True
-        self._policy_read_at = -_POLICY_TTL
         self._index = UserIndex(engine.transport)
         self.background_scan = BackgroundScan(engine, self._drop)
         self._listeners: list[Callable[[PendingInvalidations], None]] = []
@@ -70,12 +65,12 @@ class Invalidator:
 
     @property
     def undelivered(self) -> bool:
-        """Whether an invalidation waits for Redis to acknowledge it. A scan under way for unindexed keys does not."""
+        """Whether an invalidation waits for Redis to acknowledge it; not what a scan under way finds beside names."""
         return self._pending.undelivered or self.background_scan.interrupted
 
     def undelivered_for(self, *user_ids: str) -> set[str]:
         """Those of these users whose keys an undelivered invalidation may include."""
-        return set(user_ids) if self.background_scan.interrupted else self._pending.undelivered_for(user_ids)
+        return self._pending.undelivered_for(user_ids, scanning=self.background_scan.running)
 
     @property
     def pending(self) -> PendingInvalidations:
@@ -118,26 +113,26 @@ class Invalidator:
         self._drop(names)
         return deleted
 
-    async def invalidate(self, pattern: str, user_id: str | None) -> Invalidation:
-        """Delete what ``pattern`` reaches, for one user or for all. What cannot be completed becomes pending."""
+    async def invalidate(self, glob: str, user_id: str | None, *, own: bool = False) -> Invalidation:
+        """Delete what a pattern reaches, for one user or for all. What cannot be completed becomes pending.
+
+        Args:
+            glob: the pattern.
+            user_id: the user whose keys it is limited to.
+            own: delete only keys that this layer wrote: of one user those known by name, of all users those that a scan
+                in the background finds.
+        """
         outcome = Invalidation()
+        pattern = PendingPattern(glob, user_id or only_user(glob), own)
         try:
-            if self._transport.enabled:
-                await self._delete_matching(pattern, user_id, outcome)
+            if self._transport.enabled and (pattern.user_id is not None or not own):
+                await self._delete_matching(pattern, outcome)
         except TransportError as problem:
             self._engine.count_error(problem)
         finally:  # also if the caller is cancelled: how far it got is unknown
             if not outcome.complete:
-                self.enqueue(PendingInvalidations(patterns=((pattern, user_id),)))
+                self.enqueue(PendingInvalidations(patterns=(pattern,)))
         return outcome
-
-    async def clear(self) -> None:
-        """Delete every value of every user.
-
-        Raises:
-            TransportError: Redis did not acknowledge all of it.
-        """
-        await self._of_all_users(f"{keys.USERS}*", Invalidation())
 
     async def redeliver(self) -> None:
         """Deliver what is pending, and repeat an interrupted scan.
@@ -145,71 +140,62 @@ class Invalidator:
         Raises:
             TransportError: what was not acknowledged stays pending.
         """
-        self.background_scan.start()
-        await Redelivery(self._pending, self.delete, self._delete_pattern).run()
+        try:
+            await Redelivery(self._pending, self.delete, self._redeliver_by_name).run()
+        finally:
+            self.background_scan.start()
 
     async def close(self) -> None:
         """Let a background scan end, within ``background_scan.ON_CLOSE``. The rest stays masked and pending."""
         await self.background_scan.close()
 
-    async def _delete_pattern(self, pattern: str, user_id: str | None) -> int:
-        outcome = Invalidation()
-        await self._delete_matching(pattern, user_id, outcome)
-        return outcome.deleted
-
-    async def _delete_matching(self, pattern: str, user_id: str | None, outcome: Invalidation) -> None:
-        if user_id is None:
-            await self._of_all_users(pattern, outcome)
-        else:
-            await self._of_user(user_id, pattern, outcome)
-
-    async def _of_all_users(self, pattern: str, outcome: Invalidation) -> None:
+    async def _delete_matching(self, pattern: PendingPattern, outcome: Invalidation) -> None:
         self._drop_all()
-        await delete_matching(self._transport, pattern, spares_reserved(pattern), outcome.count)
+        if pattern.user_id is None:
+            await self._scan(pattern.glob, spares_reserved(pattern.glob), outcome)
+        elif pattern.own or plain_start(pattern.glob) == pattern.glob:
+            await self._delete_by_name(pattern, await self._index.names(pattern.user_id), outcome)
+        else:
+            # Two commands in one loop tick. Not send_all: in a cluster DBSIZE goes to every node.
+            size, names = await asyncio.gather(self._transport.send("DBSIZE"), self._index.names(pattern.user_id))
+            if int(size) <= SMALL:
+                await self._scan(keys.user_pattern(pattern.user_id), pattern.reaches, outcome)
+            else:
+                known = await self._delete_by_name(pattern, names, outcome)
+                self._pending.add_pattern(*pattern)
+                self._pending.deleted_by_name(pattern, self._pending.sequence_of(pattern), known)
+                self.background_scan.start()
         self._drop_all()
         outcome.complete = True
 
-    async def _of_user(self, user_id: str, pattern: str, outcome: Invalidation) -> None:
-        self._drop_all()
-        # Two commands in one loop tick. Not send_all: in a cluster DBSIZE goes to every node.
-        size, names = await asyncio.gather(self._transport.send("DBSIZE"), self._index.names(user_id))
-        if names is None:
-            await self._index.rebuild(user_id, await self._scan_user(user_id, pattern, outcome))
-        elif int(size) <= SMALL or await self._server_evicts():
-            await self._scan_user(user_id, pattern, outcome)
+    async def _redeliver_by_name(self, pattern: PendingPattern, sequence: int) -> None:
+        assert pattern.user_id is not None
+        known = await self._delete_by_name(pattern, await self._index.names(pattern.user_id), Invalidation())
+        if pattern.own:
+            self._pending.acknowledge(pattern, sequence)
         else:
-            known = [keys.user_prefix(user_id) + name for name in names]
-            outcome.count(await self.delete([key for key in known if matches(pattern, key)]))
-            self._pending.mask(pattern, user_id, names)
-            self.background_scan.start()
-        self._drop_all()
-        outcome.complete = True
+            self._pending.deleted_by_name(pattern, sequence, known)
 
-    async def _scan_user(self, user_id: str, pattern: str, outcome: Invalidation) -> set[str]:
-        """Scan one user's keys and delete what ``pattern`` reaches. Returns the names of the others."""
-        spared: set[str] = set()
-        prefix = keys.user_prefix(user_id)
+    async def _delete_by_name(self, pattern: PendingPattern, names: set[str], outcome: Invalidation) -> set[str]:
+        """Delete what ``pattern`` reaches of one user's families and of these names. Returns the keys."""
+        assert pattern.user_id is not None
+        prefix = keys.user_prefix(pattern.user_id)
+        reached = {name for name in names.union(keys.FAMILIES) if matches(pattern.glob, prefix + name)}
+        known = {prefix + name for name in reached}
+        removing = self._index.remove(pattern.user_id, reached & names)
+        _, deleted = await asyncio.gather(removing, self.delete(list(known)))
+        outcome.count(deleted)
+        return known
 
-        def wanted(key: str) -> bool:
-            if reaches(pattern, user_id, key):
-                return True
-            spared.add(key.removeprefix(prefix))
-            return False
+    async def _scan(self, glob: str, wanted: Callable[[str], bool], outcome: Invalidation) -> None:
+        async def select(names: list[str], _: bool) -> list[str]:
+            return [name for name in names if wanted(name)]
 
-        await delete_matching(self._transport, keys.user_pattern(user_id), wanted, outcome.count)
-        return spared
+        async def remove(names: list[str], found: bool) -> None:
+            deleted = await delete(self._transport, names)
+            outcome.count(deleted if found else 0)
 
-    async def _server_evicts(self) -> bool:
-        """Whether the server may evict an index; assumed if it does not say."""
-        now = time.monotonic()
-        if now - self._policy_read_at >= _POLICY_TTL:
-            try:
-                info = await self._transport.send("INFO", "memory")
-            except CommandRejected:
-                info = None
-            self._policy_read_at = now
-            self._evicts = not _never_evicts(info)
-        return self._evicts
+        await delete_matching(self._transport, glob, select, remove)
 
     # -- in this process -------------------------------------------------------------------------------
 
@@ -220,12 +206,3 @@ class Invalidator:
     def _drop_all(self) -> None:
         self._engine.near.drop_all()
         self._filler.detach_all()
-
-
-def _never_evicts(info: Any) -> bool:
-    """Whether the memory section of INFO, as text or as redis-py's dict, rules out eviction."""
-    if not isinstance(info, dict):
-        text = info.decode() if isinstance(info, bytes) else str(info)
-        info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    policy = info.get("maxmemory_policy")
-    return policy == "noeviction" or (policy is not None and str(info.get("maxmemory")) == "0")

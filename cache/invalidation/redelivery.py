@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from ..coherence.pending import PendingQueue
+from ..coherence.pending import PendingPattern, PendingQueue
 from ..exceptions import CommandRejected
 
 DeleteKeys = Callable[[Sequence[str]], Awaitable[int]]
 """Deletes keys. Raises TransportError."""
-DeletePattern = Callable[[str, str | None], Awaitable[int]]
-"""Deletes what a pattern reaches, for one user or for all. Raises TransportError."""
+DeleteByName = Callable[[PendingPattern, int], Awaitable[None]]
+"""Deletes what is known by name of what a user's pattern, with this sequence number, reaches. Raises TransportError."""
 _BATCH: Final = 500
-_SPECIFIC: Final = frozenset(("NOPERM", "WRONGTYPE", "ERR", "CROSSSLOT"))
+SPECIFIC: Final = frozenset(("NOPERM", "WRONGTYPE", "ERR", "CROSSSLOT"))
 """Error codes that concern one command. With the others (READONLY, LOADING, OOM, ...) the rest would fail too."""
 _MAX_REJECTIONS: Final = 16  # in one round; the next round begins with what this one did not attempt
 
@@ -24,17 +24,17 @@ class Redelivery:
     Args:
         pending: the queue.
         delete_keys: delivers keys.
-        delete_pattern: delivers a pattern.
+        delete_by_name: delivers the pattern of one user, as far as that needs no scan.
     """
 
-    def __init__(self, pending: PendingQueue, delete_keys: DeleteKeys, delete_pattern: DeletePattern) -> None:
+    def __init__(self, pending: PendingQueue, delete_keys: DeleteKeys, delete_by_name: DeleteByName) -> None:
         self._pending = pending
         self._delete_keys = delete_keys
-        self._delete_pattern = delete_pattern
+        self._delete_by_name = delete_by_name
         self._rejections: list[CommandRejected] = []
 
     async def run(self) -> None:
-        """Attempt everything that is queued.
+        """Attempt everything that is queued and needs no scan.
 
         Raises:
             TransportError: what was not acknowledged stays queued. A rejection is raised after all other attempts.
@@ -44,16 +44,14 @@ class Redelivery:
             await self._deliver_keys(keys[start : start + _BATCH])
         for entry in patterns:
             sequence = self._pending.sequence_of(entry)
-            if sequence and len(self._rejections) < _MAX_REJECTIONS:
+            if sequence and entry.user_id is not None and len(self._rejections) < _MAX_REJECTIONS:
                 try:
-                    await self._delete_pattern(*entry)
+                    await self._delete_by_name(entry, sequence)
                 except CommandRejected as problem:
-                    if problem.code not in _SPECIFIC:
+                    if problem.code not in SPECIFIC:
                         raise
                     self._rejections.append(problem)
                     self._pending.requeue(entry)
-                else:
-                    self._pending.acknowledge(entry, sequence)
         if self._rejections:
             raise self._rejections[0]
 
@@ -65,7 +63,7 @@ class Redelivery:
         try:
             await self._delete_keys(list(batch))
         except CommandRejected as problem:
-            if problem.code not in _SPECIFIC:
+            if problem.code not in SPECIFIC:
                 raise
             if len(keys) == 1:
                 self._rejections.append(problem)

@@ -35,34 +35,42 @@ _BATCH: Final = 500
 _ATTEMPTS: Final = 3
 
 
+Select = Callable[[list[str], bool], Awaitable[list[str]]]
+"""Chooses which keys to delete. The flag: whether they were found; otherwise only a lease or last good value was."""
+Remove = Callable[[list[str], bool], Awaitable[None]]
+"""Deletes keys. The flag: whether these are the keys themselves, not their leases and last good values."""
+
+
 async def delete_matching(
-    transport: Transport, pattern: str, wanted: Callable[[str], bool], count: Callable[[int], None]
+    transport: Transport, pattern: str, select: Select, remove: Remove, *, size: int = _PAGE
 ) -> None:
-    """Delete every key that matches ``pattern`` and is ``wanted``, with its lease and last good value.
+    """Delete every key that matches ``pattern`` and is selected, with its lease and last good value.
 
     Args:
         transport: sends the commands.
         pattern: a Redis pattern.
-        wanted: whether a matching key is to be deleted.
-        count: called with the number of keys that each batch deleted, so that an unfinished scan is counted too.
+        select: chooses among matching keys.
+        remove: called with each batch of keys; raises TransportError.
+        size: keys the server examines for a page, about.
 
     Raises:
         TransportError: Redis stopped answering; what was deleted by then stays deleted.
     """
-    async with aclosing(pages(transport, pattern, ahead=True)) as values:
+    ahead = size == _PAGE  # small pages are for scans in the background, which need not keep the server busy
+    async with aclosing(pages(transport, pattern, ahead=ahead, size=size)) as values:
         async for page in values:
-            count(await delete(transport, [key for key in page if wanted(key)]))
-            if len(page) < _MATCHES_MOST * _PAGE:
+            await remove(await select(page, True), True)
+            if len(page) < _MATCHES_MOST * size:
                 break
     # A pattern with an unclosed set cannot be put between braces; then every lease is examined.
     # [ls]: the first letter of lease and stale, with which Redis discards nearly every other key at once.
     guards = f"[ls]*:{{{pattern}}}" if closed(pattern) else "[ls]*:{*}"
-    async for page in pages(transport, guards, ahead=True):
-        await delete(
-            transport, [key for key in page if (name := guarded_by(key)) and matches(pattern, name) and wanted(name)]
-        )
-    async for page in pages(transport, pattern, ahead=True):
-        count(await delete(transport, [key for key in page if wanted(key)]))
+    async for page in pages(transport, guards, ahead=ahead, size=size):
+        guarding = [(key, name) for key in page if (name := guarded_by(key)) and matches(pattern, name)]
+        selected = set(await select([name for _, name in guarding], False))
+        await remove([key for key, name in guarding if name in selected], False)
+    async for page in pages(transport, pattern, ahead=ahead, size=size):
+        await remove(await select(page, True), True)
 
 
 async def pages(
@@ -86,7 +94,7 @@ async def pages(
             cursor, begun = 0, False
             while request is not None:
                 first, again = request, partial(_request, transport, node, cursor, pattern, size)
-                cursor, found = await _retried(transport, first, again if begun else None)
+                cursor, found = await retried(transport, first, again if begun else None)
                 begun = True
                 request = _request(transport, node, cursor, pattern, size) if cursor and ahead else None
                 yield [key.decode(errors="surrogateescape") for key in found]
@@ -106,7 +114,7 @@ async def delete(transport: Transport, names: Sequence[str]) -> int:
     deleted = 0
     for start in range(0, len(names), _BATCH):
         batch = [name.encode(errors="surrogateescape") for name in names[start : start + _BATCH]]
-        deleted += await _retried(transport, transport.unlink(batch), partial(transport.unlink, batch))
+        deleted += await retried(transport, transport.unlink(batch), partial(transport.unlink, batch))
     return deleted
 
 
@@ -137,7 +145,7 @@ def _request(
     return task
 
 
-async def _retried(transport: Transport, first: Awaitable[T], again: Callable[[], Awaitable[T]] | None) -> T:
+async def retried(transport: Transport, first: Awaitable[T], again: Callable[[], Awaitable[T]] | None) -> T:
     """The outcome of ``first``; while Redis does not answer in time, of ``again``, tried after a deadline each."""
     for _ in range(_ATTEMPTS - 1 if again is not None else 0):
         try:

@@ -8,6 +8,7 @@ number.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from typing import Any, Final
@@ -68,6 +69,23 @@ def decode(raw: bytes) -> Any:
             else "cut short, or written by others"
         ) from None
     return text
+
+
+def may_be_value(start: bytes, *, whole: bool) -> bool:
+    """Whether a stored value that begins with ``start`` can be one that :func:`encode` returned.
+
+    Args:
+        start: its first bytes.
+        whole: whether that is all of it.
+    """
+    try:
+        if whole:
+            decode(start)
+        else:
+            codecs.getincrementaldecoder("utf-8")().decode(start)
+    except (UndecodableValue, UnicodeDecodeError):
+        return False
+    return True
 
 
 def _encode_text(text: str) -> bytes:

@@ -51,6 +51,10 @@ class ValueCipher:
         nonce = os.urandom(_NONCE_BYTES)
         return _MARK + self._current + nonce + self._ciphers[self._current].encrypt(nonce, raw, key.encode())
 
+    def encrypted(self, start: bytes) -> bool:
+        """Whether a stored value that begins with ``start`` was encrypted with one of the keys."""
+        return start.startswith(_MARK) and start[1:_HEADER_BYTES] in self._ciphers
+
     def decrypt(self, key: str, stored: bytes) -> bytes:
         """Decrypt what was encrypted for ``key``.
 

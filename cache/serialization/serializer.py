@@ -72,6 +72,17 @@ class Serializer:
             raise UndecodableValue("larger than CACHE_MAX_VALUE_BYTES")
         return raw
 
+    def may_be_value(self, start: bytes, *, whole: bool) -> bool:
+        """Whether a stored value that begins with ``start`` may be one that a process of this fleet stored.
+
+        Args:
+            start: its first bytes.
+            whole: whether that is all of it.
+        """
+        if self._cipher is not None and self._cipher.encrypted(start):
+            return True
+        return codec.may_be_value(start, whole=whole)  # also where it is to be encrypted from now on
+
     def loads(self, key: str, raw: bytes) -> Any:
         """Return the value stored as ``raw`` under ``key``.
 

@@ -170,7 +170,7 @@ async def invalidate(cache: RedisCache, user_id: str, kind: str) -> None:
         cache: the cache to delete from.
         user_id: whose data has changed, as the database holds it.
         kind: the kind of data. For one that the table does not have (a newer version of the companion may write it),
-            everything of the user is deleted.
+            everything that the cache layer wrote of the user is deleted.
     """
     try:
         keys.user_id(user_id)
@@ -178,7 +178,7 @@ async def invalidate(cache: RedisCache, user_id: str, kind: str) -> None:
         return
     data = CACHED_DATA.get(kind)
     if data is None:
-        await cache.clear_user_cache(user_id)
+        await cache.invalidate(keys.user_pattern(user_id), user_id=user_id, own=True)
     elif data.stale_pattern is not None:
         await cache.invalidate(data.stale_pattern(user_id), user_id=user_id)
     else:

@@ -183,7 +183,7 @@ class OutboxRelay:
         last_at, known = self._last_poll or (now - MAX_LIFETIME + max(await cache.ttl(POLLED), 0), set())
         rows = set(await self._store().recent_changes(within=now - last_at + _CLOCK_SKEW, limit=MAX_ROWS + 1))
         if len(rows) > MAX_ROWS:
-            await cache.invalidate(f"{keys.USERS}*")
+            await cache.invalidate(f"{keys.USERS}*", own=True)
         else:
             await _invalidate_all(cache, rows - known)
         self._last_poll = now, rows

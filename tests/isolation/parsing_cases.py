@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from cache import keys
 from cache.coherence.glob import matches
-from cache.coherence.pending import reaches
+from cache.coherence.pending import PendingPattern
 from companion import Caller
 from companion.identity import caller_from_identity, caller_from_metadata
 from tests.isolation.fixture_data import CALLERS, OPERATOR, marker, owns
@@ -109,10 +109,10 @@ async def patterns(runner: Runner, rng: Random, count: int) -> int:
             matched, user = set(reply), rng.choice(CALLERS)
             got = {key for key in all_keys if matches(pattern, key)}
             runner.check(got == matched, "pattern", pattern, f"{sorted(got ^ matched)[:3]}")
-            own = {key for key in all_keys if reaches(pattern, user, key)}
+            own = {key for key in all_keys if PendingPattern(pattern, user).reaches(key)}
             expected = {key for key in matched if key.startswith(f"user:{user}:")}
             runner.check(own == expected and all(owns(user, key) for key in own), user, pattern, "narrowed")
-            reached = {key for key in all_keys if reaches(pattern, None, key)}
+            reached = {key for key in all_keys if PendingPattern(pattern, None).reaches(key)}
             literal = pattern.startswith(keys.RESERVED)
             expected = {key for key in matched if literal or not key.startswith(keys.RESERVED)}
             runner.check(reached == expected, "operator", pattern, "reserved keys")

@@ -59,7 +59,7 @@ async def _violations_of(directory: Path, kind: Any, count: int = 100) -> str:
 async def test_detects_a_pattern_that_is_not_narrowed(tmp_path: Path) -> None:
     original = RedisCache.invalidate
 
-    async def invalidate(self: RedisCache, pattern: str, *, user_id: str | None = None) -> Any:
+    async def invalidate(self: RedisCache, pattern: str, *, user_id: str | None = None, own: bool = False) -> Any:
         return await original(self, pattern)
 
     with patch.object(RedisCache, "invalidate", invalidate):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cache import RedisCache, keys
+from cache.coherence.pending import MAX_USERS
 from cache.core.maintenance import Maintenance
 from tests.inside import engine_of
 from tests.real.redis_server import RedisServer, unused_port
@@ -296,14 +297,14 @@ async def test_what_was_closed_does_not_connect_again_by_itself(own_redis: Redis
     assert await cache.set("k", "v")
 
 
-OTHERS = ("user:other:profile", "reports:today", "session of another application", "users")
+OTHERS = ("user:other:profile", "user:me:orders", "reports:today", "session of another application", "users")
 PENDING = {
     "more patterns than are remembered, of one user": (
         [lambda cache, n=n: cache.invalidate(f"no-such-key-{n}", user_id="me") for n in range(150)],
         {"user:me:profile"},
     ),
     "patterns of more users than are remembered": (
-        [lambda cache, n=n: cache.clear_user_cache(f"u{n}") for n in range(150)],
+        [lambda cache, n=n: cache.clear_user_cache(f"u{n}") for n in range(MAX_USERS + 1)],
         {"user:me:profile", "user:other:profile"},
     ),
     "more keys than are remembered": (
@@ -319,7 +320,7 @@ PENDING = {
 
 @pytest.mark.parametrize("what", PENDING)
 async def test_too_much_to_remember_reaches_users_at_most(own_redis: RedisServer, make_cache: Any, what: str) -> None:
-    """When pending invalidations overflow, at most user keys are cleared, never those of other applications."""
+    """When pending invalidations overflow, at most our keys of users are cleared, and no other application's."""
     operations, gone = PENDING[what]
     for key in ("user:me:profile", *OTHERS):
         own_redis.cli("SET", key, "x")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from cache.coherence.glob import closed, matches
 from cache.coherence.pending import PendingQueue
 from cache.invalidation import background_scan
 from cache.invalidation import invalidator as invalidation
-from cache.invalidation.scan import pages
+from cache.invalidation.scan import delete_matching
 from tests.cache.loading.loader import Loader
 from tests.inside import engine_of
 from tests.real.redis_server import RedisServer
@@ -89,10 +88,13 @@ async def test_a_large_keyspace_is_not_scanned_before_the_answer(
     monkeypatch.setattr(invalidation, "SMALL", 0)
     mine = await written(cache, "1")
     scans_before_the_answer: list[int] = []
-    mask = PendingQueue.mask
-    monkeypatch.setattr(
-        PendingQueue, "mask", lambda *args: (scans_before_the_answer.append(redis_server.calls("scan")), mask(*args))
-    )
+    by_name = PendingQueue.deleted_by_name
+
+    def answered(*args: Any) -> None:
+        scans_before_the_answer.append(redis_server.calls("scan"))
+        by_name(*args)
+
+    monkeypatch.setattr(PendingQueue, "deleted_by_name", answered)
     redis_server.cli("CONFIG", "RESETSTAT")
     assert await cache.clear_user_cache("1") == mine
     assert scans_before_the_answer == [0]
@@ -129,13 +131,12 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """The keyspace counts as large, and scans are blocked until this event is set."""
     gate = asyncio.Event()
 
-    async def held(*args: Any, **options: Any) -> AsyncIterator[list[str]]:
+    async def held(*args: Any, **options: Any) -> None:
         await gate.wait()
-        async for page in pages(*args, **options):
-            yield page
+        await delete_matching(*args, **options)
 
     monkeypatch.setattr(invalidation, "SMALL", 0)
-    monkeypatch.setattr(background_scan, "pages", held)
+    monkeypatch.setattr(background_scan, "delete_matching", held)
     return gate
 
 
@@ -180,25 +181,40 @@ async def test_a_last_good_value_that_outlives_its_value_and_the_index_goes_too(
 
 
 @pytest.mark.parametrize("how", ["large", "no set"])
-async def test_an_index_that_cannot_be_asked_is_made_anew(
+async def test_what_an_unusable_index_does_not_name_is_found_by_a_scan(
     cache: RedisCache, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(invalidation, "SMALL", 0)
     monkeypatch.setattr(user_index, "MAX_NAMES", 3)
     for number in range(6):
         await cache.set(f"user:1:note:{number}", "x", ttl=60)
-    redis_server.cli("UNLINK", "user:1:note:5")  # expired
     redis_server.cli("SET", "user:1:by hand", "x")
     redis_server.cli("SET", b"user:1:\xff", "not even UTF-8")
     if how == "no set":
         redis_server.cli("SET", keys.index("1"), "by mistake")
     outcome = await cache.invalidate("user:1:note:[0-2]", user_id="1")
-    assert (outcome.deleted, outcome.complete, cache.invalidations.undelivered) == (3, True, False)
-    known = ["note:3", "note:4"] if how == "large" else []
-    assert sorted(redis_server.cli("SMEMBERS", keys.index("1"))) == known
-    assert await cache.clear_user_cache("1") == len(known)
+    assert (outcome.complete, cache.invalidations.undelivered) == (True, False)
+    assert await cache.get_many([f"user:1:note:{number}" for number in range(6)]) == {
+        f"user:1:note:{number}": "x" for number in (3, 4, 5)
+    }
+    await settled(cache)
+    assert len(of_users(redis_server)) == 5
+    await cache.set("user:1:note:0", "x", ttl=60)
+    assert "note:0" in redis_server.cli("SMEMBERS", keys.index("1"))
+    await cache.clear_user_cache("1")
     await settled(cache)
     assert of_users(redis_server) == set()
+
+
+async def test_an_index_holds_no_name_of_what_was_deleted_by_name(
+    cache: RedisCache, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invalidation, "SMALL", 0)
+    for name in ("note:1", "note:2", "other"):
+        await cache.set(f"user:1:{name}", "x", ttl=60)
+    redis_server.cli("DEL", "user:1:note:2")  # expired
+    await cache.invalidate_pattern("user:1:note:*")
+    assert redis_server.cli("SMEMBERS", keys.index("1")) == ["other"]
 
 
 async def test_a_recreated_index_exempts_no_unindexed_key_from_the_scan(
@@ -263,12 +279,12 @@ async def test_a_rejected_scan_is_retried(
     monkeypatch.setattr(invalidation, "SMALL", 0)
     cache = await connect(own_redis.url)
     own_redis.cli("SET", "user:1:by hand", "x")
-    own_redis.cli("ACL", "SETUSER", "default", "-sismember")
+    own_redis.cli("ACL", "SETUSER", "default", "-scan")
     assert (await cache.invalidate("user:1:*", user_id="1")).complete
     await until(lambda: cache.invalidations.undelivered)
     assert await cache.set(keys.profile("1"), "Ada", ttl=60)
     assert await cache.get_many(["user:1:by hand", keys.profile("1")]) == {keys.profile("1"): "Ada"}
-    own_redis.cli("ACL", "SETUSER", "default", "+sismember")
+    own_redis.cli("ACL", "SETUSER", "default", "+scan")
     await until(lambda: not engine_of(cache).pending)
     assert of_users(own_redis) == {keys.profile("1")}
 
@@ -283,7 +299,7 @@ async def test_maintenance_begins_no_second_scan(
     redis_server.cli("CONFIG", "RESETSTAT")
     gate.set()
     await settled(cache)
-    assert redis_server.calls("scan") == 1
+    assert redis_server.calls("scan") == 3  # twice for values, and for what guards them
 
 
 async def test_closing_waits_for_a_scan(
@@ -299,19 +315,24 @@ async def test_closing_waits_for_a_scan(
     assert len(of_users(redis_server)) == 4999
 
 
-async def test_an_index_that_may_be_evicted_is_not_trusted(
-    own_redis: RedisServer, connect: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("policy", ["noeviction", "volatile-lru", "allkeys-lru"])
+async def test_what_an_evicted_index_does_not_name_is_masked_until_a_scan_has_deleted_it(
+    own_redis: RedisServer, connect: Any, gate: asyncio.Event, policy: str
 ) -> None:
-    monkeypatch.setattr(invalidation, "SMALL", 0)
     own_redis.cli("CONFIG", "SET", "maxmemory", "64mb")
-    own_redis.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    own_redis.cli("CONFIG", "SET", "maxmemory-policy", policy)
     cache = await connect(own_redis.url)
-    mine = await written(cache, "1")
+    await written(cache, "1")
     own_redis.cli("DEL", keys.index("1"))  # evicted
     own_redis.cli("SET", "user:1:by hand", "x")
-    assert await cache.clear_user_cache("1") == mine + 1
-    assert not of_users(own_redis)  # at once: the scan ran before the answer
-    assert cache.invalidations.background_scan.task is None
+    own_redis.cli("CONFIG", "RESETSTAT")
+    assert await cache.clear_user_cache("1") == 4  # the families
+    assert own_redis.calls("scan") == 0
+    assert await cache.get_many(sorted(of_users(own_redis))) == {}
+    assert len(of_users(own_redis)) == 5
+    gate.set()
+    await settled(cache)
+    assert own_redis.cli("KEYS", "*user:1:*") == []
 
 
 async def test_a_narrower_pattern_for_one_user(cache: RedisCache, redis_server: RedisServer, size: str) -> None:

@@ -1,0 +1,102 @@
+"""Masking of a user's keys that no name is known of, and the memory limits of what is pending."""
+
+from __future__ import annotations
+
+import pytest
+
+from cache.coherence import pending
+from cache.coherence.pending import PendingPattern, PendingQueue
+from cache.keys import profile, user_pattern
+
+pytestmark = pytest.mark.unit
+
+
+def by_name(queue: PendingQueue, glob: str, user_id: str, known: set[str]) -> PendingPattern:
+    """Queue a pattern whose known keys are deleted at once."""
+    pattern = PendingPattern(glob, user_id)
+    queue.add_pattern(*pattern)
+    queue.deleted_by_name(pattern, queue.sequence_of(pattern), known)
+    return pattern
+
+
+def test_only_keys_that_were_not_deleted_by_name_are_masked() -> None:
+    queue = PendingQueue()
+    assert not queue
+    by_name(queue, "user:1:*", "1", {"user:1:memory:a"})
+    assert queue
+    assert not queue.undelivered
+    began = queue.sequence
+    assert queue.newest_invalidation("user:1:by hand") == began
+    for key in ("user:1:memory:a", profile("1"), "user:2:by hand", "user:12:by hand", "temp:1:x", "user:1"):
+        assert not queue.covers(key), key
+    queue.acknowledge_store("user:1:by hand", began - 1)
+    assert queue.covers("user:1:by hand"), "that began to be stored before it was to be hidden"
+    queue.acknowledge_store("user:1:by hand", began)
+    assert not queue.covers("user:1:by hand")
+
+
+def test_until_the_deletion_by_name_all_is_masked() -> None:
+    queue = PendingQueue()
+    queue.add_pattern("user:1:*", None)
+    assert queue.covers(profile("1"))
+    assert queue.undelivered
+    assert not queue.to_scan()
+    queue.acknowledge_store(profile("1"), queue.sequence)
+    assert not queue.covers(profile("1"))
+
+
+def test_each_pattern_hides_what_it_reaches() -> None:
+    queue = PendingQueue()
+    by_name(queue, "*:notes:*", "1", {"user:1:notes:a"})
+    assert queue.covers("user:1:notes:b")
+    assert not queue.covers("user:1:other")
+    by_name(queue, "user:1:*", "1", set())
+    assert all(queue.covers(f"user:1:{name}") for name in ("notes:a", "notes:b", "other"))
+
+
+def test_keys_invalidated_again_stay_masked() -> None:
+    queue = PendingQueue()
+    first = by_name(queue, "user:1:*", "1", set())
+    by_name(queue, "user:2:*", "2", set())
+    scanned = queue.to_scan()
+    by_name(queue, "user:1:*", "1", set())
+    by_name(queue, "user:2:notes:*", "2", set())
+    by_name(queue, "user:3:*", "3", set())
+    for pattern, sequence in scanned.items():
+        queue.acknowledge(pattern, sequence)
+    assert {pattern.glob for pattern in queue.to_scan()} == {"user:1:*", "user:2:notes:*", "user:3:*"}
+    queue.deleted_by_name(first, scanned[first], {"user:1:x"})
+    assert queue.covers("user:1:x"), "that deletion began before"
+    for pattern, sequence in queue.to_scan().items():
+        queue.acknowledge(pattern, sequence)
+    assert not queue
+
+
+def test_no_more_names_are_remembered_than_is_sane(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "MAX_KNOWN", 3)
+    queue = PendingQueue()
+    by_name(queue, "user:1:*", "1", set())
+    for n in range(4):
+        queue.acknowledge_store(f"user:1:n{n}", queue.sequence)
+    assert [queue.covers(f"user:1:n{n}") for n in range(4)] == [False, False, False, True]
+
+
+def test_too_many_patterns_of_one_user_become_all_of_that_user() -> None:
+    queue = PendingQueue()
+    for n in range(pending.MAX_PATTERNS_PER_USER):
+        by_name(queue, f"user:1:{n}:*", "1", set())
+    assert not queue.undelivered
+    assert not queue.covers(profile("1"))
+    by_name(queue, "user:1:more:*", "1", set())
+    assert not queue.to_scan()
+    assert queue.invalidations.patterns == (PendingPattern(user_pattern("1"), "1", own=True),)
+
+
+def test_too_many_users_become_all_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "MAX_USERS", 3)
+    queue = PendingQueue()
+    for user in "1234":
+        by_name(queue, user_pattern(user), user, set())
+    assert queue.invalidations.patterns == (PendingPattern("user:*", None, own=True),)
+    assert queue.covers("user:5:anything")
+    assert not queue.covers("temp:5:anything")
