@@ -3,7 +3,8 @@
 LiveKit attaches transcripts and tool arguments to some records, in fields whose names mark them as personal
 (``lk.pii.*``), and the participant's identity, which may be an e-mail address. The filter removes these fields before a
 handler formats the record. It also reduces a model provider's error to its class, its HTTP status and its reason: the
-rest may quote what the caller said or a part of an API key.
+rest may quote what the caller said or a part of an API key. From asyncio's lines it removes the values of tasks and
+callbacks, and the texts of exceptions.
 
 A logger calls its filters outside of any error handling: what a filter raises reaches the code that logs. This one
 raises nothing. A record that it cannot redact is withheld, with a line in its place that says so.
@@ -18,6 +19,7 @@ from typing import Final
 from livekit.agents.telemetry.pii import is_pii_attribute
 
 from ..text import storable
+from .asyncio_lines import without_values
 from .provider_errors import comes_from_provider, format_exception, without_responses
 
 _LOGGERS: Final = ("livekit.agents", "livekit.plugins.openai", "asyncio")
@@ -53,11 +55,12 @@ def _redact(record: logging.LogRecord) -> None:
     except Exception as problem:  # left to the handler, it would print the arguments
         record.msg, record.args = f"{record.msg} (its arguments do not fit: {type(problem).__name__})", None
         text = record.msg
-    if (redacted := _redacted(text)) != text:
+    from_asyncio = record.name == "asyncio"
+    if (redacted := _redacted(without_values(text) if from_asyncio else text)) != text:
         record.msg, record.args = redacted, None
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) and len(record.exc_info) == 3 else None
-    if isinstance(error, BaseException) and _tells_too_much(error):
-        record.exc_info, record.exc_text = None, storable(format_exception(error))
+    if isinstance(error, BaseException) and (from_asyncio or _tells_too_much(error)):
+        record.exc_info, record.exc_text = None, storable(format_exception(error, texts=not from_asyncio))
     elif record.exc_text:
         record.exc_text = _redacted(record.exc_text)
 

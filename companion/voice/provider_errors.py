@@ -68,30 +68,38 @@ def comes_from_provider(problem: BaseException) -> bool:
     return False
 
 
-def format_exception(problem: BaseException) -> str:
-    """The traceback of an exception with its causes, as Python formats it, with a provider's errors described."""
-    return "".join(_format(problem, set())).rstrip()
+def format_exception(problem: BaseException, *, texts: bool = True) -> str:
+    """The traceback of an exception with its causes, as Python formats it, with a provider's errors described.
+
+    Args:
+        problem: the exception.
+        texts: whether the texts of other exceptions are shown; else only their classes are.
+    """
+    return "".join(_format(problem, set(), texts)).rstrip()
 
 
-def _format(problem: BaseException, seen: set[int]) -> list[str]:
+def _format(problem: BaseException, seen: set[int], texts: bool) -> list[str]:
     seen.add(id(problem))
     lines: list[str] = []
     cause, context = problem.__cause__, problem.__context__
     if cause is not None and id(cause) not in seen:
-        lines += _format(cause, seen)
+        lines += _format(cause, seen, texts)
         lines.append("\nThe above exception was the direct cause of the following exception:\n\n")
     elif cause is None and context is not None and not problem.__suppress_context__ and id(context) not in seen:
-        lines += _format(context, seen)
+        lines += _format(context, seen, texts)
         lines.append("\nDuring handling of the above exception, another exception occurred:\n\n")
     if problem.__traceback__ is not None:
         lines.append("Traceback (most recent call last):\n")
         lines += traceback.format_tb(problem.__traceback__)
     module = type(problem).__module__
-    lines.append(f"{'' if module == 'builtins' else f'{module}.'}{describe(problem)}\n")
+    # The text of an APIConnectionError is that of its cause, which may be any exception.
+    described = texts or (_is_provider(problem) and not isinstance(problem, APIConnectionError))
+    name = describe(problem) if described else type(problem).__name__
+    lines.append(f"{'' if module == 'builtins' else f'{module}.'}{name}\n")
     if isinstance(problem, BaseExceptionGroup):
         for number, each in enumerate(problem.exceptions, 1):
             if id(each) not in seen:
-                inner = "".join(_format(each, seen))
+                inner = "".join(_format(each, seen, texts))
                 lines.append(f"  +---------------- {number} ----------------\n")
                 lines += [f"  | {line}\n" for line in inner.splitlines()]
     return lines

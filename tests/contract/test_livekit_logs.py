@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 
 import pytest
-from livekit.agents import APIConnectOptions, APIStatusError, llm
+from livekit.agents import AgentSession, APIConnectOptions, APIStatusError, llm
 from livekit.agents.log import logger
-from livekit.agents.telemetry import tracer
+from livekit.agents.telemetry import set_tracer_provider, tracer
 from livekit.agents.telemetry.pii import is_pii_attribute
+from livekit.agents.voice.agent_session import RecordingOptions
 from opentelemetry import trace as otel
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.contract.livekit_stand_in import PlayedLLM
 
@@ -48,6 +53,39 @@ def test_personal_fields_are_known_by_their_names(name: str) -> None:
     """``companion.voice.log_redaction`` (``is_pii_attribute``): decides which fields are removed from a record."""
     assert is_pii_attribute(name)
     assert not is_pii_attribute("job_id")
+
+
+CONTENT = ("lk.pii.user_input", "gen_ai.system_instructions", "gen_ai.tool.call.arguments")
+
+
+@pytest.mark.parametrize(("variable", "content"), [(None, True), ("0", False), ("1", True)])
+def test_a_variable_keeps_content_from_other_trace_exporters(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None, content: bool
+) -> None:
+    """``agent``: docs/security.md says how to keep conversations out of exported traces."""
+    monkeypatch.delenv("LIVEKIT_TELEMETRY_ALLOW_PII", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("LIVEKIT_TELEMETRY_ALLOW_PII", variable)
+    provider, exporter = TracerProvider(), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    set_tracer_provider(provider)
+    try:
+        with tracer.start_as_current_span("turn") as span:
+            span.set_attributes({**dict.fromkeys(CONTENT, "said"), "lk.other": "x"})
+    finally:
+        set_tracer_provider(otel.NoOpTracerProvider())
+    (ended,) = exporter.get_finished_spans()
+    assert ended.attributes is not None
+    assert set(CONTENT) & ended.attributes.keys() == (set(CONTENT) if content else set())
+    assert ended.attributes["lk.other"] == "x"
+
+
+def test_a_session_says_what_is_recorded() -> None:
+    """``agent``: docs/security.md names ``record=``. Where it is not given, the project's setting decides."""
+    assert "record" in inspect.signature(AgentSession.start).parameters
+    parts = {"audio", "traces", "logs", "transcript", "redaction"}
+    assert parts <= RecordingOptions.__annotations__.keys()
+    assert "job_ctx.job.enable_recording" in inspect.getsource(AgentSession.start)
 
 
 def test_an_api_error_writes_its_message_and_status_so() -> None:
