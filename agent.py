@@ -13,7 +13,16 @@ from functools import partial
 from multiprocessing import parent_process
 from typing import Any
 
-from livekit.agents import NOT_GIVEN, AgentServer, AgentSession, ConversationItemAddedEvent, JobContext, cli, llm
+from livekit.agents import (
+    NOT_GIVEN,
+    AgentServer,
+    AgentSession,
+    ConversationItemAddedEvent,
+    FunctionToolsExecutedEvent,
+    JobContext,
+    cli,
+    llm,
+)
 from livekit.agents.cli import AgentsConsole
 from livekit.agents.utils import is_dev_mode
 from livekit.agents.voice.room_io import RoomOptions
@@ -162,7 +171,12 @@ async def start_session(
         if link.known_caller is not None:
             log.on_item(event)
 
+    def mark(event: FunctionToolsExecutedEvent) -> None:
+        if link.known_caller is not None:
+            log.on_tools(event)
+
     session.on("conversation_item_added", keep)
+    session.on("function_tools_executed", mark)
     if (terminal := text_console()) is not None:
         show(session, terminal)
     with use_caller(link.caller):

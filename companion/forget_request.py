@@ -10,6 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
+FORGET_FACT: Final = "forgetFact"
+FORGET_EVERYTHING: Final = "forgetEverything"
+"""Names of the tools: a call marks the turn that asked for it, whatever its language."""
 Scope = Literal["thing", "everything", "last", "idle"]
 _LONGEST: Final = 2000
 """Characters that are looked at."""

@@ -1,4 +1,4 @@
-"""The tools for the caller's profile, earlier conversations, and facts to remember and recall.
+"""The tools for the caller's profile, earlier conversations, and facts to remember, recall and forget.
 
 The user id is never an argument: the caller comes from the session's userdata.
 """
@@ -6,15 +6,14 @@ The user id is never an argument: the caller comes from the session's userdata.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from dataclasses import dataclass
 from typing import Any, Final
 
-from livekit.agents import RunContext, function_tool, llm
+from livekit.agents import RunContext, function_tool
 from livekit.agents.llm import ToolFlag
 
-from companion import Caller, get_user_profile_async, use_caller
+from companion import get_user_profile_async, use_caller
 from companion.memory.context import get_conversation_context_async
 from companion.memory.facts import MAX_KEPT_FACTS, FoundFacts, find_facts_async, remember_fact_async
 from companion.memory.profile import SavedProfile, change_user_profile_async
@@ -22,18 +21,13 @@ from companion.memory.profile_change import ProfileChange, patched, rewritten
 from companion.memory.read_deadline import outcome, within_deadline
 from companion.runtime import get_runtime
 from companion.store import StoreError
-from companion.text import storable_json
-from companion.voice.agent import CompanionAgent
 
-from .cache_tools import caller_of_session
+from .answers import MAX_TEXT, STORE_AWAY, UNKNOWN_CALLER, agent_of, caller_of, failure, success, update_agent
+from .forgetting_tools import ForgettingTools
 
 logger = logging.getLogger("companion")
-MAX_TEXT: Final = 4000
-"""Characters a fact or a change of a profile may have."""
 CONFIRM_FROM: Final = 4
 """Lines from which on their removal must be confirmed."""
-_UNKNOWN_CALLER = "I do not know who you are, so I cannot keep or look up anything about you."
-_STORE_AWAY = "I cannot reach my memory right now. Please try again in a moment."
 _QUEUED = "I cannot reach my memory right now. I keep it in mind, and write it down as soon as I can."
 _CONFIRM = "That would make me forget {count} things about you. Tell me again if I really should."
 _NOT_FOUND = "I do not find that in what I know about you, so nothing has changed."
@@ -56,8 +50,8 @@ class LineChange:
     new: str
 
 
-class ProfileTools(llm.Toolset):
-    """getUserProfile, updateUserProfile, getConversationContext, rememberFact and recallFacts."""
+class ProfileTools(ForgettingTools):
+    """getUserProfile, updateUserProfile, getConversationContext, rememberFact, recallFacts; and those that forget."""
 
     def __init__(self) -> None:
         super().__init__(id="profile_tools")
@@ -69,27 +63,27 @@ class ProfileTools(llm.Toolset):
         Use it when they ask what you know about them. Their profile is already in your instructions; for anything
         else you need not look it up. Where ``shown`` says that there are more facts, say so.
         """
-        caller = _caller(context)
+        caller = caller_of(context)
         if caller is None:
-            return _failure(_UNKNOWN_CALLER)
+            return failure(UNKNOWN_CALLER)
         with use_caller(caller):
             profile, facts = await asyncio.gather(
                 outcome(get_user_profile_async(), "get_profile"), outcome(find_facts_async(""), "search_memories")
             )
         if isinstance(profile, StoreError):
             logger.warning("the profile could not be read: %s", profile)
-            return _failure(_STORE_AWAY)
+            return failure(STORE_AWAY)
         unseen = caller.user_id in get_runtime().write_behind.unseen_profiles
         if profile:
-            await _update_agent(context, profile)
+            await update_agent(context, profile)
         elif unseen:
-            return _failure(_STORE_AWAY)  # an empty profile would claim that nothing is known
+            return failure(STORE_AWAY)  # an empty profile would claim that nothing is known
         if isinstance(facts, StoreError):
             logger.warning("facts could not be read: %s", facts)
             # The profile may have come from the cache; but an empty one would claim that nothing is known.
             message = _REST_AWAY if unseen else _FACTS_AWAY
-            return _success(profile=profile, facts=[], message=message) if profile else _failure(_STORE_AWAY)
-        return _success(**{"profile": profile} | _listing(facts) | ({"message": _REST_AWAY} if unseen else {}))
+            return success(profile=profile, facts=[], message=message) if profile else failure(STORE_AWAY)
+        return success(**{"profile": profile} | _listing(facts) | ({"message": _REST_AWAY} if unseen else {}))
 
     @function_tool(name="getConversationContext")
     async def get_conversation_context(self, context: RunContext[Any]) -> str:
@@ -97,16 +91,16 @@ class ProfileTools(llm.Toolset):
 
         Use it when they ask what you talked about before, or refer to an earlier conversation you cannot place.
         """
-        caller = _caller(context)
+        caller = caller_of(context)
         if caller is None:
-            return _failure(_UNKNOWN_CALLER)
+            return failure(UNKNOWN_CALLER)
         try:
             with use_caller(caller):
                 summary, state = await within_deadline(get_conversation_context_async(), "context")
         except StoreError as problem:
             logger.warning("earlier conversations could not be read: %s", problem)
-            return _failure(_STORE_AWAY)
-        return _success(summary=summary, conversations=state.get("conversations", 0), stage=state.get("stage", "new"))
+            return failure(STORE_AWAY)
+        return success(summary=summary, conversations=state.get("conversations", 0), stage=state.get("stage", "new"))
 
     @function_tool(name="updateUserProfile", flags=ToolFlag.IGNORE_ON_ENTER)
     async def update_user_profile(
@@ -130,19 +124,19 @@ class ProfileTools(llm.Toolset):
             profile: Instead of the others: the complete new profile. Prefer add, remove and replace.
             confirm: Set it to true only if the person has confirmed that four or more lines are to be removed.
         """
-        caller = _caller(context)
+        caller = caller_of(context)
         if caller is None:
-            return _failure(_UNKNOWN_CALLER)
+            return failure(UNKNOWN_CALLER)
         texts = [*(add or []), *(remove or []), *(line.old + line.new for line in replace or []), profile or ""]
         if not any(text.strip() for text in texts) or sum(map(len, texts)) > MAX_TEXT:
-            return _failure(f"A change of a profile has between 1 and {MAX_TEXT} characters.")
+            return failure(f"A change of a profile has between 1 and {MAX_TEXT} characters.")
         with use_caller(caller):
             change = await _change(context, add or [], remove or [], replace or [], profile or "")
             going = [*change.forgotten, *change.perhaps_forgotten]
             if len(going) >= CONFIRM_FROM and not confirm:
-                return _failure(_CONFIRM.format(count=len(going)), would_remove=going)
+                return failure(_CONFIRM.format(count=len(going)), would_remove=going)
             saved = await change_user_profile_async(change)
-            await _update_agent(context, saved.text)
+            await update_agent(context, saved.text)
         return _outcome(change, saved)
 
     @function_tool(name="rememberFact", flags=ToolFlag.IGNORE_ON_ENTER)
@@ -154,18 +148,18 @@ class ProfileTools(llm.Toolset):
             instead_of: A fact that this one corrects, or that may go because there are too many: its exact words, as
                 recallFacts finds it. Leave it empty otherwise.
         """
-        caller = _caller(context)
+        caller = caller_of(context)
         if caller is None:
-            return _failure(_UNKNOWN_CALLER)
+            return failure(UNKNOWN_CALLER)
         if not fact.strip() or len(fact) > MAX_TEXT:
-            return _failure(f"A fact has between 1 and {MAX_TEXT} characters.")
+            return failure(f"A fact has between 1 and {MAX_TEXT} characters.")
         try:
             with use_caller(caller):
                 kept = await remember_fact_async(fact.strip(), instead_of=instead_of.strip())
         except StoreError as problem:
             logger.warning("a fact could not be replaced: %s", problem)
-            return _failure(_STORE_AWAY)
-        return _success(message="I will remember that.") if kept == "stored" else _failure(_NOT_KEPT[kept])
+            return failure(STORE_AWAY)
+        return success(message="I will remember that.") if kept == "stored" else failure(_NOT_KEPT[kept])
 
     @function_tool(name="recallFacts")
     async def recall_facts(self, context: RunContext[Any], query: str) -> str:
@@ -177,56 +171,44 @@ class ProfileTools(llm.Toolset):
         Args:
             query: Words to look for.
         """
-        caller = _caller(context)
+        caller = caller_of(context)
         if caller is None:
-            return _failure(_UNKNOWN_CALLER)
+            return failure(UNKNOWN_CALLER)
         try:
             with use_caller(caller):
                 facts = await within_deadline(find_facts_async(query[:MAX_TEXT]), "search_memories")
         except StoreError as problem:
             logger.warning("facts could not be searched: %s", problem)
-            return _failure(_STORE_AWAY)
-        return _success(**_listing(facts))
+            return failure(STORE_AWAY)
+        return success(**_listing(facts))
 
 
 async def _change(
     context: RunContext[Any], add: list[str], remove: list[str], replace: list[LineChange], profile: str
 ) -> ProfileChange:
     """What the model asks to change, in the profile that it has read."""
-    agent = context.session.current_agent
+    agent = agent_of(context)
     if profile.strip():
         # What another tool has found since the model began its answer is not what this text was made from.
-        read = agent.profile_at_answer if isinstance(agent, CompanionAgent) else await get_user_profile_async()
+        read = agent.profile_at_answer if agent is not None else await get_user_profile_async()
         # A model may fill in the other arguments as well: what it wants to add is not lost.
         return rewritten(
             read, "\n".join(dict.fromkeys([profile.strip(), *add, *(line.new for line in replace)])).strip()
         )
-    known = agent.profile if isinstance(agent, CompanionAgent) else await get_user_profile_async()
+    known = agent.profile if agent is not None else await get_user_profile_async()
     return patched(known, add, remove, [(line.old, line.new) for line in replace])
 
 
 def _outcome(change: ProfileChange, saved: SavedProfile) -> str:
     """What to say of a change of the profile: what is stored now, never more."""
     if not saved.stored:
-        return _failure(_QUEUED)
+        return failure(_QUEUED)
     more: dict[str, Any] = {"not_found": list(change.not_found)} if change.not_found else {}
     if change.not_found and not (change.added or change.forgotten or saved.facts_changed):
-        return _failure(_NOT_FOUND, profile=saved.text, **more)
+        return failure(_NOT_FOUND, profile=saved.text, **more)
     if saved.surplus:
-        return _success(message=_FULL.format(count=saved.surplus), profile=saved.text, **more)
-    return _success(message="I will remember that about you.", profile=saved.text, **more)
-
-
-async def _update_agent(context: RunContext[Any], profile: str) -> None:
-    """Put ``profile`` into the agent's instructions."""
-    agent = context.session.current_agent
-    if isinstance(agent, CompanionAgent):
-        await agent.set_profile(profile)
-
-
-def _caller(context: RunContext[Any]) -> Caller | None:
-    caller = caller_of_session(context)
-    return caller if isinstance(caller, Caller) else None
+        return success(message=_FULL.format(count=saved.surplus), profile=saved.text, **more)
+    return success(message="I will remember that about you.", profile=saved.text, **more)
 
 
 def _listing(found: FoundFacts) -> dict[str, Any]:
@@ -237,11 +219,3 @@ def _listing(found: FoundFacts) -> dict[str, Any]:
     if not found.complete:
         listing["message"] = _OTHERS_AWAY
     return listing
-
-
-def _success(**what: Any) -> str:
-    return json.dumps(storable_json({"success": True} | what), ensure_ascii=False)
-
-
-def _failure(message: str, **what: Any) -> str:
-    return json.dumps({"success": False, "message": message} | what, ensure_ascii=False)

@@ -12,14 +12,14 @@ from ..store import Turn
 def to_bring_up(turns: Sequence[Turn]) -> list[Turn]:
     """The turns that may become a topic, a summary or a greeting.
 
-    A request to forget may not, nor may what the companion answers to it.
+    A request to forget may not, nor may what the companion answers to it, nor what was forgotten.
     """
     kept: list[Turn] = []
     skipping = False
     for turn in turns:
         if turn.role == "user":
             skipping = forget_request(turn.text) is not None
-        if not skipping:
+        if not (skipping or turn.skipped):
             kept.append(turn)
     return kept
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import uuid4
 
-from livekit.agents import ConversationItemAddedEvent, llm
+from livekit.agents import ConversationItemAddedEvent, FunctionToolsExecutedEvent, llm
 
+from ..forget_request import FORGET_EVERYTHING, FORGET_FACT, forget_request
 from ..identity import Caller
 from ..store import Turn
 from ..writes import WriteBehind
@@ -33,8 +36,29 @@ class TurnLog:
         """The turns of this conversation so far."""
         self._writes = writes
         self._answered = False
+        self._skipping = False  # whether what is said belongs to a request to forget
+        self._asked = False  # whether such a request waits for an answer of the caller
         if caller is not None:
             writes.begin_conversation(caller.user_id)
+
+    def on_tools(self, event: FunctionToolsExecutedEvent) -> None:
+        """Handle the session's ``function_tools_executed``: a tool that forgets marks what asked for it.
+
+        That is the caller's last turn and what the companion has said since; what it says next is marked as well, and
+        so is the answer to its question. After everything was forgotten, this conversation begins anew.
+        """
+        for call, output in event.zipped():
+            if call.name not in (FORGET_FACT, FORGET_EVERYTHING):
+                continue
+            done = _succeeded(output)
+            if done and call.name == FORGET_EVERYTHING:
+                self.turns.clear()
+                self._answered, self._skipping, self._asked = False, True, False
+                continue
+            last = max((index for index, turn in enumerate(self.turns) if turn.role == "user"), default=0)
+            for index in range(last, len(self.turns)):
+                self._skip(index)
+            self._skipping, self._asked = True, not done
 
     def on_item(self, event: ConversationItemAddedEvent) -> None:
         """Handle the session's ``conversation_item_added``: add what the caller and the companion said."""
@@ -43,9 +67,22 @@ class TurnLog:
             return
         if text := (item.text_content or "").strip():
             role, at = item.role, datetime.fromtimestamp(item.created_at, UTC)
+            if role == "user":
+                self._skipping, self._asked = self._asked or forget_request(text) is not None, False
+            elif self._skipping and not self.turns:
+                return  # what is said about the erasure of everything
             if self.turns:  # a clock that is set back must not change the order
                 at = max(at, self.turns[-1].at + _MOMENT)
-            self.add(Turn(role=role, text=text, at=at, conversation_id=self.conversation_id, id=item.id))
+            self.add(
+                Turn(
+                    role=role,
+                    text=text,
+                    at=at,
+                    conversation_id=self.conversation_id,
+                    id=item.id,
+                    skipped=self._skipping,
+                )
+            )
 
     def add(self, turn: Turn) -> None:
         """Add a turn. Returns at once; the store is written in the background."""
@@ -58,6 +95,13 @@ class TurnLog:
         self._writes.add(self.caller.user_id, *(self.turns if not self._answered else [turn]))
         self._answered = True
 
+    def _skip(self, index: int) -> None:
+        turn = self.turns[index]
+        if self.caller is not None and not turn.skipped:
+            self.turns[index] = replace(turn, skipped=True)
+            if self._answered:
+                self._writes.add(self.caller.user_id, self.turns[index])
+
     async def close(self, timeout: float = FLUSH_TIMEOUT) -> int:
         """Wait until every turn is stored; the rest is spooled for the next start. To be called once.
 
@@ -68,3 +112,11 @@ class TurnLog:
             How many writes are not stored.
         """
         return 0 if self.caller is None else await self._writes.end_conversation(self.caller.user_id, timeout)
+
+
+def _succeeded(output: llm.FunctionCallOutput) -> bool:
+    try:
+        fields = json.loads(output.output)
+    except ValueError:
+        return False
+    return isinstance(fields, dict) and fields.get("success") is True

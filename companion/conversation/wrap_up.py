@@ -16,7 +16,7 @@ from ..identity import Caller, use_caller
 from ..memory.context import get_conversation_summary_async, get_user_state_async
 from ..memory.profile import get_user_profile_async
 from ..runtime import get_runtime
-from ..store import Summary, Turn
+from ..store import StoreError, Summary, Turn
 from ..writes import ConversationEnded
 from .greeting import get_intelligent_first_message_instructions
 from .summary import summarise
@@ -81,6 +81,13 @@ async def _wrap_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) 
 
 
 async def _store_summary(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -> None:
+    try:
+        stored = await get_runtime().store.context(caller.user_id, len(turns))
+        # Another conversation may have been asked to forget what was said in this one.
+        forgotten = {turn.id for turn in stored.turns if turn.skipped}
+        turns = [turn for turn in turns if turn.id not in forgotten]
+    except StoreError as problem:  # a summary waits for the store then, and is dropped if it mentions the forgotten
+        logger.warning("the marks of a conversation's turns could not be read: %s", problem)
     try:
         text = await summarise(turns, get_runtime().model)
     except Exception as problem:  # whatever a model's client raises

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ..forget_request import forget_request, plain
+from ..forget_request import FORGET_EVERYTHING, FORGET_FACT, forget_request, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ def command(said: str) -> Call | None:
     """The tool call that the words ask for; None if they are just talk."""
     if request := forget_request(said):
         if request.scope == "thing":
-            return Call("forgetFact", {"what": request.what})
-        return Call("forgetEverything", {"confirm": False}) if request.scope == "everything" else None
+            return Call(FORGET_FACT, {"what": request.what})
+        return Call(FORGET_EVERYTHING, {"confirm": False}) if request.scope == "everything" else None
     said = plain(said)
     for pattern, tool, argument in _COMMANDS:
         found = re.search(pattern, said, re.IGNORECASE)

@@ -13,7 +13,7 @@ from typing import Final
 
 from livekit.agents import llm
 
-from ..forget_request import denied, forget_request
+from ..forget_request import FORGET_EVERYTHING, FORGET_FACT, denied, forget_request
 from ..prompts import FOLLOW_UP_PROMPT, SUMMARY_PROMPT, profile_in, remembered_line_in
 from . import tool_replies
 from .intent import Call, command, profile_with, told
@@ -39,7 +39,7 @@ def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
     said = [_text(item) for item in items if _role(item) == "user"]
     if isinstance(last, llm.FunctionCallOutput):
         new = told(said[-1] if said else "")
-        done = last.name == "forgetFact" and tool_replies.fields_of(last.output).get("success")
+        done = last.name == FORGET_FACT and tool_replies.fields_of(last.output).get("success")
         if done and new and "updateUserProfile" in tools:
             return Call("updateUserProfile", {"add": [f"{label}: {value}" for label, value in new]})
         return tool_replies.tell(last.name, last.output, new)
@@ -153,12 +153,12 @@ def _forgetting(said: list[str], profile: str) -> Call | None:
         learnt = [f"{label}: {value}" for label, value in told(before[-1])]
         kept = command(before[-1])
         fact = kept.arguments["fact"] if kept is not None and kept.tool == "rememberFact" else before[-1].strip()
-        return Call("forgetFact", {"what": learnt[-1] if learnt else fact})
+        return Call(FORGET_FACT, {"what": learnt[-1] if learnt else fact})
     if request is None and said and (statement := denied(said[-1])):
         # "I don't like chess" corrects a profile that says otherwise; else it is just talk.
         lines = profile.splitlines()
         line = next((f"{label}: {value}" for label, value in told(statement) if f"{label}: {value}" in lines), "")
-        return Call("forgetFact", {"what": line}) if line else None
+        return Call(FORGET_FACT, {"what": line}) if line else None
     return None
 
 
@@ -178,11 +178,11 @@ def _chosen(items: Sequence[llm.ChatMessage | llm.FunctionCallOutput], tools: se
     if not asked or asked[-1].name not in tools:
         return None
     words, question = _text(items[users[-1]]), tool_replies.fields_of(asked[-1].output)
-    if question.get("needs_confirmation") and asked[-1].name == "forgetEverything":
+    if question.get("needs_confirmation") and asked[-1].name == FORGET_EVERYTHING:
         request = forget_request(words)
         again = request is not None and request.scope == "everything"
         sure = again or (_YES.search(words) and not _BUT.search(words))
-        return Call("forgetEverything", {"confirm": True}) if sure else None
+        return Call(FORGET_EVERYTHING, {"confirm": True}) if sure else None
     candidates = [str(one) for one in question.get("candidates") or []]
     for number, name in enumerate(_ORDER[: len(candidates)]):
         if re.search(rf"\b{name}\b", words, re.IGNORECASE):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .base import Context, Memory, PersonData, PersonErased, Store, StoreError, Summary, Turn
 from .erasures import PendingErasure
 from .fact_key import fact_key
-from .forgetting import Forgotten, Removed, Thing, words_of
+from .forgetting import Forgotten, Removed, Thing, mentions, stem, words_of
 from .outbox import DataKind, OutboxRow
 from .profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from .read_batching import ContextBatcher
@@ -46,9 +46,11 @@ __all__ = [
     "fact_key",
     "is_bearer_token",
     "key_headers",
+    "mentions",
     "public_kind",
     "search_words",
     "shares_word",
+    "stem",
     "words_of",
 ]
 

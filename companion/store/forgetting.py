@@ -25,8 +25,16 @@ _GENERIC: Final = frozenset(
 
 def words_of(text: str) -> list[str]:
     """The words that a text is about: in their stems, without accents, and without generic ones if there are others."""
-    words = list(dict.fromkeys(_stem(word) for word in search_words(text)))
+    words = list(dict.fromkeys(stem(word) for word in search_words(text)))
     return [word for word in words if word not in _GENERIC] or words
+
+
+def stem(word: str) -> str:
+    """The stem of a word, roughly: without accents, and without an ending of the plural or the gerund."""
+    word = _plain(word)
+    if len(word) > _SHORT + 2 and word.endswith("ing"):
+        return word[:-3]
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
 def mentions(text: str, words: Sequence[str]) -> bool:
@@ -90,7 +98,7 @@ class Forgotten:
         """Whether a text mentions one of them."""
         if not self.tombstones:
             return False
-        words = set(word_hashes(self.user_id, map(_stem, search_words(text))))
+        words = set(word_hashes(self.user_id, map(stem, search_words(text))))
         return any(
             stone.words and 2 * len(words.intersection(stone.words)) >= len(stone.words) for stone in self.tombstones
         )
@@ -142,13 +150,6 @@ def _plain(text: str) -> str:
     return "".join(
         letter for letter in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(letter)
     )
-
-
-def _stem(word: str) -> str:
-    word = _plain(word)
-    if len(word) > _SHORT + 2 and word.endswith("ing"):
-        return word[:-3]
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
 def _pattern(word: str) -> str:

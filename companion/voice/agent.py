@@ -12,6 +12,7 @@ from livekit import rtc
 from livekit.agents import Agent, FlushSentinel, ModelSettings, llm
 
 from ..prompts import GREETING, instructions
+from ..store import mentions
 from ..text import storable
 from .failure import FailureHandler, spoken_within_deadline, within_deadline
 from .request_window import RequestWindow
@@ -116,6 +117,26 @@ class CompanionAgent(Agent):
         if (profile := storable(profile)) != self.profile:
             self.profile = profile
             await self.update_instructions(self._render(profile))
+
+    async def forget(self, profile: str, things: Sequence[Sequence[str]]) -> None:
+        """Take what was forgotten out of the instructions.
+
+        Args:
+            profile: the profile without it.
+            things: the words of each thing, see ``words_of``.
+        """
+        if any(mentions(self._earlier, words) for words in things):
+            self._earlier = ""
+        self.profile = self.profile_at_answer = storable(profile)
+        await self.update_instructions(self._render(self.profile))
+
+    async def forget_everything(self) -> None:
+        """Go on as with a stranger: without profile, earlier conversations, and what was said in this one."""
+        await self._window.close()
+        self._window = RequestWindow()
+        self._earlier = ""
+        await self.forget("", [])
+        await self.update_chat_ctx(llm.ChatContext.empty())
 
     def _render(self, profile: str) -> str:
         """The instructions, with the time as it is now."""

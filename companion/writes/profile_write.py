@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import Final
 
 from ..profile_lines import MAX_PROFILE, add_lines, lines_of, merge, text_of, within_limit
-from ..store import Memory, ProfileAuthor, Store, StoreError
+from ..store import Forgotten, Memory, ProfileAuthor, Store, StoreError
 
 _MAX_SWAPS: Final = 5  # tries of a compare-and-swap, while other writers replace the profile
 _MAX_VERSIONS: Final = 1000  # that a whole text which comes late is compared with
@@ -91,7 +91,8 @@ async def store_profile(write: Profile, store: Store, user_id: str, *, late: boo
         StoreError: the store has not confirmed the write.
     """
     if write.made_from is None and not late:
-        text, surplus, _ = await _within_limit(write.text, write, store, user_id)
+        text = _without_forgotten(write.text, "", write, await store.forgotten(user_id), late=True)
+        text, surplus, _ = await _within_limit(text, write, store, user_id)
         await store.save_profile(user_id, text, author=write.author, write_id=write.id)
         return StoredText(text, surplus, surplus > 0)
     forgotten = 0
@@ -104,6 +105,8 @@ async def store_profile(write: Profile, store: Store, user_id: str, *, late: boo
                 return StoredText(found.text or "")
             there = found.text
         text = await _result(write, there, store, user_id)
+        if late or number:
+            text = _without_forgotten(text, there or "", write, await store.forgotten(user_id), late=late)
         author: ProfileAuthor = write.author if text == write.text else "merge"
         forgotten += await _remove_facts(write, there or "", store, user_id)
         text, surplus, facts = await _within_limit(text, write, store, user_id)
@@ -127,6 +130,18 @@ async def _result(write: Profile, there: str | None, store: Store, user_id: str)
     # removed earlier is in this text because its author has said it again.
     known = (line for version in versions[: newer + 1] for line in lines_of(version.text))
     return add_lines(there or "", write.text, known)
+
+
+def _without_forgotten(text: str, there: str, write: Profile, forgotten: Forgotten, *, late: bool) -> str:
+    """A profile without the lines that this write would bring back after the person asked to forget them.
+
+    Of a write that is not late, the author may have said a line again: only lines are left out that take the place of
+    one that the author had read, and that was forgotten since.
+    """
+    read = forgotten.among(lines_of(write.made_from or ""))
+    stored, lines = lines_of(there), lines_of(text)
+    kept = [line for line in lines if line in stored or not ((late and forgotten.has(line)) or read.mentioned_in(line))]
+    return text if kept == lines else text_of(kept)
 
 
 async def _remove_facts(write: Profile, there: str, store: Store, user_id: str) -> int:

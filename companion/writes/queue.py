@@ -106,6 +106,11 @@ class WriteQueue:
         entries = sorted(self._entries, key=lambda entry: entry.number)
         return [entry.write.text for entry in entries if isinstance(entry.write, Memory)]
 
+    def mark_late(self) -> None:
+        """Treat the pending writes as late: the user has asked to forget something that they may hold."""
+        for entry in self._entries:
+            entry.late = True
+
     def withdraw_fact(self, text: str) -> list[Memory]:
         """Take a pending fact back. One that is being written may be stored all the same."""
         key, facts, others = fact_key(text), [], []
@@ -205,7 +210,9 @@ class WriteQueue:
     async def _try(self, entry: _Entry, failures: int) -> bool:
         """Whether the store has taken the write; then it is removed."""
         try:
-            await self._store(entry.write, entry.late, partial(self._mark_stored, entry))
+            # One that waited behind others is late too: other writers may have written since.
+            late = entry.late or asyncio.get_running_loop().time() - entry.since > FIRST_TRY
+            await self._store(entry.write, late, partial(self._mark_stored, entry))
         except Exception as problem:  # whatever a store may raise, the write is kept and retried
             if not failures:
                 reason = problem if isinstance(problem, StoreError) else type(problem).__name__

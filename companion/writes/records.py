@@ -7,11 +7,11 @@ and the write of a profile is known by its id in the store's history.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
-from ..store import DataKind, Memory, Store, Summary, Turn
+from ..store import DataKind, Forgotten, Memory, Store, Summary, Turn
 from .profile_write import Profile, StoredText, store_profile
 from .relationship import ConversationEnded, count_conversation
 
@@ -45,11 +45,16 @@ async def apply(write: Write, store: Store, user_id: str, *, late: bool = False)
     Raises:
         StoreError: the store has not confirmed the write.
     """
+    forgotten = await store.forgotten(user_id) if late and isinstance(write, Turn | Memory | Summary) else Forgotten("")
     match write:
         case Turn():
-            await store.add_turn(user_id, write)
+            mentions = forgotten.mentioned_in(write.text)
+            await store.add_turn(user_id, replace(write, skipped=True) if mentions else write)
         case Memory():
-            await store.add_memory(user_id, write)
+            if not forgotten.has(write.text):
+                await store.add_memory(user_id, write)
+        case Summary() if forgotten.mentioned_in(write.text):
+            pass  # a conversation without a note
         case Summary():
             await store.save_summary(user_id, write)
         case ConversationEnded():
@@ -62,7 +67,10 @@ async def apply(write: Write, store: Store, user_id: str, *, late: bool = False)
 def to_line(user_id: str, write: Write) -> str:
     """A write as one line of JSON, without the line's end."""
     fields = asdict(write) | {"at": write.at.isoformat()}
-    fields.pop("author", None)  # a worker of an earlier version refuses a line with a field that it does not know
+    # A worker of an earlier version refuses a line with a field that it does not know.
+    fields.pop("author", None)
+    if not fields.get("skipped"):
+        fields.pop("skipped", None)
     return json.dumps({"user_id": user_id, "kind": kind_of(write)} | fields)
 
 
@@ -89,7 +97,9 @@ def from_line(line: str) -> tuple[str, Write]:
             fields["instead_of"] = tuple(fields["instead_of"])
         if type_ is Profile:
             fields["author"] = "code" if fields.get("made_from") is None else "tool"
-        optional = {"made_from"} if fields.get("made_from") is None else set()
+        if not isinstance(fields.get("skipped", False), bool):
+            raise ValueError
+        optional = {"skipped"} | ({"made_from"} if fields.get("made_from") is None else set())
         texts = [value for name, value in fields.items() if name not in {"at", "instead_of"} | optional]
         if not all(isinstance(text, str) for text in (user_id, *texts, *fields.get("instead_of", ()))):
             raise ValueError

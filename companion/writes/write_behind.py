@@ -103,6 +103,25 @@ class WriteBehind:
         queue = self._queues.get(user_id)
         return [] if queue is None else queue.withdraw_fact(text)
 
+    async def settle(self, user_id: str) -> bool:
+        """Treat what waits of a user as late from now on, and wait for the write in flight.
+
+        Returns:
+            Whether one was in flight.
+
+        Raises:
+            StoreError: the store does not answer it.
+        """
+        if (queue := self._queues.get(user_id)) is not None:
+            queue.mark_late()
+        _, task = self._in_flight.get(user_id, (None, None))
+        if task is None or task.done():
+            return False
+        await asyncio.wait({task}, timeout=FIRST_TRY)
+        if not task.done():
+            raise StoreError("forget", "a write before it has no answer")
+        return True
+
     async def spooled_facts(self, user_id: str) -> list[str]:
         """The user's facts in the spool, of this process and others. To be read while the store is away."""
         return await asyncio.to_thread(self._spool.facts, user_id)

@@ -1,0 +1,123 @@
+"""Forgets one thing of the current caller: a line of the profile or a fact, wherever a copy of it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ..identity import current_caller
+from ..profile_lines import lines_of
+from ..runtime import get_runtime
+from ..store import DataKind, Removed, Thing, fact_key, search_words, stem, words_of
+from .read_deadline import within_deadline
+
+logger = logging.getLogger("companion")
+_SEARCHED: Final = 100
+"""Facts that are looked at."""
+_DEADLINE: Final = 4.0
+"""Seconds for forgetting; the store may have forgotten after that, but what was removed is not known."""
+_SAME: Final = {"job": "work", "profession": "work", "occupation": "work", "home": "live", "hometown": "live"}
+"""Words for what a label of the profile says."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgottenFact:
+    """What has become of a wish to forget something.
+
+    Attributes:
+        removed: the lines and facts that were removed, word for word.
+        candidates: instead, those that the wish may mean, if it is not clear which: then nothing was removed.
+        profile: the profile that is stored now.
+    """
+
+    removed: Sequence[str] = ()
+    candidates: Sequence[str] = ()
+    profile: str = ""
+
+
+async def forget_fact_async(what: str) -> ForgottenFact:
+    """Forget a line of the current caller's profile, or a fact.
+
+    It is removed from every version of the profile, summaries that mention it become empty, and what was said of it is
+    not brought up again. A write of it that is still on its way, in whatever process, is dropped.
+
+    Args:
+        what: the thing in the caller's words, or the exact words of a line or a fact.
+
+    Raises:
+        LookupError: there is no current caller.
+        StoreError: the store failed or did not answer in time.
+    """
+    caller = current_caller()
+    if caller is None:
+        raise LookupError("no current caller")
+    known = await within_deadline(_known(caller.user_id, what), "forget")
+    meant = matching(what, known)
+    if len({frozenset(words_of(text)) for text in meant}) > 1 and not _all_named(what, meant):
+        return ForgottenFact(candidates=meant)
+    texts = dict.fromkeys([*meant, what])
+    removed = await within_deadline(
+        _forget(caller.user_id, [Thing(text, words_of(text)) for text in texts]), "forget", seconds=_DEADLINE
+    )
+    profile = await within_deadline(get_runtime().store.get_profile(caller.user_id), "get_profile")
+    return ForgottenFact(list(dict.fromkeys([*removed.lines, *removed.facts])), profile=profile or "")
+
+
+def matching(what: str, known: Sequence[str]) -> list[str]:
+    """Those of the known lines and facts that a wish to forget may mean.
+
+    The same words; else all that have the words that it is about; else those that it names as a whole.
+    """
+    keys = [text for text in known if fact_key(text) == fact_key(what)]
+    same = [text for text in known if _words(text) == _words(what)]
+    if keys or same:
+        return list(dict.fromkeys([*keys, *same]))
+    about = set(words_of(what))
+    for words in (about, {_SAME.get(word, word) for word in about}):
+        if words and (having := [text for text in known if words <= _words(text)]):
+            return having
+    return [text for text in known if set(words_of(text)) <= about] if about else []
+
+
+def _all_named(what: str, meant: Sequence[str]) -> bool:
+    """Whether the wish names each of them as a whole: "I like chess and I live in Oslo"."""
+    return all(set(words_of(text)) <= set(words_of(what)) for text in meant)
+
+
+def _words(text: str) -> set[str]:
+    return {stem(word) for word in search_words(text)}
+
+
+async def _known(user_id: str, what: str) -> list[str]:
+    """The caller's lines and facts that share a word with the wish, also those that wait for the store."""
+    runtime = get_runtime()
+    waiting = runtime.write_behind.waiting_facts(user_id)
+    pending = runtime.write_behind.pending_profile(user_id) or ""
+    query = " ".join([what, *(_SAME.get(word, "") for word in words_of(what))])
+    stored, facts = await asyncio.gather(
+        runtime.store.get_profile(user_id), runtime.store.search_memories(user_id, query, _SEARCHED)
+    )
+    return list(dict.fromkeys([*lines_of(stored or ""), *lines_of(pending), *(fact.text for fact in facts), *waiting]))
+
+
+async def _forget(user_id: str, things: Sequence[Thing]) -> Removed:
+    runtime = get_runtime()
+    lines: list[str] = []
+    facts: list[str] = []
+
+    async def work() -> DataKind:
+        while True:  # again, if a write was in flight: it may have been stored after that
+            removed = await runtime.store.forget(user_id, things)
+            lines.extend(removed.lines)
+            facts.extend(removed.facts)
+            if not await runtime.write_behind.settle(user_id):
+                break
+        await runtime.outbox_relay.invalidate_written(user_id, "profile", "memory", "summary")
+        return "turn"
+
+    await runtime.write_behind.settle(user_id)
+    await runtime.outbox_relay.write(work(), user_id)
+    return Removed(lines, facts)

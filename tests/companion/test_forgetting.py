@@ -1,0 +1,145 @@
+"""What was forgotten stays so: no late write, no merge, no other conversation brings it back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from companion import Caller, save_user_profile_async, use_caller
+from companion.conversation.greeting import make_plan
+from companion.conversation.wrap_up import wrap_up
+from companion.memory.facts import remember_fact_async
+from companion.memory.forgetting import ForgottenFact, forget_fact_async
+from companion.memory.profile import change_user_profile_async
+from companion.memory.profile_change import patched, rewritten
+from companion.runtime import Runtime
+from companion.store import Memory, StoreError, Summary, Turn
+from companion.writes import Profile, Spool
+from tests.companion.scripted import ScriptedLLM
+from tests.wait import until
+
+pytestmark = pytest.mark.integration
+ADA = Caller("ada")
+LATER = datetime.now(UTC) + timedelta(days=1)  # a clock that is wrong changes nothing
+
+
+async def forget(what: str) -> ForgottenFact:
+    with use_caller(ADA):
+        return await forget_fact_async(what)
+
+
+async def everything(runtime: Runtime) -> str:
+    """All that the store would say of the person, without what was said in turns."""
+    store = runtime.store
+    versions = [version.text for version in await store.profile_versions("ada")]
+    facts = [fact.text for fact in await store.search_memories("ada", "", 100)]
+    return repr([await store.get_profile("ada"), versions, facts, await store.latest_summary("ada")])
+
+
+def lines(at: datetime = LATER) -> list[Any]:
+    """Writes of chess, in every kind."""
+    return [
+        Profile("Likes: chess", made_from="", at=at, author="tool"),
+        Profile("Likes: chess\nLikes: go", made_from=None, at=at),
+        Profile("Name: Ada\nlikes: Chess!", made_from="Name: Ada", at=at),
+        Profile("Name: Ada\nLikes: chess, and go", made_from="Name: Ada\nLikes: chess", at=at),
+        Memory("likes: chess.", at),
+        Summary("c", "They play chess.", at),
+        Turn("user", "I like chess so much", at, "c"),
+    ]
+
+
+@pytest.mark.parametrize("number", range(len(lines())))
+async def test_a_replayed_write_does_not_bring_it_back(runtime: Runtime, number: int) -> None:
+    await runtime.store.save_profile("ada", "Name: Ada\nLikes: chess")
+    Spool(runtime.settings.home).add("ada", [lines()[number], Turn("user", "I like tea", LATER, "c")])
+    assert (await forget("I like chess")).removed == ["Likes: chess"]
+    await runtime.write_behind.spool_replay.replay()
+    assert not list(Spool(runtime.settings.home).files())
+    assert "hess" not in await everything(runtime)
+    plan, _ = await make_plan("ada")
+    assert plan.last_words == "I like tea"
+
+
+async def test_nor_does_a_write_of_this_process_that_waited_for_the_store(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise StoreError("write", "away")
+
+    for operation in ("swap_profile", "add_memory", "add_turn", "profile_for_write", "save_summary"):
+        monkeypatch.setattr(runtime.store, operation, fail)
+    runtime.write_behind.begin_conversation("ada")
+    runtime.write_behind.add("ada", *lines())
+    with use_caller(ADA):
+        assert await remember_fact_async("Likes: chess") == "waiting"
+    await forget("I like chess")
+    monkeypatch.undo()
+    assert await runtime.write_behind.end_conversation("ada", 10) == 0
+    assert "hess" not in await everything(runtime)
+
+
+async def test_nor_does_a_conversation_that_has_read_it(runtime: Runtime) -> None:
+    read = "Name: Ada\nLikes: chess"
+    await runtime.store.save_profile("ada", read)
+    await forget("I like chess")
+    with use_caller(ADA):
+        for change in (
+            rewritten(read, f"{read}\nLikes: tea"),
+            patched(read, ["Work: nurse"], [], []),
+            patched(read, [], [], [("Likes: chess", "Likes: chess and go")]),
+        ):
+            await change_user_profile_async(change)
+        assert await save_user_profile_async(f"{read}\nLikes: go", made_from=read)
+        assert await save_user_profile_async("Name: Ada\nLikes: chess\nWork: nurse")
+    assert await runtime.store.get_profile("ada") == "Name: Ada\nWork: nurse"
+    assert "hess" not in await everything(runtime)
+
+
+async def test_what_is_said_again_is_kept(runtime: Runtime) -> None:
+    await runtime.store.save_profile("ada", "Likes: chess")
+    await forget("I like chess")
+    with use_caller(ADA):
+        saved = await change_user_profile_async(patched("", ["Likes: chess"], [], []))
+        assert saved.text == "Likes: chess"
+        assert await save_user_profile_async("Likes: chess\nName: Ada")
+        assert await remember_fact_async("plays chess") == "stored"
+    await runtime.store.add_turn("ada", Turn("user", "chess again", datetime.now(UTC), "c"))
+    assert await runtime.store.get_profile("ada") == "Likes: chess\nName: Ada"
+    Spool(runtime.settings.home).add("ada", [Memory("Likes: chess", LATER)])
+    await runtime.write_behind.spool_replay.replay()
+    assert await runtime.store.count_memories("ada") == 2, "said again, it is a fact like any other"
+
+
+async def test_another_conversation_does_not_summarise_it(runtime: Runtime, model: ScriptedLLM) -> None:
+    turns = [
+        Turn("user", words, datetime.now(UTC) + timedelta(seconds=number), "running")
+        for number, words in enumerate(["My sister visits on Friday", "I like chess a lot", "It rains"])
+    ]
+    for turn in turns:
+        await runtime.store.add_turn("ada", turn)
+    await forget("chess")
+    model.says = "A note."
+    await wrap_up(ADA, "running", turns)
+    (asked, *_) = [str(item.messages()) for item in model.asked if "note a voice companion" in str(item.messages())]
+    assert "sister" in asked
+    assert "chess" not in asked
+
+
+async def test_what_waits_is_found_and_forgotten(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise StoreError("write", "away")
+
+    monkeypatch.setattr(runtime.store, "add_memory", fail)
+    runtime.write_behind.begin_conversation("ada")
+    with use_caller(ADA):
+        for fact in ("My sister visits on Friday", "My sister lives in Rome"):
+            assert await remember_fact_async(fact) == "waiting"
+    assert len((await forget("my sister")).candidates) == 2
+    await forget("My sister lives in Rome")
+    monkeypatch.undo()
+    await until(lambda: not runtime.write_behind.waiting_facts("ada"))
+    assert [fact.text for fact in await runtime.store.search_memories("ada", "")] == ["My sister visits on Friday"]
+    assert await runtime.write_behind.end_conversation("ada", 10) == 0

@@ -1,0 +1,205 @@
+"""Forgetting one thing, or everything, called by a model in a real session."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from cache import get_redis_cache, keys
+from companion import Caller, use_caller
+from companion.conversation.greeting import make_plan
+from companion.conversation.turn_log import TurnLog
+from companion.memory.context import get_conversation_summary_async
+from companion.memory.facts import find_facts_async
+from companion.memory.forgetting import matching
+from companion.memory.profile import get_user_profile_async, save_user_profile_async
+from companion.runtime import Runtime
+from companion.store import Memory, PersonData, StoreError, Summary, Turn
+from companion.voice.agent import CompanionAgent
+from tests.real.redis_server import RedisServer
+from tests.tools.conversation import Conversation, Userdata, conversation
+from tests.wait import until
+from tools import ProfileTools
+
+pytestmark = pytest.mark.integration
+ADA = Caller("ada")
+NOTHING = PersonData(None, [], [], [], [], None)
+
+
+@pytest.fixture
+async def log(runtime: Runtime) -> TurnLog:
+    return TurnLog(ADA, runtime.write_behind)
+
+
+@pytest.fixture
+async def talk(runtime: Runtime, log: TurnLog) -> AsyncIterator[Conversation]:
+    agent = CompanionAgent(earlier="They said that they like chess.", tools=[ProfileTools()])
+    async with conversation(agent=agent, userdata=Userdata(ADA)) as talk:
+        talk.session.on("conversation_item_added", log.on_item)
+        talk.session.on("function_tools_executed", log.on_tools)
+        yield talk
+
+
+async def cached_words(redis: RedisServer) -> str:
+    """Everything in Redis that is about the person."""
+    names = [name for pattern in ("*ada*",) for name in redis.cli("KEYS", pattern)]
+    return " ".join(str(redis.cli("GET", name)) for name in names if redis.cli("TYPE", name) == "string")
+
+
+async def test_a_line_is_forgotten_everywhere(talk: Conversation, runtime: Runtime, redis: RedisServer) -> None:
+    store = runtime.store
+    with use_caller(ADA):
+        await save_user_profile_async("Name: Ada\nLikes: chess")
+        await save_user_profile_async("Name: Ada\nLikes: chess\nLikes: tea")
+        await store.save_summary("ada", Summary("c", "They talked about chess.", datetime.now(UTC)))
+        await store.add_memory("ada", Memory("plays chess on Sundays", datetime.now(UTC)))
+        for read in (get_user_profile_async(), get_conversation_summary_async(), find_facts_async("chess")):
+            await read
+        await (await get_redis_cache()).set(keys.greeting_instructions("ada"), {"topic": "chess"})
+    assert "chess" in await cached_words(redis)
+    answer = await talk.use("forgetFact", what="I like chess")
+    assert answer == {
+        "success": True,
+        "message": "I have forgotten it.",
+        "removed": ["Likes: chess"],
+        "profile": "Name: Ada\nLikes: tea",
+    }
+    assert await talk.use("forgetFact", what="plays chess on Sundays") | {"message": ""} == {
+        "success": True,
+        "message": "",
+        "removed": ["plays chess on Sundays"],
+        "profile": "Name: Ada\nLikes: tea",
+    }
+    assert "chess" not in await cached_words(redis)
+    with use_caller(ADA):
+        assert await get_user_profile_async() == "Name: Ada\nLikes: tea"
+        assert await get_conversation_summary_async() == ""
+        assert (await find_facts_async("chess")).texts == []
+    versions = await store.profile_versions("ada")
+    assert len(versions) >= 3
+    for version in versions:
+        assert await store.restore_profile("ada", version.number)
+        assert "chess" not in (await store.get_profile("ada") or "")
+    assert "chess" not in talk.session.current_agent.instructions
+
+
+async def test_it_asks_which_one_if_several_fit(talk: Conversation, runtime: Runtime) -> None:
+    for fact in ("My sister visits on Friday", "My sister lives in Rome"):
+        await talk.use("rememberFact", fact=fact)
+    answer = await talk.use("forgetFact", what="my sister")
+    assert answer["success"] is False
+    assert sorted(answer["candidates"]) == ["My sister lives in Rome", "My sister visits on Friday"]
+    assert await runtime.store.count_memories("ada") == 2
+    assert (await talk.use("forgetFact", what="My sister visits on Friday"))["removed"] == [
+        "My sister visits on Friday"
+    ]
+    assert await runtime.store.count_memories("ada") == 1
+
+
+async def test_nothing_is_removed_if_nothing_fits(talk: Conversation, runtime: Runtime) -> None:
+    await talk.use("updateUserProfile", add=["Name: Ada"])
+    await runtime.store.add_turn("ada", Turn("user", "I played chess today", datetime.now(UTC), "earlier", id="t"))
+    answer = await talk.use("forgetFact", what="that I like chess")
+    assert (answer["success"], list(answer)) == (False, ["success", "message"])
+    assert "nothing to remove" in answer["message"]
+    assert await runtime.store.get_profile("ada") == "Name: Ada"
+    assert {turn.id: turn.skipped for turn in (await runtime.store.context("ada")).turns}["t"], "it is not brought up"
+
+
+@pytest.mark.parametrize("what", ["", " ", "x" * 4001])
+async def test_a_wish_that_is_none_forgets_nothing(talk: Conversation, what: str) -> None:
+    await talk.use("updateUserProfile", add=["x"])
+    assert (await talk.use("forgetFact", what=what))["success"] is False
+    assert (await talk.use("getUserProfile"))["profile"] == "x"
+
+
+async def test_with_the_store_away_it_says_so(
+    talk: Conversation, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise StoreError("forget", "away")
+
+    await talk.use("updateUserProfile", add=["Likes: chess"])
+    monkeypatch.setattr(runtime.store, "forget", fail)
+    answer = await talk.use("forgetFact", what="I like chess")
+    assert "cannot reach" in answer["message"]
+    monkeypatch.undo()
+    assert await runtime.store.get_profile("ada") == "Likes: chess"
+
+
+async def test_a_stranger_is_told_so(runtime: Runtime) -> None:
+    async with conversation(agent=CompanionAgent(tools=[ProfileTools()]), userdata=Userdata(None)) as talk:
+        for tool, arguments in (("forgetFact", {"what": "x"}), ("forgetEverything", {"confirm": True})):
+            assert "do not know who you are" in (await talk.use(tool, **arguments))["message"]
+
+
+KNOWN = ["Name: Ada", "Likes: chess", "Lives in: Oslo", "Work: as a nurse", "My sister lives in Oslo", "likes chess."]
+
+
+@pytest.mark.parametrize(
+    ("what", "meant"),
+    [
+        ("I like chess", ["Likes: chess", "likes chess."]),
+        ("chess", ["Likes: chess", "likes chess."]),
+        ("I love chess", ["Likes: chess", "likes chess."]),
+        ("I live in Oslo", ["Lives in: Oslo"]),
+        ("Oslo", ["Lives in: Oslo", "My sister lives in Oslo"]),
+        ("where I live", ["Lives in: Oslo", "My sister lives in Oslo"]),
+        ("my name", ["Name: Ada"]),
+        ("my job", ["Work: as a nurse"]),
+        ("I like chess and I am called Ada", ["Name: Ada", "Likes: chess", "likes chess."]),
+        ("LIKES CHESS!", ["likes chess.", "Likes: chess"]),
+        ("my dog", []),
+        ("it", []),
+        ("?", []),
+    ],
+)
+def test_what_is_meant(what: str, meant: list[str]) -> None:
+    assert matching(what, KNOWN) == meant
+
+
+# -- what the next conversation begins with ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tool", ["forgetFact", "forgetEverything"])
+async def test_the_call_of_the_tool_marks_the_turn_in_any_language(
+    talk: Conversation, runtime: Runtime, log: TurnLog, tool: str
+) -> None:
+    log.add(Turn("user", "Meine Schwester kommt am Freitag", datetime.now(UTC), log.conversation_id))
+    await talk.use("getUserProfile")
+    await talk.use(tool, **({"what": "Schach"} if tool == "forgetFact" else {}))
+    await talk.session.run(user_input="nein")
+    await talk.session.run(user_input="Am Samstag auch")
+    assert [turn.skipped for turn in log.turns] == [*[False] * (len(log.turns) - 6), *[True] * 4, False, False]
+
+    async def stored() -> list[bool]:
+        return [turn.skipped for turn in (await runtime.store.context("ada", 20)).turns]
+
+    assert await log.close() == 0
+    assert await stored() == [turn.skipped for turn in log.turns]
+    plan, _ = await make_plan("ada")
+    assert plan.last_words == "Am Samstag auch"
+
+
+async def test_everything_is_erased_after_a_confirmation(talk: Conversation, runtime: Runtime, log: TurnLog) -> None:
+    await talk.use("updateUserProfile", add=["Name: Ada"])
+    await talk.use("rememberFact", fact="My sister visits")
+    asked = await talk.use("forgetEverything")
+    assert asked["needs_confirmation"] is True
+    assert await runtime.store.get_profile("ada") == "Name: Ada"
+    answer = await talk.use("forgetEverything", confirm=True)
+    assert answer == {"success": True, "message": "I have erased everything about you."}
+    agent = talk.session.current_agent
+    assert "Ada" not in agent.instructions
+    assert "chess" not in agent.instructions
+    assert not any("sister" in json.dumps(item.model_dump(mode="json")) for item in agent.chat_ctx.items)
+    assert replace(await runtime.store.export_user("ada"), turns=[]) == NOTHING
+    await talk.session.run(user_input="And now something new")
+    await until(lambda: len(log.turns) == 2)
+    assert await log.close() == 0
+    kept = (await runtime.store.export_user("ada")).turns
+    assert [turn.text for turn in kept][-2:] == ["And now something new", "Done."]
