@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from ..transport.handshake import REMEDIES
+
 logger = logging.getLogger("cache")
 _TOLERANCE: Final = 0.5
 """Seconds for which Redis may be silent or slow before that is logged. A lost connection is logged at once."""
@@ -30,14 +32,17 @@ class Availability:
         self._address = address
         self._on_error = on_error
         self._logged = False
+        self._remedies: set[str] = set()  # those logged in the present outage
         self._failures: dict[str, tuple[float, int]] = {}  # loop time of the last one, and their number
 
     def went_down(self, reason: str) -> None:
         """Redis does not answer. ``reason`` must not hold credentials."""
         self._on_error()
         self.known.set()
-        if not self._logged:
+        news = reason in REMEDIES and reason not in self._remedies
+        if not self._logged or news:
             self._logged = True
+            self._remedies.add(reason)
             logger.warning(
                 "[REDIS] Warning: Connection failed (%s: %s). Continuing without the cache; "
                 "it is used again as soon as Redis answers.",
@@ -45,11 +50,12 @@ class Availability:
                 reason.partition("\n")[0][:160],
             )
 
-    def came_up(self) -> None:
-        """Redis answers."""
+    def came_up(self, note: str = "") -> None:
+        """Redis answers. ``note`` follows the address in the log."""
         self._logged = False
+        self._remedies.clear()
         self.known.set()
-        logger.info("[REDIS] Connected (%s)", self._address)
+        logger.info("[REDIS] Connected (%s%s)", self._address, note)
 
     def reset(self) -> None:
         """The cache no longer connects, so nothing is known."""

@@ -170,8 +170,8 @@ class Engine:
 
     def on_pool_connected(self) -> None:
         """Redis answers over the pool."""
-        if self.transport.pooled:
-            self._availability.came_up()
+        if self.transport.pooled and self.transport.client is not None:
+            self._availability.came_up(f"; {self.transport.client.reason}: over the pool, without the near cache")
 
     def on_pool_failed(self, reason: str) -> None:
         """The pool could not connect."""

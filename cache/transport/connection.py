@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import struct
 from collections import deque
@@ -22,16 +23,20 @@ Argument = bytes | str | int
 # The stub of hiredis types the argument as a tuple of exactly one item.
 pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
 
-# Unsent bytes above which new calls are refused, and below which they are taken again.
-_UNSENT_HIGH, _UNSENT_LOW = 8 << 20, 2 << 20
-# Commands that were alone in their tick, in a row, after which the next one is written at once.
-_LONE_STREAK = 4
+_UNSENT_HIGH, _UNSENT_LOW = 8 << 20, 2 << 20  # unsent bytes above which calls are refused, and below which they are not
+_LONE_STREAK = 4  # commands that were alone in their tick, in a row, after which the next is written at once
 # Commands queued in one tick after which they are written: the server begins while the rest is queued.
 _HEAD_START = 32
 _CLOSE_TIMEOUT = 0.25
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time at all
 # Reasons for which a connection is lost over a reply.
 SILENT, TOO_LARGE = "silent", "reply too large"
+REPLICA = "a replica, which refuses writes and may be behind: write the primary's address, or a name that follows it"
+REPLICA_ROLES = (b"replica", b"slave")
+# A primary may be demoted under an open connection. Past this age of the last question for its role, a command is
+# preceded by another, in the same write: its reply comes first, and ends the connection before that one's is served.
+ROLE_SECONDS = 1.0
+_ASK_ROLE = pack((b"HELLO", 3))  # needs no right, and changes nothing
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 
 
@@ -48,6 +53,10 @@ def fail(future: asyncio.Future[Any], error: Exception) -> None:
     """Fail a future that may have no waiter, so that asyncio logs no "never retrieved" warning."""
     future.set_exception(error)
     future.exception()
+
+
+def _from_a_replica(reply: Any) -> bool:
+    return reply.get(b"role") in REPLICA_ROLES if isinstance(reply, dict) else reply.code == "READONLY"
 
 
 def _nowhere(_: bytes) -> None:
@@ -90,6 +99,7 @@ class RespConnection(asyncio.Protocol):
         self._on_lost: Callable[[str, list[bytes]], None] | None = None
         self._largest_reply_bytes, self._partial = 0, 0  # bytes a reply may have; bytes of an incomplete one
         self.handshake_replies: list[Any] = []
+        self._ask_role_at = math.inf
 
     def adopt(
         self,
@@ -107,12 +117,9 @@ class RespConnection(asyncio.Protocol):
             largest_reply_bytes: a larger reply loses the connection, because it delays every other caller's reply.
                 0 allows any size.
         """
-        self._watchdog, self._on_push, self._on_lost, self._largest_reply_bytes = (
-            watchdog,
-            on_push,
-            on_lost,
-            largest_reply_bytes,
-        )
+        self._watchdog, self._on_push, self._on_lost = watchdog, on_push, on_lost
+        self._largest_reply_bytes = largest_reply_bytes
+        self._ask_role_at = self._now() + ROLE_SECONDS  # the handshake has just asked
 
     # -- sending ---------------------------------------------------------------------------------------
 
@@ -123,17 +130,21 @@ class RespConnection(asyncio.Protocol):
 
     def send(self, command: bytes) -> asyncio.Future[Any]:
         """Queue one packed command. The future becomes its reply, or fails with a ``TransportError``."""
+        now = self._now()
+        if now >= self._ask_role_at:
+            self._ask_role_at, self._lone_streak = now + ROLE_SECONDS, 0
+            self.send(_ASK_ROLE)
         future: asyncio.Future[Any] = self.loop.create_future()
         in_flight = self.in_flight
         if self._lone_streak >= _LONE_STREAK and not in_flight:
             # A caller that awaits one command after another gains nothing from batching, and waiting for the end of
             # the tick is a good part of what a command costs.
-            in_flight.append((future, self._now(), command))
+            in_flight.append((future, now, command))
             self.write(command)
             if self._watchdog is not None and self._watchdog.idle:
                 self._watchdog.wake()
             return future
-        in_flight.append((future, self._now(), command))
+        in_flight.append((future, now, command))
         out = self._out
         out.append(command)
         if not self._flushing:
@@ -181,6 +192,9 @@ class RespConnection(asyncio.Protocol):
                 kind = type(reply)
                 if kind is hiredis.PushNotification:
                     self._push(reply)
+                elif (kind is dict or kind is CommandRejected) and self._watchdog and _from_a_replica(reply):
+                    self.lose(REPLICA)
+                    return
                 else:
                     future = self.in_flight.popleft()[0]
                     if not future.done():

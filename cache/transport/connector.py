@@ -1,11 +1,11 @@
 """Connects and reconnects, without ever being stuck in one attempt.
 
 After a loss an attempt begins at once; after 10 to 100 ms if the server refuses connections or is loading; after a
-fifth of a second if it rejects us (see ``_REJECTED``). A hanging attempt is not waited for: the oldest may take
-``connect_timeout``, so that a slow TLS handshake succeeds, and beside it runs a fresh one that is replaced every
-200 ms (or twice the shortest connect time, if that is longer). So when a network recovers, the first packet is at most
-200 ms away, whatever the kernel's retransmission timer says, and there are never more than two attempts. Racing
-attempts and rotating addresses follow the idea of Happy Eyeballs (RFC 8305).
+fifth of a second if it rejects us. A hanging attempt is not waited for: the oldest may take ``connect_timeout``, so
+that a slow TLS handshake succeeds, and beside it runs a fresh one that is replaced every 200 ms (or twice the shortest
+connect time, if that is longer). So when a network recovers, the first packet is at most 200 ms away, whatever the
+kernel's retransmission timer says, and there are never more than two attempts. Racing attempts and rotating addresses
+follow the idea of Happy Eyeballs (RFC 8305).
 """
 
 from __future__ import annotations
@@ -18,22 +18,18 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 
-from ..exceptions import CacheUnavailable, CommandRejected, HandshakeFailed
+from ..exceptions import CacheUnavailable, HandshakeFailed
 from ..redis_url import Endpoint
 from .connection import Argument, RespConnection
-from .handshake import handshake
+from .handshake import NOT_YET, REJECTED, commands, judge, other_protocol
 
 _FRESH_ATTEMPT = 0.2  # seconds until an attempt is begun beside one that hangs
-_BACKOFF = (0.01, 0.08)  # first and last pause in seconds, doubling, plus or minus a quarter at random
-# Pause after a wrong password, an untrusted certificate, a full connection table. Once that is corrected the cache has
-# to be used again within 300 ms, so attempts are frequent. They cost the server five connections a second for each
-# rejected process, with a line in its ACL LOG or a handshake (0.3 ms with an ECDSA certificate, 1 ms with RSA).
-_REJECTED = 0.2
-_UNSUPPORTED = 30.0  # pause if the server speaks no RESP3, or is no single server
-_NOT_YET_CODES = frozenset({"LOADING", "MASTERDOWN", "BUSY"})
+_BACKOFF = (0.01, NOT_YET)  # first and last pause in seconds, doubling, plus or minus a quarter at random
 _STABLE = 1.0  # a connection that lasted so long resets the backoff
 _LOOKUP_EVERY = 1.0  # seconds between two name lookups
 _LOOKUP_TIMEOUT = 0.1  # seconds an attempt waits for a lookup if it has an older result
+_OTHER_PROTOCOL = (0.25, 5.0)  # seconds of failing after which a server is asked in the other protocol, first and again
+_OTHER_TIMEOUT = 1.0
 
 
 class Connector:
@@ -58,7 +54,7 @@ class Connector:
         max_in_flight: int,
         on_failed: Callable[[str], None],
     ) -> None:
-        self._endpoint, self._commands, self._setup_count = endpoint, handshake(endpoint, setup), len(setup)
+        self._endpoint, self._commands, self._setup_count = endpoint, commands(endpoint, setup), len(setup)
         self._connect_timeout, self._max_in_flight = connect_timeout, max_in_flight
         self._on_failed = on_failed
         self._failures = 0
@@ -68,6 +64,9 @@ class Connector:
         self._lookup: asyncio.Task[list[str]] | None = None
         self._dropped_attempts: set[asyncio.Task[tuple[RespConnection, float]]] = set()
         self._next_address = 0
+        self._silent = endpoint.unix_path is None  # the server has not answered in the protocol of the URL
+        self._asking: asyncio.Task[str] | None = None
+        self._other_protocol = ""  # why no attempt can succeed, if the server speaks only the other protocol
         self.unsupported = False
 
     async def connect(self, lived: float = math.inf) -> tuple[RespConnection, float]:
@@ -82,13 +81,17 @@ class Connector:
         next_at = loop.time() + (self._backoff() if self._failures else 0.0)
         self._failures += 1
         attempts: dict[asyncio.Task[tuple[RespConnection, float]], float] = {}  # loop time each began, oldest first
+        ask_at = loop.time() + _OTHER_PROTOCOL[0]
         try:
             while True:
                 now = loop.time()
                 for attempt in [attempt for attempt, began in attempts.items() if now - began >= self._connect_timeout]:
                     del attempts[attempt]
                     self._drop(attempt)
-                    self._on_failed("no answer while connecting")
+                    self._on_failed(self._other_protocol or "no answer while connecting")
+                if now >= ask_at and self._silent and self._addresses:
+                    ask_at = now + _OTHER_PROTOCOL[1]
+                    self._ask_in_the_other_protocol(loop)
                 if now >= next_at:
                     if len(attempts) == 2:
                         self._drop(attempts.popitem()[0])
@@ -102,13 +105,29 @@ class Connector:
                     error = attempt.exception()
                     if error is None:
                         self._quickest = min(self._quickest, loop.time() - attempts.pop(attempt))
-                        self.unsupported = False
+                        self.unsupported, self._other_protocol = False, ""
                         return attempt.result()
                     del attempts[attempt]
                     next_at = loop.time() + self._failed(error)
         finally:
             for attempt in attempts:
                 self._drop(attempt)
+            if self._asking is not None:
+                self._asking.cancel()
+
+    def _ask_in_the_other_protocol(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Find out, beside the attempts, whether the URL names the wrong protocol."""
+
+        def answered(asking: asyncio.Task[str]) -> None:
+            if not asking.cancelled() and asking.exception() is None:
+                self._other_protocol = asking.result()
+                if self._other_protocol:
+                    self._on_failed(self._other_protocol)
+
+        address = self._addresses[self._next_address % len(self._addresses)]
+        asking = other_protocol(self._endpoint, address, _OTHER_TIMEOUT)
+        self._asking = loop.create_task(asking, name="cache-other-protocol")
+        self._asking.add_done_callback(answered)
 
     def _drop(self, attempt: asyncio.Task[tuple[RespConnection, float]]) -> None:
         """Cancel an attempt, also one that has just succeeded."""
@@ -123,6 +142,8 @@ class Connector:
 
     async def close(self) -> None:
         """Wait until every dropped attempt has ended. :meth:`connect` must have ended before."""
+        if self._asking is not None:
+            await asyncio.wait({self._asking})
         if self._lookup is not None:
             self._lookup.cancel()
             await asyncio.wait({self._lookup})
@@ -143,11 +164,13 @@ class Connector:
         """Report the failure. Returns the seconds until the next attempt."""
         pause = self._backoff()
         self._failures += 1
+        answered = isinstance(error, HandshakeFailed | ssl.SSLCertVerificationError)
+        self._silent = self._endpoint.unix_path is None and not answered
         if isinstance(error, HandshakeFailed):
             reason, pause = str(error), error.pause * random.uniform(0.8, 1.0)
             self.unsupported = error.unsupported
         elif isinstance(error, ssl.SSLCertVerificationError):
-            reason, pause = "TLS certificate not accepted", _REJECTED
+            reason, pause = "TLS certificate not accepted", REJECTED
         elif isinstance(error, ssl.SSLError):
             reason = "TLS handshake failed"
         elif isinstance(error, socket.gaierror):
@@ -157,16 +180,18 @@ class Connector:
         elif isinstance(error, OSError):
             reason = f"cannot connect ({errno.errorcode.get(error.errno or 0, type(error).__name__)})"
         else:
-            reason, pause = f"cannot connect ({type(error).__name__})", _REJECTED
-        self._on_failed(reason)
+            reason, pause = f"cannot connect ({type(error).__name__})", REJECTED
+        self._on_failed((self._silent and self._other_protocol) or reason)
         return pause
 
     async def _attempt(self, loop: asyncio.AbstractEventLoop) -> tuple[RespConnection, float]:
         connection = await self._open(loop)
         try:
             sent = loop.time()
-            await self._handshake(connection)
-        except BaseException:
+            connection.handshake_replies = await judge(connection.send_together(self._commands), self._setup_count)
+        except BaseException as error:
+            if isinstance(error, HandshakeFailed):
+                self._next_address += 1  # of several addresses, this one may be a replica's
             await connection.end("not needed")
             raise
         return connection, sent
@@ -212,37 +237,6 @@ class Connector:
                 if not self._addresses:
                     raise
         return self._addresses
-
-    async def _handshake(self, connection: RespConnection) -> None:
-        hello, *others = connection.send_together(self._commands)
-        try:
-            answer = await hello
-        except CommandRejected as error:
-            # The text is withheld: an old server quotes the whole command, password included.
-            if error.code == "NOPROTO" or "unknown command" in str(error):
-                raise HandshakeFailed("no RESP3", _UNSUPPORTED, unsupported=True) from None
-            raise _rejected(error) from None
-        if not isinstance(answer, dict) or answer.get(b"proto") != 3:
-            raise HandshakeFailed("no RESP3", _UNSUPPORTED, unsupported=True)
-        if answer.get(b"mode") in (b"cluster", b"sentinel"):
-            raise HandshakeFailed("not a single node", _UNSUPPORTED, unsupported=True)
-        *before, pong = others
-        selected = len(before) - self._setup_count
-        connection.handshake_replies = await asyncio.gather(*before[selected:], return_exceptions=True)
-        for reply in connection.handshake_replies:
-            if isinstance(reply, CommandRejected) and reply.code in _NOT_YET_CODES:
-                raise _rejected(reply)
-        for other in (*before[:selected], pong):
-            try:
-                await other
-            except CommandRejected as error:
-                # NOPERM: not allowed to PING, but answered.
-                if other is not pong or error.code != "NOPERM":
-                    raise _rejected(error) from None
-
-
-def _rejected(error: CommandRejected) -> HandshakeFailed:
-    return HandshakeFailed(f"refused ({error.code})", _BACKOFF[1] if error.code in _NOT_YET_CODES else _REJECTED)
 
 
 async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[str]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, ResponseError
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ..background import BackgroundTasks
+from ..exceptions import HandshakeFailed
 from ..settings import CacheSettings
+from .connection import REPLICA
+from .handshake import REJECTED, SENTINEL
 from .redis_py import open_client, open_cluster
 
 _FRESH_ATTEMPT = 0.25  # seconds a fresh attempt may take
 _PAUSE = 0.1  # seconds between two attempts that failed at once
-_PAUSE_REJECTED = 0.2  # seconds after Redis has rejected us (what that costs: see connector)
 
 
 class ClientFinder:
@@ -64,8 +67,8 @@ class ClientFinder:
                         attempts |= done - {attempt}
                         return attempt.result()
                     self._on_failed(problem)
-                    rejected = isinstance(problem, AuthenticationError | ResponseError)
-                    pause = _PAUSE_REJECTED if rejected else _PAUSE
+                    rejected = isinstance(problem, AuthenticationError | ResponseError | HandshakeFailed)
+                    pause = REJECTED if rejected else _PAUSE
                 await asyncio.sleep(pause)
         finally:
             for attempt in attempts:
@@ -88,8 +91,8 @@ class ClientFinder:
         """A client that Redis has answered: for the server of the URL, or for the cluster it belongs to."""
         client = open_client(self._settings)
         try:
-            await client.ping()
-            if not await _in_a_cluster(client):
+            info = await check_role(client, "default")
+            if not info.get("cluster_enabled") or not await _knows_its_slots(client):
                 return client
         except BaseException:
             self._retire(client)
@@ -109,8 +112,31 @@ class ClientFinder:
             self._retire(finding.result())
 
 
-async def _in_a_cluster(client: Redis) -> bool:
+async def check_role(client: Redis, section: str = "replication") -> dict[str, Any]:
+    """Make sure that the server answers and is a primary. Returns that section of its INFO, empty if it is refused.
+
+    Raises:
+        HandshakeFailed: it is a replica or a Sentinel.
+        redis.exceptions.RedisError: it does not answer, or rejects us.
+    """
+    await client.ping()
+    if isinstance(client, RedisCluster):
+        return {}
     try:
-        return bool((await client.info("cluster")).get("cluster_enabled"))
-    except ResponseError:  # not allowed to ask
-        return False
+        info: dict[str, Any] = await client.info(section)
+    except ResponseError:
+        return {}
+    if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):  # Redis, Valkey
+        raise HandshakeFailed(SENTINEL, REJECTED)
+    if info.get("role") == "slave" and not info.get("cluster_enabled"):
+        raise HandshakeFailed(REPLICA, REJECTED)
+    return info
+
+
+async def _knows_its_slots(client: Any) -> bool:
+    """Whether a node of a cluster answers itself. A proxy in front of one knows no slots, and is used as one server."""
+    try:
+        await client.execute_command("CLUSTER SLOTS")
+    except ResponseError as problem:
+        return isinstance(problem, NoPermissionError)
+    return True

@@ -1,24 +1,113 @@
-"""The handshake of a connection to Redis."""
+"""The handshake of a connection: what is sent, what the answers say about the server, and what to write instead."""
 
 from __future__ import annotations
 
+import asyncio
+import re
+import ssl
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
+from ..exceptions import CommandRejected, HandshakeFailed
 from ..redis_url import Endpoint
-from .connection import Argument, pack
+from .connection import REPLICA, REPLICA_ROLES, Argument, pack
 
 CLIENT_NAME: Final = "companion-cache"
 """The name of every connection in ``CLIENT LIST``."""
+SENTINEL: Final = "a Sentinel, which holds no data: write the address of the primary that it watches"
+NO_TLS: Final = "the server speaks no TLS: write redis:// in place of rediss://"
+NEEDS_TLS: Final = "the server speaks TLS: write rediss:// in place of redis://"
+REMEDIES: Final = frozenset((REPLICA, SENTINEL, NO_TLS, NEEDS_TLS))
+"""Reasons that say what to change. They are logged also when the outage began with another one."""
+# Pause after a wrong password, an untrusted certificate, a full connection table. Once that is corrected the cache has
+# to be used again within 300 ms, so attempts are frequent. They cost the server five connections a second for each
+# rejected process, with a line in its ACL LOG or a handshake (0.3 ms with an ECDSA certificate, 1 ms with RSA).
+REJECTED: Final = 0.2
+NOT_YET: Final = 0.08  # pause while the server is loading
+_UNSUPPORTED: Final = 30.0  # pause if the server speaks no RESP3, or is no single server
+_NOT_YET_CODES: Final = frozenset({"LOADING", "MASTERDOWN", "BUSY"})
+# Errors to HELLO that say something about us. Any other says that HELLO is not understood, in whatever words.
+_ABOUT_US: Final = re.compile(
+    r"(?:WRONGPASS|NOAUTH|NOPERM|DENIED)\b|(?!.*command).*(password|max number of clients)", re.IGNORECASE
+)
 
 
-def handshake(endpoint: Endpoint, setup: Iterable[tuple[Argument, ...]]) -> list[bytes]:
+def commands(endpoint: Endpoint, setup: Iterable[tuple[Argument, ...]]) -> list[bytes]:
     """The packed commands a new connection begins with, HELLO first, PING last."""
     hello: tuple[Argument, ...] = (b"HELLO", 3)
     if endpoint.username or endpoint.password:
         hello += (b"AUTH", endpoint.username or "default", endpoint.password or "")
     hello += (b"SETNAME", CLIENT_NAME)  # not CLIENT SETNAME: HELLO needs no right of its own
-    commands: list[tuple[Argument, ...]] = [hello]
-    if endpoint.db:
-        commands.append((b"SELECT", endpoint.db))
-    return [pack(command) for command in (*commands, *setup, (b"PING",))]
+    select: list[tuple[Argument, ...]] = [(b"SELECT", endpoint.db)] if endpoint.db else []
+    return [pack(command) for command in (hello, *select, *setup, (b"PING",))]
+
+
+async def judge(answers: list[asyncio.Future[Any]], setup_count: int) -> list[Any]:
+    """Await the answers to :func:`commands`. Returns those to the set-up commands, rejections among them.
+
+    Raises:
+        HandshakeFailed: the connection cannot be used.
+        CacheUnavailable: it was lost.
+    """
+    hello, *others = answers
+    try:
+        server = await hello
+    except CommandRejected as error:
+        about_us = _ABOUT_US.match(str(error))
+        if error.code in _NOT_YET_CODES or about_us:
+            raise _rejected(error, about_us[1] if about_us else None) from None
+        # The text is withheld: an old server quotes the whole command, password included.
+        raise HandshakeFailed("no RESP3", _UNSUPPORTED, unsupported=True) from None
+    if not isinstance(server, dict) or server.get(b"proto") != 3:
+        raise HandshakeFailed("no RESP3", _UNSUPPORTED, unsupported=True)
+    if server.get(b"mode") == b"cluster":
+        raise HandshakeFailed("a cluster", _UNSUPPORTED, unsupported=True)
+    if server.get(b"mode") == b"sentinel":
+        raise HandshakeFailed(SENTINEL, REJECTED)
+    if server.get(b"role") in REPLICA_ROLES:
+        raise HandshakeFailed(REPLICA, REJECTED)
+    *before, pong = others
+    selected = len(before) - setup_count
+    replies = await asyncio.gather(*before[selected:], return_exceptions=True)
+    for reply in replies:
+        if isinstance(reply, CommandRejected) and reply.code in _NOT_YET_CODES:
+            raise _rejected(reply)
+    for other in (*before[:selected], pong):
+        try:
+            await other
+        except CommandRejected as error:
+            # NOPERM: not allowed to PING, but answered.
+            if other is not pong or error.code != "NOPERM":
+                raise _rejected(error, None if other is pong else "SELECT of the database") from None
+    return replies
+
+
+def _rejected(error: CommandRejected, what: str | None = None) -> HandshakeFailed:
+    pause = NOT_YET if error.code in _NOT_YET_CODES else REJECTED
+    return HandshakeFailed(f"refused ({error.code}{f': {what}' if what else ''})", pause)
+
+
+async def other_protocol(endpoint: Endpoint, address: str, timeout: float) -> str:
+    """Ask a server that does not answer in the protocol of the URL in the other one. Sends no credentials.
+
+    Returns:
+        ``NO_TLS`` or ``NEEDS_TLS``; empty if it does not answer in the other one either.
+    """
+    context = None
+    if endpoint.ssl_context is None:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # only to find out
+    try:
+        async with asyncio.timeout(timeout):
+            reader, writer = await asyncio.open_connection(
+                address, endpoint.port, ssl=context, server_hostname=endpoint.host if context else None
+            )
+            try:
+                if context is not None:
+                    return NEEDS_TLS
+                writer.write(b"PING\r\n")
+                return NO_TLS if await reader.read(1) in (b"+", b"-") else ""
+            finally:
+                writer.transport.abort()
+    except (OSError, TimeoutError):
+        return ""

@@ -6,7 +6,7 @@ with ``asyncio.wait`` (which cancels and awaits nothing), and after the deadline
 until it ends, its outcome dropped.
 
 While Redis is away ``call`` fails at once and a background task reconnects. A late operation does not prove that Redis
-is away, since our own loop may have been blocked: a PING decides.
+is away, since our own loop may have been blocked: a PING decides. So does, every second, the server's role.
 """
 
 from __future__ import annotations
@@ -26,15 +26,18 @@ from ..exceptions import (
     CommandRejected,
     CommandTimeout,
     ConnectionLost,
+    HandshakeFailed,
     NotConnected,
     code_inside_script,
 )
 from ..settings import CacheSettings
-from .finder import ClientFinder
+from .connection import REPLICA
+from .finder import ClientFinder, check_role
 
 T = TypeVar("T")
 
-_PING_TIMEOUT = 0.25  # seconds a PING may take before Redis counts as away
+_CHECK_TIMEOUT = 0.25  # seconds a check may take before Redis counts as away
+_CHECK_EVERY = 1.0  # seconds between two looks at whether the server is still a primary
 _GRACE_TURNS = 3  # loop iterations for a reply that has arrived but was not yet read
 _SPARE = 2  # connections to a cluster's node that redis-py keeps for refreshing its slot table
 
@@ -66,7 +69,7 @@ class PooledClient:
         self.client: Redis | None = None
         self._known = asyncio.Event()  # set once it is known whether Redis answers
         self._suspect = asyncio.Event()
-        self._broken = False
+        self._broken = ""  # why the client is of no use any more
         self.away = False
         self._supervisor: asyncio.Task[None] | None = None
         self.background = BackgroundTasks()
@@ -145,11 +148,14 @@ class PooledClient:
             return task.result()
         except (RedisConnectionError, RedisTimeoutError, OSError, asyncio.CancelledError) as problem:
             if client is self.client:
-                self._broken = True
+                self._broken = "connection lost"
                 self._suspect.set()
             raise ConnectionLost(type(problem).__name__) from None
         except ResponseError as problem:
-            raise CommandRejected(_code(problem)) from None
+            if (code := _code(problem)) == "READONLY" and client is self.client:
+                self._broken = REPLICA
+                self._suspect.set()
+            raise CommandRejected(code) from None
         except (RedisError, RedisClusterException) as problem:
             self._suspect.set()
             raise CommandRejected(type(problem).__name__) from None
@@ -162,7 +168,7 @@ class PooledClient:
     async def _supervise(self) -> None:
         while True:
             client = await self._finder.find()
-            self.client, self._broken, self.away = client, False, False
+            self.client, self._broken, self.away = client, "", False
             self._known.set()
             self._on_up()
             try:
@@ -176,19 +182,26 @@ class PooledClient:
     async def _until_lost(self, client: Redis) -> None:
         """Return when Redis is away."""
         while True:
-            await self._suspect.wait()
+            waiter = asyncio.ensure_future(self._suspect.wait())
+            try:
+                await asyncio.wait({waiter}, timeout=_CHECK_EVERY)
+            finally:
+                waiter.cancel()
             self._suspect.clear()
             if self._broken:
-                self._failed(RedisConnectionError("connection lost"))
+                self._failed(RedisConnectionError(self._broken))
                 return
-            ping = asyncio.ensure_future(client.ping())
+            check = asyncio.ensure_future(check_role(client))
             try:
-                await asyncio.wait({ping}, timeout=_PING_TIMEOUT)
+                await asyncio.wait({check}, timeout=_CHECK_TIMEOUT)
             finally:
-                if not ping.done():
-                    self.background.abandon(ping)
-            if not ping.done() or ping.cancelled() or ping.exception() is not None:
+                if not check.done():
+                    self.background.abandon(check)
+            if not check.done() or check.cancelled():
                 self._failed(RedisTimeoutError("no answer"))
+                return
+            if (problem := check.exception()) is not None:
+                self._failed(problem if isinstance(problem, HandshakeFailed) else RedisTimeoutError("no answer"))
                 return
 
     def _failed(self, problem: BaseException) -> None:

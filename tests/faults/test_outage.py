@@ -65,7 +65,6 @@ def test_a_problem_is_logged_at_its_begin_and_end(lines: list[str], caplog: pyte
     ("code", "fault"),
     [
         ("OOM", ("CONFIG", "SET", "maxmemory", "1")),
-        ("READONLY", ("REPLICAOF", "127.0.0.1", "1")),
         ("NOPERM", ("ACL", "SETUSER", "default", "-set")),
     ],
 )

@@ -1,19 +1,24 @@
-"""A Redis without RESP3: a real server behind a relay that rejects HELLO, as servers before version 6 do."""
+"""A proxy that refuses some commands, in front of a real server: as servers before version 6 and many proxies do."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import hiredis
 
-UNKNOWN = b"-ERR unknown command `HELLO`, with args beginning with: \r\n"
+UNKNOWN = "ERR unknown command `HELLO`, with args beginning with: "
+
+
+def without_resp3(port: int, words: str = UNKNOWN) -> AbstractAsyncContextManager[int]:
+    """A Redis without RESP3: HELLO is refused in these words."""
+    return refusing(port, {"HELLO": words})
 
 
 @asynccontextmanager
-async def without_resp3(port: int) -> AsyncIterator[int]:
-    """Yields the port of the relay to 127.0.0.1:`port`."""
+async def refusing(port: int, errors: Mapping[str, str], host: str = "127.0.0.1", at: int = 0) -> AsyncIterator[int]:
+    """Yields the port, on ``host``, of the relay to 127.0.0.1:``port``. ``errors``: what it answers, by command."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -24,7 +29,7 @@ async def without_resp3(port: int) -> AsyncIterator[int]:
             server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
             down = asyncio.create_task(_copy(server_reader, writer))
             try:
-                await _commands(reader, server_writer, writer)
+                await _commands(reader, server_writer, errors)
             finally:
                 server_writer.close()
                 down.cancel()
@@ -34,7 +39,7 @@ async def without_resp3(port: int) -> AsyncIterator[int]:
             writer.close()
             tasks.discard(task)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, host, at)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -44,16 +49,15 @@ async def without_resp3(port: int) -> AsyncIterator[int]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _commands(reader: asyncio.StreamReader, up: asyncio.StreamWriter, down: asyncio.StreamWriter) -> None:
-    """Forward commands except HELLO. It is always the first, so its reply cannot overtake another."""
+async def _commands(reader: asyncio.StreamReader, up: asyncio.StreamWriter, errors: Mapping[str, str]) -> None:
+    """Forward commands. For a refused one the server runs a script with that error, so that the replies keep order."""
     parser = hiredis.Reader(notEnoughData=Ellipsis)
     while data := await reader.read(1 << 16):
         parser.feed(data)
         while (command := parser.gets()) is not Ellipsis:
-            if command[0].upper() == b"HELLO":
-                down.write(UNKNOWN)
-            else:
-                up.write(hiredis.pack_command(tuple(command)))
+            if (error := errors.get(command[0].decode().upper())) is not None:
+                command = [b"EVAL", b"return redis.error_reply(ARGV[1])", b"0", error]
+            up.write(hiredis.pack_command(tuple(command)))
         await up.drain()
 
 

@@ -106,8 +106,15 @@ HELLO = b"%2\r\n$5\r\nproto\r\n:3\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n+PONG\r\
     [
         (b"-ERR unknown command `HELLO`, with args beginning with: `3` `AUTH` `default` `hush`\r\n", "no RESP3"),
         (b"-NOPROTO unsupported protocol version\r\n", "no RESP3"),
+        (b"-unsupported command 'hello'\r\n", "no RESP3"),
+        (b"-ERR unsupported command `hello`\r\n", "no RESP3"),
+        (b"-invalid request\r\n", "no RESP3"),
+        (b"-ERR nope\r\n", "no RESP3"),
+        (b"-ERR syntax error in HELLO option 'SETNAME'\r\n", "no RESP3"),
+        (b"-ERR command disabled for user with password hush\r\n", "no RESP3"),
+        (b"-NOTSUPPORTED\r\n", "no RESP3"),
         (b"*2\r\n$5\r\nproto\r\n:2\r\n", "no RESP3"),
-        (HELLO.replace(b"$10\r\nstandalone", b"$7\r\ncluster"), "not a single node"),
+        (HELLO.replace(b"$10\r\nstandalone", b"$7\r\ncluster"), "a cluster"),
     ],
 )
 async def test_servers_without_support_for_the_multiplexer(clients: Clients, reply: bytes, reason: str) -> None:
@@ -118,6 +125,32 @@ async def test_servers_without_support_for_the_multiplexer(clients: Clients, rep
         client = await clients(endpoint=endpoint, wait=False, on_disconnected=reasons.append)
         await until(lambda: client.unsupported)
         assert (reasons, client.up) == ([reason], False)
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (b"-WRONGPASS invalid username-password pair or user is disabled.\r\n", "WRONGPASS"),
+        (b"-NOAUTH HELLO must be called with the client already authenticated\r\n", "NOAUTH"),
+        (b"-NOPERM this user has no permissions to run the 'hello' command\r\n", "NOPERM"),
+        (b"-DENIED Redis is running in protected mode\r\n", "DENIED"),
+        (b"-ERR invalid password hush\r\n", "ERR: password"),
+        (b"-ERR Client sent AUTH, but no password is set\r\n", "ERR: password"),
+        (b"-ERR max number of clients reached\r\n", "ERR: max number of clients"),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", "LOADING"),
+        (b"-BUSY Redis is busy running a script\r\n", "BUSY"),
+        (HELLO.replace(b"+PONG", b"-ERR DB index is out of range\r\n+PONG"), "ERR: SELECT of the database"),
+    ],
+)
+async def test_an_error_that_is_about_us_is_no_lack_of_resp3(clients: Clients, reply: bytes, reason: str) -> None:
+    server, port, _ = await scripted([reply])
+    async with server:
+        reasons: list[str] = []
+        endpoint = Endpoint("127.0.0.1", port, password="hush", db=9 if "SELECT" in reason else 0)
+        client = await clients(endpoint=endpoint, wait=False, on_disconnected=reasons.append)
+        await until(lambda: reasons)
+        assert (reasons, client.unsupported) == ([f"refused ({reason})"], False)
         await client.close()
 
 
