@@ -29,7 +29,7 @@ from .caching import ChangeListener, ConsistencyWatch, OutboxRelay, invalidate
 from .settings import Settings
 from .store import ContextBatcher, SqliteStore, Store
 from .voice.models import make_llm
-from .writes import Eraser, Spool, WriteBehind
+from .writes import Eraser, Spool, WriteBehind, expire_turns
 
 logger = logging.getLogger("companion")
 _runtimes: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
@@ -119,14 +119,17 @@ class Runtime:
         """Start what all conversations of a worker share, in its main process, until the runtime is closed.
 
         A local worker starts the private Redis here, so that it outlives the process of any conversation. With a
-        Supabase project, the cache is invalidated for what other clients write to it.
+        Supabase project, the cache is invalidated for what other clients write to it. Old turns are deleted, where the
+        settings limit their age.
 
         Args:
             local: whether the cache may be the private Redis of ``COMPANION_HOME``.
 
         Returns:
-            The task that starts them; None if there is nothing to start.
+            The task that opens the cache and listens to changes; None if there is neither.
         """
+        if (days := self.settings.retention_days) is not None:
+            self._background.spawn(expire_turns(lambda: self.store, days), name="retention")
         has_project = bool(self.settings.supabase_url and self.settings.supabase_key)
         if not ((local or has_project) and CacheSettings.from_env().enabled):
             return None

@@ -41,6 +41,7 @@ class Settings:
         operators: user ids that may invalidate other users' cache entries.
         language: language code of speech, such as ``en``.
         timezone: the callers' time zone; None where it is not known.
+        retention_days: days after which turns are deleted; None to keep them.
         watch_share: share of the writes that the consistency watch checks for stale reads, 0 to 1.
     """
 
@@ -54,6 +55,7 @@ class Settings:
     operators: frozenset[str] = frozenset()
     language: str = "en"
     timezone: ZoneInfo | None = None
+    retention_days: int | None = None
     watch_share: float = 0.01
 
     @classmethod
@@ -121,6 +123,7 @@ class Settings:
             ),
             language=_language(env.get("COMPANION_LANGUAGE") or "en"),
             timezone=_timezone(env.get("COMPANION_TIMEZONE") or ""),
+            retention_days=_retention_days(env.get("COMPANION_RETENTION_DAYS") or ""),
             watch_share=_share(env.get("COMPANION_WATCH_SHARE") or "0.01"),
         )
 
@@ -202,6 +205,14 @@ def _user_id(text: str, variable: str) -> str:
         return user_id_of(text)
     except UnusableIdentity as problem:
         raise SettingsError(f"{variable}: {problem}.") from None
+
+
+def _retention_days(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 36_500):
+        raise SettingsError("COMPANION_RETENTION_DAYS must be a whole number of days from 1 to 36500; unset: for ever.")
+    return int(text)
 
 
 def _share(text: str) -> float:

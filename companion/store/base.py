@@ -191,6 +191,21 @@ class Store(ProfileHistory, Forgetting, Outbox, Erasures, Protocol):
         """
         ...
 
+    async def expire_turns(self, days: int, limit: int) -> int:
+        """Delete turns of all users that are older than ``days`` days, the oldest first.
+
+        Ages are by the store's own clock. A turn that is dated in the future, by a clock that was wrong, counts from
+        now on.
+
+        Args:
+            days: at least one.
+            limit: the most turns to delete.
+
+        Returns:
+            How many were deleted; fewer than ``limit`` when none is left, or when another worker is deleting.
+        """
+        ...
+
     async def add_memory(self, user_id: str, memory: Memory) -> None:
         """Store a memory. One whose id or whose fact (``fact_key``) this user already has changes nothing."""
         ...

@@ -4,7 +4,8 @@ from .erasure import Eraser
 from .profile_write import Profile
 from .records import Write
 from .relationship import ConversationEnded
+from .retention import expire_turns
 from .spool import Spool
 from .write_behind import WriteBehind
 
-__all__ = ["ConversationEnded", "Eraser", "Profile", "Spool", "Write", "WriteBehind"]
+__all__ = ["ConversationEnded", "Eraser", "Profile", "Spool", "Write", "WriteBehind", "expire_turns"]

@@ -65,6 +65,10 @@ def test_which_models(env: dict[str, str], models: str) -> None:
         ({"COMPANION_USER_ID": "a*"}, "COMPANION_USER_ID"),
         ({"COMPANION_OPERATORS": "ada, b?b"}, "COMPANION_OPERATORS"),
         ({"COMPANION_LANGUAGE": "../x"}, "COMPANION_LANGUAGE"),
+        *(
+            ({"COMPANION_RETENTION_DAYS": days}, "COMPANION_RETENTION_DAYS")
+            for days in ("0", "-1", "1.5", "a year", "36501", "9" * 5000, "\u0663\u0660")
+        ),
         ({"COMPANION_TIMEZONE": "../x"}, "COMPANION_TIMEZONE"),
         ({"COMPANION_TIMEZONE": "Europe"}, "COMPANION_TIMEZONE"),
         ({"COMPANION_TIMEZONE": "Mars/Olympus"}, "COMPANION_TIMEZONE"),

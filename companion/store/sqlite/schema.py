@@ -171,6 +171,7 @@ _STEPS = (
 # neither does the history of profiles. So a worker of that version can share the file while it is being replaced.
 _INDEXES = """
 CREATE INDEX IF NOT EXISTS turns_in_order ON turns (user_id, seq, conversation_id, at);
+CREATE INDEX IF NOT EXISTS turns_by_age ON turns (at);
 """
 
 # A fact that was removed stays so: a write of it that is retried, or replayed from a spool, changes nothing. Triggers,

@@ -101,6 +101,9 @@ class SqliteStore:
     async def recent_turns(self, user_id: str, limit: int = 20) -> list[Turn]:
         return await self._reading.read("recent_turns", lambda db: _turns(db, user_id, limit))
 
+    async def expire_turns(self, days: int, limit: int) -> int:
+        return await self._writing.change("expire_turns", lambda db: _expire_turns(db, days, max(limit, 0)))
+
     async def add_memory(self, user_id: str, memory: Memory) -> None:
         row = user_id, memory.id, storable(memory.text), to_microseconds(memory.at)
         await self._writing.change("add_memory", lambda db: facts.add(db, *row))
@@ -209,6 +212,15 @@ def _turns(db: sqlite3.Connection, user_id: str, count: int, chars: int = _WHOLE
         Turn(role, text, from_microseconds(at), conversation_id, id, bool(skipped))
         for role, text, at, conversation_id, id, skipped in found
     ]
+
+
+def _expire_turns(db: sqlite3.Connection, days: int, limit: int) -> int:
+    if days < 1:
+        raise ValueError("turns are kept for at least one day")
+    day = 86_400_000_000  # microseconds
+    db.execute(f"UPDATE turns SET at = {NOW} WHERE at > {NOW} + {day}")
+    old = f"SELECT seq FROM turns WHERE at < {NOW} - ? ORDER BY at LIMIT ?"
+    return db.execute(f"DELETE FROM turns WHERE seq IN ({old})", (days * day, limit)).rowcount
 
 
 def _summary(db: sqlite3.Connection, user_id: str) -> Summary | None:

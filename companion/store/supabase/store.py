@@ -104,6 +104,10 @@ class SupabaseStore:
         arguments = {"p_user_id": user_id, "p_turns": max(limit, 0)}
         return await self._list("recent_turns", "companion_last_turns_json", arguments, answers.turn)
 
+    async def expire_turns(self, days: int, limit: int) -> int:
+        arguments = {"p_days": days, "p_limit": max(limit, 0)}
+        return await self._call("expire_turns", "companion_expire_turns", arguments, answers.count)
+
     async def add_memory(self, user_id: str, memory: Memory) -> None:
         row = {
             "user_id": user_id,

@@ -77,6 +77,44 @@ async def test_a_profile_is_replaced(store: Store, user: str) -> None:
     assert await store.get_profile(user) == "second"
 
 
+async def test_turns_are_deleted_by_age_and_nothing_else_is(store: Store, user: str) -> None:
+    while await store.expire_turns(30, 1000) == 1000:  # what other tests have left
+        pass
+    now = datetime.now(UTC)
+    ages = {days: replace(said(f"{days} days ago"), at=now - timedelta(days=days)) for days in (29, 31, 33, 32)}
+    for turn in ages.values():
+        await store.add_turn(user, turn)
+    await store.add_turn(f"{user}-2", replace(said("of another"), at=now - timedelta(days=34)))
+    await store.save_profile(user, "Name: Ada")
+    await store.save_summary(user, Summary("c1", "about a dog", NOON))
+    await store.add_memory(user, Memory("has a dog", NOON))
+    await store.save_state(user, {"n": 1})
+    assert [await store.expire_turns(30, 2), await store.recent_turns(f"{user}-2")] == [2, []]  # the oldest first
+    assert await store.recent_turns(user) == [ages[32], ages[31], ages[29]]
+    assert [await store.expire_turns(30, 2), await store.expire_turns(30, 2)] == [2, 0]
+    context = await store.context(user)
+    assert (context.profile, context.turns, context.state) == ("Name: Ada", [ages[29]], {"n": 1})
+    assert context.summary == Summary("c1", "about a dog", NOON)
+    assert [memory.text for memory in await store.search_memories(user, "dog")] == ["has a dog"]
+    assert await store.pending_changes_of(user, ["turn"]) == [OutboxRow(user, "turn", 7)]  # so the cache is told
+    for days in (0, -1):
+        with pytest.raises(StoreError):
+            await store.expire_turns(days, 1)
+    assert await store.recent_turns(user) == [ages[29]]
+
+
+async def test_a_turn_of_a_clock_that_was_wrong_does_not_stay_for_ever(store: Store, user: str) -> None:
+    now = datetime.now(UTC)
+    ahead = replace(said("in 2099"), at=now + timedelta(days=30_000))
+    soon = replace(said("in a minute"), at=now + timedelta(minutes=1))
+    for turn in (soon, ahead):
+        await store.add_turn(user, turn)
+    await store.expire_turns(1, 1000)
+    dated = {turn.text: turn.at for turn in await store.recent_turns(user)}
+    assert dated["in a minute"] == soon.at
+    assert abs(dated["in 2099"] - now) < timedelta(minutes=5)
+
+
 async def test_a_turn_keeps_all_it_has(store: Store, user: str) -> None:
     turns = [
         Turn("user", "hello", NOON, "c1", id="t1"),

@@ -178,6 +178,7 @@ async def test_functions_are_for_those_who_need_them(databases: dict[bool, str],
         "companion_pending_erasures(1)",
         "companion_erasure_delivered('x', 1)",
         "companion_export('x')",
+        "companion_expire_turns(1)",
         "companion_written_json(1, 1)",
         "companion_pending_json(1, 0)",
         "companion_pending_erasures_json(1)",
@@ -408,6 +409,7 @@ async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
         "companion_pending_erasures": (b"v", True),
         "companion_erasure_delivered": (b"v", True),
         "companion_export": (b"s", False),
+        "companion_expire_turns": (b"v", False),
         "companion_changes_since": (b"s", False),
     }
 

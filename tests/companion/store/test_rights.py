@@ -59,6 +59,7 @@ FOR_THE_SERVICE = {
     "companion_changes_since(bigint,text,text,integer,integer)",
     "companion_erase(text,text)",
     "companion_erasure_delivered(text,bigint)",
+    "companion_expire_turns(integer,integer)",
     "companion_export(text)",
     "companion_forget(text,text)",
     "companion_forget_things(text,jsonb)",
