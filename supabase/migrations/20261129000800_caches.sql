@@ -42,6 +42,14 @@ as $$
   from public.companion_search(p_user_id, p_query, p_limit) with ordinality as m (id, text, at, place)
 $$;
 
+-- What a user asked to forget.
+create or replace function public.companion_forgotten_json(p_user_id text) returns jsonb
+language sql stable set search_path = ''
+as $$
+  select coalesce(jsonb_agg(jsonb_build_object('key', f.key, 'words', f.words) order by f.key), '[]'::jsonb)
+  from public.companion_forgotten f where f.user_id = p_user_id
+$$;
+
 -- A user's profile versions, the newest first.
 create or replace function public.companion_profile_versions_json(p_user_id text, p_limit integer) returns jsonb
 language sql stable set search_path = ''
@@ -102,7 +110,7 @@ revoke all on function
   public.companion_pending_json(integer, double precision),
   public.companion_pending_erasures_json(double precision),
   public.companion_last_turns_json(text, integer), public.companion_search_json(text, text, integer),
-  public.companion_profile_versions_json(text, integer),
+  public.companion_profile_versions_json(text, integer), public.companion_forgotten_json(text),
   public.companion_register_cache(text, boolean), public.companion_settle_in(jsonb, text)
 from public, anon, authenticated, service_role;
 grant execute on function
@@ -112,6 +120,6 @@ to authenticated, service_role;
 grant execute on function
   public.companion_written_json(double precision, integer),
   public.companion_pending_json(integer, double precision),
-  public.companion_pending_erasures_json(double precision),
+  public.companion_pending_erasures_json(double precision), public.companion_forgotten_json(text),
   public.companion_register_cache(text, boolean), public.companion_settle_in(jsonb, text)
 to service_role;

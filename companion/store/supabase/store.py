@@ -144,11 +144,8 @@ class SupabaseStore:
         return await self._call("forget", "companion_forget_things", arguments, answers.removed)
 
     async def forgotten(self, user_id: str) -> Forgotten:
-        stones = await self._ask(
-            "forgotten",
-            lambda db: db.table("companion_forgotten").select("key", "words").eq("user_id", user_id),
-            answers.all_of(answers.tombstone),
-        )
+        arguments = {"p_user_id": user_id}
+        stones = await self._list("forgotten", "companion_forgotten_json", arguments, answers.tombstone)
         return Forgotten(user_id, stones)
 
     async def save_summary(self, user_id: str, summary: Summary) -> None:

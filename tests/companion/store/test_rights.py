@@ -70,6 +70,7 @@ FOR_THE_SERVICE = {
     "companion_owed_by(text,text[])",
     "companion_pending_erasures(double precision)",
     "companion_pending_erasures_json(double precision)",
+    "companion_forgotten_json(text)",
     "companion_pending_json(integer,double precision)",
     "companion_profile_for_write(text,text)",
     "companion_register_cache(text,boolean)",

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from companion.store import Memory, OutboxRow, SupabaseStore, Turn
+from companion.store import Memory, OutboxRow, SupabaseStore, Thing, Turn
 from tests.real.postgrest import PostgREST
 
 pytestmark = pytest.mark.integration
@@ -60,6 +60,12 @@ async def test_erasures(store: SupabaseStore, user: str) -> None:
     assert [erasure.user_id for erasure in pending] == users
     for erasure in pending:
         await store.acknowledge_erasure(erasure)
+
+
+async def test_forgotten_things(store: SupabaseStore, user: str) -> None:
+    await store.forget(user, [Thing(f"Likes: tea no{number}", ["tea"]) for number in range(COUNT)])
+    forgotten = await store.forgotten(user)
+    assert all(forgotten.has(f"Likes: tea no{number}") for number in range(COUNT))
 
 
 async def test_an_export(store: SupabaseStore, user: str) -> None:
