@@ -12,6 +12,8 @@ from .exceptions import TransportError, UndecodableValue
 
 NO_REPLY: Final = -3
 """In place of the milliseconds a key has left: Redis did not reply, and that has been counted as an error."""
+BATCH: Final = 1_000
+"""Keys that are read together, within one deadline."""
 _NEAR_SECONDS: Final = 3600.0  # how long the near cache keeps a value that does not expire
 
 
@@ -67,7 +69,13 @@ class Reader:
 
     async def many(self, wanted: Sequence[str]) -> dict[str, Any]:
         """The values of several keys. Keys that miss, or cannot be read, are left out."""
-        if not wanted or not self._transport.enabled:
+        found: dict[str, Any] = {}
+        for start in range(0, len(wanted), BATCH):
+            found |= await self._batch(wanted[start : start + BATCH])
+        return found
+
+    async def _batch(self, wanted: Sequence[str]) -> dict[str, Any]:
+        if not self._transport.enabled:
             return {}
         pooled = self._transport.multiplexed is None
         overtaken = {name for name in wanted if self._masked(name)} if pooled else set()

@@ -119,33 +119,33 @@ class RedisCache:
     def recall_with(self, revalidate: Revalidate | None) -> None:
         """Set what is called when Redis may have lost acknowledged invalidations: restart, restore or failover.
 
-        Args:
-            revalidate: an async callable without arguments that invalidates again what changed lately, and returns
-                whether that covers everything. Until then no value of any user is served. An exception counts as
-                "cannot say now": it is called again, for a minute. After that, or if it returns False, or is None,
-                everything under ``user:*`` is deleted.
+        It invalidates again what changed lately, and returns whether that covers everything. Until then no value of any
+        user is served. An exception counts as "cannot say now": it is called again, for a minute. After that, or if it
+        returns False, or None is set, everything under ``user:*`` is deleted.
         """
         self._engine.epoch.revalidate_with(revalidate)
 
     # -- reading ---------------------------------------------------------------------------------------
 
-    async def get(self, key: str, default: Any = None, *, fresh: bool = False) -> Any:
+    async def get(self, key: str, default: Any = None, *, fresh: bool = False, timeout: float | None = None) -> Any:
         """The value stored under ``key``, as it went in (a tuple comes back as a list).
 
         Args:
-            key: the key.
             default: answered on a miss. Pass one to tell a stored None from a miss.
             fresh: ask Redis even if the near cache knows.
+            timeout: seconds for this call, here and below, where it is to answer sooner than CACHE_DEADLINE_MS.
         """
+        if timeout is not None:
+            return await self._engine.answer(default, self.get(key, default, fresh=fresh), timeout)
         checked_key(key)
         if not fresh and (value := self._reader.near(key)) is not MISSING:
             return value
         value, _ = await self._reader.one(key)
         return default if value is MISSING else value
 
-    async def get_many(self, names: Iterable[str]) -> dict[str, Any]:
-        """The values of several keys in one round trip; keys that miss are left out."""
-        return await self._reader.many([checked_key(name) for name in names])
+    async def get_many(self, names: Iterable[str], *, timeout: float | None = None) -> dict[str, Any]:
+        """The values of several keys; keys that miss are left out. Each 1,000 are one round trip with a deadline."""
+        return await self._engine.answer({}, self._reader.many([checked_key(name) for name in names]), timeout)
 
     async def get_or_load(
         self,
@@ -162,11 +162,9 @@ class RedisCache:
         """Return the value of ``key``; on a miss, load it once across tasks and processes.
 
         A load that began before an invalidation of the key was acknowledged is never stored. A cancelled caller does
-        not cancel the load for other callers. With Redis away the loader runs once for all callers of this process.
-        Each caller gets a copy of its own, as :meth:`get` would return it.
+        not cancel it for others, who each get a copy. With Redis away it runs once for all callers of this process.
 
         Args:
-            key: the key.
             loader: makes the value; an async callable without arguments.
             ttl: seconds to live, at least 1, shortened at random by up to ``CACHE_TTL_SPREAD`` (5 %) so that keys
                 filled together do not expire together; None for no expiry.
@@ -195,7 +193,7 @@ class RedisCache:
         if refresh_below_ms is None and (value := self._reader.near(key)) is not MISSING:
             return value
         began = asyncio.get_running_loop().time()
-        if self._engine.transport.enabled and self._filler.busy(key):
+        if self._engine.transport.enabled and self._filler.busy(key, options):
             value, hit = await self._filler.fill(key, loader, options, began)
             self._engine.counters.count(hit)
             return value
@@ -209,44 +207,58 @@ class RedisCache:
 
     # -- writing ---------------------------------------------------------------------------------------
 
-    async def set(self, key: str, value: Any, ttl: int | None = None, nx: bool = False, xx: bool = False) -> bool:
-        """Store ``value`` under ``key``.
+    async def set(
+        self,
+        key: str,
+        value: Any,
+        ttl: int | None = None,
+        nx: bool = False,
+        xx: bool = False,
+        *,
+        timeout: float | None = None,
+    ) -> bool:
+        """Store ``value`` under ``key``. Returns whether it was stored.
 
         Args:
-            key: the key.
-            value: str, int, float, bool, None, list, tuple or dict, nested as you like.
+            value: str, int, float, bool, None, bytes; list, tuple or dict of these but bytes, nested as you like.
             ttl: seconds to live, at least 1; None for no expiry.
-            nx: store only if the key does not exist.
-            xx: store only if the key exists.
-
-        Returns:
-            Whether it was stored.
+            nx, xx: store only if the key does not exist, or only if it exists.
 
         Raises:
             UnserialisableValue: the value would not come back as it went in.
-            ValueError: the value is larger than ``CACHE_MAX_VALUE_BYTES``, the TTL is not positive, or nx and xx
-                are both set.
-            TypeError: the TTL is not a whole number.
+            TypeError, ValueError: the value is larger than ``CACHE_MAX_VALUE_BYTES``, the TTL is no positive whole
+                number, or nx and xx are both set.
         """
-        return await self._writer.set(key, value, ttl, nx=nx, xx=xx)
+        return await self._engine.answer(False, self._writer.set(key, value, ttl, nx=nx, xx=xx), timeout)
 
-    async def set_many(self, values: Mapping[str, Any], ttl: int | None = None) -> int:
-        """Store several values with one TTL (seconds), sent together. Returns how many were stored."""
-        stored = await asyncio.gather(*(self.set(key, value, ttl=ttl) for key, value in values.items()))
-        return sum(stored)
+    async def set_many(self, values: Mapping[str, Any], ttl: int | None = None, *, timeout: float | None = None) -> int:
+        """Store several values with one TTL (seconds). Returns how many were stored. Each 1,000 have a deadline.
 
-    async def delete(self, *names: str) -> int:
+        All are checked before any is stored. It raises as :meth:`set` does.
+        """
+        return await self._engine.answer(0, self._writer.set_many(values, ttl), timeout)
+
+    async def incr(self, key: str, by: int = 1, ttl: int | None = None, *, timeout: float | None = None) -> int | None:
+        """Add ``by`` (64 bits) to a counter, in one step, and return it; :meth:`get` reads it.
+
+        A counter that does not exist begins at 0 and lives ``ttl`` seconds, or for ever; an existing one keeps its TTL.
+        None is the answer if Redis is away or late, which leaves open whether it was counted; if the key holds no
+        counter; and for a user's key while values are encrypted, because Redis cannot add to what it cannot read.
+        """
+        return await self._engine.answer(None, self._writer.incr(key, by, ttl), timeout)
+
+    async def delete(self, *names: str, timeout: float | None = None) -> int:
         """Delete keys. Returns how many existed.
 
         If Redis does not acknowledge it, the invalidation becomes pending: this process serves none of the old values,
         and redelivers as soon as Redis answers.
         """
-        return await self._writer.delete([checked_key(name) for name in names])
+        return await self._engine.answer(0, self._writer.delete([checked_key(name) for name in names]), timeout)
 
-    async def expire(self, key: str, seconds: int) -> bool:
+    async def expire(self, key: str, seconds: int, *, timeout: float | None = None) -> bool:
         """Let ``key`` expire ``seconds`` from now. Returns whether it exists."""
         command = ("EXPIRE", checked_key(key), checked_ttl(seconds))
-        return bool(await self._engine.or_neutral(0, self._engine.transport.send(*command)))
+        return bool(await self._engine.answer(0, self._engine.transport.send(*command), timeout))
 
     # -- invalidation ----------------------------------------------------------------------------------
 
@@ -294,9 +306,7 @@ class RedisCache:
     async def report_stale(self, key: str, age: float) -> None:
         """Count (``stale_reads``), log and delete a key whose value differs from the source of truth.
 
-        Args:
-            key: the key. It is logged, and with it the user id in it.
-            age: seconds since the source changed.
+        The log holds the key, and with it the user id in it. ``age``: seconds since the source changed.
         """
         checked_key(key)
         self._engine.counters.stale_reads += 1
@@ -305,25 +315,21 @@ class RedisCache:
 
     # -- keys, locks, statistics -----------------------------------------------------------------------
 
-    async def exists(self, *names: str) -> int:
+    async def exists(self, *names: str, timeout: float | None = None) -> int:
         """Return how many of the keys exist."""
         wanted = [checked_key(name) for name in names]
-        return await self._engine.or_neutral(0, self._engine.transport.exists(wanted)) if wanted else 0
+        return await self._engine.answer(0, self._engine.transport.exists(wanted), timeout) if wanted else 0
 
-    async def ttl(self, key: str) -> int:
+    async def ttl(self, key: str, *, timeout: float | None = None) -> int:
         """Return the seconds ``key`` has left; -1: no expiry, -2: no such key, or Redis is away."""
-        return int(await self._engine.or_neutral(-2, self._engine.transport.send("TTL", checked_key(key))))
+        return int(await self._engine.answer(-2, self._engine.transport.send("TTL", checked_key(key)), timeout))
 
     def lock(
         self, resource: str, id: str, ttl: int = keys.LOCK_TTL, wait: float = 0.0
     ) -> AbstractAsyncContextManager[None]:
         """Hold the lock ``lock:{resource}:{id}`` during the ``async with`` block.
 
-        Args:
-            resource: what kind of thing is locked.
-            id: which one.
-            ttl: seconds after which the lock expires.
-            wait: seconds to wait for another holder.
+        It expires after ``ttl`` seconds. ``wait``: seconds to wait for another holder.
 
         Raises:
             LockUnavailable: it was not acquired: held by another holder, Redis away, or the cache disabled.
@@ -333,11 +339,12 @@ class RedisCache:
 
     async def get_stats(self) -> dict[str, Any]:
         """Return the documented statistics: the fleet's totals, or this process's own while Redis is away."""
-        counters, own = self._engine.counters, (self._engine.counters.totals(), 0, "0B")
-        found = await self._engine.or_neutral(None, counters.fleet(self._engine.transport.call))
-        totals, redis_keys, redis_memory = found or own
-        return report(self.enabled, self.connected, totals, redis_keys, redis_memory)
+        counters = self._engine.counters
+        own = counters.totals(), 0, "0B"
+        return report(
+            self.enabled, self.connected, *await self._engine.answer(own, counters.fleet(self._engine.transport.call))
+        )
 
     async def health_check(self) -> bool:
         """Return whether Redis answers a PING within the deadline."""
-        return await self._engine.or_neutral(None, self._engine.transport.send("PING")) is not None
+        return await self._engine.answer(None, self._engine.transport.send("PING")) is not None

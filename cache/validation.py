@@ -42,6 +42,20 @@ def checked_ttl(ttl: object) -> int:
     return ttl
 
 
+def checked_amount(amount: object) -> int:
+    """Return ``amount`` if a counter can be changed by it.
+
+    Raises:
+        TypeError: it is not a whole number.
+        ValueError: it does not fit into 64 bits.
+    """
+    if not isinstance(amount, int) or isinstance(amount, bool):
+        raise TypeError(f"a counter is changed by a whole number, not by a {type(amount).__name__}")
+    if not -(2**63) <= amount < 2**63:
+        raise ValueError("a counter has 64 bits")
+    return amount
+
+
 def checked_seconds(seconds: object, what: str) -> float:
     """Return ``seconds`` if it is a usable duration. ``what`` names it in the error.
 

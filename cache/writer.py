@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from . import keys
 from .coherence.pending import PendingInvalidations
@@ -13,8 +13,11 @@ from .core.engine import Engine
 from .exceptions import TransportError
 from .invalidation.invalidator import Invalidator
 from .loading.fill import Filler
-from .transport.scripts import STORE
-from .validation import checked_key, checked_ttl
+from .transport.scripts import INCREMENT, STORE
+from .validation import checked_amount, checked_key, checked_ttl
+
+BATCH: Final = 1_000
+"""Values that are stored together, each within its own deadline."""
 
 
 class Writer:
@@ -30,7 +33,50 @@ class Writer:
 
     async def set(self, key: str, value: Any, ttl: int | None, *, nx: bool, xx: bool) -> bool:
         """See :meth:`cache.RedisCache.set`."""
-        arguments = self._arguments(key, value, ttl, nx, xx)
+        return await self._store(key, self._arguments(key, value, ttl, nx, xx), nx)
+
+    async def set_many(self, values: Mapping[str, Any], ttl: int | None) -> int:
+        """See :meth:`cache.RedisCache.set_many`."""
+        checked: list[tuple[str, tuple[Any, ...]]] = []
+        for key, value in list(values.items()):
+            checked.append((key, self._arguments(key, value, ttl, False, False)))
+            if not len(checked) % BATCH:
+                await asyncio.sleep(0)  # other callers have deadlines too
+        stored = 0
+        while checked:
+            batch, checked = checked[:BATCH], checked[BATCH:]
+            try:
+                stored += sum(await asyncio.gather(*(self._store(key, arguments, False) for key, arguments in batch)))
+            except asyncio.CancelledError:
+                self._invalidator.enqueue(PendingInvalidations(tuple(key for key, _ in checked)))
+                raise
+        return stored
+
+    async def incr(self, key: str, by: int, ttl: int | None) -> int | None:
+        """See :meth:`cache.RedisCache.incr`."""
+        arguments = checked_amount(by), 0 if ttl is None else checked_ttl(ttl) * 1000
+        if not self._engine.serializer.may_count(checked_key(key)):
+            self._engine.count_undecodable(key, ValueError("a user's counter, which cannot be encrypted"))
+            return None
+        self._near.drop(key)
+        self._filler.detach((key,))
+        names = (key, keys.lease(key), keys.stale(key))
+        before, sequence = index_entry(key), self._pending.sequence
+        deadline = asyncio.get_running_loop().time() + self._transport.deadline
+        if self._pending and self._pending.newest(key):
+            before = (("UNLINK", *names), *before)  # a counter that was deleted begins anew
+        try:
+            reply = await self._transport.run(INCREMENT, names, *arguments, before=before, deadline=deadline)
+        except TransportError as problem:
+            self._engine.count_error(problem)
+            return None
+        finally:
+            self._near.drop(key)
+        if self._pending:
+            self._pending.acknowledge_store(key, sequence)
+        return int(reply)
+
+    async def _store(self, key: str, arguments: tuple[Any, ...], nx: bool) -> bool:
         if not self._transport.enabled:
             self._not_stored(key, nx)
             return False

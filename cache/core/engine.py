@@ -14,6 +14,7 @@ from ..exceptions import CommandRejected, TransportError
 from ..serialization.serializer import Serializer
 from ..settings import CacheSettings
 from ..transport.commands import LOAD_SCRIPTS, Transport
+from ..validation import checked_seconds
 from .availability import Availability
 from .maintenance import Maintenance
 from .stats import Counters
@@ -187,13 +188,25 @@ class Engine:
 
     # -- failures --------------------------------------------------------------------------------------
 
-    async def or_neutral(self, neutral: T, work: Coroutine[Any, Any, T]) -> T:
-        """The outcome of ``work``; ``neutral``, counted as an error, if Redis is away, late or rejects it."""
+    async def answer(self, neutral: T, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """The outcome of ``work``; ``neutral``, counted as an error, if Redis is away, late or rejects it.
+
+        Args:
+            neutral: the answer without Redis.
+            work: what raises TransportError. Cancelled, it leaves a pending invalidation of what it may have stored.
+            timeout: seconds until ``neutral`` is the answer, if that is sooner than the deadline.
+
+        Raises:
+            TypeError, ValueError: the time-out is no positive number.
+        """
         try:
-            return await work
-        except TransportError as problem:
+            async with asyncio.timeout(None if timeout is None else checked_seconds(timeout, "the timeout")):
+                return await work
+        except (TransportError, TimeoutError) as problem:
             self.count_error(problem)
-            return neutral
+        finally:
+            work.close()  # if the time-out was none
+        return neutral
 
     def count_error(self, problem: Exception | None = None) -> None:
         """Count a failure of Redis, and log it if Redis rejected a command.

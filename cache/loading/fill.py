@@ -24,9 +24,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any, Final
 
+from .. import keys
 from ..background import BackgroundTasks
 from ..core.engine import Engine
 from ..exceptions import (
@@ -77,9 +78,10 @@ class Filler:
         self.loaders = Loaders(address)
         self.background = BackgroundTasks()
 
-    def detach(self, names: Iterable[str]) -> None:
+    def detach(self, names: Collection[str]) -> None:
         """These keys were invalidated: later callers begin a load of their own."""
-        self.loads.detach(names)
+        if self.loads:
+            self.loads.detach([*names, *map(keys.stale, names)])
         self._refreshes.detach(names)
 
     def detach_all(self) -> None:
@@ -95,16 +97,17 @@ class Filler:
         await self.loaders.close()
         await self.leases.close()
 
-    def busy(self, key: str) -> bool:
+    def busy(self, key: str, options: EntryOptions) -> bool:
         """Whether another caller of this process loads ``key``, or began to read it in this turn of the loop.
 
         A load is already in flight then; join it with :meth:`fill` instead of querying Redis.
         """
-        if key in self.loads or key in self._asked:
+        flight = _flight(key, options)
+        if flight in self.loads or flight in self._asked:
             return True
         if not self._asked:
             asyncio.get_running_loop().call_soon(self._asked.clear)
-        self._asked.add(key)
+        self._asked.add(flight)
         return False
 
     async def fill(
@@ -125,7 +128,9 @@ class Filler:
             Exception: what the loader raises.
         """
         with self.loaders.awaiting(key):
-            plain, hit = await self.loads.join(key, lambda: self._find_or_load(key, loader, options, began, failed))
+            plain, hit = await self.loads.join(
+                _flight(key, options), lambda: self._find_or_load(key, loader, options, began, failed)
+            )
         return self._serializer.decode(plain), hit  # decode per caller: values are mutable
 
     def refresh(self, key: str, loader: Loader, options: EntryOptions, old_ms: int) -> None:
@@ -194,7 +199,7 @@ class Filler:
 
     async def _load(self, lease: Lease, loader: Loader, options: EntryOptions) -> bytes:
         # A caller that comes after the lease was lost must not join: this load may have begun before an invalidation.
-        holding = self.leases.hold(lease, lambda: self.loads.detach((lease.key,)))
+        holding = self.leases.hold(lease, lambda: self.detach((lease.key,)))
         renewing = asyncio.create_task(holding, name="cache-lease")
         try:
             plain = await self._loaded(lease.key, loader, options)
@@ -264,6 +269,11 @@ class Filler:
         plain = self._serializer.open(key, raw)
         self._serializer.decode(plain)
         return plain
+
+
+def _flight(key: str, options: EntryOptions) -> str:
+    """The flight to join: callers who take the last good value wait for no load of callers who do not."""
+    return keys.stale(key) if options.stale_for else key
 
 
 def _log_failure(load: asyncio.Task[bytes]) -> None:

@@ -34,7 +34,7 @@ class Singleflight:
             Exception: what the flight raises.
         """
         flight = self._flights.get(key)
-        if flight is None:
+        if flight is None or flight.task.done():  # done: its callback has still to run
             flight = self._flights[key] = _Flight(
                 asyncio.create_task(start(), name=f"cache-fill {key.partition(':')[0]}")
             )

@@ -1,9 +1,9 @@
 """Values to bytes and back, lossless, and readable in redis-cli.
 
-A string is stored as it is, so ``GET user:123:profile`` shows the profile. Everything else is JSON. A string
-that reads as JSON (it begins with ``{``, ``[`` or ``"``, or is exactly a number or ``true``, ``false``,
-``null``) is stored as a JSON string: ``"123"`` does not come back as a number, and ``INCR`` works on a stored
-number.
+A string is stored as it is, so ``GET user:123:profile`` shows the profile. Bytes are stored behind a byte that begins
+no text (0xFE). Everything else is JSON. A string that reads as JSON (it begins with ``{``, ``[`` or ``"``, or is
+exactly a number or ``true``, ``false``, ``null``) is stored as a JSON string: ``"123"`` does not come back as a number,
+and ``INCR`` works on a stored number.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from ..exceptions import UndecodableValue, UnserialisableValue
 
 ENCRYPTED: Final = 0xFF
 """First byte of an encrypted value (see ``encryption``). No UTF-8 text begins with it, so no plain value does."""
+BYTES: Final = 0xFE
+"""First byte of a value that is bytes. No UTF-8 text begins with it either."""
 NONE: Final = b"null"
 """What None is stored as, and nothing else."""
 _JSON_STARTS = b'{["'
+_BYTES_MARK: Final = bytes([BYTES])
 _LITERAL_STARTS = frozenset(b"-0123456789tfn")
 _LITERAL = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
 # json.loads without its wrapper, which costs a third of decoding a short value.
@@ -32,8 +35,8 @@ def encode(value: Any) -> bytes:
     """Return the bytes to store for ``value``.
 
     Args:
-        value: str, int, float, bool, None, list, tuple (comes back as a list) or dict with str keys,
-            nested as you like.
+        value: bytes, str, int, float, bool, None, list, tuple (comes back as a list) or dict with str keys; lists and
+            dicts hold anything of these but bytes.
 
     Raises:
         UnserialisableValue: another type, NaN or an infinity, a dict key that is not a string, a cycle, or a surrogate
@@ -41,6 +44,8 @@ def encode(value: Any) -> bytes:
     """
     if isinstance(value, str):  # a subclass such as Key is stored as its text
         return _encode_text(str.__str__(value))
+    if type(value) is bytes:
+        return _BYTES_MARK + value
     try:
         _check(value, "value")
         return _dump(value)
@@ -57,6 +62,8 @@ def decode(raw: bytes) -> Any:
     if not raw:
         return ""
     first = raw[0]
+    if first == BYTES:
+        return raw[1:]
     try:
         text = raw.decode()
         if first in _JSON_STARTS or (first in _LITERAL_STARTS and _LITERAL.fullmatch(raw)):
@@ -152,5 +159,5 @@ def _check(value: Any, where: str) -> None:
         return
     else:
         raise UnserialisableValue(
-            f"{where} is a {kind.__name__}: str, int, float, bool, None, list and dict can be stored"
+            f"{where} is a {kind.__name__}: str, int, float, bool, None, list and dict can be stored, and bytes alone"
         )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import UndecodableValue, ValueTooLarge
 from . import codec
 
 if TYPE_CHECKING:
     from .encryption import ValueCipher
+
+_PERSONAL: Final = "user:"
+_COUNTER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
 
 class Serializer:
@@ -60,13 +64,17 @@ class Serializer:
             )
         return plain if self._cipher is None else self._cipher.encrypt(key, plain)
 
+    def may_count(self, key: str) -> bool:
+        """Whether ``key`` may hold a counter, which Redis can only add to if it is not encrypted."""
+        return self._cipher is None or not key.startswith(_PERSONAL)
+
     def open(self, key: str, raw: bytes) -> bytes:
-        """Decrypt what is stored under ``key`` and check its size.
+        """Decrypt what is stored under ``key``, unless it is a counter, and check its size.
 
         Raises:
             UndecodableValue: it cannot be decrypted, or is larger than this layer stores.
         """
-        if self._cipher is not None:
+        if self._cipher is not None and not (self.may_count(key) and _COUNTER.fullmatch(raw)):
             raw = self._cipher.decrypt(key, raw)
         if len(raw) > self.max_bytes:
             raise UndecodableValue("larger than CACHE_MAX_VALUE_BYTES")

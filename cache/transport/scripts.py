@@ -74,6 +74,16 @@ A script and not MULTI, because a server may send a push between the replies of 
 the loop when it runs a transaction on a cluster.
 """
 
+# KEYS: key, lease, stale. ARGV: what to add, TTL of a new counter in ms (0: none).
+INCREMENT = Script("""
+if ARGV[2] == '0' or not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
+  redis.call('INCRBY', KEYS[1], ARGV[1])
+end
+redis.call('UNLINK', KEYS[2], KEYS[3])
+return redis.call('GET', KEYS[1])
+""")
+"""Add to a counter, or begin one. The reply is text: a Lua number has 53 bits."""
+
 # KEYS: key, lease. ARGV: token, lease in ms, ms that a value to be refreshed has left at most.
 REFRESH = Script("""
 local left = redis.call('PTTL', KEYS[1])
@@ -101,4 +111,4 @@ return redis.call('DEL', KEYS[1])
 """)
 """Release the lease. If its load failed and there is a last good value, that is served at once for a while."""
 
-ALL = (ACQUIRE, FILL, STORE, REFRESH, RENEW, RELEASE)
+ALL = (ACQUIRE, FILL, STORE, INCREMENT, REFRESH, RENEW, RELEASE)

@@ -64,6 +64,7 @@ class Surface:
         say["set"] = await cache.set("user:1:settings", {"voice": "warm"}, ttl=60)
         say["set nx"] = await cache.set("temp:s:a", 1, ttl=60, nx=True)
         say["set_many"] = await cache.set_many({"temp:s:b": 2, "system:config": 3}, ttl=60)
+        say["incr"] = [await cache.incr("temp:s:n", 2, ttl=60) for _ in range(2)]
         say["get"] = await cache.get("user:1:settings")
         say["get_many"] = await cache.get_many(["temp:s:a", "temp:s:b"])
         say["exists"] = await cache.exists("temp:s:a", "temp:s:b", "temp:s:c")

@@ -37,13 +37,14 @@ LOST = {
     "+srem": {"index pruned"},
     "+sismember": {"own cleared"},
     "+getrange": {"own cleared"},
+    "+incrby": {"incr"},
     "+hincrby": {"fleet's statistics"},
     "+hmget": {"fleet's statistics", "number of keys", "memory"},
     "+exists": {"exists"},
     "+ttl": {"ttl"},
     "+pexpire": {"lease renewed"},
     "~lock:*": {"lock", "lock twice"},
-    "~temp:*": {"set nx", "set_many", "get_many", "exists", "expire", "ttl", "delete"},
+    "~temp:*": {"incr", "set nx", "set_many", "get_many", "exists", "expire", "ttl", "delete"},
 }
 
 

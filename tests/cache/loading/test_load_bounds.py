@@ -11,6 +11,7 @@ import pytest
 
 from cache import LoadCycle, LoadTimeout, RedisCache, keys
 from cache.loading import lease
+from cache.loading.singleflight import Singleflight
 from tests.cache.loading.clock import timed
 from tests.cache.loading.loader import Loader
 from tests.inside import filler_of
@@ -346,6 +347,40 @@ async def test_who_joins_a_young_load_waits_the_rest(
     assert (await first)[1] > 0.55
     slow.gate.set()
     await until(lambda: slow.ended)
+
+
+async def test_who_takes_the_last_good_value_waits_for_no_load_of_who_does_not(
+    pair: list[RedisCache], redis_server: RedisServer
+) -> None:
+    await pair[0].get_or_load(KEY, Loader("good"), ttl=60, stale_for=60)
+    redis_server.cli("DEL", KEY)
+    slow = Loader("newer", held=True)
+    first = asyncio.create_task(pair[0].get_or_load(KEY, slow, ttl=60))
+    await slow.started.wait()
+    assert await pair[0].get_or_load(KEY, Loader("not asked"), ttl=60, stale_for=60) == "good"
+    slow.gate.set()
+    assert await first == "newer"
+
+
+# -- one flight after another ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outcome", ["value", OSError("down")], ids=["loads", "fails"])
+async def test_a_finished_load_is_not_joined(make_cache: Any, outcome: Any) -> None:
+    """With an eager task factory (Python 3.12) and no Redis, a whole load may run within one turn of the loop."""
+    asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory", None))
+    cache, loader = make_cache("redis://127.0.0.1:1/0", enabled=False), Loader(outcome)
+    for _ in range(3):
+        answers = await asyncio.gather(cache.get_or_load(KEY, loader, ttl=60), return_exceptions=True)
+        assert answers == [outcome]
+    assert loader.calls == 3
+    flights, runs = Singleflight(), []
+
+    async def run() -> int:
+        runs.append(None)
+        return len(runs)
+
+    assert [await flights.join(KEY, run) for _ in range(3)] == [1, 2, 3]
 
 
 # -- copies ----------------------------------------------------------------------------------------------

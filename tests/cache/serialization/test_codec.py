@@ -41,7 +41,9 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-@given(values)
+@given(values | st.binary())
+@example(b"")
+@example(b"\xff\xfe{")
 @example("\ud800")
 @example({"\udfff": ["\ud800"]})
 @example(["é", "\x00", "😀"])
@@ -68,6 +70,7 @@ def test_foreign_bytes_never_surprise(raw: bytes) -> None:
         (123, b"123"),
         (True, b"true"),
         (None, b"null"),
+        (b"\x00RIFF", b"\xfe\x00RIFF"),
         ({"name": "Zoë"}, '{"name":"Zoë"}'.encode()),
         (keys.profile("1"), b"user:1:profile"),
     ],
@@ -98,7 +101,8 @@ for _ in range(100_000):
         ({"a": [1, math.inf]}, r"\[1\] is inf"),
         ({1: "a"}, "key of type int"),
         ({"a": {None: 1}}, "key of type NoneType"),
-        (b"bytes", "is a bytes"),
+        ({"a": [b"bytes"]}, "is a bytes"),
+        (bytearray(b"bytes"), "is a bytearray"),
         ({"a": {1, 2}}, "is a set"),
         (Colour.RED, "is a Colour"),
         ("\ud83d\ude00", "two halves"),
