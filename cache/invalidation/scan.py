@@ -66,11 +66,12 @@ async def delete_matching(
     # [ls]: the first letter of lease and stale, with which Redis discards nearly every other key at once.
     guards = f"[ls]*:{{{pattern}}}" if closed(pattern) else "[ls]*:{*}"
     async for page in pages(transport, guards, ahead=ahead, size=size):
-        guarding = [(key, name) for key in page if (name := guarded_by(key)) and matches(pattern, name)]
-        selected = set(await select([name for _, name in guarding], False))
-        await remove([key for key, name in guarding if name in selected], False)
+        guarded = {name for key in page if (name := guarded_by(key)) and matches(pattern, name)}
+        await remove(_guards(await select(list(guarded), False)), False)
     async for page in pages(transport, pattern, ahead=ahead, size=size):
-        await remove(await select(page, True), True)
+        found = await select(page, True)
+        await remove(_guards(found), False)
+        await remove(found, True)
 
 
 async def pages(
@@ -116,6 +117,11 @@ async def delete(transport: Transport, names: Sequence[str]) -> int:
         batch = [name.encode(errors="surrogateescape") for name in names[start : start + _BATCH]]
         deleted += await retried(transport, transport.unlink(batch), partial(transport.unlink, batch))
     return deleted
+
+
+def _guards(names: Sequence[str]) -> list[str]:
+    """Leases and last good values of these keys, found or not: a fill may have turned one into the other."""
+    return [*map(keys.lease, names), *map(keys.stale, names)]
 
 
 def guarded_by(key: str) -> str:

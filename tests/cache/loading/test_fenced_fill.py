@@ -74,6 +74,25 @@ async def test_no_fill_after_an_acknowledged_invalidation(
         assert await cache.get(key) == "new"
 
 
+async def test_a_fill_between_a_scan_and_its_delete_leaves_nothing(
+    pair: list[RedisCache], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scan has found the lease; the fill replaces it by a value and a last good value before it is deleted."""
+    loader, task = await held_load(pair[0], PROFILE, stale_for=60)
+    transport = engine_of(pair[1]).transport
+    unlink = transport.unlink
+
+    async def unlink_after_the_fill(*args: Any, **options: Any) -> int:
+        loader.gate.set()
+        await task
+        return await unlink(*args, **options)
+
+    monkeypatch.setattr(transport, "unlink", unlink_after_the_fill)
+    await pair[1].invalidate_pattern("user:*")
+    assert task.done()
+    assert redis_server.cli("EXISTS", PROFILE, keys.lease(PROFILE), keys.stale(PROFILE)) == 0
+
+
 @pytest.mark.parametrize("how", INVALIDATIONS)
 async def test_a_call_after_an_invalidation_elsewhere_does_not_join_the_old_load(
     pair: list[RedisCache], how: str
