@@ -88,7 +88,7 @@ def may_be_value(start: bytes, *, whole: bool) -> bool:
     try:
         if whole:
             decode(start)
-        else:
+        elif not start.startswith(_BYTES_MARK):
             codecs.getincrementaldecoder("utf-8")().decode(start)
     except (UndecodableValue, UnicodeDecodeError):
         return False

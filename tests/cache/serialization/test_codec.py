@@ -51,6 +51,13 @@ def test_round_trip(value: Any) -> None:
     assert same(codec.decode(codec.encode(value)), value)
 
 
+@given(values | st.binary(), st.integers(0))
+def test_the_start_of_a_value_may_be_one(value: Any, length: int) -> None:
+    raw = codec.encode(value)
+    assert codec.may_be_value(raw, whole=True)
+    assert codec.may_be_value(raw[:length], whole=False)
+
+
 @given(st.binary())
 def test_foreign_bytes_never_surprise(raw: bytes) -> None:
     try:
