@@ -155,6 +155,7 @@ _ABOUT: Final = re.compile(
     r"|any mention of|all about|that|about) (?!one\b)",
     re.I,
 )
+_EVERYTHING_ABOUT: Final = re.compile(r"(?:everything|anything|all|whatever)\b.*\babout\b|any mention of\b", re.I)
 _TAIL: Final = re.compile(
     rf"(?:,? (?:please|thanks|thank you|for me|right now|right away|now|immediately|at once|again|ok|okay|forever"
     rf"|altogether|completely|entirely|will you|would you|could you|can you|if you (?:can|could|don't mind|please))"
@@ -210,9 +211,10 @@ def _object(words: str, *, idiom: bool = False, about: bool = False) -> tuple[Sc
         return "everything", "", rest
     if _LAST.match(thing):
         return "last", "", rest
+    everything = _EVERYTHING_ABOUT.match(thing)
     while (shorter := _ABOUT.sub("", thing, count=1) if _ABOUT.match(thing) else thing) != thing:
         thing = shorter
-    return ("thing", thing, rest) if len(thing) > 1 else None
+    return ("thing", f"everything about {thing}" if everything else thing, rest) if len(thing) > 1 else None
 
 
 # -- corrections ---------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from .answers import MAX_TEXT, STORE_AWAY, UNKNOWN_CALLER, agent_of, caller_of, 
 logger = logging.getLogger("companion")
 _FORGOTTEN: Final = "I have forgotten it."
 _WHICH: Final = "More than one thing fits. Which one shall I forget?"
+_THIS: Final = "I am not sure what you mean. Shall I forget this?"
 _NOTHING: Final = "I keep nothing of that about you, so there is nothing to remove. I will not bring it up."
 _SURE: Final = "I would erase everything I know about you, and all that we have said, for good. Shall I really do that?"
 _ERASED: Final = "I have erased everything about you."
@@ -37,7 +38,8 @@ class ForgettingTools(llm.Toolset):
         ``candidates``, ask which one they mean, and call this again with its exact words.
 
         Args:
-            what: The thing, for example "I like chess", or the exact words of a line or a fact.
+            what: The thing, for example "I like chess", or the exact words of a line or a fact. Begin it with
+                "everything about" if all that fits is meant.
         """
         caller = caller_of(context)
         if caller is None:
@@ -51,7 +53,7 @@ class ForgettingTools(llm.Toolset):
             logger.warning("something could not be forgotten: %s", problem)
             return failure(STORE_AWAY)
         if done.candidates:
-            return failure(_WHICH, candidates=list(done.candidates))
+            return failure(_WHICH if len(done.candidates) > 1 else _THIS, candidates=list(done.candidates))
         if (agent := agent_of(context)) is not None:
             await agent.forget(done.profile, [words_of(text) for text in (what, *done.removed)])
         if not done.removed:

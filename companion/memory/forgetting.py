@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +20,9 @@ _SEARCHED: Final = 100
 """Facts that are looked at."""
 _DEADLINE: Final = 4.0
 """Seconds for forgetting; the store may have forgotten after that, but what was removed is not known."""
+_ALL: Final = re.compile(r"(?:absolutely )?(?:everything|anything|all|whatever)\b", re.IGNORECASE)
+_TELLING: Final = 4  # letters of a word by which a similar thing is recognised
+_MAX_SIMILAR: Final = 5
 _SAME: Final = {"job": "work", "profession": "work", "occupation": "work", "home": "live", "hometown": "live"}
 """Words for what a label of the profile says."""
 
@@ -29,7 +33,8 @@ class ForgottenFact:
 
     Attributes:
         removed: the lines and facts that were removed, word for word.
-        candidates: instead, those that the wish may mean, if it is not clear which: then nothing was removed.
+        candidates: instead, those that the wish may mean, if it is not clear which or whether: then nothing was
+            removed.
         profile: the profile that is stored now.
     """
 
@@ -58,6 +63,8 @@ async def forget_fact_async(what: str) -> ForgottenFact:
     meant = matching(what, known)
     if len({frozenset(words_of(text)) for text in meant}) > 1 and not _all_named(what, meant):
         return ForgottenFact(candidates=meant)
+    if not meant and (similar := _similar(what, known)):
+        return ForgottenFact(candidates=similar)
     texts = dict.fromkeys([*meant, what])
     removed = await within_deadline(
         _forget(caller.user_id, [Thing(text, words_of(text)) for text in texts]), "forget", seconds=_DEADLINE
@@ -83,8 +90,16 @@ def matching(what: str, known: Sequence[str]) -> list[str]:
 
 
 def _all_named(what: str, meant: Sequence[str]) -> bool:
-    """Whether the wish names each of them as a whole: "I like chess and I live in Oslo"."""
+    """Whether the wish names each of them: "everything about chess", or "I like chess and I live in Oslo"."""
+    if _ALL.match(what):
+        return True
     return all(set(words_of(text)) <= set(words_of(what)) for text in meant)
+
+
+def _similar(what: str, known: Sequence[str]) -> list[str]:
+    """Those that share a word with the wish that says something."""
+    about = {word for word in words_of(what) if len(word) >= _TELLING}
+    return [text for text in known if about.intersection(words_of(text))][:_MAX_SIMILAR]
 
 
 def _words(text: str) -> set[str]:

@@ -166,11 +166,12 @@ _YES: Final = re.compile(
     r"\b(?:yes|yeah|yep|sure|certain|do it|go ahead|confirm\w*|really|please do|of course)\b", re.IGNORECASE
 )
 _BUT: Final = re.compile(r"\b(?:no|not|don't|but|except|wait|stop|keep|only|just)\b|n't\b|\?", re.IGNORECASE)
+_NO: Final = re.compile(r"(?:no|nope|don't|do not|none|neither|never ?mind|keep|stop|wait|cancel)\b", re.IGNORECASE)
 _ORDER: Final = ("first", "second", "third", "fourth", "fifth")
 
 
-def _chosen(items: Sequence[llm.ChatMessage | llm.FunctionCallOutput], tools: set[str]) -> Call | None:
-    """The call that an answer to a question of a forgetting tool asks for, straight after the question."""
+def _chosen(items: Sequence[llm.ChatMessage | llm.FunctionCallOutput], tools: set[str]) -> str | Call | None:
+    """What follows from an answer to a question of a forgetting tool, straight after the question."""
     users = [index for index, item in enumerate(items) if _role(item) == "user"]
     if len(users) < 2:
         return None
@@ -182,8 +183,16 @@ def _chosen(items: Sequence[llm.ChatMessage | llm.FunctionCallOutput], tools: se
         request = forget_request(words)
         again = request is not None and request.scope == "everything"
         sure = again or (_YES.search(words) and not _BUT.search(words))
-        return Call(FORGET_EVERYTHING, {"confirm": True}) if sure else None
+        if sure:
+            return Call(FORGET_EVERYTHING, {"confirm": True})
+        return "All right, I keep it." if _NO.search(words) else None
     candidates = [str(one) for one in question.get("candidates") or []]
+    if candidates and re.search(r"\b(?:both|all|everything)\b", words, re.IGNORECASE):
+        return Call(asked[-1].name, {"what": " and ".join(candidates)})
+    if len(candidates) == 1 and _YES.search(words) and not _BUT.search(words):
+        return Call(asked[-1].name, {"what": candidates[0]})
+    if candidates and _NO.match(words):
+        return "All right, I keep it."
     for number, name in enumerate(_ORDER[: len(candidates)]):
         if re.search(rf"\b{name}\b", words, re.IGNORECASE):
             return Call(asked[-1].name, {"what": candidates[number]})

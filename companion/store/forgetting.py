@@ -18,15 +18,16 @@ _SHORT: Final = 4  # letters below which a word counts as a whole only
 _GENERIC: Final = frozenset(
     """
     like love enjoy adore prefer live work name call called favourite favorite say said tell told know remember thing
-    fact also really lot much go get use want need think person user
+    fact also really lot much go get use want need think person user everything anything something
     """.split()  # noqa: SIM905 - as a list it fills a page
 )
 
 
 def words_of(text: str) -> list[str]:
     """The words that a text is about: in their stems, without accents, and without generic ones if there are others."""
-    words = list(dict.fromkeys(stem(word) for word in search_words(text)))
-    return [word for word in words if word not in _GENERIC] or words
+    words = search_words(text)
+    telling = [word for word in words if not _GENERIC.intersection((word, stem(word)))]
+    return list(dict.fromkeys(map(stem, telling or words)))
 
 
 def stem(word: str) -> str:

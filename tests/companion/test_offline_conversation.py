@@ -83,3 +83,55 @@ async def test_a_conversation_from_hello_to_goodbye(talk: Talk, runtime: Runtime
         )
         assert await ask(session, "Goodbye") == ([], "Goodbye, Ada. I will remember what you told me.")
     assert await runtime.store.get_profile("ada") == "Name: Ada\nLikes: chess"
+
+
+async def test_it_forgets_what_it_is_asked_to(talk: Talk, runtime: Runtime) -> None:
+    async with talk() as session:
+        await ask(session, "My name is Ada, I like chess")
+        assert await ask(session, "I don't like chess") == (
+            ["forgetFact"],
+            "I have forgotten it. It was: Likes: chess.",
+        )
+        assert (await ask(session, "I don't like chess"))[0] == [], "it is just talk when nothing says otherwise"
+        await ask(session, "I live in Oslo")
+        assert await ask(session, "I no longer live in Oslo, I live in Rome") == (
+            ["forgetFact", "updateUserProfile"],
+            "I will remember that you live in Rome.",
+        )
+        for fact in ("visits on Friday", "sings in a choir", "has a dog"):
+            await ask(session, f"Remember that my sister {fact}")
+        calls, said = await ask(session, "Please forget my sister")
+        assert calls == ["forgetFact"]
+        assert "Which one" in said
+        assert "my sister visits on Friday" in said
+        assert await ask(session, "The one with the dog") == (
+            ["forgetFact"],
+            "I have forgotten it. It was: my sister has a dog.",
+        )
+        await ask(session, "Forget my sister")
+        assert (await ask(session, "No, never mind")) == ([], "All right, I keep it.")
+        await ask(session, "Forget my sister")
+        assert "; " in (await ask(session, "Both of them"))[1]
+        assert await runtime.store.count_memories("ada") == 0
+        await ask(session, "My favourite colour is blue")
+        assert await ask(session, "Forget that") == (
+            ["forgetFact"],
+            "I have forgotten it. It was: Favourite: colour is blue.",
+        )
+        assert await ask(session, "Forget it") == ([], "All right.")
+        assert await runtime.store.get_profile("ada") == "Name: Ada\nLives in: Rome"
+
+
+async def test_it_erases_everything_only_after_a_yes(talk: Talk, runtime: Runtime) -> None:
+    async with talk() as session:
+        await ask(session, "My name is Ada")
+        for refusal in ("no", "don't", "Yes, but keep my name", "No, wait"):
+            assert (await ask(session, "Delete my data"))[0] == ["forgetEverything"]
+            assert (await ask(session, refusal))[0] == []
+        assert await runtime.store.get_profile("ada") == "Name: Ada"
+        await ask(session, "yes")  # to nothing
+        assert await runtime.store.get_profile("ada") == "Name: Ada"
+        assert "Shall I really" in (await ask(session, "forget everything about me"))[1]
+        assert await ask(session, "Yes, please.") == (["forgetEverything"], "I have erased everything about you.")
+        assert await runtime.store.get_profile("ada") is None
+        assert "do not know anything about you" in (await ask(session, "What do you know about me?"))[1]

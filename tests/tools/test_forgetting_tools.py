@@ -100,6 +100,21 @@ async def test_it_asks_which_one_if_several_fit(talk: Conversation, runtime: Run
     assert await runtime.store.count_memories("ada") == 1
 
 
+async def test_everything_about_a_thing_needs_no_question(talk: Conversation, runtime: Runtime) -> None:
+    for fact in ("My sister visits on Friday", "My sister lives in Rome", "I like tea"):
+        await talk.use("rememberFact", fact=fact)
+    answer = await talk.use("forgetFact", what="everything about my sister")
+    assert sorted(answer["removed"]) == ["My sister lives in Rome", "My sister visits on Friday"]
+    assert [fact.text for fact in await runtime.store.search_memories("ada", "")] == ["I like tea"]
+
+
+async def test_it_asks_if_something_is_only_similar(talk: Conversation, runtime: Runtime) -> None:
+    await talk.use("rememberFact", fact="Meine Schwester kommt am Freitag")
+    answer = await talk.use("forgetFact", what="die Sache mit meiner Schwester")
+    assert answer["candidates"] == ["Meine Schwester kommt am Freitag"]
+    assert await runtime.store.count_memories("ada") == 1
+
+
 async def test_nothing_is_removed_if_nothing_fits(talk: Conversation, runtime: Runtime) -> None:
     await talk.use("updateUserProfile", add=["Name: Ada"])
     await runtime.store.add_turn("ada", Turn("user", "I played chess today", datetime.now(UTC), "earlier", id="t"))
