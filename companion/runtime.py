@@ -29,7 +29,7 @@ from .caching import ChangeListener, ConsistencyWatch, OutboxRelay, invalidate
 from .settings import Settings
 from .store import ContextBatcher, SqliteStore, Store
 from .voice.models import make_llm
-from .writes import Eraser, Spool, WriteBehind, expire_turns
+from .writes import Spool, WriteBehind, expire_turns
 
 logger = logging.getLogger("companion")
 _runtimes: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
@@ -56,7 +56,6 @@ class Runtime:
         watch = ConsistencyWatch(lambda: self.store, self.settings.watch_share)
         self.outbox_relay = OutboxRelay(lambda: self.store, watch)
         self.write_behind = WriteBehind(lambda: self.store, self.outbox_relay, Spool(self.settings.home))
-        self.eraser = Eraser(lambda: self.store)
         self.contexts = ContextBatcher(lambda user_id: self.store.context(user_id))
         self._store = store
         self._model = model

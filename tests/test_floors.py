@@ -32,7 +32,7 @@ FLOORS: Final[dict[str, dict[str, set[str]]]] = {
         "conversation": {"memory", "forget_request"},
         "memory": {"runtime"},
         "runtime": {"writes", "voice"},
-        "writes": {"caching"},
+        "writes": {"caching", "identity"},
         "voice": {"offline", "settings"},
         "caching": {"store"},
         "offline": {"prompts", "forget_request"},

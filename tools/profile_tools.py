@@ -32,7 +32,9 @@ _QUEUED = "I cannot reach my memory right now. I keep it in mind, and write it d
 _CONFIRM = "That would make me forget {count} things about you. Tell me again if I really should."
 _NOT_FOUND = "I do not find that in what I know about you, so nothing has changed."
 _FULL = "I will remember that. My notes about you are full, so I keep {count} of them as separate facts."
+ERASED: Final = "Everything about you was erased since this conversation began, so I keep nothing more of it."
 _NOT_KEPT = {
+    "erased": ERASED,
     "waiting": _QUEUED,
     "full": f"I keep {MAX_KEPT_FACTS} facts for you, and that is as many as I can. Tell me which one may go.",
     "not found": "I do not find the fact that this one is to replace. Tell me its exact words.",
@@ -202,7 +204,7 @@ async def _change(
 def _outcome(change: ProfileChange, saved: SavedProfile) -> str:
     """What to say of a change of the profile: what is stored now, never more."""
     if not saved.stored:
-        return failure(_QUEUED)
+        return failure(ERASED if saved.erased else _QUEUED)
     more: dict[str, Any] = {"not_found": list(change.not_found)} if change.not_found else {}
     if change.not_found and not (change.added or change.forgotten or saved.facts_changed):
         return failure(_NOT_FOUND, profile=saved.text, **more)

@@ -7,7 +7,6 @@ keys follow from which data is one table, in ``invalidation``.
 
 from .change_listener import ChangeListener
 from .consistency import ConsistencyWatch
-from .erasure_delivery import deliver_erasure, deliver_erasures
 from .invalidation import MAX_FACTS, PROFILE, STALE_FOR, STATE, SUMMARY, invalidate, profile_to_read
 from .outbox_relay import OutboxRelay
 from .read_through import read_memory_count, read_memory_search, read_user_data
@@ -21,8 +20,6 @@ __all__ = [
     "ChangeListener",
     "ConsistencyWatch",
     "OutboxRelay",
-    "deliver_erasure",
-    "deliver_erasures",
     "invalidate",
     "profile_to_read",
     "read_memory_count",

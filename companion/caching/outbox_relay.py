@@ -22,6 +22,7 @@ from cache import BackgroundTasks, RedisCache, get_redis_cache, keys
 from ..store import DataKind, OutboxRow, Store, StoreError
 from .cache_identity import CacheIdentity
 from .consistency import ConsistencyWatch
+from .erasure_relay import ErasureRelay
 from .invalidation import CACHED_DATA, MAX_LIFETIME, invalidate
 
 logger = logging.getLogger("companion")
@@ -46,6 +47,9 @@ class OutboxRelay:
     Args:
         store: returns the store; called when it is needed.
         watch: compares cache and store after a sample of the writes.
+
+    Attributes:
+        erasures: delivers erasures.
     """
 
     def __init__(self, store: Callable[[], Store], watch: ConsistencyWatch) -> None:
@@ -53,9 +57,11 @@ class OutboxRelay:
         self.watch = watch
         self._cache_is_private = False
         self._identity = CacheIdentity()
+        self.erasures = ErasureRelay(store, self._identity, lambda: self._cache_is_private)
         self._background = BackgroundTasks()
         self._polling = BackgroundTasks()
         self._last_poll: tuple[float, set[OutboxRow]] | None = None
+        self._last_erasure = 0
 
     @property
     def cache_is_private(self) -> bool:
@@ -164,6 +170,8 @@ class OutboxRelay:
         Raises:
             StoreError: the outbox cannot be read.
         """
+        if await self.erasures.latest():
+            return False
         rows = await self._store().recent_changes(within=MAX_LIFETIME + _CLOCK_SKEW, limit=MAX_ROWS + 1)
         scans = sum(CACHED_DATA[row.kind].stale_pattern is not None for row in rows)
         if len(rows) > MAX_ROWS or scans > MAX_SCANS:
@@ -181,12 +189,15 @@ class OutboxRelay:
         cache = await get_redis_cache()
         now = time.clock_gettime(_CLOCK)
         last_at, known = self._last_poll or (now - MAX_LIFETIME + max(await cache.ttl(POLLED), 0), set())
-        rows = set(await self._store().recent_changes(within=now - last_at + _CLOCK_SKEW, limit=MAX_ROWS + 1))
-        if len(rows) > MAX_ROWS:
+        within = now - last_at + _CLOCK_SKEW
+        rows = set(await self._store().recent_changes(within=within, limit=MAX_ROWS + 1))
+        erasure = await self.erasures.latest(within)
+        if len(rows) > MAX_ROWS or erasure > self._last_erasure:
             await cache.invalidate(f"{keys.USERS}*", own=True)
         else:
             await _invalidate_all(cache, rows - known)
         self._last_poll = now, rows
+        self._last_erasure = max(erasure, self._last_erasure)
         if not cache.invalidations.undelivered:
             await cache.set(POLLED, True, ttl=MAX_LIFETIME)
 
@@ -222,6 +233,7 @@ class OutboxRelay:
     async def _poll(self) -> None:
         while True:
             try:
+                await self.erasures.deliver_pending()
                 if count := await self.deliver_pending():
                     logger.info("%d pending invalidations of other processes delivered", count)
             except StoreError as problem:

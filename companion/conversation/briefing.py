@@ -66,6 +66,7 @@ class Prefetch:
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._background = BackgroundTasks()
         if caller is not None:
+            get_runtime().write_behind.beginnings.note(caller)
             if trace is not None:
                 trace.mark("lookup started")
                 self._span = trace.begin("context")

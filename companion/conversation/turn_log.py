@@ -11,7 +11,7 @@ from uuid import uuid4
 from livekit.agents import ConversationItemAddedEvent, FunctionToolsExecutedEvent, llm
 
 from ..forget_request import FORGET_EVERYTHING, FORGET_FACT, forget_request
-from ..identity import Caller
+from ..identity import Caller, use_caller
 from ..store import Turn
 from ..writes import WriteBehind
 
@@ -45,7 +45,7 @@ class TurnLog:
         """Handle the session's ``function_tools_executed``: a tool that forgets marks what asked for it.
 
         That is the caller's last turn and what the companion has said since; what it says next is marked as well, and
-        so is the answer to its question. After everything was forgotten, this conversation begins anew.
+        so is the answer to its question. After everything was forgotten, the store keeps no more of it.
         """
         for call, output in event.zipped():
             if call.name not in (FORGET_FACT, FORGET_EVERYTHING):
@@ -92,7 +92,8 @@ class TurnLog:
         if turn.role == "assistant" and all(each.role == "assistant" for each in self.turns):
             return  # an unanswered greeting: a conversation in which the caller said nothing leaves no trace
         # The caller's first turn takes the greeting before it along.
-        self._writes.add(self.caller.user_id, *(self.turns if not self._answered else [turn]))
+        with use_caller(self.caller):
+            self._writes.add(self.caller.user_id, *(self.turns if not self._answered else [turn]))
         self._answered = True
 
     def _skip(self, index: int) -> None:
@@ -100,7 +101,8 @@ class TurnLog:
         if self.caller is not None and not turn.skipped:
             self.turns[index] = replace(turn, skipped=True)
             if self._answered:
-                self._writes.add(self.caller.user_id, self.turns[index])
+                with use_caller(self.caller):
+                    self._writes.add(self.caller.user_id, self.turns[index])
 
     async def close(self, timeout: float = FLUSH_TIMEOUT) -> int:
         """Wait until every turn is stored; the rest is spooled for the next start. To be called once.

@@ -1,10 +1,12 @@
 """Who the caller is: from an identity or the job's metadata to the user whose data one conversation may touch."""
 
+from .beginning import Beginning
 from .caller import Caller, caller_from_identity, current_caller, use_caller
 from .metadata import caller_from_metadata
 from .user_id import UnusableIdentity, identity_of, user_id_of
 
 __all__ = [
+    "Beginning",
     "Caller",
     "UnusableIdentity",
     "caller_from_identity",

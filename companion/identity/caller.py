@@ -10,10 +10,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cache import keys
 
+from .beginning import Beginning
 from .placeholders import names_nobody
 from .user_id import UnusableIdentity, user_id_of
 
@@ -27,6 +28,7 @@ class Caller:
     Attributes:
         user_id: letters, digits and ``. _ @ + = ~ -``, at most 128; ``user_id_of`` makes one from any id.
         operator: may invalidate cache entries of other users.
+        beginning: when the conversation began; each conversation has a Caller of its own.
 
     Raises:
         cache.keys.InvalidKeyPart: ``user_id`` could match more than one user's keys.
@@ -34,6 +36,7 @@ class Caller:
 
     user_id: str
     operator: bool = False
+    beginning: Beginning = field(default_factory=Beginning, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         keys.user_id(self.user_id)

@@ -82,7 +82,8 @@ async def save_user_state_async(state: dict[str, Any]) -> bool:
         return False
     try:
         runtime = get_runtime()
-        await runtime.outbox_relay.write(_save_state(runtime.store, caller.user_id, state), caller.user_id)
+        since = await runtime.write_behind.beginnings.number(caller.user_id)
+        await runtime.outbox_relay.write(_save_state(runtime.store, caller.user_id, state, since), caller.user_id)
     except StoreError as problem:
         logger.warning("the state could not be saved: %s", problem)
         return False
@@ -107,13 +108,16 @@ async def add_memory_async(memory: Memory) -> bool:
     """Store a memory of the current caller, and invalidate the cached searches.
 
     Returns:
-        Whether it is stored. False when the caller is unknown, or when the store is away: then the write-behind queue
-        holds it and retries.
+        Whether it is stored. False when the caller is unknown, or was erased since the conversation began, or when the
+        store is away: then the write-behind queue holds it and retries.
     """
     caller = current_caller()
-    return caller is not None and await get_runtime().write_behind.write(caller.user_id, memory) is not None
+    if caller is None:
+        return False
+    outcome = await get_runtime().write_behind.write(caller.user_id, memory)
+    return outcome is not None and not outcome.erased
 
 
-async def _save_state(store: Store, user_id: str, state: dict[str, Any]) -> DataKind:
-    await store.save_state(user_id, state)
+async def _save_state(store: Store, user_id: str, state: dict[str, Any], since: int) -> DataKind:
+    await store.save_state(user_id, state, since=since)
     return "state"

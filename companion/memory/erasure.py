@@ -19,9 +19,9 @@ async def erase_user(user_id: str) -> bool:
         Whether all of it is done. False: the store or Redis does not answer, and the rest is done when it does.
 
     Raises:
-        OSError: neither the store nor the spool could be written, so the wish is not kept either.
+        StoreError: neither the store nor the spool could be written, so nothing is done later either.
     """
-    return await get_runtime().eraser.erase(user_id)
+    return await get_runtime().write_behind.eraser.erase(user_id)
 
 
 async def export_user(user_id: str) -> PersonData:

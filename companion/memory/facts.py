@@ -9,7 +9,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from ..caching import MAX_FACTS, read_memory_count, read_memory_search
 from ..identity import current_caller
@@ -73,7 +73,13 @@ async def find_facts_async(query: str) -> FoundFacts:
     return FoundFacts([*new, *stored][:MAX_FACTS], None if total is None else total + len(new))
 
 
-async def remember_fact_async(text: str, *, instead_of: str = "") -> Literal["stored", "waiting", "full", "not found"]:
+Kept: TypeAlias = Literal["stored", "waiting", "erased", "full", "not found"]
+"""What has become of a fact; see ``remember_fact_async``."""
+
+
+async def remember_fact_async(
+    text: str, *, instead_of: str = ""
+) -> Literal["stored", "waiting", "erased", "full", "not found"]:
     """Keep a fact of the current caller.
 
     Args:
@@ -83,7 +89,7 @@ async def remember_fact_async(text: str, *, instead_of: str = "") -> Literal["st
     Returns:
         ``stored``; ``waiting`` if the store is away, and the write-behind queue retries (if it did not answer in time,
         the fact ``instead_of`` may stay); ``full`` if there are ``MAX_KEPT_FACTS`` already, ``not found`` if there is
-        no fact ``instead_of``: then nothing is kept.
+        no fact ``instead_of``, ``erased`` if the person was erased since the conversation began: then nothing is kept.
 
     Raises:
         StoreError: the store could not remove the fact ``instead_of``; nothing is kept.
@@ -102,7 +108,9 @@ async def remember_fact_async(text: str, *, instead_of: str = "") -> Literal["st
     elif await _is_full(caller.user_id, text):
         return "full"
     stored = await get_runtime().write_behind.write(caller.user_id, fact)
-    return "waiting" if stored is None else "stored"
+    if stored is None:
+        return "waiting"
+    return "erased" if stored.erased else "stored"
 
 
 async def _remove(user_id: str, text: str) -> int | None:

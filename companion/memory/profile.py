@@ -87,12 +87,14 @@ class SavedProfile:
         text: the profile that is stored now, or will be when the store takes the change.
         surplus: the number of lines that had no room in it and are facts now.
         facts_changed: whether facts were added or removed.
+        erased: whether it was dropped, because the person was erased after the conversation had begun.
     """
 
     stored: bool
     text: str
     surplus: int = 0
     facts_changed: bool = False
+    erased: bool = False
 
 
 async def change_user_profile_async(change: ProfileChange) -> SavedProfile:
@@ -114,6 +116,8 @@ async def _save(caller: Caller, text: str, made_from: str | None, author: Profil
     write_behind = get_runtime().write_behind
     profile = Profile(storable(text), made_from=None if made_from is None else storable(made_from), author=author)
     outcome = await write_behind.write(caller.user_id, profile)
+    if outcome is not None and outcome.erased:
+        return SavedProfile(False, "", erased=True)
     if outcome is None or outcome.profile is None:
         pending = write_behind.pending_profile(caller.user_id)
         return SavedProfile(False, within_limit(profile.text if pending is None else pending)[0])

@@ -42,6 +42,7 @@ class Turn:
         id: the natural key: to write a turn again changes nothing, so a write may be retried.
         skipped: it becomes no topic, no summary and no greeting. To write a turn again with it marks the stored one.
             ``recent_turns`` does not read it.
+        since: the erasures that were done when the conversation began (``erasures``); not kept by the store.
 
     Raises:
         ValueError: ``at`` has no time zone, or ``role`` is neither of the two.
@@ -53,6 +54,7 @@ class Turn:
     conversation_id: str
     id: str = field(default_factory=_new_id)
     skipped: bool = field(default=False, compare=False)
+    since: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         if self.role not in ("user", "assistant"):
@@ -69,6 +71,7 @@ class Memory:
         text: the fact.
         at: when the user said it; kept in UTC.
         id: the natural key, as of a turn.
+        since: as of a turn.
 
     Raises:
         ValueError: ``at`` has no time zone.
@@ -77,6 +80,7 @@ class Memory:
     text: str
     at: datetime
     id: str = field(default_factory=_new_id)
+    since: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "at", _utc(self.at))
@@ -91,6 +95,7 @@ class Summary:
         conversation_id: the conversation.
         text: the note.
         at: when it was written; kept in UTC.
+        since: as of a turn.
 
     Raises:
         ValueError: ``at`` has no time zone.
@@ -99,6 +104,7 @@ class Summary:
     conversation_id: str
     text: str
     at: datetime
+    since: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "at", _utc(self.at))
@@ -171,7 +177,8 @@ class Store(ProfileHistory, Forgetting, Outbox, Erasures, Protocol):
     """What every store can do.
 
     Every method raises StoreError, and nothing else, when it fails. A write whose caller is cancelled may still be
-    done; since every write may be repeated, that does no harm.
+    done; since every write may be repeated, that does no harm. A write raises PersonErased, and has no effect, if the
+    person was erased after the erasure number ``since`` (0 for a writer who does not know of any).
     """
 
     async def context(self, user_id: str, turns: int = 12) -> Context:
@@ -240,7 +247,7 @@ class Store(ProfileHistory, Forgetting, Outbox, Erasures, Protocol):
         """
         ...
 
-    async def save_state(self, user_id: str, state: dict[str, Any]) -> None:
+    async def save_state(self, user_id: str, state: dict[str, Any], *, since: int = 0) -> None:
         """Replace the user's state, a JSON object.
 
         Raises:

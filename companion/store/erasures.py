@@ -38,8 +38,16 @@ class Erasures(Protocol):
         """
         ...
 
-    async def latest_erasure(self) -> int:
-        """Read the number of the latest erasure of any person; 0 when there was none."""
+    async def latest_erasure(self, within: float | None = None) -> int:
+        """Read the number of the latest erasure of any person; 0 when there was none.
+
+        Args:
+            within: seconds; of erasures before that, none counts.
+        """
+        ...
+
+    async def is_erased(self, user_id: str, since: int) -> bool:
+        """Read whether a person was erased after the erasure number ``since``."""
         ...
 
     async def pending_erasures(self, within: float) -> list[PendingErasure]:

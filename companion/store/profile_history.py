@@ -57,7 +57,7 @@ class ProfileHistory(Protocol):
         ...
 
     async def save_profile(
-        self, user_id: str, text: str, *, author: ProfileAuthor = "code", write_id: str | None = None
+        self, user_id: str, text: str, *, author: ProfileAuthor = "code", write_id: str | None = None, since: int = 0
     ) -> None:
         """Replace the user's profile, whatever it is.
 
@@ -66,6 +66,7 @@ class ProfileHistory(Protocol):
             text: the new text.
             author: by whom.
             write_id: names the write; one that was stored already changes nothing.
+            since: the erasures that the author knew of (``erasures``).
         """
         ...
 
@@ -82,6 +83,7 @@ class ProfileHistory(Protocol):
         at: datetime,
         author: ProfileAuthor = "code",
         write_id: str | None = None,
+        since: int = 0,
     ) -> bool:
         """Replace the user's profile by compare-and-swap.
 
@@ -92,6 +94,7 @@ class ProfileHistory(Protocol):
             at: when the new text was written, which may be long ago.
             author: by whom.
             write_id: names the write; one that was stored already changes nothing.
+            since: the erasures that the author knew of (``erasures``).
 
         Returns:
             Whether it is stored now: the stored profile was ``instead_of``, and ``write_id`` was not stored before.

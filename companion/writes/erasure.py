@@ -1,15 +1,28 @@
-"""Erases a person everywhere: in the store, in every cache, in the spool."""
+"""Erases a person everywhere: in the store, in every cache, in the queues of this process, and in the spool.
+
+The wish is in the spool before anything is deleted, without a word of what was said, and is deleted at last: an erasure
+that is cut short, by ``kill -9`` or because the store is away, is completed by the next replay. What the caches hold
+is the relays' part from then on (``caching.erasure_delivery``): the store says which persons they have to clear.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
+from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
-from cache import BackgroundTasks, get_redis_cache
+from cache import BackgroundTasks
 
-from ..caching import deliver_erasure
-from ..store import PendingErasure, Store
+from ..caching import OutboxRelay
+from ..store import PendingErasure, Store, StoreError
+from .beginnings import Beginnings
+from .spool import Spool
+
+logger = logging.getLogger("companion")
+_CLOSE_TIMEOUT: Final = 2.0  # seconds that closing waits for erasures under way
 
 
 class Eraser:
@@ -17,23 +30,101 @@ class Eraser:
 
     Args:
         store: returns the store; called when it is needed.
+        spool: keeps the wish, and holds what has to be removed.
+        beginnings: learns the number of each erasure.
+        outbox_relay: clears the caches.
+        drop_pending: drops what waits in this process of a person; see ``WriteQueue.drop``.
     """
 
-    def __init__(self, store: Callable[[], Store]) -> None:
+    def __init__(
+        self,
+        store: Callable[[], Store],
+        spool: Spool,
+        beginnings: Beginnings,
+        outbox_relay: OutboxRelay,
+        drop_pending: Callable[[str, int | None], None],
+    ) -> None:
         self._store = store
+        self._spool = spool
+        self._beginnings = beginnings
+        self._outbox_relay = outbox_relay
+        self._drop_pending = drop_pending
         self._background = BackgroundTasks()
+        self._under_way: set[str] = set()
 
     async def erase(self, user_id: str) -> bool:
         """Erase a person; the caller's cancellation does not stop it.
 
         Returns:
-            Whether all of it is done.
+            Whether all of it is done. If not, the wish waits in the spool, or the caches' part with the store.
 
         Raises:
-            StoreError: the store has not confirmed it.
+            StoreError: neither the store nor the spool has taken the wish.
         """
-        return await asyncio.shield(self._background.spawn(self._erase(user_id, uuid4().hex), name="erase"))
+        return bool(await asyncio.shield(self._background.spawn(self._erase(user_id, uuid4().hex), name="erase")))
+
+    async def resume(self) -> None:
+        """Complete the erasures whose wish is in the spool.
+
+        Raises:
+            StoreError: the store does not answer; the wishes stay.
+        """
+        for path, user_id, request in await asyncio.to_thread(self._spool.wishes):
+            if request not in self._under_way:
+                await self._complete(user_id, request, path)
+
+    async def discard_unreadable(self) -> None:
+        """Delete the unreadable lines in the spool that are of erased persons, or may be.
+
+        Raises:
+            StoreError: the store does not answer.
+            OSError: a file could not be read or written.
+        """
+        lines = await asyncio.to_thread(self._spool.unreadable)
+        if not lines or not await self._store().latest_erasure():
+            return
+        erased = {user_id: await self._store().is_erased(user_id, 0) for user_id in {*lines.values()} if user_id}
+        gone = {line for line, user_id in lines.items() if user_id is None or erased[user_id]}
+        await asyncio.to_thread(self._spool.discard, gone)
+
+    async def close(self) -> None:
+        """Wait for erasures under way, two seconds at most. The wishes of the others stay in the spool."""
+        await self._background.ended(_CLOSE_TIMEOUT)
+        await self._background.cancel(timeout=1.0)
 
     async def _erase(self, user_id: str, request: str) -> bool:
+        self._under_way.add(request)
+        path: Path | None = None
+        try:
+            path = await asyncio.to_thread(self._spool.add_wish, user_id, request)
+            await asyncio.to_thread(self._spool.erase, user_id, None)  # also while the store is away
+        except OSError as problem:
+            logger.error("COMPANION_HOME cannot be written (%s)", problem.strerror or type(problem).__name__)
+        try:
+            self._drop_pending(user_id, None)
+            return await self._complete(user_id, request, path)
+        except StoreError as problem:
+            logger.warning("an erasure waits for the store: %s", problem)
+            if path is None:
+                raise
+            return False
+        finally:
+            self._under_way.discard(request)
+
+    async def _complete(self, user_id: str, request: str, path: Path | None) -> bool:
+        """Raises StoreError."""
         number = await self._store().erase_user(user_id, request)
-        return await deliver_erasure(await get_redis_cache(), self._store(), PendingErasure(user_id, number))
+        self._beginnings.learn(number)
+        self._drop_pending(user_id, number)
+        try:
+            await asyncio.to_thread(self._spool.erase, user_id, number)
+            if path is not None:
+                await asyncio.to_thread(path.unlink, missing_ok=True)
+        except OSError as problem:
+            logger.error("COMPANION_HOME cannot be written (%s)", problem.strerror or type(problem).__name__)
+            return False
+        try:
+            return await self._outbox_relay.erasures.deliver(PendingErasure(user_id, number))
+        except StoreError as problem:
+            logger.warning("an erasure is not known to be done in the caches: %s", problem)
+            return False

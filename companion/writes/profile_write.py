@@ -35,6 +35,7 @@ class Profile:
         made_from: the text that its author had read, empty for none: what they changed in it is applied to the stored
             profile. None: this one replaces any stored text.
         author: by whom, for the history. The spool does not keep it.
+        since: as of a turn.
     """
 
     text: str
@@ -42,6 +43,7 @@ class Profile:
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     made_from: str | None = None
     author: ProfileAuthor = field(default="code", compare=False)
+    since: int = field(default=0, compare=False)
 
     @property
     def id(self) -> str:
@@ -93,7 +95,7 @@ async def store_profile(write: Profile, store: Store, user_id: str, *, late: boo
     if write.made_from is None and not late:
         text = _without_forgotten(write.text, "", write, await store.forgotten(user_id), late=True)
         text, surplus, _ = await _within_limit(text, write, store, user_id)
-        await store.save_profile(user_id, text, author=write.author, write_id=write.id)
+        await store.save_profile(user_id, text, author=write.author, write_id=write.id, since=write.since)
         return StoredText(text, surplus, surplus > 0)
     forgotten = 0
     in_vain: list[str] = []  # facts of tries that other writers were ahead of
@@ -110,7 +112,9 @@ async def store_profile(write: Profile, store: Store, user_id: str, *, late: boo
         author: ProfileAuthor = write.author if text == write.text else "merge"
         forgotten += await _remove_facts(write, there or "", store, user_id)
         text, surplus, facts = await _within_limit(text, write, store, user_id)
-        if await store.swap_profile(user_id, text, instead_of=there, at=write.at, author=author, write_id=write.id):
+        if await store.swap_profile(
+            user_id, text, instead_of=there, at=write.at, author=author, write_id=write.id, since=write.since
+        ):
             # Their lines are in the profile, or facts again, or another author has removed them.
             gone = [await store.remove_memory(user_id, fact) for fact in in_vain if fact not in facts]
             return StoredText(text, surplus, surplus + forgotten + sum(gone) > 0)
@@ -165,7 +169,7 @@ async def _within_limit(text: str, write: Profile, store: Store, user_id: str) -
     kept, surplus = within_limit(text)
     facts = list(_as_facts(surplus))
     for fact in facts:
-        await store.add_memory(user_id, Memory(fact, write.at))
+        await store.add_memory(user_id, Memory(fact, write.at, since=write.since))
     return kept, len(surplus), facts
 
 

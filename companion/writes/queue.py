@@ -11,7 +11,7 @@ from functools import partial
 from itertools import count
 from typing import Final
 
-from ..store import Memory, StoreError, fact_key
+from ..store import Memory, PersonErased, StoreError, fact_key
 from .profile_write import Profile, StoredText
 from .records import Write, kind_of
 
@@ -33,9 +33,15 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The store has confirmed a write. ``profile``: what is stored now, if it was a profile's."""
+    """What has become of a write for good.
+
+    Attributes:
+        profile: what is stored now, if the write was a profile's.
+        erased: whether it was dropped instead, because the person was erased after its conversation had begun.
+    """
 
     profile: StoredText | None = None
+    erased: bool = False
 
 
 class WriteQueue:
@@ -148,6 +154,16 @@ class WriteQueue:
         await _wait(entry.tried, FIRST_TRY)
         return entry.outcome
 
+    def drop(self, number: int | None) -> None:
+        """Drop what waits of an erased person.
+
+        Args:
+            number: the number of the erasure; writes of later conversations stay. None: all are dropped.
+        """
+        dropped = [entry for entry in self._entries if number is None or entry.write.since < number]
+        for entry in dropped:
+            self._drop(entry)
+
     async def drained(self, timeout: float) -> None:
         """Wait until no write is pending, at most ``timeout`` seconds."""
         if self._writer is not None:
@@ -208,11 +224,14 @@ class WriteQueue:
             failures = 0 if stored else failures + 1
 
     async def _try(self, entry: _Entry, failures: int) -> bool:
-        """Whether the store has taken the write; then it is removed."""
+        """Whether the store has taken the write, or refused it for good; then it is removed."""
         try:
             # One that waited behind others is late too: other writers may have written since.
             late = entry.late or asyncio.get_running_loop().time() - entry.since > FIRST_TRY
             await self._store(entry.write, late, partial(self._mark_stored, entry))
+        except PersonErased:
+            self._drop(entry)
+            return True
         except Exception as problem:  # whatever a store may raise, the write is kept and retried
             if not failures:
                 reason = problem if isinstance(problem, StoreError) else type(problem).__name__
@@ -225,6 +244,13 @@ class WriteQueue:
         if entry in self._entries:  # else the queue was stopped
             self._entries.remove(entry)
         return True
+
+    def _drop(self, entry: _Entry) -> None:
+        entry.outcome = Stored(erased=True)
+        entry.tried.set()
+        self.stored_profile = None
+        if entry in self._entries:
+            self._entries.remove(entry)
 
     def _mark_stored(self, entry: _Entry, outcome: Stored) -> None:
         entry.outcome = outcome

@@ -24,6 +24,8 @@ _TYPES: Final[dict[DataKind, type[Any]]] = {
     "state": ConversationEnded,
 }
 
+_LATER_FIELDS: Final = {"since": 0, "skipped": False}  # in a line where they are not neutral
+
 
 def kind_of(write: Write) -> DataKind:
     """The kind of data that a write changes."""
@@ -58,7 +60,8 @@ async def apply(write: Write, store: Store, user_id: str, *, late: bool = False)
         case Summary():
             await store.save_summary(user_id, write)
         case ConversationEnded():
-            await store.save_state(user_id, count_conversation(await store.get_state(user_id) or {}, write))
+            state = count_conversation(await store.get_state(user_id) or {}, write)
+            await store.save_state(user_id, state, since=write.since)
         case Profile():
             return await store_profile(write, store, user_id, late=late)
     return None
@@ -69,8 +72,9 @@ def to_line(user_id: str, write: Write) -> str:
     fields = asdict(write) | {"at": write.at.isoformat()}
     # A worker of an earlier version refuses a line with a field that it does not know.
     fields.pop("author", None)
-    if not fields.get("skipped"):
-        fields.pop("skipped", None)
+    for name in _LATER_FIELDS:
+        if not fields.get(name):
+            fields.pop(name, None)
     return json.dumps({"user_id": user_id, "kind": kind_of(write)} | fields)
 
 
@@ -97,10 +101,11 @@ def from_line(line: str) -> tuple[str, Write]:
             fields["instead_of"] = tuple(fields["instead_of"])
         if type_ is Profile:
             fields["author"] = "code" if fields.get("made_from") is None else "tool"
-        if not isinstance(fields.get("skipped", False), bool):
+        optional = {"made_from"} if fields.get("made_from") is None else set()
+        if not all(type(fields.get(name, neutral)) is type(neutral) for name, neutral in _LATER_FIELDS.items()):
             raise ValueError
-        optional = {"skipped"} | ({"made_from"} if fields.get("made_from") is None else set())
-        texts = [value for name, value in fields.items() if name not in {"at", "instead_of"} | optional]
+        others = {"at", "instead_of"} | _LATER_FIELDS.keys() | optional
+        texts = [value for name, value in fields.items() if name not in others]
         if not all(isinstance(text, str) for text in (user_id, *texts, *fields.get("instead_of", ()))):
             raise ValueError
         return user_id, type_(**fields)

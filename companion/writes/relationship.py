@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -18,10 +18,12 @@ class ConversationEnded:
     Attributes:
         conversation_id: the conversation.
         at: when it ended.
+        since: as of a turn.
     """
 
     conversation_id: str
     at: datetime
+    since: int = field(default=0, compare=False)
 
 
 def count_conversation(state: dict[str, Any], ended: ConversationEnded) -> dict[str, Any]:

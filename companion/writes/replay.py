@@ -10,6 +10,8 @@ from typing import Final
 
 from cache import BackgroundTasks
 
+from ..store import StoreError
+from .erasure import Eraser
 from .records import Write
 from .spool import Spool
 
@@ -25,11 +27,13 @@ class SpoolReplay:
     Args:
         spool: the spool.
         store: stores one write of a user, which may be repeated. Raises StoreError.
+        eraser: completes the erasures that were cut short.
     """
 
-    def __init__(self, spool: Spool, store: Callable[[str, Write], Awaitable[None]]) -> None:
+    def __init__(self, spool: Spool, store: Callable[[str, Write], Awaitable[None]], eraser: Eraser) -> None:
         self._spool = spool
         self._store = store
+        self._eraser = eraser
         self._last_problem = ""
         self._polling = BackgroundTasks()
 
@@ -49,8 +53,11 @@ class SpoolReplay:
             The number of writes that were stored.
         """
         count, vain_files, problem = 0, 0, ""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(StoreError, OSError):
+            await self._eraser.resume()  # first, so that nothing of an erased person is stored for a moment
+        with contextlib.suppress(StoreError, OSError):
             await asyncio.to_thread(self._spool.recover)
+            await self._eraser.discard_unreadable()
         for path in self._spool.files():
             try:
                 stored, failure = await self._spool.drain(path, self._store)

@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
 
-from ..store import Memory, StoreError
+from ..store import Memory, PersonErased, StoreError
 from .profile_write import Profile
 from .records import Write, from_line, to_line
 from .spool_file import SpoolFile, create_folder
+from .spool_lines import belongs_to_others, locked, owner_of, parsed, replace_lines, write_lines
 
 logger = logging.getLogger("companion")
 _UNREADABLE: Final = ".unreadable"  # suffix of the lines that cannot be parsed
+_WISH: Final = ".erase"  # suffix of a wish to erase a person; it holds the user id alone
 _UNFINISHED_FOR: Final = 60.0  # seconds after which a file without its final name has no writer any more
 _MAX_SEARCHED: Final = 100  # files that a search for facts reads
 _MAX_FAILURES: Final = 3  # in a row, after which the rest of a file is kept untried
@@ -80,7 +79,7 @@ class Spool:
         found = []
         for path in self.files()[-_MAX_SEARCHED:]:
             with contextlib.suppress(OSError):
-                readable, _ = _parsed(path.read_text(encoding="utf-8", errors="replace").splitlines())
+                readable, _ = parsed(path.read_text(encoding="utf-8", errors="replace").splitlines())
                 found += [write for _, user, write in readable if user == user_id and isinstance(write, Memory)]
         return [fact.text for fact in sorted(found, key=lambda fact: fact.at)]
 
@@ -97,16 +96,16 @@ class Spool:
             OSError: a file could not be read or written.
         """
         for path in self._found(".new"):
-            with _locked(path) as lines:
+            with locked(path) as lines:
                 if lines is not None and time.time() - path.stat().st_mtime > _UNFINISHED_FOR:
                     path.unlink()
         count = 0
         for path in self._found(_UNREADABLE):
-            with _locked(path) as lines:
-                readable, unreadable = _parsed(lines or ())
+            with locked(path) as lines:
+                readable, unreadable = parsed(lines or ())
                 if readable and lines is not None:
                     self._add([line for line, _, _ in readable])
-                    _replace(path, unreadable)
+                    replace_lines(path, unreadable)
                     count += len(readable)
         return count
 
@@ -120,7 +119,8 @@ class Spool:
     async def drain(self, path: Path, store: Callable[[str, Write], Awaitable[None]]) -> tuple[int, StoreError | None]:
         """Store the writes of a file, one after the other.
 
-        Writes that fail stay in the file, and so does the rest after a few failures in a row. Lines that cannot be
+        Writes that fail stay in the file, and so does the rest after a few failures in a row. What was written before
+        the person was erased is dropped. Lines that cannot be
         parsed are moved to a file beside it. A file that another process holds, or has deleted, is left alone.
 
         Args:
@@ -133,14 +133,14 @@ class Spool:
         Raises:
             OSError: the file cannot be read or written.
         """
-        with _locked(path) as lines:
+        with locked(path) as lines:
             if lines is None:
                 return 0, None
-            readable, unreadable = _parsed(lines)
+            readable, unreadable = parsed(lines)
             if unreadable:
-                await asyncio.to_thread(_write, path.with_suffix(_UNREADABLE), unreadable)
+                await asyncio.to_thread(write_lines, path.with_suffix(_UNREADABLE), unreadable)
                 logger.error("%d lines of %s cannot be read: put aside", len(unreadable), path.name)
-            rest, failures, problem = [], 0, None
+            rest, failures, erased, problem = [], 0, 0, None
             waiting: set[str] = set()  # users of whom a profile failed: the later ones stay behind it
             for line, user_id, write in readable:
                 try:
@@ -148,14 +148,17 @@ class Spool:
                         await store(user_id, write)
                         failures = 0
                         continue
+                except PersonErased:
+                    erased += 1
+                    continue
                 except StoreError as failure:
                     problem = failure
                     failures += 1
                 if isinstance(write, Profile):
                     waiting.add(user_id)
                 rest.append(line)
-            await asyncio.to_thread(_replace, path, rest)
-            return len(readable) - len(rest), problem
+            await asyncio.to_thread(replace_lines, path, rest)
+            return len(readable) - len(rest) - erased, problem
 
     def remove(self, path: Path, write: Write) -> None:
         """Remove from a file a write that has been stored after all. Blocks.
@@ -167,56 +170,65 @@ class Spool:
         Raises:
             OSError: the file could not be written.
         """
-        with _locked(path) as lines:
+        with locked(path) as lines:
             if lines is not None:
-                _replace(path, [line for line in lines if from_line(line)[1] != write])
+                replace_lines(path, [line for line in lines if from_line(line)[1] != write])
 
+    def add_wish(self, user_id: str, request: str) -> Path:
+        """Keep the wish to erase a person, until it is done. Blocks.
 
-def _parsed(lines: Sequence[str]) -> tuple[list[tuple[str, str, Write]], list[str]]:
-    """The lines that can be parsed, each with its user id and write, and the others."""
-    readable, unreadable = [], []
-    for line in lines:
-        try:
-            readable.append((line, *from_line(line)))
-        except ValueError:
-            unreadable.append(line)
-    return readable, unreadable
+        Raises:
+            OSError: it could not be written.
+        """
+        create_folder(self.folder)
+        path = self.folder / f"{request}{_WISH}"
+        write_lines(path, [user_id])
+        return path
 
+    def wishes(self) -> list[tuple[Path, str, str]]:
+        """The wishes that are kept, each with its user id and the name of the request. Blocks."""
+        found = []
+        for path in self._found(_WISH):
+            with contextlib.suppress(OSError):
+                user_id = path.read_text(encoding="utf-8").removesuffix("\n")
+                found.append((path, user_id, path.stem))
+        return found
 
-def _replace(path: Path, lines: Sequence[str]) -> None:
-    """Make these the lines of the file: another file of the same name, or none. ``_locked`` notices that."""
-    if lines:
-        _write(path, lines)
-    else:
-        path.unlink()
+    def erase(self, user_id: str, number: int | None) -> None:
+        """Remove from every file, of whatever kind, what may be a person's. Blocks.
 
+        A line that cannot be read stays only if it is seen to be another person's. A file that another process holds
+        is left to that process: the store refuses its lines.
 
-def _write(path: Path, lines: Sequence[str]) -> None:
-    """Write the file as a whole or not at all, readable by its owner alone."""
-    new = path.with_suffix(".new")
-    try:
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
+        Args:
+            user_id: the person.
+            number: the number of the erasure; what was written in later conversations stays. None: all is removed.
 
+        Raises:
+            OSError: a file could not be read or written.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            for path in self.folder.iterdir():
+                if path.suffix != _WISH:
+                    with locked(path) as lines:
+                        if path.suffix == ".new" and lines is not None:
+                            path.unlink()  # left behind by a killed process: the file of before is there still
+                        elif lines is not None:
+                            rest = [line for line in lines if belongs_to_others(line, user_id, number)]
+                            if rest != lines:
+                                replace_lines(path, rest)
 
-@contextmanager
-def _locked(path: Path) -> Iterator[list[str] | None]:
-    """The lines of the file, under its lock; None where another process holds the lock, or has deleted the file."""
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        yield None
-        return
-    with open(descriptor, encoding="utf-8", errors="replace") as file:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            same = os.path.samestat(os.fstat(descriptor), path.stat())
-        except OSError:
-            same = False
-        yield file.read().splitlines() if same else None
+    def unreadable(self) -> dict[str, str | None]:
+        """The lines that cannot be parsed, each with its user id; None where that cannot be read either. Blocks."""
+        found = {}
+        for path in self._found(_UNREADABLE):
+            with locked(path) as lines:
+                found.update({line: owner_of(line) for line in lines or ()})
+        return found
+
+    def discard(self, discarded: set[str]) -> None:
+        """Remove lines that cannot be parsed. Blocks."""
+        for path in self._found(_UNREADABLE):
+            with locked(path) as lines:
+                if lines and not discarded.isdisjoint(lines):
+                    replace_lines(path, [line for line in lines if line not in discarded])

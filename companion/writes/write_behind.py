@@ -18,6 +18,8 @@ from cache import BackgroundTasks
 
 from ..caching import OutboxRelay
 from ..store import DataKind, Memory, Store, StoreError, fact_key
+from .beginnings import Beginnings
+from .erasure import Eraser
 from .queue import FIRST_TRY, Stored, WriteQueue
 from .records import Write, apply, kind_of
 from .replay import SpoolReplay
@@ -37,6 +39,8 @@ class WriteBehind:
         spool: takes what the store does not.
 
     Attributes:
+        beginnings: knows when each conversation began.
+        eraser: erases persons.
         spool_replay: stores what earlier processes have spooled.
         unseen_profiles: users whose stored profile the conversation has not seen, because reading it failed.
     """
@@ -51,12 +55,15 @@ class WriteBehind:
         self._conversations: Counter[str] = Counter()
         self._background = BackgroundTasks()
         self.unseen_profiles: set[str] = set()
-        self.spool_replay = SpoolReplay(spool, partial(self._write, late=True, on_stored=lambda _: None))
+        self.beginnings = Beginnings(store, spool.folder.parent)
+        self.eraser = Eraser(store, spool, self.beginnings, outbox_relay, self._drop_pending)
+        store_late = partial(self._write, late=True, on_stored=lambda _: None)
+        self.spool_replay = SpoolReplay(spool, store_late, self.eraser)
 
     def add(self, user_id: str, *writes: Write) -> None:
         """Enqueue writes of a user. Returns at once."""
         for write in writes:
-            self._queue(user_id).add(write)
+            self._queue(user_id).add(self.beginnings.dated(user_id, write))
 
     async def write(self, user_id: str, write: Write) -> Stored | None:
         """Enqueue a write of a user, and wait a short while for its first try.
@@ -64,7 +71,12 @@ class WriteBehind:
         Returns:
             The outcome. None: it is not stored, and the queue retries it.
         """
-        return await self._queue(user_id).write(write)
+        try:
+            await self.beginnings.number(user_id)
+        except asyncio.CancelledError:
+            self.add(user_id, write)
+            raise
+        return await self._queue(user_id).write(self.beginnings.dated(user_id, write))
 
     def pending_profile(self, user_id: str) -> str | None:
         """The user's profile as it will be when the pending ones are stored; None when none is pending."""
@@ -169,12 +181,18 @@ class WriteBehind:
     async def close(self) -> None:
         """Spool every pending write, without another try."""
         await self.spool_replay.close()
+        await self.eraser.close()
+        await self.beginnings.close()
         for user_id in list(self._queues):
             await self._spool_pending(user_id)
 
     async def finish_spool_updates(self) -> None:
         """Remove from the spool what was stored after all. To be called when no write is in flight any more."""
         await self._background.ended(_SPOOL_TIMEOUT)
+
+    def _drop_pending(self, user_id: str, number: int | None) -> None:
+        if (queue := self._queues.get(user_id)) is not None:
+            queue.drop(number)
 
     def _queue(self, user_id: str) -> WriteQueue:
         if user_id not in self._queues:

@@ -35,6 +35,16 @@ as $$
   from public.companion_erasure_key k
 $$;
 
+-- Whether a person was erased after the erasure of this number.
+create or replace function public.companion_is_erased(p_user_id text, p_since bigint) returns boolean
+language sql stable security definer set search_path = ''
+as $$
+  select exists (
+    select from public.companion_erasures e
+    where e.number > p_since and e.person = public.companion_person(p_user_id)
+  )
+$$;
+
 -- Drops a write of the companion if the person was erased after the conversation had begun. How many erasures that knew
 -- of is in a header; a worker of an earlier version names none, and its write has no effect; a later one gets status
 -- 410. Other programs, and people, write now.
@@ -51,10 +61,7 @@ begin
     return new;
   end if;
   perform pg_advisory_xact_lock_shared(hashtextextended(new.user_id, 13));
-  if not exists (
-    select from public.companion_erasures e
-    where e.number > coalesce(known::bigint, 0) and e.person = public.companion_person(new.user_id)
-  ) then
+  if not public.companion_is_erased(new.user_id, coalesce(known::bigint, 0)) then
     return new;
   end if;
   if known is not null then
@@ -92,12 +99,19 @@ declare
   hash text := public.companion_person(p_user_id);
   mine bigint;
 begin
+  -- In the order of the others, so that nobody waits in a circle: a write of a profile locks its row, then the user, then
+  -- the version at which all writers of a user queue up; a change by hand locks rows, then the version.
+  perform from public.companion_profiles p where p.user_id = p_user_id for update;
   perform pg_advisory_xact_lock(hashtextextended(p_user_id, 13));
   select e.number into mine from public.companion_erasures e where e.person = hash and e.request = p_request;
   if found then
     return mine;
   end if;
-  -- All writers of a user queue up at this row, also those that are no companion: their rows are seen below.
+  perform from public.companion_turns t where t.user_id = p_user_id for update;
+  perform from public.companion_memories m where m.user_id = p_user_id for update;
+  perform from public.companion_summaries s where s.user_id = p_user_id for update;
+  perform from public.companion_states s where s.user_id = p_user_id for update;
+  -- Rows that were inserted by hand are committed from here on, and seen below.
   insert into public.companion_versions as v (user_id, version) values (p_user_id, 1)
   on conflict (user_id) do update set version = v.version + 1;
   delete from public.companion_profiles d where d.user_id = p_user_id;
@@ -123,10 +137,12 @@ begin
 end
 $$;
 
-create or replace function public.companion_latest_erasure() returns bigint
+-- The number of the latest erasure of any person; with p_within, none that is older in seconds. 0: there is none.
+create or replace function public.companion_latest_erasure(p_within double precision default null) returns bigint
 language sql stable security definer set search_path = ''
 as $$
   select coalesce(max(e.number), 0) from public.companion_erasures e
+  where p_within is null or e.at >= now() - p_within * interval '1 second'
 $$;
 
 -- The erasures that the caches may not know of. Of one that is older than p_within seconds no cache holds anything.
@@ -195,13 +211,13 @@ alter table public.companion_erasures enable row level security;
 alter table public.companion_erasure_key enable row level security;
 
 revoke all on function
-  public.companion_person(text), public.companion_refuse_erased(),
-  public.companion_erase(text, text), public.companion_latest_erasure(),
+  public.companion_person(text), public.companion_is_erased(text, bigint), public.companion_refuse_erased(),
+  public.companion_erase(text, text), public.companion_latest_erasure(double precision),
   public.companion_pending_erasures(double precision), public.companion_erasure_delivered(text, bigint),
   public.companion_export(text)
 from public, anon, authenticated, service_role;
 grant execute on function
-  public.companion_erase(text, text), public.companion_latest_erasure(),
-  public.companion_pending_erasures(double precision), public.companion_erasure_delivered(text, bigint),
-  public.companion_export(text)
+  public.companion_is_erased(text, bigint), public.companion_erase(text, text),
+  public.companion_latest_erasure(double precision), public.companion_pending_erasures(double precision),
+  public.companion_erasure_delivered(text, bigint), public.companion_export(text)
 to service_role;

@@ -95,7 +95,7 @@ async def test_a_later_reader_gets_a_read_of_its_own(runtime: Runtime) -> None:
 
 
 async def test_a_failing_store_is_an_empty_context(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(*_: object) -> None:
+    async def fail(*_: object, **__: object) -> None:
         raise StoreError("context", "timeout")
 
     monkeypatch.setattr(runtime.store, "context", fail)

@@ -203,6 +203,8 @@ class PostgREST:
         except asyncpg.PostgresError as error:
             state = error.sqlstate or "XX000"
             status = _STATUS.get(state) or _STATUS_BY_CLASS.get(state[:2], 400)
+            if state.startswith("PT"):  # a function chooses the status
+                status = int(state[2:])
             if state == "42501" and caller.role == "anon":
                 status = 401
             raise Refusal(status, state, error.message, details=error.detail, hint=error.hint) from None

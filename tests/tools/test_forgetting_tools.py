@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -24,6 +23,7 @@ from tests.real.redis_server import RedisServer
 from tests.tools.conversation import Conversation, Userdata, conversation
 from tests.wait import until
 from tools import ProfileTools
+from tools.profile_tools import ERASED
 
 pytestmark = pytest.mark.integration
 ADA = Caller("ada")
@@ -207,14 +207,20 @@ async def test_everything_is_erased_after_a_confirmation(talk: Conversation, run
     assert asked["needs_confirmation"] is True
     assert await runtime.store.get_profile("ada") == "Name: Ada"
     answer = await talk.use("forgetEverything", confirm=True)
-    assert answer == {"success": True, "message": "I have erased everything about you."}
+    message = "I have erased everything about you. I keep nothing more of this conversation."
+    assert answer == {"success": True, "message": message}
     agent = talk.session.current_agent
     assert "Ada" not in agent.instructions
     assert "chess" not in agent.instructions
     assert not any("sister" in json.dumps(item.model_dump(mode="json")) for item in agent.chat_ctx.items)
-    assert replace(await runtime.store.export_user("ada"), turns=[]) == NOTHING
+    assert await runtime.store.export_user("ada") == NOTHING
+    answer = await talk.use("rememberFact", fact="My brother visits")
+    assert answer == {"success": False, "message": ERASED}
+    answer = await talk.use("updateUserProfile", add=["Name: Bob"])
+    assert answer == {"success": False, "message": ERASED}
     await talk.session.run(user_input="And now something new")
-    await until(lambda: len(log.turns) == 2)
+    await until(lambda: any(turn.text == "And now something new" for turn in log.turns))
     assert await log.close() == 0
-    kept = (await runtime.store.export_user("ada")).turns
-    assert [turn.text for turn in kept][-2:] == ["And now something new", "Done."]
+    assert await runtime.store.export_user("ada") == NOTHING
+    talk.session.userdata = Userdata(Caller("ada"))  # they call again
+    assert (await talk.use("rememberFact", fact="My brother visits"))["success"]

@@ -6,6 +6,8 @@ checkpoint empties the write-ahead log: then no byte of what was said is in the 
 
 import hmac
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from ..base import Memory, PersonData, PersonErased, Summary, Turn
@@ -27,7 +29,7 @@ PERSONAL_TABLES: Final = (
 )
 """Every table with a column ``user_id``, but the tombstones. Those that triggers write come after those they watch."""
 
-TABLES: Final = """
+_TABLES: Final = """
 CREATE TABLE IF NOT EXISTS erasures (
     person TEXT PRIMARY KEY,
     number INTEGER NOT NULL,
@@ -36,10 +38,28 @@ CREATE TABLE IF NOT EXISTS erasures (
     at INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS erasures_by_number ON erasures (number);
-CREATE TABLE IF NOT EXISTS erasure_key (single INTEGER PRIMARY KEY CHECK (single = 1), key BLOB NOT NULL);
-INSERT OR IGNORE INTO erasure_key VALUES (1, randomblob(32));
+CREATE TABLE IF NOT EXISTS erasure_key (
+    single INTEGER PRIMARY KEY CHECK (single = 1),
+    key BLOB NOT NULL,
+    checked INTEGER NOT NULL DEFAULT 0
+);
+INSERT OR IGNORE INTO erasure_key (single, key) VALUES (1, randomblob(32));
 """
-"""The tombstones, and the key of their hashes."""
+_GUARDED: Final = ("profiles", "turns", "memories", "summaries", "states")
+SCHEMA: Final = _TABLES + "".join(
+    f"""
+CREATE TRIGGER IF NOT EXISTS {table}_guarded BEFORE INSERT ON {table}
+WHEN EXISTS (SELECT 1 FROM erasures) AND NOT (SELECT checked FROM erasure_key) BEGIN
+    SELECT RAISE(ABORT, 'persons were erased: within a transaction, set erasure_key.checked to 1, insert, set it to 0');
+END;
+"""
+    for table in _GUARDED
+)
+"""The tombstones and the key of their hashes; and what stops writers that do not look at tombstones.
+
+A worker of an earlier version, which may share the file while it is being replaced, does not know of them: once a
+person was erased, what it writes waits in its spool for a worker of this version.
+"""
 
 
 def erase(db: sqlite3.Connection, user_id: str, request: str) -> int:
@@ -73,17 +93,33 @@ def scrub(db: sqlite3.Connection) -> None:
         raise TimeoutError
 
 
-def latest(db: sqlite3.Connection) -> int:
-    """The number of the latest erasure; 0 when there was none."""
-    return int(db.execute("SELECT coalesce(max(number), 0) FROM erasures").fetchone()[0])
+def latest(db: sqlite3.Connection, within: float | None = None) -> int:
+    """The number of the latest erasure, or of the latest within so many seconds; 0 when there was none."""
+    since = "" if within is None else f" WHERE at >= {NOW} - {int(within * 1e6)}"
+    return int(db.execute(f"SELECT coalesce(max(number), 0) FROM erasures{since}").fetchone()[0])
 
 
-def refuse_erased(db: sqlite3.Connection, operation: str, user_id: str, since: int) -> None:
-    """Raise PersonErased, inside the transaction of a write, if the person was erased after ``since``."""
-    if latest(db) > since:
-        query = "SELECT 1 FROM erasures WHERE person = ? AND number > ?"
-        if db.execute(query, (_person(db, user_id), since)).fetchone() is not None:
-            raise PersonErased(operation)
+def is_erased(db: sqlite3.Connection, user_id: str, since: int) -> bool:
+    """Whether a person was erased after the erasure number ``since``."""
+    query = "SELECT 1 FROM erasures WHERE person = ? AND number > ?"
+    return latest(db) > since and db.execute(query, (_person(db, user_id), since)).fetchone() is not None
+
+
+@contextmanager
+def guarded(db: sqlite3.Connection, operation: str, user_id: str, since: int) -> Iterator[None]:
+    """Allow inserts in the ``with`` block, inside the transaction of a write.
+
+    Raises:
+        PersonErased: the person was erased after ``since``.
+    """
+    if is_erased(db, user_id, since):
+        raise PersonErased(operation)
+    if not latest(db):
+        yield
+        return
+    db.execute("UPDATE erasure_key SET checked = 1")
+    yield
+    db.execute("UPDATE erasure_key SET checked = 0")
 
 
 def pending(db: sqlite3.Connection, within: float) -> list[PendingErasure]:

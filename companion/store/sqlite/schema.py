@@ -3,7 +3,7 @@
 import sqlite3
 
 from ..profile_history import KEPT_DAYS
-from .erasure import TABLES as ERASURES
+from .erasure import SCHEMA as ERASURES
 from .times import NOW
 
 

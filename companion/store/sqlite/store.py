@@ -4,10 +4,11 @@ The outbox is written by triggers (``schema``), so that a row changed by hand is
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...text import storable
 from ..base import MAX_TURN_TEXT, Context, Memory, PersonData, Summary, Turn
@@ -32,6 +33,8 @@ WITH latest AS (
 SELECT turns.role, substr(turns.text, 1, :chars), chosen.at, turns.conversation_id, turns.id, turns.skipped
 FROM chosen JOIN turns USING (seq) ORDER BY chosen.place, chosen.at, seq
 """
+_T = TypeVar("_T")
+_NOW = 2**63 - 1  # the erasures that a writer knows of who writes after all of them
 _WHOLE = 2**31 - 1  # characters: more than a text can have
 
 
@@ -57,10 +60,10 @@ class SqliteStore:
         return await self._reading.read("get_profile", lambda db: profiles.text_of(db, user_id))
 
     async def save_profile(
-        self, user_id: str, text: str, *, author: ProfileAuthor = "code", write_id: str | None = None
+        self, user_id: str, text: str, *, author: ProfileAuthor = "code", write_id: str | None = None, since: int = 0
     ) -> None:
         new = profiles.Write(user_id, storable(text), to_microseconds(datetime.now(UTC)), author, write_id)
-        await self._writing.change("save_profile", new.replace)
+        await self._write("save_profile", user_id, since, new.replace)
 
     async def profile_for_write(self, user_id: str, write_id: str) -> StoredProfile:
         return await self._reading.read(
@@ -77,26 +80,28 @@ class SqliteStore:
         at: datetime,
         author: ProfileAuthor = "code",
         write_id: str | None = None,
+        since: int = 0,
     ) -> bool:
         new = profiles.Write(user_id, storable(text), to_microseconds(at), author, write_id)
         old = None if instead_of is None else storable(instead_of)
-        return await self._writing.change("swap_profile", lambda db: new.swap(db, old))
+        return await self._write("swap_profile", user_id, since, lambda db: new.swap(db, old))
 
     async def profile_versions(self, user_id: str, limit: int = 100) -> list[ProfileVersion]:
         return await self._reading.read("profile_versions", lambda db: profiles.versions(db, user_id, limit))
 
     async def restore_profile(self, user_id: str, number: int) -> bool:
         now = to_microseconds(datetime.now(UTC))
-        return await self._writing.change("restore_profile", lambda db: profiles.restore(db, user_id, number, now))
+        restore = partial(profiles.restore, user_id=user_id, number=number, now=now)
+        return await self._write("restore_profile", user_id, _NOW, restore)
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:
         at = to_microseconds(turn.at)
-        await self._writing.write(
-            "add_turn",
+        statement = (
             "INSERT INTO turns (user_id, id, conversation_id, role, text, at, skipped) VALUES (?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (user_id, id) DO UPDATE SET skipped = 1 WHERE excluded.skipped AND NOT skipped",
-            (user_id, turn.id, turn.conversation_id, turn.role, storable(turn.text), at, int(turn.skipped)),
+            " ON CONFLICT (user_id, id) DO UPDATE SET skipped = 1 WHERE excluded.skipped AND NOT skipped"
         )
+        row = (user_id, turn.id, turn.conversation_id, turn.role, storable(turn.text), at, int(turn.skipped))
+        await self._write("add_turn", user_id, turn.since, lambda db: db.execute(statement, row).rowcount)
 
     async def recent_turns(self, user_id: str, limit: int = 20) -> list[Turn]:
         return await self._reading.read("recent_turns", lambda db: _turns(db, user_id, limit))
@@ -106,7 +111,7 @@ class SqliteStore:
 
     async def add_memory(self, user_id: str, memory: Memory) -> None:
         row = user_id, memory.id, storable(memory.text), to_microseconds(memory.at)
-        await self._writing.change("add_memory", lambda db: facts.add(db, *row))
+        await self._write("add_memory", user_id, memory.since, lambda db: facts.add(db, *row))
 
     async def search_memories(self, user_id: str, query: str, limit: int = 5) -> list[Memory]:
         found = await self._reading.read("search_memories", lambda db: facts.search(db, user_id, query, limit))
@@ -119,29 +124,29 @@ class SqliteStore:
         return await self._writing.write("remove_memory", facts.REMOVE, (user_id, storable(text)))
 
     async def forget(self, user_id: str, things: Sequence[Thing]) -> Removed:
-        return await self._writing.change("forget", lambda db: forgetting.forget(db, user_id, things))
+        return await self._write("forget", user_id, _NOW, lambda db: forgetting.forget(db, user_id, things))
 
     async def forgotten(self, user_id: str) -> Forgotten:
         return await self._reading.read("forgotten", lambda db: tombstones.forgotten(db, user_id))
 
     async def save_summary(self, user_id: str, summary: Summary) -> None:
-        await self._writing.write(
-            "save_summary",
+        statement = (
             "INSERT INTO summaries (user_id, conversation_id, text, at) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (user_id, conversation_id) DO UPDATE SET text = excluded.text, at = excluded.at",
-            (user_id, summary.conversation_id, storable(summary.text), to_microseconds(summary.at)),
+            " ON CONFLICT (user_id, conversation_id) DO UPDATE SET text = excluded.text, at = excluded.at"
         )
+        row = (user_id, summary.conversation_id, storable(summary.text), to_microseconds(summary.at))
+        await self._write("save_summary", user_id, summary.since, lambda db: db.execute(statement, row).rowcount)
 
     async def latest_summary(self, user_id: str) -> Summary | None:
         return await self._reading.read("latest_summary", lambda db: _summary(db, user_id))
 
-    async def save_state(self, user_id: str, state: dict[str, Any]) -> None:
-        await self._writing.write(
-            "save_state",
+    async def save_state(self, user_id: str, state: dict[str, Any], *, since: int = 0) -> None:
+        statement = (
             "INSERT INTO states (user_id, state, updated_at) VALUES (?, ?, ?)"
-            " ON CONFLICT (user_id) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at",
-            (user_id, state_to_json(state), to_microseconds(datetime.now(UTC))),
+            " ON CONFLICT (user_id) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at"
         )
+        row = (user_id, state_to_json(state), to_microseconds(datetime.now(UTC)))
+        await self._write("save_state", user_id, since, lambda db: db.execute(statement, row).rowcount)
 
     async def get_state(self, user_id: str) -> dict[str, Any] | None:
         return await self._reading.read("get_state", lambda db: _state(db, user_id))
@@ -185,8 +190,11 @@ class SqliteStore:
     async def export_user(self, user_id: str) -> PersonData:
         return await self._reading.read("export_user", lambda db: erasures.export(db, user_id))
 
-    async def latest_erasure(self) -> int:
-        return await self._reading.read("latest_erasure", erasures.latest)
+    async def latest_erasure(self, within: float | None = None) -> int:
+        return await self._reading.read("latest_erasure", lambda db: erasures.latest(db, within))
+
+    async def is_erased(self, user_id: str, since: int) -> bool:
+        return await self._reading.read("is_erased", lambda db: erasures.is_erased(db, user_id, since))
 
     async def pending_erasures(self, within: float) -> list[PendingErasure]:
         return await self._writing.change("pending_erasures", lambda db: erasures.pending(db, within))
@@ -197,6 +205,15 @@ class SqliteStore:
     async def close(self) -> None:
         await self._writing.close()
         await self._reading.close()
+
+    async def _write(self, operation: str, user_id: str, since: int, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Write in one transaction, unless the person was erased after ``since``."""
+
+        def unless_erased(db: sqlite3.Connection) -> _T:
+            with erasures.guarded(db, operation, user_id, since):
+                return work(db)
+
+        return await self._writing.change(operation, unless_erased)
 
     async def _outbox_rows(self, operation: str, condition: str, *parameters: str | float) -> list[OutboxRow]:
         def work(db: sqlite3.Connection) -> list[OutboxRow]:

@@ -8,24 +8,27 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from postgrest.types import ReturnMethod
 from supabase import AsyncClient
 
 from ...text import storable
-from ..base import MAX_TURN_TEXT, Context, Memory, PersonData, StoreError, Summary, Turn
+from ..base import MAX_TURN_TEXT, Context, Memory, PersonData, PersonErased, StoreError, Summary, Turn
 from ..erasures import PendingErasure
-from ..forgetting import Forgotten, Removed, Thing, word_hashes
+from ..forgetting import Forgotten, Removed, Thing
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from ..search_terms import search_words
 from ..state_json import state_to_json
+from . import payloads
 from . import rows as answers
 from .api_key import public_kind
 from .client import Query, SupabaseClient, reason_of
 
 _T = TypeVar("_T")
+_NOW: Final = 2**63 - 1  # the erasures that a writer knows of who writes after all of them
+_ERASED: Final = "HTTP 410 PT410"  # what the database's guards answer
 
 
 class SupabaseStore:
@@ -54,10 +57,10 @@ class SupabaseStore:
         return await self._row_of("get_profile", "companion_profiles", "text", user_id, answers.profile)
 
     async def save_profile(
-        self, user_id: str, text: str, *, author: ProfileAuthor = "code", write_id: str | None = None
+        self, user_id: str, text: str, *, author: ProfileAuthor = "code", write_id: str | None = None, since: int = 0
     ) -> None:
         now = datetime.now(UTC)
-        await self._write_profile("save_profile", user_id, text, now, author, write_id, instead_of=None, any_text=True)
+        await self._write_profile("save_profile", user_id, text, now, author, write_id, None, since, any_text=True)
 
     async def profile_for_write(self, user_id: str, write_id: str) -> StoredProfile:
         arguments = {"p_user_id": user_id, "p_write_id": write_id}
@@ -74,9 +77,10 @@ class SupabaseStore:
         at: datetime,
         author: ProfileAuthor = "code",
         write_id: str | None = None,
+        since: int = 0,
     ) -> bool:
         return await self._write_profile(
-            "swap_profile", user_id, text, at, author, write_id, instead_of=instead_of, any_text=False
+            "swap_profile", user_id, text, at, author, write_id, instead_of, since, any_text=False
         )
 
     async def profile_versions(self, user_id: str, limit: int = 100) -> list[ProfileVersion]:
@@ -87,18 +91,12 @@ class SupabaseStore:
 
     async def restore_profile(self, user_id: str, number: int) -> bool:
         arguments = {"p_user_id": user_id, "p_version": number}
-        return await self._call("restore_profile", "companion_restore_profile", arguments, answers.yes_or_no)
+        # A version that is there was written after any erasure.
+        return await self._call("restore_profile", "companion_restore_profile", arguments, answers.yes_or_no, _NOW)
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:
-        row = {
-            "user_id": user_id,
-            "id": turn.id,
-            "conversation_id": turn.conversation_id,
-            "role": turn.role,
-            "text": storable(turn.text),
-            "at": turn.at.isoformat(),
-        } | ({"skipped": True} if turn.skipped else {})
-        await self._put("add_turn", "companion_turns", row, key="user_id,id", keep_first=not turn.skipped)
+        row, first = payloads.turn(user_id, turn), not turn.skipped
+        await self._put("add_turn", "companion_turns", row, turn.since, key="user_id,id", keep_first=first)
 
     async def recent_turns(self, user_id: str, limit: int = 20) -> list[Turn]:
         arguments = {"p_user_id": user_id, "p_turns": max(limit, 0)}
@@ -109,13 +107,8 @@ class SupabaseStore:
         return await self._call("expire_turns", "companion_expire_turns", arguments, answers.count)
 
     async def add_memory(self, user_id: str, memory: Memory) -> None:
-        row = {
-            "user_id": user_id,
-            "id": memory.id,
-            "text": storable(memory.text),
-            "at": memory.at.isoformat(),
-        }
-        await self._put("add_memory", "companion_memories", row, key="user_id,id", keep_first=True)
+        row = payloads.memory(user_id, memory)
+        await self._put("add_memory", "companion_memories", row, memory.since, key="user_id,id", keep_first=True)
 
     async def search_memories(self, user_id: str, query: str, limit: int = 5) -> list[Memory]:
         # A function, because only the database can rank the matches; and its arguments are in the body, which the
@@ -132,16 +125,9 @@ class SupabaseStore:
         return await self._call("remove_memory", "companion_forget", arguments, answers.count)
 
     async def forget(self, user_id: str, things: Sequence[Thing]) -> Removed:
-        described = [
-            {
-                "text": storable(thing.text),
-                "words": list(thing.words),
-                "hashes": word_hashes(user_id, thing.words),
-            }
-            for thing in things
-        ]
-        arguments = {"p_user_id": user_id, "p_things": described}
-        return await self._call("forget", "companion_forget_things", arguments, answers.removed)
+        arguments = {"p_user_id": user_id, "p_things": [payloads.thing(user_id, thing) for thing in things]}
+        # It adds nothing, so no erasure is in its way.
+        return await self._call("forget", "companion_forget_things", arguments, answers.removed, _NOW)
 
     async def forgotten(self, user_id: str) -> Forgotten:
         arguments = {"p_user_id": user_id}
@@ -149,13 +135,8 @@ class SupabaseStore:
         return Forgotten(user_id, stones)
 
     async def save_summary(self, user_id: str, summary: Summary) -> None:
-        row = {
-            "user_id": user_id,
-            "conversation_id": summary.conversation_id,
-            "text": storable(summary.text),
-            "at": summary.at.isoformat(),
-        }
-        await self._put("save_summary", "companion_summaries", row, key="user_id,conversation_id")
+        row = payloads.summary(user_id, summary)
+        await self._put("save_summary", "companion_summaries", row, summary.since, key="user_id,conversation_id")
 
     async def latest_summary(self, user_id: str) -> Summary | None:
         arguments = {"p_user_id": user_id}
@@ -163,9 +144,9 @@ class SupabaseStore:
             "latest_summary", "companion_latest_summary", arguments, answers.first_of(answers.summary)
         )
 
-    async def save_state(self, user_id: str, state: dict[str, Any]) -> None:
+    async def save_state(self, user_id: str, state: dict[str, Any], *, since: int = 0) -> None:
         row = {"user_id": user_id, "state": json.loads(state_to_json(state))}
-        await self._put("save_state", "companion_states", row, key="user_id")
+        await self._put("save_state", "companion_states", row, since, key="user_id")
 
     async def get_state(self, user_id: str) -> dict[str, Any] | None:
         return await self._row_of("get_state", "companion_states", "state", user_id, answers.state)
@@ -202,8 +183,12 @@ class SupabaseStore:
     async def export_user(self, user_id: str) -> PersonData:
         return await self._call("export_user", "companion_export", {"p_user_id": user_id}, answers.person_data)
 
-    async def latest_erasure(self) -> int:
-        return await self._call("latest_erasure", "companion_latest_erasure", {}, answers.count)
+    async def latest_erasure(self, within: float | None = None) -> int:
+        return await self._call("latest_erasure", "companion_latest_erasure", {"p_within": within}, answers.count)
+
+    async def is_erased(self, user_id: str, since: int) -> bool:
+        arguments = {"p_user_id": user_id, "p_since": since}
+        return await self._call("is_erased", "companion_is_erased", arguments, answers.yes_or_no)
 
     async def pending_erasures(self, within: float) -> list[PendingErasure]:
         arguments = {"p_within": within}
@@ -219,9 +204,14 @@ class SupabaseStore:
         await self._client.close()
 
     async def _call(
-        self, operation: str, function: str, arguments: dict[str, Any], answer: Callable[[object], _T]
+        self,
+        operation: str,
+        function: str,
+        arguments: dict[str, Any],
+        answer: Callable[[object], _T],
+        since: int | None = None,
     ) -> _T:
-        return await self._ask(operation, lambda db: db.rpc(function, arguments), answer)
+        return await self._ask(operation, lambda db: _dated(db.rpc(function, arguments), since), answer)
 
     async def _list(
         self, operation: str, function: str, arguments: dict[str, Any], row: Callable[[object], _T]
@@ -237,8 +227,9 @@ class SupabaseStore:
         at: datetime,
         author: ProfileAuthor,
         write_id: str | None,
-        *,
         instead_of: str | None,
+        since: int,
+        *,
         any_text: bool,
     ) -> bool:
         arguments = {
@@ -250,7 +241,7 @@ class SupabaseStore:
             "p_instead_of": None if instead_of is None else storable(instead_of),
             "p_any": any_text,
         }
-        return await self._call(operation, "companion_write_profile", arguments, answers.yes_or_no)
+        return await self._call(operation, "companion_write_profile", arguments, answers.yes_or_no, since)
 
     async def _row_of(
         self, operation: str, table: str, columns: str, user_id: str, row: Callable[[object], _T]
@@ -262,15 +253,14 @@ class SupabaseStore:
         )
 
     async def _put(
-        self, operation: str, table: str, row: dict[str, Any], *, key: str, keep_first: bool = False
+        self, operation: str, table: str, row: dict[str, Any], since: int, *, key: str, keep_first: bool = False
     ) -> None:
-        await self._ask(
-            operation,
-            lambda db: db.table(table).upsert(
-                row, returning=ReturnMethod.minimal, on_conflict=key, ignore_duplicates=keep_first
-            ),
-            answers.nothing,
-        )
+        def query(db: AsyncClient) -> Query:
+            minimal = ReturnMethod.minimal
+            upsert = db.table(table).upsert(row, returning=minimal, on_conflict=key, ignore_duplicates=keep_first)
+            return _dated(upsert, since)
+
+        await self._ask(operation, query, answers.nothing)
 
     async def _ask(self, operation: str, query: Callable[[AsyncClient], Query], answer: Callable[[object], _T]) -> _T:
         if self._client.closed:
@@ -281,4 +271,15 @@ class SupabaseStore:
         except Exception as error:  # three libraries' exceptions become one type
             reason = "closed" if self._client.closed else reason_of(error)
         # Outside the handler, so that it has no __context__: those errors quote rows and filters.
-        raise StoreError(operation, reason)
+        raise PersonErased(operation) if reason == _ERASED else StoreError(operation, reason)
+
+
+def _dated(query: Any, since: int | None) -> Query:
+    """A request that says how many erasures its writer knew of: the database refuses it if the person was erased later.
+
+    A header, because it is about the request, not about the row; the database's triggers read it.
+    """
+    if since is not None:
+        query.request.headers["x-companion-since"] = str(since)
+    dated: Query = query
+    return dated

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from postgrest.types import ReturnMethod
 
-from companion.store import Context, Memory, PendingErasure, PersonData, SqliteStore, Store, Summary, Thing, Turn
+from companion.store import (
+    Context,
+    Memory,
+    PendingErasure,
+    PersonData,
+    PersonErased,
+    SqliteStore,
+    Store,
+    Summary,
+    Thing,
+    Turn,
+)
 from tests.real.postgres import connection
+from tests.real.postgrest import PostgREST
 
 pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 LATER = timedelta(seconds=1)
 WORD = "zanzibarquokka"  # said by the person, and by nobody else
 DAY = 86_400.0
+NOTHING = PersonData(None, [], [], [], [], None)
 
 
 def files_with(folder: Path, word: str) -> list[str]:
@@ -47,7 +67,7 @@ async def test_an_export_holds_everything(store: Store, user: str) -> None:
     expected = await fill(store, user)
     await fill(store, f"{user}-2", "other")
     assert await store.export_user(user) == expected
-    assert await store.export_user(f"{user}-3") == PersonData(None, [], [], [], [], None)
+    assert await store.export_user(f"{user}-3") == NOTHING
 
 
 async def test_an_erased_person_is_a_stranger(store: Store, user: str) -> None:
@@ -55,7 +75,7 @@ async def test_an_erased_person_is_a_stranger(store: Store, user: str) -> None:
     other = await fill(store, f"{user}-2")
     number = await store.erase_user(user, "r1")
     assert number == await store.latest_erasure() > 0
-    assert await store.export_user(user) == PersonData(None, [], [], [], [], None)
+    assert await store.export_user(user) == NOTHING
     assert await store.context(user) == Context(None, [], None, None)
     assert await store.search_memories(user, WORD) == []
     assert await store.pending_changes_of(user, ["profile", "turn", "memory", "summary", "state"]) == []
@@ -120,3 +140,120 @@ async def test_no_row_of_any_table_stays_in_postgres(project: str, supabase_stor
         await supabase_store.acknowledge_erasure(mine)
         for table in tables:
             assert not await db.fetchval(f"select count(*) from {table} t where t::text ~ $1", f"{user}|{word}"), table
+
+
+WRITES: dict[str, Callable[[Store, str, int], Awaitable[object]]] = {
+    "save_profile": lambda store, user, since: store.save_profile(user, "Likes: tea", since=since),
+    "swap_profile": lambda store, user, since: store.swap_profile(
+        user, "Likes: tea", instead_of=None, at=NOON, write_id=uuid4().hex, since=since
+    ),
+    "add_turn": lambda store, user, since: store.add_turn(user, Turn("user", "tea", NOON, "c2", since=since)),
+    "add_memory": lambda store, user, since: store.add_memory(user, Memory("likes tea", NOON, since=since)),
+    "save_summary": lambda store, user, since: store.save_summary(user, Summary("c2", "on tea", NOON, since=since)),
+    "save_state": lambda store, user, since: store.save_state(user, {"stage": "tea"}, since=since),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+async def test_what_began_before_an_erasure_is_refused_and_what_begins_later_is_stored(
+    store: Store, user: str, name: str
+) -> None:
+    write, before = WRITES[name], await store.latest_erasure()
+    await fill(store, user)
+    number = await store.erase_user(user, "r1")
+    for since in (before, 0):
+        with pytest.raises(PersonErased) as caught:
+            await write(store, user, since)
+        assert caught.value.operation == name
+        assert await store.is_erased(user, since)
+    assert await store.export_user(user) == NOTHING
+    assert not await store.is_erased(user, number)
+    await write(store, user, number)
+    assert await store.export_user(user) != NOTHING
+    with pytest.raises(PersonErased):
+        await write(store, user, before)
+    await write(store, f"{user}-2", before)  # the others write on
+
+
+async def test_a_profile_that_came_back_is_not_replaced_from_before(store: Store, user: str) -> None:
+    number = await store.erase_user(user, "r1")
+    await store.save_profile(user, "Likes: tea", since=number)
+    with pytest.raises(PersonErased):
+        await store.swap_profile(user, "Likes: war", instead_of="Likes: tea", at=NOON, since=number - 1)
+    (version,) = await store.profile_versions(user)
+    await store.save_profile(user, "Likes: coffee", since=number)
+    assert await store.restore_profile(user, version.number)
+    assert await store.get_profile(user) == "Likes: tea"
+
+
+async def test_late_writes_beside_an_erasure_never_stay(store: Store, user: str) -> None:
+    """Writers that began before run on while the person is erased: every write is before the erasure, or refused."""
+    before = await store.latest_erasure()
+
+    async def write(name: str) -> None:
+        for _ in range(8):
+            with contextlib.suppress(PersonErased):
+                await WRITES[name](store, user, before)
+
+    writing = [asyncio.create_task(write(name)) for name in WRITES]
+    await asyncio.sleep(0.01)
+    await store.erase_user(user, "r1")
+    await asyncio.gather(*writing)
+    assert await store.export_user(user) == NOTHING
+
+
+async def test_rows_of_a_worker_of_the_version_before(api: PostgREST, supabase_store: Store, user: str) -> None:
+    """It names no erasures: what it writes of an erased person has no effect, and it hears of no error."""
+    old = api.client(api.secret_key)
+    old.postgrest.headers["x-companion"] = "1"
+    for known in (user, f"{user}-2"):
+        await (
+            old.table("companion_turns")
+            .upsert(
+                {
+                    "user_id": known,
+                    "id": "t0",
+                    "conversation_id": "c",
+                    "role": "user",
+                    "text": "x",
+                    "at": NOON.isoformat(),
+                },
+                returning=ReturnMethod.minimal,
+                on_conflict="user_id,id",
+                ignore_duplicates=True,
+            )
+            .execute()
+        )
+        await supabase_store.erase_user(user, "r1")
+        await old.rpc(
+            "companion_write_profile",
+            {"p_user_id": known, "p_text": "x", "p_at": NOON.isoformat(), "p_author": "code", "p_write_id": None}
+            | {"p_instead_of": None, "p_any": True},
+        ).execute()
+    await old.postgrest.aclose()
+    assert await supabase_store.export_user(user) == NOTHING
+    assert (await supabase_store.export_user(f"{user}-2")).profile == "x"
+
+
+async def test_a_worker_of_the_version_before_waits_in_sqlite(tmp_path: Path) -> None:
+    """It does not look at tombstones: from the first erasure on its inserts fail, so it keeps them in its spool."""
+    store = SqliteStore(tmp_path / "companion.db")
+    number = await store.erase_user("u", "r1")
+    with closing(sqlite3.connect(tmp_path / "companion.db", isolation_level=None)) as old:
+        with pytest.raises(sqlite3.IntegrityError, match="persons were erased"):
+            old.execute(
+                "INSERT INTO turns (user_id, id, conversation_id, role, text, at) VALUES ('u','1','c','user','x',1)"
+            )
+        await store.save_profile("u", "Likes: tea", since=number)
+        old.execute("UPDATE profiles SET text = 'by hand'")
+        with pytest.raises(sqlite3.IntegrityError, match="persons were erased"):
+            old.execute("INSERT INTO states VALUES ('v', '{}', 1) ON CONFLICT (user_id) DO UPDATE SET state = '{}'")
+    assert await store.get_profile("u") == "by hand"
+    await store.close()
+
+
+async def test_one_thing_is_forgotten_of_a_person_who_came_back(store: Store, user: str) -> None:
+    number = await store.erase_user(user, "r1")
+    await store.save_profile(user, "Likes: tea\nLikes: war", since=number)
+    await store.forget(user, [Thing("Likes: war", ("war",))])
+    assert await store.get_profile(user) == "Likes: tea"

@@ -1,0 +1,101 @@
+"""Notes for each conversation how many erasures the store had done when it began, and dates its writes with that.
+
+The number is read in the background when a conversation begins; nothing waits for it but the first write. If the store
+does not answer by then, the last number that this machine knows is taken. It is in a file of ``COMPANION_HOME``, since
+each conversation may have a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, TypeVar
+
+from cache import BackgroundTasks
+
+from ..identity import Beginning, Caller, current_caller
+from ..store import Store, StoreError
+from .records import Write
+
+_DEADLINE: Final = 1.0
+"""Seconds from the beginning. A later answer may count an erasure that the conversation began before."""
+_WriteT = TypeVar("_WriteT", bound=Write)
+
+
+class Beginnings:
+    """The beginnings of the conversations of one runtime.
+
+    Args:
+        store: returns the store; called when it is needed.
+        home: the folder of the file.
+    """
+
+    def __init__(self, store: Callable[[], Store], home: Path) -> None:
+        self._store = store
+        self._file = home / "erasures"
+        self._background = BackgroundTasks()
+        self._known = 0
+
+    def note(self, caller: Caller) -> None:
+        """Read the number for a conversation that begins now, in the background, unless that was done."""
+        beginning, reading = caller.beginning, caller.beginning.reading
+        if beginning.erasures is not None:
+            return
+        # One that was cancelled, or that belongs to a loop which is closed, ends without an answer.
+        if reading is None or reading.done() or reading.get_loop() is not asyncio.get_running_loop():
+            beginning.reading = self._background.spawn(self._read(beginning), name="erasures-read")
+
+    def learn(self, number: int) -> None:
+        """Note the number of an erasure that this process has done, or has read."""
+        if number != self._known:
+            self._known = number
+            self._background.spawn(asyncio.to_thread(self._remember, number), name="erasures-remember")
+
+    def dated(self, user_id: str, write: _WriteT) -> _WriteT:
+        """The write, with what is known at the moment of the beginning of its conversation."""
+        number = self._number(user_id)
+        return write if write.since == number else replace(write, since=number)
+
+    async def number(self, user_id: str) -> int:
+        """The beginning of the current conversation; waits until it is known, at most ``_DEADLINE`` seconds."""
+        caller = current_caller()
+        if caller is not None and caller.user_id == user_id and caller.beginning.erasures is None:
+            self.note(caller)
+            if caller.beginning.reading is not None:
+                await asyncio.wait({caller.beginning.reading}, timeout=_DEADLINE)
+        return self._number(user_id)
+
+    async def close(self) -> None:
+        """Stop what is under way."""
+        await self._background.cancel(timeout=_DEADLINE)
+
+    def _number(self, user_id: str) -> int:
+        caller = current_caller()
+        number = caller.beginning.erasures if caller is not None and caller.user_id == user_id else None
+        return self._known if number is None else number
+
+    async def _read(self, beginning: Beginning) -> None:
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                beginning.erasures = await self._store().latest_erasure()
+            self.learn(beginning.erasures)
+        except (StoreError, TimeoutError):
+            self._known = max(self._known, await asyncio.to_thread(self._recalled))
+            beginning.erasures = self._known
+
+    def _recalled(self) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            return int(self._file.read_text(encoding="ascii"))
+        return 0
+
+    def _remember(self, number: int) -> None:
+        if number == self._recalled():
+            return
+        new = self._file.with_suffix(".new")
+        with contextlib.suppress(OSError):  # a hint: without it, a conversation that begins in an outage knows of none
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            new.write_text(str(number), encoding="ascii")
+            new.replace(self._file)
