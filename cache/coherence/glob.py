@@ -75,7 +75,10 @@ def _set(pattern: str, p: int) -> tuple[str, int]:
             low = high = pattern[p + 1]
             p += 2
         elif p + 2 < len(pattern) and pattern[p + 1] == "-":
-            low, high = sorted((pattern[p], pattern[p + 2]))
+            low, high = sorted((pattern[p], pattern[p + 2]), key=_signed)
+            if _signed(low) < 0 <= _signed(high):  # on both sides of zero
+                members.append(f"\\x{ord(low):02x}-\\xff")
+                low = "\0"
             p += 3
         else:
             low = high = pattern[p]
@@ -85,6 +88,11 @@ def _set(pattern: str, p: int) -> tuple[str, int]:
     if not members:
         return "." if negated else "(?!)", after
     return f"[{'^' if negated else ''}{''.join(members)}]", after
+
+
+def _signed(octet: str) -> int:
+    """A byte as a C ``char``, as which Redis compares the ends of a range on x86: beyond ASCII it is negative."""
+    return (ord(octet) ^ 0x80) - 0x80
 
 
 def closed(pattern: str) -> bool:

@@ -47,9 +47,23 @@ async def test_what_cannot_be_decoded_is_a_miss_and_is_removed(
 
 def test_the_matcher_agrees_with_redis(redis_server: RedisServer) -> None:
     names = ["a", "ab", "abc", "user:1:profile", "user:12:profile", "a-c", "x]y", "a\\b", "[ab]", "^a"]
+    names += ["z", "\x7f", "é", "ÿ", "€", "aé", "\x01"]
     redis_server.cli("MSET", *[part for name in names for part in (name, "v")])
     patterns = ["*", "a*", "?", "a?c", "[ab]", "[^a]*", "user:1:*", "user:*:profile", r"\[ab\]", "[a-c]*", "[c-a]b"]
     patterns += ["*c", "a*b*c", "x]y", "[ab", r"a\\b", "*[", "**", "[]x", r"[\]]*", "[a-", "\\", "^a", "[^", "*:[0-9]*"]
+    patterns += [
+        "[a-é]",
+        "[é-a]*",
+        "[^a-é]*",
+        "[A-ÿ]?",
+        "[€-a]*",
+        "[é-ÿ]*",
+        "[^é]",
+        "a[^\x01-€]*",
+        "[\x01-z]",
+        "é",
+        "[é",
+    ]
     for pattern in patterns:
         truth = set(redis_server.cli("KEYS", pattern)) - {keys.system_server()}
         assert {name for name in names if matches(pattern, name)} == truth, pattern
