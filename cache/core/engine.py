@@ -66,7 +66,14 @@ class Engine:
         self._connect_wait = settings.connect_wait
         self._on_change = on_change
         self._availability = Availability(settings.safe_url, self.count_error)
-        self._maintenance = Maintenance(self.transport, pending, self.counters, check=self._check, redeliver=redeliver)
+        self._maintenance = Maintenance(
+            self.transport,
+            pending,
+            self.counters,
+            check=self._check,
+            redeliver=redeliver,
+            failed=self._maintenance_failed,
+        )
         self._closing: set[asyncio.Task[None]] = set()
 
     # -- start and stop --------------------------------------------------------------------------------
@@ -225,6 +232,10 @@ class Engine:
         self.counters.undecodable += 1
         line = f"a value that cannot be decoded was removed ({keys.shape(key)}: {problem})"
         self._availability.failed("values that cannot be decoded", _now(), line)
+
+    def _maintenance_failed(self, problem: Exception) -> None:
+        kind = f"maintenance failed ({type(problem).__name__})"
+        self._availability.failed(kind, _now(), f"{kind}. Pending invalidations stay pending, and are not served.")
 
     def _check(self) -> None:
         client = self.transport.client

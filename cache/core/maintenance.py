@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
@@ -13,7 +12,6 @@ from ..exceptions import CommandRejected, TransportError
 from ..transport.commands import Transport
 from .stats import Counters
 
-logger = logging.getLogger("cache")
 _FLUSH_EVERY: Final = 1.0  # seconds
 _CHECK_EVERY: Final = 0.25  # seconds
 
@@ -27,6 +25,7 @@ class Maintenance:
         counters: counters to flush.
         check: called a few times a second to look at the connection.
         redeliver: delivers the pending invalidations; raises TransportError.
+        failed: called with a defect of ours that a round raised.
     """
 
     def __init__(
@@ -37,12 +36,14 @@ class Maintenance:
         *,
         check: Callable[[], None],
         redeliver: Callable[[], Awaitable[None]],
+        failed: Callable[[Exception], None],
     ) -> None:
         self._transport = transport
         self._pending = pending
         self._counters = counters
         self._check = check
         self._redeliver = redeliver
+        self._failed = failed
         self._loop_task: asyncio.Task[None] | None = None
         self._redelivery: asyncio.Task[None] | None = None
 
@@ -77,9 +78,9 @@ class Maintenance:
         while True:
             await asyncio.sleep(_CHECK_EVERY)
             rounds += 1
-            self._check()
-            if self._transport.connected and (self._pending or rounds % round(_FLUSH_EVERY / _CHECK_EVERY) == 0):
-                try:
+            try:
+                self._check()
+                if self._transport.connected and (self._pending or rounds % round(_FLUSH_EVERY / _CHECK_EVERY) == 0):
                     await self.run_once()
-                except Exception as problem:  # a defect of ours must not end maintenance
-                    logger.error("maintenance failed (%s)", type(problem).__name__)
+            except Exception as problem:  # a defect of ours must not end maintenance
+                self._failed(problem)

@@ -1,11 +1,11 @@
 """Connects and reconnects, without ever being stuck in one attempt.
 
 After a loss an attempt begins at once; after 10 to 100 ms if the server refuses connections or is loading; after a
-fifth of a second if it rejects us. A hanging attempt is not waited for: the oldest may take ``connect_timeout``, so
-that a slow TLS handshake succeeds, and beside it runs a fresh one that is replaced every 200 ms (or twice the shortest
-connect time, if that is longer). So when a network recovers, the first packet is at most 200 ms away, whatever the
-kernel's retransmission timer says, and there are never more than two attempts. Racing attempts and rotating addresses
-follow the idea of Happy Eyeballs (RFC 8305).
+fifth of a second if it rejects us; and the longer that lasts, the longer the pause (``handshake.backoff``). A hanging
+attempt is not waited for: the oldest may take ``connect_timeout``, so that a slow TLS handshake succeeds, and beside it
+runs a fresh one that is replaced every 200 ms (or twice the shortest connect time, if that is longer). So when a
+network recovers, the first packet is at most 200 ms away, whatever the kernel's retransmission timer says, and there
+are never more than two attempts. Racing attempts and rotating addresses follow the idea of Happy Eyeballs (RFC 8305).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from ..exceptions import CacheUnavailable, HandshakeFailed
 from ..redis_url import Endpoint
 from .connection import Argument, RespConnection
-from .handshake import NOT_YET, REJECTED, commands, judge, other_protocol
+from .handshake import NOT_YET, REJECTED, backoff, commands, judge, other_protocol
 
 _FRESH_ATTEMPT = 0.2  # seconds until an attempt is begun beside one that hangs
 _BACKOFF = (0.01, NOT_YET)  # first and last pause in seconds, doubling, plus or minus a quarter at random
@@ -57,7 +57,7 @@ class Connector:
         self._endpoint, self._commands, self._setup_count = endpoint, commands(endpoint, setup), len(setup)
         self._connect_timeout, self._max_in_flight = connect_timeout, max_in_flight
         self._on_failed = on_failed
-        self._failures = 0
+        self._failures, self._failing_since = 0, 0.0
         self._quickest = math.inf  # the minimum: the last may have waited for an outage to end
         self._addresses: list[str] = []
         self._looked_up = -math.inf
@@ -77,7 +77,7 @@ class Connector:
         """
         loop = asyncio.get_running_loop()
         if lived >= _STABLE:
-            self._failures = 0
+            self._failures, self._failing_since = 0, loop.time()
         next_at = loop.time() + (self._backoff() if self._failures else 0.0)
         self._failures += 1
         attempts: dict[asyncio.Task[tuple[RespConnection, float]], float] = {}  # loop time each began, oldest first
@@ -108,7 +108,7 @@ class Connector:
                         self.unsupported, self._other_protocol = False, ""
                         return attempt.result()
                     del attempts[attempt]
-                    next_at = loop.time() + self._failed(error)
+                    next_at = loop.time() + backoff(self._failed(error), loop.time() - self._failing_since)
         finally:
             for attempt in attempts:
                 self._drop(attempt)
@@ -167,7 +167,7 @@ class Connector:
         answered = isinstance(error, HandshakeFailed | ssl.SSLCertVerificationError)
         self._silent = self._endpoint.unix_path is None and not answered
         if isinstance(error, HandshakeFailed):
-            reason, pause = str(error), error.pause * random.uniform(0.8, 1.0)
+            reason, pause = str(error), error.pause
             self.unsupported = error.unsupported
         elif isinstance(error, ssl.SSLCertVerificationError):
             reason, pause = "TLS certificate not accepted", REJECTED

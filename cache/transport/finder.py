@@ -15,7 +15,7 @@ from ..background import BackgroundTasks
 from ..exceptions import HandshakeFailed
 from ..settings import CacheSettings
 from .connection import REPLICA
-from .handshake import REJECTED, SENTINEL
+from .handshake import REJECTED, SENTINEL, backoff
 from .redis_py import open_client, open_cluster
 
 _FRESH_ATTEMPT = 0.25  # seconds a fresh attempt may take
@@ -53,6 +53,7 @@ class ClientFinder:
         """
         attempts: set[asyncio.Task[Redis]] = set()
         timeout = self._settings.socket_connect_timeout
+        began = asyncio.get_running_loop().time()
         try:
             while True:
                 if len(attempts) < 2:
@@ -68,7 +69,8 @@ class ClientFinder:
                         return attempt.result()
                     self._on_failed(problem)
                     rejected = isinstance(problem, AuthenticationError | ResponseError | HandshakeFailed)
-                    pause = REJECTED if rejected else _PAUSE
+                    failing_for = 0.0 if attempts else asyncio.get_running_loop().time() - began
+                    pause = backoff(REJECTED if rejected else _PAUSE, failing_for)
                 await asyncio.sleep(pause)
         finally:
             for attempt in attempts:

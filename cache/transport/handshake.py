@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import ssl
 from collections.abc import Iterable
@@ -19,10 +20,12 @@ NO_TLS: Final = "the server speaks no TLS: write redis:// in place of rediss://"
 NEEDS_TLS: Final = "the server speaks TLS: write rediss:// in place of redis://"
 REMEDIES: Final = frozenset((REPLICA, SENTINEL, NO_TLS, NEEDS_TLS))
 """Reasons that say what to change. They are logged also when the outage began with another one."""
-# Pause after a wrong password, an untrusted certificate, a full connection table. Once that is corrected the cache has
-# to be used again within 300 ms, so attempts are frequent. They cost the server five connections a second for each
-# rejected process, with a line in its ACL LOG or a handshake (0.3 ms with an ECDSA certificate, 1 ms with RSA).
+# Pause after a wrong password, an untrusted certificate, a full connection table. Each attempt costs the server a
+# connection, with a line in its ACL LOG or a handshake (0.3 ms with an ECDSA certificate, 1 ms with RSA).
 REJECTED: Final = 0.2
+BACKOFF_SHARE: Final = 1 / 32
+"""Pause after a failed attempt, as a share of the time since the first one. It prolongs an outage by no more."""
+_LONGEST: Final = 30.0  # seconds
 NOT_YET: Final = 0.08  # pause while the server is loading
 _UNSUPPORTED: Final = 30.0  # pause if the server speaks no RESP3, or is no single server
 _NOT_YET_CODES: Final = frozenset({"LOADING", "MASTERDOWN", "BUSY"})
@@ -30,6 +33,16 @@ _NOT_YET_CODES: Final = frozenset({"LOADING", "MASTERDOWN", "BUSY"})
 _ABOUT_US: Final = re.compile(
     r"(?:WRONGPASS|NOAUTH|NOPERM|DENIED)\b|(?!.*command).*(password|max number of clients)", re.IGNORECASE
 )
+
+
+def backoff(pause: float, failing_for: float) -> float:
+    """Seconds until the next attempt, at random, so that the processes of a fleet do not attempt in step.
+
+    Args:
+        pause: what this failure asks for.
+        failing_for: seconds since the first attempt.
+    """
+    return min(max(pause, failing_for * BACKOFF_SHARE), _LONGEST) * random.uniform(0.8, 1.0)
 
 
 def commands(endpoint: Endpoint, setup: Iterable[tuple[Argument, ...]]) -> list[bytes]:

@@ -11,6 +11,7 @@ import pytest
 
 from cache.exceptions import CacheUnavailable, CommandRejected
 from cache.redis_url import Endpoint
+from cache.transport import handshake
 from tests.cache.conftest import Clients
 from tests.cache.loading.clock import seconds_until
 from tests.real.proxy import Proxy
@@ -68,6 +69,24 @@ async def test_wrong_password_says_so_without_saying_it_and_heals(own_redis: Red
     own_redis.password = "hush-hush"
     assert await seconds_until(lambda: client.up) < 1.5
     own_redis.cli("CONFIG", "SET", "requirepass", "")
+
+
+async def test_a_client_that_is_refused_attempts_less_and_less_often(
+    own_redis: RedisServer, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for failing_for in (0.0, 6.0, 3_600.0, 1e9):
+        pauses = [handshake.backoff(handshake.REJECTED, failing_for) for _ in range(100)]
+        expected = min(max(handshake.REJECTED, failing_for * handshake.BACKOFF_SHARE), 30.0)
+        assert 0.79 * expected < min(pauses) < max(pauses) <= expected
+    monkeypatch.setattr(handshake, "BACKOFF_SHARE", 2.0)
+
+    def connections() -> int:
+        return int(own_redis.cli("INFO", "stats").split("total_connections_received:")[1].split()[0])
+
+    before = connections()
+    await clients(endpoint=Endpoint("127.0.0.1", own_redis.port, username="nobody", password="pw"), wait=False)
+    await asyncio.sleep(1.2)
+    assert 1 < connections() - before <= 5  # one of this test's own; without a backoff there were seven
 
 
 async def test_a_user_who_may_not_ping(own_redis: RedisServer, clients: Clients) -> None:
