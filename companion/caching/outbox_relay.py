@@ -190,9 +190,10 @@ class OutboxRelay:
         now = time.clock_gettime(_CLOCK)
         last_at, known = self._last_poll or (now - MAX_LIFETIME + max(await cache.ttl(POLLED), 0), set())
         within = now - last_at + _CLOCK_SKEW
-        rows = set(await self._store().recent_changes(within=within, limit=MAX_ROWS + 1))
+        # What is known of the window does not count: a busy store has more rows in it than may be invalidated at once.
+        rows = set(await self._store().recent_changes(within=within, limit=MAX_ROWS + 1 + len(known)))
         erasure = await self.erasures.latest(within)
-        if len(rows) > MAX_ROWS or erasure > self._last_erasure:
+        if len(rows - known) > MAX_ROWS or erasure > self._last_erasure:
             await cache.invalidate(f"{keys.USERS}*", own=True)
         else:
             await _invalidate_all(cache, rows - known)
