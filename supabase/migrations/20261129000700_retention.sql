@@ -1,13 +1,13 @@
--- Turns that are old can be deleted: the companion does so once a day where COMPANION_RETENTION_DAYS is set, and any job
--- can with the function below. Profile, facts, summaries and state stay.
+-- Turns that are old can be deleted: the companion does so once a day where COMPANION_RETENTION_DAYS is set, and any
+-- job can with the function below. Profile, facts, summaries and state stay.
 --
 -- Applying this file again changes nothing.
 
 create index if not exists companion_turns_by_age on public.companion_turns (at);
 
--- Deletes up to p_limit turns that are older than p_days days, the oldest first. How many; fewer than p_limit when none is
--- left, or when another call is deleting at this moment. A turn that is dated in the future, by a clock that was wrong,
--- counts from now on.
+-- Deletes up to p_limit turns that are older than p_days days, the oldest first. How many; fewer than p_limit when none
+-- is left, or when another call is deleting at this moment. A turn that is dated in the future, by a clock that was
+-- wrong, counts from now on.
 create or replace function public.companion_expire_turns(p_days integer, p_limit integer default 1000) returns integer
 language plpgsql set search_path = ''
 as $$
