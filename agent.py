@@ -38,7 +38,7 @@ from companion.settings import Settings, SettingsError, check_worker
 from companion.voice.agent import CompanionAgent
 from companion.voice.console import allow_text_without_portaudio, quiet_by_default, show, text_console
 from companion.voice.failure import FailureHandler, end_call
-from companion.voice.log_redaction import redact_logs
+from companion.voice.log_redaction import redact_handlers, redact_logs
 from companion.voice.models import import_models, make_speech_models
 from companion.voice.native_client import make_native_client
 from companion.voice.tracing import StartTrace
@@ -77,6 +77,7 @@ def runs_locally() -> bool:
 @server.once("worker_started")
 def start_worker_services() -> None:
     """Start, once per worker and in its main process, what all conversations share."""
+    redact_handlers()
     runtime = get_runtime()
     runtime.write_behind.check_spool()
     if not AgentsConsole.get_instance().enabled:  # a console's only conversation starts them itself
@@ -127,7 +128,7 @@ async def entrypoint(ctx: JobContext) -> None:
     named, caller = caller_from_metadata(ctx.job.metadata, settings.operators)
     if console and not named:
         named, caller = True, Caller(settings.console_user, operator=True)
-    search = CallerSearch(ctx, settings.operators, trace, named=named, caller=caller)
+    search = CallerSearch(ctx, settings, trace, named=named, caller=caller)
     with use_caller(caller), trace.phase("connect"):
         await ctx.connect()
     trace.mark("connected")

@@ -20,6 +20,7 @@ from .store import public_kind
 
 ModelChoice = Literal["openai", "inference", "offline"]
 CONSOLE_USER: Final = "console"
+_MIN_ID_KEY: Final = 16  # characters
 
 
 class SettingsError(ValueError):
@@ -38,6 +39,8 @@ class Settings:
         openai_api_key: for ``models == "openai"``.
         openai_base_url: another server that speaks OpenAI's protocol.
         console_user: user id of the console's caller.
+        phone_identity: whether a caller on the phone is known by their number.
+        id_key: of the hash that stands for a phone number; None stores the number.
         operators: user ids that may invalidate other users' cache entries.
         language: language code of speech, such as ``en``.
         timezone: the callers' time zone; None where it is not known.
@@ -52,6 +55,8 @@ class Settings:
     openai_api_key: str | None = field(default=None, repr=False)
     openai_base_url: str | None = None
     console_user: str = CONSOLE_USER
+    phone_identity: bool = False
+    id_key: bytes | None = field(default=None, repr=False)
     operators: frozenset[str] = frozenset()
     language: str = "en"
     timezone: ZoneInfo | None = None
@@ -116,6 +121,8 @@ class Settings:
             openai_api_key=env.get("OPENAI_API_KEY") or None,
             openai_base_url=env.get("OPENAI_BASE_URL") or None,
             console_user=_user_id(env.get("COMPANION_USER_ID") or CONSOLE_USER, "COMPANION_USER_ID"),
+            phone_identity=_phone_identity(env.get("COMPANION_PHONE_IDENTITY") or "false"),
+            id_key=_id_key(env.get("COMPANION_ID_KEY") or ""),
             operators=frozenset(
                 _user_id(one.strip(), "COMPANION_OPERATORS")
                 for one in env.get("COMPANION_OPERATORS", "").split(",")
@@ -213,6 +220,23 @@ def _retention_days(text: str) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 36_500):
         raise SettingsError("COMPANION_RETENTION_DAYS must be a whole number of days from 1 to 36500; unset: for ever.")
     return int(text)
+
+
+def _phone_identity(text: str) -> bool:
+    if text.lower() not in ("true", "1", "yes", "on", "false", "0", "no", "off"):
+        raise SettingsError("COMPANION_PHONE_IDENTITY must be true or false.")
+    if wanted := text.lower() in ("true", "1", "yes", "on"):
+        _require("phonenumbers", "phone", "COMPANION_PHONE_IDENTITY is true")
+    return wanted
+
+
+def _id_key(text: str) -> bytes | None:
+    if text and len(text) < _MIN_ID_KEY:
+        raise SettingsError(
+            f"COMPANION_ID_KEY must have {_MIN_ID_KEY} characters at least, or others can find the numbers by trying. "
+            "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+        )
+    return text.encode() or None
 
 
 def _share(text: str) -> float:

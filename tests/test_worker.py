@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from livekit.protocol import models
 
 from cache import keys
 from companion.prompts import FOLLOW_UP_PROMPT
@@ -161,7 +162,12 @@ async def harness(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wor
     store = SqliteStore(home / "companion.db")
     with RedisServer(tmp_path_factory.mktemp("redis")) as redis:
         async with LiveKitServer() as lk, OpenAIServer(model) as openai:
-            settings = {"REDIS_URL": redis.url, "OPENAI_BASE_URL": openai.base_url, "OPENAI_API_KEY": "test"}
+            settings = {
+                "REDIS_URL": redis.url,
+                "OPENAI_BASE_URL": openai.base_url,
+                "OPENAI_API_KEY": "test",
+                "COMPANION_PHONE_IDENTITY": "true",
+            }
             async with worker(command, lk, home, **settings) as process:
                 harness = WorkerHarness(lk, openai, redis, process, store)
                 yield harness
@@ -232,6 +238,42 @@ async def test_who_is_not_named_in_the_metadata_is_known_by_identity(harness: Wo
     await job.say("I am here")
     words = [("assistant", "Hello."), ("user", "I am here"), ("assistant", "You said I am here.")]
     assert await wait_for_turns(harness.store, UUID, words[-1][1]) == words
+    harness.end_in_background(job)
+
+
+async def test_a_caller_on_the_phone_is_found_again_and_their_number_is_in_no_log(harness: WorkerHarness) -> None:
+    await harness.seed_profile("sip_0301234567", "Likes: phones")
+    job = await harness.lk.dispatch(
+        participant_identity="sip_0301234567",
+        kind=models.ParticipantInfo.SIP,
+        attributes={"sip.phoneNumber": "0301234567", "sip.trunkPhoneNumber": "+4930999999"},
+        room="call-_0301234567_x1",
+    )
+    assert await job.greeting() == "Hello."
+    assert harness.requests_with("Likes: phones")
+    await job.say("I am on the train")
+    words = [("assistant", "Hello."), ("user", "I am on the train"), ("assistant", "You said I am on the train.")]
+    assert await wait_for_turns(harness.store, "sip_+49301234567", words[-1][1]) == words
+    await harness.end(job)
+    assert job.id in harness.process.log
+    assert "301234567" not in harness.process.log
+    assert await harness.store.get_profile("sip_0301234567") is None
+
+
+async def test_while_another_is_in_the_room_nothing_personal_is_said(harness: WorkerHarness) -> None:
+    await harness.seed_profile("hal", "Likes: hats")
+    job = await harness.lk.dispatch(metadata=user("hal"), participant_identity="web-4711")
+    await job.greeting()
+    assert (await harness.call(job, "getUserProfile"))["profile"] == "Likes: hats"
+    other = await job.join_other("ivy")
+    assert (await harness.call(job, "getUserProfile"))["success"] is False
+    await job.say("Who am I?")
+    assert await job.next_reply() == "You said Who am I?."
+    (asked,) = [one for one in harness.model.requests if one.user_text == "Who am I?"]
+    assert "Likes: hats" not in asked.instructions
+    await job.leave_other(other)
+    assert (await harness.call(job, "getUserProfile"))["profile"] == "Likes: hats"
+    assert not [text for _, text in await harness.stored_turns("hal") if "Who am I" in text]
     harness.end_in_background(job)
 
 

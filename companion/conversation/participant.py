@@ -18,7 +18,9 @@ from typing import Final
 from livekit import rtc
 from livekit.agents import JobContext
 
-from ..identity import Caller, UnusableIdentity, caller_from_identity, user_id_of
+from ..identity import DIALLED, NUMBER, Caller, PhoneCaller, UnusableIdentity, person, phone_caller
+from ..memory.adoption import adopt_async
+from ..settings import Settings
 from ..voice.tracing import StartTrace
 from .briefing import Briefing, Prefetch
 
@@ -37,6 +39,7 @@ class Link:
     """One conversation: with whom it is, and what it starts from.
 
     Attributes:
+        settings: say who is identified by a phone number.
         room: the room; None in the console, where nobody comes and goes.
         identity: the participant's identity; the session must be linked to this participant alone.
         caller: the caller; None if unknown.
@@ -44,6 +47,7 @@ class Link:
         briefing: its result.
     """
 
+    settings: Settings
     room: rtc.Room | None
     identity: str
     caller: Caller | None
@@ -53,7 +57,7 @@ class Link:
     @property
     def present(self) -> bool:
         """Whether the participant is in the room."""
-        return self.room is None or any(person.identity == self.identity for person in _people(self.room))
+        return self.room is None or any(one.identity == self.identity for one in _people(self.room))
 
     @property
     def known_caller(self) -> Caller | None:
@@ -65,8 +69,8 @@ class Link:
             return self.caller
         people = _people(self.room)
         fits = any(
-            person.identity == self.identity and (len(people) == 1 or _has_id(person, self.caller.user_id))
-            for person in people
+            one.identity == self.identity and (len(people) == 1 or _is(one, self.caller, self.settings))
+            for one in people
         )
         return self.caller if fits or not people else None
 
@@ -76,16 +80,16 @@ class CallerSearch:
 
     Args:
         ctx: the job.
-        operators: ids that are operators.
+        settings: who is an operator, and who is identified by a phone number.
         trace: the trace of the start.
         named: whether the metadata names the caller. Then the prefetch begins at once.
         caller: the caller that it names; None if unknown.
     """
 
     def __init__(
-        self, ctx: JobContext, operators: frozenset[str], trace: StartTrace, *, named: bool, caller: Caller | None
+        self, ctx: JobContext, settings: Settings, trace: StartTrace, *, named: bool, caller: Caller | None
     ) -> None:
-        self._ctx, self._operators, self._trace = ctx, operators, trace
+        self._ctx, self._settings, self._trace = ctx, settings, trace
         self._named, self._caller = named, caller
         self._greeted = False
         self._prefetch = Prefetch(caller, trace) if named else None
@@ -93,7 +97,7 @@ class CallerSearch:
     async def console(self) -> Link:
         """The conversation with the console's user, who is named."""
         prefetch = self._prefetch or Prefetch(self._caller, self._trace)
-        return Link(None, "", self._caller, prefetch, await prefetch.result())
+        return Link(self._settings, None, "", self._caller, prefetch, await prefetch.result())
 
     async def next(self) -> Link | None:
         """Wait for a participant who is still in the room when the prefetch for them is complete.
@@ -109,19 +113,32 @@ class CallerSearch:
                     raise
                 return None
             if not self._named:
-                self._caller = caller_from_identity(first.identity, self._operators)
-                self._prefetch = Prefetch(self._caller, self._trace)
+                await self._identify(first)
             link = await self._link(first.identity)
             if link is not None and link.present:
                 self._greeted = True
                 return link
-            if not self._named:
-                self.cancel()
 
     def cancel(self) -> None:
         """Discard the prefetch."""
         if self._prefetch is not None:
             self._prefetch.cancel()
+
+    async def _identify(self, participant: rtc.RemoteParticipant) -> None:
+        """Make the participant the caller, and begin the prefetch for them."""
+        self.cancel()
+        self._caller = None
+        earlier: tuple[str, ...] = ()
+        try:
+            known = _known(participant, self._settings)
+            self._caller = Caller(known.user_id, operator=known.user_id in self._settings.operators)
+            earlier = known.earlier
+        except UnusableIdentity as problem:
+            logger.warning("nothing is remembered in this conversation: %s", problem)
+        self._prefetch = Prefetch(self._caller, self._trace)
+        if self._caller is not None and earlier and await adopt_async(self._caller.user_id, earlier):
+            self._prefetch.cancel()
+            self._prefetch = Prefetch(self._caller, self._trace)
 
     async def _link(self, identity: str) -> Link | None:
         """The conversation as the room is when the prefetch is complete; None where nobody is in it."""
@@ -130,11 +147,11 @@ class CallerSearch:
         await prefetch.wait()
         briefing = await prefetch.result()
         if not self._named:
-            return Link(room, identity, self._caller, prefetch, briefing)
+            return Link(self._settings, room, identity, self._caller, prefetch, briefing)
         people = _people(room)
         chosen = self._chosen(people)
         if chosen is not None:
-            return Link(room, chosen.identity, self._caller, prefetch, briefing)
+            return Link(self._settings, room, chosen.identity, self._caller, prefetch, briefing)
         if not people:
             return None
         if self._caller is not None:
@@ -144,24 +161,38 @@ class CallerSearch:
                 len(people),
             )
         unknown = Prefetch(None)
-        return Link(room, people[0].identity, None, unknown, await unknown.result())
+        return Link(self._settings, room, people[0].identity, None, unknown, await unknown.result())
 
     def _chosen(self, people: Sequence[rtc.RemoteParticipant]) -> rtc.RemoteParticipant | None:
         """The participant whom the metadata means. Once someone was greeted as them, the next one must have the id."""
         if self._caller is None:
             return None
-        for person in people:
-            if _has_id(person, self._caller.user_id):
-                return person
+        for one in people:
+            if _is(one, self._caller, self._settings):
+                return one
         return people[0] if len(people) == 1 and not self._greeted else None
 
 
 def _people(room: rtc.Room) -> list[rtc.RemoteParticipant]:
-    return [person for person in room.remote_participants.values() if person.kind in PEOPLE]
+    return [one for one in room.remote_participants.values() if one.kind in PEOPLE]
 
 
-def _has_id(person: rtc.RemoteParticipant, user_id: str) -> bool:
+def _is(participant: rtc.RemoteParticipant, caller: Caller, settings: Settings) -> bool:
     try:
-        return user_id_of(person.identity) == user_id
+        known = _known(participant, settings)
     except UnusableIdentity:
         return False
+    return caller.user_id in (known.user_id, *known.earlier)
+
+
+def _known(participant: rtc.RemoteParticipant, settings: Settings) -> PhoneCaller:
+    """The ids that a participant is known by.
+
+    Raises:
+        UnusableIdentity: they are nobody in particular, or have an identity that cannot be one.
+    """
+    # Attributes of others are no telephone network's.
+    if not settings.phone_identity or participant.kind != rtc.ParticipantKind.PARTICIPANT_KIND_SIP:
+        return PhoneCaller(person(participant.identity), ())
+    number, dialled = (participant.attributes.get(name) or "" for name in (NUMBER, DIALLED))
+    return phone_caller(participant.identity, number, dialled, settings.id_key)

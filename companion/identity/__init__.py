@@ -1,18 +1,24 @@
 """Who the caller is: from an identity or the job's metadata to the user whose data one conversation may touch."""
 
 from .beginning import Beginning
-from .caller import Caller, caller_from_identity, current_caller, use_caller
+from .caller import Caller, caller_from_identity, current_caller, person, use_caller
 from .metadata import caller_from_metadata
+from .phone import DIALLED, NUMBER, PhoneCaller, phone_caller
 from .user_id import UnusableIdentity, identity_of, user_id_of
 
 __all__ = [
+    "DIALLED",
+    "NUMBER",
     "Beginning",
     "Caller",
+    "PhoneCaller",
     "UnusableIdentity",
     "caller_from_identity",
     "caller_from_metadata",
     "current_caller",
     "identity_of",
+    "person",
+    "phone_caller",
     "use_caller",
     "user_id_of",
 ]

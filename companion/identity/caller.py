@@ -68,12 +68,22 @@ def caller_from_identity(identity: object, operators: frozenset[str]) -> Caller 
         writes nothing personal.
     """
     try:
-        if not isinstance(identity, str):
-            raise UnusableIdentity(f"the user id must be a string, not {type(identity).__name__}")
-        user_id = user_id_of(identity)
-        if names_nobody(identity):
-            raise UnusableIdentity("the user id names nobody in particular")
+        user_id = person(identity)
     except UnusableIdentity as problem:
         logger.warning("nothing is remembered in this conversation: %s", problem)
         return None
     return Caller(user_id, operator=user_id in operators)
+
+
+def person(identity: object) -> str:
+    """The user id of the person with this identity.
+
+    Raises:
+        UnusableIdentity: it cannot be an id, or names nobody in particular.
+    """
+    if not isinstance(identity, str):
+        raise UnusableIdentity(f"the user id must be a string, not {type(identity).__name__}")
+    user_id = user_id_of(identity)
+    if names_nobody(identity):
+        raise UnusableIdentity("the user id names nobody in particular")
+    return user_id

@@ -1,12 +1,13 @@
 """The Store protocol: what a store keeps, what it can do, and how it fails."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol
 from uuid import uuid4
 
 from ..text import storable
-from .erasures import Erasures
+from .erasures import Erasures, PendingErasure
 from .forgetting import Forgetting
 from .outbox import Outbox
 from .profile_history import ProfileHistory, ProfileVersion
@@ -261,6 +262,18 @@ class Store(ProfileHistory, Forgetting, Outbox, Erasures, Protocol):
 
     async def export_user(self, user_id: str) -> PersonData:
         """Read all that is kept of a person, in one snapshot."""
+        ...
+
+    async def move_user(self, earlier: Sequence[str], user_id: str) -> list[PendingErasure]:
+        """Move all that is kept of a person under earlier ids to another id, and erase those, in one transaction.
+
+        Args:
+            earlier: the ids.
+            user_id: the id to move to. Of what it has already, its own stays; lines of the profiles are joined.
+
+        Returns:
+            The erasures of those ids that had anything.
+        """
         ...
 
     async def close(self) -> None:

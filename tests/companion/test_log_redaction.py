@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +37,38 @@ def test_personal_fields_are_removed(caplog: pytest.LogCaptureFixture) -> None:
     assert "my secret" not in f"{record.__dict__} {other.__dict__}"
     assert record.__dict__["job_id"] == "j1"
     assert sum(type(one).__name__ == "PersonalDataFilter" for one in logger.filters) == 1
+
+
+NUMBERS = ("+15551234567", "+1 (555) 123-4567", "sip_15551234567", "sip_+15551234567", "sip:15551234567@203.0.113.7")
+
+
+@pytest.mark.parametrize(
+    "number", [*NUMBERS, "tel:+1-555-123-4567", "Phone +15551234567", "user:sip_+15551234567:profile"]
+)
+def test_telephone_numbers_are_removed(caplog: pytest.LogCaptureFixture, number: str) -> None:
+    redact_logs()
+    try:
+        raise RuntimeError(f"participant '{number}' disconnected")
+    except RuntimeError:
+        logger.exception("failed for %s", number, extra={"caller": number, "room": f"call-_{number}_x"})
+    for name in ("livekit", "companion", "cache"):
+        logging.getLogger(name).warning("stale value under %s, 2.5 s after the change", number)
+    everything = caplog.text + "".join(str(record.__dict__) for record in caplog.records)
+    assert len(caplog.records) == 4
+    assert "[number]" in everything
+    assert not re.search(r"555\D{0,2}123", everything)
+
+
+def test_a_rooms_name_holds_no_number_and_other_lines_keep_theirs(caplog: pytest.LogCaptureFixture) -> None:
+    redact_logs()
+    logger.warning("received job request", extra={"room": "call-_15551234567_x1", "room_name": "_0301234567_x"})
+    logger.warning("at 2026-11-29 22:06:12.123456+00:00, 1048576 bytes, AJ_4711471147, pid 1234567, -1.25e+10")
+    record, other = caplog.records
+    assert (record.__dict__["room"], record.__dict__["room_name"]) == ("call-_[number]_x1", "_[number]_x")
+    assert (
+        other.getMessage()
+        == "at 2026-11-29 22:06:12.123456+00:00, 1048576 bytes, AJ_4711471147, pid 1234567, -1.25e+10"
+    )
 
 
 async def test_what_a_provider_answers_is_not_logged(

@@ -64,6 +64,8 @@ def test_which_models(env: dict[str, str], models: str) -> None:
         ({"COMPANION_MODELS": "gpt"}, "COMPANION_MODELS"),
         ({"COMPANION_USER_ID": "a*"}, "COMPANION_USER_ID"),
         ({"COMPANION_OPERATORS": "ada, b?b"}, "COMPANION_OPERATORS"),
+        ({"COMPANION_PHONE_IDENTITY": "perhaps"}, "COMPANION_PHONE_IDENTITY"),
+        ({"COMPANION_ID_KEY": "s3cret"}, "COMPANION_ID_KEY"),
         ({"COMPANION_LANGUAGE": "../x"}, "COMPANION_LANGUAGE"),
         *(
             ({"COMPANION_RETENTION_DAYS": days}, "COMPANION_RETENTION_DAYS")
@@ -99,6 +101,13 @@ def test_the_newer_kind_of_key_wins(keys: dict[str, str], chosen: str) -> None:
     assert Settings.from_env(PROJECT | keys).supabase_key == chosen
 
 
+def test_phone_numbers_identify_only_where_it_is_said() -> None:
+    assert (Settings.from_env({}).phone_identity, Settings.from_env({}).id_key) == (False, None)
+    settings = Settings.from_env({"COMPANION_PHONE_IDENTITY": " True ", "COMPANION_ID_KEY": "s3cret of 16 and more"})
+    assert (settings.phone_identity, settings.id_key) == (True, b"s3cret of 16 and more")
+    assert "s3cret" not in repr(settings)
+
+
 def test_a_time_zone() -> None:
     assert Settings.from_env({}).timezone is None
     assert Settings.from_env({"COMPANION_TIMEZONE": " Europe/Berlin "}).timezone == ZoneInfo("Europe/Berlin")
@@ -111,6 +120,10 @@ def test_a_time_zone() -> None:
             {"SUPABASE_URL": "https://a.supabase.co", "SUPABASE_SECRET_KEY": "s"},
             r"SUPABASE_URL is set, but .* supabase .* 'livekit-companion\[supabase\]'",
         ),
+        (
+            {"COMPANION_PHONE_IDENTITY": "true"},
+            r"COMPANION_PHONE_IDENTITY is true, but .* 'livekit-companion\[phone\]'",
+        ),
         ({"OPENAI_API_KEY": "k"}, r"OPENAI_API_KEY is set, but .* 'livekit-companion\[openai\]'"),
         ({"CACHE_ENCRYPTION_KEYS": "k" * 43}, "CACHE_ENCRYPTION_KEYS is set, but .* cryptography is not installed"),
     ],
@@ -119,7 +132,7 @@ def test_a_missing_package_is_named(
     env: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "supabase" / "migrations").mkdir(parents=True)  # as in the repository: a namespace package, and empty
-    for module in ("supabase", "livekit.plugins.openai", "cryptography"):
+    for module in ("supabase", "livekit.plugins.openai", "cryptography", "phonenumbers"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.setattr("livekit.plugins.__path__", [])

@@ -97,6 +97,19 @@ class Job:
         if self._peer is not None:
             await self._peer.update(self.user)
 
+    async def join_other(self, identity: str) -> models.ParticipantInfo:
+        """Let another user join; `leave_other` disconnects them."""
+        other = models.ParticipantInfo(sid=f"PA_{identity}", identity=identity, state=models.ParticipantInfo.ACTIVE)
+        assert self._peer is not None
+        await self._peer.update(other)
+        return other
+
+    async def leave_other(self, other: models.ParticipantInfo) -> None:
+        """Disconnect another user."""
+        other.state, other.disconnect_reason = models.ParticipantInfo.DISCONNECTED, models.CLIENT_INITIATED
+        assert self._peer is not None
+        await self._peer.update(other)
+
     async def leave(self) -> None:
         """Disconnect the user."""
         self.mark("user_left")

@@ -5,20 +5,21 @@ The outbox is written by triggers (``schema``), so that a row changed by hand is
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ...text import storable
-from ..base import MAX_TURN_TEXT, Context, Memory, PersonData, Summary, Turn
+from ..base import MAX_TURN_TEXT, Context, Memory, PersonData, StoreError, Summary, Turn
 from ..erasures import PendingErasure
 from ..forgetting import Forgotten, Removed, Thing
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from ..state_json import state_from_json, state_to_json
 from . import erasure as erasures
-from . import facts, forgetting, profiles, tombstones
+from . import facts, forgetting, moving, profiles, tombstones
 from .thread import SqliteThread
 from .times import NOW, from_microseconds, to_microseconds
 
@@ -189,6 +190,13 @@ class SqliteStore:
 
     async def export_user(self, user_id: str) -> PersonData:
         return await self._reading.read("export_user", lambda db: erasures.export(db, user_id))
+
+    async def move_user(self, earlier: Sequence[str], user_id: str) -> list[PendingErasure]:
+        moved = await self._writing.change("move_user", lambda db: moving.move(db, earlier, user_id))
+        if moved:
+            with suppress(StoreError):  # they are moved; what another process is reading is rewritten by the next one
+                await self._writing.maintain("move_user", erasures.scrub)
+        return moved
 
     async def latest_erasure(self, within: float | None = None) -> int:
         return await self._reading.read("latest_erasure", lambda db: erasures.latest(db, within))

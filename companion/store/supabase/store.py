@@ -183,6 +183,10 @@ class SupabaseStore:
     async def export_user(self, user_id: str) -> PersonData:
         return await self._call("export_user", "companion_export", {"p_user_id": user_id}, answers.person_data)
 
+    async def move_user(self, earlier: Sequence[str], user_id: str) -> list[PendingErasure]:
+        arguments = {"p_earlier": list(earlier), "p_user_id": user_id}
+        return await self._call("move_user", "companion_move", arguments, answers.all_of(answers.pending_erasure))
+
     async def latest_erasure(self, within: float | None = None) -> int:
         return await self._call("latest_erasure", "companion_latest_erasure", {"p_within": within}, answers.count)
 

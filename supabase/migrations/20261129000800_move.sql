@@ -1,0 +1,83 @@
+-- A person who is known by another id from now on: all that is kept of them is moved there, and the old id is erased. For
+-- callers on the phone, whose ids were numbers and become hashes.
+--
+-- Applying this file again changes nothing.
+
+-- Moves what is kept under each of the old ids. The erasures of those that had anything, as of companion_erase. Of what
+-- both ids have, that of the new one stays: turns and facts, one summary for each conversation, one state; lines of the
+-- profile are joined. Hashes of forgotten things hold the old id, and are erased with it. Runs as its owner, who may
+-- change versions and write erasures.
+create or replace function public.companion_move(p_earlier text[], p_user_id text)
+returns table (user_id text, number bigint)
+language plpgsql security definer set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  old text;
+  theirs text;
+  known text;
+begin
+  -- The move is a write of now, whatever was erased before; see companion_refuse_erased.
+  perform set_config(
+    'request.headers', '{"x-companion": "move", "x-companion-since": "9223372036854775807"}', true
+  );
+  foreach old in array p_earlier loop
+    continue when old = p_user_id or not (
+      exists (select from public.companion_versions v where v.user_id = old)
+      or exists (select from public.companion_outbox o where o.user_id = old)
+      or exists (select from public.companion_profile_versions v where v.user_id = old)
+      or exists (select from public.companion_removed_memories r where r.user_id = old)
+      or exists (select from public.companion_forgotten f where f.user_id = old)
+    );
+    -- In the order in which companion_erase takes them: a write is before the move or after it.
+    perform pg_advisory_xact_lock(hashtextextended(old, 13));
+    insert into public.companion_versions as v (user_id, version) values (old, 1)
+    on conflict (user_id) do update set version = v.version + 1;
+    update public.companion_profile_versions v
+    set user_id = p_user_id, replaced_at = coalesce(v.replaced_at, now())
+    where v.user_id = old and not exists (
+      select from public.companion_profile_versions n where n.user_id = p_user_id and n.write_id = v.write_id
+    );
+    update public.companion_turns t set user_id = p_user_id
+    where t.user_id = old and not exists (
+      select from public.companion_turns n where n.user_id = p_user_id and n.id = t.id
+    );
+    update public.companion_memories m set user_id = p_user_id
+    where m.user_id = old and not exists (
+      select from public.companion_memories n
+      where n.user_id = p_user_id and (
+        n.id = m.id or md5(public.companion_fact_key(n.text)) = md5(public.companion_fact_key(m.text))
+      )
+    );
+    update public.companion_summaries s set user_id = p_user_id
+    where s.user_id = old and not exists (
+      select from public.companion_summaries n
+      where n.user_id = p_user_id and n.conversation_id = s.conversation_id
+    );
+    update public.companion_states s set user_id = p_user_id
+    where s.user_id = old and not exists (select from public.companion_states n where n.user_id = p_user_id);
+    insert into public.companion_removed_memories (user_id, id, removed_at)
+    select p_user_id, r.id, r.removed_at from public.companion_removed_memories r where r.user_id = old
+    on conflict do nothing;
+    select p.text into theirs from public.companion_profiles p where p.user_id = old;
+    select p.text into known from public.companion_profiles p where p.user_id = p_user_id;
+    if theirs is not null then
+      perform public.companion_write_profile(
+        p_user_id,
+        concat_ws(E'\n', known, (
+          select string_agg(t.line, E'\n' order by t.place)
+          from public.companion_lines(theirs) t
+          where t.line not in (select k.line from public.companion_lines(coalesce(known, '')) k)
+        )),
+        now(), 'merge', null, null, true
+      );
+    end if;
+    user_id := old;
+    number := public.companion_erase(old);
+    return next;
+  end loop;
+end
+$$;
+
+revoke all on function public.companion_move(text[], text) from public, anon, authenticated, service_role;
+grant execute on function public.companion_move(text[], text) to service_role;

@@ -1,0 +1,97 @@
+"""Moving a person to another user id, in every store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from companion.store import Memory, PersonData, SqliteStore, Store, Summary, Turn
+from tests.companion.store.test_erasure import files_with, fill
+
+pytestmark = pytest.mark.integration
+NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+NOBODY = PersonData(None, [], [], [], [], None)
+KINDS = ["profile", "turn", "memory", "summary", "state"]
+
+
+async def fill_again(store: Store, user_id: str) -> None:
+    """What a later conversation writes."""
+    await store.save_profile(user_id, "Name: Ada")
+    await store.add_turn(user_id, Turn("user", "I am back", NOON, "c2"))
+    await store.add_memory(user_id, Memory("Has a dog.", NOON))
+
+
+async def test_all_that_is_kept_is_moved(store: Store, user: str) -> None:
+    kept, old, new = await fill(store, f"sip_{user}"), f"sip_{user}", f"~==phone={user}"
+    await store.acknowledge(await store.pending_changes_of(new, KINDS))
+    (erasure,) = await store.move_user(["sip_1", old, "sip_2"], new)
+    assert erasure.user_id == old
+    assert erasure in await store.pending_erasures(86_400)
+    found = await store.export_user(new)
+    assert (found.profile, found.turns, found.memories) == (kept.profile, kept.turns, kept.memories)
+    assert (found.summaries, found.state) == (kept.summaries, kept.state)
+    assert {version.text for version in found.versions} == {version.text for version in kept.versions}
+    assert [memory.text for memory in await store.search_memories(new, "zanzibarquokka sold")][:1] == [
+        "sold a zanzibarquokka"
+    ]
+    assert {row.kind for row in await store.pending_changes_of(new, KINDS)} == set(KINDS)
+    assert await store.export_user(old) == NOBODY
+    assert await store.pending_changes_of(old, KINDS) == []
+    assert await store.move_user([old], new) == []
+    removed = Memory("lost a zanzibarquokka", NOON)
+    await store.add_memory(new, removed)
+    assert await store.remove_memory(new, removed.text) == 1
+
+
+async def test_what_both_ids_have_is_joined(store: Store, user: str) -> None:
+    old, new, later = f"sip_{user}", f"~==phone={user}", NOON + timedelta(seconds=1)
+    turn = Turn("user", "the same", NOON, "c1")
+    for user_id, text in ((old, "Name: Ada\nLikes: chess"), (new, "Name: Ada\nLives in: Oslo")):
+        await store.save_profile(user_id, text)
+        await store.add_turn(user_id, turn)
+        await store.add_turn(user_id, Turn("user", f"of {user_id}", later, "c1", f"t-{user_id}"))
+        await store.add_memory(user_id, Memory("Has a cat.", NOON))
+        await store.add_memory(user_id, Memory(f"fact of {user_id}", NOON))
+        await store.save_summary(user_id, Summary("c1", f"summary of {user_id}", NOON))
+        await store.save_state(user_id, {"stage": user_id})
+    await store.move_user([old], new)
+    found = await store.export_user(new)
+    assert found.profile == "Name: Ada\nLives in: Oslo\nLikes: chess"
+    assert [turn.text for turn in found.turns if turn.id != "x"].count("the same") == 1
+    assert {turn.text for turn in found.turns} == {"the same", f"of {old}", f"of {new}"}
+    assert sorted(memory.text for memory in found.memories) == sorted(
+        ["Has a cat.", f"fact of {old}", f"fact of {new}"]
+    )
+    assert [summary.text for summary in found.summaries] == [f"summary of {new}"]
+    assert found.state == {"stage": new}
+    assert await store.export_user(old) == NOBODY
+
+
+async def test_an_id_that_was_erased_before_can_be_moved_to(store: Store, user: str) -> None:
+    old, new = f"sip_{user}", f"~==phone={user}"
+    await fill(store, new)
+    await store.erase_user(new, "r1")
+    await fill_again(store, old)
+    await store.move_user([old], new)
+    found = await store.export_user(new)
+    assert (found.profile, len(found.turns), len(found.memories)) == ("Name: Ada", 1, 1)
+    assert await store.export_user(old) == NOBODY
+
+
+async def test_an_id_without_anything_leaves_no_trace(store: Store, user: str) -> None:
+    kept = await fill(store, user)
+    before = await store.latest_erasure()
+    assert await store.move_user([f"sip_{user}", user], user) == []
+    assert await store.latest_erasure() == before
+    assert await store.export_user(user) == kept
+
+
+async def test_nothing_in_sqlites_files_names_the_old_id(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "companion.db")
+    await fill(store, "sip_+4930123456")
+    for erasure in await store.move_user(["sip_+4930123456"], "~==phone=abc"):
+        await store.acknowledge_erasure(erasure)
+    await store.close()
+    assert files_with(tmp_path, "4930123456") == []
