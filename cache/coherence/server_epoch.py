@@ -7,6 +7,7 @@ together they are its epoch. The epoch under which the values were last known to
 handshake, before any value is served over it, again when the server reports that all of its data may have changed, and
 every half minute. If they differ, the values of all users are quarantined until the owner of the source of truth has
 invalidated again what changed lately, or, if it cannot, until all that this layer wrote for users has been deleted.
+One process does that for all, under a lease; the others wait for its mark.
 
 A server without a mark is accepted if it is empty. If the mark may not be read it counts as missing; if the epoch may
 not be read the server is accepted. A cluster, and a server without RESP3, are accepted too.
@@ -16,7 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from secrets import token_hex
 from typing import Any, Final
 
 from .. import keys
@@ -33,6 +37,8 @@ Revalidate = Callable[[], Awaitable[bool]]
 """Invalidates again what changed lately. Returns whether that covers everything; raises if it cannot say now."""
 CHECK_EVERY: Final = 30.0  # seconds between two checks of the mark, where the server does not push its changes
 RETRY_EVERY: Final = 1.0  # seconds between two attempts to end a quarantine
+LEASE_SECONDS: Final = 5.0  # after which a process that was killed while it revalidated is replaced
+_LEASE: Final = keys.lease(keys.system_server())
 _ATTEMPTS: Final = 3  # in a row, if a reply does not come in time
 REVALIDATE_TIMEOUT: Final = 60.0  # seconds of failing revalidation after which everything is deleted
 
@@ -61,6 +67,8 @@ class ServerEpoch:
         self._since = 0.0  # when the quarantine began
         self.changes = 0
         self._checking: asyncio.Task[None] | None = None
+        self._token = token_hex(8)
+        self._leading = False  # this process has the lease
 
     def revalidate_with(self, revalidate: Revalidate | None) -> None:
         """Set what invalidates again after a restart; None deletes everything of all users instead."""
@@ -94,6 +102,7 @@ class ServerEpoch:
         """
         self.changes += 1
         self.checked_at = -CHECK_EVERY
+        self.not_before = now  # another process may have restored the mark, for which this one waits
         self.check(now)
 
     def on_flush(self, now: float) -> None:
@@ -105,7 +114,6 @@ class ServerEpoch:
         if self._epoch and not self._pending.quarantined:
             self._quarantine()
             self._tentative = self._pending.quarantined
-            self.not_before = now  # a pause between attempts concerns an earlier quarantine
         self.on_change(now)
 
     def on_delivered(self, now: float) -> None:
@@ -140,7 +148,7 @@ class ServerEpoch:
                 continue  # late, perhaps because our own loop was blocked
             break
         if not verified:
-            self.not_before = _now() + RETRY_EVERY
+            self.not_before = _now() + RETRY_EVERY * random.uniform(1.0, 2.0)
         elif changes == self.changes:  # otherwise something changed meanwhile, and is checked as well
             self.checked_at = _now()
 
@@ -154,6 +162,7 @@ class ServerEpoch:
             self._verified_mark = mark
             mark = await self._read_mark() if self._epoch else ""
         if self._pending.undelivered:  # other processes trust a server that has the mark: deliver first
+            await self._renew()
             return False
         if self._epoch and mark != self._epoch:
             try:  # read it too, so that the server pushes its eviction
@@ -161,6 +170,7 @@ class ServerEpoch:
             except CommandRejected as problem:
                 if problem.code != "NOPERM":
                     raise
+        await self._release()
         return True
 
     async def _read_mark(self) -> str:
@@ -187,16 +197,48 @@ class ServerEpoch:
         """Make sure that no value is older than an acknowledged invalidation; raises TransportError."""
         if self._epoch and (mark == self._epoch or (quarantine == self._tentative and not mark)):
             return True  # another process has verified the server; or it was flushed and is empty
+        if not await self._elected():
+            return False
         if self._revalidate is not None:
             try:
-                if await self._revalidate():
+                if await self._renewing(self._revalidate()):
                     return True
             except Exception as problem:  # the source of truth is away, or the callable is defective
                 if _now() - self._since < REVALIDATE_TIMEOUT:
+                    await self._release()  # another process may reach it
                     return False
                 logger.error("revalidation failed (%s): all users' values are deleted", type(problem).__name__)
         self._pending.add_pattern(f"{keys.USERS}*", None, own=True)
         return True
+
+    async def _elected(self) -> bool:
+        """Whether this process is the one that revalidates. So is each that may not use the lease."""
+        claim = ("SET", _LEASE, self._token, "NX", "PX", int(LEASE_SECONDS * 1000))
+        holder = (await self._transport.send_each(claim, ("GET", _LEASE)))[1] if self._epoch else None
+        self._leading = not isinstance(holder, bytes) or holder == self._token.encode()
+        return self._leading
+
+    async def _renewing(self, revalidation: Awaitable[bool]) -> bool:
+        """The outcome of ``revalidation``, under the lease."""
+        task = asyncio.ensure_future(revalidation)
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=LEASE_SECONDS / 3)
+                await self._renew()
+            return task.result()
+        finally:
+            task.cancel()
+
+    async def _renew(self) -> None:
+        if self._leading:
+            with suppress(TransportError):
+                await self._transport.send("PEXPIRE", _LEASE, int(LEASE_SECONDS * 1000))
+
+    async def _release(self) -> None:
+        if self._leading:
+            self._leading = False
+            with suppress(TransportError):  # it expires
+                await self._transport.unlink((_LEASE,))
 
 
 def _parse(replies: list[Any]) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.every_server]
+LEASE = keys.lease(keys.system_server())
 MINE, YOURS, OTHER = keys.profile("me"), keys.profile("you"), "reports:today"
 Make = Callable[..., RedisCache]
 
@@ -246,6 +247,66 @@ async def test_a_replica_that_does_not_answer_yet_is_not_believed(
         cache = make_cache(replica.url, deadline=1.0)
         await cache.initialize()
         assert not cache.connected
+
+
+async def test_one_process_revalidates_for_all(own_redis: RedisServer, make_cache: Make) -> None:
+    """Each of them asked the store and repeated every invalidation."""
+    caches = [await connected(own_redis, make_cache) for _ in range(6)]
+    dump = await old_dump(own_redis, caches[0])
+    asked: list[int] = []
+
+    def revalidate(n: int) -> Callable[[], Awaitable[bool]]:
+        async def ask() -> bool:
+            asked.append(n)
+            await asyncio.sleep(0.2)
+            await caches[n].delete(MINE, keys.summary("me"))
+            return True
+
+        return ask
+
+    for n, cache in enumerate(caches):
+        cache.recall_with(revalidate(n))
+    await asyncio.to_thread(own_redis.restore, dump)
+    await until(lambda: asked)
+    for cache in caches:
+        assert await cache.get(MINE) is None
+        assert await cache.get(YOURS) is None  # quarantined until the mark is there
+    await until(lambda: all(cache.connected and not cache.invalidations.undelivered for cache in caches))
+    assert [await cache.get(YOURS) for cache in caches] == ["still right"] * 6
+    assert [await cache.get(MINE) for cache in caches] == [None] * 6
+    assert len(asked) == 1
+    await marked(own_redis)
+    await until(lambda: not own_redis.cli("EXISTS", LEASE))
+
+
+@pytest.mark.one_server
+async def test_a_process_that_cannot_revalidate_or_was_killed_is_replaced(
+    own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cache.coherence.server_epoch.RETRY_EVERY", 0.05)
+    broken, working = await connected(own_redis, make_cache), await connected(own_redis, make_cache)
+    await marked(own_redis)
+    asked: list[str] = []
+
+    async def fail() -> bool:
+        asked.append("broken")
+        raise LookupError
+
+    async def work() -> bool:
+        asked.append("working")
+        return True
+
+    broken.recall_with(fail)
+    working.recall_with(work)
+    own_redis.cli("SET", LEASE, "of a process that was killed", "PX", 60_000)
+    own_redis.cli("MSET", YOURS, "still right", keys.system_server(), "another run:another history")
+    await until(lambda: engine_of(broken).pending.quarantined and engine_of(working).pending.quarantined)
+    assert (asked, own_redis.cli("EXISTS", LEASE)) == ([], 1)
+    own_redis.cli("PEXPIRE", LEASE, 1)
+    await marked(own_redis)
+    assert asked.count("working") == 1
+    await until(lambda: not (broken.invalidations.undelivered or working.invalidations.undelivered))
+    assert await broken.get(YOURS) == await working.get(YOURS) == "still right"
 
 
 async def used_again_after_a_flush(cache: RedisCache, server: RedisServer) -> float:
