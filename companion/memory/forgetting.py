@@ -107,7 +107,7 @@ def _words(text: str) -> set[str]:
 
 
 async def _known(user_id: str, what: str) -> list[str]:
-    """The caller's lines and facts that share a word with the wish, also those that wait for the store."""
+    """The caller's lines, and those of facts that share a word with the wish, also those that wait for the store."""
     runtime = get_runtime()
     waiting = runtime.write_behind.waiting_facts(user_id)
     pending = runtime.write_behind.pending_profile(user_id) or ""
@@ -115,7 +115,8 @@ async def _known(user_id: str, what: str) -> list[str]:
     stored, facts = await asyncio.gather(
         runtime.store.get_profile(user_id), runtime.store.search_memories(user_id, query, _SEARCHED)
     )
-    return list(dict.fromkeys([*lines_of(stored or ""), *lines_of(pending), *(fact.text for fact in facts), *waiting]))
+    texts = [stored or "", pending, *(fact.text for fact in facts), *waiting]
+    return list(dict.fromkeys(line for text in texts for line in lines_of(text)))
 
 
 async def _forget(user_id: str, things: Sequence[Thing]) -> Removed:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Protocol
 
+from ..profile_lines import lines_of, text_of
 from .fact_key import fact_key
 from .search_terms import search_words
 
@@ -94,6 +95,12 @@ class Forgotten:
     def has(self, text: str) -> bool:
         """Whether a line or a fact is one of them."""
         return bool(self.tombstones) and key_hash(self.user_id, text) in {stone.key for stone in self.tombstones}
+
+    def left_of(self, text: str) -> str:
+        """A text without the lines that are one of them; the text as it is, if it has none."""
+        lines = lines_of(text)
+        left = [line for line in lines if not self.has(line)]
+        return text if left == lines else text_of(left)
 
     def mentioned_in(self, text: str) -> bool:
         """Whether a text mentions one of them."""

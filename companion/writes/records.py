@@ -53,8 +53,9 @@ async def apply(write: Write, store: Store, user_id: str, *, late: bool = False)
             mentions = forgotten.mentioned_in(write.text)
             await store.add_turn(user_id, replace(write, skipped=True) if mentions else write)
         case Memory():
-            if not forgotten.has(write.text):
-                await store.add_memory(user_id, write)
+            # It may be several lines of a profile that had no room for them.
+            if (text := forgotten.left_of(write.text)) or not write.text:
+                await store.add_memory(user_id, replace(write, text=text))
         case Summary() if forgotten.mentioned_in(write.text):
             pass  # a conversation without a note
         case Summary():

@@ -59,7 +59,7 @@ as $$
     (select regexp_replace(normalize(lower(p_text), nfkd), '[\u0300-\u036f]', '', 'g') as plain) t
 $$;
 
--- Forgets things, each {"text": a line or a fact, "words": its words, "hashes": of those}. Returns what was removed.
+-- Forgets things, each {"text": a line of the profile or of a fact, "words": its words, "hashes": of those}. Returns what was removed.
 -- Runs as its owner, who may change versions. Locks the profile first, as every writer of one does.
 create or replace function public.companion_forget_things(p_user_id text, p_things jsonb) returns jsonb
 language plpgsql security definer set search_path = ''
@@ -83,12 +83,14 @@ begin
   end if;
   update public.companion_profile_versions v set text = public.companion_without_lines(v.text, keys)
   where v.user_id = p_user_id and v.text <> public.companion_without_lines(v.text, keys);
-  with removed as (
-    delete from public.companion_memories m
-    where m.user_id = p_user_id and public.companion_fact_key(m.text) = any (keys)
-    returning m.text
-  )
-  select coalesce(jsonb_agg(r.text), '[]') into facts from removed r;
+  -- A fact may be several lines of a profile that had no room for them.
+  select coalesce(jsonb_agg(l.line order by m.at, m.seq, l.place), '[]') into facts
+  from public.companion_memories m, public.companion_lines(m.text) l
+  where m.user_id = p_user_id and public.companion_fact_key(l.line) = any (keys);
+  delete from public.companion_memories m
+  where m.user_id = p_user_id and m.text <> '' and public.companion_without_lines(m.text, keys) = '';
+  update public.companion_memories m set text = public.companion_without_lines(m.text, keys)
+  where m.user_id = p_user_id and m.text <> public.companion_without_lines(m.text, keys);
   update public.companion_summaries s set text = ''
   where s.user_id = p_user_id and exists (
     select from jsonb_array_elements(p_things) as t (thing)

@@ -46,6 +46,7 @@ def lines(at: datetime = LATER) -> list[Any]:
         Profile("Name: Ada\nlikes: Chess!", made_from="Name: Ada", at=at),
         Profile("Name: Ada\nLikes: chess, and go", made_from="Name: Ada\nLikes: chess", at=at),
         Memory("likes: chess.", at),
+        Memory("Likes: chess\nLikes: running", at),
         Summary("c", "They play chess.", at),
         Turn("user", "I like chess so much", at, "c"),
     ]

@@ -22,16 +22,21 @@ def forget(db: sqlite3.Connection, user_id: str, things: Sequence[Thing]) -> Rem
     for seq, text in db.execute("SELECT seq, text FROM profile_versions WHERE user_id = ?", (user_id,)).fetchall():
         if (left := _without(text, keys)) != text:
             db.execute("UPDATE profile_versions SET text = ? WHERE seq = ?", (left, seq))
-    memories = db.execute("SELECT seq, text FROM memories WHERE user_id = ?", (user_id,)).fetchall()
-    gone = [(seq, text) for seq, text in memories if fact_key(text) in keys]
-    db.executemany("DELETE FROM memories WHERE seq = ?", [(seq,) for seq, _ in gone])
+    facts = []
+    for seq, text in db.execute("SELECT seq, text FROM memories WHERE user_id = ?", (user_id,)).fetchall():
+        # It may be several lines of a profile that had no room for them.
+        facts += [line for line in lines_of(text) if fact_key(line) in keys]
+        if not (left := _without(text, keys)) and text:
+            db.execute("DELETE FROM memories WHERE seq = ?", (seq,))
+        elif left != text:
+            db.execute("UPDATE memories SET text = ? WHERE seq = ?", (left, seq))
     words = [thing.words for thing in things if thing.words]
     query = "SELECT rowid, text FROM summaries WHERE user_id = ?"
     db.executemany("UPDATE summaries SET text = '' WHERE rowid = ?", _mentioning(db, query, user_id, words))
     query = "SELECT seq, text FROM turns WHERE user_id = ? AND NOT skipped"
     db.executemany("UPDATE turns SET skipped = 1 WHERE seq = ?", _mentioning(db, query, user_id, words))
     tombstones.add(db, user_id, things)
-    return Removed(lines, [text for _, text in gone])
+    return Removed(lines, facts)
 
 
 def _without(text: str, keys: set[str]) -> str:

@@ -243,6 +243,14 @@ async def test_a_forgotten_thing_is_nowhere_any_more(store: Store, user: str) ->
     assert changed == {"profile", "turn", "memory", "summary"}
 
 
+async def test_a_line_of_a_fact_is_forgotten_and_the_others_are_kept(store: Store, user: str) -> None:
+    await store.add_memory(user, Memory("Likes: tea\nLikes: chess.\nLikes: go", NOON))
+    assert await store.forget(user, [CHESS]) == Removed([], ["Likes: chess."])
+    assert [memory.text for memory in await store.search_memories(user, "")] == ["Likes: tea\nLikes: go"]
+    assert await store.search_memories(user, "chess") == []
+    assert (await store.forgotten(user)).left_of("Likes: go\nlikes: chess") == "Likes: go"
+
+
 async def test_forgetting_what_is_not_there_changes_nothing_but_is_recorded(store: Store, user: str) -> None:
     await store.save_profile(user, "Name: Ada")
     await store.save_profile(f"{user}-2", "Likes: chess")
