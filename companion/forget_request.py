@@ -26,12 +26,14 @@ class ForgetRequest:
         scope: ``thing`` for what is named; ``everything``; ``last`` for what was said just before; ``idle`` for a way
             of speaking ("forget it"), which asks for nothing.
         what: the thing, as a statement where it was one: "I like chess".
-        rest: the words beside the request.
+        rest: the words beside the request; with ``last`` and ``idle``, those after it.
+        before: the words before the request.
     """
 
     scope: Scope
     what: str = ""
     rest: str = ""
+    before: str = ""
 
 
 def forget_request(said: str) -> ForgetRequest | None:
@@ -43,7 +45,10 @@ def forget_request(said: str) -> ForgetRequest | None:
             if request is not None:
                 before, after = text[: sentence.start() + found.start("lead")], text[sentence.end() :]
                 scope, what, rest = request
-                return ForgetRequest(scope, what, " ".join(f"{before} {rest}{after}".split()).strip(" ,.;!?"))
+                beside = f"{rest}{after}" if scope in ("last", "idle") else f"{before} {rest}{after}"
+                return ForgetRequest(
+                    scope, what, *(" ".join(text.split()).strip(" ,.;!?") for text in (beside, before))
+                )
     return None
 
 
@@ -53,7 +58,8 @@ def denied(said: str) -> str:
         clause = re.sub(rf"^{_LEAD}", "", sentence.strip(), flags=re.IGNORECASE)
         if found := next(filter(None, (pattern.match(clause) for pattern in _DENIALS)), None):
             words = found.groupdict()
-            return f"{words.get('who') or ''} {words['what']}".strip()
+            statement = f"{words.get('who') or ''} {words['what']}".strip()
+            return re.sub(r"\b(like|love|enjoy|live|work)e?d\b", r"\1", statement)
     return ""
 
 
@@ -65,8 +71,8 @@ def plain(said: str) -> str:
 # -- how a request begins ------------------------------------------------------------------------------------------
 
 _LEAD: Final = (
-    r"(?:(?:please|kindly|now|ok|okay|oh|well|and|so|but|then|just|actually|sorry|no|yes|hey|hi|hello|also|wait|"
-    r"right|alright|all right|listen|computer|companion|never mind|on second thought|by the way)\b,? )*"
+    r"(?:(?:please|kindly|now|ok|okay|oh|well|and|so|but|then|just|actually|sorry|no(?! need)|yes|hey|hi|hello|also|"
+    r"wait|right|alright|all right|listen|computer|companion|never mind|on second thought|by the way)\b,? )*"
 )
 _BEGINNING: Final = re.compile(rf"(?:^\s*|[,:–—] ?|\b(?:and|so|but|then) (?=please ))(?P<lead>{_LEAD})", re.IGNORECASE)
 _SOFT: Final = r"(?:please |kindly |just |now |also |simply |completely |really |immediately )*"
@@ -77,7 +83,8 @@ _ASKED: Final = (
     r"|(?:would|do) you mind (?=\w+ing\b)"
     r"|i(?: would|'d) appreciate it if you (?:could |would )?"
     r"|(?:make|be) sure (?:that )?(?:you |to )?|(?:is|would) it (?:be )?possible (?:for you )?to "
-    r"|(?:how|where) (?:can|do|could) i |(?:can|may|could) i (?:have you |ask you to )?|go ahead and |do )?"
+    r"|(?:how|where) (?:can|do|could) i (?:get you to |make you )?"
+    r"|(?:can|may|could) i (?:have you |ask you to )?|go ahead and |do )?"
 )
 _FORGET: Final = r"forget(?:ting)?(?! to\b|-|\w| not\b| never\b)"
 _DELETE: Final = (
@@ -98,8 +105,13 @@ _MEMORY: Final = (
 )
 _FROM: Final = rf"(?: (?:from|in|off|out of|on|of) {_MEMORY}\b)"
 
-_FORGET_AT: Final = re.compile(rf"{_ASKED}{_SOFT}{_FORGET}(?:,? please,?)?(?P<about> about)?\b(?P<of>.*)$", re.I)
+_FORGET_AT: Final = re.compile(rf"{_ASKED}{_SOFT}{_FORGET}(?:,? please,?)?(?P<about> about)?(?!\w)(?P<of>.*)$", re.I)
 _DELETE_AT: Final = re.compile(rf"{_ASKED}{_SOFT}{_DELETE} (?P<of>.+)$", re.I)
+_EMPTY_AT: Final = re.compile(
+    rf"{_ASKED}{_SOFT}(?:clear|reset|empty) "
+    r"(?:(?:all )?my (?:\w+ )?(?:profile|data|memory|memories|account)|your memory|everything you know)\b",
+    re.I,
+)
 _DROP_AT: Final = re.compile(rf"{_ASKED}{_SOFT}{_DROP} (?P<of>.+?){_FROM}(?P<more>.*)$", re.I)
 _KEEP_AT: Final = re.compile(
     rf"{_ASKED}{_SOFT}{_NOT_KEEP} (?P<of>(?:that|this|it|what|my|the fact|anything|any|where|who|how|all)\b.*)$", re.I
@@ -127,6 +139,7 @@ _EVERYTHING: Final = re.compile(
     rf"(?:everything|every thing|anything|it all|all(?: of (?:it|that|this)| that)?|whatever){_OF_ME}"
     rf"|(?:all|any)(?: of)?(?: the| my| your| this| that| these| those)? {_DATA}{_OF_ME}"
     rf"|my {_DATA}{_OF_ME}|(?:the|your|every) {_DATA}(?: (?:of|about|on) me\b)(?:{_OF_ME})"
+    r"|(?:this|our|the|these|all our) (?:conversation|chat|talk)s?(?: history)?"
     rf"|your (?:whole |entire )?memory|who i am|(?:me|myself)(?:{_OF_ME})"
     r"|(?:that )?(?:i (?:ever )?exist(?:ed)?|(?:we|i) (?:ever )?(?:met|talked|spoke|called)(?: you| to you)?)"
     r"|(?:that )?you (?:ever )?(?:met|knew|know) me)$",
@@ -143,13 +156,15 @@ _LAST: Final = re.compile(
     r"(?:that|this|it|that one|this one|that again"
     r"|(?:that |what |everything |all )?i (?:have |'ve )?(?:just |only |ever )*(?:said|told you|mentioned)(?: you)?"
     r"(?: (?:that|this|it|so|now|just now|before))?|what (?:you )?(?:just )?heard"
-    r"|(?:my|the) last (?:thing|bit|part|sentence|words?|message|question|one)(?: i (?:just )?(?:said|told you))?)$",
+    r"|(?:my|the|that) last (?:thing|bit|part|sentence|words?|message|question|one)"
+    r"(?: i (?:just )?(?:said|told you))?)$",
     re.I,
 )
 _ABOUT: Final = re.compile(
     r"(?:(?:everything|anything|all|whatever|what|the (?:things?|part|bit|stuff|fact|line|note|memory|entry))(?: that)?"
     r"(?: (?:i|you|we)(?: have|'ve)?(?: just| ever)?"
-    r" (?:said|say|tell you|told you|know|have|remember|mentioned|talked|spoke))?(?: to you)? about"
+    r" (?:said|say|tell you|told you|know|have|remember|mentioned|talked|spoke))?(?: to you)?"
+    r"(?: yesterday| today| earlier| before| just now| last \w+)? about"
     r"|(?:that |how |what )?i (?:ever |just )*(?:said|told you|mentioned)(?: that)?|the (?:fact|idea) that"
     r"|the (?:line|note|fact|entry|memory)(?: (?:that|which) says| saying)?"
     r"|any mention of|all about|that|about) (?!one\b)",
@@ -172,7 +187,7 @@ _THREAT: Final = re.compile(r",? (?:and|or) (?:i|you|we)(?:'ll| will| would|'d| 
 _DELETABLE: Final = re.compile(
     r"(?:my (?!emails?\b|files?\b|photos?\b|apps?\b|messages?\b)|what (?:i|you|we)\b|(?:where|how|who) i\b"
     r"|the (?:fact|line|note|memory|entry|part|bit|thing)\b|every (?:trace|bit)\b|your (?:notes?|memor|records?|data)"
-    r"|(?:that|this|it|whatever|everything|anything|all|me|any)\b)",
+    r"|(?:our|these|the) (?:conversation|chat|talk)s?\b|(?:that|this|it|whatever|everything|anything|all|me|any)\b)",
     re.I,
 )
 
@@ -192,8 +207,13 @@ def _request_at(sentence: str, start: int, lead: int) -> tuple[Scope, str, str] 
         return None if nothing else _object(found["of"], idiom=True, about=bool(found["about"]))
     if found := _KEEP_AT.match(clause) or _DROP_AT.match(clause):
         return _object(found["of"])
+    if found := _EMPTY_AT.match(clause):
+        return "everything", "", ""
     found = _DELETE_AT.match(clause)
-    return _object(found["of"]) if found and _DELETABLE.match(found["of"]) else None
+    request = _object(found["of"]) if found and _DELETABLE.match(found["of"]) else None
+    if request and request[0] == "thing" and re.search(r"^(?:how|where)\b| (?:from|off) ", clause, re.I):
+        return None  # "How do I remove my nail polish?", "Remove my name from the waiting list"
+    return request
 
 
 def _object(words: str, *, idiom: bool = False, about: bool = False) -> tuple[Scope, str, str] | None:
@@ -207,14 +227,16 @@ def _object(words: str, *, idiom: bool = False, about: bool = False) -> tuple[Sc
         and re.fullmatch(r"it|about it|that then|i (?:ever )?(?:asked|said anything)(?: you)?(?: that)?", thing, re.I)
     ) or (about and thing.lower() in ("it", "that", "this")):
         return "idle", "", rest
-    if _EVERYTHING.match(thing):
+    if all(map(_EVERYTHING.match, re.split(r",? and |, ", thing))):
         return "everything", "", rest
     if _LAST.match(thing):
         return "last", "", rest
     everything = _EVERYTHING_ABOUT.match(thing)
     while (shorter := _ABOUT.sub("", thing, count=1) if _ABOUT.match(thing) else thing) != thing:
         thing = shorter
-    return ("thing", f"everything about {thing}" if everything else thing, rest) if len(thing) > 1 else None
+    if len(thing) < 2 or re.match(r"(?:something|things)\b", thing, re.I):
+        return None
+    return "thing", f"everything about {thing}" if everything else thing, rest
 
 
 # -- corrections ---------------------------------------------------------------------------------------------------
@@ -254,7 +276,7 @@ _DENIALS: Final = tuple(
 
 def _correction(clause: str) -> tuple[Scope, str, str] | None:
     found = next(filter(None, (pattern.match(clause) for pattern in _CORRECTIONS)), None)
-    if found is None:
+    if found is None or re.search(r"\b(?:you|him|her|them|it|this|that|me|us|anyone|anything)$", found["what"], re.I):
         return None
     words = found.groupdict()
     end = _NEXT.search(words["what"])

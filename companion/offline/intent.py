@@ -88,8 +88,9 @@ def told(said: str) -> list[tuple[str, str]]:
     A question tells nothing, and neither does what is to be forgotten, or is said not to be so.
     """
     found = []
-    request = forget_request(said)
-    for sentence in re.findall(r"[^.!?]+[.!?]?", plain(said if request is None else request.rest)):
+    while (request := forget_request(said)) is not None:
+        said = request.rest
+    for sentence in re.findall(r"[^.!?]+[.!?]?", plain(said)):
         if sentence.endswith("?"):
             continue
         for pattern, label in _ABOUT_ME:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Final
 
 from livekit.agents import llm
@@ -39,6 +40,8 @@ def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
     said = [_text(item) for item in items if _role(item) == "user"]
     if isinstance(last, llm.FunctionCallOutput):
         new = told(said[-1] if said else "")
+        if another := _another(items, said):
+            return another
         done = last.name == FORGET_FACT and tool_replies.fields_of(last.output).get("success")
         if done and new and "updateUserProfile" in tools:
             return Call("updateUserProfile", {"add": [f"{label}: {value}" for label, value in new]})
@@ -147,7 +150,8 @@ def _forgetting(said: list[str], profile: str) -> Call | None:
     """The call for what only the profile, or what was said before, shows to be a request to forget."""
     request = forget_request(said[-1]) if said else None
     if request is not None and request.scope == "last":
-        before = [words for words in said[:-1] if forget_request(words) is None]
+        earlier = [words for words in said[:-1] if forget_request(words) is None]
+        before = [*earlier, *([request.before] if request.before else [])]
         if not before:
             return None
         learnt = [f"{label}: {value}" for label, value in told(before[-1])]
@@ -160,6 +164,27 @@ def _forgetting(said: list[str], profile: str) -> Call | None:
         line = next((f"{label}: {value}" for label, value in told(statement) if f"{label}: {value}" in lines), "")
         return Call(FORGET_FACT, {"what": line}) if line else None
     return None
+
+
+def _another(items: Sequence[llm.ChatMessage | llm.FunctionCallOutput], said: list[str]) -> Call | None:
+    """The next request to forget in what was said, after the answers to those before it."""
+    answered = list(takewhile(lambda item: isinstance(item, llm.FunctionCallOutput), reversed(items)))
+    if not said or any(_role(item) != "tool" or not _forgot(item) for item in answered):
+        return None
+    rest = said[-1]
+    for _ in answered:
+        request = forget_request(rest)
+        rest = request.rest if request is not None else ""
+    request = forget_request(rest)
+    return Call(FORGET_FACT, {"what": request.what}) if request is not None and request.scope == "thing" else None
+
+
+def _forgot(item: llm.ChatMessage | llm.FunctionCallOutput) -> bool:
+    return (
+        isinstance(item, llm.FunctionCallOutput)
+        and item.name == FORGET_FACT
+        and not tool_replies.fields_of(item.output).get("candidates")
+    )
 
 
 _YES: Final = re.compile(

@@ -55,7 +55,7 @@ def lines(at: datetime = LATER) -> list[Any]:
 @pytest.mark.parametrize("number", range(len(lines())))
 async def test_a_replayed_write_does_not_bring_it_back(runtime: Runtime, number: int) -> None:
     await runtime.store.save_profile("ada", "Name: Ada\nLikes: chess")
-    Spool(runtime.settings.home).add("ada", [lines()[number], Turn("user", "I like tea", LATER, "c")])
+    Spool(runtime.settings.home).add("ada", [Turn("user", "I like tea", LATER, "c"), lines()[number]])
     assert (await forget("I like chess")).removed == ["Likes: chess"]
     await runtime.write_behind.spool_replay.replay()
     assert not list(Spool(runtime.settings.home).files())

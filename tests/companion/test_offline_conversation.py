@@ -85,7 +85,8 @@ async def test_a_conversation_from_hello_to_goodbye(talk: Talk, runtime: Runtime
     assert await runtime.store.get_profile("ada") == "Name: Ada\nLikes: chess"
 
 
-async def test_it_forgets_what_it_is_asked_to(talk: Talk, runtime: Runtime) -> None:
+async def test_it_forgets_what_it_is_asked_to(talk: Talk, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("companion.offline.llm.PACE", 0)
     async with talk() as session:
         await ask(session, "My name is Ada, I like chess")
         assert await ask(session, "I don't like chess") == (
@@ -119,10 +120,18 @@ async def test_it_forgets_what_it_is_asked_to(talk: Talk, runtime: Runtime) -> N
             "I have forgotten it. It was: Favourite: colour is blue.",
         )
         assert await ask(session, "Forget it") == ([], "All right.")
-        assert await runtime.store.get_profile("ada") == "Name: Ada\nLives in: Rome"
+        await ask(session, "I work as a nurse and I like tea")
+        assert (await ask(session, "Forget my job. Also forget that I like tea. I like go"))[0] == [
+            *(["forgetFact"] * 2),
+            "updateUserProfile",
+        ]
+        assert await runtime.store.get_profile("ada") == "Name: Ada\nLives in: Rome\nLikes: go"
 
 
-async def test_it_erases_everything_only_after_a_yes(talk: Talk, runtime: Runtime) -> None:
+async def test_it_erases_everything_only_after_a_yes(
+    talk: Talk, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("companion.offline.llm.PACE", 0)
     async with talk() as session:
         await ask(session, "My name is Ada")
         for refusal in ("no", "don't", "Yes, but keep my name", "No, wait"):
