@@ -53,8 +53,8 @@ _UNOWNED_KEYS: Final = (
         "a b\nc",
     ),
 )
-_BOOKKEEPING_KEYS: Final = {"system:stats", "system:server"}
-_TABLES: Final = ("profiles", "turns", "memories", "summaries", "states", "outbox")
+_BOOKKEEPING_KEYS: Final = {"system:stats", "system:server", "system:cache"}
+_TABLES: Final = ("profiles", "turns", "memories", "summaries", "states", "outbox", "forgotten")
 # Digest of every key that is not the user's. A TTL counts by the second in which it expires; the TTLs of these tests
 # expire in the middle of one. The layer's bookkeeping keys are excluded.
 _DIGEST: Final = """
@@ -62,7 +62,7 @@ local user, now, all, found = ARGV[1], redis.call('TIME'), {}, redis.call('KEYS'
 table.sort(found)
 local mine = {'user:' .. user .. ':', 'lease:{user:' .. user .. ':', 'stale:{user:' .. user .. ':'}
 for _, key in ipairs(found) do
-    local notes = key == 'system:stats' or key == 'system:server'
+    local notes = key == 'system:stats' or key == 'system:server' or key == 'system:cache'
     local own = key == 'index:{' .. user .. '}'
     for _, prefix in ipairs(mine) do own = own or string.sub(key, 1, #prefix) == prefix end
     if user == '' or not own then

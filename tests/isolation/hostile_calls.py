@@ -19,11 +19,14 @@ ARGUMENT: Final = {
     "updateUserProfile": "profile",
     "rememberFact": "fact",
     "recallFacts": "query",
+    "forgetFact": "what",
+    "forgetEverything": None,
 }
 """Each tool and the name of its argument; None if it takes none."""
 CACHE_TOOLS: Final = ("invalidateCache", "invalidateCache", "invalidateCache", "clearUserCache", "getRedisCacheStats")
 PROFILE_TOOLS: Final = (
     *("updateUserProfile", "getUserProfile", "rememberFact", "recallFacts", "recallFacts", "getConversationContext"),
+    "forgetFact",
 )
 _UNDECLARED_ARGUMENTS: Final = (
     *("user_id", "caller", "operator", "context", "self", "userdata", "key", "__class__", "redis_url", "confirm"),
@@ -71,8 +74,8 @@ def hostile_call(tools: tuple[str, ...], marker: str, rng: Random) -> Call:
         arguments[invented] = rng.choice(
             ("me2", "other", "*", True, {"user_id": "me2", "operator": True}, None, [], 10**20)
         )
-        if (tool, invented) == ("updateUserProfile", "confirm"):
-            arguments[invented] = True  # of this tool, it is declared
+        if invented == "confirm" and tool in ("updateUserProfile", "forgetEverything"):
+            arguments[invented] = True  # of these tools, it is declared
     raw = json.dumps(arguments, ensure_ascii=rng.random() < 0.5)
     if rng.random() < 0.02:
         raw, expected = _malformed(raw, marker, rng), None

@@ -101,10 +101,16 @@ async def test_identities(
         assert name_of(talk) is None
         assert "What is your name?" in greeting(talk)
         for tool in ARGUMENT.keys() - {"getRedisCacheStats"}:
-            words = {"pattern": "*", "profile": "Name: Eve", "fact": "the key is under the mat", "query": "key"}
+            words = {
+                "pattern": "*",
+                "profile": "Name: Eve",
+                "fact": "the key is under the mat",
+                "query": "key",
+                "what": "key",
+            }
             given = {ARGUMENT[tool]: words[str(ARGUMENT[tool])]} if ARGUMENT[tool] else {}
             reply = await answer(Call(tool, ""), given, talk.session.userdata)
             assert reply["success"] is False
-    assert set(redis_server.cli("KEYS", "*")) - {"system:stats", "system:server"} == {"user:x:profile"}
+    assert set(redis_server.cli("KEYS", "*")) - {"system:stats", "system:server", "system:cache"} == {"user:x:profile"}
     stored = [path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file()]
     assert not any(b"under the mat" in text or b"Eve" in text for text in stored)

@@ -48,6 +48,10 @@ _SHAPES: Final[dict[str, tuple[set[str], ...]]] = {
     ),
     "rememberFact": ({"success", "message"},),
     "recallFacts": ({"success", "facts"}, {"success", "facts", "shown"}, {"success", "message"}),
+    "forgetFact": (
+        *({"success", "message", "removed", "profile"}, {"success", "message", "candidates"}, {"success", "message"}),
+    ),
+    "forgetEverything": ({"success", "message"},),
 }
 
 
@@ -203,13 +207,15 @@ async def _profile_tool_case(runner: Runner, user: str, rng: Random) -> None:
         runner.check(reply["success"] is (fits and confirmed), user, call, reply["message"])
         if fits and confirmed:
             runner.data.profiles[user] = storable(text.strip())
+    elif call.tool == "forgetFact":
+        runner.data.profiles[user] = reply.get("profile", runner.data.profiles[user])
     elif call.tool == "getUserProfile":
         expected = runner.data.profiles[user]
         runner.check(reply["profile"] == expected, user, call, f"{reply['profile']!r:.60} instead of {expected!r:.60}")
 
 
 async def _unknown_caller_case(runner: Runner, _: None, rng: Random) -> None:
-    call = hostile_call(CACHE_TOOLS + PROFILE_TOOLS, marker("me"), rng)
+    call = hostile_call((*CACHE_TOOLS, *PROFILE_TOOLS, "forgetEverything"), marker("me"), rng)
     reply = await _execute(runner, None, call, _unusable_userdata(rng))
     runner.check_unchanged(None, call)
     if reply is not None and call.tool != "getRedisCacheStats":
