@@ -26,26 +26,35 @@ T = TypeVar("T")
 logger = logging.getLogger("companion")
 
 
-def search_key(user_id: str, query: str) -> keys.Key:
+def generation_key(user_id: str) -> keys.Key:
+    """The cache key of the generation of a user's memory searches: a random text, new after each change.
+
+    It is a part of the names of the searches, so that deleting this one key invalidates all of them, without a scan.
+    """
+    return keys.memory(user_id, "generation")
+
+
+def search_key(user_id: str, query: str, generation: str = "") -> keys.Key:
     """The cache key of a memory search; queries for the same words share it.
 
     Args:
         user_id: whose memories are searched.
         query: the question, as it was asked.
+        generation: what ``generation_key`` holds; empty for a query without words, whose key has one name always.
 
     Returns:
         The key, with its TTL.
     """
-    return keys.memory(user_id, f"search-{_digest(query)}")
+    return keys.memory(user_id, f"search-{_digest(query, generation)}")
 
 
-def count_key(user_id: str, query: str) -> keys.Key:
+def count_key(user_id: str, query: str, generation: str = "") -> keys.Key:
     """The cache key of the number of memories that match a search; as ``search_key``."""
-    return keys.memory(user_id, f"count-{_digest(query)}")
+    return keys.memory(user_id, f"count-{_digest(query, generation)}")
 
 
-def _digest(query: str) -> str:
-    words = " ".join(sorted(set(search_words(query))))
+def _digest(query: str, generation: str) -> str:
+    words = " ".join([*sorted(set(search_words(query))), *([generation] if generation else [])])
     return hashlib.sha256(words.encode()).hexdigest()[:32]
 
 
@@ -62,8 +71,8 @@ class CachedData(Generic[T]):
         stale_for: seconds beyond the TTL for which the last good value may be served while the store fails.
         comparable: the part of a cached value that ``truth`` says; None for all of it.
         stale_keys: from a user id to every key that a write of this kind makes stale.
-        stale_pattern: from a user id to the pattern of such keys, where only a scan finds them; None where
-            ``stale_keys`` is complete.
+        unused_pattern: from a user id to the pattern of keys that nothing reads any more once those are deleted, but an
+            earlier version. They are deleted as far as they are known by name; None where there are none.
     """
 
     key: Callable[[str], keys.Key]
@@ -73,7 +82,7 @@ class CachedData(Generic[T]):
     stale_for: int = 0
     comparable: Callable[[Any], Any] | None = None
     stale_keys: Callable[[str], tuple[keys.Key, ...]] = lambda _: ()
-    stale_pattern: Callable[[str], str] | None = None
+    unused_pattern: Callable[[str], str] | None = None
 
 
 @lru_cache(maxsize=128)
@@ -143,11 +152,12 @@ TURN: Final[CachedData[str]] = CachedData(
     comparable=lambda greeting: greeting.get("last_seen") if isinstance(greeting, dict) else greeting,
     stale_keys=lambda user_id: (keys.greeting_instructions(user_id),),
 )
-# Of all searches, the watch compares the one for the newest facts.
+# Of all searches, the watch compares the one for the newest facts, which has a name of its own, as has their number.
 MEMORY: Final[CachedData[list[str]]] = CachedData(
     key=lambda user_id: search_key(user_id, ""),
     truth=_newest_facts,
-    stale_pattern=lambda user_id: f"{keys.user_prefix(user_id)}memory:*",
+    stale_keys=lambda user_id: (generation_key(user_id), search_key(user_id, ""), count_key(user_id, "")),
+    unused_pattern=lambda user_id: f"{keys.user_prefix(user_id)}memory:*",
 )
 CACHED_DATA: Final[Mapping[str, CachedData[Any]]] = {
     "profile": PROFILE,
@@ -179,7 +189,7 @@ async def invalidate(cache: RedisCache, user_id: str, kind: str) -> None:
     data = CACHED_DATA.get(kind)
     if data is None:
         await cache.invalidate(keys.user_pattern(user_id), user_id=user_id, own=True)
-    elif data.stale_pattern is not None:
-        await cache.invalidate(data.stale_pattern(user_id), user_id=user_id)
     else:
         await cache.delete(*data.stale_keys(user_id))
+        if data.unused_pattern is not None:
+            await cache.invalidate(data.unused_pattern(user_id), user_id=user_id, own=True)

@@ -23,7 +23,7 @@ from ..store import DataKind, OutboxRow, Store, StoreError
 from .cache_identity import CacheIdentity
 from .consistency import ConsistencyWatch
 from .erasure_relay import ErasureRelay
-from .invalidation import CACHED_DATA, MAX_LIFETIME, invalidate
+from .invalidation import MAX_LIFETIME, invalidate
 
 logger = logging.getLogger("companion")
 POLL_INTERVAL: Final = 30.0
@@ -37,7 +37,6 @@ _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _CLOCK_SKEW: Final = 300.0  # seconds by which the clocks of Redis, store and worker may differ
 _PAGE: Final = 100  # rows of the outbox read at a time
 MAX_ROWS: Final = 1000  # from more invalidations than that on, clearing the cache costs less
-MAX_SCANS: Final = 20  # of those that may each scan the whole keyspace
 POLLED: Final = "system:polled"  # the age of this key is the time since a cache heard what was written lately
 
 
@@ -173,8 +172,7 @@ class OutboxRelay:
         if await self.erasures.latest():
             return False
         rows = await self._store().recent_changes(within=MAX_LIFETIME + _CLOCK_SKEW, limit=MAX_ROWS + 1)
-        scans = sum(CACHED_DATA[row.kind].stale_pattern is not None for row in rows)
-        if len(rows) > MAX_ROWS or scans > MAX_SCANS:
+        if len(rows) > MAX_ROWS:
             return False
         await _invalidate_all(await get_redis_cache(), rows)
         logger.info("Redis was restarted or restored: %d invalidations of the last day redelivered", len(rows))

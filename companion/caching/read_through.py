@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from secrets import token_hex
 from typing import Any, TypeVar
 
 from cache import LoadTimeout, get_redis_cache, keys
 
-from ..store import Context, Store, StoreError
-from .invalidation import MAX_FACTS, CachedData, count_key, search_key
+from ..store import Context, Store, StoreError, search_words
+from .invalidation import MAX_FACTS, CachedData, count_key, generation_key, search_key
 
 T = TypeVar("T")
 
@@ -56,7 +57,8 @@ async def read_memory_search(store: Callable[[], Store], user_id: str, query: st
     async def load() -> list[str]:
         return [memory.text for memory in await store().search_memories(user_id, query, MAX_FACTS)]
 
-    found = await _read_through(search_key(user_id, query), load, list, 0)
+    key = search_key(user_id, query, await _generation(user_id, query))
+    found = await _read_through(key, load, list, 0)
     return [fact for fact in found if isinstance(fact, str)]
 
 
@@ -78,7 +80,16 @@ async def read_memory_count(store: Callable[[], Store], user_id: str, query: str
     async def load() -> int:
         return await store().count_memories(user_id, query)
 
-    return await _read_through(count_key(user_id, query), load, int, 0)
+    return await _read_through(count_key(user_id, query, await _generation(user_id, query)), load, int, 0)
+
+
+async def _generation(user_id: str, query: str) -> str:
+    """The generation that a search belongs to; see ``generation_key``. Raises nothing."""
+
+    async def begin() -> str:
+        return token_hex(8)
+
+    return await _read_through(generation_key(user_id), begin, str, 0) if search_words(query) else ""
 
 
 async def _read_through(key: keys.Key, load: Callable[[], Awaitable[T]], value_type: type[Any], stale_for: int) -> T:

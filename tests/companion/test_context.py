@@ -49,7 +49,7 @@ async def test_searches_for_the_same_words_are_one_search(runtime: Runtime, redi
         await add_memory_async(remembered("My sister visits on Friday"))
         assert await search_memories_async("When does my sister visit?") == ["My sister visits on Friday"]
         assert await search_memories_async("my SISTER... visit") == ["My sister visits on Friday"]
-    names = redis_server.cli("KEYS", "user:1:memory:*")
+    names = redis_server.cli("KEYS", "user:1:memory:search-*")
     assert len(names) == 1
     assert 280 <= redis_server.cli("TTL", names[0]) <= 300
 

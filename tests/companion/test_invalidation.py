@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import get_args
 
 import pytest
@@ -23,12 +22,7 @@ def test_every_kind_of_data_has_an_entry() -> None:
 @pytest.mark.parametrize("kind", CACHED_DATA)
 def test_a_write_makes_its_own_key_stale(kind: str) -> None:
     data = CACHED_DATA[kind]
-    key = data.key("ada")
-    if data.stale_pattern is None:
-        assert key in data.stale_keys("ada")
-    else:
-        assert fnmatchcase(key, data.stale_pattern("ada"))
-        assert data.stale_keys("ada") == ()  # a scan would pass over them
+    assert data.key("ada") in data.stale_keys("ada")
 
 
 @pytest.mark.parametrize("kind", ["profile", "turn", "summary"])

@@ -15,7 +15,7 @@ from tests.inside import engine_of
 from tests.real.redis_server import RedisServer
 from tests.wait import initialised, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.every_server]
+pytestmark = pytest.mark.integration
 Make = Callable[..., RedisCache]
 
 OTHERS: dict[str, tuple[Any, ...]] = {

@@ -471,3 +471,49 @@ async def test_clearing_a_user_that_is_interrupted_is_finished_later(
     assert served == {None}
     await until(lambda: not own_redis.cli("KEYS", "user:1:*"))
     assert len(own_redis.cli("KEYS", "user:2:*")) == 8
+
+
+# -- what an answer costs --------------------------------------------------------------------------------
+
+
+async def test_an_answer_costs_no_scan_whatever_the_policy(
+    own_redis: RedisServer, connect: Any, gate: asyncio.Event
+) -> None:
+    own_redis.cli("CONFIG", "SET", "maxmemory", "64mb")
+    caches = [await connect(own_redis.url, encryption_keys=secrets) for secrets in ((), (bytes(32),))]
+    for policy in ("noeviction", "volatile-lru", "allkeys-lru"):
+        own_redis.cli("CONFIG", "SET", "maxmemory-policy", policy)
+        for cache in caches:
+            for clear in (
+                lambda cache=cache: cache.clear_user_cache("1"),
+                lambda cache=cache: cache.invalidate_pattern("user:1:*"),
+                lambda cache=cache: cache.invalidate_pattern(keys.profile("1")),
+                lambda cache=cache: cache.invalidate("user:1:*", user_id="1", own=True),
+            ):
+                mine = await written(cache, "1")
+                own_redis.cli("CONFIG", "RESETSTAT")
+                deleted = await clear()
+                assert getattr(deleted, "deleted", deleted) in (mine, 1)
+                assert own_redis.calls("scan") == 0
+                assert own_redis.calls("unlink") == 2
+    gate.set()
+    for cache in caches:
+        await settled(cache)
+    assert own_redis.cli("KEYS", "*user:1:*") == []
+
+
+async def test_one_scan_delivers_many_pending_patterns(own_redis: RedisServer, connect: Any) -> None:
+    cache = await connect(own_redis.url, deadline=0.1)
+    for number in range(20):
+        own_redis.cli("MSET", f"user:{number}:by hand", "x", f"app:{number}:a", "x", f"app:{number}:b", "kept")
+    own_redis.pause()
+    await until(lambda: not cache.connected)
+    for number in range(20):
+        await cache.invalidate_pattern(f"app:{number}:a*")
+        await cache.invalidate_pattern(f"user:{number}:*")
+    own_redis.resume()
+    own_redis.cli("CONFIG", "RESETSTAT")
+    await until(lambda: not engine_of(cache).pending)
+    assert len(own_redis.cli("KEYS", "app:*")) == 20
+    assert of_users(own_redis) == set()
+    assert own_redis.calls("scan") <= 12  # two scans at most, of three passes each
