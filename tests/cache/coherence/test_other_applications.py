@@ -116,7 +116,7 @@ async def failed_over(cache: RedisCache, server: RedisServer, folder: Path) -> N
         replica.cli("REPLICAOF", "NO", "ONE")
         await cache.delete(*OURS)  # lost
         server.cli("REPLICAOF", "127.0.0.1", replica.port)
-        await until(lambda: cache.invalidations.undelivered)
+        await until(lambda: server.cli("EXISTS", *OURS) == len(OURS))
         server.cli("REPLICAOF", "NO", "ONE")
 
 
