@@ -17,6 +17,8 @@ from companion.store import StoreError, words_of
 from .answers import MAX_TEXT, STORE_AWAY, UNKNOWN_CALLER, agent_of, caller_of, failure, success
 
 logger = logging.getLogger("companion")
+MAX_CANDIDATES: Final = 5
+"""Things that a question which one is meant names."""
 _FORGOTTEN: Final = "I have forgotten it."
 _WHICH: Final = "More than one thing fits. Which one shall I forget?"
 _THIS: Final = "I am not sure what you mean. Shall I forget this?"
@@ -53,7 +55,9 @@ class ForgettingTools(llm.Toolset):
             logger.warning("something could not be forgotten: %s", problem)
             return failure(STORE_AWAY)
         if done.candidates:
-            return failure(_WHICH if len(done.candidates) > 1 else _THIS, candidates=list(done.candidates))
+            some, count = list(done.candidates[:MAX_CANDIDATES]), len(done.candidates)
+            more = {"shown": f"{len(some)} of {count}"} if count > len(some) else {}
+            return failure(_WHICH if count > 1 else _THIS, candidates=some, **more)
         if (agent := agent_of(context)) is not None:
             await agent.forget(done.profile, [words_of(text) for text in (what, *done.removed)])
         if not done.removed:

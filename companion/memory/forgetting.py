@@ -69,8 +69,11 @@ async def forget_fact_async(what: str) -> ForgottenFact:
     removed = await within_deadline(
         _forget(caller.user_id, [Thing(text, words_of(text)) for text in texts]), "forget", seconds=_DEADLINE
     )
-    profile = await within_deadline(get_runtime().store.get_profile(caller.user_id), "get_profile")
-    return ForgottenFact(list(dict.fromkeys([*removed.lines, *removed.facts])), profile=profile or "")
+    runtime = get_runtime()
+    profile = await within_deadline(runtime.store.get_profile(caller.user_id), "get_profile") or ""
+    stored = runtime.write_behind.stored_profile(caller.user_id)
+    runtime.write_behind.saw_profile(caller.user_id, profile, before=stored)
+    return ForgottenFact(list(dict.fromkeys([*removed.lines, *removed.facts])), profile=profile)
 
 
 def matching(what: str, known: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ def tell(tool: str, output: str, told: Sequence[tuple[str, str]] = ()) -> str:
     if not result:
         return "Done." if _is_json(output) else output or "Done."
     if result.get("candidates"):
-        return f"{result.get('message')} {'; '.join(map(str, result['candidates']))}."
+        return f"{result.get('message')} {'; '.join(map(str, result['candidates']))}{_shown(result)}."
     if result.get("success") is False:
         return str(result.get("message") or "That did not work.")
     if tool == "updateUserProfile":

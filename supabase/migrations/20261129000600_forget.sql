@@ -60,7 +60,7 @@ as $$
 $$;
 
 -- Forgets things, each {"text": a line of the profile or of a fact, "words": its words, "hashes": of those}. Returns what was removed.
--- Runs as its owner, who may change versions. Locks the profile first, as every writer of one does.
+-- Runs as its owner, who may change versions. Locks in the order of companion_erase.
 create or replace function public.companion_forget_things(p_user_id text, p_things jsonb) returns jsonb
 language plpgsql security definer set search_path = ''
 as $$
@@ -72,6 +72,7 @@ begin
   select array_agg(public.companion_fact_key(t.thing ->> 'text')) into keys
   from jsonb_array_elements(p_things) as t (thing);
   perform from public.companion_profiles p where p.user_id = p_user_id for update;
+  perform pg_advisory_xact_lock(hashtextextended(p_user_id, 13));
   select coalesce(jsonb_agg(l.line order by l.place), '[]') into lines
   from public.companion_profiles p, public.companion_lines(p.text) l
   where p.user_id = p_user_id and public.companion_fact_key(l.line) = any (keys);

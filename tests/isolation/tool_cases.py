@@ -49,7 +49,8 @@ _SHAPES: Final[dict[str, tuple[set[str], ...]]] = {
     "rememberFact": ({"success", "message"},),
     "recallFacts": ({"success", "facts"}, {"success", "facts", "shown"}, {"success", "message"}),
     "forgetFact": (
-        *({"success", "message", "removed", "profile"}, {"success", "message", "candidates"}, {"success", "message"}),
+        *({"success", "message", "removed", "profile"}, {"success", "message"}),
+        *({"success", "message", "candidates"}, {"success", "message", "candidates", "shown"}),
     ),
     "forgetEverything": ({"success", "message"},),
 }

@@ -100,6 +100,13 @@ async def test_it_asks_which_one_if_several_fit(talk: Conversation, runtime: Run
     assert await runtime.store.count_memories("ada") == 1
 
 
+async def test_it_does_not_read_out_all_that_fit(talk: Conversation) -> None:
+    for number in range(8):
+        await talk.use("rememberFact", fact=f"My sister has cat number {number}")
+    answer = await talk.use("forgetFact", what="my sister")
+    assert (len(answer["candidates"]), answer["shown"]) == (5, "5 of 8")
+
+
 async def test_everything_about_a_thing_needs_no_question(talk: Conversation, runtime: Runtime) -> None:
     for fact in ("My sister visits on Friday", "My sister lives in Rome", "I like tea"):
         await talk.use("rememberFact", fact=fact)
