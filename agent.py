@@ -7,7 +7,9 @@ python agent.py start             the same, for production
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import parent_process
@@ -17,6 +19,8 @@ from livekit.agents import (
     NOT_GIVEN,
     AgentServer,
     AgentSession,
+    CloseEvent,
+    CloseReason,
     ConversationItemAddedEvent,
     FunctionToolsExecutedEvent,
     JobContext,
@@ -27,10 +31,12 @@ from livekit.agents.cli import AgentsConsole
 from livekit.agents.utils import is_dev_mode
 from livekit.agents.voice.room_io import RoomOptions
 
+from cache import BackgroundTasks
 from companion import Caller, use_caller
 from companion import __name__ as companion_package
 from companion.conversation.participant import CallerSearch, Link
 from companion.conversation.turn_log import TurnLog
+from companion.conversation.wrap_up import TIMEOUT as WRAP_UP_TIMEOUT
 from companion.conversation.wrap_up import end_conversation
 from companion.identity import caller_from_metadata
 from companion.runtime import acquire_runtime, get_runtime, release_runtime
@@ -98,20 +104,47 @@ class Userdata:
 
 @server.rtc_session()
 async def entrypoint(ctx: JobContext) -> None:
-    """Hold one conversation."""
+    """Hold the conversations of a room: one, and others if the caller leaves and another joins."""
     runtime = acquire_runtime()
     settings = runtime.settings
     trace = StartTrace()
     log: TurnLog | None = None
     model = runtime.acquire_model()
     search: CallerSearch | None = None
+    next_caller, wrap_ups, nobody = BackgroundTasks(), BackgroundTasks(), copy_context()
+
+    async def converse(search: CallerSearch) -> None:
+        """Begin the conversation with the participant who is there, or who joins next."""
+        nonlocal log
+        while (link := await (search.console() if console else search.next())) is not None:
+            log = TurnLog(link.caller, runtime.write_behind)
+            session = await start_session(ctx, link, log, model, trace)
+            if link.present and link.known_caller == link.caller:
+                session.on("close", partial(on_close, search))
+                return
+            # The participant has left, or another has come, since they were looked at; no session waits for one who is
+            # gone.
+            await session.aclose()
+            go_on()
+
+    def on_close(search: CallerSearch, event: CloseEvent) -> None:
+        if event.reason is CloseReason.PARTICIPANT_DISCONNECTED:
+            go_on()
+            next_caller.spawn(converse(search), name="next-caller", context=nobody.copy())
+
+    def go_on() -> None:
+        nonlocal log
+        wrap_ups.spawn(end_conversation(log), name="wrap-up")
+        log = None
+        ctx._primary_agent_session = None  # the next one is the job's session; LiveKit has no public way to say so
 
     async def end() -> None:
         trace.end()
+        await next_caller.cancel()
         if search is not None:
             search.cancel()
         try:
-            await end_conversation(log)
+            await asyncio.gather(end_conversation(log), wrap_ups.ended(WRAP_UP_TIMEOUT))
         finally:
             await runtime.release_model(model)
             await release_runtime()
@@ -132,16 +165,7 @@ async def entrypoint(ctx: JobContext) -> None:
     with use_caller(caller), trace.phase("connect"):
         await ctx.connect()
     trace.mark("connected")
-
-    while (link := await (search.console() if console else search.next())) is not None:
-        log = TurnLog(link.caller, runtime.write_behind)
-        session = await start_session(ctx, link, log, model, trace)
-        if link.present and link.known_caller == link.caller:
-            return
-        # The participant has left, or another has come, since they were looked at; no session waits for who is gone.
-        await session.aclose()
-        await log.close()
-        ctx._primary_agent_session = None  # the next one is the job's session; LiveKit has no public way to say so
+    await converse(search)
 
 
 async def start_session(

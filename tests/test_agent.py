@@ -83,6 +83,22 @@ def join(room: Any, identity: str, kind: rtc.ParticipantKind.ValueType = STANDAR
     other.identity, other.sid, other.kind, other.attributes = identity, f"PA_{identity}", kind, {}
     other.state = rtc.ParticipantState.PARTICIPANT_STATE_ACTIVE
     room.remote_participants[other.sid] = other
+    announce(room, "participant_active", other)
+
+
+def leave(room: Any, identity: str) -> None:
+    """Disconnect a participant from a mock of a room."""
+    (sid,) = (sid for sid, one in room.remote_participants.items() if one.identity == identity)
+    left = room.remote_participants.pop(sid)
+    left.disconnect_reason = rtc.DisconnectReason.CLIENT_INITIATED
+    announce(room, "participant_disconnected", left)
+
+
+def announce(room: Any, event: str, participant: Any) -> None:
+    """Call the handlers of an event of a mock of a room."""
+    for name, handler in [call.args for call in room.on.call_args_list if len(call.args) == 2]:
+        if name == event:
+            handler(participant)
 
 
 def greeting(talk: Conversation) -> str:

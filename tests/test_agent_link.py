@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 from livekit import rtc
-from livekit.agents import AgentSession
+from livekit.agents import AgentSession, get_job_context
 
 from companion.runtime import Runtime, set_runtime
 from companion.store import SqliteStore
-from tests.test_agent import UUID, entrypoint, greeting, job, join, name_of, stored
+from tests.test_agent import UUID, entrypoint, greeting, job, join, leave, name_of, stored
 from tests.tools.conversation import Conversation, ObedientLLM
+from tests.wait import until
 
 pytestmark = pytest.mark.integration
 __all__ = ["entrypoint"]  # the fixture
@@ -136,6 +138,56 @@ async def test_who_joins_while_the_session_starts_hears_nothing_personal(
     async with job(entrypoint, ADA, identity="web-4711") as talk:
         assert (name_of(talk), linked(talk)) == (None, "web-4711")
         assert "Ada" not in f"{talk.session.current_agent.instructions} {talk.session.history.to_dict()}"
+
+
+def current_session() -> Any:
+    """The job's session; None between two conversations."""
+    try:
+        return get_job_context().primary_session
+    except RuntimeError:
+        return None
+
+
+async def next_session(before: AgentSession[Any]) -> Conversation:
+    """The conversation after the one of this session has ended."""
+    await until(lambda: current_session() not in (None, before) and current_session().history.messages())
+    return Conversation(current_session(), current_session().llm)
+
+
+@pytest.mark.parametrize("metadata", ["", ADA])
+async def test_who_comes_when_the_caller_has_left_is_greeted(
+    entrypoint: Any, known: None, tmp_path: Path, metadata: Any
+) -> None:
+    async with job(entrypoint, metadata, identity="ada") as talk:
+        room = talk.session.room_io.room
+        await talk.session.run(user_input="I live in Bergen.")
+        leave(room, "ada")
+        join(room, "eve")
+        other = await next_session(talk.session)
+        assert (name_of(other), linked(other)) == (None if metadata else "eve", "eve")
+        await other.session.run(user_input="I am Eve.")
+        said = f"{other.session.current_agent.instructions} {other.session.history.to_dict()}"
+        assert "Ada" not in said
+        assert "Bergen" not in said
+        leave(room, "eve")
+        join(room, "ada")  # without waiting for what is stored of the first conversation
+        again = await next_session(other.session)
+        assert name_of(again) == "ada"
+        assert "Ada" in again.session.current_agent.instructions
+        await again.session.run(user_input="I am back.")
+    turns = await stored(tmp_path, "ada")
+    assert {turn.text for turn in turns if turn.role == "user"} == {"I live in Bergen.", "I am back."}
+    assert len({turn.conversation_id for turn in turns}) == 2
+    assert bool(await stored(tmp_path, "eve")) is not bool(metadata)
+
+
+async def test_a_room_that_stays_empty_holds_no_job_up(entrypoint: Any) -> None:
+    async with job(entrypoint, identity="ada") as talk:
+        await talk.session.run(user_input="My name is Ada.")
+        leave(talk.session.room_io.room, "ada")
+        await until(lambda: current_session() is None)
+    left = {task.get_name() for task in asyncio.all_tasks()} - {asyncio.current_task().get_name()}
+    assert not left & {"next-caller", "wrap-up"}
 
 
 CALLS = {

@@ -254,10 +254,12 @@ async def test_a_caller_on_the_phone_is_found_again_and_their_number_is_in_no_lo
     await job.say("I am on the train")
     words = [("assistant", "Hello."), ("user", "I am on the train"), ("assistant", "You said I am on the train.")]
     assert await wait_for_turns(harness.store, "sip_+49301234567", words[-1][1]) == words
-    await harness.end(job)
+    assert await harness.store.get_profile("sip_0301234567") is None
+    await job.leave()
+    await harness.process.wait_for_log("closing agent session due to participant disconnect")
     assert job.id in harness.process.log
     assert "301234567" not in harness.process.log
-    assert await harness.store.get_profile("sip_0301234567") is None
+    harness.end_in_background(job)
 
 
 async def test_while_another_is_in_the_room_nothing_personal_is_said(harness: WorkerHarness) -> None:
@@ -274,6 +276,24 @@ async def test_while_another_is_in_the_room_nothing_personal_is_said(harness: Wo
     await job.leave_other(other)
     assert (await harness.call(job, "getUserProfile"))["profile"] == "Likes: hats"
     assert not [text for _, text in await harness.stored_turns("hal") if "Who am I" in text]
+    harness.end_in_background(job)
+
+
+async def test_who_joins_after_the_caller_has_left_is_greeted_as_themselves(harness: WorkerHarness) -> None:
+    for name in ("jan", "kim"):
+        await harness.seed_profile(name, f"Likes: {name}s")
+    job = await harness.lk.dispatch(participant_identity="jan", joined=False)
+    await job.wait_until(lambda: "room_connected" in job.milestones, "the agent's connection", 30)
+    await job.join()
+    await job.leave()  # while the session starts, or just before or after
+    await job.replace_user("kim")
+    asked = len(harness.model.requests)
+    await until(lambda: harness.requests_with("Likes: kims"), timeout=20)
+    await job.say("I am Kim")
+    await job.wait_until(lambda: any("I am Kim" in stream.text for stream in job.transcripts), "the answer", 20)
+    assert not [one for one in harness.model.requests[asked:] if "Likes: jans" in one.instructions]
+    await wait_for_turns(harness.store, "kim", "You said I am Kim.")
+    assert not await harness.stored_turns("jan")
     harness.end_in_background(job)
 
 

@@ -114,6 +114,10 @@ class CallerSearch:
                 return None
             if not self._named:
                 await self._identify(first)
+            elif self._greeted and self._caller is not None:  # a conversation of its own, from what is known by now
+                self.cancel()
+                self._caller = Caller(self._caller.user_id, self._caller.operator)
+                self._prefetch = Prefetch(self._caller, self._trace)
             link = await self._link(first.identity)
             if link is not None and link.present:
                 self._greeted = True

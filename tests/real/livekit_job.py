@@ -104,6 +104,10 @@ class Job:
         await self._peer.update(other)
         return other
 
+    async def replace_user(self, identity: str) -> None:
+        """Let another user join, whose words `say` says from now on, and whom `leave` disconnects."""
+        self.user = await self.join_other(identity)
+
     async def leave_other(self, other: models.ParticipantInfo) -> None:
         """Disconnect another user."""
         other.state, other.disconnect_reason = models.ParticipantInfo.DISCONNECTED, models.CLIENT_INITIATED
