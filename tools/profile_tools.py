@@ -117,7 +117,8 @@ class ProfileTools(ForgettingTools):
         """Change what you know about the person, line by line. Lines that you do not name stay as they are.
 
         Use it when they tell you something lasting about themselves: their name, work, family, tastes, health.
-        Do not use it for passing remarks or moods. The answer says what is stored now.
+        Do not use it for passing remarks or moods, nor for what they ask you to forget. The answer says what is stored
+        now.
 
         Args:
             add: New lines, one line for each thing, for example "Likes: chess".

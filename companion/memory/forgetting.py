@@ -16,8 +16,8 @@ from ..store import DataKind, Removed, Thing, fact_key, search_words, stem, word
 from .read_deadline import within_deadline
 
 logger = logging.getLogger("companion")
-_SEARCHED: Final = 100
-"""Facts that are looked at."""
+_SEARCHED: Final = 1000
+"""Facts that are looked at: all that a person can have."""
 _DEADLINE: Final = 4.0
 """Seconds for forgetting; the store may have forgotten after that, but what was removed is not known."""
 _ALL: Final = re.compile(r"(?:absolutely )?(?:everything|anything|all|whatever)\b", re.IGNORECASE)
@@ -132,10 +132,9 @@ async def _forget(user_id: str, things: Sequence[Thing]) -> Removed:
             removed = await runtime.store.forget(user_id, things)
             lines.extend(removed.lines)
             facts.extend(removed.facts)
+            await runtime.outbox_relay.invalidate_written(user_id, "profile", "memory", "summary")
             if not await runtime.write_behind.settle(user_id):
-                break
-        await runtime.outbox_relay.invalidate_written(user_id, "profile", "memory", "summary")
-        return "turn"
+                return "turn"
 
     await runtime.write_behind.settle(user_id)
     await runtime.outbox_relay.write(work(), user_id)

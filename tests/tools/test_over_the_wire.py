@@ -144,3 +144,27 @@ async def test_two_updates_in_one_answer_lose_nothing(runtime: Runtime) -> None:
     assert set((await runtime.store.get_profile("ada") or "").splitlines()) == lines
     assert all(line in server.requests[-1].instructions for line in lines)
     assert all(json.loads(output)["success"] for output in server.requests[-1].tool_outputs)
+
+
+async def test_after_everything_was_erased_no_request_holds_what_was_said_before(runtime: Runtime) -> None:
+    script = [
+        "Good morning.",
+        Reply.call("updateUserProfile", add=["Name: Zoë"]),
+        "I know, Zoë.",
+        Reply.call("forgetEverything", confirm=None),
+        "Shall I?",
+        Reply.call("forgetEverything", confirm=True),
+        "It is done.",
+        "A new day.",
+    ]
+    async with OpenAIServer(script) as server:
+        model = openai.LLM(model="gpt-4.1", base_url=server.base_url, api_key="test")
+        agent = CompanionAgent(greeting="Greet them.", tools=[ProfileTools()])
+        async with model, conversation(agent=agent, model=model, userdata=Userdata(Caller("zoe"))) as talk:
+            for words in ("I am Zoë", "Oublie tout", "Oui", "Bonjour"):
+                await talk.session.run(user_input=words)
+    assert await runtime.store.get_profile("zoe") is None
+    assert json.loads(server.requests[-2].tool_outputs[-1])["success"] is True
+    last = str(server.requests[-1].messages)
+    assert "Bonjour" in last
+    assert "Zo" not in last
