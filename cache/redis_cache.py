@@ -41,10 +41,11 @@ class RedisCache:
         redis_url: where Redis is; ``REDIS_URL`` where None.
         enabled: whether it starts switched on; ``REDIS_ENABLED`` where None.
         settings: everything at once, instead of the environment.
+        pending: the queue of another cache of the same Redis in this process, to share its pending invalidations.
 
     Attributes:
         settings: what it was made with.
-        invalidations: the pending invalidations, for caches that share a Redis.
+        invalidations: the pending invalidations.
 
     Raises:
         CacheConfigError: a setting cannot be used.
@@ -56,13 +57,14 @@ class RedisCache:
         *,
         enabled: bool | None = None,
         settings: CacheSettings | None = None,
+        pending: PendingQueue | None = None,
     ) -> None:
         self.settings = settings or CacheSettings.from_env(redis_url, enabled=enabled)
         waiters = Waiters()
         self._engine = Engine(
             self.settings,
             near=NearCache(self.settings.near),
-            pending=PendingQueue(),
+            pending=PendingQueue(pending),
             serializer=Serializer.with_keys(self.settings.max_value_bytes, self.settings.encryption_keys),
             on_change=waiters.changed,
             redeliver=lambda: self.invalidations.redeliver(),
@@ -86,11 +88,9 @@ class RedisCache:
         return self._engine.transport.connected
 
     async def initialize(self) -> bool:
-        """Begin connecting, and wait for it at most ``CACHE_CONNECT_WAIT_MS``.
+        """Begin connecting. Returns whether Redis has answered within ``CACHE_CONNECT_WAIT_MS``.
 
-        Returns:
-            Whether Redis has answered. If not, that is neither an error nor final: connecting continues in the
-            background, and the cache is used as soon as Redis answers.
+        If not, connecting continues in the background, and the cache is used as soon as Redis answers.
         """
         return await self._engine.start()
 

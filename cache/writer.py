@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from . import keys
-from .coherence.pending import PendingInvalidations
+from .coherence.pending_pattern import PendingInvalidations
 from .coherence.user_index import index_entry
 from .core.engine import Engine
 from .exceptions import TransportError

@@ -12,7 +12,7 @@ from itertools import takewhile
 from typing import Final
 
 from .. import keys
-from ..coherence.pending import PendingPattern
+from ..coherence.pending_pattern import PendingPattern
 from ..core.engine import Engine
 from ..exceptions import CommandRejected, TransportError
 from .ownership import Ownership

@@ -19,7 +19,7 @@ from typing import Final
 
 from .. import keys
 from ..coherence.glob import matches, plain_start
-from ..coherence.pending import PendingInvalidations, PendingPattern, only_user
+from ..coherence.pending_pattern import PendingInvalidations, PendingPattern, only_user
 from ..coherence.user_index import UserIndex
 from ..core.engine import Engine
 from ..exceptions import TransportError
@@ -59,7 +59,6 @@ class Invalidator:
         self._filler = filler
         self._index = UserIndex(engine.transport)
         self.background_scan = BackgroundScan(engine, self._drop)
-        self._listeners: list[Callable[[PendingInvalidations], None]] = []
 
     # -- pending invalidations -------------------------------------------------------------------------
 
@@ -77,27 +76,9 @@ class Invalidator:
         """What Redis has not acknowledged."""
         return self._pending.invalidations
 
-    def export_pending(self) -> PendingInvalidations:
-        """What another cache of the same Redis has to take over once this one is closed."""
-        return self._pending.export()
-
-    def merge(self, pending: PendingInvalidations) -> None:
-        """Obey and deliver what another cache could not deliver to the same Redis. Call it in this cache's loop."""
-        if pending.patterns:
-            self._drop_all()
-        self._drop(pending.keys)
-        self._pending.merge(pending)
-        self._engine.redeliver_soon()
-
-    def on_enqueue(self, listener: Callable[[PendingInvalidations], None]) -> None:
-        """Call ``listener``, in this cache's loop, with each invalidation that becomes pending."""
-        self._listeners.append(listener)
-
     def enqueue(self, pending: PendingInvalidations) -> None:
-        """Redis did not acknowledge these: obey them here, deliver them later."""
+        """Redis did not acknowledge these: obey them in this process, deliver them later."""
         self._pending.merge(pending)
-        for listener in self._listeners:
-            listener(pending)
 
     # -- operations ------------------------------------------------------------------------------------
 
@@ -148,6 +129,7 @@ class Invalidator:
     async def close(self) -> None:
         """Let a background scan end, within ``background_scan.ON_CLOSE``. The rest stays masked and pending."""
         await self.background_scan.close()
+        self._pending.leave()
 
     async def _delete_matching(self, pattern: PendingPattern, outcome: Invalidation) -> None:
         self._drop_all()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from ..coherence.pending import PendingPattern, PendingQueue
+from ..coherence.pending import PendingQueue
+from ..coherence.pending_pattern import PendingPattern
 from ..exceptions import CommandRejected
 
 DeleteKeys = Callable[[Sequence[str]], Awaitable[int]]

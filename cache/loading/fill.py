@@ -127,9 +127,13 @@ class Filler:
             LoadTimeout: the loader did not end in time.
             Exception: what the loader raises.
         """
+        pending = self._engine.pending
         with self.loaders.awaiting(key):
             plain, hit = await self.loads.join(
-                _flight(key, options), lambda: self._find_or_load(key, loader, options, began, failed)
+                _flight(key, options),
+                lambda: self._find_or_load(key, loader, options, began, failed),
+                now=pending.sequence,
+                since=pending.newest_invalidation(key) if pending else 0,  # another loop may have enqueued it
             )
         return self._serializer.decode(plain), hit  # decode per caller: values are mutable
 

@@ -27,17 +27,25 @@ class Singleflight:
     def __len__(self) -> int:
         return len(self._flights)
 
-    async def join(self, key: str, start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """Await the flight for ``key``; ``start`` begins one if there is none.
+    async def join(self, key: str, start: Callable[[], Coroutine[Any, Any, Any]], now: int = 0, since: int = 0) -> Any:
+        """Await the flight for ``key``.
+
+        Args:
+            key: the key.
+            start: begins a flight if there is none.
+            now: a number that grows; a new flight remembers it.
+            since: a flight with a smaller number is detached instead of joined.
 
         Raises:
             Exception: what the flight raises.
         """
         flight = self._flights.get(key)
+        if flight is not None and flight.began < since:
+            self.detach((key,))
+            flight = None
         if flight is None or flight.task.done():  # done: its callback has still to run
-            flight = self._flights[key] = _Flight(
-                asyncio.create_task(start(), name=f"cache-fill {key.partition(':')[0]}")
-            )
+            task = asyncio.create_task(start(), name=f"cache-fill {key.partition(':')[0]}")
+            flight = self._flights[key] = _Flight(task, now)
             flight.task.add_done_callback(lambda task: self._ended(key, task))
         flight.callers += 1
         try:
@@ -74,8 +82,9 @@ class Singleflight:
 
 
 class _Flight:
-    __slots__ = ("callers", "task")
+    __slots__ = ("began", "callers", "task")
 
-    def __init__(self, task: asyncio.Task[Any]) -> None:
+    def __init__(self, task: asyncio.Task[Any], began: int) -> None:
         self.task = task
+        self.began = began
         self.callers = 0

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from cache import RedisCache, close_redis_cache, get_redis_cache, keys, registry, use_redis_cache
-from cache.coherence.pending import PendingInvalidations
+from cache.coherence.pending import PendingQueue
+from cache.coherence.pending_pattern import PendingInvalidations
 from tests.inside import engine_of
 from tests.real.redis_server import RedisServer
 from tests.wait import until
@@ -28,9 +29,9 @@ def caches() -> int:
     return len(registry._caches)  # private: the loops of others are seen from no loop
 
 
-def exported(cache: RedisCache) -> bool:
-    """Whether pending invalidations are kept for the next cache of the same Redis."""
-    return cache.settings.safe_url in registry._exported  # private: shown to the next cache only
+def queues() -> dict[str, PendingQueue]:
+    """What is pending, by address of a Redis."""
+    return registry._pending  # private: shown to the next cache only
 
 
 class Jobs:
@@ -76,6 +77,7 @@ def jobs(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator
     jobs.end()
     redis_server.cli("ACL", "DELUSER", "mute")
     assert not caches()
+    queues().clear()  # or the next test's cache would deliver what a mute one could not
 
 
 @pytest.fixture
@@ -129,7 +131,7 @@ async def test_what_one_still_owes_when_it_is_closed_the_next_tells(own_redis: R
         assert await cache.get(KEY) is None
         await until(lambda: not cache.invalidations.undelivered)
         assert own_redis.cli("EXISTS", KEY) == 0
-        assert not exported(cache)
+        await until(lambda: not queues()[cache.settings.safe_url])
     finally:
         await close_redis_cache()
 
@@ -151,7 +153,7 @@ async def test_a_cache_made_during_closing_has_the_pending_invalidations(
 
     monkeypatch.setattr(engine_of(cache), "close", slowly)
     monkeypatch.setattr(cache.invalidations, "redeliver", refused)
-    cache.invalidations.merge(PendingInvalidations((KEY,)))
+    cache.invalidations.enqueue(PendingInvalidations((KEY,)))
     closing = asyncio.create_task(close_redis_cache())
     await until(lambda: not caches())
     newer = await get_redis_cache()
@@ -199,6 +201,30 @@ def test_a_load_that_began_before_is_not_kept(redis_server: RedisServer, jobs: J
         return await cache.get_or_load(KEY, load, ttl=60), await cache.get(KEY)
 
     assert another(loads) == ("old", None)
+
+
+def test_a_load_that_began_before_is_not_joined(redis_server: RedisServer, jobs: Jobs, mute: str) -> None:
+    one, another = jobs.start(mute), jobs.start()
+
+    async def loads(cache: RedisCache) -> tuple[Any, Any]:
+        began, go_on = asyncio.Event(), asyncio.Event()
+
+        async def old() -> str:
+            began.set()
+            await go_on.wait()
+            return "old"
+
+        async def new() -> str:
+            return "new"
+
+        first = asyncio.create_task(cache.get_or_load(KEY, old, ttl=60))
+        await began.wait()
+        await asyncio.to_thread(one, lambda cache: cache.delete(KEY))
+        second = await cache.get_or_load(KEY, new, ttl=60)
+        go_on.set()
+        return await first, second
+
+    assert another(loads) == ("old", "new")
 
 
 def test_who_comes_later_is_told_too(redis_server: RedisServer, jobs: Jobs, mute: str) -> None:

@@ -85,13 +85,13 @@ async def test_what_redis_rejects_of_others_blocks_nothing(runtime: Runtime, mon
         """It stays pending."""
 
     monkeypatch.setattr(cache.invalidations, "redeliver", refused)
-    cache.invalidations.merge(PendingInvalidations(("app:1",), (PendingPattern("app:*", None),)))
+    cache.invalidations.enqueue(PendingInvalidations(("app:1",), (PendingPattern("app:*", None),)))
     with use_caller(Caller("1")):
         await save_user_profile_async("Name: Ada")
     await runtime.outbox_relay.close()
     assert await pending(runtime) == []
     await runtime.store.save_profile("2", "written past the cache")
-    cache.invalidations.merge(PendingInvalidations(("user:2:settings",)))
+    cache.invalidations.enqueue(PendingInvalidations(("user:2:settings",)))
     assert await runtime.outbox_relay.deliver_pending(older_than=0) == 0
     assert await pending(runtime) == [("2", "profile")]
 

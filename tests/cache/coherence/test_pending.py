@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import pytest
 
 from cache.coherence import pending
@@ -100,3 +104,45 @@ def test_too_many_users_become_all_users(monkeypatch: pytest.MonkeyPatch) -> Non
     assert queue.invalidations.patterns == (PendingPattern("user:*", None, own=True),)
     assert queue.covers("user:5:anything")
     assert not queue.covers("temp:5:anything")
+
+
+def test_the_caches_of_one_redis_share_the_entries_and_one_of_them_scans() -> None:
+    one = PendingQueue()
+    other = PendingQueue(one)
+    pattern = by_name(one, "user:1:*", "1", set())
+    assert other.covers("user:1:by hand")
+    assert (set(one.to_scan()), set(other.to_scan())) == ({pattern}, set())
+    one.leave()
+    assert set(other.to_scan()) == {pattern}
+    by_name(PendingQueue(one), "user:2:*", "2", set())  # of a cache that was dropped without being closed
+    assert PendingPattern("user:2:*", "2") in other.to_scan()
+    one.quarantine()
+    assert one.covers(profile("3"))
+    assert not other.covers(profile("3")), "the other may be connected to another server"
+    other.acknowledge(pattern, other.sequence_of(pattern))
+    assert not one.hiding("user:1:by hand")
+
+
+def test_the_entries_may_be_used_in_several_threads() -> None:
+    first, stop = PendingQueue(), Event()
+
+    def use(number: int) -> int:
+        queue, rounds = PendingQueue(first), 0
+        while not stop.is_set():
+            rounds += 1
+            name = f"user:{number}:{rounds % 50}"
+            queue.add(name)
+            pattern = by_name(queue, f"user:{number}:*{rounds % 50}", str(number), {name})
+            assert queue.covers(name)
+            assert queue.undelivered_for({str(number)}, scanning=True)
+            queue.acknowledge_store(name, queue.sequence)
+            queue.acknowledge(pattern, queue.sequence_of(pattern))
+            assert not queue.covers(name)
+        return rounds
+
+    with ThreadPoolExecutor(4) as threads:
+        used = [threads.submit(use, number) for number in range(4)]
+        time.sleep(0.2)
+        stop.set()
+        assert all(each.result() for each in used)
+    assert not first

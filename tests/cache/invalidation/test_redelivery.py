@@ -41,7 +41,7 @@ async def test_what_is_refused_holds_up_nothing_else(
     pending = PendingInvalidations(
         (*refused.keys, KEY), (*refused.patterns, PendingPattern(keys.user_pattern("1"), "1"))
     )
-    narrow.invalidations.merge(pending)
+    narrow.invalidations.enqueue(pending)
     await until(lambda: narrow.invalidations.pending == refused)
     await until(lambda: redis_server.cli("EXISTS", "app:1", KEY, NOTE) == 1)  # the scan finds the note
     await until(lambda: not narrow.invalidations.background_scan.running)

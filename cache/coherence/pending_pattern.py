@@ -1,0 +1,51 @@
+"""What may be pending: single keys, and patterns, of one user or of all."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..keys import USERS, is_reserved, is_user_id, names_reserved, owner, user_prefix
+from .glob import matches, plain_start
+
+
+class PendingPattern(NamedTuple):
+    """A pattern to invalidate.
+
+    Attributes:
+        glob: the Redis pattern.
+        user_id: the user whose keys it is limited to; None for all users.
+        own: whether only keys that this layer wrote are deleted (see ``invalidation.ownership``). All that the pattern
+            reaches are masked until that is done.
+    """
+
+    glob: str
+    user_id: str | None
+    own: bool = False
+
+    @property
+    def start(self) -> str:
+        """The literal prefix of every key it reaches."""
+        return plain_start(self.glob) if self.user_id is None else user_prefix(self.user_id)
+
+    def reaches(self, key: str) -> bool:
+        """Whether it includes ``key``: keys of the layer itself only if it names their prefix literally."""
+        if self.user_id is not None and not key.startswith(f"{USERS}{self.user_id}:"):
+            return False
+        return (not is_reserved(key) or names_reserved(self.glob)) and matches(self.glob, key)
+
+
+PendingInvalidation = str | PendingPattern
+"""A key or a pattern."""
+
+
+class PendingInvalidations(NamedTuple):
+    """Invalidations that Redis has not acknowledged: single keys, and patterns."""
+
+    keys: tuple[str, ...] = ()
+    patterns: tuple[PendingPattern, ...] = ()
+
+
+def only_user(pattern: str) -> str | None:
+    """The one user whose keys ``pattern`` can match; None if it can match several users' keys."""
+    owned = owner(f"{plain_start(pattern)}*")
+    return owned[0] if owned is not None and is_user_id(owned[0]) else None
