@@ -104,7 +104,10 @@ def _read(text: str, country: str | None = None, *, sure: bool = False) -> str |
     possible = library.is_possible_number_with_reason(number) == library.ValidationResult.IS_POSSIBLE
     if not possible or (sure and not library.is_valid_number(number)):
         return None
-    return library.format_number(number, library.PhoneNumberFormat.E164)
+    found = library.format_number(number, library.PhoneNumberFormat.E164)
+    # With more zeros than one before it, a number changes each time it is read: the forms of others would be its own.
+    stable = library.format_number(library.parse(found), library.PhoneNumberFormat.E164) == found
+    return found if stable else None
 
 
 def _country(dialled: str) -> str | None:

@@ -18,6 +18,7 @@ from urllib.parse import unquote
 _PREFIX = re.compile(r"(sips?|tel|phone|user|caller|client|identity|participant)(?:[\s:_/-]+|$)")
 _NUMBERED: Final = frozenset(("user", "caller", "identity", "participant"))
 _PARAMETERS = re.compile(r";.*|:\d+$", re.DOTALL)
+_SEPARATORS = re.compile(r"[\W_]+")
 _QUOTES: Final = " \"'`<>()[]{}“”‘’«»"
 _ZERO = re.compile(r"-?0+|-1")
 _ZERO_UUID = re.compile(r"0{32}|f{32}")  # RFC 9562's Nil and Max
@@ -36,8 +37,8 @@ _MISSED: Final = "available provided set given found applicable disclosed body"
 # Of programs and switches, and of the other languages that the companion speaks. The numbers are what carriers send for
 # ANONYMOUS, BLOCKED, RESTRICTED, UNAVAILABLE and UNKNOWN: the keys of a telephone with these letters.
 _OTHERS: Final = """
-    null nil none nan zero nobody noone undefined void true false n/a unset optionalnil notloggedin loggedout
-    objectobject objectundefined objectnull undefinedundefined nullnull nonenone
+    null nil none nan zero nobody noone undefined void true false n/a unset optionalnil
+    notloggedin loggedout object objectobject
     outofarea payphone asterisk freeswitch sip tel
     anonym unbekannt unterdruckt privat gast anonyme inconnu masque prive invite anonimo desconocido oculto privado
     sconosciuto privato nascosto desconhecido onbekend anoniem verborgen
@@ -69,8 +70,11 @@ def names_nobody(identity: str) -> bool:
     if not kinds:
         text = text.removeprefix("@")  # a handle, such as @ada:example.org; after a prefix it begins a domain
     local = _PARAMETERS.sub("", text.partition("@")[0]).strip(_QUOTES + "+_.")
-    letters = "".join(filter(str.isalnum, local))
+    words = _SEPARATORS.split(local)
+    letters = "".join(words)
     if local in _WORDS or letters in _WORDS or letters in _HIDDEN or _ZERO_UUID.fullmatch(letters):
+        return True
+    if all(word in _WORDS for word in words):  # undefined-undefined: a first and a last name that were not set
         return True
     # Users may be numbered from zero: user-0, caller-000.
     return _NUMBERED.isdisjoint(kinds) and any(map(_ZERO.fullmatch, (local, letters)))

@@ -46,6 +46,7 @@ OURS, GERMAN = "+18005551234", "+4930123456"
         ("12125551234", GERMAN, None),  # of New York with its country code, or of a German mobile without
         ("+99912345678", "", None),
         ("+1234", "", None),
+        ("+490000000", "", None),  # read again, it has one zero less
     ],
 )
 def test_a_number_is_read_as_e164(number: str, dialled: str, expected: str | None) -> None:
