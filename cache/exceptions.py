@@ -37,6 +37,13 @@ _IN_A_SCRIPT = re.compile(
 )
 
 
+# Codes that say something about a key, or about the server's state, and nothing about the command.
+_OF_THE_MOMENT = re.compile(
+    "ASK|BUSY|CLUSTERDOWN|CROSSSLOT|EXECABORT|LOADING|MASTERDOWN|MISCONF|MOVED|NOAUTH|NOREPLICAS|NOSCRIPT|OOM|READONLY|"
+    "TRYAGAIN|WRONGTYPE"
+)
+
+
 class CacheError(Exception):
     """Base of every exception of the caching layer."""
 
@@ -90,6 +97,11 @@ class CommandRejected(TransportError):
     def code(self) -> str:
         """The first word of the reply (``WRONGTYPE``, ``NOSCRIPT``); inside a script, that of the failed command."""
         return code_inside_script(str(self)) or str(self).partition(" ")[0]
+
+    @property
+    def missing(self) -> bool:
+        """Whether the server lacks the command, in whatever words, or the user the right to it."""
+        return " key" not in str(self) if self.code == "NOPERM" else not _OF_THE_MOMENT.fullmatch(self.code)
 
 
 class CacheConfigError(CacheError, ValueError):

@@ -32,6 +32,7 @@ class Availability:
         self._address = address
         self._on_error = on_error
         self._logged = False
+        self._refused: dict[str, str] = {}
         self._remedies: set[str] = set()  # those logged in the present outage
         self._failures: dict[str, tuple[float, int]] = {}  # loop time of the last one, and their number
 
@@ -62,6 +63,21 @@ class Availability:
         self._logged = False
         self._failures.clear()
         self.known.clear()
+
+    def refuses(self, lost: dict[str, str], codes: dict[str, str]) -> bool:
+        """Log what is lost without the commands that the server refuses, once. Returns whether something changed.
+
+        Args:
+            lost: by command.
+            codes: of the errors, by command.
+        """
+        before, self._refused = self._refused, lost
+        if news := [command for command in lost if before.get(command) != lost[command]]:
+            losses = "; ".join(f"{command} is refused ({codes[command]}): {lost[command]}" for command in news)
+            logger.warning("[REDIS] Warning: %s.", losses)
+        if gone := before.keys() - lost.keys():
+            logger.info("[REDIS] No longer refused: %s", ", ".join(sorted(gone)))
+        return lost != before
 
     def failed(self, kind: str, now: float, line: str) -> None:
         """Redis answers, but something fails all the same.

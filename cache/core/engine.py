@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from .. import keys
@@ -13,7 +14,8 @@ from ..coherence.server_epoch import HANDSHAKE, ServerEpoch
 from ..exceptions import CommandRejected, TransportError
 from ..serialization.serializer import Serializer
 from ..settings import CacheSettings
-from ..transport.commands import LOAD_SCRIPTS, Transport
+from ..transport.capabilities import LOAD_SCRIPTS
+from ..transport.commands import Transport
 from ..validation import checked_seconds
 from .availability import Availability
 from .maintenance import Maintenance
@@ -22,6 +24,8 @@ from .stats import Counters
 LARGEST_REPLY_BYTES: Final = 16 << 20  # bytes; no value of ours comes near it
 T = TypeVar("T")
 _EPOCH_KEY: Final = keys.system_server().encode()
+PROBE_EVERY: Final = 30.0
+"""Seconds between two looks at whether the server still refuses what it refused; fewer while that is recent."""
 _TRACKING: Final = ("CLIENT", "TRACKING", "ON")
 # Client-side caching as in the Redis documentation. Not NOLOOP, although we know our own writes: the server would not
 # report what our commands evict, expire early or fill, and would stop tracking those keys.
@@ -63,6 +67,7 @@ class Engine:
         largest = max(LARGEST_REPLY_BYTES, 2 * settings.max_value_bytes)
         self.transport = Transport(settings, self, handshake=HANDSHAKE, largest_reply_bytes=largest)
         self.epoch = ServerEpoch(self.transport, pending)
+        self._refused_since = self._probe_at = 0.0
         self._connect_wait = settings.connect_wait
         self._on_change = on_change
         self._availability = Availability(settings.safe_url, self.count_error)
@@ -129,6 +134,11 @@ class Engine:
     def on_handshake(self, replies: list[Any]) -> None:
         """Compare the server with the one whose values were known to be right."""
         self.epoch.on_handshake(replies)
+
+    def on_capabilities(self, lost: dict[str, str]) -> None:
+        """Log what the server refuses, and what is lost."""
+        if self._availability.refuses(lost, self.transport.capabilities.refused):
+            self._refused_since = self._probe_at = _now()
 
     async def on_connected(self) -> None:
         """Switch on tracking, load the scripts and deliver what is pending."""
@@ -223,7 +233,7 @@ class Engine:
         if not self.transport.enabled:
             return
         self.counters.connection_errors += 1
-        if isinstance(problem, CommandRejected):
+        if isinstance(problem, CommandRejected) and problem.code not in self.transport.capabilities.refused.values():
             what = f"commands are refused ({problem.code})"
             self._availability.failed(what, _now(), f"{what}. What they were for goes on without the cache.")
 
@@ -246,6 +256,13 @@ class Engine:
             self._availability.check(_now(), last_answer, client.reason)
         if client.up:
             self.epoch.check(_now())
+        if self.transport.capabilities.refused and _now() >= self._probe_at:
+            self._probe_at = _now() + min(_now() - self._refused_since, PROBE_EVERY)
+            self._finish_before_close(asyncio.create_task(self._probe(), name="cache-probe"))
+
+    async def _probe(self) -> None:
+        with suppress(TransportError):
+            await self.transport.probe()
 
     # -- background work -------------------------------------------------------------------------------
 

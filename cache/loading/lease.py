@@ -85,8 +85,9 @@ class Leases:
             # Deliver the pending invalidation first, or the old value would count as a hit.
             lease.delivered = sequence
             # In a quarantine the last good value may still be right: it stays, and is not used.
+            delete = self._transport.capabilities.delete
             guards = lease.names[1:] if pending.newest_invalidation(lease.key) else lease.names[1:2]
-            before = (("UNLINK", *guards), ("UNLINK", lease.key), *before)
+            before = ((delete, *guards), (delete, lease.key), *before)
             last_good = False
         asked = _now()
         arguments = (lease.token, _lease_ms(), int(last_good))

@@ -10,21 +10,20 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 
 from ..exceptions import CommandRejected, NotConnected
 from ..settings import CacheSettings
+from .capabilities import PROBES, Capabilities
 from .connection import Argument
 from .listener import TransportListener
 from .multiplexer import MultiplexedClient, outcome, replies
 from .pool import PooledClient
 from .redis_py import execute, pipeline
-from .scripts import ALL, Script
+from .scripts import Script
 
-LOAD_SCRIPTS: Final = tuple(("SCRIPT", "LOAD", script.text) for script in ALL)
-"""The commands that make our scripts known to a server."""
 T = TypeVar("T")
 
 
@@ -43,6 +42,7 @@ class Transport:
         enabled: whether anything is sent.
         closed: whether the cache was closed. Nothing reconnects until it is started again.
         deadline: seconds within which a call has to be answered.
+        capabilities: what the server lacks.
         connecting_since: loop time at which the present client began to connect.
     """
 
@@ -63,7 +63,8 @@ class Transport:
         self._listener = listener
         self._handshake = handshake
         self._largest_reply_bytes = largest_reply_bytes
-        self.pool = PooledClient(settings, on_up=listener.on_pool_connected, on_failed=listener.on_pool_failed)
+        self.capabilities = Capabilities()
+        self.pool = PooledClient(settings, self._probes, self._on_pool_up, listener.on_pool_failed)
 
     # -- connecting ------------------------------------------------------------------------------------
 
@@ -91,8 +92,8 @@ class Transport:
                 self._settings.endpoint,
                 deadline=self.deadline,
                 connect_timeout=self._settings.socket_connect_timeout,
-                handshake=self._handshake,
-                on_handshake=self._listener.on_handshake,
+                handshake=(*self._handshake, *PROBES),
+                on_handshake=self._on_handshake,
                 on_connected=self._listener.on_connected,
                 on_disconnected=self._listener.on_disconnected,
                 on_push=self._listener.on_push,
@@ -122,6 +123,30 @@ class Transport:
         client, self.client = self.client, None
         self.pool.stop()
         return None if client is None else asyncio.create_task(client.close(), name="cache-disconnect")
+
+    def _on_handshake(self, replies: list[Any]) -> None:
+        self._learn(Capabilities.found(PROBES, replies[len(self._handshake) :]))
+        self._listener.on_handshake(replies[: len(self._handshake)])
+
+    def _probes(self) -> Sequence[tuple[Any, ...]]:
+        return PROBES if self.pooled else ()  # the multiplexed connection has asked
+
+    def _on_pool_up(self, probed: list[Any]) -> None:
+        if self.pooled:
+            self._learn(Capabilities.found(PROBES, probed))
+        self._listener.on_pool_connected()
+
+    async def probe(self) -> None:
+        """Look again for what the server refuses.
+
+        Raises:
+            TransportError: nothing was answered.
+        """
+        self._learn(Capabilities.found(PROBES, await self.send_each(*PROBES)))
+
+    def _learn(self, capabilities: Capabilities) -> None:
+        self.capabilities = capabilities.knowing(self.capabilities)
+        self._listener.on_capabilities(self.capabilities.lost())
 
     # -- sending ---------------------------------------------------------------------------------------
 
@@ -161,12 +186,7 @@ class Transport:
         client = self._client()
         if not client.unsupported:
             return [await outcome(future) for future in client.call_many(commands)]
-        deadline = _now() + self.deadline
-        try:
-            return await self.call(lambda redis: pipeline(redis, commands), deadline)
-        except CommandRejected:  # redis-py reports the first failure and withholds the other replies
-            each = (self.call(partial(execute, command=command), deadline) for command in commands)
-            return await asyncio.gather(*each, return_exceptions=True)
+        return await self.call(lambda redis: pipeline(redis, commands, each=True))
 
     async def run(
         self,
@@ -188,24 +208,21 @@ class Transport:
         Raises:
             TransportError: no usable reply within the deadline.
         """
-        command = ("EVALSHA", script.digest, len(names), *names, *args)
-        if self._client().unsupported:  # in a cluster each command may belong to another node
-            for each in before:
-                await self.call(partial(execute, command=each), deadline)
+        client = self._client()
+        ways = self.capabilities.ways(script, names, args)
+        for way in ways:
             try:
-                return await self.call(partial(execute, command=command), deadline)
+                if not client.unsupported:
+                    return (await self.send_all(*before, *way, deadline=deadline))[-1]
+                # In a cluster each command may belong to another node.
+                return [await self.call(partial(execute, command=each), deadline) for each in (*before, *way)][-1]
             except CommandRejected as problem:
-                if problem.code != "NOSCRIPT":
+                if way is ways[-1] or not (problem.code == "NOSCRIPT" if way[0][0] == "EVALSHA" else problem.missing):
                     raise
-            for load in LOAD_SCRIPTS:
-                await self.call(partial(execute, command=load), deadline)
-            return await self.call(partial(execute, command=command), deadline)
-        try:
-            return (await self.send_all(*before, command, deadline=deadline))[-1]
-        except CommandRejected as problem:
-            if problem.code != "NOSCRIPT":
-                raise
-        return (await self.send_all(*LOAD_SCRIPTS, command, deadline=deadline))[-1]  # a server loses all at once
+                if "EVALSHA" in self.capabilities.refused:
+                    self._learn(Capabilities(self.capabilities.refused | {"EVAL": problem.code}))
+            before = ()
+        raise CommandRejected(" ".join(self.capabilities.refused.values()))
 
     async def unlink(self, names: Sequence[str | bytes], *, before: Sequence[str | bytes] = ()) -> int:
         """Delete ``before``, then ``names``. Returns how many of ``names`` existed.
@@ -217,9 +234,9 @@ class Transport:
             return 0
         if not self._client().unsupported:
             groups = (before, names) if before else (names,)
-            return int((await self.send_all(*(("UNLINK", *group) for group in groups)))[-1])
+            return int((await self.send_all(*((self.capabilities.delete, *group) for group in groups)))[-1])
         # The keys may be in many slots of a cluster. A key and its guards share a slot, so their order holds.
-        counts = await self.send_all(*(("UNLINK", name) for name in (*before, *names)))
+        counts = await self.send_all(*((self.capabilities.delete, name) for name in (*before, *names)))
         return sum(map(int, counts[len(before) :]))
 
     async def exists(self, names: Sequence[str]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -16,7 +16,7 @@ from ..exceptions import HandshakeFailed
 from ..settings import CacheSettings
 from .connection import REPLICA
 from .handshake import REJECTED, SENTINEL, backoff
-from .redis_py import open_client, open_cluster
+from .redis_py import execute, open_client, open_cluster, rejection
 
 _FRESH_ATTEMPT = 0.25  # seconds a fresh attempt may take
 _PAUSE = 0.1  # seconds between two attempts that failed at once
@@ -27,6 +27,7 @@ class ClientFinder:
 
     Args:
         settings: where and how long.
+        probes: the commands to send to a server before it is used.
         background: keeps abandoned attempts until they end.
         on_failed: called with the exception of each attempt that failed.
         retire: closes a client that is not needed.
@@ -35,23 +36,25 @@ class ClientFinder:
     def __init__(
         self,
         settings: CacheSettings,
+        probes: Callable[[], Sequence[tuple[Any, ...]]],
         background: BackgroundTasks,
         on_failed: Callable[[BaseException], None],
         retire: Callable[[Redis], None],
     ) -> None:
         self._settings = settings
+        self._probes = probes
         self._background = background
         self._on_failed = on_failed
         self._retire = retire
 
-    async def find(self) -> Redis:
-        """Attempt until Redis answers a PING, and return the client.
+    async def find(self) -> tuple[Redis, list[Any]]:
+        """Attempt until Redis answers a PING. Returns the client, and the replies to the probes.
 
         One attempt may take the whole connect timeout, so that a slow handshake succeeds; beside it a fresh one is
         begun every quarter of a second, so that a network that lost the first one's packets is used soon after it
         recovers.
         """
-        attempts: set[asyncio.Task[Redis]] = set()
+        attempts: set[asyncio.Task[tuple[Redis, list[Any]]]] = set()
         timeout = self._settings.socket_connect_timeout
         began = asyncio.get_running_loop().time()
         try:
@@ -77,7 +80,7 @@ class ClientFinder:
                 self._background.abandon(attempt)
                 attempt.add_done_callback(self._not_needed)
 
-    async def _attempt(self, timeout: float) -> Redis:
+    async def _attempt(self, timeout: float) -> tuple[Redis, list[Any]]:
         finding = asyncio.ensure_future(self._find())
         try:
             await asyncio.wait({finding}, timeout=timeout)
@@ -89,13 +92,13 @@ class ClientFinder:
             finding.add_done_callback(self._not_needed)
             raise
 
-    async def _find(self) -> Redis:
+    async def _find(self) -> tuple[Redis, list[Any]]:
         """A client that Redis has answered: for the server of the URL, or for the cluster it belongs to."""
         client = open_client(self._settings)
         try:
             info = await check_role(client, "default")
             if not info.get("cluster_enabled") or not await _knows_its_slots(client):
-                return client
+                return client, await _replies(client, self._probes())
         except BaseException:
             self._retire(client)
             raise
@@ -103,15 +106,15 @@ class ClientFinder:
         cluster = cast(Redis, open_cluster(self._settings))  # no subclass, but the methods used here are the same
         try:
             await cluster.initialize()
+            return cluster, await _replies(cluster, self._probes())
         except BaseException:
             self._retire(cluster)
             raise
-        return cluster
 
-    def _not_needed(self, finding: asyncio.Future[Redis]) -> None:
+    def _not_needed(self, finding: asyncio.Future[tuple[Redis, list[Any]]]) -> None:
         """Close a client that connected too late."""
         if not finding.cancelled() and finding.exception() is None:
-            self._retire(finding.result())
+            self._retire(finding.result()[0])
 
 
 async def check_role(client: Redis, section: str = "replication") -> dict[str, Any]:
@@ -142,3 +145,14 @@ async def _knows_its_slots(client: Any) -> bool:
     except ResponseError as problem:
         return isinstance(problem, NoPermissionError)
     return True
+
+
+async def _replies(client: Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The replies to commands, rejections among them."""
+    replies: list[Any] = []
+    for command in commands:
+        try:
+            replies.append(await execute(client, command))
+        except ResponseError as problem:
+            replies.append(rejection(problem))
+    return replies

@@ -14,6 +14,9 @@ class TransportListener(Protocol):
     def on_handshake(self, replies: list[Any]) -> None:
         """The replies to the set-up commands of a new connection, before it is used. Rejections are among them."""
 
+    def on_capabilities(self, lost: dict[str, str]) -> None:
+        """What is lost without each command that the server refuses, as found in a handshake or later."""
+
     async def on_connected(self) -> None:
         """The multiplexed connection is usable. Cancelled when it is lost."""
 

@@ -12,7 +12,7 @@ is away, since our own loop may have been blocked: a PING decides. So does, ever
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -28,15 +28,15 @@ from ..exceptions import (
     ConnectionLost,
     HandshakeFailed,
     NotConnected,
-    code_inside_script,
 )
 from ..settings import CacheSettings
 from .connection import REPLICA
 from .finder import ClientFinder, check_role
+from .redis_py import rejection
 
 T = TypeVar("T")
 
-_CHECK_TIMEOUT = 0.25  # seconds a check may take before Redis counts as away
+_PING_TIMEOUT = 0.25  # seconds a PING may take before Redis counts as away
 _CHECK_EVERY = 1.0  # seconds between two looks at whether the server is still a primary
 _GRACE_TURNS = 3  # loop iterations for a reply that has arrived but was not yet read
 _SPARE = 2  # connections to a cluster's node that redis-py keeps for refreshing its slot table
@@ -47,7 +47,8 @@ class PooledClient:
 
     Args:
         settings: where and how long.
-        on_up: called each time Redis answers again.
+        probes: the commands to send to a server before it is used. Each may be rejected.
+        on_up: called each time Redis answers again, with the replies to them.
         on_failed: called with the reason, free of credentials, of each attempt that failed.
 
     Attributes:
@@ -59,8 +60,8 @@ class PooledClient:
     def __init__(
         self,
         settings: CacheSettings,
-        *,
-        on_up: Callable[[], None],
+        probes: Callable[[], Sequence[tuple[Any, ...]]],
+        on_up: Callable[[list[Any]], None],
         on_failed: Callable[[str], None],
     ) -> None:
         self._settings = settings
@@ -73,7 +74,7 @@ class PooledClient:
         self.away = False
         self._supervisor: asyncio.Task[None] | None = None
         self.background = BackgroundTasks()
-        self._finder = ClientFinder(settings, self.background, self._failed, self._retire)
+        self._finder = ClientFinder(settings, probes, self.background, self._failed, self._retire)
         self._operations: dict[asyncio.Future[Any], Redis] = {}
         self._free_connections = asyncio.Semaphore(max(1, settings.max_connections - _SPARE))
 
@@ -152,10 +153,11 @@ class PooledClient:
                 self._suspect.set()
             raise ConnectionLost(type(problem).__name__) from None
         except ResponseError as problem:
-            if (code := _code(problem)) == "READONLY" and client is self.client:
+            rejected = rejection(problem)
+            if rejected.code == "READONLY" and client is self.client:
                 self._broken = REPLICA
                 self._suspect.set()
-            raise CommandRejected(code) from None
+            raise rejected from None
         except (RedisError, RedisClusterException) as problem:
             self._suspect.set()
             raise CommandRejected(type(problem).__name__) from None
@@ -167,10 +169,10 @@ class PooledClient:
 
     async def _supervise(self) -> None:
         while True:
-            client = await self._finder.find()
+            client, probed = await self._finder.find()
             self.client, self._broken, self.away = client, "", False
             self._known.set()
-            self._on_up()
+            self._on_up(probed)
             try:
                 await self._until_lost(client)
             finally:
@@ -184,7 +186,7 @@ class PooledClient:
         while True:
             waiter = asyncio.ensure_future(self._suspect.wait())
             try:
-                await asyncio.wait({waiter}, timeout=_CHECK_EVERY)
+                suspected, _ = await asyncio.wait({waiter}, timeout=_CHECK_EVERY)
             finally:
                 waiter.cancel()
             self._suspect.clear()
@@ -193,14 +195,12 @@ class PooledClient:
                 return
             check = asyncio.ensure_future(check_role(client))
             try:
-                await asyncio.wait({check}, timeout=_CHECK_TIMEOUT)
+                await asyncio.wait({check}, timeout=_PING_TIMEOUT)
             finally:
                 if not check.done():
                     self.background.abandon(check)
-            if not check.done() or check.cancelled():
-                self._failed(RedisTimeoutError("no answer"))
-                return
-            if (problem := check.exception()) is not None:
+            problem = check.exception() if check.done() and not check.cancelled() else RedisTimeoutError("no answer")
+            if isinstance(problem, HandshakeFailed) or (problem is not None and suspected):
                 self._failed(problem if isinstance(problem, HandshakeFailed) else RedisTimeoutError("no answer"))
                 return
 
@@ -208,7 +208,7 @@ class PooledClient:
         self._known.set()
         self.away = True
         # The text of a rejection is withheld: an old server quotes the whole command, password included.
-        refused = f"refused ({_code(problem)})" if isinstance(problem, ResponseError) else ""
+        refused = f"refused ({rejection(problem).code})" if isinstance(problem, ResponseError) else ""
         self._on_failed(refused or str(problem) or type(problem).__name__)
 
     def _retire(self, client: Redis) -> None:
@@ -223,8 +223,3 @@ class PooledClient:
         if operations:
             await asyncio.wait(operations)
             await client.aclose()
-
-
-def _code(problem: ResponseError) -> str:
-    # redis-py takes the code out of the text of some errors, NOSCRIPT among them.
-    return (code_inside_script(str(problem)) or problem.status_code or str(problem).partition(" ")[0])[:40]

@@ -25,6 +25,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from ..exceptions import CommandRejected, code_inside_script
 from ..settings import CacheSettings
 from .handshake import CLIENT_NAME
 
@@ -99,9 +100,23 @@ async def execute(client: Any, command: tuple[Any, ...]) -> Any:
     return await client.execute_command(*command)
 
 
-async def pipeline(client: Any, commands: tuple[tuple[Any, ...], ...]) -> list[Any]:
-    """Run commands on a redis-py client in one round trip (in a cluster: one per node)."""
+async def pipeline(client: Any, commands: tuple[tuple[Any, ...], ...], *, each: bool = False) -> list[Any]:
+    """Run commands on a redis-py client in one round trip (in a cluster: one per node).
+
+    Args:
+        client: the client.
+        commands: what to run.
+        each: return rejections among the replies, instead of raising the first.
+    """
     pipe = client.pipeline(transaction=False)
     for command in commands:
         pipe.execute_command(*command)
-    return list(await pipe.execute())
+    replies = await pipe.execute(raise_on_error=not each)
+    return [rejection(reply) if isinstance(reply, ResponseError) else reply for reply in replies]
+
+
+def rejection(problem: ResponseError) -> CommandRejected:
+    """The error of Redis, with its code: redis-py takes that out of some texts, NOSCRIPT among them."""
+    text = str(problem)
+    code = code_inside_script(text) or problem.status_code or text.partition(" ")[0]
+    return CommandRejected(f"{code[:40]} {text}")

@@ -1,20 +1,28 @@
 """Lua scripts: what must be one step on the server.
 
 They are called by digest (EVALSHA). A server that does not have a script (restart, SCRIPT FLUSH) replies NOSCRIPT and
-then gets it; the hot path never sends the text of a script.
+then gets it; the hot path never sends the text of a script. They delete with DEL, which every server has.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script and its digest."""
+    """A Lua script and its digest.
+
+    Attributes:
+        steps: where a server runs no scripts: the commands that do as much, made of the command that deletes, the keys
+            and the arguments. The reply to the last is the script's.
+    """
 
     text: str
+    steps: Callable[[str, Sequence[Any], Sequence[Any]], tuple[tuple[Any, ...], ...]] | None = None
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -49,10 +57,10 @@ So is one whose load has failed, unless there is a last good value to answer wit
 # is). A TTL of -1 deletes.
 FILL = Script("""
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-if ARGV[3] == '-1' then redis.call('UNLINK', KEYS[1])
+if ARGV[3] == '-1' then redis.call('DEL', KEYS[1])
 elseif ARGV[3] == '0' then redis.call('SET', KEYS[1], ARGV[2])
 else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
-if ARGV[4] == '-1' then redis.call('UNLINK', KEYS[3])
+if ARGV[4] == '-1' then redis.call('DEL', KEYS[3])
 elseif ARGV[4] ~= '0' then redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[4]) end
 redis.call('DEL', KEYS[2])
 return 1
@@ -63,11 +71,14 @@ If the source has no value, the old one is deleted in the same step, under the s
 """
 
 # KEYS: key, lease, stale. ARGV: value, and the options of SET.
-STORE = Script("""
+STORE = Script(
+    """
 if not redis.call('SET', KEYS[1], unpack(ARGV)) then return 0 end
-redis.call('UNLINK', KEYS[2], KEYS[3])
+redis.call('DEL', KEYS[2], KEYS[3])
 return 1
-""")
+""",
+    steps=lambda delete, names, args: ((delete, *names[1:]), ("SET", names[0], *args)),  # without scripts nothing fills
+)
 """SET, and in the same step delete the guards: no load that began before may fill over this value.
 
 A script and not MULTI, because a server may send a push between the replies of an EXEC, and because redis-py blocks
@@ -79,7 +90,7 @@ INCREMENT = Script("""
 if ARGV[2] == '0' or not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
   redis.call('INCRBY', KEYS[1], ARGV[1])
 end
-redis.call('UNLINK', KEYS[2], KEYS[3])
+redis.call('DEL', KEYS[2], KEYS[3])
 return redis.call('GET', KEYS[1])
 """)
 """Add to a counter, or begin one. The reply is text: a Lua number has 53 bits."""

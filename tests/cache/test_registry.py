@@ -83,7 +83,7 @@ def jobs(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator
 @pytest.fixture
 def mute(redis_server: RedisServer) -> str:
     """The URL of a user without any rights on the same Redis."""
-    redis_server.cli("ACL", "SETUSER", "mute", "on", ">pw", "~*", "&*", "+@all", "-unlink")
+    redis_server.cli("ACL", "SETUSER", "mute", "on", ">pw", "~*", "&*", "+@all", "-unlink", "-del")
     return redis_server.url.replace("redis://", "redis://mute:pw@")
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.faults
 async def test_no_connection_is_opened_after_stop(own_redis: RedisServer, milliseconds: int) -> None:
     with BackgroundProxy(own_redis.port, delay_to_client=0.003) as proxy:
         settings = CacheSettings(url=f"redis://127.0.0.1:{proxy.port}/0", deadline=5.0, url_is_default=False)
-        client = PooledClient(settings, on_up=lambda: None, on_failed=lambda reason: None)
+        client = PooledClient(settings, tuple, on_up=lambda _: None, on_failed=lambda reason: None)
         client.start()
         assert await client.wait_up(3)
         calls = [asyncio.create_task(client.call(lambda client: client.execute_command("PING"))) for _ in range(10)]

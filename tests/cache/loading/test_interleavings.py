@@ -19,7 +19,7 @@ import pytest
 from cache import CacheSettings, RedisCache, keys
 from cache.invalidation import invalidator as invalidation
 from cache.loading import lease
-from cache.transport import commands as road
+from cache.transport import capabilities as road
 from cache.transport.commands import Transport
 from cache.transport.scripts import Script
 from tests.inside import filler_of

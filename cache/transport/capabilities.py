@@ -1,0 +1,73 @@
+"""Commands that a server lacks, or refuses to our user: found in the handshake, and replaced where possible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from .. import keys
+from ..exceptions import CommandRejected
+from .scripts import ALL, RELEASE, Script
+
+LOAD_SCRIPTS: Final = tuple(("SCRIPT", "LOAD", script.text) for script in ALL)
+"""The commands that make our scripts known to a server."""
+_NO_KEY: Final = keys.lease("no key"), keys.stale("no key")
+PROBES: Final = (
+    ("UNLINK", _NO_KEY[0]),
+    ("DEL", _NO_KEY[0]),
+    ("EVALSHA", RELEASE.digest, 2, *_NO_KEY, "", 0),
+    ("SCAN", 0, "COUNT", 1),
+    ("INFO", "memory"),
+)
+"""Commands without effect, for what may be missing."""
+_LOST: Final = {
+    "UNLINK": "DEL takes its place",
+    "DEL": "UNLINK takes its place, and locks end with their TTL",
+    "EVALSHA": "EVAL takes its place",
+    "EVAL": "what is loaded is not stored, loads are not shared, nothing is counted; set and get work",
+    "SCAN": "what a pattern matches is not deleted, and ends with its TTL",
+    "INFO": "a restart, restore or failover that lost invalidations is not noticed",
+}
+_NO_DELETE: Final = "nothing is deleted in Redis: other processes serve old values until their TTL ends"
+Command = tuple[Any, ...]
+
+
+class Capabilities:
+    """What the server of the present connection lacks.
+
+    Attributes:
+        refused: the code of the error, by command.
+        delete: the command that deletes keys.
+    """
+
+    def __init__(self, refused: dict[str, str] | None = None) -> None:
+        self.refused = refused or {}
+        self.delete = "DEL" if "UNLINK" in self.refused else "UNLINK"
+
+    @classmethod
+    def found(cls, asked: Iterable[Sequence[Any]], replies: Iterable[Any]) -> Capabilities:
+        """Judge by the replies to ``asked``, rejections among them."""
+        pairs = [(command[0], reply) for command, reply in zip(asked, replies, strict=False)]
+        return cls(
+            {name: it.code for name, it in pairs if name in _LOST and isinstance(it, CommandRejected) and it.missing}
+        )
+
+    def knowing(self, before: Capabilities) -> Capabilities:
+        """These, with what was found before about EVAL, which is tried only where EVALSHA is refused."""
+        known = before.refused.get("EVAL")
+        return Capabilities(self.refused | {"EVAL": known}) if known and "EVALSHA" in self.refused else self
+
+    def lost(self) -> dict[str, str]:
+        """What is lost, or takes the place of each command that is refused."""
+        neither = {"UNLINK", "DEL"} <= self.refused.keys()
+        return {name: _NO_DELETE if neither and name in ("UNLINK", "DEL") else _LOST[name] for name in self.refused}
+
+    def ways(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> list[tuple[Command, ...]]:
+        """The commands that run a script, with those to send where they are refused after them."""
+        rest = (len(names), *names, *args)
+        by_digest = ("EVALSHA", script.digest, *rest)
+        if self.refused.keys().isdisjoint(("EVALSHA", "DEL")):
+            return [(by_digest,), (*LOAD_SCRIPTS, by_digest), (("EVAL", script.text, *rest),)]
+        text = script.text.replace("'DEL'", f"'{self.delete}'")
+        by_text: list[tuple[Command, ...]] = [] if "EVAL" in self.refused else [(("EVAL", text, *rest),)]
+        return by_text + ([script.steps(self.delete, names, args)] if script.steps else [])

@@ -1,0 +1,110 @@
+"""Servers and proxies that lack a command: found once, named once with what is lost, and replaced where possible."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache import RedisCache, keys
+from tests.inside import engine_of
+from tests.real.redis_server import RedisServer
+from tests.real.resp2_server import refusing
+from tests.wait import initialised, until
+
+pytestmark = pytest.mark.integration
+KEY = keys.profile("1")
+EVERYTHING = {"set", "get", "load stored", "delete", "pattern", "stats"}
+# What is refused, what is lost, and what is logged.
+MISSING = {
+    "UNLINK": (set[str](), "DEL takes its place"),
+    "DEL": (set[str](), "UNLINK takes its place"),
+    "UNLINK DEL": ({"delete", "pattern"}, "nothing is deleted in Redis"),  # scripts do, behind a proxy
+    "EVALSHA": (set[str](), "EVAL takes its place"),
+    "SCRIPT": (set[str](), ""),
+    "EVALSHA EVAL": ({"load stored"}, "what is loaded is not stored"),
+    "SCAN": ({"pattern"}, "what a pattern matches is not deleted"),
+    "INFO": ({"stats"}, "a restart, restore or failover"),
+}
+
+
+async def _loaded() -> str:
+    return "loaded"
+
+
+async def what_works(cache: RedisCache, server: RedisServer) -> set[str]:
+    """The operations that do what they should."""
+    works = {
+        "set": await cache.set("user:1:settings", {"n": 1}, ttl=60),
+        "get": await cache.get("user:1:settings") == {"n": 1},
+        "load stored": await cache.get_or_load(KEY, _loaded, ttl=60) == "loaded" and server.cli("GET", KEY) == "loaded",
+        "delete": await cache.delete("user:1:settings") == 1 and not server.cli("EXISTS", "user:1:settings"),
+    }
+    await cache.set("user:2:settings", 1, ttl=60)
+    works["pattern"] = (await cache.invalidate("user:*:settings")).complete
+    stats = await cache.get_stats()
+    works["stats"] = (stats["connected"], stats["redis_memory"] != "0B") == (True, True)
+    return {name for name, worked in works.items() if worked}
+
+
+@pytest.fixture(params=["a server", "a proxy", "a proxy without RESP3"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
+    """Makes the port and the server of a place where these commands are refused."""
+    async with AsyncExitStack() as stack:
+
+        async def make(commands: str) -> tuple[int, RedisServer]:
+            if request.param == "a server":
+                args = [word for name in commands.split() for word in ("--rename-command", name, f"hidden-{name}")]
+                server = stack.enter_context(RedisServer(tmp_path / "redis", args=args))
+                return server.port, server
+            server = stack.enter_context(RedisServer(tmp_path / "redis"))
+            errors = dict.fromkeys(commands.split(), "unsupported: not here")
+            if request.param == "a proxy without RESP3":
+                errors["HELLO"] = "invalid request"
+            return await stack.enter_async_context(refusing(server.port, errors)), server
+
+        yield make
+
+
+@pytest.mark.parametrize("missing", MISSING)
+async def test_what_is_missing_is_named_once_and_replaced(
+    place: Any, make_cache: Any, missing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost, line = MISSING[missing]
+    port, server = await place(missing)
+    if missing == "UNLINK DEL" and port == server.port:
+        lost = lost | {"set", "get"}
+    cache = make_cache(f"redis://127.0.0.1:{port}/0", deadline=2.0, connect_wait=5.0)
+    await initialised(cache)
+    assert await what_works(cache, server) == EVERYTHING - lost
+    named = re.findall(r"(\w+) is refused \(", caplog.text)
+    assert sorted(named) == sorted(name for name in missing.split() if line), "each is named once"
+    assert line in caplog.text
+    await cache.close()
+
+
+async def test_a_right_that_comes_back_is_noticed_and_none_is_named_twice(
+    own_redis: RedisServer, make_cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    own_redis.cli("ACL", "SETUSER", "ann", "on", ">pw", "~*", "&*", "+@all", "-evalsha", "-eval", "-unlink")
+    cache = make_cache(f"redis://ann:pw@127.0.0.1:{own_redis.port}/0", deadline=2.0, connect_wait=5.0)
+    await initialised(cache)
+    assert await cache.set(KEY, "one", ttl=60)
+    assert await cache.get_or_load(keys.state("1"), _loaded, ttl=60) == "loaded"
+    assert own_redis.cli("GET", keys.state("1")) is None
+    connection = engine_of(cache).transport.multiplexed
+    own_redis.cli("CLIENT", "KILL", "USER", "ann")
+    await until(lambda: engine_of(cache).transport.multiplexed is connection and not engine_of(cache).pending)
+    await cache.get_or_load(keys.state("1"), _loaded, ttl=60)
+    for name in ("UNLINK", "EVALSHA", "EVAL"):
+        assert caplog.text.count(f" {name} is refused (NOPERM)") == 1
+    own_redis.cli("ACL", "SETUSER", "ann", "+evalsha", "+unlink")
+    await until(lambda: "No longer refused: EVAL, EVALSHA, UNLINK" in caplog.text)
+    await cache.get_or_load(keys.state("1"), _loaded, ttl=60)
+    assert own_redis.cli("GET", keys.state("1")) == "loaded"
+    await cache.close()
