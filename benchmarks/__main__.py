@@ -21,6 +21,7 @@ from . import (
     invalidate_pattern,
     invalidation_lag,
     near_hits,
+    one_user,
     session_start,
     stampede,
     warm_reads,
@@ -38,6 +39,7 @@ TABLES: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "documented": documented.run,
     "hit_rates": hit_rates.run,
     "clear_user_cache": clear_user_cache.run,
+    "one_user": one_user.run,
     "invalidate_pattern": invalidate_pattern.run,
     "write_path": write_path.run,
 }

@@ -9,11 +9,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+import yaml
+
 from tests.real.redis_server import RedisServer
 
 from .figures import Target, table
 
 T = TypeVar("T")
+
+
+def compose_settings() -> list[str]:
+    """The redis-server settings of the deployment that compose.yaml describes."""
+    services = yaml.safe_load((Path(__file__).parent.parent / "compose.yaml").read_text())["services"]
+    server, *settings = map(str, services["redis"]["command"])
+    if server != "redis-server":
+        raise ValueError("compose.yaml starts no redis-server")
+    return settings
 
 
 class Bench:
@@ -37,9 +48,12 @@ class Bench:
         self._open.close()
 
     def server(self, *args: str) -> RedisServer:
-        """Start an empty redis-server on loopback TCP, without persistence; it is stopped when the run ends."""
+        """Start an empty redis-server on loopback TCP, with the settings of compose.yaml and these.
+
+        It is stopped when the run ends.
+        """
         folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
-        return self._open.enter_context(RedisServer(Path(folder), args=list(args)))
+        return self._open.enter_context(RedisServer(Path(folder), args=[*compose_settings(), *args]))
 
     def pick(self, full: T, quick: T) -> T:
         """Choose by the mode of the run."""
