@@ -79,6 +79,8 @@ class Keyspace:
             await emptied.execute()
         for first in range(0, count, _BATCH):
             await self.redis.eval(_FILL, 0, first, min(first + _BATCH, count) - 1)
+        if (kept := await self.redis.dbsize()) < count:
+            raise RuntimeError(f"of {count} keys the server keeps {kept}: maxmemory is too small")
         await until(self.cache.health_check)
 
     async def measured(self, work: Awaitable[Any]) -> Timing:

@@ -177,12 +177,6 @@ def owner(key: str) -> tuple[str, str] | None:
     return (user, name) if kind == "user" and colon and name else None
 
 
-def is_family(key: str) -> bool:
-    """Whether ``key`` is ``user:{user_id}:{family}``, one of ``FAMILIES``."""
-    owned = owner(key)
-    return owned is not None and owned[1] in FAMILIES
-
-
 def is_documented(key: str) -> bool:
     """Whether ``key`` has the exact shape of a documented key of a user: of a family, or of a memory."""
     user, name = owner(key) or ("", "")

@@ -16,7 +16,7 @@ from threading import RLock
 from typing import Concatenate, Final, ParamSpec, TypeVar
 from weakref import ref
 
-from ..keys import USERS, is_family, lease, owner, stale, user_pattern
+from ..keys import FAMILIES, USERS, lease, owner, stale, user_pattern
 from .pending_pattern import PendingInvalidation, PendingInvalidations, PendingPattern, only_user
 
 P = ParamSpec("P")
@@ -39,7 +39,7 @@ class _Entry:
     scans: ref[PendingQueue] | None = None  # the cache that deletes the rest by a scan; None: any
 
     def hides(self, key: str) -> bool:
-        return key not in self.known and not (self.by_name and is_family(key))
+        return key not in self.known and not (self.by_name and (owner(key) or "  ")[1] in FAMILIES)
 
 
 @dataclass(slots=True)

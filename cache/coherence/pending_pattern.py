@@ -27,6 +27,11 @@ class PendingPattern(NamedTuple):
         """The literal prefix of every key it reaches."""
         return plain_start(self.glob) if self.user_id is None else user_prefix(self.user_id)
 
+    @property
+    def literal(self) -> bool:
+        """Whether the glob is the name of a single key."""
+        return plain_start(self.glob) == self.glob
+
     def reaches(self, key: str) -> bool:
         """Whether it includes ``key``: keys of the layer itself only if it names their prefix literally."""
         if self.user_id is not None and not key.startswith(f"{USERS}{self.user_id}:"):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .. import keys
-from ..coherence.glob import matches, plain_start
+from ..coherence.glob import matches
 from ..coherence.pending_pattern import PendingInvalidations, PendingPattern, only_user
 from ..coherence.user_index import UserIndex
 from ..core.engine import Engine
@@ -135,7 +135,7 @@ class Invalidator:
         self._drop_all()
         if pattern.user_id is None:
             await self._scan(pattern.glob, spares_reserved(pattern.glob), outcome)
-        elif pattern.own or plain_start(pattern.glob) == pattern.glob:
+        elif pattern.own or pattern.literal:
             await self._delete_by_name(pattern, await self._index.names(pattern.user_id), outcome)
         else:
             # Two commands in one loop tick. Not send_all: in a cluster DBSIZE goes to every node.
@@ -153,7 +153,7 @@ class Invalidator:
     async def _redeliver_by_name(self, pattern: PendingPattern, sequence: int) -> None:
         assert pattern.user_id is not None
         known = await self._delete_by_name(pattern, await self._index.names(pattern.user_id), Invalidation())
-        if pattern.own:
+        if pattern.own or pattern.literal:
             self._pending.acknowledge(pattern, sequence)
         else:
             self._pending.deleted_by_name(pattern, sequence, known)
@@ -164,6 +164,8 @@ class Invalidator:
         prefix = keys.user_prefix(pattern.user_id)
         reached = {name for name in names.union(keys.FAMILIES) if matches(pattern.glob, prefix + name)}
         known = {prefix + name for name in reached}
+        if pattern.literal and not pattern.own and pattern.reaches(pattern.glob):
+            known.add(pattern.glob)
         removing = self._index.remove(pattern.user_id, reached & names)
         _, deleted = await asyncio.gather(removing, self.delete(list(known)))
         outcome.count(deleted)

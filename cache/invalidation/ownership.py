@@ -8,7 +8,6 @@ flush, a failover, an eviction, or when too much is pending) passes this test; e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Final
 
 from .. import keys
@@ -61,15 +60,15 @@ class Ownership:
 
     async def _ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """The replies; an error in place of one that concerns a key of another type."""
-        again = partial(self._asked, commands)
-        return await retried(self._transport, again(), again) if commands else []
 
-    async def _asked(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        replies = await self._transport.send_each(*commands)
-        for reply in replies:
-            if isinstance(reply, Exception) and not rejected_with(reply, "WRONGTYPE"):
-                raise reply
-        return replies
+        async def ask() -> list[Any]:
+            replies = await self._transport.send_each(*commands)
+            for reply in replies:
+                if isinstance(reply, Exception) and not rejected_with(reply, "WRONGTYPE"):
+                    raise reply
+            return replies
+
+        return await retried(self._transport, ask(), ask) if commands else []
 
 
 def _bytes(name: str) -> bytes:

@@ -56,8 +56,7 @@ async def delete_matching(
     Raises:
         TransportError: Redis stopped answering; what was deleted by then stays deleted.
     """
-    ahead = size == _PAGE  # small pages are for scans in the background, which need not keep the server busy
-    async with aclosing(pages(transport, pattern, ahead=ahead, size=size)) as values:
+    async with aclosing(pages(transport, pattern, size)) as values:
         async for page in values:
             await remove(await select(page, True), True)
             if len(page) < _MATCHES_MOST * size:
@@ -65,24 +64,21 @@ async def delete_matching(
     # A pattern with an unclosed set cannot be put between braces; then every lease is examined.
     # [ls]: the first letter of lease and stale, with which Redis discards nearly every other key at once.
     guards = f"[ls]*:{{{pattern}}}" if closed(pattern) else "[ls]*:{*}"
-    async for page in pages(transport, guards, ahead=ahead, size=size):
+    async for page in pages(transport, guards, size):
         guarded = {name for key in page if (name := guarded_by(key)) and matches(pattern, name)}
         await remove(_guards(await select(list(guarded), False)), False)
-    async for page in pages(transport, pattern, ahead=ahead, size=size):
+    async for page in pages(transport, pattern, size):
         found = await select(page, True)
         await remove(_guards(found), False)
         await remove(found, True)
 
 
-async def pages(
-    transport: Transport, pattern: str, *, ahead: bool = False, size: int = _PAGE
-) -> AsyncGenerator[list[str], None]:
-    """Yield the matching keys page by page; a page may be empty.
+async def pages(transport: Transport, pattern: str, size: int) -> AsyncGenerator[list[str], None]:
+    """Yield the matching keys page by page, the next one requested already; a page may be empty.
 
     Args:
         transport: sends the commands.
         pattern: a Redis pattern.
-        ahead: request the next page before yielding one, which keeps the server busy all the time.
         size: keys the server examines for a page, about. It answers no other command meanwhile.
 
     Raises:
@@ -92,15 +88,12 @@ async def pages(
     for node in nodes:
         request: asyncio.Task[tuple[int, list[bytes]]] | None = _request(transport, node, 0, pattern, size)
         try:
-            cursor, begun = 0, False
+            again = None  # a scan that has not begun is not retried
             while request is not None:
-                first, again = request, partial(_request, transport, node, cursor, pattern, size)
-                cursor, found = await retried(transport, first, again if begun else None)
-                begun = True
-                request = _request(transport, node, cursor, pattern, size) if cursor and ahead else None
+                cursor, found = await retried(transport, request, again)
+                again = partial(_request, transport, node, cursor, pattern, size)
+                request = again() if cursor else None
                 yield [key.decode(errors="surrogateescape") for key in found]
-                if cursor and request is None:
-                    request = _request(transport, node, cursor, pattern, size)
         finally:
             if request is not None:
                 request.cancel()

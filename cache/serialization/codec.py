@@ -79,12 +79,7 @@ def decode(raw: bytes) -> Any:
 
 
 def may_be_value(start: bytes, *, whole: bool) -> bool:
-    """Whether a stored value that begins with ``start`` can be one that :func:`encode` returned.
-
-    Args:
-        start: its first bytes.
-        whole: whether that is all of it.
-    """
+    """Whether a stored value that is ``start``, or else begins with it, can be one that :func:`encode` returned."""
     try:
         if whole:
             decode(start)

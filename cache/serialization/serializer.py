@@ -81,12 +81,7 @@ class Serializer:
         return raw
 
     def may_be_value(self, start: bytes, *, whole: bool) -> bool:
-        """Whether a stored value that begins with ``start`` may be one that a process of this fleet stored.
-
-        Args:
-            start: its first bytes.
-            whole: whether that is all of it.
-        """
+        """Whether a stored value that is ``start``, or else begins with it, may be one of this fleet."""
         if self._cipher is not None and self._cipher.encrypted(start):
             return True
         return codec.may_be_value(start, whole=whole)  # also where it is to be encrypted from now on

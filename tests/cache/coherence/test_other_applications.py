@@ -219,6 +219,8 @@ async def test_an_explicit_call_reaches_every_key_that_matches(
         write_others(own_redis)
         await cache.clear_user_cache("7")
         await cache.invalidate_pattern("user:8:*")
+        own_redis.cli("SET", "user:9:orders", "bread")
+        assert await cache.invalidate_pattern("user:9:orders") == 1
         await settled(cache, own_redis)
         left = [key for key in OTHERS if key.startswith(("user:7:", "user:8:"))]
         assert others(own_redis) == left
