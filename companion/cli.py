@@ -6,6 +6,7 @@ those, and would look for the functions' local names among the module's.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -65,14 +66,14 @@ def make_app(version: str, run_worker: Callable[[], None]) -> Typer:
             typer.echo(f"companion: no migration was written: {problem}", err=True)
             raise Exit(1) from None
 
-    user_argument = Argument(metavar="USER", help="The user's id.")
+    user_argument = Argument(metavar="USER", help="The user's id, or their identity.")
 
     @app.command()
     def history(user: Annotated[str, user_argument]) -> None:
         """Show the versions of USER's profile, the newest first. Each is kept for 30 days after it was replaced."""
         from .history import history
 
-        typer.echo(_outcome(history(user)))
+        typer.echo(_outcome(history(_user_id(user))))
 
     @app.command()
     def restore(
@@ -82,10 +83,49 @@ def make_app(version: str, run_worker: Callable[[], None]) -> Typer:
         """Make an earlier VERSION USER's profile again."""
         from .history import restore
 
-        if not _outcome(restore(user, version)):
+        if not _outcome(restore(_user_id(user), version)):
             typer.echo(f"companion: there is no version {version} of {user}", err=True)
             raise Exit(1)
         typer.echo(f"Version {version} is the profile of {user} again.")
+
+    @app.command()
+    def forget(
+        user: Annotated[str, user_argument],
+        yes: Annotated[bool, Option("--yes", help="Do not ask.")] = False,
+    ) -> None:
+        """Erase everything that is kept of USER: in the database, in Redis, and on this machine. It asks first."""
+        from .person import forget, known_things
+
+        if not yes:
+            known = _outcome(known_things(_user_id(user))) or "nothing is known"
+            typer.confirm(f"Erase everything that is kept of {user} ({known})? It cannot be undone.", abort=True)
+        if not _outcome(forget(_user_id(user))):
+            typer.echo(
+                f"companion: {user} is not erased everywhere yet: the database or Redis did not answer, or another "
+                "worker's Redis has to be cleared. A running worker or the next start completes it.",
+                err=True,
+            )
+            raise Exit(1)
+        typer.echo(f"Everything that was kept of {user} is erased.")
+
+    @app.command()
+    def export(
+        user: Annotated[str, user_argument],
+        file: Annotated[Path | None, Argument(help="Where to write it; the terminal if it is missing.")] = None,
+    ) -> None:
+        """Write everything that is kept of USER as JSON."""
+        from .person import export
+
+        text = _outcome(export(_user_id(user)))
+        if file is None:
+            typer.echo(text)
+            return
+        try:
+            with open(file, "w", encoding="utf-8", opener=_private) as output:
+                output.write(f"{text}\n")
+        except OSError as problem:
+            typer.echo(f"companion: nothing was written: {problem}", err=True)
+            raise Exit(1) from None
 
     # "--help" behind one of these is LiveKit's to answer: it knows the options.
     theirs = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -108,6 +148,16 @@ def _outcome(work: Coroutine[Any, Any, _T]) -> _T:
     except (SettingsError, StoreError) as problem:
         typer.echo(f"companion: {problem}", err=True)
         raise Exit(1) from None
+
+
+def _user_id(given: str) -> str:
+    from .person import user_id
+
+    return user_id(given)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _write_migrations(directory: Path) -> str:

@@ -27,7 +27,8 @@ SIDE_FACES: Final = {"cache.embedded"}
 PACKAGES: Final = {"agent": {"tools"}, "tools": {"companion"}, "companion": {"cache"}, "cache": set[str]()}
 FLOORS: Final[dict[str, dict[str, set[str]]]] = {
     "companion": {
-        "cli": {"history"},
+        "cli": {"history", "person"},
+        "person": {"memory"},
         "history": {"runtime"},
         "conversation": {"memory", "forget_request"},
         "memory": {"runtime"},

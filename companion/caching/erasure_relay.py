@@ -53,14 +53,20 @@ class ErasureRelay:
         await self._store().acknowledge_erasure(erasure)
         return True
 
-    async def deliver_pending(self) -> None:
-        """Clear the cache of every person whose erasure is not acknowledged yet.
+    async def deliver_pending(self, user_id: str | None = None) -> bool:
+        """Clear the cache of every person, or of one, whose erasure is not acknowledged yet.
+
+        Returns:
+            Whether none is left.
 
         Raises:
             StoreError: the erasures could not be read or acknowledged.
         """
+        complete = True
         for erasure in await self._store().pending_erasures(MAX_LIFETIME + _CLOCK_SKEW):
-            await self.deliver(erasure)
+            if user_id in (None, erasure.user_id):
+                complete &= await self.deliver(erasure)
+        return complete
 
     async def latest(self, within: float = MAX_LIFETIME + _CLOCK_SKEW) -> int:
         """The number of the latest erasure within so many seconds; 0 for none. Whose it was is not kept.

@@ -10,6 +10,7 @@ from .erasures import PendingErasure
 from .fact_key import fact_key
 from .forgetting import Forgotten, Removed, Thing, mentions, stem, words_of
 from .outbox import DataKind, OutboxRow
+from .person_json import person_from_json, person_to_json
 from .profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from .read_batching import ContextBatcher
 from .search_terms import search_words, shares_word
@@ -47,6 +48,8 @@ __all__ = [
     "is_bearer_token",
     "key_headers",
     "mentions",
+    "person_from_json",
+    "person_to_json",
     "public_kind",
     "search_words",
     "shares_word",

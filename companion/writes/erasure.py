@@ -87,6 +87,10 @@ class Eraser:
         gone = {line for line, user_id in lines.items() if user_id is None or erased[user_id]}
         await asyncio.to_thread(self._spool.discard, gone)
 
+    async def waits_for(self, user_id: str) -> bool:
+        """Whether the wish to erase a person is still in the spool."""
+        return any(user_id == each for _, each, _ in await asyncio.to_thread(self._spool.wishes))
+
     async def close(self) -> None:
         """Wait for erasures under way, two seconds at most. The wishes of the others stay in the spool."""
         await self._background.ended(_CLOSE_TIMEOUT)

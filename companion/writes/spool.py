@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Final
+from typing import Any, Final
 
 from ..store import Memory, PersonErased, StoreError
 from .profile_write import Profile
@@ -82,6 +83,15 @@ class Spool:
                 readable, _ = parsed(path.read_text(encoding="utf-8", errors="replace").splitlines())
                 found += [write for _, user, write in readable if user == user_id and isinstance(write, Memory)]
         return [fact.text for fact in sorted(found, key=lambda fact: fact.at)]
+
+    def fields_of(self, user_id: str) -> list[dict[str, Any]]:
+        """The lines of a user in all files, also in those that other processes hold, without the user id. Blocks."""
+        found: list[dict[str, Any]] = []
+        for path in self.files():
+            with contextlib.suppress(OSError):
+                readable, _ = parsed(path.read_text(encoding="utf-8", errors="replace").splitlines())
+                found += [json.loads(line) for line, user, _ in readable if user == user_id]
+        return [{name: value for name, value in fields.items() if name != "user_id"} for fields in found]
 
     def recover(self) -> int:
         """Take back the lines that were moved aside and can be parsed, because a newer version wrote them. Blocks.

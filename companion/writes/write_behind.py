@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cache import BackgroundTasks
 
@@ -137,6 +137,10 @@ class WriteBehind:
     async def spooled_facts(self, user_id: str) -> list[str]:
         """The user's facts in the spool, of this process and others. To be read while the store is away."""
         return await asyncio.to_thread(self._spool.facts, user_id)
+
+    async def spooled(self, user_id: str) -> list[dict[str, Any]]:
+        """What the spool holds of a user, of this process and others, as it is written down."""
+        return await asyncio.to_thread(self._spool.fields_of, user_id)
 
     def begin_conversation(self, user_id: str) -> None:
         """Note that a conversation of a user begins; see ``end_conversation``."""

@@ -1,0 +1,102 @@
+"""What the commands ``companion forget`` and ``companion export`` do: erase a person, and write down what is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from .identity import ENCODED, UnusableIdentity, user_id_of
+from .memory.erasure import erase_user, export_user
+from .runtime import Runtime, close_runtime, get_runtime, set_runtime
+from .settings import Settings
+from .store import PersonData, StoreError, person_to_json
+
+_CACHE_TIMEOUT: Final = 5.0  # seconds that the command waits for Redis
+_POLL: Final = 0.1
+
+
+def user_id(given: str) -> str:
+    """The user id that a person at a terminal means: an identity, or an id as the store has it."""
+    if given.startswith(ENCODED):
+        return given
+    try:
+        return user_id_of(given)
+    except UnusableIdentity:
+        return given
+
+
+async def export(user: str) -> str:
+    """All that is kept of a person, as JSON text: in the store, and in the spool of this machine.
+
+    Raises:
+        StoreError: the store failed.
+        SettingsError: a setting is missing or unusable.
+    """
+    runtime = set_runtime(Runtime(Settings.load()))
+    try:
+        waiting = await runtime.write_behind.spooled(user)
+        return person_to_json(user, await export_user(user), waiting)
+    finally:
+        await close_runtime()
+
+
+async def known_things(user: str) -> str:
+    """How much is kept of a person, in a few words; empty for nothing.
+
+    Raises:
+        StoreError: the store failed.
+        SettingsError: a setting is missing or unusable.
+    """
+    runtime = set_runtime(Runtime(Settings.load()))
+    try:
+        return _described(await export_user(user), len(await runtime.write_behind.spooled(user)))
+    finally:
+        await close_runtime()
+
+
+async def forget(user: str) -> bool:
+    """Erase a person.
+
+    Returns:
+        Whether all of it is done. If not, the wish is kept, and the next start or a running worker completes it.
+
+    Raises:
+        StoreError: neither the store nor the spool could be written.
+        SettingsError: a setting is missing or unusable.
+    """
+    settings = Settings.load()
+    runtime = set_runtime(Runtime(settings))
+    try:
+        if (settings.home / "redis").is_dir():  # the private server's data, on which a later start would build
+            await runtime.open_local_cache()
+        return await erase_user(user) or await _cache_is_clear(user)
+    finally:
+        await close_runtime()
+
+
+async def _cache_is_clear(user: str) -> bool:
+    """Deliver the erasure until Redis has been reached, for a few seconds: connecting may take longer than the rest."""
+    loop = asyncio.get_running_loop()
+    erasures, deadline = get_runtime().outbox_relay.erasures, loop.time() + _CACHE_TIMEOUT
+    try:
+        while loop.time() < deadline:
+            if await erasures.deliver_pending(user):
+                return not await get_runtime().write_behind.eraser.waits_for(user)
+            await asyncio.sleep(_POLL)
+    except StoreError:
+        pass
+    return False
+
+
+def _described(data: PersonData, waiting: int) -> str:
+    counts = {
+        "profile": int(data.profile is not None or bool(data.versions)),
+        "turn": len(data.turns),
+        "fact": len(data.memories),
+        "summary": len(data.summaries),
+        "unstored line": waiting,
+    }
+    plural = {"summary": "summaries"}
+    return ", ".join(
+        f"{count} {name if count == 1 else plural.get(name, name + 's')}" for name, count in counts.items() if count
+    )
