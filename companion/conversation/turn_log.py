@@ -40,6 +40,7 @@ class TurnLog:
         self._asked = False  # whether such a request waits for an answer of the caller
         if caller is not None:
             writes.begin_conversation(caller.user_id)
+            writes.beginnings.note(caller)
 
     def on_tools(self, event: FunctionToolsExecutedEvent) -> None:
         """Handle the session's ``function_tools_executed``: a tool that forgets marks what asked for it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import replace
@@ -27,6 +28,7 @@ from companion.store import (
     Thing,
     Turn,
 )
+from companion.store.sqlite.erasure import PERSONAL_TABLES
 from tests.real.postgres import connection
 from tests.real.postgrest import PostgREST
 
@@ -115,6 +117,26 @@ async def test_no_byte_stays_in_an_sqlite_file(tmp_path: Path) -> None:
     await store.acknowledge_erasure(PendingErasure("u", await store.erase_user("u", "r1")))
     assert files_with(tmp_path, WORD[:8]) == []
     assert len(await store.recent_turns("other", 100)) == 40
+    await store.close()
+
+
+async def test_no_row_of_any_table_stays_in_sqlite(tmp_path: Path) -> None:
+    """Of every table in the file: one that is added later fails here until it is erased too."""
+    store = SqliteStore(tmp_path / "companion.db")
+    await fill(store, "ada")
+    await store.forget("ada", [Thing(f"sold a {WORD}", ("sold",))])
+    with closing(sqlite3.connect(tmp_path / "companion.db", isolation_level=None)) as db:
+
+        def held() -> set[str]:
+            tables = [row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+            with_user = {name for name in tables if any("ada" in row for row in db.execute(f"SELECT * FROM {name}"))}
+            columns = {name: [row[1] for row in db.execute(f"PRAGMA table_info({name})")] for name in tables}
+            assert {name for name in tables if "user_id" in columns[name]} == {*PERSONAL_TABLES, "erasures"}
+            return with_user
+
+        assert held() == {*PERSONAL_TABLES}
+        await store.acknowledge_erasure(PendingErasure("ada", await store.erase_user("ada", "r1")))
+        assert held() == set()
     await store.close()
 
 
@@ -257,3 +279,23 @@ async def test_one_thing_is_forgotten_of_a_person_who_came_back(store: Store, us
     await store.save_profile(user, "Likes: tea\nLikes: war", since=number)
     await store.forget(user, [Thing("Likes: war", ("war",))])
     assert await store.get_profile(user) == "Likes: tea"
+
+
+async def test_a_person_with_many_rows_is_erased_in_one_request(project: str, supabase_store: Store, user: str) -> None:
+    """``authenticator`` ends a statement after eight seconds. Before triggers ran once a statement it took 48."""
+    async with connection(project) as db:
+        await db.execute("set statement_timeout = '8s'")
+        await db.execute(
+            "insert into companion_turns (user_id, id, conversation_id, role, text, at)"
+            " select $1, n::text, 'c' || n / 40, 'user', 'turn ' || n, now() from generate_series(1, 20000) n",
+            user,
+        )
+        await db.execute(
+            "insert into companion_memories (user_id, id, text, at)"
+            " select $1, n::text, 'fact ' || n, now() from generate_series(1, 1000) n",
+            user,
+        )
+        began = time.monotonic()
+        await db.execute("select companion_erase($1)", user)
+        assert time.monotonic() - began < 8
+    assert await supabase_store.export_user(user) == NOTHING

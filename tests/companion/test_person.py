@@ -1,0 +1,135 @@
+"""``companion forget`` and ``companion export``: a person on the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from companion.cli import make_app
+from companion.store import Memory, PersonData, SqliteStore, StoreError, Summary, Turn, person_from_json, person_to_json
+from companion.writes import Spool
+from tests.real.redis_server import RedisServer
+
+pytestmark = pytest.mark.integration
+NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+NOTHING = PersonData(None, [], [], [], [], None)
+STRANGE = 'tea \u2028 \x1b[2J \U0001f375 "quoted" \\ 日本語'
+
+
+@pytest.fixture
+def home(tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a worker has kept something of everything."""
+    for name, value in {
+        "COMPANION_HOME": str(tmp_path / "home"),
+        "REDIS_URL": redis_server.url,
+        "CACHE_CONNECT_WAIT_MS": "5000",
+        "CACHE_DEADLINE_MS": "2000",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SUPABASE_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    asyncio.run(fill(tmp_path / "home", "ada"))
+    redis_server.cli("SET", "user:ada:profile", STRANGE)
+    return tmp_path / "home"
+
+
+async def fill(home: Path, user: str) -> None:
+    store = SqliteStore(home / "companion.db")
+    await store.save_profile(user, "Name: Ada")
+    await store.save_profile(user, f"Name: Ada\nLikes: {STRANGE}")
+    await store.add_turn(user, Turn("user", STRANGE, NOON, "c1"))
+    await store.add_turn(user, Turn("assistant", "", NOON, "c1"))
+    await store.add_memory(user, Memory(STRANGE, NOON))
+    await store.save_summary(user, Summary("c1", STRANGE, NOON))
+    await store.save_state(user, {"stage": "new", "deep": [1, None, {"x": 0.5}]})
+    await store.close()
+
+
+async def kept(home: Path, user: str = "ada") -> PersonData:
+    store = SqliteStore(home / "companion.db")
+    try:
+        return await store.export_user(user)
+    finally:
+        await store.close()
+
+
+def companion(*arguments: str, answer: str = "") -> Result:
+    return CliRunner().invoke(make_app("0", lambda: None), arguments, input=answer)
+
+
+def test_an_export_can_be_read_back(home: Path) -> None:
+    Spool(home).add("ada", [Memory("waits", NOON)])
+    shown = companion("export", "ada")
+    assert shown.exit_code == 0
+    expected = asyncio.run(kept(home))
+    assert len(expected.versions) == len(expected.turns) == 2
+    assert person_from_json(shown.stdout) == ("ada", expected)
+    assert [fields["text"] for fields in json.loads(shown.stdout)["waiting"]] == ["waits"]
+    assert companion("export", "ada", "ada.json").exit_code == 0
+    file = Path("ada.json")
+    assert person_from_json(file.read_text(encoding="utf-8")) == ("ada", expected)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_export_of_nothing(home: Path) -> None:
+    shown = companion("export", "eve")
+    assert person_from_json(shown.stdout) == ("eve", NOTHING)
+    assert person_from_json(person_to_json("eve", NOTHING)) == ("eve", NOTHING)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"user_id": "ada"}', '{"user_id": "a", "turns": [{"at": "x"}]}'])
+def test_what_is_no_export_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not an export|Expecting value"):
+        person_from_json(text)
+
+
+def test_an_export_that_cannot_be_written(home: Path) -> None:
+    result = companion("export", "ada", "no/such/folder.json")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("companion: nothing was written: ")
+
+
+def test_it_asks_before_it_erases(home: Path, redis_server: RedisServer) -> None:
+    asked = companion("forget", "ada", answer="n\n")
+    assert "ada (1 profile, 2 turns, 1 fact, 1 summary)? It cannot be undone." in asked.output
+    assert asked.exit_code == 1
+    assert asyncio.run(kept(home)) != NOTHING
+    done = companion("forget", "ada", answer="y\n")
+    assert done.exit_code == 0, done.output
+    assert done.output.endswith("Everything that was kept of ada is erased.\n")
+    assert asyncio.run(kept(home)) == NOTHING
+    assert redis_server.cli("KEYS", "*ada*") in ([], "")
+
+
+def test_with_yes_it_does_not_ask(home: Path) -> None:
+    done = companion("forget", "ada", "--yes")
+    assert done.output == "Everything that was kept of ada is erased.\n"
+    assert asyncio.run(kept(home)) == NOTHING
+
+
+def test_an_identity_names_a_person_too(home: Path) -> None:
+    asyncio.run(fill(home, "~=auth0=7cada"))
+    expected = asyncio.run(kept(home, "~=auth0=7cada"))
+    for given in ("auth0|ada", "~=auth0=7cada"):
+        assert person_from_json(companion("export", given).stdout) == ("~=auth0=7cada", expected)
+    assert companion("forget", "auth0|ada", "--yes").exit_code == 0
+    assert asyncio.run(kept(home, "~=auth0=7cada")) == NOTHING
+
+
+def test_what_cannot_be_done_now_is_done_later(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> int:
+        raise StoreError("erase_user", "timeout")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(SqliteStore, "erase_user", fail)
+        result = companion("forget", "ada", "--yes")
+    assert result.exit_code == 1
+    assert "is not erased everywhere yet" in result.stderr
+    assert [path.suffix for path in Spool(home).folder.iterdir()] == [".erase"]
+    assert companion("forget", "ada", "--yes").exit_code == 0
+    assert asyncio.run(kept(home)) == NOTHING
