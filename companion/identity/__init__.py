@@ -3,13 +3,13 @@
 from .beginning import Beginning
 from .caller import Caller, caller_from_identity, current_caller, person, use_caller
 from .metadata import caller_from_metadata
-from .phone import , "NUMBER", ENCODED, UnusableIdentity, identity_of, user_id_of
+from .phone import DIALLED, NUMBER, PhoneCaller, phone_caller
+from .user_id import ENCODED, UnusableIdentity, identity_of, user_id_of
 
 __all__ = [
-    "DIALLED", user_id_of
-
-__all__ = [
-    "ENCODED"
+    "DIALLED",
+    "ENCODED",
+    "NUMBER",
     "Beginning",
     "Caller",
     "PhoneCaller",
