@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .base import Context, Memory, PersonData, PersonErased, Store, StoreError, Summary, Turn
 from .erasures import PendingErasure
 from .fact_key import fact_key
-from .forgetting import Forgotten, Removed, Thing, mentions, stem, words_of
+from .forgetting import Forgotten, Removed, Thing, knowing, mentions, stem, words_of
 from .outbox import DataKind, OutboxRow
 from .person_json import person_from_json, person_to_json
 from .profile_history import ProfileAuthor, ProfileVersion, StoredProfile
@@ -47,6 +47,7 @@ __all__ = [
     "fact_key",
     "is_bearer_token",
     "key_headers",
+    "knowing",
     "mentions",
     "person_from_json",
     "person_to_json",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Protocol
@@ -79,10 +81,12 @@ class Tombstone:
     Attributes:
         key: hash of the user and the thing's ``fact_key``.
         words: hashes of the user and each of its words.
+        number: its place in the order in which things were forgotten.
     """
 
     key: str
     words: Sequence[str]
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,11 @@ class Forgotten:
 
     user_id: str
     tombstones: Sequence[Tombstone] = ()
+
+    @property
+    def number(self) -> int:
+        """The number of the latest; 0 when there is none."""
+        return max((stone.number for stone in self.tombstones), default=0)
 
     def has(self, text: str) -> bool:
         """Whether a line or a fact is one of them."""
@@ -115,6 +124,30 @@ class Forgotten:
         """Those of them that are among these lines."""
         keys = {key_hash(self.user_id, line) for line in lines} if self.tombstones else set()
         return Forgotten(self.user_id, [stone for stone in self.tombstones if stone.key in keys])
+
+
+_known: ContextVar[int | None] = ContextVar("known_to_be_forgotten", default=None)
+MORE_FORGOTTEN: Final = "more was forgotten meanwhile"
+"""The reason of a refused write."""
+
+
+@contextmanager
+def knowing(forgotten: Forgotten) -> Iterator[None]:
+    """Let stores refuse the writes in the ``with`` block, with StoreError, if the user has had more forgotten since.
+
+    Args:
+        forgotten: what the writes are cleared of.
+    """
+    token = _known.set(forgotten.number)
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def known_to_be_forgotten() -> int | None:
+    """The number of the latest thing of which the current writes are cleared; None if they are said now."""
+    return _known.get()
 
 
 class Forgetting(Protocol):

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
 
 from ..profile_lines import MAX_PROFILE, add_lines, lines_of, merge, text_of, within_limit
-from ..store import Forgotten, Memory, ProfileAuthor, Store, StoreError
+from ..store import Forgotten, Memory, ProfileAuthor, Store, StoreError, knowing
 
 _MAX_SWAPS: Final = 5  # tries of a compare-and-swap, while other writers replace the profile
 _MAX_VERSIONS: Final = 1000  # that a whole text which comes late is compared with
@@ -93,11 +94,13 @@ async def store_profile(write: Profile, store: Store, user_id: str, *, late: boo
         StoreError: the store has not confirmed the write.
     """
     if write.made_from is None and not late:
-        text = _without_forgotten(write.text, "", write, await store.forgotten(user_id), late=True)
-        text, surplus, _ = await _within_limit(text, write, store, user_id)
-        await store.save_profile(user_id, text, author=write.author, write_id=write.id, since=write.since)
+        forgotten = await store.forgotten(user_id)
+        with knowing(forgotten):
+            text = _without_forgotten(write.text, "", write, forgotten, late=True)
+            text, surplus, _ = await _within_limit(text, write, store, user_id)
+            await store.save_profile(user_id, text, author=write.author, write_id=write.id, since=write.since)
         return StoredText(text, surplus, surplus > 0)
-    forgotten = 0
+    removed = 0
     in_vain: list[str] = []  # facts of tries that other writers were ahead of
     there = write.made_from or None  # mostly true, and the swap verifies it: this saves a request
     for number in range(_MAX_SWAPS):
@@ -107,17 +110,21 @@ async def store_profile(write: Profile, store: Store, user_id: str, *, late: boo
                 return StoredText(found.text or "")
             there = found.text
         text = await _result(write, there, store, user_id)
-        if late or number:
-            text = _without_forgotten(text, there or "", write, await store.forgotten(user_id), late=late)
-        author: ProfileAuthor = write.author if text == write.text else "merge"
-        forgotten += await _remove_facts(write, there or "", store, user_id)
-        text, surplus, facts = await _within_limit(text, write, store, user_id)
-        if await store.swap_profile(
-            user_id, text, instead_of=there, at=write.at, author=author, write_id=write.id, since=write.since
-        ):
+        with ExitStack() as stack:
+            if late or number:
+                forgotten = await store.forgotten(user_id)
+                stack.enter_context(knowing(forgotten))
+                text = _without_forgotten(text, there or "", write, forgotten, late=late)
+            author: ProfileAuthor = write.author if text == write.text else "merge"
+            removed += await _remove_facts(write, there or "", store, user_id)
+            text, surplus, facts = await _within_limit(text, write, store, user_id)
+            swapped = await store.swap_profile(
+                user_id, text, instead_of=there, at=write.at, author=author, write_id=write.id, since=write.since
+            )
+        if swapped:
             # Their lines are in the profile, or facts again, or another author has removed them.
             gone = [await store.remove_memory(user_id, fact) for fact in in_vain if fact not in facts]
-            return StoredText(text, surplus, surplus + forgotten + sum(gone) > 0)
+            return StoredText(text, surplus, surplus + removed + sum(gone) > 0)
         in_vain += facts
     raise StoreError("swap_profile", "other writers replaced it each time")
 

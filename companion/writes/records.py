@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
-from ..store import DataKind, Forgotten, Memory, Store, Summary, Turn
+from ..store import DataKind, Forgotten, Memory, Store, Summary, Turn, knowing
 from .profile_write import Profile, StoredText, store_profile
 from .relationship import ConversationEnded, count_conversation
 
@@ -47,7 +47,14 @@ async def apply(write: Write, store: Store, user_id: str, *, late: bool = False)
     Raises:
         StoreError: the store has not confirmed the write.
     """
-    forgotten = await store.forgotten(user_id) if late and isinstance(write, Turn | Memory | Summary) else Forgotten("")
+    if not late or isinstance(write, Profile | ConversationEnded):
+        return await _apply(write, store, user_id, Forgotten(user_id), late)
+    forgotten = await store.forgotten(user_id)
+    with knowing(forgotten):
+        return await _apply(write, store, user_id, forgotten, late)
+
+
+async def _apply(write: Write, store: Store, user_id: str, forgotten: Forgotten, late: bool) -> StoredText | None:
     match write:
         case Turn():
             mentions = forgotten.mentioned_in(write.text)

@@ -7,11 +7,13 @@
 -- A turn that is skipped becomes no topic, no summary and no greeting: it asks to forget, or mentions what is forgotten.
 alter table public.companion_turns add column if not exists skipped boolean not null default false;
 
--- What was forgotten, as hashes: of the text (key), and of its words. It is deleted when the person says it again.
+-- What was forgotten, as hashes: of the text (key), and of its words. number is in the order in which a user's things
+-- were forgotten. A row is deleted when the person says it again.
 create table if not exists public.companion_forgotten (
   user_id text not null,
   key text not null,
   words jsonb not null check (jsonb_typeof(words) = 'array'),
+  number bigint generated always as identity,
   primary key (user_id, key)
 );
 
@@ -105,10 +107,41 @@ begin
   insert into public.companion_forgotten (user_id, key, words)
   select distinct on (2) p_user_id, public.companion_forgotten_key(p_user_id, t.thing ->> 'text'), t.thing -> 'hashes'
   from jsonb_array_elements(p_things) as t (thing)
-  on conflict (user_id, key) do update set words = excluded.words;
+  on conflict (user_id, key) do update set words = excluded.words, number = default;
   return jsonb_build_object('lines', lines, 'facts', facts);
 end
 $$;
+
+-- Refuses a late write of the companion, with status 409, if the user has asked to forget something since the write was
+-- cleared of what was forgotten: up to which number, is in a header. The triggers before it hold a lock that an erasure
+-- and a forgetting wait for, and the other way round.
+create or replace function public.companion_refuse_forgotten() returns trigger
+language plpgsql security definer set search_path = ''
+as $$
+declare
+  known text := nullif(current_setting('request.headers', true), '')::json ->> 'x-companion-forgotten';
+begin
+  if known is not null and exists (
+    select from public.companion_forgotten f where f.user_id = new.user_id and f.number > known::bigint
+  ) then
+    raise exception 'forgotten' using errcode = 'PT409';
+  end if;
+  return new;
+end
+$$;
+
+create or replace trigger companion_profiles_known before insert or update on public.companion_profiles
+for each row when (nullif(current_setting('request.headers', true), '') is not null)
+execute function public.companion_refuse_forgotten();
+create or replace trigger companion_turns_known before insert or update on public.companion_turns
+for each row when (nullif(current_setting('request.headers', true), '') is not null)
+execute function public.companion_refuse_forgotten();
+create or replace trigger companion_memories_known before insert or update on public.companion_memories
+for each row when (nullif(current_setting('request.headers', true), '') is not null)
+execute function public.companion_refuse_forgotten();
+create or replace trigger companion_summaries_known before insert or update on public.companion_summaries
+for each row when (nullif(current_setting('request.headers', true), '') is not null)
+execute function public.companion_refuse_forgotten();
 
 -- What a person says again is no longer forgotten. Late writes are cleared of it before they come here. Once a
 -- statement, and quickly for users who have forgotten nothing.
@@ -149,6 +182,7 @@ $$;
 -- Who may do what ------------------------------------------------------------------------------------------------
 
 revoke all on table public.companion_forgotten from public, anon, authenticated, service_role;
+revoke all on sequence public.companion_forgotten_number_seq from public, anon, authenticated, service_role;
 -- What is kept of a person can be deleted.
 grant select, delete on table public.companion_forgotten to service_role;
 alter table public.companion_forgotten enable row level security;
@@ -156,7 +190,7 @@ alter table public.companion_forgotten enable row level security;
 revoke all on function
   public.companion_forgotten_key(text, text), public.companion_lines(text),
   public.companion_without_lines(text, text[]), public.companion_mentions(text, jsonb),
-  public.companion_forget_things(text, jsonb), public.companion_said_again(),
+  public.companion_forget_things(text, jsonb), public.companion_said_again(), public.companion_refuse_forgotten(),
   public.companion_begin(text, integer, integer)
 from public, anon, authenticated, service_role;
 grant execute on function public.companion_begin(text, integer, integer) to authenticated, service_role;

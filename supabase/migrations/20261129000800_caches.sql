@@ -46,7 +46,7 @@ $$;
 create or replace function public.companion_forgotten_json(p_user_id text) returns jsonb
 language sql stable set search_path = ''
 as $$
-  select coalesce(jsonb_agg(jsonb_build_object('key', f.key, 'words', f.words) order by f.key), '[]'::jsonb)
+  select coalesce(jsonb_agg(jsonb_build_object('key', f.key, 'words', f.words, 'number', f.number) order by f.key), '[]'::jsonb)
   from public.companion_forgotten f where f.user_id = p_user_id
 $$;
 

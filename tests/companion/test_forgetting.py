@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from companion.memory.profile_change import patched, rewritten
 from companion.runtime import Runtime
 from companion.store import Memory, StoreError, Summary, Turn
 from companion.writes import Profile, Spool
+from companion.writes.records import apply
 from tests.companion.scripted import ScriptedLLM
 from tests.wait import until
 
@@ -145,3 +149,36 @@ async def test_what_waits_is_found_and_forgotten(runtime: Runtime, monkeypatch: 
     await until(lambda: not runtime.write_behind.waiting_facts("ada"))
     assert [fact.text for fact in await runtime.store.search_memories("ada", "")] == ["My sister visits on Friday"]
     assert await runtime.write_behind.end_conversation("ada", 10) == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_no_interleaving_of_writes_brings_it_back(runtime: Runtime, seed: int) -> None:
+    """A write that comes while something is being forgotten is refused, and cleared when it is tried again."""
+    rng, store, read = Random(seed), runtime.store, "Name: Ada\nLikes: chess\nLikes: tea"
+    await store.save_profile("ada", read)
+    kinds = [
+        lambda: (Profile(f"{read}\nNote: {rng.random()}", made_from=read, author="tool"), False),
+        lambda: (Profile(read.replace("chess", "chess and go"), made_from=read, author="tool"), rng.random() < 0.5),
+        lambda: (Profile(f"{read}\nWork: nurse"), rng.random() < 0.5),
+        lambda: (Profile("Likes: chess", made_from="", author="tool"), True),
+        lambda: (Memory("Likes: chess", LATER), True),
+        lambda: (Summary("c", "They like chess.", LATER), True),
+    ]
+
+    async def write(what: Any, late: bool) -> None:
+        await asyncio.sleep(rng.random() * 0.02)
+        while True:  # as the queue does
+            with suppress(StoreError):
+                await apply(what, store, "ada", late=late)
+                return
+            late = True
+
+    async def forget_soon() -> None:
+        await asyncio.sleep(rng.random() * 0.02)
+        await forget("Likes: chess")
+
+    await asyncio.gather(forget_soon(), *(write(*rng.choice(kinds)()) for _ in range(6)))
+    kept = await everything(runtime)
+    assert "Likes: chess\\n" not in kept
+    assert "Likes: chess'" not in kept
+    assert "They like chess" not in kept

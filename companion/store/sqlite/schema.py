@@ -195,11 +195,12 @@ END;
 # skipped.
 _FORGOTTEN = """
 CREATE TABLE IF NOT EXISTS forgotten (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
     user_id TEXT NOT NULL,
     key TEXT NOT NULL,
     words TEXT NOT NULL,
-    PRIMARY KEY (user_id, key)
-) WITHOUT ROWID;
+    UNIQUE (user_id, key)
+);
 """
 
 

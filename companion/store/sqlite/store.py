@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from ...text import storable
 from ..base import MAX_TURN_TEXT, Context, Memory, PersonData, StoreError, Summary, Turn
 from ..erasures import PendingErasure
-from ..forgetting import Forgotten, Removed, Thing
+from ..forgetting import Forgotten, Removed, Thing, known_to_be_forgotten
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from ..state_json import state_from_json, state_to_json
@@ -215,10 +215,13 @@ class SqliteStore:
         await self._reading.close()
 
     async def _write(self, operation: str, user_id: str, since: int, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Write in one transaction, unless the person was erased after ``since``."""
+        """Write in one transaction, unless the person was erased after ``since``, or has had more forgotten."""
+        known = known_to_be_forgotten()
 
         def unless_erased(db: sqlite3.Connection) -> _T:
             with erasures.guarded(db, operation, user_id, since):
+                if known is not None:
+                    tombstones.refuse_forgotten(db, operation, user_id, known)
                 return work(db)
 
         return await self._writing.change(operation, unless_erased)

@@ -4,7 +4,8 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from ..forgetting import Forgotten, Thing, Tombstone, key_hash, word_hashes
+from ..base import StoreError
+from ..forgetting import MORE_FORGOTTEN, Forgotten, Thing, Tombstone, key_hash, word_hashes
 
 
 def add(db: sqlite3.Connection, user_id: str, things: Sequence[Thing]) -> None:
@@ -17,8 +18,15 @@ def add(db: sqlite3.Connection, user_id: str, things: Sequence[Thing]) -> None:
 
 def forgotten(db: sqlite3.Connection, user_id: str) -> Forgotten:
     """As ``Forgetting.forgotten``."""
-    rows = db.execute("SELECT key, words FROM forgotten WHERE user_id = ?", (user_id,))
-    return Forgotten(user_id, [Tombstone(key, json.loads(words)) for key, words in rows])
+    rows = db.execute("SELECT key, words, number FROM forgotten WHERE user_id = ?", (user_id,))
+    return Forgotten(user_id, [Tombstone(key, json.loads(words), number) for key, words, number in rows])
+
+
+def refuse_forgotten(db: sqlite3.Connection, operation: str, user_id: str, known: int) -> None:
+    """Raise StoreError, inside the transaction of a write, if the user had something forgotten after ``known``."""
+    query = "SELECT 1 FROM forgotten WHERE user_id = ? AND number > ? LIMIT 1"
+    if db.execute(query, (user_id, known)).fetchone() is not None:
+        raise StoreError(operation, MORE_FORGOTTEN)
 
 
 def said_again(db: sqlite3.Connection, user_id: str, texts: Iterable[str]) -> None:

@@ -106,7 +106,7 @@ def removed(data: object) -> Removed:
 
 def tombstone(data: object) -> Tombstone:
     row = _row(data)
-    return Tombstone(_string(row, "key"), _strings(row.get("words")))
+    return Tombstone(_string(row, "key"), _strings(row.get("words")), count(row.get("number")))
 
 
 def outbox_row(data: object) -> OutboxRow:

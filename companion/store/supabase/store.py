@@ -16,7 +16,7 @@ from supabase import AsyncClient
 from ...text import storable
 from ..base import MAX_TURN_TEXT, Context, Memory, PersonData, PersonErased, StoreError, Summary, Turn
 from ..erasures import PendingErasure
-from ..forgetting import Forgotten, Removed, Thing
+from ..forgetting import Forgotten, Removed, Thing, known_to_be_forgotten
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from ..search_terms import search_words
@@ -285,5 +285,7 @@ def _dated(query: Any, since: int | None) -> Query:
     """
     if since is not None:
         query.request.headers["x-companion-since"] = str(since)
+        if (known := known_to_be_forgotten()) is not None:
+            query.request.headers["x-companion-forgotten"] = str(known)
     dated: Query = query
     return dated

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from companion.store import Memory, OutboxRow, Removed, Store, StoreError, Summary, Thing, Turn, fact_key, words_of
+from companion.store import (
+    Memory,
+    OutboxRow,
+    Removed,
+    Store,
+    StoreError,
+    Summary,
+    Thing,
+    Turn,
+    fact_key,
+    knowing,
+    words_of,
+)
 from companion.store.search_terms import search_words
 
 pytestmark = pytest.mark.integration
@@ -277,6 +290,34 @@ async def test_a_tombstone_knows_what_was_forgotten_until_it_is_said_again(store
     await store.add_memory(user, Memory("likes: tea", NOON))
     forgotten = await store.forgotten(user)
     assert [forgotten.has(text) for text in ("Likes: chess", "Likes: tea", sister.text)] == [False, False, True]
+
+
+async def test_a_late_write_is_refused_if_more_was_forgotten_meanwhile(store: Store, user: str) -> None:
+    await store.save_profile(user, "Name: Ada")
+    before = await store.forgotten(user)
+    await store.forget(user, [CHESS])
+    late = Turn("user", "chess", NOON, "c", id="t"), Memory("Likes: chess", NOON), Summary("c", "chess", NOON)
+    for known, refused in ((before, True), (await store.forgotten(user), False)):
+        writes = {
+            "add_turn": store.add_turn(user, late[0]),
+            "add_memory": store.add_memory(user, late[1]),
+            "save_summary": store.save_summary(user, late[2]),
+            "save_profile": store.save_profile(user, "Likes: go"),
+            "swap_profile": store.swap_profile(user, "Likes: chess", instead_of="Name: Ada", at=NOON),
+        }
+        for operation, write in writes.items():
+            with knowing(known), pytest.raises(StoreError) if refused else nullcontext():
+                await write
+                assert not refused, operation
+        if refused:
+            assert await store.get_profile(user) == "Name: Ada"
+            assert await store.export_user(user) == replace(await store.export_user(user), turns=[], memories=[])
+    assert await store.get_profile(user) == "Likes: go"
+    assert await store.count_memories(user) == 1
+    await store.forget(user, [CHESS])
+    with knowing(known), pytest.raises(StoreError):
+        await store.save_profile(user, "again")
+    await store.save_profile(user, "said now")
 
 
 async def test_words_are_found_as_they_are_said(store: Store, user: str) -> None:

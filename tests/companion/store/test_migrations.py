@@ -405,6 +405,7 @@ async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
         "companion_lines": (b"i", False),
         "companion_mentions": (b"i", False),
         "companion_said_again": (b"v", True),
+        "companion_refuse_forgotten": (b"v", True),
         "companion_without_lines": (b"i", False),
         "companion_person": (b"s", True),
         "companion_refuse_erased": (b"v", True),

@@ -39,6 +39,7 @@ SEQUENCES = {
     "companion_turns_seq_seq": NONE,
     "companion_memories_seq_seq": NONE,
     "companion_profile_versions_version_seq": NONE,
+    "companion_forgotten_number_seq": NONE,
 }
 # With a user's own data; row level security hides everybody else's.
 FOR_USERS = {
@@ -97,6 +98,7 @@ FOR_NOBODY = {
     "companion_record_profiles()",
     "companion_record_removed_facts()",
     "companion_refuse_erased()",
+    "companion_refuse_forgotten()",
     "companion_said_again()",
     "companion_touch()",
     "companion_without_lines(text,text[])",
