@@ -10,6 +10,7 @@ import httpx
 from httpx_aiohttp import HttpxAiohttpClient
 from supabase import AsyncClient, AsyncClientOptions
 
+from ..forgetting import known_to_be_forgotten
 from .api_key import is_bearer_token
 from .diagnosis import error_code, explain_answer, explain_failure
 
@@ -168,3 +169,17 @@ def _hide_filters(record: logging.LogRecord) -> bool:
             for value in record.args
         )
     return True
+
+
+def dated(query: Any, since: int | None) -> Query:
+    """A request that says what its writer knew of: so many erasures, and what was forgotten (``forgetting.knowing``).
+
+    The database refuses it if the person was erased, or had more forgotten, after that. In headers, because it is about
+    the request, not about the row; the database's triggers read them.
+    """
+    if since is not None:
+        query.request.headers["x-companion-since"] = str(since)
+        if (known := known_to_be_forgotten()) is not None:
+            query.request.headers["x-companion-forgotten"] = str(known)
+    request: Query = query
+    return request

@@ -16,7 +16,7 @@ from supabase import AsyncClient
 from ...text import storable
 from ..base import MAX_TURN_TEXT, Context, Memory, PersonData, PersonErased, StoreError, Summary, Turn
 from ..erasures import PendingErasure
-from ..forgetting import Forgotten, Removed, Thing, known_to_be_forgotten
+from ..forgetting import Forgotten, Removed, Thing
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from ..search_terms import search_words
@@ -24,7 +24,7 @@ from ..state_json import state_to_json
 from . import payloads
 from . import rows as answers
 from .api_key import public_kind
-from .client import Query, SupabaseClient, reason_of
+from .client import Query, SupabaseClient, dated, reason_of
 
 _T = TypeVar("_T")
 _NOW: Final = 2**63 - 1  # the erasures that a writer knows of who writes after all of them
@@ -215,7 +215,7 @@ class SupabaseStore:
         answer: Callable[[object], _T],
         since: int | None = None,
     ) -> _T:
-        return await self._ask(operation, lambda db: _dated(db.rpc(function, arguments), since), answer)
+        return await self._ask(operation, lambda db: dated(db.rpc(function, arguments), since), answer)
 
     async def _list(
         self, operation: str, function: str, arguments: dict[str, Any], row: Callable[[object], _T]
@@ -262,7 +262,7 @@ class SupabaseStore:
         def query(db: AsyncClient) -> Query:
             minimal = ReturnMethod.minimal
             upsert = db.table(table).upsert(row, returning=minimal, on_conflict=key, ignore_duplicates=keep_first)
-            return _dated(upsert, since)
+            return dated(upsert, since)
 
         await self._ask(operation, query, answers.nothing)
 
@@ -276,16 +276,3 @@ class SupabaseStore:
             reason = "closed" if self._client.closed else reason_of(error)
         # Outside the handler, so that it has no __context__: those errors quote rows and filters.
         raise PersonErased(operation) if reason == _ERASED else StoreError(operation, reason)
-
-
-def _dated(query: Any, since: int | None) -> Query:
-    """A request that says how many erasures its writer knew of: the database refuses it if the person was erased later.
-
-    A header, because it is about the request, not about the row; the database's triggers read it.
-    """
-    if since is not None:
-        query.request.headers["x-companion-since"] = str(since)
-        if (known := known_to_be_forgotten()) is not None:
-            query.request.headers["x-companion-forgotten"] = str(known)
-    dated: Query = query
-    return dated
