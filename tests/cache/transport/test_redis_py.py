@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import ssl
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,6 +18,7 @@ from cache.transport.redis_py import open_client, open_cluster
 from tests.real.proxy import Proxy
 from tests.real.redis_server import RedisServer
 from tests.real.resp2_server import without_resp3
+from tests.wait import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.every_server]
 PEM = Path(__file__).parents[2] / "real" / "localhost.pem"
@@ -82,6 +84,30 @@ async def test_options_hold_for_every_connection(redis_server: RedisServer, make
         assert await works(cache)
         stats = await cache.get_stats()  # over the pool
         assert (stats["connected"], stats["redis_keys"], stats["connection_errors"]) == (True, 2 if resp3 else 1, 0)
+
+
+async def test_valkeys_own_schemes(redis_server: RedisServer, make_cache: Any) -> None:
+    assert await works(make_cache(redis_server.url.replace("redis:", "valkey:"), deadline=2.0, connect_wait=5.0))
+    async with Proxy(redis_server.port, ssl_context=tls()) as proxy:
+        url = f"valkeys://127.0.0.1:{proxy.port}/0?ssl_ca_certs={PEM}"
+        assert await works(make_cache(url, deadline=2.0, connect_wait=5.0))
+
+
+@pytest.mark.one_server
+async def test_a_file_that_vanishes_later_raises_in_no_call(
+    redis_server: RedisServer, make_cache: Any, tmp_path: Path
+) -> None:
+    authority = Path(shutil.copy(PEM, tmp_path / "ca.pem"))
+    async with Proxy(redis_server.port, ssl_context=tls()) as proxy:
+        url = f"rediss://127.0.0.1:{proxy.port}/0?ssl_ca_certs={authority}"
+        cache = make_cache(url, deadline=2.0, connect_wait=5.0)
+        await asyncio.to_thread(authority.unlink)
+        assert await works(cache)
+        assert (await cache.get_stats())["connection_errors"] == 0, "the pool connects only now"
+        cache.disable()
+        cache.enable()
+        await until(lambda: cache.connected)
+        assert await works(make_cache(url, deadline=2.0, connect_wait=5.0))
 
 
 def test_options_hold_for_every_client_of_redis_py() -> None:
