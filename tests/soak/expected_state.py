@@ -203,6 +203,12 @@ class ExpectedState:
         )
         return [text for (text,) in self._db.execute(statement, (user_id,))]
 
+    def everything_of(self, user_id: str) -> list[str]:
+        """All texts that the store holds of a user, in every table."""
+        tables = ("profiles", "profile_versions", "turns", "memories", "summaries", "states")
+        found = [self._db.execute(f"SELECT * FROM {table} WHERE user_id = ?", (user_id,)) for table in tables]
+        return [str(row) for rows in found for row in rows]
+
     def foreign_records(self, personas: Sequence[Persona]) -> int:
         """Number of rows that contain another user's data."""
         found = 0

@@ -21,6 +21,7 @@ from tests.faults.dialogue import open_dialogue
 from tests.faults.environment import Environment
 from tests.faults.worker_setup import worker_settings
 from tests.soak.counters import Counters
+from tests.soak.erasers import Erasers
 from tests.soak.expected_state import ExpectedState
 from tests.soak.fault_injector import FaultInjector
 from tests.soak.killed_workers import KilledWorkers
@@ -87,6 +88,9 @@ class SoakResult:
     profile_lines: int = 0
     lost_lines: int = 0
     resurrected_lines: int = 0
+    erasures: int = 0
+    resurrected: int = 0
+    remembered: int = 0
     leaked: list[str] = field(default_factory=list)
     took: float = 0.0
 
@@ -114,6 +118,7 @@ class Soak:
         self._injector = FaultInjector(env, self._personas, random.Random(config.seed + 1), config.faults)
         self._shared = SharedState(expected, self._injector, result.counters, self._rng, config.pace)
         self._writers = ProfileWriters(random.Random(config.seed + 2), expected.texts_of)
+        self._erasers = Erasers(random.Random(config.seed + 3), expected.everything_of)
         self._sessions: set[asyncio.Task[None]] = set()
         self._admission = asyncio.Event()
         self._began = 0.0
@@ -127,9 +132,10 @@ class Soak:
         over = asyncio.Event()
         writing = asyncio.create_task(self._writers.run(over.is_set), name="profile writers")
         killing = asyncio.create_task(self._killed.run(over.is_set), name="killing")
+        erasing = asyncio.create_task(self._erasers.run(over.is_set), name="erasing")
         await self._start_sessions()
         over.set()
-        await asyncio.gather(writing, killing)
+        await asyncio.gather(writing, killing, erasing)
         self._injector.stop()
         await injecting
         measuring.cancel()
@@ -198,19 +204,28 @@ class Soak:
         self._result.profile_lines = self._writers.lines
         self._result.lost_lines = self._writers.lost()
         self._result.resurrected_lines = self._writers.resurrected()
+        self._result.erasures, self._result.remembered = self._erasers.erasures, self._erasers.remembered()
+        self._result.resurrected = self._erasers.resurrected()
         self._result.kills, self._result.promised = self._killed.kills, self._killed.promised
         self._result.broken_promises = self._killed.broken_promises()
 
     def _missing(self) -> int:
-        return self._shared.expected.missing() + self._writers.lost()
+        return self._shared.expected.missing() + self._writers.lost() + self._erasers.resurrected()
 
     async def _check_foreign_data(self) -> None:
         """Search the store and Redis for data under a wrong user."""
-        self._result.foreign_records = self._shared.expected.foreign_records(self._personas)
+        self._result.foreign_records = self._shared.expected.foreign_records(self._personas) + self._erasers.crossed()
         for persona in self._personas:
-            for key in await self._env.cli("KEYS", f"user:{persona.user_id}:*"):
-                if await self._env.cli("TYPE", key) == "string":
-                    self._result.foreign_records += persona.finds_foreign_data_in(str(await self._env.cli("GET", key)))
+            for value in await self._cached(persona.user_id):
+                self._result.foreign_records += persona.finds_foreign_data_in(value)
+        for user_id in self._erasers.users:
+            for value in await self._cached(user_id):
+                self._result.resurrected += self._erasers.returned(user_id, value)
+
+    async def _cached(self, user_id: str) -> list[str]:
+        """All values of a user in Redis, and the last good ones."""
+        names = [*await self._env.cli("KEYS", f"user:{user_id}:*"), *await self._env.cli("KEYS", f"stale:*{user_id}:*")]
+        return [str(await self._env.cli("GET", key)) for key in names if await self._env.cli("TYPE", key) == "string"]
 
 
 async def soak(config: SoakConfig, directory: Path, progress: Callable[[str], None] = lambda line: None) -> SoakResult:

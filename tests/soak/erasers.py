@@ -1,0 +1,126 @@
+"""Erasures in the soak: of what was said before one, nothing returns, and who comes back is remembered anew."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
+from companion.conversation.turn_log import TurnLog
+from companion.memory.context import add_memory_async
+from companion.memory.erasure import erase_user
+from companion.memory.facts import find_facts_async
+from companion.runtime import acquire_runtime, release_runtime
+from companion.store import Memory, StoreError, Turn
+
+_FLUSH_TIMEOUT: Final = 0.5
+_ERASE_SHARE: Final = 0.4
+
+
+@dataclass(eq=False)
+class _Conversation:
+    caller: Caller
+    said: set[str] = field(default_factory=set)
+    erased: bool = False
+    """Whether its person was erased after it had begun."""
+
+
+@dataclass
+class _User:
+    user_id: str
+    count: int = 0
+    conversations: list[_Conversation] = field(default_factory=list)
+
+    def said(self, *, erased: bool) -> set[str]:
+        """What was said in the conversations that began before an erasure, or in the others."""
+        return set().union(*(one.said for one in self.conversations if one.erased is erased))
+
+
+class Erasers:
+    """Users, each with two conversations at a time, who ask to be forgotten now and then.
+
+    Args:
+        rng: of all random choices.
+        texts_of: returns everything that the store holds of a user.
+    """
+
+    def __init__(self, rng: random.Random, texts_of: Callable[[str], list[str]]) -> None:
+        self._rng = rng
+        self._texts_of = texts_of
+        self._users = [_User(f"erased-{number}") for number in range(3)]
+        self.erasures = 0
+
+    @property
+    def users(self) -> list[str]:
+        """Their ids."""
+        return [user.user_id for user in self._users]
+
+    async def run(self, until: Callable[[], bool]) -> None:
+        """Talk and erase until ``until`` says so."""
+        await asyncio.gather(*(self._talk(user, until) for user in self._users for _ in range(2)))
+
+    def resurrected(self) -> int:
+        """The number of things that were said before an erasure and are in the store."""
+        return sum(self.returned(user.user_id, " ".join(self._texts_of(user.user_id))) for user in self._users)
+
+    def returned(self, user_id: str, text: str) -> int:
+        """The number of things in a text that were said before an erasure of the user."""
+        (user,) = (user for user in self._users if user.user_id == user_id)
+        return sum(token in text for token in user.said(erased=True))
+
+    def crossed(self) -> int:
+        """The number of things in the store that another user has said."""
+        texts = {user.user_id: " ".join(self._texts_of(user.user_id)) for user in self._users}
+        return sum(f"<{other}-" in text for user, text in texts.items() for other in texts if other != user)
+
+    def remembered(self) -> int:
+        """The number of things in the store."""
+        texts = {user.user_id: " ".join(self._texts_of(user.user_id)) for user in self._users}
+        return sum(token in texts[user.user_id] for user in self._users for token in user.said(erased=False))
+
+    async def _talk(self, user: _User, until: Callable[[], bool]) -> None:
+        while not until():
+            runtime = acquire_runtime()
+            talk = _Conversation(Caller(user.user_id))
+            user.conversations.append(talk)
+            try:
+                with use_caller(talk.caller):
+                    log = TurnLog(talk.caller, runtime.write_behind)
+                    for _ in range(self._rng.randint(1, 3)):
+                        await self._say(user, talk, log)
+                    if self._rng.random() < _ERASE_SHARE:
+                        await self._erase(user)
+                        await self._say(user, talk, log)  # the conversation goes on
+                    await log.close(_FLUSH_TIMEOUT)
+            finally:
+                await release_runtime()
+            await asyncio.sleep(self._rng.uniform(0.05, 0.3))
+
+    async def _say(self, user: _User, talk: _Conversation, log: TurnLog) -> None:
+        user.count += 1
+        token = f"<{user.user_id}-{user.count}>"
+        talk.said.add(token)
+        log.add(Turn("user", f"I said {token}", datetime.now(UTC), log.conversation_id))
+        match self._rng.randrange(4):
+            case 0:
+                await save_user_profile_async(f"Likes: {token}", made_from="")
+            case 1:
+                await add_memory_async(Memory(f"has {token}", datetime.now(UTC)))
+            case 2:
+                await get_user_profile_async()
+            case _:
+                with contextlib.suppress(StoreError):
+                    await find_facts_async("has")
+
+    async def _erase(self, user: _User) -> None:
+        # What a conversation says before it knows when it began may come after the erasure.
+        begun = [talk for talk in user.conversations if talk.caller.beginning.erasures is not None]
+        await erase_user(user.user_id)
+        self.erasures += 1
+        for talk in begun:
+            talk.erased = True
