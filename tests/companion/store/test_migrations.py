@@ -62,6 +62,7 @@ def test_files_are_named_as_supabase_wants_them() -> None:
     names = [file.name for file in MIGRATIONS.iterdir()]
     assert names
     assert all(re.fullmatch(r"\d{14}_[a-z0-9_]+\.sql", name) for name in names)
+    assert len({name.partition("_")[0] for name in names}) == len(names)  # a version is applied once
 
 
 @pytest.mark.parametrize("open_by_default", [False, True])
