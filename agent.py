@@ -28,7 +28,8 @@ from livekit.agents import (
     llm,
 )
 from livekit.agents.cli import AgentsConsole
-from livekit.agents.utils import is_dev_mode
+from livekit.agents.log import logger as livekit_logger
+from livekit.agents.utils import is_dev_mode, log_exceptions
 from livekit.agents.voice.room_io import RoomOptions
 
 from cache import BackgroundTasks
@@ -118,6 +119,7 @@ async def entrypoint(ctx: JobContext) -> None:
         nonlocal log
         while (link := await (search.console() if console else search.next())) is not None:
             log = TurnLog(link.caller, runtime.write_behind)
+            ctx._primary_agent_session = None  # this one is the job's session; LiveKit has no public way to say so
             session = await start_session(ctx, link, log, model, trace)
             if link.present and link.known_caller == link.caller:
                 session.on("close", partial(on_close, search))
@@ -130,13 +132,13 @@ async def entrypoint(ctx: JobContext) -> None:
     def on_close(search: CallerSearch, event: CloseEvent) -> None:
         if event.reason is CloseReason.PARTICIPANT_DISCONNECTED:
             go_on()
-            next_caller.spawn(converse(search), name="next-caller", context=nobody.copy())
+            again = log_exceptions(logger=livekit_logger)(converse)
+            next_caller.spawn(again(search), name="next-caller", context=nobody.copy())
 
     def go_on() -> None:
         nonlocal log
         wrap_ups.spawn(end_conversation(log), name="wrap-up")
         log = None
-        ctx._primary_agent_session = None  # the next one is the job's session; LiveKit has no public way to say so
 
     async def end() -> None:
         trace.end()

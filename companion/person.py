@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from .identity import ENCODED, UnusableIdentity, user_id_of
+from .identity import ENCODED, UnusableIdentity, e164, phone_caller, user_id_of
 from .memory.erasure import erase_user, export_user
 from .runtime import Runtime, close_runtime, get_runtime, set_runtime
-from .settings import Settings
+from .settings import Settings, SettingsError
 from .store import PersonData, StoreError, person_to_json
 
 _CACHE_TIMEOUT: Final = 5.0  # seconds that the command waits for Redis
@@ -16,12 +16,17 @@ _POLL: Final = 0.1
 
 
 def user_id(given: str) -> str:
-    """The user id that a person at a terminal means: an identity, or an id as the store has it."""
+    """The user id that a person at a terminal means: an identity, a phone number, or an id as the store has it.
+
+    A number with ``+`` is a caller's on the phone where callers are known by their numbers (also with a key).
+    """
     if given.startswith(ENCODED):
         return given
     try:
+        if given.startswith("+") and (settings := Settings.load()).phone_identity and (number := e164(given)):
+            return phone_caller("", number, key=settings.id_key).user_id
         return user_id_of(given)
-    except UnusableIdentity:
+    except (UnusableIdentity, SettingsError):  # an unusable setting is reported by the command itself
         return given
 
 

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from companion.cli import make_app
+from companion.identity import phone_caller
 from companion.store import Memory, PersonData, SqliteStore, StoreError, Summary, Turn, person_from_json, person_to_json
 from companion.writes import Spool
 from tests.real.redis_server import RedisServer
@@ -133,3 +134,15 @@ def test_what_cannot_be_done_now_is_done_later(home: Path, monkeypatch: pytest.M
     assert [path.suffix for path in Spool(home).folder.iterdir()] == [".erase"]
     assert companion("forget", "ada", "--yes").exit_code == 0
     assert asyncio.run(kept(home)) == NOTHING
+
+
+def test_a_caller_on_the_phone_is_named_by_their_number(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPANION_PHONE_IDENTITY", "true")
+    monkeypatch.setenv("COMPANION_ID_KEY", "a key of 32 characters for tests")
+    user = phone_caller("", "+4930123456", key=b"a key of 32 characters for tests").user_id
+    asyncio.run(fill(home, user))
+    asyncio.run(fill(home, "sip_+4930123456"))  # until their next call
+    assert person_from_json(companion("export", "+49 30 123456").stdout)[0] == user
+    for given in ("+49 30 123456", "sip_+4930123456"):
+        assert companion("forget", given, "--yes").exit_code == 0
+    assert asyncio.run(kept(home, user)) == asyncio.run(kept(home, "sip_+4930123456")) == NOTHING
