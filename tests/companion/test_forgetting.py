@@ -76,7 +76,7 @@ async def test_nor_does_a_write_of_this_process_that_waited_for_the_store(
 
     for operation in ("swap_profile", "add_memory", "add_turn", "profile_for_write", "save_summary"):
         monkeypatch.setattr(runtime.store, operation, fail)
-    monkeypatch.setattr("companion.writes.queue._BACKOFF", (0.05,))
+    monkeypatch.setattr("companion.writes.queue._BACKOFF", (0.05,))  # private: a shorter pause than a person's
     runtime.write_behind.begin_conversation("ada")
     runtime.write_behind.add("ada", *lines())
     with use_caller(ADA):
