@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..runtime import get_runtime
 from ..store import PersonData
+from ..text import storable
 
 
 async def erase_user(user_id: str) -> bool:
@@ -21,7 +22,7 @@ async def erase_user(user_id: str) -> bool:
     Raises:
         StoreError: neither the store nor the spool could be written, so nothing is done later either.
     """
-    return await get_runtime().write_behind.eraser.erase(user_id)
+    return await get_runtime().write_behind.eraser.erase(storable(user_id))
 
 
 async def export_user(user_id: str) -> PersonData:
@@ -33,4 +34,4 @@ async def export_user(user_id: str) -> PersonData:
     Raises:
         StoreError: the store failed.
     """
-    return await get_runtime().store.export_user(user_id)
+    return await get_runtime().store.export_user(storable(user_id))

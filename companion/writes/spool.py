@@ -200,7 +200,7 @@ class Spool:
         found = []
         for path in self._found(_WISH):
             with contextlib.suppress(OSError):
-                user_id = path.read_text(encoding="utf-8").removesuffix("\n")
+                user_id = path.read_bytes().decode("utf-8", errors="replace").removesuffix("\n")
                 found.append((path, user_id, path.stem))
         return found
 

@@ -295,7 +295,10 @@ async def test_an_erasure_waits_for_the_store(
     assert await export_user("ada") == NOTHING
 
 
-async def test_an_erasure_waits_for_redis(runtime: Runtime, redis_server: RedisServer, path: Path) -> None:
+async def test_an_erasure_waits_for_redis(
+    runtime: Runtime, redis_server: RedisServer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CACHE_DEADLINE_MS", "300")
     await talk(runtime)
     await fill_redis()
     redis_server.pause()

@@ -13,6 +13,7 @@ from random import Random
 from typing import Final
 
 from tests.faults.worker_setup import mute_logs
+from tests.isolation.erasure_cases import erasures
 from tests.isolation.function_cases import functions
 from tests.isolation.parsing_cases import identities, key_parts, metadata, patterns
 from tests.isolation.result import Result
@@ -32,6 +33,7 @@ CASES: Final[dict[str, CaseRunner]] = {
     "profile tools": profile_tools,
     "functions": functions,
     "conversations": conversations,
+    "erasures": erasures,
 }
 CASE_COUNTS: Final = {
     "identities": 27_000,
@@ -44,8 +46,9 @@ CASE_COUNTS: Final = {
     "profile tools": 5_000,
     "functions": 4_000,
     "conversations": 500,
+    "erasures": 500,
 }
-"""Cases of each kind: 105,500, of which 22,500 use Redis, the store and the tools."""
+"""Cases of each kind: 106,000, of which 23,000 use Redis, the store and the tools."""
 
 
 async def run_suite(directory: Path, counts: Mapping[str, int], seed: int, deadline: float = math.inf) -> Result:

@@ -31,6 +31,7 @@ REDUCED_COUNTS = {
     "profile tools": 250,
     "functions": 250,
     "conversations": 50,
+    "erasures": 12,
 }
 
 
