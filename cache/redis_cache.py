@@ -22,7 +22,7 @@ from .core.stats import report
 from .invalidation.invalidator import Invalidation, Invalidator
 from .loading.fill import Filler
 from .loading.loaders import Loader
-from .loading.policy import EntryOptions
+from .loading.policy import entry_options
 from .loading.waiters import Waiters
 from .locks import Locks
 from .reader import NO_REPLY, Reader
@@ -185,7 +185,7 @@ class RedisCache:
             TypeError, ValueError: an argument is of the wrong type, or out of range.
             Exception: what the loader raises, unless a last good value is returned instead.
         """
-        options = EntryOptions.checked(
+        options = entry_options(
             ttl, stale_for, negative_ttl, self.settings.ttl_spread, refresh_after, load_timeout, retry_after
         )
         refresh_below_ms = options.refresh_below_ms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from ..validation import checked_seconds, checked_ttl
@@ -25,6 +26,10 @@ class EntryOptions:
             rest of its TTL, so with ``refresh_after`` the TTL is shortened by at most that share of ``refresh_after``.
         load_timeout: seconds after which a loader is cancelled; as long a caller waits for the load of another process.
         retry_after: seconds after a failed load during which the last good value is served at once.
+
+    Raises:
+        TypeError: a duration is no number, or a TTL is not a whole one.
+        ValueError: a duration is too short or too long, or ``refresh_after`` is not shorter than the TTL.
     """
 
     ttl: int | None
@@ -35,35 +40,15 @@ class EntryOptions:
     load_timeout: float = 30.0
     retry_after: float = 1.0
 
-    @classmethod
-    def checked(
-        cls,
-        ttl: int | None,
-        stale_for: int,
-        negative_ttl: int | None,
-        spread: float,
-        refresh_after: int | None,
-        load_timeout: float,
-        retry_after: float,
-    ) -> EntryOptions:
-        """Return the options.
-
-        Raises:
-            TypeError: a duration is no number, or a TTL is not a whole one.
-            ValueError: a duration is too short or too long, or ``refresh_after`` is not shorter than the TTL.
-        """
-        options = cls(
-            None if ttl is None else checked_ttl(ttl),
-            checked_ttl(stale_for) if stale_for else 0,
-            None if negative_ttl is None else checked_ttl(negative_ttl),
-            spread,
-            refresh_after,
-            checked_seconds(load_timeout, "load_timeout"),
-            checked_seconds(retry_after, "retry_after") if retry_after != 0 else 0.0,
-        )
-        if refresh_after is not None and (options.ttl is None or checked_ttl(refresh_after) >= options.ttl):
+    def __post_init__(self) -> None:
+        for ttl in (self.ttl, self.negative_ttl, self.refresh_after, self.stale_for or None):
+            if ttl is not None:
+                checked_ttl(ttl)
+        checked_seconds(self.load_timeout, "load_timeout")
+        if self.retry_after != 0:
+            checked_seconds(self.retry_after, "retry_after")
+        if self.refresh_after is not None and (self.ttl is None or self.refresh_after >= self.ttl):
             raise ValueError("refresh_after must be shorter than the TTL")
-        return options
 
     @property
     def refresh_below_ms(self) -> int | None:
@@ -82,3 +67,6 @@ class EntryOptions:
         if self.stale_for:
             return life, (ttl + self.stale_for) * 1000
         return life, DELETE if none else 0
+
+
+entry_options = lru_cache(maxsize=256, typed=True)(EntryOptions)  # checking costs as much as a hit in the near cache
