@@ -26,7 +26,7 @@ from .handshake import NOT_YET, REJECTED, backoff, commands, judge, other_protoc
 _FRESH_ATTEMPT = 0.2  # seconds until an attempt is begun beside one that hangs
 _BACKOFF = (0.01, NOT_YET)  # first and last pause in seconds, doubling, plus or minus a quarter at random
 _STABLE = 1.0  # a connection that lasted so long resets the backoff
-_LOOKUP_EVERY = 1.0  # seconds between two name lookups
+LOOKUP_EVERY = 1.0  # seconds between two name lookups
 _LOOKUP_TIMEOUT = 0.1  # seconds an attempt waits for a lookup if it has an older result
 _OTHER_PROTOCOL = (0.25, 5.0)  # seconds of failing after which a server is asked in the other protocol, first and again
 _OTHER_TIMEOUT = 1.0
@@ -225,7 +225,7 @@ class Connector:
 
     async def _resolve(self, loop: asyncio.AbstractEventLoop) -> list[str]:
         """The addresses of the host. One lookup at a time: a hanging resolver must not exhaust the thread pool."""
-        if self._lookup is None or (self._lookup.done() and loop.time() - self._looked_up > _LOOKUP_EVERY):
+        if self._lookup is None or (self._lookup.done() and loop.time() - self._looked_up > LOOKUP_EVERY):
             self._looked_up = loop.time()
             self._lookup = loop.create_task(_addresses(loop, self._endpoint.host, self._endpoint.port))
             self._lookup.add_done_callback(lambda task: task.cancelled() or task.exception())  # every attempt reads it

@@ -37,7 +37,7 @@ from .redis_py import rejection
 T = TypeVar("T")
 
 _PING_TIMEOUT = 0.25  # seconds a PING may take before Redis counts as away
-_CHECK_EVERY = 1.0  # seconds between two looks at whether the server is still a primary
+CHECK_EVERY = 1.0  # seconds between two looks at whether the server is still a primary
 _GRACE_TURNS = 3  # loop iterations for a reply that has arrived but was not yet read
 _SPARE = 2  # connections to a cluster's node that redis-py keeps for refreshing its slot table
 
@@ -186,7 +186,7 @@ class PooledClient:
         while True:
             waiter = asyncio.ensure_future(self._suspect.wait())
             try:
-                suspected, _ = await asyncio.wait({waiter}, timeout=_CHECK_EVERY)
+                suspected, _ = await asyncio.wait({waiter}, timeout=CHECK_EVERY)
             finally:
                 waiter.cancel()
             self._suspect.clear()

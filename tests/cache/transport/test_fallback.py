@@ -17,8 +17,8 @@ from tests.cache.loading.loader import Loader
 from tests.inside import engine_of
 from tests.real.redis_server import RedisServer
 from tests.real.resp import RedisReplyError
-from tests.real.resp2_server import without_resp3
-from tests.wait import until
+from tests.real.resp2_server import refusing, without_resp3
+from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration
 KEY = keys.profile("123")
@@ -261,3 +261,26 @@ async def test_a_key_of_another_type_is_replaced(fallen: RedisCache, place: Plac
             server.cli("RPUSH", KEY, "a list")
     assert await fallen.get_or_load(KEY, Loader("new"), ttl=60) == "new"
     assert await fallen.get(KEY) == "new"
+
+
+async def test_a_cluster_is_named(
+    clusters: dict[str, list[RedisServer]], make_cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    cache = make_cache(clusters["cluster of one"][0].url, connect_wait=5.0)
+    await initialised(cache)
+    assert "a cluster: over the pool, without the near cache" in caplog.text
+
+
+async def test_a_proxy_in_front_of_a_cluster_is_one_server(
+    clusters: dict[str, list[RedisServer]], make_cache: Any
+) -> None:
+    """It hides the nodes, and does not say which slot is whose."""
+    (node,) = clusters["cluster of one"]
+    words = "ERR unsupported command"
+    async with refusing(node.port, {"HELLO": words, "CLUSTER": words, "CLIENT": words}) as port:
+        cache = make_cache(f"redis://127.0.0.1:{port}/0", deadline=2.0, connect_wait=5.0)
+        await initialised(cache)
+        assert await cache.set("user:1:profile", "Ada", ttl=60)
+        assert await cache.get("user:1:profile") == "Ada"
+        await cache.close()

@@ -15,7 +15,7 @@ import pytest
 
 from cache import RedisCache
 from cache.exceptions import ConnectionLost
-from cache.transport import connection
+from cache.transport import connection, connector, pool
 from cache.transport.connection import REPLICA
 from tests.cache.conftest import Clients
 from tests.real.proxy import Proxy
@@ -41,7 +41,7 @@ def demote(server: RedisServer) -> None:
 
 async def stays_away(cache: RedisCache) -> bool:
     """Whether the cache is neither connected nor used, nor says that it is."""
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.1)
     answers = (await cache.get("k"), await cache.set("k", 1), await cache.health_check(), cache.connected)
     return answers == (None, False, False, False)
 
@@ -114,29 +114,6 @@ async def _rejecting_hello(target: int) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
-async def test_a_cluster_is_named(
-    clusters: dict[str, list[RedisServer]], make_cache: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    cache = make_cache(clusters["cluster of one"][0].url, connect_wait=5.0)
-    await initialised(cache)
-    assert "a cluster: over the pool, without the near cache" in caplog.text
-
-
-async def test_a_proxy_in_front_of_a_cluster_is_one_server(
-    clusters: dict[str, list[RedisServer]], make_cache: Any
-) -> None:
-    """It hides the nodes, and does not say which slot is whose."""
-    (node,) = clusters["cluster of one"]
-    words = "ERR unsupported command"
-    async with refusing(node.port, {"HELLO": words, "CLUSTER": words, "CLIENT": words}) as port:
-        cache = make_cache(f"redis://127.0.0.1:{port}/0", deadline=2.0, connect_wait=5.0)
-        await initialised(cache)
-        assert await cache.set("user:1:profile", "Ada", ttl=60)
-        assert await cache.get("user:1:profile") == "Ada"
-        await cache.close()
-
-
 async def test_after_a_second_a_command_is_answered_only_by_a_primary(
     own_redis: RedisServer, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,8 +157,14 @@ async def test_readonly_ends_the_connection(
 
 @pytest.mark.parametrize("resp3", [True, False])
 async def test_a_demotion_under_an_open_connection_is_noticed(
-    own_redis: RedisServer, make_cache: Any, resp3: bool, caplog: pytest.LogCaptureFixture
+    own_redis: RedisServer,
+    make_cache: Any,
+    resp3: bool,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(connection, "ROLE_SECONDS", 0.1)
+    monkeypatch.setattr(pool, "CHECK_EVERY", 0.1)
     async with door(own_redis.port, resp3) as port:
         cache = make_cache(f"redis://127.0.0.1:{port}/0", deadline=2.0, connect_wait=5.0)
         await initialised(cache)
@@ -200,6 +183,7 @@ async def test_a_failover_by_dns_is_followed(
     own_redis: RedisServer, tmp_path: Path, make_cache: Any, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """The name stands for two addresses, of which one is a replica; or the address behind it changes."""
+    monkeypatch.setattr(connector, "LOOKUP_EVERY", 0.1)
     with RedisServer(tmp_path / "second") as second:
         async with refusing(second.port, {}, host="127.0.0.2", at=own_redis.port) as port:
             found = ["127.0.0.1"] if how == "another answer" else ["127.0.0.1", "127.0.0.2"]
