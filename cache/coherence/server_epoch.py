@@ -162,7 +162,8 @@ class ServerEpoch:
             self._verified_mark = mark
             mark = await self._read_mark() if self._epoch else ""
         if self._pending.undelivered:  # other processes trust a server that has the mark: deliver first
-            await self._renew()
+            # One of them may never be delivered: another process recovers the server then.
+            await (self._renew() if _now() - self._since < REVALIDATE_TIMEOUT else self._release())
             return False
         if self._epoch and mark != self._epoch:
             try:  # read it too, so that the server pushes its eviction

@@ -309,6 +309,31 @@ async def test_a_process_that_cannot_revalidate_or_was_killed_is_replaced(
     assert await broken.get(YOURS) == await working.get(YOURS) == "still right"
 
 
+@pytest.mark.one_server
+async def test_a_process_that_cannot_deliver_everything_holds_up_no_other(
+    own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cache.coherence.server_epoch.RETRY_EVERY", 0.05)
+    monkeypatch.setattr("cache.coherence.server_epoch.REVALIDATE_TIMEOUT", 0.5)
+    families = ("user", "system", "lease", "stale", "index")
+    own_redis.cli("ACL", "SETUSER", "narrow", "on", ">pw", *(f"~{family}:*" for family in families), "&*", "+@all")
+    own_redis.cli("MSET", YOURS, "still right", keys.system_server(), "another run:another history")
+
+    async def nothing_has_changed() -> bool:
+        return True
+
+    narrow = make_cache(own_redis.url.replace("redis://", "redis://narrow:pw@"), connect_wait=5.0, deadline=1.0)
+    other = make_cache(own_redis.url, connect_wait=5.0, deadline=1.0)
+    engine_of(narrow).pending.add("app:1")
+    for cache in (narrow, other):
+        cache.recall_with(nothing_has_changed)
+        await initialised(cache)
+    await until(lambda: not engine_of(narrow).pending.quarantined)
+    await marked(own_redis)
+    assert await other.get(YOURS) == "still right"
+    assert narrow.invalidations.undelivered
+
+
 async def used_again_after_a_flush(cache: RedisCache, server: RedisServer) -> float:
     """Seconds until a value that was written after a FLUSHALL is served."""
     recall = engine_of(cache).epoch
