@@ -279,7 +279,8 @@ class PendingQueue:
         if isinstance(entry, str):
             if entry in self.shared.keys:
                 self.shared.keys[entry] = self.shared.keys.pop(entry)
-        elif entry in (of_user := self.shared.patterns.get(entry.user_id, {})):
+        elif self.sequence_of(entry):
+            of_user = self.shared.patterns[entry.user_id] = self.shared.patterns.pop(entry.user_id)
             of_user[entry] = of_user.pop(entry)
 
     def _entries(self) -> Iterator[tuple[PendingPattern, _Entry]]:

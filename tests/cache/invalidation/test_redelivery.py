@@ -104,6 +104,27 @@ async def test_a_round_of_refusals_ends_and_the_next_begins_with_the_others() ->
     assert set(pending.invalidations.keys) == set(bad)
 
 
+async def test_rejected_patterns_of_many_users_hold_up_no_other() -> None:
+    pending = PendingQueue()
+    for number in range(40):
+        pending.add_pattern(f"user:bad{number}:*", None)
+    pending.add_pattern("user:good:*", None)
+
+    async def remove(batch: Any) -> int:
+        raise AssertionError
+
+    async def sweep(pattern: PendingPattern, sequence: int) -> None:
+        if pattern.glob.startswith("user:bad"):
+            raise CommandRejected("NOPERM")
+        pending.acknowledge(pattern, sequence)
+
+    for _ in range(3):
+        with pytest.raises(CommandRejected):
+            await Redelivery(pending, remove, sweep).run()
+    assert not pending.covers(keys.profile("good"))
+    assert len(pending.invalidations.patterns) == 40
+
+
 async def test_patterns_of_users_do_not_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cache.coherence.pending.MAX_USERS", 100)
     pending = PendingQueue()
