@@ -151,6 +151,39 @@ async def test_invalidation_reaches_every_node_and_no_other_user(fallen: RedisCa
     assert place.keys("user:*") == set()
 
 
+async def test_only_own_keys_are_deleted_on_every_node(fallen: RedisCache, place: Place) -> None:
+    for user in range(30):
+        assert await fallen.set_many({keys.profile(str(user)): 1, f"user:{user}:notes": 2}, ttl=60) == 2
+        with suppress(RedisReplyError):  # each key belongs to one of the nodes
+            place.each("SET", f"user:{user}:orders", "bread")
+    others = place.keys("user:*:orders")
+    for server in place.servers:
+        with suppress(RedisReplyError):
+            server.cli("HSET", "user:x:profile", "name", "Ada")
+    assert others
+    assert (await fallen.invalidate("user:7:*", user_id="7", own=True)).deleted == 2
+    await fallen.invalidate("user:*", own=True)
+    await until(lambda: not fallen.invalidations.undelivered)
+    assert place.keys("user:*") == others | {"user:x:profile"}
+    assert place.keys("index:*") <= {f"index:{{{user}}}" for user in range(30) if user != 7}
+
+
+@pytest.mark.parametrize("small", [0, 2000])
+async def test_a_user_is_cleared_by_name_and_the_rest_in_the_background(
+    fallen: RedisCache, place: Place, monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    monkeypatch.setattr("cache.invalidation.invalidator.SMALL", small)
+    assert await fallen.set_many({keys.profile("7"): 1, "user:7:notes": 2, "user:8:notes": 3}, ttl=60) == 3
+    for server in place.servers:
+        for number in range(20):
+            with suppress(RedisReplyError):
+                server.cli("SET", f"user:7:by hand:{number}", "x")
+    assert await fallen.invalidate_pattern("user:7:*") >= 2
+    assert await fallen.get("user:7:by hand:1") is None
+    await until(lambda: place.keys("user:7:*") == set())
+    assert place.keys("user:*") == {"user:8:notes"}
+
+
 async def test_locks(fallen: RedisCache, place: Place) -> None:
     async with fallen.lock("user", "1"):
         assert place.keys("lock:*") == {"lock:user:1"}
