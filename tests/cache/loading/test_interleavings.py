@@ -1,7 +1,8 @@
 """The real code against a real server, with its operations interleaved in a seeded random order.
 
 Several caches (each as in a process of its own) read one key through ``get_or_load``, and refresh it, while others
-write the source and invalidate it in one of the four ways, leases and values are evicted, and scripts are flushed.
+write the source and invalidate it in one of the four ways, loads fail, leases and values are evicted, and scripts are
+flushed.
 Each operation on Redis waits at a gate; a seeded scheduler opens one gate at a time. When all tasks have finished, the
 cache holds nothing older than the source: every write was followed by an acknowledged invalidation.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -128,13 +129,16 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
             await gate.passing()
             seen = source
             await gate.passing()
+            if gate.draw.random() < 0.1:
+                raise ConnectionError
             return None if seen == none else seen
 
         async def read(cache: RedisCache) -> None:
             for _ in range(gate.draw.choice([1, 2])):
                 # A value stored with a TTL of a minute is due for refresh to a reader with a TTL of ten seconds.
                 ttl, refresh_after = gate.draw.choice([60, 600]), gate.draw.choice([None, 1])
-                await cache.get_or_load(key, load, ttl=ttl, stale_for=60, refresh_after=refresh_after)
+                with suppress(ConnectionError):
+                    await cache.get_or_load(key, load, ttl=ttl, stale_for=60, refresh_after=refresh_after)
 
         async def write(cache: RedisCache) -> None:
             nonlocal source
