@@ -93,26 +93,3 @@ def _set(pattern: str, p: int) -> tuple[str, int]:
 def _signed(octet: str) -> int:
     """A byte as a C ``char``, as which Redis compares the ends of a range on x86: beyond ASCII it is negative."""
     return (ord(octet) ^ 0x80) - 0x80
-
-
-def closed(pattern: str) -> bool:
-    """Whether more may follow ``pattern`` without changing its meaning: no open set, no backslash at its end."""
-    p = 0
-    inside = False
-    while p < len(pattern):
-        if pattern[p] == "\\":
-            if p + 1 == len(pattern):
-                return False
-            p += 1
-        elif not inside:
-            if pattern[p] == "[":
-                inside = True
-                p += pattern[p + 1 : p + 2] == "^"
-        elif pattern[p] == "]":
-            inside = False
-        elif pattern[p + 1 : p + 2] == "-":
-            p += 2  # a range: its end character closes nothing
-            if p >= len(pattern):
-                return False
-        p += 1
-    return not inside

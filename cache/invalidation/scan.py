@@ -24,7 +24,7 @@ from redis.asyncio.cluster import RedisCluster
 
 from .. import keys
 from ..background import retrieve_exception
-from ..coherence.glob import closed, matches
+from ..coherence.glob import matches, plain_start
 from ..exceptions import CacheUnavailable
 from ..transport.commands import Transport
 
@@ -61,9 +61,9 @@ async def delete_matching(
             await remove(await select(page, True), True)
             if len(page) < _MATCHES_MOST * size:
                 break
-    # A pattern with an unclosed set cannot be put between braces; then every lease is examined.
+    # Only the literal prefix: a pattern with an unclosed set cannot be put between braces.
     # [ls]: the first letter of lease and stale, with which Redis discards nearly every other key at once.
-    guards = f"[ls]*:{{{pattern}}}" if closed(pattern) else "[ls]*:{*}"
+    guards = f"[ls]*:{{{keys.escape(plain_start(pattern))}*}}"
     async for page in pages(transport, guards, size):
         guarded = {name for key in page if (name := guarded_by(key)) and matches(pattern, name)}
         await remove(_guards(await select(list(guarded), False)), False)

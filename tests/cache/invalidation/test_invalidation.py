@@ -7,12 +7,10 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cache import RedisCache, keys
 from cache.coherence import user_index
-from cache.coherence.glob import closed, matches
+from cache.coherence.glob import matches
 from cache.coherence.pending import PendingQueue
 from cache.invalidation import background_scan
 from cache.invalidation import invalidator as invalidation
@@ -401,17 +399,6 @@ async def test_odd_patterns_reach_what_redis_says_and_stop_its_fills(
     await asyncio.gather(*loads)
     filled = {name for name in NAMES if redis_server.cli("EXISTS", name)}
     assert filled == set(NAMES) - meant
-
-
-@given(st.text(alphabet="ab-]^[*?\\", max_size=8), st.text(alphabet="ab-]^[\\", max_size=5))
-def test_more_may_follow_a_pattern_that_is_closed(pattern: str, text: str) -> None:
-    if closed(pattern):
-        assert matches(pattern + "}", text + "}") == matches(pattern, text)
-
-
-def test_most_patterns_are_closed() -> None:
-    for pattern in ("user:*", "user:[12]:*", "user:1\\*", "*", "user:[]]", "a]b", "user:[^1]"):
-        assert closed(pattern), pattern
 
 
 # -- true counts, and interruptions ----------------------------------------------------------------------
