@@ -89,4 +89,6 @@ async def _clear(cache: RedisCache, user_id: str) -> bool:
         return True  # nothing of them can be in the cache
     done = (await cache.invalidate(keys.user_pattern(user_id), user_id=user_id)).complete
     await cache.delete(keys.index(user_id))
-    return not cache.enabled or (done and cache.connected and not cache.invalidations.undelivered_for(user_id))
+    invalidations = cache.invalidations
+    undelivered = invalidations.undelivered_for(user_id) or keys.index(user_id) in invalidations.pending.keys
+    return not cache.enabled or (done and cache.connected and not undelivered)

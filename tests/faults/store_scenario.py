@@ -12,6 +12,9 @@ from typing import Final, Literal
 from unittest.mock import patch
 
 from cache import keys
+from companion.memory.erasure import erase_user
+from companion.runtime import get_runtime
+from companion.store import PersonData
 from companion.writes.spool import Spool
 from tests.faults.checks import Checks
 from tests.faults.dialogue import PROFILE, TOPIC, USER, Dialogue, open_dialogue, seed_earlier_conversation
@@ -120,6 +123,7 @@ async def _run_dialogues(
     async with open_dialogue():  # the next start
         await until(lambda: not spool.files())
     await _check_afterwards(fault, env, redis, result)
+    await _check_erasure(fault, env, redis, result)
 
 
 async def _say(dialogue: Dialogue, result: StoreScenarioResult) -> None:
@@ -161,6 +165,29 @@ async def _check_afterwards(
         result.check(fault.loses_data or "Ada" in dialogue.greeting, "the next start does not greet by name")
         answer = await dialogue.say("What do you know about me?")
         result.check("Oslo" in answer, "the next session does not know the facts")
+
+
+async def _check_erasure(
+    fault: StoreFault, env: StoreEnvironment, redis: RedisServer, result: StoreScenarioResult
+) -> None:
+    """Erase the person in the middle of a conversation, during the fault; nothing is left after the next start."""
+    async with open_dialogue() as dialogue:
+        await fault.begin(env)
+        await erase_user(USER)
+        await dialogue.say(UTTERANCES[0])
+    await fault.end(env)
+    spool = Spool(env.home)
+    async with open_dialogue(NEW_USER):
+        await until(lambda: not (spool.wishes() or spool.files()))
+        await get_runtime().outbox_relay.erasures.deliver_pending()
+    async with env.store() as store:
+        result.check(await store.export_user(USER) == PersonData(None, [], [], [], [], None), "the person is back")
+        result.check(not await store.pending_erasures(60.0), "an erasure is pending")
+    # The rest of the conversation may have cached that nothing is known.
+    names = [name for name in redis.cli("KEYS", f"*user:{USER}:*") if redis.cli("TYPE", name) == "string"]
+    cached = " ".join(str(redis.cli("GET", name)) for name in names)
+    said = ("Ada", "Oslo", "sister", TOPIC)
+    result.check(not any(words in cached for words in said), "Redis holds something of an erased person")
 
 
 def _on_log_record(result: StoreScenarioResult, record: logging.LogRecord) -> None:

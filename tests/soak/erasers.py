@@ -99,7 +99,7 @@ class Erasers:
                     await log.close(_FLUSH_TIMEOUT)
             finally:
                 await release_runtime()
-            await asyncio.sleep(self._rng.uniform(0.05, 0.3))
+            await asyncio.sleep(self._rng.uniform(0.1, 1.0))
 
     async def _say(self, user: _User, talk: _Conversation, log: TurnLog) -> None:
         user.count += 1
