@@ -35,6 +35,8 @@ class _User:
     user_id: str
     count: int = 0
     conversations: list[_Conversation] = field(default_factory=list)
+    waits: bool = False
+    """Whether an erasure was not complete at once."""
 
     def said(self, *, erased: bool) -> set[str]:
         """What was said in the conversations that began before an erasure, or in the others."""
@@ -61,8 +63,15 @@ class Erasers:
         return [user.user_id for user in self._users]
 
     async def run(self, until: Callable[[], bool]) -> None:
-        """Talk and erase until ``until`` says so."""
-        await asyncio.gather(*(self._talk(user, until) for user in self._users for _ in range(2)))
+        """Talk and erase until ``until`` says so; at last each comes back once more."""
+
+        async def talk(user: _User) -> None:
+            while not until():
+                await self._talk(user, may_erase=True)
+                await asyncio.sleep(self._rng.uniform(0.1, 1.0))
+
+        await asyncio.gather(*(talk(user) for user in self._users for _ in range(2)))
+        await asyncio.gather(*(self._talk(user, may_erase=False) for user in self._users))
 
     def resurrected(self) -> int:
         """The number of things that were said before an erasure and are in the store."""
@@ -78,28 +87,27 @@ class Erasers:
         texts = {user.user_id: " ".join(self._texts_of(user.user_id)) for user in self._users}
         return sum(f"<{other}-" in text for user, text in texts.items() for other in texts if other != user)
 
-    def remembered(self) -> int:
-        """The number of things in the store."""
+    def lost(self) -> int:
+        """The number of things that were said in the last conversations and are not in the store."""
         texts = {user.user_id: " ".join(self._texts_of(user.user_id)) for user in self._users}
-        return sum(token in texts[user.user_id] for user in self._users for token in user.said(erased=False))
+        complete = [user for user in self._users if not user.waits]
+        return sum(token not in texts[user.user_id] for user in complete for token in user.conversations[-1].said)
 
-    async def _talk(self, user: _User, until: Callable[[], bool]) -> None:
-        while not until():
-            runtime = acquire_runtime()
-            talk = _Conversation(Caller(user.user_id))
-            user.conversations.append(talk)
-            try:
-                with use_caller(talk.caller):
-                    log = TurnLog(talk.caller, runtime.write_behind)
-                    for _ in range(self._rng.randint(1, 3)):
-                        await self._say(user, talk, log)
-                    if self._rng.random() < _ERASE_SHARE:
-                        await self._erase(user)
-                        await self._say(user, talk, log)  # the conversation goes on
-                    await log.close(_FLUSH_TIMEOUT)
-            finally:
-                await release_runtime()
-            await asyncio.sleep(self._rng.uniform(0.1, 1.0))
+    async def _talk(self, user: _User, *, may_erase: bool) -> None:
+        runtime = acquire_runtime()
+        talk = _Conversation(Caller(user.user_id))
+        user.conversations.append(talk)
+        try:
+            with use_caller(talk.caller):
+                log = TurnLog(talk.caller, runtime.write_behind)
+                for _ in range(self._rng.randint(1, 3)):
+                    await self._say(user, talk, log)
+                if may_erase and self._rng.random() < _ERASE_SHARE:
+                    await self._erase(user)
+                    await self._say(user, talk, log)  # the conversation goes on
+                await log.close(_FLUSH_TIMEOUT)
+        finally:
+            await release_runtime()
 
     async def _say(self, user: _User, talk: _Conversation, log: TurnLog) -> None:
         user.count += 1
@@ -120,7 +128,8 @@ class Erasers:
     async def _erase(self, user: _User) -> None:
         # What a conversation says before it knows when it began may come after the erasure.
         begun = [talk for talk in user.conversations if talk.caller.beginning.erasures is not None]
-        await erase_user(user.user_id)
+        # One that waits for the store also erases what is said until then.
+        user.waits |= not await erase_user(user.user_id)
         self.erasures += 1
         for talk in begun:
             talk.erased = True

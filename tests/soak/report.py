@@ -28,6 +28,7 @@ def violations(result: SoakResult) -> list[str]:
         "lines of a profile lost": result.lost_lines,
         "removed lines of a profile that returned": result.resurrected_lines,
         "things of erased persons that returned": result.resurrected,
+        "things said after an erasure and lost": result.not_remembered,
         "things lost, or back, after a kill": len(result.broken_promises),
         "log lines with secrets or user data": log.leak_count,
         "unhandled errors": sum(log.errors.values()),
@@ -66,7 +67,8 @@ def table(result: SoakResult) -> str:
         "lost writes": f"{counters.lost:,} of {counters.acknowledged:,} acknowledged",
         "profile lines": f"{result.lost_lines:,} lost, {result.resurrected_lines:,} resurrected"
         f" of {result.profile_lines:,} in overlapping changes",
-        "erasures": f"{result.erasures:,}; {result.resurrected:,} things resurrected, {result.remembered:,} said later",
+        "erasures": f"{result.erasures:,}; {result.resurrected:,} things resurrected,"
+        f" {result.not_remembered:,} of later conversations lost",
         "killed workers": f"{result.kills:,}; lost, or back: {len(result.broken_promises):,} of {result.promised:,}",
         "log leaks": f"{log.leak_count:,} in {log.lines:,} lines",
         "unhandled errors": f"{sum(log.errors.values()):,}",

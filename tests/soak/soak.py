@@ -90,7 +90,7 @@ class SoakResult:
     resurrected_lines: int = 0
     erasures: int = 0
     resurrected: int = 0
-    remembered: int = 0
+    not_remembered: int = 0
     leaked: list[str] = field(default_factory=list)
     took: float = 0.0
 
@@ -204,13 +204,14 @@ class Soak:
         self._result.profile_lines = self._writers.lines
         self._result.lost_lines = self._writers.lost()
         self._result.resurrected_lines = self._writers.resurrected()
-        self._result.erasures, self._result.remembered = self._erasers.erasures, self._erasers.remembered()
+        self._result.erasures, self._result.not_remembered = self._erasers.erasures, self._erasers.lost()
         self._result.resurrected = self._erasers.resurrected()
         self._result.kills, self._result.promised = self._killed.kills, self._killed.promised
         self._result.broken_promises = self._killed.broken_promises()
 
     def _missing(self) -> int:
-        return self._shared.expected.missing() + self._writers.lost() + self._erasers.resurrected()
+        erasers = self._erasers.resurrected() + self._erasers.lost()
+        return self._shared.expected.missing() + self._writers.lost() + erasers
 
     async def _check_foreign_data(self) -> None:
         """Search the store and Redis for data under a wrong user."""

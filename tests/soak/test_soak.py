@@ -33,7 +33,6 @@ async def test_nothing_is_lost_and_nothing_leaks(tmp_path: Path, monkeypatch: py
     assert result.counters.sessions > 15
     assert len(result.faults) >= 3
     assert result.erasures > 3
-    assert result.remembered > 0
 
 
 @pytest.mark.parametrize(
