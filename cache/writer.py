@@ -56,7 +56,7 @@ class Writer:
         """See :meth:`cache.RedisCache.incr`."""
         arguments = checked_amount(by), 0 if ttl is None else checked_ttl(ttl) * 1000
         if not self._engine.serializer.may_count(checked_key(key)):
-            self._engine.count_undecodable(key, ValueError("a user's counter, which cannot be encrypted"))
+            self._engine.log_once("users' counters", "a user's counter is not kept: it cannot be encrypted")
             return None
         self._near.drop(key)
         self._filler.detach((key,))

@@ -87,7 +87,7 @@ class Engine:
         """Begin connecting, and wait at most ``connect_wait`` until it is known whether Redis answers."""
         if not self.transport.enabled:
             return False
-        self.connect()
+        self.transport.connect()
         if not self.transport.connected:
             waiter = asyncio.ensure_future(self._availability.known.wait())
             try:
@@ -95,10 +95,6 @@ class Engine:
             finally:
                 waiter.cancel()
         return self.transport.connected
-
-    def connect(self) -> None:
-        """Begin connecting in the background, unless that is under way."""
-        self.transport.connect()
 
     def disable(self) -> None:
         """From now on: neutral answers and no traffic."""
@@ -235,17 +231,21 @@ class Engine:
         self.counters.connection_errors += 1
         if isinstance(problem, CommandRejected) and problem.code not in self.transport.capabilities.refused.values():
             what = f"commands are refused ({problem.code})"
-            self._availability.failed(what, _now(), f"{what}. What they were for goes on without the cache.")
+            self.log_once(what, f"{what}. What they were for goes on without the cache.")
 
     def count_undecodable(self, key: str, problem: Exception) -> None:
         """Count and log a value that cannot be decoded, or must not be there, and is removed."""
         self.counters.undecodable += 1
         line = f"a value that cannot be decoded was removed ({keys.shape(key)}: {problem})"
-        self._availability.failed("values that cannot be decoded", _now(), line)
+        self.log_once("values that cannot be decoded", line)
 
     def _maintenance_failed(self, problem: Exception) -> None:
         kind = f"maintenance failed ({type(problem).__name__})"
-        self._availability.failed(kind, _now(), f"{kind}. Pending invalidations stay pending, and are not served.")
+        self.log_once(kind, f"{kind}. Pending invalidations stay pending, and are not served.")
+
+    def log_once(self, kind: str, line: str) -> None:
+        """Log the first failure of a kind, and when there are no more."""
+        self._availability.failed(kind, _now(), line)
 
     def _check(self) -> None:
         client = self.transport.client
@@ -265,11 +265,6 @@ class Engine:
             await self.transport.probe()
 
     # -- background work -------------------------------------------------------------------------------
-
-    def redeliver_soon(self) -> None:
-        """Deliver what is pending now, in the background. Closing waits for it."""
-        if (redelivery := self._maintenance.redeliver_soon()) is not None:
-            self._finish_before_close(redelivery)
 
     def _finish_before_close(self, task: asyncio.Task[None]) -> None:
         self._closing.add(task)
