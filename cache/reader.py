@@ -143,8 +143,9 @@ class Reader:
         return value if type(value) is str else plain
 
     def _remove(self, key: str, problem: UndecodableValue) -> None:
-        """Mask ``key`` at once; maintenance deletes it. If it is masked already, that was done."""
+        """Mask ``key`` at once and delete it in the background. If it is masked already, that was done."""
         if self._masked(key):
             return
         self._engine.count_undecodable(key, problem)
         self._pending.add(key)
+        self._engine.redeliver_soon()

@@ -266,6 +266,11 @@ class Engine:
 
     # -- background work -------------------------------------------------------------------------------
 
+    def redeliver_soon(self) -> None:
+        """Deliver what is pending now, in the background. Closing waits for it."""
+        if (redelivery := self._maintenance.redeliver_soon()) is not None:
+            self._finish_before_close(redelivery)
+
     def _finish_before_close(self, task: asyncio.Task[None]) -> None:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

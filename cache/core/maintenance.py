@@ -45,6 +45,7 @@ class Maintenance:
         self._redeliver = redeliver
         self._failed = failed
         self._loop_task: asyncio.Task[None] | None = None
+        self._redelivery: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin in the background, unless that is under way."""
@@ -56,6 +57,13 @@ class Maintenance:
         if self._loop_task is not None:
             self._loop_task.cancel()
             self._loop_task = None
+
+    def redeliver_soon(self) -> asyncio.Task[None] | None:
+        """Run one round now, in the background. Returns its task if one was begun."""
+        if not self._transport.connected or (self._redelivery is not None and not self._redelivery.done()):
+            return None
+        self._redelivery = asyncio.create_task(self.run_once(), name="cache-redelivery")
+        return self._redelivery
 
     async def run_once(self) -> None:
         """Run one round. What Redis does not acknowledge stays for the next."""
