@@ -108,7 +108,7 @@ async def other_protocol(endpoint: Endpoint, address: str, timeout: float) -> st
     """
     context = None
     if endpoint.ssl_context is None:
-        context = ssl.create_default_context()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reads no files, which would take milliseconds
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # only to find out
     try:
         async with asyncio.timeout(timeout):
