@@ -62,6 +62,8 @@ except SettingsError as problem:
 import_models(settings)
 quiet_by_default(sys.argv)
 redact_logs()
+START_TIMEOUT = 5.0
+"""Seconds that the entrypoint waits until the first conversation has begun."""
 server = AgentServer(
     setup_fnc=make_native_client,
     log_level="INFO",
@@ -112,7 +114,7 @@ async def entrypoint(ctx: JobContext) -> None:
     log: TurnLog | None = None
     model = runtime.acquire_model()
     search: CallerSearch | None = None
-    next_caller, wrap_ups, nobody = BackgroundTasks(), BackgroundTasks(), copy_context()
+    conversing, wrap_ups, nobody = BackgroundTasks(), BackgroundTasks(), copy_context()
 
     async def converse(search: CallerSearch) -> None:
         """Begin the conversation with the participant who is there, or who joins next."""
@@ -129,11 +131,14 @@ async def entrypoint(ctx: JobContext) -> None:
             await session.aclose()
             go_on()
 
+    def begin(search: CallerSearch) -> asyncio.Task[None]:
+        work = log_exceptions(logger=livekit_logger)(converse)(search)
+        return conversing.spawn(work, name="conversation", context=nobody.copy())
+
     def on_close(search: CallerSearch, event: CloseEvent) -> None:
         if event.reason is CloseReason.PARTICIPANT_DISCONNECTED:
             go_on()
-            again = log_exceptions(logger=livekit_logger)(converse)
-            next_caller.spawn(again(search), name="next-caller", context=nobody.copy())
+            begin(search)
 
     def go_on() -> None:
         nonlocal log
@@ -142,7 +147,7 @@ async def entrypoint(ctx: JobContext) -> None:
 
     async def end() -> None:
         trace.end()
-        await next_caller.cancel()
+        await conversing.cancel()
         if search is not None:
             search.cancel()
         try:
@@ -167,7 +172,11 @@ async def entrypoint(ctx: JobContext) -> None:
     with use_caller(caller), trace.phase("connect"):
         await ctx.connect()
     trace.mark("connected")
-    await converse(search)
+    # LiveKit waits for this function when it shuts a job down: it does not wait for a participant who may never come.
+    begun = begin(search)
+    await asyncio.wait({begun}, timeout=START_TIMEOUT)
+    if begun.done():
+        begun.result()
 
 
 async def start_session(

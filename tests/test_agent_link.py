@@ -185,10 +185,10 @@ async def test_a_room_that_stays_empty_holds_no_job_up(entrypoint: Any) -> None:
     async with job(entrypoint, identity="ada") as talk:
         await talk.session.run(user_input="My name is Ada.")
         leave(talk.session.room_io.room, "ada")
-        await until(lambda: "next-caller" in {task.get_name() for task in asyncio.all_tasks()})
+        await until(lambda: "conversation" in {task.get_name() for task in asyncio.all_tasks()})
         assert current_session() is talk.session  # of which LiveKit makes the job's report
     left = {task.get_name() for task in asyncio.all_tasks()} - {asyncio.current_task().get_name()}
-    assert not left & {"next-caller", "wrap-up"}
+    assert not left & {"conversation", "wrap-up"}
 
 
 CALLS = {

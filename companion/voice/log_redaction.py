@@ -28,7 +28,7 @@ _LOGGERS: Final = ("livekit", "livekit.agents", "livekit.plugins.openai", "async
 _OUR_LOGGERS: Final = ("companion", "cache")
 # As SIP and E.164 write it. Of other digits only a room's name shows that they are a number.
 _NUMBER: Final = re.compile(r"(?:\bsips?[_:]|\btel:)\+?\d[\d().-]*|\+\d(?:[().\- ]{0,2}\d){6,14}", re.IGNORECASE)
-_DIGITS: Final = re.compile(r"\+?\d{6,}")
+_DIGITS: Final = re.compile(r"\+?\d{7,}")
 _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
