@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
@@ -31,10 +31,14 @@ class Beginnings:
     Args:
         store: returns the store; called when it is needed.
         home: the folder of the file.
+        complete_erasures: completes those that were cut short, before a conversation begins; raises StoreError.
     """
 
-    def __init__(self, store: Callable[[], Store], home: Path) -> None:
+    def __init__(
+        self, store: Callable[[], Store], home: Path, complete_erasures: Callable[[], Awaitable[None]]
+    ) -> None:
         self._store = store
+        self._complete_erasures = complete_erasures
         self._file = home / "erasures"
         self._background = BackgroundTasks()
         self._known = 0
@@ -80,6 +84,7 @@ class Beginnings:
     async def _read(self, beginning: Beginning) -> None:
         try:
             async with asyncio.timeout(_DEADLINE):
+                await self._complete_erasures()  # or else this conversation would count as one of before
                 beginning.erasures = await self._store().latest_erasure()
             self.learn(beginning.erasures)
         except (StoreError, TimeoutError):

@@ -51,6 +51,7 @@ class Eraser:
         self._drop_pending = drop_pending
         self._background = BackgroundTasks()
         self._under_way: set[str] = set()
+        self._resuming = asyncio.Lock()
 
     async def erase(self, user_id: str) -> bool:
         """Erase a person; the caller's cancellation does not stop it.
@@ -69,9 +70,7 @@ class Eraser:
         Raises:
             StoreError: the store does not answer; the wishes stay.
         """
-        for path, user_id, request in await asyncio.to_thread(self._spool.wishes):
-            if request not in self._under_way:
-                await self._complete(user_id, request, path)
+        await asyncio.shield(self._background.spawn(self._resume(), name="erase"))
 
     async def discard_unreadable(self) -> None:
         """Delete the unreadable lines in the spool that are of erased persons, or may be.
@@ -95,6 +94,12 @@ class Eraser:
         """Wait for erasures under way, two seconds at most. The wishes of the others stay in the spool."""
         await self._background.ended(_CLOSE_TIMEOUT)
         await self._background.cancel(timeout=1.0)
+
+    async def _resume(self) -> None:
+        async with self._resuming:
+            for path, user_id, request in await asyncio.to_thread(self._spool.wishes):
+                if request not in self._under_way:
+                    await self._complete(user_id, request, path)
 
     async def _erase(self, user_id: str, request: str) -> bool:
         self._under_way.add(request)

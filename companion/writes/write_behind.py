@@ -55,7 +55,7 @@ class WriteBehind:
         self._conversations: Counter[str] = Counter()
         self._background = BackgroundTasks()
         self.unseen_profiles: set[str] = set()
-        self.beginnings = Beginnings(store, spool.folder.parent)
+        self.beginnings = Beginnings(store, spool.folder.parent, lambda: self.eraser.resume())
         self.eraser = Eraser(store, spool, self.beginnings, outbox_relay, self._drop_pending)
         store_late = partial(self._write, late=True, on_stored=lambda _: None)
         self.spool_replay = SpoolReplay(spool, store_late, self.eraser)

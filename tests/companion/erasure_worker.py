@@ -50,7 +50,6 @@ def work(orders: Connection, store: Path, home: Path, redis_url: str) -> None:
 async def _work(orders: Connection, store: SqliteStore) -> None:
     queue.FIRST_TRY = 0.2  # type: ignore[misc]  # its callers are not what is tested
     runtime = set_runtime(Runtime(store=store))
-    runtime.outbox_relay.start()
     caller = Caller("ada")
     log = TurnLog(None, runtime.write_behind)
     orders.send("ready")

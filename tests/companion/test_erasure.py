@@ -295,6 +295,24 @@ async def test_an_erasure_waits_for_the_store(
     assert await export_user("ada") == NOTHING
 
 
+async def test_who_comes_back_completes_what_was_cut_short(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The erasure waited for the store; their next call begins before a replay has done it."""
+    await talk(runtime)
+
+    async def fail(*_: object) -> int:
+        raise StoreError("erase_user", "timeout")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(runtime.store, "erase_user", fail)
+        assert await erase_user("ada") is False
+    with use_caller(Caller("ada")):
+        assert await add_memory_async(Memory("likes tea", NOON)) is True
+    await runtime.write_behind.spool_replay.replay()
+    kept = await export_user("ada")
+    assert [fact.text for fact in kept.memories] == ["likes tea"]
+    assert WORD not in repr(kept)
+
+
 async def test_an_erasure_waits_for_redis(
     runtime: Runtime, redis_server: RedisServer, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
