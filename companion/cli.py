@@ -97,9 +97,9 @@ def make_app(version: str, run_worker: Callable[[], None]) -> Typer:
         from .person import forget, known_things
 
         if not yes:
-            known = _outcome(known_things(_user_id(user))) or "nothing is known"
+            known = _outcome(known_things(user)) or "nothing is known"
             typer.confirm(f"Erase everything that is kept of {user} ({known})? It cannot be undone.", abort=True)
-        if not _outcome(forget(_user_id(user))):
+        if not _outcome(forget(user)):
             typer.echo(
                 f"companion: {user} is not erased everywhere yet: the database or Redis did not answer, or another "
                 "worker's Redis has to be cleared. A running worker or the next start completes it.",
@@ -116,7 +116,7 @@ def make_app(version: str, run_worker: Callable[[], None]) -> Typer:
         """Write everything that is kept of USER as JSON."""
         from .person import export
 
-        text = _outcome(export(_user_id(user)))
+        text = _outcome(export(user))
         if file is None:
             typer.echo(text)
             return

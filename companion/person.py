@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from .identity import ENCODED, UnusableIdentity, e164, phone_caller, user_id_of
+from .identity import ENCODED, PhoneCaller, UnusableIdentity, e164, phone_caller, user_id_of
+from .memory.adoption import take_over
 from .memory.erasure import erase_user, export_user
 from .runtime import Runtime, close_runtime, get_runtime, set_runtime
 from .settings import Settings, SettingsError
@@ -16,50 +17,60 @@ _POLL: Final = 0.1
 
 
 def user_id(given: str) -> str:
-    """The user id that a person at a terminal means: an identity, a phone number, or an id as the store has it.
+    """The user id that a person at a terminal means: an identity, a phone number, or an id as the store has it."""
+    return _known_as(given).user_id
 
-    A number with ``+`` is a caller's on the phone where callers are known by their numbers (also with a key).
+
+def _known_as(given: str) -> PhoneCaller:
+    """The ids that a person at a terminal means.
+
+    A number with ``+`` is a caller's on the phone where callers are known by their numbers (also with a key), and then
+    what was kept before that is theirs too.
     """
     if given.startswith(ENCODED):
-        return given
+        return PhoneCaller(given, ())
     try:
         if given.startswith("+") and (settings := Settings.load()).phone_identity and (number := e164(given)):
-            return phone_caller("", number, key=settings.id_key).user_id
-        return user_id_of(given)
+            return phone_caller("", number, key=settings.id_key)
+        return PhoneCaller(user_id_of(given), ())
     except (UnusableIdentity, SettingsError):  # an unusable setting is reported by the command itself
-        return given
+        return PhoneCaller(given, ())
 
 
-async def export(user: str) -> str:
+async def export(given: str) -> str:
     """All that is kept of a person, as JSON text: in the store, and in the spool of this machine.
 
     Raises:
         StoreError: the store failed.
         SettingsError: a setting is missing or unusable.
     """
-    runtime = set_runtime(Runtime(Settings.load()))
+    runtime, person = set_runtime(Runtime(Settings.load())), _known_as(given)
+    user = person.user_id
     try:
+        await take_over(user, person.earlier)
         waiting = await runtime.write_behind.spooled(user)
         return person_to_json(user, await export_user(user), waiting)
     finally:
         await close_runtime()
 
 
-async def known_things(user: str) -> str:
+async def known_things(given: str) -> str:
     """How much is kept of a person, in a few words; empty for nothing.
 
     Raises:
         StoreError: the store failed.
         SettingsError: a setting is missing or unusable.
     """
-    runtime = set_runtime(Runtime(Settings.load()))
+    runtime, person = set_runtime(Runtime(Settings.load())), _known_as(given)
     try:
-        return _described(await export_user(user), len(await runtime.write_behind.spooled(user)))
+        await take_over(person.user_id, person.earlier)
+        spooled = await runtime.write_behind.spooled(person.user_id)
+        return _described(await export_user(person.user_id), len(spooled))
     finally:
         await close_runtime()
 
 
-async def forget(user: str) -> bool:
+async def forget(given: str) -> bool:
     """Erase a person.
 
     Returns:
@@ -69,12 +80,13 @@ async def forget(user: str) -> bool:
         StoreError: neither the store nor the spool could be written.
         SettingsError: a setting is missing or unusable.
     """
-    settings = Settings.load()
+    settings, person = Settings.load(), _known_as(given)
     runtime = set_runtime(Runtime(settings))
     try:
         if (settings.home / "redis").is_dir():  # the private server's data, on which a later start would build
             await runtime.open_local_cache()
-        return await erase_user(user) or await _cache_is_clear(user)
+        complete = await erase_user(person.user_id, person.earlier)
+        return complete or await _cache_is_clear(person.user_id)
     finally:
         await close_runtime()
 

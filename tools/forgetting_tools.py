@@ -80,7 +80,7 @@ class ForgettingTools(llm.Toolset):
         if not confirm:
             return failure(_SURE, needs_confirmation=True)
         try:
-            complete = await erase_user(caller.user_id)
+            complete = await erase_user(caller.user_id, caller.earlier)
         except (StoreError, OSError) as problem:
             logger.warning("a person could not be erased (%s)", type(problem).__name__)
             return failure(STORE_AWAY)

@@ -32,6 +32,14 @@ class ErasureRelay:
         self._identity = identity
         self._is_private = is_private
 
+    async def clear(self, user_id: str) -> bool:
+        """Clear this process's cache of a person, whose erasure waits for the store.
+
+        Returns:
+            Whether Redis has acknowledged it, or there is no Redis. If not, the cache delivers it later.
+        """
+        return await _clear(await get_redis_cache(), user_id)
+
     async def deliver(self, erasure: PendingErasure) -> bool:
         """Clear the cache of an erased person.
 

@@ -135,8 +135,9 @@ class CallerSearch:
         earlier: tuple[str, ...] = ()
         try:
             known = _known(participant, self._settings)
-            self._caller = Caller(known.user_id, operator=known.user_id in self._settings.operators)
             earlier = known.earlier
+            is_operator = known.user_id in self._settings.operators
+            self._caller = Caller(known.user_id, operator=is_operator, earlier=earlier)
         except UnusableIdentity as problem:
             logger.warning("nothing is remembered in this conversation: %s", problem)
         self._prefetch = Prefetch(self._caller, self._trace)

@@ -29,6 +29,7 @@ class Caller:
         user_id: letters, digits and ``. _ @ + = ~ -``, at most 128; ``user_id_of`` makes one from any id.
         operator: may invalidate cache entries of other users.
         beginning: when the conversation began; each conversation has a Caller of its own.
+        earlier: ids under which something of them may still be kept.
 
     Raises:
         cache.keys.InvalidKeyPart: ``user_id`` could match more than one user's keys.
@@ -37,6 +38,7 @@ class Caller:
     user_id: str
     operator: bool = False
     beginning: Beginning = field(default_factory=Beginning, compare=False, repr=False)
+    earlier: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         keys.user_id(self.user_id)

@@ -29,13 +29,18 @@ async def adopt_async(user_id: str, earlier: Sequence[str]) -> bool:
     """
     try:
         async with asyncio.timeout(DEADLINE):
-            return await _adopt(user_id, earlier)
+            return await take_over(user_id, earlier)
     except (StoreError, TimeoutError) as problem:
         logger.warning("what is kept under earlier ids was not moved (%s): at the next call", type(problem).__name__)
         return False
 
 
-async def _adopt(user_id: str, earlier: Sequence[str]) -> bool:
+async def take_over(user_id: str, earlier: Sequence[str]) -> bool:
+    """As :func:`adopt_async`, without its deadline.
+
+    Raises:
+        StoreError: the store failed.
+    """
     runtime = get_runtime()
     moved = await runtime.store.move_user(earlier, user_id)
     if moved:

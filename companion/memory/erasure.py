@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..runtime import get_runtime
-from ..store import PersonData
+from ..store import PersonData, StoreError
 from ..text import storable
+from ..writes import Eraser
+from .adoption import take_over
 
 
-async def erase_user(user_id: str) -> bool:
+async def erase_user(user_id: str, earlier: Sequence[str] = ()) -> bool:
     """Delete everything that is kept of a person: in the store, in every cache, in the spool.
 
     What conversations that are under way still write about the person is dropped. The erasure goes on if the caller is
@@ -15,6 +19,7 @@ async def erase_user(user_id: str) -> bool:
 
     Args:
         user_id: the person.
+        earlier: ids under which something of them may still be kept. It goes as well.
 
     Returns:
         Whether all of it is done. False: the store or Redis does not answer, and the rest is done when it does.
@@ -22,7 +27,18 @@ async def erase_user(user_id: str) -> bool:
     Raises:
         StoreError: neither the store nor the spool could be written, so nothing is done later either.
     """
-    return await get_runtime().write_behind.eraser.erase(storable(user_id))
+    eraser = get_runtime().write_behind.eraser
+    return await eraser.go_on(_erase(eraser, storable(user_id), earlier))
+
+
+async def _erase(eraser: Eraser, user_id: str, earlier: Sequence[str]) -> bool:
+    complete = True
+    try:
+        if earlier:
+            await take_over(user_id, earlier)  # which leaves no trace of ids that have nothing
+    except StoreError:
+        complete = all([await eraser.erase(each) for each in earlier])
+    return await eraser.erase(user_id) and complete
 
 
 async def export_user(user_id: str) -> PersonData:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 from cache import BackgroundTasks
@@ -62,7 +62,11 @@ class Eraser:
         Raises:
             StoreError: neither the store nor the spool has taken the wish.
         """
-        return bool(await asyncio.shield(self._background.spawn(self._erase(user_id, uuid4().hex), name="erase")))
+        return await self.go_on(self._erase(user_id, uuid4().hex))
+
+    async def go_on(self, work: Coroutine[Any, Any, bool]) -> bool:
+        """Do what belongs to an erasure; the caller's cancellation does not stop it."""
+        return bool(await asyncio.shield(self._background.spawn(work, name="erase")))
 
     async def resume(self) -> None:
         """Complete the erasures whose wish is in the spool.
@@ -114,6 +118,7 @@ class Eraser:
             return await self._complete(user_id, request, path)
         except StoreError as problem:
             logger.warning("an erasure waits for the store: %s", problem)
+            await self._outbox_relay.erasures.clear(user_id)  # no greeting in the meantime, from a last good value
             if path is None:
                 raise
             return False

@@ -287,6 +287,7 @@ async def test_an_erasure_waits_for_the_store(
     with monkeypatch.context() as outage:
         outage.setattr(runtime.store, "erase_user", fail)
         assert await erase_user("ada") is False
+        assert in_redis(redis_server) == [], "nobody is greeted from a last good value in the meantime"
     (wish,) = Spool(runtime.settings.home).folder.iterdir()
     assert wish.read_text() == "ada\n"
     await completed(runtime)

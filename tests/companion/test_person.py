@@ -142,7 +142,12 @@ def test_a_caller_on_the_phone_is_named_by_their_number(home: Path, monkeypatch:
     user = phone_caller("", "+4930123456", key=b"a key of 32 characters for tests").user_id
     asyncio.run(fill(home, user))
     asyncio.run(fill(home, "sip_+4930123456"))  # until their next call
-    assert person_from_json(companion("export", "+49 30 123456").stdout)[0] == user
-    for given in ("+49 30 123456", "sip_+4930123456"):
-        assert companion("forget", given, "--yes").exit_code == 0
-    assert asyncio.run(kept(home, user)) == asyncio.run(kept(home, "sip_+4930123456")) == NOTHING
+    asyncio.run(fill(home, "sip_4930123456"))
+    exported, data = person_from_json(companion("export", "+49 30 123456").stdout)
+    assert exported == user
+    assert len(data.turns) == 6, "what was kept before the key was set is theirs too"
+    asyncio.run(fill(home, "sip_4930654321"))
+    for number in ("+49 30 123456", "+4930654321"):
+        assert companion("forget", number, "--yes").exit_code == 0
+    for each in (user, "sip_+4930123456", "sip_4930123456", "sip_4930654321"):
+        assert asyncio.run(kept(home, each)) == NOTHING

@@ -207,6 +207,26 @@ async def test_the_call_of_the_tool_marks_the_turn_in_any_language(
     assert plan.last_words == "Am Samstag auch"
 
 
+async def test_nothing_stays_under_an_id_of_before(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller's earlier ids could not be taken over when the call began: the next call must not find them."""
+    caller = Caller("ada", earlier=("sip_5551", "sip_+5551"))
+
+    async def fail(*_: object) -> None:
+        raise StoreError("move_user", "timeout")
+
+    async with conversation(agent=CompanionAgent(tools=[ProfileTools()]), userdata=Userdata(caller)) as talk:
+        await runtime.store.save_profile("sip_5551", "Likes: chess")
+        assert (await talk.use("forgetEverything", confirm=True))["success"]
+        assert await runtime.store.export_user("sip_5551") == NOTHING
+        number = await runtime.store.latest_erasure()
+        await runtime.store.save_profile("sip_5551", "Likes: chess", since=number)
+        with monkeypatch.context() as outage:
+            outage.setattr(runtime.store, "move_user", fail)
+            assert (await talk.use("forgetEverything", confirm=True))["success"]
+        for each in ("ada", *caller.earlier):
+            assert await runtime.store.export_user(each) == NOTHING
+
+
 async def test_everything_is_erased_after_a_confirmation(talk: Conversation, runtime: Runtime, log: TurnLog) -> None:
     await talk.use("updateUserProfile", add=["Name: Ada"])
     await talk.use("rememberFact", fact="My sister visits")
