@@ -81,7 +81,9 @@ async def _wrap_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) 
 
 
 async def _store_summary(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -> None:
+    known: int | None = None
     try:
+        known = (await get_runtime().store.forgotten(caller.user_id)).number
         stored = await get_runtime().store.context(caller.user_id, len(turns))
         # Another conversation may have been asked to forget what was said in this one.
         forgotten = {turn.id for turn in stored.turns if turn.skipped}
@@ -93,5 +95,15 @@ async def _store_summary(caller: Caller, conversation_id: str, turns: Sequence[T
     except Exception as problem:  # whatever a model's client raises
         logger.warning("the conversation could not be summarised (%s)", type(problem).__name__)
         return
-    if text:
+    if text and not await _forgotten_since(known, caller, text):
         await get_runtime().write_behind.write(caller.user_id, Summary(conversation_id, text, datetime.now(UTC)))
+
+
+async def _forgotten_since(known: int | None, caller: Caller, text: str) -> bool:
+    """Whether a summary mentions what was forgotten after the thing of number ``known``, while the model answered."""
+    if known is None:
+        return False
+    try:
+        return (await get_runtime().store.forgotten(caller.user_id)).since(known).mentioned_in(text)
+    except StoreError:
+        return False  # it waits for the store then

@@ -134,6 +134,20 @@ async def test_another_conversation_does_not_summarise_it(runtime: Runtime, mode
     assert "chess" not in asked
 
 
+async def test_nor_if_it_is_forgotten_while_the_model_summarises(runtime: Runtime, model: ScriptedLLM) -> None:
+    for text, kept in (("They like chess.", ""), ("Their sister visits.", "Their sister visits.")):
+        model.says, asked = text, len(model.asked)
+        model.gate.clear()
+        turns = [Turn("user", "My sister and I play chess", datetime.now(UTC), text)]
+        ending = asyncio.create_task(wrap_up(ADA, text, turns))
+        await until(lambda asked=asked: len(model.asked) > asked)
+        await forget("chess")
+        model.gate.set()
+        await ending
+        summary = await runtime.store.latest_summary("ada")
+        assert (summary.text if summary else "") == kept
+
+
 async def test_what_waits_is_found_and_forgotten(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: object, **__: object) -> None:
         raise StoreError("write", "away")
