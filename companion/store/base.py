@@ -73,6 +73,7 @@ class Memory:
         at: when the user said it; kept in UTC.
         id: the natural key, as of a turn.
         since: as of a turn.
+        knows: the number of the latest forgotten thing that the author knew of (``forgetting``); not kept by the store.
 
     Raises:
         ValueError: ``at`` has no time zone.
@@ -82,6 +83,7 @@ class Memory:
     at: datetime
     id: str = field(default_factory=_new_id)
     since: int = field(default=0, compare=False)
+    knows: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "at", _utc(self.at))

@@ -124,6 +124,10 @@ class Forgotten:
             stone.words and 2 * len(words.intersection(stone.words)) >= len(stone.words) for stone in self.tombstones
         )
 
+    def after(self, number: int) -> Forgotten:
+        """Those of them that were forgotten after this number."""
+        return Forgotten(self.user_id, [stone for stone in self.tombstones if stone.number > number])
+
     def among(self, lines: Iterable[str]) -> Forgotten:
         """Those of them that are among these lines."""
         keys = {key_hash(self.user_id, line) for line in lines} if self.tombstones else set()

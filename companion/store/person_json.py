@@ -9,7 +9,7 @@ from typing import Any, Final
 from .base import Memory, PersonData, Summary, Turn
 from .profile_history import ProfileVersion
 
-_OF_A_WRITE: Final = {"since", "skipped"}  # what a record says about its writing, not about the person
+_OF_A_WRITE: Final = {"since", "knows", "skipped"}  # what a record says about its writing, not about the person
 
 
 def person_to_json(user_id: str, data: PersonData, waiting: list[dict[str, Any]] | None = None) -> str:

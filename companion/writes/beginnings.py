@@ -1,6 +1,6 @@
-"""Notes for each conversation how many erasures the store had done when it began, and dates its writes with that.
+"""Notes for each conversation what the store had erased and forgotten when it began, and dates its writes with that.
 
-The number is read in the background when a conversation begins; nothing waits for it but the first write. If the store
+It is read in the background when a conversation begins; nothing waits for it but the first write. If the store
 does not answer by then, the last number that this machine knows is taken. It is in a file of ``COMPANION_HOME``, since
 each conversation may have a process of its own.
 """
@@ -16,8 +16,9 @@ from typing import Final, TypeVar
 
 from cache import BackgroundTasks
 
-from ..identity import Beginning, Caller, current_caller
-from ..store import Store, StoreError
+from ..identity import Caller, current_caller
+from ..store import Memory, Store, StoreError
+from .profile_write import Profile
 from .records import Write
 
 _DEADLINE: Final = 1.0
@@ -50,7 +51,7 @@ class Beginnings:
             return
         # One that was cancelled, or that belongs to a loop which is closed, ends without an answer.
         if reading is None or reading.done() or reading.get_loop() is not asyncio.get_running_loop():
-            beginning.reading = self._background.spawn(self._read(beginning), name="erasures-read")
+            beginning.reading = self._background.spawn(self._read(caller), name="erasures-read")
 
     def learn(self, number: int) -> None:
         """Note the number of an erasure that this process has done, or has read."""
@@ -61,6 +62,9 @@ class Beginnings:
     def dated(self, user_id: str, write: _WriteT) -> _WriteT:
         """The write, with what is known at the moment of the beginning of its conversation."""
         number = self._number(user_id)
+        caller = current_caller()
+        if isinstance(write, Memory | Profile) and caller is not None and caller.user_id == user_id:
+            return replace(write, since=number, knows=caller.beginning.forgotten)
         return write if write.since == number else replace(write, since=number)
 
     async def number(self, user_id: str) -> int:
@@ -81,12 +85,17 @@ class Beginnings:
         number = caller.beginning.erasures if caller is not None and caller.user_id == user_id else None
         return self._known if number is None else number
 
-    async def _read(self, beginning: Beginning) -> None:
+    async def _read(self, caller: Caller) -> None:
+        beginning = caller.beginning
         try:
             async with asyncio.timeout(_DEADLINE):
                 await self._complete_erasures()  # or else this conversation would count as one of before
-                beginning.erasures = await self._store().latest_erasure()
-            self.learn(beginning.erasures)
+                forgotten, number = await asyncio.gather(
+                    self._store().forgotten(caller.user_id), self._store().latest_erasure()
+                )
+            beginning.forgotten = max(beginning.forgotten, forgotten.number)
+            beginning.erasures = number
+            self.learn(number)
         except (StoreError, TimeoutError):
             self._known = max(self._known, await asyncio.to_thread(self._recalled))
             beginning.erasures = self._known

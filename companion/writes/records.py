@@ -24,7 +24,7 @@ _TYPES: Final[dict[DataKind, type[Any]]] = {
     "state": ConversationEnded,
 }
 
-_LATER_FIELDS: Final = {"since": 0, "skipped": False}  # in a line where they are not neutral
+_LATER_FIELDS: Final = {"since": 0, "knows": 0, "skipped": False}  # in a line where they are not neutral
 
 
 def kind_of(write: Write) -> DataKind:
@@ -61,7 +61,7 @@ async def _apply(write: Write, store: Store, user_id: str, forgotten: Forgotten,
             await store.add_turn(user_id, replace(write, skipped=True) if mentions else write)
         case Memory():
             # It may be several lines of a profile that had no room for them.
-            if (text := forgotten.left_of(write.text)) or not write.text:
+            if (text := forgotten.after(write.knows).left_of(write.text)) or not write.text:
                 await store.add_memory(user_id, replace(write, text=text))
         case Summary() if forgotten.mentioned_in(write.text):
             pass  # a conversation without a note

@@ -30,7 +30,7 @@ LATER = datetime.now(UTC) + timedelta(days=1)  # a clock that is wrong changes n
 
 
 async def forget(what: str) -> ForgottenFact:
-    with use_caller(ADA):
+    with use_caller(Caller("ada")):
         return await forget_fact_async(what)
 
 
@@ -117,6 +117,33 @@ async def test_what_is_said_again_is_kept(runtime: Runtime) -> None:
     Spool(runtime.settings.home).add("ada", [Memory("Likes: chess", LATER)])
     await runtime.write_behind.spool_replay.replay()
     assert await runtime.store.count_memories("ada") == 2, "said again, it is a fact like any other"
+
+
+@pytest.mark.parametrize("conversation", ["same", "next"])
+async def test_what_is_said_again_while_the_store_is_away_is_kept(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, conversation: str
+) -> None:
+    caller = Caller("ada")
+    await runtime.store.save_profile("ada", "Likes: chess")
+    with use_caller(caller):
+        assert await forget_fact_async("I like chess")
+    if conversation == "next":
+        caller = Caller("ada")
+        runtime.write_behind.beginnings.note(caller)
+        await until(lambda: caller.beginning.erasures is not None)
+
+    async def fail(*_: object, **__: object) -> None:
+        raise StoreError("write", "away")
+
+    runtime.write_behind.begin_conversation("ada")
+    with use_caller(caller), monkeypatch.context() as away:
+        for write in ("add_memory", "swap_profile", "profile_for_write"):
+            away.setattr(runtime.store, write, fail)
+        assert await remember_fact_async("I like chess") == "waiting"
+        assert not (await change_user_profile_async(patched("", ["Likes: chess"], [], []))).stored
+    assert await runtime.write_behind.end_conversation("ada", 5.0) == 0
+    assert await runtime.store.get_profile("ada") == "Likes: chess"
+    assert [fact.text for fact in await runtime.store.search_memories("ada", "", 9)] == ["I like chess"]
 
 
 async def test_another_conversation_does_not_summarise_it(runtime: Runtime, model: ScriptedLLM) -> None:
