@@ -58,7 +58,7 @@ def phone_caller(identity: str, number: str, dialled: str = "", key: bytes | Non
         UnusableIdentity: the number was withheld, or the identity cannot be one.
     """
     international = None if names_nobody(number) else e164(number, dialled)
-    if international is None:
+    if international is None or names_nobody(international):
         plain = person(identity)
         known_as = [plain]
         if not identity.startswith(PREFIX):  # chosen by the app: no number, and perhaps not of the phone alone

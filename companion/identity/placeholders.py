@@ -15,13 +15,28 @@ from typing import Final
 from unicodedata import category, normalize
 from urllib.parse import unquote
 
-_PREFIX = re.compile(r"(sips?|tel|phone|user|caller|client|identity|participant)(?:[\s:_/-]+|$)")
-_NUMBERED: Final = frozenset(("user", "caller", "identity", "participant"))
+_PREFIX = re.compile(
+    r"(sips?|tel|phone|whatsapp|user|caller|client|identity|participant|uid|account|customer|member|patient|contact)"
+    r"(?:[\s:._/=-]+|$)"
+)
+_NUMBERED: Final = frozenset(
+    ("user", "caller", "identity", "participant", "uid", "account", "customer", "member", "patient", "contact")
+)
+_PHONE: Final = frozenset(("sip", "sips", "tel", "phone", "whatsapp"))
+_ZEROES = re.compile(r"\+?\d{0,3}0{8,}")  # with the country code that a gateway puts before every number
+_COUNTRY_CODE = re.compile(r"^\+\d{1,3}(?=[^\W\d])|^1(?=[^\W\d])")  # and before a word as well
+_FIELDS: Final = frozenset(("id", "name", "number"))  # of an identity: a variable's name in place of its value
 _PARAMETERS = re.compile(r";.*|:\d+$", re.DOTALL)
 _SEPARATORS = re.compile(r"[\W_]+")
 _QUOTES: Final = " \"'`<>()[]{}“”‘’«»"
 _ZERO = re.compile(r"-?0+|-1")
 _ZERO_UUID = re.compile(r"0{32}|f{32}")  # RFC 9562's Nil and Max
+
+
+def _plain(text: str) -> str:
+    """The text without case, width and accents."""
+    return "".join(char for char in normalize("NFKD", text) if not category(char).startswith("M")).casefold()
+
 
 # As they are said of a caller or their number, in RFC 3323 and 3325, by networks, PBXs and providers.
 _UNNAMED: Final = """
@@ -38,14 +53,20 @@ _MISSED: Final = "available provided set given found applicable disclosed body"
 # ANONYMOUS, BLOCKED, RESTRICTED, UNAVAILABLE and UNKNOWN: the keys of a telephone with these letters.
 _OTHERS: Final = """
     null nil none nan zero nobody noone undefined void true false n/a unset optionalnil
-    notloggedin loggedout object objectobject
-    outofarea payphone asterisk freeswitch sip tel
+    notloggedin loggedout object objectobject objectpromise infinity tbd invalid error missing empty unassigned
+    userid username callerid calleridname phonenumber
+    outofarea payphone coinphone cellphone wirelesscaller tollfree tollfreecall asterisk freeswitch sip tel
     anonym unbekannt unterdruckt privat gast anonyme inconnu masque prive invite anonimo desconocido oculto privado
     sconosciuto privato nascosto desconhecido onbekend anoniem verborgen
+    nummer numero anrufer rufnummer appelant chiamante unbekannter unbekannte anonymer privater privenummer
+    okand hemligt ukendt hemmeligt ukjent skjult tuntematon nieznany zastrzezony prywatny neznamy nezname
+    bilinmeyen gizli неизвестный неизвестно неизвестен аноним анонимный скрыт скрытый номер αγνωστος مجهول
+    非通知 公衆電話 表示圏外 通知不可能 不明 匿名 未知 未知号码 私人号码 발신번호표시제한 발신번호제한 알수없음
     266696687 2562533 7378742833 86282452253 8656696
 """
 _WORDS: Final = frozenset(
-    {
+    _plain(known)
+    for known in {
         *(word for one, two in product(_UNNAMED.split(), ["", *_THINGS.split()]) for word in (one + two, two + one)),
         *("".join(pair) for pair in product(_NOT.split(), [*_THINGS.split(), *_MISSED.split()])),
         *_OTHERS.split(),
@@ -62,7 +83,7 @@ _HIDDEN: Final = frozenset(
 
 def names_nobody(identity: str) -> bool:
     """Whether an identity is a placeholder, and so nobody's in particular."""
-    text = _plain(unquote(identity)).strip(_QUOTES)
+    text = _plain(unquote(identity)).rpartition("|")[2].strip(_QUOTES)  # auth0|undefined
     kinds: list[str] = []
     while prefix := _PREFIX.match(text):
         kinds.append(prefix[1])
@@ -70,16 +91,16 @@ def names_nobody(identity: str) -> bool:
     if not kinds:
         text = text.removeprefix("@")  # a handle, such as @ada:example.org; after a prefix it begins a domain
     local = _PARAMETERS.sub("", text.partition("@")[0]).strip(_QUOTES + "+_.")
+    number = text.partition("@")[0].strip(_QUOTES)
     words = _SEPARATORS.split(local)
     letters = "".join(words)
     if local in _WORDS or letters in _WORDS or letters in _HIDDEN or _ZERO_UUID.fullmatch(letters):
+        return True
+    if _COUNTRY_CODE.sub("", number) in _WORDS or (kinds and letters in _FIELDS):
+        return True
+    if _ZEROES.fullmatch(number) and (number.startswith("+") or not _PHONE.isdisjoint(kinds)):
         return True
     if all(word in _WORDS for word in words):  # undefined-undefined: a first and a last name that were not set
         return True
     # Users may be numbered from zero: user-0, caller-000.
     return _NUMBERED.isdisjoint(kinds) and any(map(_ZERO.fullmatch, (local, letters)))
-
-
-def _plain(text: str) -> str:
-    """The text without case, width and accents."""
-    return "".join(char for char in normalize("NFKD", text) if not category(char).startswith("M")).casefold()

@@ -58,6 +58,31 @@ def test_a_placeholder_is_nobody_in_any_form(word: str) -> None:
         *("ffffffff-ffff-ffff-ffff-ffffffffffff", "sip_0000000000", "+000", "-0", "0.0"),
         # On a phone's keys: ANONYMOUS, BLOCKED, RESTRICTED, UNAVAILABLE, UNKNOWN.
         *("sip_+266696687", "+2562533", "7378742833", "tel:+86282452253", "sip_8656696"),
+        # Behind a country code, that a gateway puts before whatever it has.
+        *("sip_+10000000000", "+10000000000", "sip_10000000000", "sip_+1anonymous", "+1Restricted", "sip_1unknown"),
+        # A variable's name in place of its value, and other kinds before a value that was not set.
+        *("user_id", "userid", "USER_ID", "caller-id", "sip_callerid", "sip_Caller ID", "username", "phone_number"),
+        *("uid-null", "account-undefined", "customer_null", "user.undefined", "user=undefined", "auth0|undefined"),
+        *("whatsapp:+anonymous", "patient-none", "contact:unknown", "anonymous.invalid", "-Infinity", "ukendt"),
+        # As networks and telephones of other countries have it.
+        *(
+            "Unbekannter Anrufer",
+            "Private Nummer",
+            "Numéro masqué",
+            "Número oculto",
+            "numero privato",
+            "okänd",
+            "ukendt",
+        ),
+        *(
+            "Неизвестный номер",
+            "非通知",
+            "公衆電話",
+            "未知号码",
+            "발신번호표시제한",
+            "sip_Wireless Caller",
+            "Toll Free",
+        ),
         # As LiveKit names a caller where the trunk hides numbers, and there is none.
         *(f"sip_{sha256(word.encode()).hexdigest()[:16]}" for word in ("anonymous", "Anonymous", "unknown", "")),
     ],
@@ -84,6 +109,18 @@ PEOPLE = (
     *("user-ada", "user-1", "user-0", "caller-000", "userland", "telly", "sipho", "phoneme", "tel_aviv", "Sip Ho"),
     *("@ada:example.org", "ada@anonymous.invalid", "ada@example.org", "sip_ada", "sip:ada@10.0.0.1:5060", "client:ada"),
     *("auth0|anonymous-ada", "did:key:unknown", "José", "id", "name", "Cid", "ffffffff", "sip_f00dfeedf00dfeed"),
+    *(
+        "customer-0",
+        "account-1",
+        "1000000000",
+        "1anna",
+        "+1ada",
+        "sip_+15550000000",
+        "Member Guestrin",
+        "uid-7",
+        "Beller",
+    ),
+    *("auth0|5f7c8ec7c33c6c004bbafe82", "google-oauth2|108", "Empty Ada", "Adán Anónimo", "Privat Müller"),
     *("00000000-0000-0000-0000-000000000001", "名無し", "Anon Ymous"[:4] + "ie"),
 )
 
