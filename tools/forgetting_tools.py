@@ -12,6 +12,7 @@ from companion import use_caller
 from companion.forget_request import FORGET_EVERYTHING, FORGET_FACT
 from companion.memory.erasure import erase_user
 from companion.memory.forgetting import forget_fact_async
+from companion.memory.read_deadline import READ_DEADLINE
 from companion.store import StoreError, words_of
 
 from .answers import MAX_TEXT, STORE_AWAY, UNKNOWN_CALLER, agent_of, caller_of, failure, success
@@ -80,7 +81,7 @@ class ForgettingTools(llm.Toolset):
         if not confirm:
             return failure(_SURE, needs_confirmation=True)
         try:
-            complete = await erase_user(caller.user_id, caller.earlier)
+            complete = await erase_user(caller.user_id, caller.earlier, wait=READ_DEADLINE)
         except (StoreError, OSError) as problem:
             logger.warning("a person could not be erased (%s)", type(problem).__name__)
             return failure(STORE_AWAY)

@@ -11,7 +11,7 @@ from ..writes import Eraser
 from .adoption import take_over
 
 
-async def erase_user(user_id: str, earlier: Sequence[str] = ()) -> bool:
+async def erase_user(user_id: str, earlier: Sequence[str] = (), *, wait: float | None = None) -> bool:
     """Delete everything that is kept of a person: in the store, in every cache, in the spool.
 
     What conversations that are under way still write about the person is dropped. The erasure goes on if the caller is
@@ -20,15 +20,16 @@ async def erase_user(user_id: str, earlier: Sequence[str] = ()) -> bool:
     Args:
         user_id: the person.
         earlier: ids under which something of them may still be kept. It goes as well.
+        wait: seconds to wait for it; None until the store and Redis have answered, or failed to.
 
     Returns:
-        Whether all of it is done. False: the store or Redis does not answer, and the rest is done when it does.
+        Whether all of it is done by then. If not, it goes on, or is done when store and Redis answer.
 
     Raises:
         StoreError: neither the store nor the spool could be written, so nothing is done later either.
     """
     eraser = get_runtime().write_behind.eraser
-    return await eraser.go_on(_erase(eraser, storable(user_id), earlier))
+    return await eraser.go_on(_erase(eraser, storable(user_id), earlier), wait)
 
 
 async def _erase(eraser: Eraser, user_id: str, earlier: Sequence[str]) -> bool:

@@ -64,9 +64,19 @@ class Eraser:
         """
         return await self.go_on(self._erase(user_id, uuid4().hex))
 
-    async def go_on(self, work: Coroutine[Any, Any, bool]) -> bool:
-        """Do what belongs to an erasure; the caller's cancellation does not stop it."""
-        return bool(await asyncio.shield(self._background.spawn(work, name="erase")))
+    async def go_on(self, work: Coroutine[Any, Any, bool], wait: float | None = None) -> bool:
+        """Do what belongs to an erasure; neither the caller's cancellation nor the end of the wait stops it.
+
+        Args:
+            work: does it; returns whether all is done.
+            wait: seconds to wait for it; None until its end.
+
+        Returns:
+            Whether all is done by now.
+        """
+        task = self._background.spawn(work, name="erase")
+        await asyncio.wait({task}, timeout=wait)
+        return task.done() and bool(task.result())
 
     async def resume(self) -> None:
         """Complete the erasures whose wish is in the spool.

@@ -296,6 +296,27 @@ async def test_an_erasure_waits_for_the_store(
     assert await export_user("ada") == NOTHING
 
 
+async def test_a_store_that_is_silent_does_not_hold_up_who_asked(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await talk(runtime)
+    answers, erase = asyncio.Event(), runtime.store.erase_user
+
+    async def silent(user_id: str, request: str) -> int:
+        await answers.wait()
+        return await erase(user_id, request)
+
+    monkeypatch.setattr(runtime.store, "erase_user", silent)
+    assert await erase_user("ada", wait=0.01) is False
+    answers.set()
+
+    async def erased() -> bool:
+        return await export_user("ada") == NOTHING
+
+    await until(erased)
+    assert await export_user("ada") == NOTHING
+
+
 async def test_who_comes_back_completes_what_was_cut_short(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """The erasure waited for the store; their next call begins before a replay has done it."""
     await talk(runtime)
