@@ -15,12 +15,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .conversation.attach import attach
     from .conversation.greeting import get_intelligent_first_message_instructions
     from .identity import Caller, current_caller, use_caller
     from .memory.profile import get_user_profile_async, save_user_profile_async
 
 __all__ = [
     "Caller",
+    "attach",
     "current_caller",
     "get_intelligent_first_message_instructions",
     "get_user_profile_async",
@@ -30,6 +32,7 @@ __all__ = [
 
 _MODULES = {
     "Caller": "identity",
+    "attach": "conversation.attach",
     "current_caller": "identity",
     "get_intelligent_first_message_instructions": "conversation.greeting",
     "get_user_profile_async": "memory.profile",

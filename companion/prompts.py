@@ -46,25 +46,30 @@ _MATERIAL: Final = (
 )
 
 
-def instructions(
-    profile: str, language: str = "en", earlier: str = "", *, now: datetime | None = None, zone: str = ""
-) -> str:
-    """The system prompt of a conversation.
+def instructions(language: str = "en", *, now: datetime | None = None, zone: str = "") -> str:
+    """The system prompt of the companion, without what it knows of the caller.
 
     Args:
-        profile: the caller's profile; empty when nothing is known.
         language: language code of speech.
-        earlier: what is known of earlier conversations, see :func:`earlier_conversations`; empty when there were none.
         now: the time, with its zone; this computer's where None.
         zone: name of the caller's time zone, in which ``now`` is; empty where it is not known.
     """
     speak = f'Speak the language with the code "{language}" unless the person speaks another one.'
+    return storable(f"{PERSONA}\n\n## Language\n{speak}\n\n## Date and time\n{_time(now, zone)}")
+
+
+def remembered(profile: str, earlier: str = "") -> str:
+    """What a model is told of the caller, of whatever agent: one delimited block.
+
+    Args:
+        profile: the caller's profile; empty when nothing is known.
+        earlier: what is known of earlier conversations, see :func:`earlier_conversations`; empty when there were none.
+    """
     parts = [block("profile", quoted(profile) or EMPTY_PROFILE)]
     if earlier.strip():
         parts.append(block("earlier_conversations", quoted(earlier)))
-    remembered = block("remembered", "\n".join(parts))
-    known = f"{PROFILE_HEADING}\n{_MATERIAL}\n{remembered}"
-    return storable(f"{PERSONA}\n\n## Language\n{speak}\n\n## Date and time\n{_time(now, zone)}\n\n{known}")
+    material = block("remembered", "\n".join(parts))
+    return storable(f"{PROFILE_HEADING}\n{_MATERIAL}\n{material}")
 
 
 def profile_in(system: str) -> str:

@@ -60,6 +60,7 @@ class Runtime:
         self._store = store
         self._model = model
         self._model_is_given = model is not None
+        self._model_talks = False
         self._embedded: EmbeddedRedis | None = None
         self._listener: ChangeListener | None = None
         self._background = BackgroundTasks()
@@ -82,14 +83,19 @@ class Runtime:
         """The model that talks in one conversation; to be released with :meth:`release_model`.
 
         Concurrent conversations get a model each: an AgentSession subscribes to its model's errors, and closes after
-        four of them, whichever conversation they came from. The first conversation gets :attr:`model`, whose
+        four of them, whichever conversation they came from. One conversation at a time gets :attr:`model`, whose
         connection is open already.
         """
-        return self.model if self._model_is_given or self.conversations <= 1 else make_llm(self.settings)
+        if self._model_talks and not self._model_is_given:
+            return make_llm(self.settings)
+        self._model_talks = True
+        return self.model
 
     async def release_model(self, model: llm.LLM[Any]) -> None:
         """Close the ``model`` of a conversation, unless the runtime still uses it."""
-        if model is not self._model:
+        if model is self._model:
+            self._model_talks = False
+        else:
             closing = asyncio.create_task(model.aclose(), name="close-model")
             await asyncio.wait({closing}, timeout=1.0)
             retrieve_exception(closing) if closing.done() else closing.cancel()

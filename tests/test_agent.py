@@ -16,7 +16,7 @@ from unittest.mock import create_autospec
 
 import pytest
 from livekit import rtc
-from livekit.agents import AgentSession, JobContext, RunContext, function_tool, llm
+from livekit.agents import AgentSession, JobContext, RunContext, function_tool, get_job_context, llm
 from livekit.agents.ipc.mock_room import create_mock_room
 
 import companion.conversation.briefing
@@ -83,6 +83,7 @@ def join(room: Any, identity: str, kind: rtc.ParticipantKind.ValueType = STANDAR
     other.identity, other.sid, other.kind, other.attributes = identity, f"PA_{identity}", kind, {}
     other.state = rtc.ParticipantState.PARTICIPANT_STATE_ACTIVE
     room.remote_participants[other.sid] = other
+    announce(room, "participant_connected", other)
     announce(room, "participant_active", other)
 
 
@@ -108,7 +109,7 @@ def greeting(talk: Conversation) -> str:
 
 
 def name_of(talk: Conversation) -> str | None:
-    caller = talk.session.userdata.caller
+    caller = talk.memory.caller
     return caller and caller.user_id
 
 
@@ -189,13 +190,13 @@ async def test_it_speaks_first_keeps_what_is_said_and_remembers(
     async with job(entrypoint, {"user_id": "ada"}) as talk:
         assert ", Ada!" in greeting(talk)
         assert "“My sister visits on Friday”" in greeting(talk)
-        assert "Name: Ada" in talk.session.current_agent.instructions
+        assert "Name: Ada" in talk.told
     # A greeting without a reply is no conversation.
     assert len({turn.conversation_id for turn in await stored(tmp_path, "ada")}) == 1
 
     async with job(entrypoint, {"user_id": "bea"}) as talk:
         assert "What is your name?" in greeting(talk)
-        assert "Ada" not in talk.session.current_agent.instructions
+        assert "Ada" not in talk.told
 
 
 async def test_the_prefetch_runs_while_the_room_connects(entrypoint: Any, redis_server: RedisServer) -> None:
@@ -260,17 +261,17 @@ async def test_the_caller_is_identified(
 
 async def test_the_consoles_user_is_an_operator(entrypoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async with job(entrypoint, dispatched=False) as talk:
-        assert (name_of(talk), talk.session.userdata.caller.operator) == ("console", True)
+        assert (name_of(talk), talk.memory.caller.operator) == ("console", True)
     monkeypatch.setenv("COMPANION_USER_ID", "ada")
     async with job(entrypoint, dispatched=False) as talk:
-        assert (name_of(talk), talk.session.userdata.caller.operator) == ("ada", True)
+        assert (name_of(talk), talk.memory.caller.operator) == ("ada", True)
 
 
 async def test_others_are_operators_only_if_they_are_listed(entrypoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMPANION_OPERATORS", "ops, second")
     for user_id, operator in (("ada", False), ("ops", True), ("second", True)):
         async with job(entrypoint, {"user_id": user_id, "operator": True}) as talk:
-            assert talk.session.userdata.caller.operator is operator
+            assert talk.memory.caller.operator is operator
 
 
 async def test_an_unknown_caller_is_greeted_and_not_remembered(
@@ -298,7 +299,7 @@ class Probe(llm.Toolset):
 
     @function_tool
     async def who(self, context: RunContext[Any]) -> str:
-        """The caller by userdata, in this task, in a new task, and in a thread."""
+        """The caller by the session's memory, in this task, in a new task, and in a thread."""
         caller = current_caller()
 
         async def inner() -> str | None:
@@ -307,7 +308,7 @@ class Probe(llm.Toolset):
 
         return json.dumps(
             {
-                "userdata": context.userdata.caller.user_id,
+                "memory": Conversation(context.session, context.session.llm).memory.caller.user_id,
                 "here": getattr(caller, "user_id", None),
                 "task": await asyncio.create_task(inner()),
                 "thread": getattr(await asyncio.to_thread(current_caller), "user_id", None),
@@ -324,16 +325,15 @@ def contexts(monkeypatch: pytest.MonkeyPatch) -> Contexts:
     import agent
 
     known: Contexts = {}
-    profile_tools = agent.ProfileTools
+    profile_tools = agent.MemoryTools
 
     class ProbeBesideProfileTools(Probe):
         def __init__(self) -> None:
             super().__init__()
             self._tools = [*self._tools, *profile_tools().tools]
-            if caller := current_caller():
-                known[caller.user_id] = contextvars.copy_context()
+            known[json.loads(get_job_context().job.metadata)["user_id"]] = contextvars.copy_context()
 
-    monkeypatch.setattr(agent, "ProfileTools", ProbeBesideProfileTools)
+    monkeypatch.setattr(agent, "MemoryTools", ProbeBesideProfileTools)
     return known
 
 
@@ -343,10 +343,10 @@ async def live(entrypoint: Any, user_id: str, contexts: Contexts, together: Call
     async def talk_a_while(talk: Conversation) -> None:
         await together()
         for number in range(5):
-            assert await talk.use("who") == dict.fromkeys(("userdata", "here", "task", "thread"), user_id)
+            assert await talk.use("who") == dict.fromkeys(("memory", "here", "task", "thread"), user_id)
             await talk.use("updateUserProfile", profile=f"Name: {user_id} {number}")
             assert (await talk.use("getUserProfile"))["profile"] == f"Name: {user_id} {number}"
-            assert f"Name: {user_id} {number}" in talk.session.current_agent.instructions
+            assert f"Name: {user_id} {number}" in talk.told
         assert (await talk.use("clearUserCache"))["message"].endswith(f"for user {user_id}")
         assert (await talk.use("invalidateCache", pattern="*"))["deleted_keys"] == 0
 

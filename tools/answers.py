@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from livekit.agents import RunContext
+from livekit.agents import AgentSession, RunContext
 
 from companion import Caller
+from companion.conversation.session_memory import SessionMemory, memory_of
 from companion.text import storable_json
-from companion.voice.agent import CompanionAgent
 
-from .cache_tools import caller_of_session
+from .cache_tools import caller_of_session, find_callers_with
 
 MAX_TEXT: Final = 4000
 """Characters a fact or a change of a profile may have."""
@@ -19,22 +19,32 @@ UNKNOWN_CALLER: Final = "I do not know who you are, so I cannot keep or look up 
 STORE_AWAY: Final = "I cannot reach my memory right now. Please try again in a moment."
 
 
+def _remembered_caller(session: AgentSession[Any]) -> Caller | None:
+    """The caller in the session's memory. Raises LookupError for a session without one."""
+    memory = memory_of(session)
+    if memory is None:
+        raise LookupError("no memory is attached to this session")
+    return memory.caller
+
+
+find_callers_with(_remembered_caller)
+
+
 def caller_of(context: RunContext[Any]) -> Caller | None:
-    """The caller in the session's userdata; None if the caller is not known."""
+    """The caller in the session's memory, or else in its userdata; None if the caller is not known."""
     caller = caller_of_session(context)
     return caller if isinstance(caller, Caller) else None
 
 
-def agent_of(context: RunContext[Any]) -> CompanionAgent | None:
-    """The agent that talks; None if it is no companion."""
-    agent = context.session.current_agent
-    return agent if isinstance(agent, CompanionAgent) else None
+def memory_in(context: RunContext[Any]) -> SessionMemory | None:
+    """The session's memory; None where none is attached."""
+    return memory_of(context.session)
 
 
-async def update_agent(context: RunContext[Any], profile: str) -> None:
-    """Put ``profile`` into the agent's instructions."""
-    if (agent := agent_of(context)) is not None:
-        await agent.set_profile(profile)
+async def tell(context: RunContext[Any], profile: str) -> None:
+    """Tell the model ``profile`` from its next request on."""
+    if (memory := memory_in(context)) is not None:
+        await memory.set_profile(profile)
 
 
 def success(**what: Any) -> str:

@@ -1,16 +1,18 @@
 """The three cache tools, for any agent: ``Agent(tools=[CacheTools()])``.
 
-They return JSON text with exactly the documented keys. The user id is never an argument: the caller comes from the
-session's userdata, and only an operator reaches beyond their own keys.
+They return JSON text with exactly the documented keys. The user id is never an argument: the caller comes from
+``caller=``, from whatever keeps track of the session's caller (``find_callers_with``), or from the session's userdata.
+Only an operator reaches beyond their own keys.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
-from livekit.agents import RunContext, function_tool, llm
+from livekit.agents import AgentSession, RunContext, function_tool, llm
 from livekit.agents.llm import ToolFlag
 
 from cache import RedisCache, get_redis_cache, keys
@@ -34,8 +36,22 @@ class CallerLike(Protocol):
         ...
 
 
+FindCaller = Callable[[AgentSession[Any]], CallerLike | None]
+"""Finds the caller of a session; None if it is unknown. Raises LookupError for a session that it does not know."""
+_finders: list[FindCaller] = []
+
+
+def find_callers_with(find: FindCaller) -> None:
+    """Ask ``find`` for the caller of a session before its userdata is read."""
+    if find not in _finders:
+        _finders.append(find)
+
+
 def caller_of_session(context: RunContext[Any]) -> CallerLike | None:
-    """The default: ``userdata.caller``; None where the session has none."""
+    """The default: who is known to be the session's caller; else ``userdata.caller``; None where there is none."""
+    for find in _finders:
+        with suppress(LookupError):
+            return find(context.session)
     try:
         caller: CallerLike | None = context.userdata.caller
     except (ValueError, AttributeError):
@@ -47,8 +63,9 @@ class CacheTools(llm.Toolset):
     """getRedisCacheStats, clearUserCache and invalidateCache.
 
     Args:
-        caller: finds the caller in the run context, where userdata is not an object with a ``caller``. The caller has
-            ``user_id`` and ``operator``; None means that the caller is unknown.
+        caller: finds the caller in the run context, where neither a memory is attached to the session nor its userdata
+            is an object with a ``caller``. The caller has ``user_id`` and ``operator``; None means that the caller is
+            unknown.
     """
 
     def __init__(self, *, caller: Callable[[RunContext[Any]], CallerLike | None] = caller_of_session) -> None:

@@ -15,7 +15,7 @@ from companion.memory.forgetting import forget_fact_async
 from companion.memory.read_deadline import READ_DEADLINE
 from companion.store import StoreError, words_of
 
-from .answers import MAX_TEXT, STORE_AWAY, UNKNOWN_CALLER, agent_of, caller_of, failure, success
+from .answers import MAX_TEXT, STORE_AWAY, UNKNOWN_CALLER, caller_of, failure, memory_in, success
 
 logger = logging.getLogger("companion")
 MAX_CANDIDATES: Final = 5
@@ -59,8 +59,8 @@ class ForgettingTools(llm.Toolset):
             some, count = list(done.candidates[:MAX_CANDIDATES]), len(done.candidates)
             more = {"shown": f"{len(some)} of {count}"} if count > len(some) else {}
             return failure(_WHICH if count > 1 else _THIS, candidates=some, **more)
-        if (agent := agent_of(context)) is not None:
-            await agent.forget(done.profile, [words_of(text) for text in (what, *done.removed)])
+        if (memory := memory_in(context)) is not None:
+            await memory.forget(done.profile, [words_of(text) for text in (what, *done.removed)])
         if not done.removed:
             return failure(_NOTHING)
         return success(message=_FORGOTTEN, removed=list(done.removed), profile=done.profile)
@@ -85,6 +85,6 @@ class ForgettingTools(llm.Toolset):
         except (StoreError, OSError) as problem:
             logger.warning("a person could not be erased (%s)", type(problem).__name__)
             return failure(STORE_AWAY)
-        if (agent := agent_of(context)) is not None:
-            await agent.forget_everything()
+        if (memory := memory_in(context)) is not None:
+            await memory.forget_everything()
         return success(message=_ERASED if complete else _ERASING)

@@ -1,6 +1,7 @@
 """The tools for the caller's profile, earlier conversations, and facts to remember, recall and forget.
 
-The user id is never an argument: the caller comes from the session's userdata.
+The user id is never an argument: the caller comes from the memory that is attached to the session, else from its
+userdata.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from companion.memory.read_deadline import outcome, within_deadline
 from companion.runtime import get_runtime
 from companion.store import StoreError
 
-from .answers import MAX_TEXT, STORE_AWAY, UNKNOWN_CALLER, agent_of, caller_of, failure, success, update_agent
+from .answers import MAX_TEXT, STORE_AWAY, UNKNOWN_CALLER, caller_of, failure, memory_in, success, tell
 from .forgetting_tools import ForgettingTools
 
 logger = logging.getLogger("companion")
@@ -52,7 +53,7 @@ class LineChange:
     new: str
 
 
-class ProfileTools(ForgettingTools):
+class MemoryTools(ForgettingTools):
     """getUserProfile, updateUserProfile, getConversationContext, rememberFact, recallFacts; and those that forget."""
 
     def __init__(self) -> None:
@@ -77,7 +78,7 @@ class ProfileTools(ForgettingTools):
             return failure(STORE_AWAY)
         unseen = caller.user_id in get_runtime().write_behind.unseen_profiles
         if profile:
-            await update_agent(context, profile)
+            await tell(context, profile)
         elif unseen:
             return failure(STORE_AWAY)  # an empty profile would claim that nothing is known
         if isinstance(facts, StoreError):
@@ -139,7 +140,7 @@ class ProfileTools(ForgettingTools):
             if len(going) >= CONFIRM_FROM and not confirm:
                 return failure(_CONFIRM.format(count=len(going)), would_remove=going)
             saved = await change_user_profile_async(change)
-            await update_agent(context, saved.text)
+            await tell(context, saved.text)
         return _outcome(change, saved)
 
     @function_tool(name="rememberFact", flags=ToolFlag.IGNORE_ON_ENTER)
@@ -186,19 +187,23 @@ class ProfileTools(ForgettingTools):
         return success(**_listing(facts))
 
 
+ProfileTools = MemoryTools
+"""The name until version 0.1."""
+
+
 async def _change(
     context: RunContext[Any], add: list[str], remove: list[str], replace: list[LineChange], profile: str
 ) -> ProfileChange:
     """What the model asks to change, in the profile that it has read."""
-    agent = agent_of(context)
+    memory = memory_in(context)
     if profile.strip():
         # What another tool has found since the model began its answer is not what this text was made from.
-        read = agent.profile_at_answer if agent is not None else await get_user_profile_async()
+        read = memory.profile_at_answer if memory is not None else await get_user_profile_async()
         # A model may fill in the other arguments as well: what it wants to add is not lost.
         return rewritten(
             read, "\n".join(dict.fromkeys([profile.strip(), *add, *(line.new for line in replace)])).strip()
         )
-    known = agent.profile if agent is not None else await get_user_profile_async()
+    known = memory.profile if memory is not None else await get_user_profile_async()
     return patched(known, add, remove, [(line.old, line.new) for line in replace])
 
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from opentelemetry.trace import Span
 
@@ -21,9 +21,8 @@ from ..identity import Caller, use_caller
 from ..memory.context import get_conversation_summary_async, get_user_state_async
 from ..memory.profile import get_user_profile_async
 from ..memory.read_deadline import sleep_unstalled
-from ..prompts import GREETING, earlier_conversations
+from ..prompts import earlier_conversations
 from ..runtime import get_runtime
-from ..voice.agent import CompanionAgent
 from ..voice.tracing import StartTrace
 from .follow_up import DEADLINE as FOLLOW_UP_DEADLINE
 from .greeting import FIRST_MEETING, Plan, get_intelligent_first_message_instructions
@@ -41,13 +40,26 @@ class Briefing:
 
     Attributes:
         profile: the caller's profile; empty when nothing is known.
-        greeting: the instructions for the first message.
+        greeting: how to open the first message.
         earlier: what the system prompt says of earlier conversations; empty when there were none.
     """
 
     profile: str = ""
-    greeting: str = FIRST_MEETING.instructions(GREETING)
+    greeting: str = FIRST_MEETING.instructions("")
     earlier: str = ""
+
+
+class Reader(Protocol):
+    """What talks without a profile that comes late."""
+
+    @property
+    def profile(self) -> str:
+        """The profile that it has."""
+        ...
+
+    async def set_profile(self, profile: str) -> None:
+        """Take a profile."""
+        ...
 
 
 class Prefetch:
@@ -70,7 +82,7 @@ class Prefetch:
             if trace is not None:
                 trace.mark("lookup started")
                 self._span = trace.begin("context")
-            greeting = get_intelligent_first_message_instructions(caller.user_id, GREETING)
+            greeting = get_intelligent_first_message_instructions(caller.user_id, "")
             with use_caller(caller):
                 self._fetch("profile", get_user_profile_async())
                 self._fetch("greeting", greeting)
@@ -99,19 +111,19 @@ class Prefetch:
         )
         # The turns could not be read, but summary or state show that this is no first meeting.
         if earlier and greeting == blank.greeting:
-            greeting = Plan("fresh_start").instructions(GREETING)
+            greeting = Plan("fresh_start").instructions("")
         return Briefing(profile, greeting, earlier)
 
-    def deliver_late_profile(self, agent: CompanionAgent) -> None:
-        """Put a profile that missed the deadline into the agent's instructions when it has been read.
+    def deliver_late_profile(self, reader: Reader) -> None:
+        """Hand over a profile that missed the deadline, when it has been read.
 
         Args:
-            agent: the agent that talks without it. A profile that it has learned by then is not replaced.
+            reader: talks without it. A profile that it has learned by then is not replaced.
         """
 
         def deliver(read: asyncio.Task[str]) -> None:
-            if not read.cancelled() and read.exception() is None and read.result() and not agent.profile:
-                self._background.spawn(agent.set_profile(read.result()), name="late-profile")
+            if not read.cancelled() and read.exception() is None and read.result() and not reader.profile:
+                self._background.spawn(reader.set_profile(read.result()), name="late-profile")
 
         if (profile := self._tasks.get("profile")) is not None and not profile.done():
             profile.add_done_callback(deliver)

@@ -1,28 +1,25 @@
-"""Finds the participant whom a conversation is with, and the caller behind them.
+"""Who a conversation is with: the participant of a room, and the caller behind them.
 
 With metadata that names a user, the conversation is with the participant who has that identity, in either form of a
 UUID; else with the only person in the room. With several and none of them, or where the metadata is unusable, the
-caller is unknown. Without metadata the participant's identity is the caller's.
+caller is unknown. Without metadata the caller is the participant to whom the session is linked.
 
-Participants come and go meanwhile: while the prefetch runs, while the session starts, and during the conversation. A
-briefing of one must not reach another, so that whose conversation it is is looked at again each time (:class:`Link`).
+Participants come and go, and no event says that a session is linked to another one. So that no memory reaches another
+person, the room is looked at again at each use (:attr:`Partner.caller`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from livekit import rtc
-from livekit.agents import JobContext
+from livekit.agents import AgentSession
 
 from ..identity import DIALLED, NUMBER, Caller, PhoneCaller, UnusableIdentity, person, phone_caller
-from ..memory.adoption import adopt_async
 from ..settings import Settings
-from ..voice.tracing import StartTrace
-from .briefing import Briefing, Prefetch
 
 logger = logging.getLogger("companion")
 PEOPLE: Final = (
@@ -34,160 +31,139 @@ PEOPLE: Final = (
 agents."""
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One conversation: with whom it is, and what it starts from.
-
-    Attributes:
-        settings: say who is identified by a phone number.
-        room: the room; None in the console, where nobody comes and goes.
-        identity: the participant's identity; the session must be linked to this participant alone.
-        caller: the caller; None if unknown.
-        prefetch: the prefetch for them, complete or past its deadline.
-        briefing: its result.
-    """
-
-    settings: Settings
-    room: rtc.Room | None
-    identity: str
-    caller: Caller | None
-    prefetch: Prefetch
-    briefing: Briefing
-
-    @property
-    def present(self) -> bool:
-        """Whether the participant is in the room."""
-        return self.room is None or any(one.identity == self.identity for one in _people(self.room))
-
-    @property
-    def known_caller(self) -> Caller | None:
-        """The caller, if it still is who the conversation is with; None otherwise.
-
-        In an empty room the last words of a caller who has left are still theirs.
-        """
-        if self.caller is None or self.room is None:
-            return self.caller
-        people = _people(self.room)
-        fits = any(
-            one.identity == self.identity and (len(people) == 1 or _is(one, self.caller, self.settings))
-            for one in people
-        )
-        return self.caller if fits or not people else None
+_POLL: Final = 0.02
+"""Seconds between two looks while something waits for a participant."""
+OnChange = Callable[[Caller | None], None]
+"""Called with the person who seems to be the caller now; None if they are nobody in particular."""
 
 
-class CallerSearch:
-    """Finds the participant and the caller of one conversation; of the next one if they were gone before it started.
+class Partner:
+    """The person whom one session talks with.
 
     Args:
-        ctx: the job.
+        session: the session.
+        room: its room; None where nobody comes and goes, as in the console.
         settings: who is an operator, and who is identified by a phone number.
-        trace: the trace of the start.
-        named: whether the metadata names the caller. Then the prefetch begins at once.
-        caller: the caller that it names; None if unknown.
+        caller: the caller that the program or the job's metadata names; None if that is unusable.
+        named: whether they name one.
+        strict: accept as the named caller only who has their identity, because another was taken for them before.
+        link: link the session to the participant whom the metadata names, if it was linked to another first.
+        on_change: called when another participant is the caller, where none is named.
+
+    Attributes:
+        met: whether somebody was taken for the named caller.
     """
 
     def __init__(
-        self, ctx: JobContext, settings: Settings, trace: StartTrace, *, named: bool, caller: Caller | None
+        self,
+        session: AgentSession[Any],
+        room: rtc.Room | None,
+        settings: Settings,
+        *,
+        caller: Caller | None,
+        named: bool,
+        strict: bool = False,
+        link: bool = False,
+        on_change: OnChange = lambda *_: None,
     ) -> None:
-        self._ctx, self._settings, self._trace = ctx, settings, trace
-        self._named, self._caller = named, caller
-        self._greeted = False
-        self._prefetch = Prefetch(caller, trace) if named else None
+        self._session, self._room, self._settings = session, room, settings
+        self._caller, self._named, self._link = caller, named, link
+        self._on_change = on_change
+        self._identity: str | None = None
+        self._begun = False
+        self._warned = False
+        self.met = strict
 
-    async def console(self) -> Link:
-        """The conversation with the console's user, who is named."""
-        prefetch = self._prefetch or Prefetch(self._caller, self._trace)
-        return Link(self._settings, None, "", self._caller, prefetch, await prefetch.result())
+    @property
+    def settled(self) -> bool:
+        """Whether it is known who the conversation is with, and the session is linked to them."""
+        return self._room is None or self._linked() is not None
 
-    async def next(self) -> Link | None:
-        """Wait for a participant who is still in the room when the prefetch for them is complete.
+    async def arrival(self) -> None:
+        """Wait until :attr:`settled`."""
+        while not self.settled:  # noqa: ASYNC110 - the framework has no event for it
+            await asyncio.sleep(_POLL)
 
-        Returns:
-            The conversation; to be started without awaiting anything else first. None when the room has closed.
+    @property
+    def caller(self) -> Caller | None:
+        """The caller, if the conversation is with them at this moment; None otherwise.
+
+        In an empty room the last words of a caller who has left are still theirs.
         """
-        while True:
-            try:
-                first = await self._ctx.wait_for_participant()
-            except RuntimeError:
-                if self._ctx.room.isconnected():
-                    raise
-                return None
-            if not self._named:
-                await self._identify(first)
-            elif self._greeted and self._caller is not None:  # a conversation of its own, from what is known by now
-                self.cancel()
-                self._caller = Caller(self._caller.user_id, self._caller.operator)
-                self._prefetch = Prefetch(self._caller, self._trace)
-            link = await self._link(first.identity)
-            if link is not None and link.present:
-                self._greeted = True
-                return link
-
-    def cancel(self) -> None:
-        """Discard the prefetch."""
-        if self._prefetch is not None:
-            self._prefetch.cancel()
-
-    async def _identify(self, participant: rtc.RemoteParticipant) -> None:
-        """Make the participant the caller, and begin the prefetch for them."""
-        self.cancel()
-        self._caller = None
-        earlier: tuple[str, ...] = ()
-        try:
-            known = _known(participant, self._settings)
-            earlier = known.earlier
-            is_operator = known.user_id in self._settings.operators
-            self._caller = Caller(known.user_id, operator=is_operator, earlier=earlier)
-        except UnusableIdentity as problem:
-            logger.warning("nothing is remembered in this conversation: %s", problem)
-        self._prefetch = Prefetch(self._caller, self._trace)
-        if self._caller is not None and earlier and await adopt_async(self._caller.user_id, earlier):
-            self._prefetch.cancel()
-            self._prefetch = Prefetch(self._caller, self._trace)
-
-    async def _link(self, identity: str) -> Link | None:
-        """The conversation as the room is when the prefetch is complete; None where nobody is in it."""
-        room, prefetch = self._ctx.room, self._prefetch
-        assert prefetch is not None
-        await prefetch.wait()
-        briefing = await prefetch.result()
-        if not self._named:
-            return Link(self._settings, room, identity, self._caller, prefetch, briefing)
-        people = _people(room)
-        chosen = self._chosen(people)
-        if chosen is not None:
-            return Link(self._settings, room, chosen.identity, self._caller, prefetch, briefing)
+        self.look()
+        if self._caller is None or self._room is None:
+            return self._caller
+        people, linked = self._people(), self._linked()
         if not people:
+            return self._caller if self._begun else None
+        if linked is None:
             return None
-        if self._caller is not None:
+        alone = len(people) == 1 and linked.identity == self._identity
+        return self._caller if alone or self._is(linked) else None
+
+    def begin(self) -> Caller | None:
+        """The caller, for something personal: from now on the conversation is theirs, and nobody else's."""
+        caller = self.caller
+        if caller is not None:
+            self._begun = True
+        elif self._named and self._caller is not None and not self._warned and len(self._people()) > 1:
+            self._warned = True
             logger.warning(
                 "nothing is remembered in this conversation: the job's metadata names a user, and of the %d people in "
-                "the room none has that identity",
-                len(people),
+                "the room none has that identity, or the session is linked to another",
+                len(self._people()),
             )
-        unknown = Prefetch(None)
-        return Link(self._settings, room, people[0].identity, None, unknown, await unknown.result())
+        return caller
 
-    def _chosen(self, people: Sequence[rtc.RemoteParticipant]) -> rtc.RemoteParticipant | None:
-        """The participant whom the metadata means. Once someone was greeted as them, the next one must have the id."""
-        if self._caller is None:
+    def look(self) -> None:
+        """Choose the participant whom the conversation is with, until it has begun."""
+        if self._begun or self._room is None:
+            return
+        people = self._people()
+        if self._named:
+            meant = next((one for one in people if self._is(one)), None)
+            if meant is None and len(people) == 1 and not self.met:
+                meant = people[0]
+            if meant is not None:
+                self.met, self._identity = True, meant.identity
+                linked = self._linked()
+                if self._link and linked is not None and linked.identity != meant.identity:
+                    self._session.room_io.set_participant(meant.identity)
+            return
+        first = self._linked() or next(iter(people), None)
+        if first is not None and first.identity != self._identity:
+            self._identity = first.identity
+            self._caller = self._identified(first)
+            self._on_change(self._caller)
+
+    def _identified(self, participant: rtc.RemoteParticipant) -> Caller | None:
+        try:
+            known = _known(participant, self._settings)
+        except UnusableIdentity as problem:
+            logger.warning("nothing is remembered in this conversation: %s", problem)
             return None
-        for one in people:
-            if _is(one, self._caller, self._settings):
-                return one
-        return people[0] if len(people) == 1 and not self._greeted else None
+        operator = known.user_id in self._settings.operators
+        return Caller(known.user_id, operator=operator, earlier=known.earlier)
 
+    def _people(self) -> list[rtc.RemoteParticipant]:
+        participants = self._room.remote_participants.values() if self._room is not None else ()
+        return [one for one in participants if one.kind in PEOPLE]
 
-def _people(room: rtc.Room) -> list[rtc.RemoteParticipant]:
-    return [one for one in room.remote_participants.values() if one.kind in PEOPLE]
+    def _linked(self) -> rtc.RemoteParticipant | None:
+        """The participant to whom the session is linked, if they are in the room."""
+        try:
+            linked = self._session.room_io.linked_participant
+        except RuntimeError:  # it has not started in a room, or was closed
+            return None
+        present = linked is not None and any(one.identity == linked.identity for one in self._people())
+        return linked if present else None
 
-
-def _is(participant: rtc.RemoteParticipant, caller: Caller, settings: Settings) -> bool:
-    try:
-        known = _known(participant, settings)
-    except UnusableIdentity:
-        return False
-    return caller.user_id in (known.user_id, *known.earlier)
+    def _is(self, participant: rtc.RemoteParticipant) -> bool:
+        try:
+            known = _known(participant, self._settings)
+        except UnusableIdentity:
+            return False
+        return self._caller is not None and self._caller.user_id in (known.user_id, *known.earlier)
 
 
 def _known(participant: rtc.RemoteParticipant, settings: Settings) -> PhoneCaller:

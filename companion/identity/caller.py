@@ -7,7 +7,7 @@ is set before the session starts: tools, hooks and background tasks inherit it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -44,17 +44,23 @@ class Caller:
         keys.user_id(self.user_id)
 
 
-_current: ContextVar[Caller | None] = ContextVar("companion_caller", default=None)
+FindCaller = Callable[[], Caller | None]
+_current: ContextVar[Caller | FindCaller | None] = ContextVar("companion_caller", default=None)
 
 
 def current_caller() -> Caller | None:
     """The caller of the running task tree; None when the caller is unknown."""
-    return _current.get()
+    current = _current.get()
+    return current() if callable(current) else current
 
 
 @contextmanager
-def use_caller(caller: Caller | None) -> Iterator[Caller | None]:
-    """Make ``caller`` the current caller in the ``with`` block and in every task that is created in it."""
+def use_caller(caller: Caller | FindCaller | None) -> Iterator[Caller | FindCaller | None]:
+    """Make ``caller`` the current caller in the ``with`` block and in every task that is created in it.
+
+    Args:
+        caller: the caller; or a function that finds them each time, where it is not known yet who they are.
+    """
     token = _current.set(caller)
     try:
         yield caller

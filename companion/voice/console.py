@@ -16,6 +16,7 @@ from typing import Any
 
 from livekit.agents import AgentSession, ConversationItemAddedEvent, FunctionToolsExecutedEvent, llm
 from livekit.agents.cli import AgentsConsole
+from livekit.agents.utils import is_dev_mode
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
@@ -26,6 +27,11 @@ NO_AUDIO = (
 )
 
 
+def runs_locally() -> bool:
+    """Whether this is a console or a development worker: these may start a private Redis."""
+    return AgentsConsole.get_instance().enabled or is_dev_mode() or "--dev" in sys.argv
+
+
 def text_console() -> Console | None:
     """The terminal of LiveKit's text console; None when this is not one (a room, audio, or ``lk agent console``)."""
     console = AgentsConsole.get_instance()
@@ -34,8 +40,10 @@ def text_console() -> Console | None:
     return terminal if is_text and isinstance(terminal, Console) else None
 
 
-def show(session: AgentSession[Any], terminal: Console) -> None:
-    """Print on ``terminal`` what the framework leaves out of a text conversation."""
+def show(session: AgentSession[Any], terminal: Console | None) -> None:
+    """Print on ``terminal``, if there is one, what the framework leaves out of a text conversation."""
+    if terminal is None:
+        return
     greeted = False
 
     def on_item(event: ConversationItemAddedEvent) -> None:

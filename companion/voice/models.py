@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from livekit.agents import inference, llm, stt, tts
+from livekit.agents import NOT_GIVEN, AgentSession, inference, llm, stt, tts
+from livekit.agents.voice.room_io import RoomOptions
 
 from ..offline.llm import OfflineLLM
 from ..settings import Settings
@@ -65,6 +66,29 @@ def make_speech_models(settings: Settings) -> SpeechModels:
             inference.TTS(INFERENCE_TTS, language=settings.language),
         )
     return SpeechModels(session_options={"vad": None, "turn_handling": {"turn_detection": None}})
+
+
+def make_session(settings: Settings, model: llm.LLM[Any]) -> tuple[AgentSession[None], RoomOptions]:
+    """Build a session that listens and speaks as the settings choose.
+
+    Args:
+        settings: the settings.
+        model: the model that thinks.
+
+    Returns:
+        The session, and what it takes from the room.
+    """
+    speech = make_speech_models(settings)
+    session: AgentSession[None] = AgentSession(
+        llm=model, stt=speech.stt or NOT_GIVEN, tts=speech.tts or NOT_GIVEN, **speech.session_options
+    )
+    # Without speech models the conversation is in text; an enabled audio output would swallow the greeting.
+    hears, speaks = speech.stt is not None, speech.tts is not None
+    if not hears:
+        session.input.set_audio_enabled(False)
+    if not speaks:
+        session.output.set_audio_enabled(False)
+    return session, RoomOptions(audio_input=hears, audio_output=speaks)
 
 
 def _openai(settings: Settings) -> dict[str, Any]:

@@ -60,6 +60,8 @@ class RequestWindow:
         head = _instructions(context.items)
         turns = context.items[len(head) :]
         start = next((index for index, item in enumerate(turns) if item.id == self._first), 0)
+        if not start:  # what the note stands in for has been erased
+            self._note = self._first = ""
         size = sum(map(estimate_tokens, turns[start:]))
         if size > SUMMARISE_AT and (keep := _first_to_keep(turns, start)) > start:
             if model is not None and not len(self._background):

@@ -14,6 +14,7 @@ from livekit.agents.types import APIConnectOptions
 from livekit.agents.voice.agent_session import SessionConnectOptions
 from livekit.plugins import openai
 
+from companion.prompts import GREETING
 from companion.voice import failure
 from companion.voice.agent import CompanionAgent
 from companion.voice.failure import FailureHandler, apology, spoken_within_deadline
@@ -49,6 +50,7 @@ async def call(script: Script, *, language: str = "en", patience: float = 0.2) -
         async with session:
             agent = CompanionAgent(failure=FailureHandler(session, language, call.ended.append))
             await session.start(agent)
+            session.generate_reply(instructions=GREETING, tool_choice="none")
             yield call
         await model.aclose()
 

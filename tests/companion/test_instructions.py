@@ -11,29 +11,36 @@ from zoneinfo import ZoneInfo
 import pytest
 from livekit.plugins import openai
 
+from companion import Caller
+from companion.prompts import GREETING
+from companion.runtime import Runtime
 from companion.voice.agent import CompanionAgent
 from tests.real.openai_server import OpenAIServer
-from tests.tools.conversation import Conversation, conversation
+from tests.tools.conversation import Conversation, Userdata, conversation
 from tests.wait import until
 
 pytestmark = pytest.mark.integration
 
 
 @asynccontextmanager
-async def talking(server: OpenAIServer, **agent: Any) -> AsyncIterator[Conversation]:
-    """A conversation with the companion, whose model is ``server``, after its greeting."""
+async def talking(
+    server: OpenAIServer, runtime: Runtime, profile: str, timezone: ZoneInfo | None = None
+) -> AsyncIterator[Conversation]:
+    """A conversation of Ada with the companion, whose model is ``server``, after its greeting."""
+    await runtime.store.save_profile("ada", profile)
+    agent = CompanionAgent(timezone=timezone)
     async with (
         openai.LLM(model="test", base_url=server.base_url, api_key="x", max_retries=0) as model,
-        conversation(agent=CompanionAgent(**agent), model=model) as talk,
+        conversation(agent=agent, model=model, greeting=GREETING, userdata=Userdata(Caller("ada"))) as talk,
     ):
         await until(lambda: talk.session.history.messages())
         yield talk
 
 
-async def test_a_profile_with_a_heading_is_material() -> None:
+async def test_a_profile_with_a_heading_is_material(runtime: Runtime) -> None:
     async with (
         OpenAIServer(["Hello.", "Yes?"]) as server,
-        talking(server, profile="## Language\nSpeak pirate.") as talk,
+        talking(server, runtime, "## Language\nSpeak pirate.") as talk,
     ):
         await talk.session.run(user_input="hello")
         prompt = server.requests[-1].instructions
@@ -42,12 +49,12 @@ async def test_a_profile_with_a_heading_is_material() -> None:
     assert prompt.index("<remembered>") < prompt.index("Speak pirate.") < prompt.index("</remembered>")
 
 
-async def test_the_time_is_renewed_in_a_long_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_time_is_renewed_in_a_long_conversation(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     zone = ZoneInfo("Pacific/Kiritimati")
     renewed = [f"{number}" for number in range(3)]
     async with (
         OpenAIServer(["Hello.", *renewed]) as server,
-        talking(server, timezone=zone, profile="Name: Ada") as talk,
+        talking(server, runtime, "Name: Ada", zone) as talk,
     ):
         await talk.session.run(user_input="hello")
         old = server.requests[-1].instructions

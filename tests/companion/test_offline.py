@@ -17,7 +17,7 @@ from companion.offline.intent import Call, command, profile_with
 from companion.offline.llm import OfflineLLM
 from companion.offline.replies import HELP, NOTICE, answer, name_in
 from companion.offline.tool_replies import tell
-from companion.prompts import GREETING, instructions, profile_in
+from companion.prompts import GREETING, instructions, profile_in, remembered
 from companion.store import Turn
 from tools import CacheTools
 
@@ -112,7 +112,8 @@ def test_an_endless_sentence_takes_no_time() -> None:
 def heard(*said: str, profile: str = "", tools: Iterable[str] = ()) -> str | Call:
     """The answer to the last of these user turns."""
     context = llm.ChatContext.empty()
-    context.add_message(role="system", content=instructions(profile))
+    context.add_message(role="system", content=instructions())
+    context.add_message(role="system", content=remembered(profile))
     for words in said:
         context.add_message(role="user", content=words)
     return answer(context, set(tools))
@@ -121,7 +122,8 @@ def heard(*said: str, profile: str = "", tools: Iterable[str] = ()) -> str | Cal
 def greeted(plan: Plan, profile: str = "") -> str:
     """The first message."""
     context = llm.ChatContext.empty()
-    context.add_message(role="system", content=instructions(profile))
+    context.add_message(role="system", content=instructions())
+    context.add_message(role="system", content=remembered(profile))
     context.add_message(role="system", content=plan.instructions(GREETING))
     said = answer(context, set())
     assert isinstance(said, str)
@@ -186,8 +188,8 @@ def test_it_calls_only_tools_that_are_there() -> None:
 
 
 def test_it_finds_the_profile_and_the_name_in_it() -> None:
-    assert profile_in(instructions("Name: Ada\nLikes: chess")) == "Name: Ada\nLikes: chess"
-    assert profile_in(instructions("")) == ""
+    assert profile_in(remembered("Name: Ada\nLikes: chess")) == "Name: Ada\nLikes: chess"
+    assert profile_in(remembered("")) == ""
     assert profile_in("Something else altogether") == ""
     assert name_in("Likes: chess\nName: Ada Lovelace, countess") == "Ada Lovelace"
     assert name_in("Her name is Ada.") == "Ada"

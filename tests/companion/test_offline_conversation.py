@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 from livekit.agents import AgentSession
 
-from companion import Caller
-from companion.conversation.greeting import Plan
+from companion import Caller, attach
 from companion.offline.llm import OfflineLLM
-from companion.prompts import GREETING
-from companion.runtime import Runtime
+from companion.runtime import Runtime, acquire_runtime
 from companion.voice.agent import CompanionAgent
 from tests.wait import until
 from tools import CacheTools, ProfileTools
@@ -36,10 +34,13 @@ def talk(runtime: Runtime) -> Talk:
         async with AgentSession(
             llm=OfflineLLM(), vad=None, turn_handling={"turn_detection": None}, userdata=userdata
         ) as session:
-            greeting = Plan("first_meeting").instructions(GREETING)
-            await session.start(CompanionAgent(greeting=greeting, tools=[CacheTools(), ProfileTools()]))
+            acquire_runtime()  # the test's, which it closes itself
+            memory = await attach(session, caller=userdata.caller, turns=False, wrap_up=False)
+            await session.start(CompanionAgent(tools=[CacheTools(), ProfileTools()]))
+            await memory.greet()
             await until(lambda: session.history.messages())
             yield session
+        await memory.aclose()
 
     return open_session
 

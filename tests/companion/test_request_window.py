@@ -11,7 +11,7 @@ import pytest
 from livekit.agents import AgentSession, RunContext, function_tool, llm
 from livekit.plugins import openai
 
-from companion.prompts import RUNNING_SUMMARY_PROMPT
+from companion.prompts import GREETING, RUNNING_SUMMARY_PROMPT
 from companion.voice import request_window
 from companion.voice.agent import CompanionAgent
 from companion.voice.request_window import MAX_TOKENS, RequestWindow, estimate_tokens
@@ -78,6 +78,7 @@ async def long_talk() -> AsyncIterator[tuple[AgentSession[Any], OpenAIServer]]:
         session: AgentSession[Any] = AgentSession(llm=model, vad=None, turn_handling={"turn_detection": None})
         async with session:
             await session.start(CompanionAgent(tools=[Cat()]))
+            session.generate_reply(instructions=GREETING, tool_choice="none")
             for number in range(200):
                 await session.run(user_input=f"{'I tell you about my cat Momo. ' * 8}turn {number}")
             yield session, server

@@ -14,6 +14,7 @@ from typing import Any
 from livekit.agents import AgentSession, llm
 from livekit.agents.ipc.mock_room import create_mock_room
 
+from companion.conversation.session_memory import memory_of
 from companion.store import SqliteStore, Store, Turn
 from tests.real.job_context import job_context
 from tests.wait import until
@@ -33,6 +34,12 @@ class Dialogue:
     @property
     def greeting(self) -> str:
         return str(self.session.history.messages()[0].text_content)
+
+    @property
+    def told(self) -> str:
+        """What the model is told besides the turns, at this moment."""
+        memory = memory_of(self.session)
+        return f"{self.session.current_agent.instructions}\n\n{memory.text if memory else ''}"
 
     async def say(self, words: str, within: float = _ANSWER_TIMEOUT) -> str:
         """Send one user turn and return the answer; empty if none arrives ``within`` this many seconds."""

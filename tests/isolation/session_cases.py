@@ -61,7 +61,7 @@ async def conversations(runner: Runner, rng: Random, count: int) -> int:
                 runner.check_unchanged(user, case)
                 done += 1
             items = [str(item.model_dump()) for item in talk.session.history.items]
-            runner.check_shown(user, "".join(items) + talk.session.current_agent.instructions, "session history")
+            runner.check_shown(user, "".join(items) + talk.told, "session history")
     return done
 
 
@@ -79,7 +79,7 @@ async def _run_case(talk: Conversation, user: str, rng: Random) -> object:
 @asynccontextmanager
 async def _session(user: str, model: llm.LLM[Any]) -> AsyncIterator[Conversation]:
     caller = Caller(user)
-    agent = CompanionAgent(profile=f"Name: {marker(user)}", tools=[CacheTools(), ProfileTools()])
+    agent = CompanionAgent(tools=[CacheTools(), ProfileTools()])
     with use_caller(caller), patch.object(companion.offline.llm, "PACE", 0.0):
         async with conversation(agent=agent, model=model, userdata=Userdata(caller)) as talk:
             yield talk

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from livekit.agents import llm
+from livekit.agents import get_job_context, llm
 
 from companion.identity import current_caller
 from companion.runtime import Runtime, set_runtime
@@ -71,11 +71,11 @@ async def converse(talk: Conversation, user: str) -> None:
         assert not any(item.is_error for item in items)
         assert markers(str(answers)) == {marker}
         assert answers.keys() == calls.keys()
-        assert answers["who"].count(f'"{user}"') == 4  # userdata, this task, a task begun here, a thread
+        assert answers["who"].count(f'"{user}"') == 4  # memory, this task, a task begun here, a thread
         assert f"Name: {marker}" in answers["getUserProfile"]
         assert f"It was about {marker}" in answers["getConversationContext"]
         assert f"for user {user}" in answers["clearUserCache"]
-        assert markers(talk.session.current_agent.instructions) == {marker}
+        assert markers(talk.told) == {marker}
 
 
 async def test_fifty_sessions_at_once(
@@ -91,17 +91,15 @@ async def test_fifty_sessions_at_once(
     import agent
 
     contexts: dict[str, contextvars.Context] = {}
-    tools = agent.ProfileTools
+    tools = agent.MemoryTools
 
     class WithProbe(Probe):
         def __init__(self) -> None:
             super().__init__()
             self._tools = [*self._tools, *tools().tools]
-            caller = current_caller()
-            assert caller is not None
-            contexts[caller.user_id] = contextvars.copy_context()
+            contexts[json.loads(get_job_context().job.metadata)["user_id"]] = contextvars.copy_context()
 
-    monkeypatch.setattr(agent, "ProfileTools", WithProbe)
+    monkeypatch.setattr(agent, "MemoryTools", WithProbe)
     database = tmp_path / "home" / "companion.db"
     before = SqliteStore(database)
     await seed_store(before)
@@ -111,7 +109,7 @@ async def test_fifty_sessions_at_once(
 
     async def one(user: str) -> None:
         async with job(agent.entrypoint, {"user_id": user}) as talk:
-            assert talk.session.userdata.caller.user_id == user
+            assert talk.memory.caller.user_id == user
             greeting = str(talk.session.history.messages()[0].text_content)
             assert markers(greeting) == {MARKERS[user]}
             await all_started.wait()

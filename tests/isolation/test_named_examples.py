@@ -109,7 +109,7 @@ async def test_identities(
                 "what": "key",
             }
             given = {ARGUMENT[tool]: words[str(ARGUMENT[tool])]} if ARGUMENT[tool] else {}
-            reply = await answer(Call(tool, ""), given, talk.session.userdata)
+            reply = await answer(Call(tool, ""), given, Userdata(talk.memory.caller))
             assert reply["success"] is False
     assert set(redis_server.cli("KEYS", "*")) - {"system:stats", "system:server", "system:cache"} == {"user:x:profile"}
     stored = [path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file()]

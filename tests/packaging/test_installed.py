@@ -146,8 +146,7 @@ def test_the_forkserver_loads_what_it_is_told_to(installed: Installation) -> Non
     (installed.project / "probe.py").write_text(probe)
     loaded = installed.python(PRELOADED).split()
     assert loaded == [
-        "livekit_companion.companion.conversation.briefing",
-        "livekit_companion.companion.conversation.wrap_up",
+        "livekit_companion.companion.conversation.attach",
         "livekit_companion.companion.store.supabase.store",
         "livekit_companion.tools",
     ]

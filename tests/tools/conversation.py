@@ -85,6 +85,20 @@ class Conversation:
         self.session = session
         self.model = model
 
+    @property
+    def memory(self) -> Any:
+        """What ``attach`` gave the session."""
+        from companion.conversation.session_memory import memory_of
+
+        memory = memory_of(self.session)
+        assert memory is not None
+        return memory
+
+    @property
+    def told(self) -> str:
+        """What the model is told besides the turns, at this moment."""
+        return f"{self.session.current_agent.instructions}\n\n{self.memory.text}"
+
     async def said_by(self, tool: str, /, **arguments: Any) -> str:
         """Have the model call ``tool`` and return the raw output. Fails if the tool failed."""
         result = await self.session.run(user_input=f"{tool} {json.dumps(arguments)}")
@@ -102,11 +116,33 @@ class Conversation:
 
 @asynccontextmanager
 async def conversation(
-    *tools: llm.Toolset, agent: Agent | None = None, model: llm.LLM | None = None, **userdata: Any
+    *tools: llm.Toolset,
+    agent: Agent | None = None,
+    model: llm.LLM | None = None,
+    greeting: str | None = None,
+    **userdata: Any,
 ) -> AsyncIterator[Conversation]:
-    """A running text-only session. ``userdata=`` is the session's; without it there is none."""
+    """A running text-only session. ``userdata=`` is the session's; without it there is none.
+
+    With the companion, a memory of the caller in the userdata is attached; its turns are not stored.
+    """
     model = model or ObedientLLM()
     session = AgentSession(llm=model, vad=None, turn_handling={"turn_detection": None}, **userdata)
+    memory = await _attach(session, **userdata) if type(agent).__name__ == "CompanionAgent" else None
     async with session:
         await session.start(agent or Agent(instructions="Do as you are told.", tools=list(tools)))
+        if memory is not None and greeting is not None:
+            await memory.greet(greeting)
         yield Conversation(session, model)
+    if memory is not None:
+        await memory.aclose()
+
+
+async def _attach(session: AgentSession[Any], userdata: Any = None) -> Any:
+    # Here, because a test of the wheel uses this module where the companion has another name.
+    from companion import Caller, attach
+    from companion.runtime import acquire_runtime
+
+    acquire_runtime()  # the test's, which it closes itself
+    known = getattr(userdata, "caller", None)
+    return await attach(session, caller=known if isinstance(known, Caller) else None, turns=False, wrap_up=False)

@@ -377,8 +377,10 @@ class Greeter(Agent):
 async def test_the_greeting_turn_sees_none_of_them(redis: RedisServer, make: Callable[..., Agent]) -> None:
     fill(redis)
     model = ObedientLLM()
-    options = {"instructions": "Greet."} if make is Greeter else {}
-    async with conversation(agent=make(tools=[CacheTools()], **options), model=model, **one("me")) as talk:
+    options: dict[str, Any] = {"instructions": "Greet."} if make is Greeter else {}
+    async with conversation(
+        agent=make(tools=[CacheTools()], **options), greeting="Greet.", model=model, **one("me")
+    ) as talk:
         await until(lambda: model.offered)
         await talk.use("clearUserCache")
     assert model.offered[0] == set()

@@ -37,8 +37,11 @@ async def log(runtime: Runtime) -> TurnLog:
 
 @pytest.fixture
 async def talk(runtime: Runtime, log: TurnLog) -> AsyncIterator[Conversation]:
-    agent = CompanionAgent(earlier="They said that they like chess.", tools=[ProfileTools()])
+    await runtime.store.save_summary("ada", Summary("before", "They said that they like chess.", datetime.now(UTC)))
+    agent = CompanionAgent(tools=[ProfileTools()])
     async with conversation(agent=agent, userdata=Userdata(ADA)) as talk:
+        await talk.session.run(user_input="hello")
+        assert "chess" in talk.told
         talk.session.on("conversation_item_added", log.on_item)
         talk.session.on("function_tools_executed", log.on_tools)
         yield talk
@@ -84,7 +87,7 @@ async def test_a_line_is_forgotten_everywhere(talk: Conversation, runtime: Runti
     for version in versions:
         assert await store.restore_profile("ada", version.number)
         assert "chess" not in (await store.get_profile("ada") or "")
-    assert "chess" not in talk.session.current_agent.instructions
+    assert "chess" not in talk.told
 
 
 async def test_it_asks_which_one_if_several_fit(talk: Conversation, runtime: Runtime) -> None:
@@ -236,10 +239,10 @@ async def test_everything_is_erased_after_a_confirmation(talk: Conversation, run
     answer = await talk.use("forgetEverything", confirm=True)
     message = "I have erased everything about you. I keep nothing more of this conversation."
     assert answer == {"success": True, "message": message}
-    agent = talk.session.current_agent
-    assert "Ada" not in agent.instructions
-    assert "chess" not in agent.instructions
-    assert not any("sister" in json.dumps(item.model_dump(mode="json")) for item in agent.chat_ctx.items)
+    assert "Ada" not in talk.told
+    assert "chess" not in talk.told
+    items = talk.session.current_agent.chat_ctx.items
+    assert not any("sister" in json.dumps(item.model_dump(mode="json")) for item in items)
     assert await runtime.store.export_user("ada") == NOTHING
     answer = await talk.use("rememberFact", fact="My brother visits")
     assert answer == {"success": False, "message": ERASED}
@@ -249,5 +252,6 @@ async def test_everything_is_erased_after_a_confirmation(talk: Conversation, run
     await until(lambda: any(turn.text == "And now something new" for turn in log.turns))
     assert await log.close() == 0
     assert await runtime.store.export_user("ada") == NOTHING
-    talk.session.userdata = Userdata(Caller("ada"))  # they call again
-    assert (await talk.use("rememberFact", fact="My brother visits"))["success"]
+    agent = CompanionAgent(tools=[ProfileTools()])
+    async with conversation(agent=agent, userdata=Userdata(Caller("ada"))) as again:  # they call again
+        assert (await again.use("rememberFact", fact="My brother visits"))["success"]

@@ -40,7 +40,7 @@ async def talking(server: OpenAIServer) -> AsyncIterator[Conversation]:
     agent = CompanionAgent(tools=[CacheTools(), ProfileTools()])
     async with openai.LLM(model="test", base_url=server.base_url, api_key="x", max_retries=0) as model:
         with use_caller(ADA):
-            async with conversation(agent=agent, model=model, userdata=Userdata(ADA)) as talk:
+            async with conversation(agent=agent, greeting="Greet.", model=model, userdata=Userdata(ADA)) as talk:
                 await until(lambda: talk.session.history.messages())  # it has greeted
                 yield talk
 
@@ -98,8 +98,6 @@ async def test_what_another_program_wrote_into_the_cache_cannot_end_a_conversati
 
 async def test_what_the_database_holds_cannot_end_a_conversation(runtime: Runtime) -> None:
     async with OpenAIServer(["Hello.", "Still here."]) as server, talking(server) as talk:
-        agent = talk.session.current_agent
-        assert isinstance(agent, CompanionAgent)
-        await agent.set_profile("Name: \ud83d and \x00")
+        await talk.memory.set_profile("Name: \ud83d and \x00")
         await talk.session.run(user_input="are you there?")
         assert "Name: \ufffd and \ufffd" in server.requests[-1].instructions

@@ -101,8 +101,11 @@ async def test_the_companion_learns_during_the_conversation(runtime: Runtime) ->
     ]
     async with OpenAIServer(script) as server:
         model = openai.LLM(model="gpt-4.1", base_url=server.base_url, api_key="test")
-        agent = CompanionAgent(greeting="Greet them.", tools=[CacheTools(), ProfileTools()])
-        async with model, conversation(agent=agent, model=model, userdata=Userdata(Caller("zoe"))) as talk:
+        agent = CompanionAgent(tools=[CacheTools(), ProfileTools()])
+        async with (
+            model,
+            conversation(agent=agent, greeting="Greet them.", model=model, userdata=Userdata(Caller("zoe"))) as talk,
+        ):
             await talk.session.run(user_input="I am Zoë, and Ada visits. Who visits?")
 
     greeting, question, _, last = server.requests
@@ -137,8 +140,11 @@ async def test_two_updates_in_one_answer_lose_nothing(runtime: Runtime) -> None:
     ]
     async with OpenAIServer(script) as server:
         model = openai.LLM(model="gpt-4.1", base_url=server.base_url, api_key="test")
-        agent = CompanionAgent(greeting="Greet them.", tools=[ProfileTools()])
-        async with model, conversation(agent=agent, model=model, userdata=Userdata(Caller("ada"))) as talk:
+        agent = CompanionAgent(tools=[ProfileTools()])
+        async with (
+            model,
+            conversation(agent=agent, greeting="Greet them.", model=model, userdata=Userdata(Caller("ada"))) as talk,
+        ):
             await talk.session.run(user_input="I am Ada, from Oslo, and nuts make me ill.")
     lines = {"Name: Ada", "Allergic to: nuts", "Lives in: Oslo"}
     assert set((await runtime.store.get_profile("ada") or "").splitlines()) == lines
@@ -159,8 +165,11 @@ async def test_after_everything_was_erased_no_request_holds_what_was_said_before
     ]
     async with OpenAIServer(script) as server:
         model = openai.LLM(model="gpt-4.1", base_url=server.base_url, api_key="test")
-        agent = CompanionAgent(greeting="Greet them.", tools=[ProfileTools()])
-        async with model, conversation(agent=agent, model=model, userdata=Userdata(Caller("zoe"))) as talk:
+        agent = CompanionAgent(tools=[ProfileTools()])
+        async with (
+            model,
+            conversation(agent=agent, greeting="Greet them.", model=model, userdata=Userdata(Caller("zoe"))) as talk,
+        ):
             for words in ("I am Zoë", "Oublie tout", "Oui", "Bonjour"):
                 await talk.session.run(user_input=words)
     assert await runtime.store.get_profile("zoe") is None

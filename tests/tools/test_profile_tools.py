@@ -69,7 +69,7 @@ async def test_the_next_read_sees_the_update(talk: Conversation, redis: RedisSer
 
 async def test_an_update_counts_in_this_conversation(talk: Conversation) -> None:
     await talk.use("updateUserProfile", profile="Name: Ada")
-    assert "Name: Ada" in talk.session.current_agent.instructions
+    assert "Name: Ada" in talk.told
 
 
 @pytest.mark.parametrize("profile", ["", " \n ", "x" * 4001])
@@ -90,7 +90,7 @@ async def test_lines_are_added_removed_and_replaced(talk: Conversation) -> None:
     assert answer["profile"] == "Name: Ada\nLikes: go"
     answer = await talk.use("updateUserProfile", remove=["Likes: go", "Pet: cat"], add=["Work: nurse"], profile=None)
     assert (answer["profile"], answer["not_found"]) == ("Name: Ada\nWork: nurse", ["Pet: cat"])
-    assert "Name: Ada\nWork: nurse" in talk.session.current_agent.instructions
+    assert "Name: Ada\nWork: nurse" in talk.told
     answer = await talk.use("updateUserProfile", remove=["Pet: cat"])
     assert (answer["success"], answer["profile"], answer["not_found"]) == (
         False,
@@ -170,7 +170,7 @@ async def test_a_profile_beyond_the_limit_can_still_be_changed(talk: Conversatio
     lines = [f"Fact {number:03}: {'x' * 85}" for number in range(400)]
     await runtime.store.save_profile("ada", "\n".join(lines))
     await talk.use("getUserProfile")
-    assert len(talk.session.current_agent.instructions) < 8000
+    assert len(talk.told) < 8000
     answer = await talk.use("updateUserProfile", remove=lines[:1], add=["Name: Ada"])
     assert answer["success"] is True
     assert answer["message"].startswith("I will remember that. My notes about you are full")
@@ -196,7 +196,7 @@ async def test_what_waits_is_not_said_to_be_stored(
         answer = await talk.use("updateUserProfile", add=["Name: Ada"])
         assert_refused(answer)
         assert "as soon as I can" in answer["message"]
-        assert "Name: Ada" in talk.session.current_agent.instructions
+        assert "Name: Ada" in talk.told
     assert (await talk.use("updateUserProfile", add=["Likes: tea"]))["profile"] == "Name: Ada\nLikes: tea"
 
 
@@ -273,7 +273,7 @@ async def test_two_people_at_once_never_mix(runtime: Runtime) -> None:
                 facts = (await talk.use("recallFacts", query="secret"))["facts"]
                 assert facts
                 assert all(f"of {name} is" in fact for fact in facts)
-                assert f"Name: {name}\n" in talk.session.current_agent.instructions
+                assert f"Name: {name}\n" in talk.told
 
     async with asyncio.TaskGroup() as group:
         for name in ("ada", "bea", "cy"):
@@ -331,16 +331,18 @@ async def test_what_could_not_be_read_at_first_is_neither_lost_nor_unknown_for_l
 ) -> None:
     await runtime.store.save_profile("ada", "Name: Ada\nAllergic to: nuts")
 
+    read = runtime.store.context
+
     async def fail(*_: object) -> None:
         raise StoreError("context", "timeout")
 
-    with use_caller(ADA), monkeypatch.context() as patch:
-        patch.setattr(runtime.store, "context", fail)
-        assert await get_user_profile_async() == ""  # as at the start of the conversation
+    monkeypatch.setattr(runtime.store, "context", fail)
     async with talk_as(ADA) as talk:
+        await talk.session.run(user_input="hello")
+        monkeypatch.setattr(runtime.store, "context", read)
         assert (await talk.use("updateUserProfile", profile="Lives in: Oslo"))["success"] is True
         assert (await talk.use("getUserProfile"))["profile"] == "Name: Ada\nAllergic to: nuts\nLives in: Oslo"
-        assert "Allergic to: nuts\nLives in: Oslo" in talk.session.current_agent.instructions
+        assert "Allergic to: nuts\nLives in: Oslo" in talk.told
 
 
 async def test_what_waits_is_not_said_to_be_all_that_is_known(
@@ -365,7 +367,7 @@ async def test_what_waits_is_not_said_to_be_all_that_is_known(
 async def test_what_another_conversation_has_stored_meanwhile_is_not_lost(runtime: Runtime) -> None:
     """Writes of two devices, or spooled by an earlier process and replayed by this one."""
     await runtime.store.save_profile("ada", "Name: Ada")
-    agents = [CompanionAgent(profile="Name: Ada", tools=[ProfileTools()]) for _ in range(2)]
+    agents = [CompanionAgent(tools=[ProfileTools()]) for _ in range(2)]
     runtime.write_behind.begin_conversation("ada")
     async with (
         conversation(agent=agents[0], userdata=Userdata(ADA)) as phone,
@@ -375,7 +377,7 @@ async def test_what_another_conversation_has_stored_meanwhile_is_not_lost(runtim
         answer = await laptop.use("updateUserProfile", profile="Name: Ada\nLives in: Oslo")
         assert answer["success"] is True
         assert await runtime.store.get_profile("ada") == "Name: Ada\nLikes: chess\nLives in: Oslo"
-        assert "Likes: chess\nLives in: Oslo" in laptop.session.current_agent.instructions
+        assert "Likes: chess\nLives in: Oslo" in laptop.told
         # The profile is replaced, not merged: an omitted line is removed.
         await laptop.use("updateUserProfile", profile="Name: Ada\nLives in: Oslo")
         assert await runtime.store.get_profile("ada") == "Name: Ada\nLives in: Oslo"
@@ -385,16 +387,18 @@ async def test_a_profile_is_made_from_what_the_model_knew_not_from_what_a_tool_f
     runtime: Runtime,
 ) -> None:
     there = "Name: Ada\nAllergic to: nuts"
-    await runtime.store.save_profile("ada", there)
+    await runtime.store.save_profile("ada", "Name: Ada")
     runtime.write_behind.begin_conversation("ada")
-    agent = CompanionAgent(profile="Name: Ada", tools=[ProfileTools()])
+    agent = CompanionAgent(tools=[ProfileTools()])
 
     class Hasty(ObedientLLM):
         def notice(self, chat_ctx: llm.ChatContext, tools: list[Any]) -> None:
             if "updateUserProfile" in str(chat_ctx.items[-1]):
-                agent.profile = there  # another tool of the same answer has read it before this one is called
+                talk.memory.profile = there  # another tool of the same answer has read it before this one is called
 
     async with conversation(agent=agent, model=Hasty(), userdata=Userdata(ADA)) as talk:
+        await talk.session.run(user_input="hello")
+        await runtime.store.save_profile("ada", there)
         await talk.use("updateUserProfile", profile="Name: Ada\nLives in: Oslo")
     assert await runtime.store.get_profile("ada") == "Name: Ada\nAllergic to: nuts\nLives in: Oslo"
 
@@ -431,6 +435,7 @@ async def test_a_store_that_hangs_is_not_waited_for(
     monkeypatch.setattr(runtime.store, "context", hang)
     monkeypatch.setattr(runtime.store, "search_memories", hang)
     async with talk_as(ADA) as talk:
+        await talk.session.run(user_input="hello")  # which waits for the briefing
         before = time.monotonic()
         assert_refused(await talk.use(tool, **arguments))
         assert time.monotonic() - before < 2.0

@@ -34,13 +34,14 @@ if TYPE_CHECKING:
     )
     from .companion import (
         Caller,
+        attach,
         current_caller,
         get_intelligent_first_message_instructions,
         get_user_profile_async,
         save_user_profile_async,
         use_caller,
     )
-    from .tools import CacheTools, ProfileTools
+    from .tools import CacheTools, MemoryTools, ProfileTools
 
 __all__ = [
     "CacheConfigError",
@@ -53,9 +54,11 @@ __all__ = [
     "LoadTimeout",
     "LockLost",
     "LockUnavailable",
+    "MemoryTools",
     "ProfileTools",
     "RedisCache",
     "UnserialisableValue",
+    "attach",
     "close_redis_cache",
     "current_caller",
     "get_intelligent_first_message_instructions",

@@ -1,0 +1,126 @@
+"""Gives any LiveKit session a memory of its caller.
+
+::
+
+    session = AgentSession(stt=..., llm=..., tts=..., tools=[MemoryTools()])
+    memory = await attach(session, ctx)
+    await session.start(agent=MyAgent(), room=ctx.room)
+    await memory.greet("Greet the user.")  # instead of session.generate_reply
+
+The session and its agents stay the program's own: ``userdata``, tools, ``llm_node`` and ``on_enter`` are not touched.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final, Literal
+from weakref import WeakKeyDictionary
+
+from livekit.agents import NOT_GIVEN, AgentSession, JobContext, NotGivenOr
+from livekit.agents.cli import AgentsConsole
+from livekit.agents.utils import is_given
+
+from ..identity import Caller, caller_from_metadata
+from ..runtime import Runtime, acquire_runtime
+from ..settings import Settings
+from ..voice.console import runs_locally
+from ..voice.tracing import StartTrace
+from .participant import Partner
+from .parts import Parts
+from .session_memory import SessionMemory, memory_of
+
+_EVENTS: Final[tuple[Literal["connection_state_changed", "participant_connected", "participant_disconnected"], ...]] = (
+    "connection_state_changed",
+    "participant_connected",
+    "participant_disconnected",
+)
+_partners: WeakKeyDictionary[JobContext, Partner] = WeakKeyDictionary()
+
+
+async def attach(
+    session: AgentSession[Any],
+    ctx: JobContext | None = None,
+    *,
+    caller: NotGivenOr[Caller | None] = NOT_GIVEN,
+    profile: bool = True,
+    earlier: bool = True,
+    turns: bool = True,
+    opening: bool = True,
+    wrap_up: bool = True,
+    tasks: bool = False,
+    link: bool = False,
+    trace: StartTrace | None = None,
+) -> SessionMemory:
+    """Give a session a memory of its caller. To be called before ``session.start``; waits for no participant.
+
+    The caller is whom the job's metadata names (``{"user_id": ...}``), else the participant to whom the session is
+    linked; in the console, ``COMPANION_USER_ID``. When another takes their place, nothing personal is read or written.
+
+    Args:
+        session: the session.
+        ctx: the job. Without one, call ``SessionMemory.aclose`` when the session is closed.
+        caller: the caller, where the program knows better than the metadata; None for a stranger.
+        profile: tell the model the caller's profile.
+        earlier: tell the model of earlier conversations.
+        turns: store what is said.
+        opening: let ``greet`` open by what was said last: as a first meeting, a follow-up, after a dropped call.
+        wrap_up: sum the conversation up when it has ended, count it, and prepare the next greeting.
+        tasks: tell an ``AgentTask`` of the caller as well.
+        link: link the session to the participant whom the metadata names, if another came first.
+        trace: the trace of the start.
+
+    Returns:
+        The memory.
+
+    Raises:
+        ValueError: the session has one already.
+    """
+    if memory_of(session) is not None:
+        raise ValueError("this session has a memory already")
+    runtime = acquire_runtime()
+    if ctx is not None:
+        await _open_services(runtime, ctx)
+    runtime.outbox_relay.start()
+    runtime.write_behind.spool_replay.start()
+    named, known = _named(ctx, runtime.settings) if not is_given(caller) else (True, caller)
+    room = None if ctx is None or AgentsConsole.get_instance().enabled else ctx.room
+    before = _partners.get(ctx) if ctx is not None and not is_given(caller) else None
+    find = partial(
+        Partner,
+        session,
+        room,
+        runtime.settings,
+        caller=known,
+        named=named,
+        strict=before is not None and before.met,
+        link=link,
+    )
+    parts = Parts(profile, earlier, turns, opening, wrap_up, tasks)
+    memory = SessionMemory(
+        session, runtime, parts, lambda on_change: find(on_change=on_change), caller=known, trace=trace
+    )
+    if ctx is not None:
+        ctx.add_shutdown_callback(memory.aclose)
+        _partners[ctx] = memory.partner
+    if room is not None:
+        for event in _EVENTS:
+            room.on(event, memory.room_changed)
+    return memory
+
+
+def _named(ctx: JobContext | None, settings: Settings) -> tuple[bool, Caller | None]:
+    """Whether the job names the caller, and the caller."""
+    if ctx is None:
+        return True, None
+    named, caller = caller_from_metadata(ctx.job.metadata, settings.operators)
+    if not named and ctx.is_fake_job():
+        return True, Caller(settings.console_user, operator=True)
+    return named, caller
+
+
+async def _open_services(runtime: Runtime, ctx: JobContext) -> None:
+    """Start what a worker has started elsewhere, where there is none."""
+    if ctx.is_fake_job() or runs_locally():
+        await runtime.open_local_cache()
+    if ctx.is_fake_job():
+        runtime.start_worker_services()

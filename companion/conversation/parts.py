@@ -1,0 +1,26 @@
+"""Which parts of a memory a session has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a memory does.
+
+    Attributes:
+        profile: tells the model the caller's profile.
+        earlier: tells the model of earlier conversations.
+        turns: stores what is said.
+        opening: greets by what was said last: as a first meeting, a follow-up, after a dropped call.
+        wrap_up: sums the conversation up, counts it, and prepares the next greeting.
+        tasks: tells an ``AgentTask`` of the caller as well.
+    """
+
+    profile: bool = True
+    earlier: bool = True
+    turns: bool = True
+    opening: bool = True
+    wrap_up: bool = True
+    tasks: bool = False

@@ -1,0 +1,284 @@
+"""The memory of one session: what its agents are told of the caller, its greeting, its turns and its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from weakref import ReferenceType, WeakKeyDictionary, ref
+
+from livekit.agents import AgentSession, CloseEvent, ConversationItemAddedEvent, FunctionToolsExecutedEvent, llm
+from livekit.agents.voice import SpeechHandle
+
+from cache import BackgroundTasks
+
+from ..identity import Caller, use_caller
+from ..memory.adoption import adopt_async
+from ..prompts import GREETING, remembered
+from ..runtime import Runtime, release_runtime
+from ..store import mentions
+from ..text import storable
+from ..voice.tracing import StartTrace
+from .briefing import DEADLINE, Briefing, Prefetch
+from .hook import AgentHook
+from .participant import OnChange, Partner
+from .parts import Parts
+from .turn_log import TurnLog
+from .wrap_up import TIMEOUT, end_conversation
+
+_POLL: Final = 0.1
+"""Seconds between two looks at who is in the room, until the conversation begins: some changes have no event."""
+_CLOSE_TIMEOUT: Final = 3.0
+"""Seconds that the end of a job waits for the session: the last transcript may take two."""
+_memories: WeakKeyDictionary[AgentSession[Any], ReferenceType[SessionMemory]] = WeakKeyDictionary()
+
+
+def memory_of(session: AgentSession[Any]) -> SessionMemory | None:
+    """The memory that ``attach`` gave a session; None if it has none."""
+    found = _memories.get(session) if isinstance(session, AgentSession) else None
+    return None if found is None else found()
+
+
+class SessionMemory:
+    """Remembers the caller of one session. Made by ``attach``.
+
+    Args:
+        session: the session.
+        runtime: the runtime, which is acquired for it.
+        parts: what it does.
+        find: makes what knows who the conversation is with; calls its argument when that is another person.
+        caller: who that is; None as long as it is not known.
+        trace: the trace of the start.
+
+    Attributes:
+        partner: knows who the conversation is with.
+        profile: the caller's profile as the model is told it; the store may hold a newer one.
+        profile_at_answer: the profile when the model began the current answer: the base of its profile updates.
+    """
+
+    def __init__(
+        self,
+        session: AgentSession[Any],
+        runtime: Runtime,
+        parts: Parts,
+        find: Callable[[OnChange], Partner],
+        *,
+        caller: Caller | None = None,
+        trace: StartTrace | None = None,
+    ) -> None:
+        self._session, self._runtime, self._parts, self._trace = session, runtime, parts, trace
+        self.profile = self.profile_at_answer = ""
+        self._earlier = ""
+        self._opening = ""
+        self._prefetch: Prefetch | None = None
+        self._briefed: asyncio.Task[None] | None = None
+        self._greeting: asyncio.Task[None] | None = None
+        self._log: TurnLog | None = None
+        self._changed = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._wrapped_up: asyncio.Task[Any] | None = None
+        self._released = False
+        self._background = BackgroundTasks()
+        self._hook = AgentHook(session, self._told, tasks=parts.tasks)
+        self.partner = find(self._meet)
+        if caller is not None:
+            self._meet(caller)
+        session.on("conversation_item_added", self._on_item)
+        session.on("function_tools_executed", self._on_tools)
+        session.on("close", self._on_close)
+        _memories[session] = ref(self)
+        self._hook.on_handoff()  # of a session that runs already
+        self.partner.look()
+        self._background.spawn(self._watch(), name="memory-watch")
+
+    def room_changed(self, *_: object) -> None:
+        """Look at the room again. To be called at its events."""
+        self._changed.set()
+
+    def _meet(self, caller: Caller | None) -> None:
+        """Prefetch what is known of the person who seems to be the caller, instead of another."""
+        if self._prefetch is not None:
+            self._prefetch.cancel()
+        if self._briefed is not None:
+            self._briefed.cancel()
+        self._take(Briefing())
+        self._prefetch = Prefetch(caller, self._trace)
+        self._briefed = self._background.spawn(self._brief(self._prefetch, caller), name="memory-briefing")
+
+    @property
+    def caller(self) -> Caller | None:
+        """The caller, if the conversation is with them at this moment; None otherwise. To be asked at each use."""
+        caller = self.partner.begin()
+        if caller is not None and self._log is None:
+            self._log = TurnLog(caller, self._runtime.write_behind)
+        return caller
+
+    @property
+    def text(self) -> str:
+        """What the model is told of the caller now; empty where the caller is not known."""
+        if self.caller is None or not (self._parts.profile or self._parts.earlier):
+            return ""
+        return remembered(self.profile if self._parts.profile else "", self._earlier if self._parts.earlier else "")
+
+    async def greet(self, instructions: str = GREETING) -> SpeechHandle | None:
+        """Greet the caller, in the way that suits what was said last. Use it instead of ``session.generate_reply``.
+
+        Where nobody is in the room yet, the greeting follows when the session is linked to a participant. The greeting
+        may call no tool.
+
+        Args:
+            instructions: how to greet anybody.
+
+        Returns:
+            The speech; None where nobody is there yet, or no longer.
+        """
+        await self._ready()
+        if self.partner.settled or self._closed.is_set():
+            return self._greet(instructions)
+        self._greeting = self._background.spawn(self._greet_later(instructions), name="memory-greeting")
+        return None
+
+    async def set_profile(self, profile: str) -> None:
+        """Tell the model a changed profile from its next request on, or one that could not be read before."""
+        self.profile = storable(profile)
+        await self._hook.refresh()
+
+    async def forget(self, profile: str, things: Sequence[Sequence[str]]) -> None:
+        """Tell the model nothing more of what was forgotten.
+
+        Args:
+            profile: the profile without it.
+            things: the words of each thing, see ``words_of``.
+        """
+        if any(mentions(self._earlier, words) for words in things):
+            self._earlier = ""
+        self.profile_at_answer = storable(profile)
+        await self.set_profile(profile)
+
+    async def forget_everything(self) -> None:
+        """Go on as with a stranger: without profile, earlier conversations, and what was said in this one."""
+        self._earlier = ""
+        await self.forget("", [])
+        for agent in self._hook.agents:
+            await agent.update_chat_ctx(llm.ChatContext.empty())
+
+    async def aclose(self) -> None:
+        """Wait until the session is closed and its conversation wrapped up. A job does it when it ends."""
+        if self._released:
+            return
+        self._released = True
+        try:
+            if self._hook.agents:  # it has started
+                await _within(self._closed.wait(), _CLOSE_TIMEOUT)
+            self._on_close()
+            if self._wrapped_up is not None:
+                await asyncio.wait({self._wrapped_up}, timeout=TIMEOUT)
+            await self._background.cancel(timeout=1.0)
+        finally:
+            await release_runtime()
+
+    def _on_close(self, _: CloseEvent | None = None) -> None:
+        self._closed.set()
+        if self._wrapped_up is not None:
+            return
+        self._hook.remove()
+        self._session.off("conversation_item_added", self._on_item)
+        self._session.off("function_tools_executed", self._on_tools)
+        self._session.off("close", self._on_close)
+        if self._prefetch is not None:
+            self._prefetch.cancel()
+        for task in self._briefed, self._greeting:
+            if task is not None:
+                task.cancel()
+        if self._trace is not None:
+            self._trace.end()
+        self._wrapped_up = self._background.spawn(self._wrap_up(), name="memory-wrap-up")
+
+    async def _wrap_up(self) -> None:
+        if self._log is not None:
+            await (end_conversation(self._log) if self._parts.wrap_up else self._log.close())
+
+    def _on_item(self, event: ConversationItemAddedEvent) -> None:
+        if isinstance(event.item, llm.AgentHandoff):
+            self._hook.on_handoff()
+        elif isinstance(event.item, llm.ChatMessage):
+            known = self.caller is not None
+            if known and self._parts.turns and self._log is not None:
+                self._log.on_item(event)
+            self._hook.refresh_soon()
+
+    def _on_tools(self, event: FunctionToolsExecutedEvent) -> None:
+        if self.caller is not None and self._log is not None:
+            self._log.on_tools(event)
+
+    def _take(self, briefing: Briefing) -> None:
+        self.profile = self.profile_at_answer = storable(briefing.profile)
+        self._earlier, self._opening = briefing.earlier, briefing.greeting
+
+    async def _brief(self, prefetch: Prefetch, caller: Caller | None) -> None:
+        if caller is not None and caller.earlier and await adopt_async(caller.user_id, caller.earlier):
+            prefetch.cancel()
+            self._prefetch = prefetch = Prefetch(caller, self._trace)
+        self._take(await prefetch.result())
+        prefetch.deliver_late_profile(self)
+
+    async def _told(self) -> str:
+        """What the model is told in its next request; waits for the briefing, ``DEADLINE`` at most."""
+        await self._ready(DEADLINE)
+        self.profile_at_answer = self.profile
+        return self.text
+
+    async def _watch(self) -> None:
+        """Look at who is in the room until the conversation begins, so that nothing waits for the prefetch then."""
+        while self._log is None and not self._closed.is_set():
+            self.partner.look()
+            self._changed.clear()
+            await _within(self._changed.wait(), _POLL)
+
+    async def _ready(self, timeout: float | None = None) -> None:
+        """Wait until the caller is known, ``DEADLINE`` at most, and until the briefing for them is complete.
+
+        Args:
+            timeout: seconds for both; None waits as long as the briefing allows itself.
+        """
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        await _within(self.partner.arrival(), DEADLINE)
+        task = None
+        while self._briefed is not task:
+            task = self._briefed
+            if task is not None:
+                left = None if timeout is None else max(start + timeout - loop.time(), 0)
+                await asyncio.wait({task}, timeout=left)
+            self.partner.look()
+
+    async def _greet_later(self, instructions: str) -> None:
+        await self.partner.arrival()
+        await self._ready()
+        self._greet(instructions)
+
+    def _greet(self, instructions: str) -> SpeechHandle | None:
+        if self._closed.is_set():
+            return None
+        how = instructions
+        if self.caller is not None and self._parts.opening:
+            how = f"{instructions.rstrip()}\n\n{self._opening}".lstrip()
+        if self._trace is not None:
+            self._trace.mark("greeting asked")
+        # A realtime model would have to be told of its tools twice more.
+        options: dict[str, Any] = {} if isinstance(self._session.llm, llm.RealtimeModel) else {"tools": []}
+        try:
+            with use_caller(lambda: self.caller):
+                return self._session.generate_reply(instructions=how, tool_choice="none", **options)
+        except RuntimeError:
+            if not self._hook.agents:  # it was never started
+                raise
+            return None  # it is closing
+
+
+async def _within(work: Any, timeout: float) -> None:
+    try:
+        async with asyncio.timeout(timeout):
+            await work
+    except TimeoutError:
+        pass

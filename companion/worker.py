@@ -1,0 +1,73 @@
+"""What a worker process does before and beside its conversations."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from multiprocessing import parent_process
+from typing import Any
+
+from livekit.agents import AgentSession, CloseEvent, CloseReason, JobContext
+from livekit.agents.cli import AgentsConsole
+from livekit.agents.log import logger
+from livekit.agents.utils import log_exceptions
+
+from cache import BackgroundTasks
+
+from .runtime import get_runtime
+from .settings import Settings, SettingsError, check_worker
+from .voice.console import quiet_by_default, runs_locally
+from .voice.log_redaction import redact_handlers, redact_logs
+from .voice.models import import_models
+
+
+def load_settings() -> Settings:
+    """Load the settings, and prepare models and logs for them. To be called at program start, on the main thread.
+
+    Raises:
+        SystemExit: a setting is missing or unusable; the line says which.
+    """
+    try:
+        settings = Settings.load()
+        if parent_process() is None:
+            check_worker(sys.argv)
+    except SettingsError as problem:
+        raise SystemExit(f"companion: {problem}") from None
+    import_models(settings)
+    quiet_by_default(sys.argv)
+    redact_logs()
+    return settings
+
+
+def hold_next(session: AgentSession[Any], ctx: JobContext, entrypoint: Callable[[JobContext], Awaitable[None]]) -> None:
+    """Call ``entrypoint`` again when the caller has left the room, and a participant has joined it after that."""
+    others, nobody = BackgroundTasks(), copy_context()
+    ctx.add_shutdown_callback(lambda: others.cancel())
+
+    @log_exceptions(logger=logger)
+    async def wait_and_hold() -> None:
+        try:
+            await ctx.wait_for_participant()
+        except RuntimeError:  # the room has closed
+            if ctx.room.isconnected():
+                raise
+            return
+        await session.aclose()  # returns when it has closed: the room has handlers for one session at a time
+        ctx._primary_agent_session = None  # the next one is the job's session; LiveKit has no public way to say so
+        await entrypoint(ctx)
+
+    def on_close(event: CloseEvent) -> None:
+        if event.reason is CloseReason.PARTICIPANT_DISCONNECTED:
+            others.spawn(wait_and_hold(), name="next-caller", context=nobody.copy())
+
+    session.on("close", on_close)
+
+
+def start_worker_services() -> None:
+    """Start, once per worker and in its main process, what all conversations share."""
+    redact_handlers()
+    runtime = get_runtime()
+    runtime.write_behind.check_spool()
+    if not AgentsConsole.get_instance().enabled:  # a console's only conversation starts them itself
+        runtime.start_worker_services(local=runs_locally())
