@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+from unicodedata import category
 
 from ..identity import current_caller
 from ..profile_lines import lines_of
@@ -21,6 +22,8 @@ _SEARCHED: Final = 1000
 _DEADLINE: Final = 4.0
 """Seconds for forgetting; the store may have forgotten after that, but what was removed is not known."""
 _ALL: Final = re.compile(r"(?:absolutely )?(?:everything|anything|all|whatever)\b", re.IGNORECASE)
+_SIGNS: Final = re.compile(r"(?<=\w)[+#*]+")
+_DENIAL: Final = re.compile(r"\b(?:not|never|no longer)\b|n['’]t\b", re.IGNORECASE)
 _TELLING: Final = 4  # letters of a word by which a similar thing is recognised
 _MAX_SIMILAR: Final = 5
 _SAME: Final = {"job": "work", "profession": "work", "occupation": "work", "home": "live", "hometown": "live"}
@@ -61,7 +64,7 @@ async def forget_fact_async(what: str) -> ForgottenFact:
         raise LookupError("no current caller")
     known = await within_deadline(_known(caller.user_id, what), "forget")
     meant = matching(what, known)
-    if len({frozenset(words_of(text)) for text in meant}) > 1 and not _all_named(what, meant):
+    if len({(*sorted(words_of(text)), *sorted(signs_of(text))) for text in meant}) > 1 and not _all_named(what, meant):
         return ForgottenFact(candidates=meant)
     if not meant and (similar := _similar(what, known)):
         return ForgottenFact(candidates=similar)
@@ -85,7 +88,9 @@ def matching(what: str, known: Sequence[str]) -> list[str]:
     The same words; else all that have the words that it is about; else those that it names as a whole.
     """
     keys = [text for text in known if fact_key(text) == fact_key(what)]
-    same = [text for text in known if _words(text) == _words(what)]
+    known = [text for text in known if signs_of(what) <= signs_of(text)]
+    tells = words_of(what) or signs_of(what)
+    same = [text for text in known if tells and _words(text) == _words(what) and _denies(text) == _denies(what)]
     if keys or same:
         return list(dict.fromkeys([*keys, *same]))
     about = set(words_of(what))
@@ -95,11 +100,20 @@ def matching(what: str, known: Sequence[str]) -> list[str]:
     return [text for text in known if set(words_of(text)) <= about] if about else []
 
 
+def signs_of(text: str) -> set[str]:
+    """What tells things apart that have the same words: the signs of "C++" and "C#", and emoji."""
+    return {*_SIGNS.findall(text), *(char for char in text if category(char) == "So")}
+
+
+def _denies(text: str) -> bool:
+    return _DENIAL.search(text) is not None
+
+
 def _all_named(what: str, meant: Sequence[str]) -> bool:
     """Whether the wish names each of them: "everything about chess", or "I like chess and I live in Oslo"."""
     if _ALL.match(what):
         return True
-    return all(set(words_of(text)) <= set(words_of(what)) for text in meant)
+    return all({*words_of(text), *signs_of(text)} <= {*words_of(what), *signs_of(what)} for text in meant)
 
 
 def _similar(what: str, known: Sequence[str]) -> list[str]:

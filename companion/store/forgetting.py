@@ -17,18 +17,25 @@ from .search_terms import search_words
 
 _SCRIPT_WITHOUT_BLANKS: Final = re.compile("[\u2e80-\uffff]")
 _SHORT: Final = 4  # letters below which a word counts as a whole only
-# Words that say nothing by themselves of what is meant: "Likes: chess" is about chess.
-_GENERIC: Final = frozenset(
+# Words that say nothing of what is meant: "Likes: chess" is about chess, and "I like it" about nothing.
+_EMPTY: Final = frozenset(
     """
-    like love enjoy adore prefer live work name call called favourite favorite say said tell told know remember thing
-    fact also really lot much go get use want need think person user everything anything something
+    like love enjoy adore prefer say said tell told know remember think thing
+    fact also really lot everything anything something
     """.split()  # noqa: SIM905 - as a list it fills a page
 )
+_GENERIC: Final = _EMPTY | frozenset(
+    "live work name call called favourite favorite much go get use want need person user".split()  # noqa: SIM905
+)
+"""With those that say it where there are no others: "my name"."""
 
 
 def words_of(text: str) -> list[str]:
-    """The words that a text is about: in their stems, without accents, and without generic ones if there are others."""
-    words = search_words(text)
+    """The words that a text is about: in their stems, without accents, and without generic ones if there are others.
+
+    None where all that is left are words that every turn could have.
+    """
+    words = [word for word in search_words(text) if not _EMPTY.intersection((word, stem(word)))]
     telling = [word for word in words if not _GENERIC.intersection((word, stem(word)))]
     return list(dict.fromkeys(map(stem, telling or words)))
 

@@ -187,6 +187,40 @@ def test_what_is_meant(what: str, meant: list[str]) -> None:
     assert matching(what, KNOWN) == meant
 
 
+ALIKE = ["Likes: C++", "Likes: C#", "Likes: 🎂", "Likes: chess", "I do not like chess"]
+
+
+@pytest.mark.parametrize(
+    ("what", "meant"),
+    [
+        ("I like C++", ["Likes: C++"]),
+        ("I like C", ["Likes: C++", "Likes: C#"]),
+        ("I like 🎉", []),
+        ("I like 🎂", ["Likes: 🎂"]),
+        ("I like it", []),
+        ("I like chess", ["Likes: chess"]),
+        ("that I don't like chess", ["I do not like chess"]),
+        ("chess", ["Likes: chess", "I do not like chess"]),
+    ],
+)
+def test_what_merely_has_the_same_words_stays(what: str, meant: list[str]) -> None:
+    assert matching(what, ALIKE) == meant
+
+
+async def test_of_things_that_differ_in_signs_it_asks_which(talk: Conversation, runtime: Runtime) -> None:
+    await runtime.store.save_profile("ada", "Likes: C++\nLikes: C#")
+    assert (await talk.use("forgetFact", what="I like C"))["candidates"] == ["Likes: C++", "Likes: C#"]
+
+
+async def test_words_that_everything_has_forget_no_summary(talk: Conversation, runtime: Runtime) -> None:
+    await runtime.store.save_profile("ada", "Likes: 🎂\nLikes: tea")
+    await runtime.store.save_summary("ada", Summary("c", "They said that they like tea.", datetime.now(UTC)))
+    assert (await talk.use("forgetFact", what="I like 🎂"))["removed"] == ["Likes: 🎂"]
+    summary = await runtime.store.latest_summary("ada")
+    assert summary is not None
+    assert summary.text == "They said that they like tea."
+
+
 # -- what the next conversation begins with ----------------------------------------------------------------------
 
 
