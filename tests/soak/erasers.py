@@ -19,7 +19,7 @@ from companion.runtime import acquire_runtime, release_runtime
 from companion.store import Memory, StoreError, Turn
 
 _FLUSH_TIMEOUT: Final = 0.5
-_ERASE_SHARE: Final = 0.4
+_ERASE_SHARE: Final = 0.3
 
 
 @dataclass(eq=False)
@@ -68,7 +68,7 @@ class Erasers:
         async def talk(user: _User) -> None:
             while not until():
                 await self._talk(user, may_erase=True)
-                await asyncio.sleep(self._rng.uniform(0.1, 1.0))
+                await asyncio.sleep(self._rng.uniform(0.1, 1.5))
 
         await asyncio.gather(*(talk(user) for user in self._users for _ in range(2)))
         await asyncio.gather(*(self._talk(user, may_erase=False) for user in self._users))
