@@ -12,13 +12,16 @@ import pytest
 from tests.packaging.conftest import Installation
 from tests.real.agent_process import AgentProcess
 from tests.real.livekit_server import LiveKitServer
+from tests.test_worker_alone import SITECUSTOMIZE
 
 pytestmark = [pytest.mark.worker, pytest.mark.timeout(180)]
 
 
 async def test_a_conversation(installed: Installation, tmp_path: Path) -> None:
     async with LiveKitServer() as lk:
-        env = {**os.environ, **lk.env, "COMPANION_HOME": str(tmp_path / "home"), "REDIS_ENABLED": "false"}
+        (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
+        settings = {"COMPANION_HOME": str(tmp_path / "home"), "REDIS_ENABLED": "false", "PYTHONPATH": str(tmp_path)}
+        env = {**os.environ, **lk.env, **settings}
         program = installed.venv / "bin" / "companion"
         # Beside the project's own agent.py: a job's process must import ours.
         process = await AgentProcess.start(["start"], cwd=installed.project, env=env, program=program)
