@@ -29,8 +29,11 @@ begin
       or exists (select from public.companion_removed_memories r where r.user_id = old)
       or exists (select from public.companion_forgotten f where f.user_id = old)
     );
-    -- In the order in which companion_erase takes them: a write is before the move or after it.
-    perform pg_advisory_xact_lock(hashtextextended(old, 13));
+    -- Of both, in the order in which companion_erase takes them, so that nobody waits in a circle: a write is before the
+    -- move or after it.
+    perform from public.companion_profiles p where p.user_id in (old, p_user_id) order by p.user_id for update;
+    perform pg_advisory_xact_lock(hashtextextended(locked.id, 13))
+    from (select unnest(array[old, p_user_id]) as id order by 1) locked;
     insert into public.companion_versions as v (user_id, version) values (old, 1)
     on conflict (user_id) do update set version = v.version + 1;
     update public.companion_profile_versions v

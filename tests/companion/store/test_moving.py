@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from companion.store import Memory, PersonData, SqliteStore, Store, Summary, Turn
+from companion.store import Memory, PersonData, SqliteStore, Store, Summary, SupabaseStore, Turn
+from tests.companion.store.test_deadlock import is_waiting
 from tests.companion.store.test_erasure import files_with, fill
+from tests.real.postgres import connection
+from tests.real.postgrest import PostgREST
+from tests.wait import until
 
 pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -95,3 +100,25 @@ async def test_nothing_in_sqlites_files_names_the_old_id(tmp_path: Path) -> None
         await store.acknowledge_erasure(erasure)
     await store.close()
     assert files_with(tmp_path, "4930123456") == []
+
+
+@pytest.mark.parametrize("writes_of", ["old", "new"])
+async def test_no_write_beside_it_ends_in_a_deadlock(
+    project: str, api: PostgREST, supabase_store: SupabaseStore, user: str, writes_of: str
+) -> None:
+    """A deadlock would cost a second, which is what a call waits for the move."""
+    ids = {"old": f"sip_{user}", "new": f"~==phone={user}"}
+    for each in ids.values():
+        await supabase_store.save_profile(each, "Name: Ada")
+    async with connection(project) as writer, connection(project) as watch:
+        await writer.execute("set deadlock_timeout = '10min'")  # the move would be the victim, and sent again
+        api.requests = 0
+        async with writer.transaction():  # as the write of a profile: its row, then the user, then the version
+            mine = ids[writes_of]
+            await writer.execute("select from companion_profiles where user_id = $1 for update", mine)
+            moving = asyncio.create_task(supabase_store.move_user([ids["old"]], ids["new"]))
+            await until(is_waiting(watch, "companion_move"))
+            await writer.execute("select pg_advisory_xact_lock_shared(hashtextextended($1, 13))", mine)
+            await writer.execute("update companion_versions set version = version + 1 where user_id = $1", mine)
+        assert [erasure.user_id for erasure in await moving] == [ids["old"]]
+    assert api.requests == 1
