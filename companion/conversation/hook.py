@@ -7,7 +7,7 @@ An agent's ``llm_node`` is replaced on the instance: a proxy around the agent wo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -111,7 +111,15 @@ def place(chat_ctx: llm.ChatContext, block: str) -> None:
     items = chat_ctx.items
     items[:] = [item for item in items if item.id != BLOCK_ID]
     if block:
-        first = items[0] if items else None
-        behind = isinstance(first, llm.ChatMessage) and first.role in ("system", "developer")
-        at = first.created_at if first is not None else 0.0
-        items.insert(int(behind), llm.ChatMessage(id=BLOCK_ID, role="system", content=[block], created_at=at))
+        index, at = _behind_instructions(items)
+        items.insert(index, llm.ChatMessage(id=BLOCK_ID, role="system", content=[block], created_at=at))
+
+
+def _behind_instructions(items: Sequence[llm.ChatItem]) -> tuple[int, float]:
+    """The index behind the first system message that comes before the conversation, and its time."""
+    for index, item in enumerate(items[:-1]):  # the last one says what to do now
+        if isinstance(item, llm.ChatMessage):
+            if item.role in ("system", "developer"):
+                return index + 1, item.created_at
+            break
+    return 0, items[0].created_at if items else 0.0

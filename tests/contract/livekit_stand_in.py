@@ -124,7 +124,8 @@ class Talk:
 async def talking(agent: Agent, model: PlayedLLM | None = None, **options: Any) -> AsyncIterator[Talk]:
     """A session as the entrypoint makes it without a voice: in text."""
     model = model or PlayedLLM()
-    session: AgentSession[Any] = AgentSession(llm=model, vad=None, turn_handling={"turn_detection": None}, **options)
+    options = {"turn_handling": {"turn_detection": None}, **options}
+    session: AgentSession[Any] = AgentSession(llm=model, vad=None, **options)
     session.input.set_audio_enabled(False)
     session.output.set_audio_enabled(False)
     talk = Talk(session, model)

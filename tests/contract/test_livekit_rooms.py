@@ -70,6 +70,20 @@ async def test_a_session_is_linked_to_no_other_participant(in_a_room: Any) -> No
     assert session.room_io.linked_participant is None
 
 
+async def test_a_session_can_be_linked_to_another_participant(in_a_room: Any) -> None:
+    """``companion.conversation.participant``: ``set_participant`` counts at once, and no event of the session says so.
+
+    So the linked participant is compared with the caller at each use.
+    """
+    session = await in_a_room(participant_identity="ada")
+    events: list[str] = []
+    for name in ("conversation_item_added", "user_state_changed", "agent_state_changed"):
+        session.on(name, lambda _, name=name: events.append(name))
+    session.room_io.set_participant("eve")
+    assert session.room_io.linked_participant.identity == "eve"
+    assert events == []
+
+
 async def test_another_session_can_take_the_place_of_one_that_was_closed(room: Any) -> None:
     """``agent`` (``_primary_agent_session``): the next caller's session is closed with the job, and hosted, like any.
 
