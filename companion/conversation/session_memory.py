@@ -150,6 +150,8 @@ class SessionMemory:
             profile: the profile without it.
             things: the words of each thing, see ``words_of``.
         """
+        if self._prefetch is not None:  # what comes late was read before
+            self._prefetch.cancel()
         if any(mentions(self._earlier, words) for words in things):
             self._earlier = ""
         self.profile_at_answer = storable(profile)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -242,6 +244,29 @@ async def test_the_call_of_the_tool_marks_the_turn_in_any_language(
     assert await stored() == [turn.skipped for turn in log.turns]
     plan, _ = await make_plan("ada")
     assert plan.last_words == "Am Samstag auch"
+
+
+@pytest.mark.parametrize("tool", ["forgetFact", "forgetEverything"])
+async def test_a_profile_that_comes_late_brings_nothing_back(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tool: str
+) -> None:
+    read, gate = runtime.store.context, asyncio.Event()
+
+    async def late(*given: Any) -> Any:
+        found = await read(*given)
+        await gate.wait()
+        return found
+
+    await runtime.store.save_profile("ada", "Likes: chess")
+    with monkeypatch.context() as slow:
+        slow.setattr(runtime.store, "context", late)
+        async with conversation(agent=CompanionAgent(tools=[ProfileTools()]), userdata=Userdata(ADA)) as talk:
+            await talk.session.run(user_input="hello")
+            done = await talk.use(tool, **({"what": "chess"} if tool == "forgetFact" else {"confirm": True}))
+            assert done["success"]
+            gate.set()
+            await asyncio.sleep(0.1)
+            assert "chess" not in talk.told
 
 
 async def test_nothing_stays_under_an_id_of_before(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
