@@ -85,7 +85,8 @@ async def forget_fact_async(what: str) -> ForgottenFact:
 def matching(what: str, known: Sequence[str]) -> list[str]:
     """Those of the known lines and facts that a wish to forget may mean.
 
-    The same words; else all that have the words that it is about; else those that it names as a whole.
+    The same words; else several whose text it has; else all that have the words that it is about; else those that it
+    names as a whole.
     """
     keys = [text for text in known if fact_key(text) == fact_key(what)]
     known = [text for text in known if signs_of(what) <= signs_of(text)]
@@ -93,6 +94,9 @@ def matching(what: str, known: Sequence[str]) -> list[str]:
     same = [text for text in known if tells and _words(text) == _words(what) and _denies(text) == _denies(what)]
     if keys or same:
         return list(dict.fromkeys([*keys, *same]))
+    quoted = [text for text in known if re.search(rf"(?<!\w){re.escape(fact_key(text))}(?!\w)", fact_key(what))]
+    if len(quoted) > 1:  # "Likes: chess and My sister plays chess"
+        return quoted
     about = set(words_of(what))
     for words in (about, {_SAME.get(word, word) for word in about}):
         if words and (having := [text for text in known if words <= _words(text)]):

@@ -188,9 +188,16 @@ def _forgot(item: llm.ChatMessage | llm.FunctionCallOutput) -> bool:
 
 
 _YES: Final = re.compile(
-    r"\b(?:yes|yeah|yep|sure|certain|do it|go ahead|confirm\w*|really|please do|of course)\b", re.IGNORECASE
+    r"\b(?:yes|yeah|yep|sure|certain|absolutely|definitely|do it|go ahead|confirm\w*|really|please do|of course)\b",
+    re.IGNORECASE,
 )
-_BUT: Final = re.compile(r"\b(?:no|not|don't|but|except|wait|stop|keep|only|just)\b|n't\b|\?", re.IGNORECASE)
+_BUT: Final = re.compile(
+    r"\b(?:no|nope|nah|not|never|maybe|perhaps|don't|but|except|wait|stop|keep|only|just)\b|n't\b|\?", re.IGNORECASE
+)
+# No choice of what is to go, whatever else is said: "keep both", "not the first".
+_REFUSED: Final = re.compile(
+    r"\b(?:no|nope|nah|not|never|none|neither|keep|stop|wait|cancel|but|except)\b|n't\b|\?", re.IGNORECASE
+)
 _NO: Final = re.compile(r"(?:no|nope|don't|do not|none|neither|never ?mind|keep|stop|wait|cancel)\b", re.IGNORECASE)
 _ORDER: Final = ("first", "second", "third", "fourth", "fifth")
 
@@ -212,12 +219,15 @@ def _chosen(items: Sequence[llm.ChatMessage | llm.FunctionCallOutput], tools: se
             return Call(FORGET_EVERYTHING, {"confirm": True})
         return "All right, I keep it." if _NO.search(words) else None
     candidates = [str(one) for one in question.get("candidates") or []]
+    if candidates and _REFUSED.search(words):
+        return "All right, I keep it." if _NO.search(words) else None
+    other = command(words)
+    if told(words) or (other is not None and other.tool != FORGET_FACT):
+        return None  # something else: "I like tea" does not choose "Likes: tea"
     if candidates and re.search(r"\b(?:both|all|everything)\b", words, re.IGNORECASE):
         return Call(asked[-1].name, {"what": " and ".join(candidates)})
-    if len(candidates) == 1 and _YES.search(words) and not _BUT.search(words):
+    if len(candidates) == 1 and _YES.search(words):
         return Call(asked[-1].name, {"what": candidates[0]})
-    if candidates and _NO.match(words):
-        return "All right, I keep it."
     for number, name in enumerate(_ORDER[: len(candidates)]):
         if re.search(rf"\b{name}\b", words, re.IGNORECASE):
             return Call(asked[-1].name, {"what": candidates[number]})

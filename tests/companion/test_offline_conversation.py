@@ -147,3 +147,17 @@ async def test_it_erases_everything_only_after_a_yes(
         assert said.startswith("I have erased everything about you.")
         assert await runtime.store.get_profile("ada") is None
         assert "do not know anything about you" in (await ask(session, "What do you know about me?"))[1]
+
+
+async def test_only_a_choice_chooses_what_is_forgotten(talk: Talk, runtime: Runtime) -> None:
+    two = "Likes: chess\nMy sister plays chess"
+    answers = dict.fromkeys(("Keep both", "not the first one", "I like sister chess"), two)
+    answers |= {"forget the sister one": "Likes: chess", "both, please": ""}
+    async with talk() as session:
+        for said, left in answers.items():
+            await runtime.store.save_profile("ada", two)
+            calls, answer = await ask(session, "Forget chess")
+            assert calls == ["forgetFact"]
+            assert "My sister plays chess" in answer
+            await ask(session, said)
+            assert (await runtime.store.get_profile("ada") or "").replace("\nLikes: sister chess", "") == left, said
