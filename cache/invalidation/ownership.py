@@ -47,7 +47,7 @@ class Ownership:
 
     async def _indexed(self, names: Sequence[str]) -> set[str]:
         entries = [(name, owned) for name in names if (owned := keys.owner(name)) is not None]
-        asked = [("SISMEMBER", keys.index(user), _bytes(rest)) for _, (user, rest) in entries]
+        asked = [("SISMEMBER", _bytes(keys.index(user)), _bytes(rest)) for _, (user, rest) in entries]
         return {name for (name, _), member in zip(entries, await self._ask(asked), strict=True) if member == 1}
 
     async def _values(self, names: Sequence[str]) -> list[str]:

@@ -36,7 +36,7 @@ def ask_each(link: socket.socket, commands: Iterable[Sequence[Part]]) -> list[An
 
 
 def _encode(command: Sequence[Part]) -> bytes:
-    parts = [part if isinstance(part, bytes) else str(part).encode() for part in command]
+    parts = [part if isinstance(part, bytes) else str(part).encode(errors="surrogateescape") for part in command]
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
 
 

@@ -28,6 +28,8 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "user:7": ("HSET", "name", "Ada"),
     "user:next": ("SET", "8"),
     "user:müller:profile": ("SET", "an id that is none here"),
+    "user:\udcff\udcfe:orders": ("SET", "an id that is no text"),
+    "user:7:\udcff": ("SET", "a name that is no text"),
     # Exactly the shape of ours:
     "user:7:profile": ("HSET", "name", "Ada"),
     "user:7:summary": ("SADD", "a"),
