@@ -11,6 +11,7 @@ connection, and what is pending when a cache is closed stays for the others and 
 from __future__ import annotations
 
 import asyncio
+import os
 from threading import Lock
 from weakref import WeakKeyDictionary
 
@@ -71,6 +72,18 @@ def recall_with(revalidate: Revalidate | None) -> None:
     _revalidates[loop] = revalidate
     if loop in _caches:
         _caches[loop][0].recall_with(revalidate)
+
+
+def _forked() -> None:
+    """This process is a fork: the parent's threads, one of which may have held a lock, do not run here."""
+    global _lock
+    _lock = Lock()
+    for pending in _pending.values():
+        pending.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _make(settings: CacheSettings) -> tuple[RedisCache, asyncio.Task[bool]]:

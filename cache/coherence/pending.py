@@ -9,12 +9,12 @@ The caches of one Redis in one process, each in a loop and perhaps a thread of i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from threading import RLock
 from typing import Concatenate, Final, ParamSpec, TypeVar
-from weakref import ref
 
 from ..keys import FAMILIES, USERS, lease, owner, stale, user_pattern
 from .pending_pattern import PendingInvalidation, PendingInvalidations, PendingPattern, only_user
@@ -36,7 +36,6 @@ class _Entry:
     sequence: int
     by_name: bool = False  # whether what is known by name was deleted
     known: set[str] = field(default_factory=set)  # keys that were deleted by name, or stored since
-    scans: ref[PendingQueue] | None = None  # the cache that deletes the rest by a scan; None: any
 
     def hides(self, key: str) -> bool:
         return key not in self.known and not (self.by_name and (owner(key) or "  ")[1] in FAMILIES)
@@ -51,6 +50,7 @@ class _Shared:
     keys: dict[str, int] = field(default_factory=dict)
     keys_limit: int = _MAX_KEYS
     patterns: dict[str | None, dict[PendingPattern, _Entry]] = field(default_factory=dict)  # by user
+    scan: asyncio.Task[None] | None = None  # the last one that any of the caches began
 
 
 def _locked(
@@ -126,12 +126,15 @@ class PendingQueue:
         patterns = (pattern for pattern, entry in self._entries() if not entry.by_name)
         return PendingInvalidations(tuple(self.shared.keys), tuple(patterns))
 
-    @_locked
-    def leave(self) -> None:
-        """This cache is closed: what it has still to scan for, any other may."""
-        for _, entry in self._entries():
-            if entry.scans is not None and entry.scans() is self:
-                entry.scans = None
+    @property
+    def scanning(self) -> bool:
+        """Whether one of the caches scans for what is queued. Its loop may have ended in the middle of that."""
+        scan = self.shared.scan
+        return scan is not None and not scan.done() and scan.get_loop().is_running()
+
+    def forked(self) -> None:
+        """This process is a fork of the one that queued this: the threads of that one do not run here."""
+        self.shared.lock, self.shared.scan = RLock(), None
 
     # -- enqueueing ------------------------------------------------------------------------------------
 
@@ -184,7 +187,7 @@ class PendingQueue:
         """
         if sequence and self.sequence_of(pattern) == sequence:
             entry = self.shared.patterns[pattern.user_id][pattern]
-            entry.by_name, entry.known, entry.scans = True, entry.known | known, ref(self)
+            entry.by_name, entry.known = True, entry.known | known
 
     @_locked
     def quarantine(self) -> None:
@@ -236,11 +239,9 @@ class PendingQueue:
 
     @_locked
     def to_scan(self) -> Mapping[PendingPattern, int]:
-        """The patterns that a scan of this cache which begins now has to deliver, with their sequence numbers."""
+        """The patterns that a scan which begins now has to deliver, with their sequence numbers."""
         return {
-            pattern: entry.sequence
-            for pattern, entry in self._entries()
-            if (entry.by_name or pattern.user_id is None) and (entry.scans is None or entry.scans() in (None, self))
+            pattern: entry.sequence for pattern, entry in self._entries() if entry.by_name or pattern.user_id is None
         }
 
     # -- acknowledgement -------------------------------------------------------------------------------

@@ -50,8 +50,8 @@ class BackgroundScan:
 
     @property
     def running(self) -> bool:
-        """Whether a scan is under way."""
-        return self.task is not None and not self.task.done()
+        """Whether a scan is under way, of this cache or of another in this process."""
+        return self._pending.scanning
 
     @property
     def interrupted(self) -> bool:
@@ -61,7 +61,7 @@ class BackgroundScan:
     def start(self) -> None:
         """Begin, or repeat, a scan if one is needed."""
         if self.interrupted and self._transport.connected and not self._transport.closed and _now() >= self._not_before:
-            self.task = asyncio.create_task(self._run(), name="cache-scan")
+            self.task = self._pending.shared.scan = asyncio.create_task(self._run(), name="cache-scan")
 
     async def close(self) -> None:
         """Wait at most ``ON_CLOSE`` for a scan under way, then cancel it."""

@@ -129,7 +129,6 @@ class Invalidator:
     async def close(self) -> None:
         """Let a background scan end, within ``background_scan.ON_CLOSE``. The rest stays masked and pending."""
         await self.background_scan.close()
-        self._pending.leave()
 
     async def _delete_matching(self, pattern: PendingPattern, outcome: Invalidation) -> None:
         self._drop_all()

@@ -29,6 +29,25 @@ def caches() -> int:
     return len(registry._caches)  # private: the loops of others are seen from no loop
 
 
+@pytest.mark.parametrize("politely", [True, False])
+def test_a_scan_that_ended_with_its_loop_is_begun_by_another(
+    own_redis: RedisServer, jobs: Jobs, monkeypatch: pytest.MonkeyPatch, politely: bool
+) -> None:
+    monkeypatch.setattr("cache.invalidation.invalidator.SMALL", 0)
+    monkeypatch.setattr("cache.invalidation.background_scan.ON_CLOSE", 0.0)
+    lives, gone = jobs.start(own_redis.url), Jobs(own_redis.url)
+    own_redis.cli("MSET", "user:5:by hand", "theirs")
+    clears = gone.start()
+    assert clears(lambda cache: cache.clear_user_cache("5")) == 0  # the loop stops here, and the scan with it
+    gone.end(politely=politely)
+
+    async def delivered(cache: RedisCache) -> None:
+        await until(lambda: not cache.invalidations.undelivered and not own_redis.cli("EXISTS", "user:5:by hand"))
+
+    lives(delivered)
+    jobs.start()  # drops the cache of a loop that is closed
+
+
 def queues() -> dict[str, PendingQueue]:
     """What is pending, by address of a Redis."""
     return registry._pending  # private: shown to the next cache only

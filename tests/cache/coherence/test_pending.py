@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -106,21 +107,44 @@ def test_too_many_users_become_all_users(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not queue.covers("temp:5:anything")
 
 
-def test_the_caches_of_one_redis_share_the_entries_and_one_of_them_scans() -> None:
+def test_the_caches_of_one_redis_share_the_entries() -> None:
     one = PendingQueue()
     other = PendingQueue(one)
     pattern = by_name(one, "user:1:*", "1", set())
     assert other.covers("user:1:by hand")
-    assert (set(one.to_scan()), set(other.to_scan())) == ({pattern}, set())
-    one.leave()
-    assert set(other.to_scan()) == {pattern}
-    by_name(PendingQueue(one), "user:2:*", "2", set())  # of a cache that was dropped without being closed
-    assert PendingPattern("user:2:*", "2") in other.to_scan()
+    assert set(one.to_scan()) == set(other.to_scan()) == {pattern}
     one.quarantine()
     assert one.covers(profile("3"))
     assert not other.covers(profile("3")), "the other may be connected to another server"
     other.acknowledge(pattern, other.sequence_of(pattern))
     assert not one.hiding("user:1:by hand")
+
+
+@pytest.mark.parametrize("ended", ["scan", "loop", "fork"])
+def test_one_cache_scans_for_all_until_it_cannot(ended: str) -> None:
+    one, loop = PendingQueue(), asyncio.new_event_loop()
+    other = PendingQueue(one)
+
+    async def scan() -> None:
+        one.shared.scan = asyncio.create_task(asyncio.sleep(0 if ended == "scan" else 60))
+        await asyncio.sleep(0)
+        assert one.scanning
+        assert other.scanning
+        if ended == "scan":
+            await one.shared.scan
+        elif ended == "fork":
+            other.forked()
+        if ended in ("scan", "fork"):
+            assert not other.scanning
+
+    try:
+        loop.run_until_complete(scan())
+        assert not other.scanning, "its loop does not run"
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
 
 
 def test_the_entries_may_be_used_in_several_threads() -> None:
