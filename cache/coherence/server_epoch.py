@@ -220,11 +220,13 @@ class ServerEpoch:
         return self._leading
 
     async def _renewing(self, revalidation: Awaitable[bool]) -> bool:
-        """The outcome of ``revalidation``, under the lease."""
-        task = asyncio.ensure_future(revalidation)
+        """The outcome of ``revalidation``, under the lease. Raises TimeoutError if it takes too long."""
+        task, give_up = asyncio.ensure_future(revalidation), _now() + REVALIDATE_TIMEOUT
         try:
             while not task.done():
-                await asyncio.wait({task}, timeout=LEASE_SECONDS / 3)
+                if (left := give_up - _now()) <= 0:
+                    raise TimeoutError
+                await asyncio.wait({task}, timeout=min(LEASE_SECONDS / 3, left))
                 await self._renew()
             return task.result()
         finally:
