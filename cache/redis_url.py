@@ -151,8 +151,8 @@ def parse(url: str) -> tuple[Endpoint, dict[str, Any], str]:
             "must begin with redis://, rediss:// (TLS), valkey://, valkeys:// (TLS) or unix://, for example "
             f"{DEFAULT_URL}; it begins with {f'{scheme}://' if scheme else 'something else'}. {_ONE_ADDRESS}"
         )
-    if re.search(r"[\s\x00-\x1f\x7f]", url):
-        _refuse(f"contains a space or a control character. {_ENCODE}")
+    if re.search(r"[\s\x00-\x1f\x7f\ud800-\udfff]", url):  # a surrogate: the environment holds no UTF-8
+        _refuse(f"contains a space, a control character, or what is no UTF-8. {_ENCODE}")
     credentials, _, place = re.split("[/?]", url.partition("://")[2])[0].rpartition("@")
     if "," in place or re.search("@.*,", credentials):
         _refuse(f"names several hosts, and only one can be used. {_ONE_ADDRESS} {_ENCODE}")
@@ -182,8 +182,8 @@ def parse(url: str) -> tuple[Endpoint, dict[str, Any], str]:
     db = options.pop("db", 0)
     where: dict[str, Any] = {"host": host or "localhost", "port": port or 6379}
     if scheme == "unix":
-        if place or not path.strip("/"):
-            _refuse("must be unix:///path/to/socket, with three slashes.")
+        if place or not path.strip("/") or re.search(r"[\x00-\x1f\x7f]", path):
+            _refuse("must be unix:///path/to/socket, with three slashes and no control character.")
         where = {"unix_path": path}
         shown = f"unix://{path}" + (f"?db={db}" if db else "")
     elif port == 0 or not re.fullmatch(r"[\w.:%-]*", host):

@@ -102,6 +102,9 @@ REFUSED = {
     "redis://:12?scret=1@h:6379/0": "option=value.*percent-encoded",
     "redis://:12#s3cret@h:6379/0": "percent-encoded",
     "redis://:s3cret%ff@h": "UTF-8",
+    "redis://:s3cret\udce9@h": "UTF-8",
+    "unix:///run/a%00b": "control character",
+    "unix:///run/a%0ab": "control character",
     "unix://": "three slashes",
     "unix://run/redis.sock": "three slashes",
 }
