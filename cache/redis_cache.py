@@ -121,7 +121,7 @@ class RedisCache:
 
         It invalidates again what changed lately, and returns whether that covers everything. Until then no value of any
         user is served. An exception counts as "cannot say now": it is called again, for a minute. After that, or if it
-        returns False, or None is set, everything under ``user:*`` is deleted.
+        returns False or takes longer, or None is set, everything under ``user:*`` is deleted.
         """
         self._engine.epoch.revalidate_with(revalidate)
 
@@ -232,7 +232,7 @@ class RedisCache:
         return await self._engine.answer(False, self._writer.set(key, value, ttl, nx=nx, xx=xx), timeout)
 
     async def set_many(self, values: Mapping[str, Any], ttl: int | None = None, *, timeout: float | None = None) -> int:
-        """Store several values with one TTL (seconds). Returns how many were stored. Each 1,000 have a deadline.
+        """Store several values with one TTL (seconds). Returns how many were stored. Each 250 have a deadline.
 
         All are checked before any is stored. It raises as :meth:`set` does.
         """
@@ -248,7 +248,7 @@ class RedisCache:
         return await self._engine.answer(None, self._writer.incr(key, by, ttl), timeout)
 
     async def delete(self, *names: str, timeout: float | None = None) -> int:
-        """Delete keys. Returns how many existed.
+        """Delete keys. Returns how many existed. Each 250 have a deadline.
 
         If Redis does not acknowledge it, the invalidation becomes pending: this process serves none of the old values,
         and redelivers as soon as Redis answers.

@@ -38,6 +38,27 @@ async def test_more_than_fits_into_one_round_trip(cache: RedisCache) -> None:
     assert await cache.get_many(values) == values
 
 
+async def test_more_is_deleted_than_fits_into_one_deadline(cache: RedisCache, redis_server: RedisServer) -> None:
+    """50,000 keys with their guards were one command, during which the server answered nobody in time."""
+    redis_server.many(("SET", f"k{n}", n) for n in range(50_000))
+    assert await cache.delete(*(f"k{n}" for n in range(50_000))) == 50_000
+    assert not cache.invalidations.undelivered
+
+
+async def test_what_a_cancelled_delete_did_not_reach_is_pending(
+    own_redis: RedisServer, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "BATCH", 2)
+    cache = await connect(own_redis.url)
+    own_redis.pause()
+    deletion = asyncio.create_task(cache.delete("a", "b", "c"))
+    await asyncio.sleep(0)
+    deletion.cancel()
+    await asyncio.wait({deletion})
+    own_redis.resume()
+    assert set(cache.invalidations.pending.keys) == {"a", "b", "c"}
+
+
 @pytest.mark.parametrize("bad", [object(), float("nan"), "x" * 2_000_000, {"a": {1}}, {"a": b"1"}])
 async def test_set_many_checks_all_before_it_stores_any(cache: RedisCache, redis_server: RedisServer, bad: Any) -> None:
     before = redis_server.cli("DBSIZE")

@@ -46,6 +46,17 @@ async def test_it_is_atomic_and_exact(cache: RedisCache, connect: Any, redis_ser
     assert await cache.incr("small", -(2**63), ttl=60) == -(2**63)
 
 
+async def test_a_counter_that_was_deleted_begins_anew_also_without_unlink(
+    redis_server: RedisServer, connect: Any
+) -> None:
+    redis_server.cli("ACL", "SETUSER", "counting", "on", ">pw", "~*", "&*", "+@all", "-unlink")
+    cache = await connect(redis_server.url.replace("redis://", "redis://counting:pw@"))
+    assert await cache.incr(KEY, 7) == 7
+    engine_of(cache).pending.add(KEY)
+    assert await cache.incr(KEY) == 1
+    assert await cache.get(KEY) == 1
+
+
 @pytest.mark.parametrize("value", ["a text", 1.5, {"a": 1}, None, True, b"bytes"])
 async def test_what_is_no_counter_stays_as_it_is(cache: RedisCache, value: Any) -> None:
     await cache.set(KEY, value, ttl=60)
