@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
+from types import NoneType
 from typing import Any, Final
 
 from .. import keys
@@ -195,7 +196,7 @@ class Filler:
             raise
         if not load.done():  # it continues, and fills for the next caller
             load.add_done_callback(_log_failure)
-        elif (problem := load.exception()) is None or isinstance(problem, PROGRAMMING_ERRORS):
+        elif not load.cancelled() and isinstance(load.exception(), (*PROGRAMMING_ERRORS, NoneType)):
             return load.result()
         else:
             _log_failure(load)

@@ -53,6 +53,18 @@ async def test_a_failing_loader_is_answered_with_the_last_good_value(
     assert await load(pair[0], Loader("recovered")) == "recovered"
 
 
+async def test_a_loader_that_was_cancelled_from_within_is_one_that_failed(
+    pair: list[RedisCache], redis_server: RedisServer
+) -> None:
+    """It awaits a task that something else cancels. The caller was not cancelled."""
+
+    async def load_cancelled() -> str:
+        raise asyncio.CancelledError
+
+    await expired(pair[0], redis_server)
+    assert await pair[1].get_or_load(KEY, load_cancelled, ttl=60, stale_for=60) == "good"
+
+
 @pytest.mark.serial
 async def test_a_slow_loader_is_answered_too_and_fills_for_the_next(
     pair: list[RedisCache], redis_server: RedisServer
