@@ -14,5 +14,10 @@ def fact_key(text: str) -> str:
     Returns:
         The key; ``text`` itself where nothing is left of it.
     """
-    words = " ".join(unicodedata.normalize("NFKC", storable(text)).lower().split())
+    words = " ".join(_lower(unicodedata.normalize("NFKC", storable(text))).split())
     return words.rstrip(".!?;:, ") or text
+
+
+def _lower(text: str) -> str:
+    """In lower case, letter by letter as PostgreSQL does it: a sigma at the end of a word is like any other."""
+    return text.lower() if text.isascii() else "".join(map(str.lower, text.replace("\u0130", "i")))

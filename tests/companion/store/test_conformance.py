@@ -292,6 +292,14 @@ async def test_a_tombstone_knows_what_was_forgotten_until_it_is_said_again(store
     assert [forgotten.has(text) for text in ("Likes: chess", "Likes: tea", sister.text)] == [False, False, True]
 
 
+async def test_a_tombstone_is_recognised_in_any_script(store: Store, user: str) -> None:
+    """Its hash is made by the store, and looked for by the worker: both write the text in lower case alike."""
+    texts = ["Lives in: İstanbul", "Ζει στη ΡΟΔΟΣ.", "groẞ", "Ⅷ ﬁsh", "Київ", "寿司"]
+    await store.forget(user, [Thing(text, ["x"]) for text in texts])
+    forgotten = await store.forgotten(user)
+    assert [text for text in texts if not forgotten.has(text)] == []
+
+
 async def test_a_late_write_is_refused_if_more_was_forgotten_meanwhile(store: Store, user: str) -> None:
     await store.save_profile(user, "Name: Ada")
     before = await store.forgotten(user)
