@@ -47,6 +47,7 @@ async def attach(
     turns: bool = True,
     opening: bool = True,
     wrap_up: bool = True,
+    resume: bool = True,
     tasks: bool = False,
     link: bool = False,
     trace: StartTrace | None = None,
@@ -65,6 +66,7 @@ async def attach(
         turns: store what is said.
         opening: let ``greet`` open by what was said last: as a first meeting, a follow-up, after a dropped call.
         wrap_up: sum the conversation up when it has ended, count it, and prepare the next greeting.
+        resume: go on with the conversation of a job in the same room that was killed: needs Redis.
         tasks: tell an ``AgentTask`` of the caller as well.
         link: link the session to the participant whom the metadata names, if another came first.
         trace: the trace of the start.
@@ -95,9 +97,10 @@ async def attach(
         strict=before is not None and before.met,
         link=link,
     )
-    parts = Parts(profile, earlier, turns, opening, wrap_up, tasks)
+    parts = Parts(profile, earlier, turns, opening, wrap_up, resume and turns, tasks)
+    place = "" if ctx is None or ctx.is_fake_job() else f"{ctx.job.room.sid or ctx.job.room.name}\0{ctx.job.agent_name}"
     memory = SessionMemory(
-        session, runtime, parts, lambda on_change: find(on_change=on_change), caller=known, trace=trace
+        session, runtime, parts, lambda on_change: find(on_change=on_change), place=place, caller=known, trace=trace
     )
     if ctx is not None:
         ctx.add_shutdown_callback(memory.aclose)

@@ -28,11 +28,19 @@ class AgentHook:
     Args:
         session: the session.
         told: returns the block that a model is told now; empty for none.
+        place: puts earlier turns into the context of a request, from an index on.
         tasks: whether an ``AgentTask`` is hooked too.
     """
 
-    def __init__(self, session: AgentSession[Any], told: Callable[[], Awaitable[str]], *, tasks: bool) -> None:
-        self._session, self._told, self._tasks = session, told, tasks
+    def __init__(
+        self,
+        session: AgentSession[Any],
+        told: Callable[[], Awaitable[str]],
+        place: Callable[[llm.ChatContext, int], None],
+        *,
+        tasks: bool,
+    ) -> None:
+        self._session, self._told, self._place, self._tasks = session, told, place, tasks
         self._nodes: WeakKeyDictionary[Agent, tuple[Any, Any]] = WeakKeyDictionary()
         self._refreshing: asyncio.Task[None] | None = None
         self._background = BackgroundTasks()
@@ -56,7 +64,7 @@ class AgentHook:
         inner, own = agent.llm_node, vars(agent).get("llm_node", _NONE)
 
         async def remembering(chat_ctx: llm.ChatContext, tools: list[Any], model_settings: Any) -> Any:
-            place(chat_ctx, await self._told())
+            self._place(chat_ctx, place(chat_ctx, await self._told()))
             result = inner(chat_ctx, tools, model_settings)
             return await result if asyncio.iscoroutine(result) else result
 
@@ -103,16 +111,20 @@ class AgentHook:
         return isinstance(model, llm.RealtimeModel) and model.capabilities.mutable_instructions
 
 
-def place(chat_ctx: llm.ChatContext, block: str) -> None:
+def place(chat_ctx: llm.ChatContext, block: str) -> int:
     """Put a block into a context as one system message behind the instructions, in place of the one that is there.
 
     The context of a request is a copy: neither the session's history nor the agent's context changes.
+
+    Returns:
+        The index behind it.
     """
     items = chat_ctx.items
     items[:] = [item for item in items if item.id != BLOCK_ID]
+    index, at = _behind_instructions(items)
     if block:
-        index, at = _behind_instructions(items)
         items.insert(index, llm.ChatMessage(id=BLOCK_ID, role="system", content=[block], created_at=at))
+    return index + bool(block)
 
 
 def _behind_instructions(items: Sequence[llm.ChatItem]) -> tuple[int, float]:

@@ -15,6 +15,7 @@ class Parts:
         turns: stores what is said.
         opening: greets by what was said last: as a first meeting, a follow-up, after a dropped call.
         wrap_up: sums the conversation up, counts it, and prepares the next greeting.
+        resume: goes on with a conversation whose job was killed.
         tasks: tells an ``AgentTask`` of the caller as well.
     """
 
@@ -23,4 +24,5 @@ class Parts:
     turns: bool = True
     opening: bool = True
     wrap_up: bool = True
+    resume: bool = True
     tasks: bool = False

@@ -23,8 +23,8 @@ from .briefing import DEADLINE, Briefing, Prefetch
 from .hook import AgentHook
 from .participant import OnChange, Partner
 from .parts import Parts
-from .turn_log import TurnLog
-from .wrap_up import TIMEOUT, end_conversation
+from .record import Record
+from .wrap_up import TIMEOUT
 
 _POLL: Final = 0.1
 """Seconds between two looks at who is in the room, until the conversation begins: some changes have no event."""
@@ -47,6 +47,7 @@ class SessionMemory:
         runtime: the runtime, which is acquired for it.
         parts: what it does.
         find: makes what knows who the conversation is with; calls its argument when that is another person.
+        place: names the room and the agent in it; empty where no conversation is continued.
         caller: who that is; None as long as it is not known.
         trace: the trace of the start.
 
@@ -63,23 +64,24 @@ class SessionMemory:
         parts: Parts,
         find: Callable[[OnChange], Partner],
         *,
+        place: str = "",
         caller: Caller | None = None,
         trace: StartTrace | None = None,
     ) -> None:
-        self._session, self._runtime, self._parts, self._trace = session, runtime, parts, trace
+        self._session, self._parts, self._trace = session, parts, trace
+        self._record = Record(runtime.write_behind, parts, place if parts.resume else "")
         self.profile = self.profile_at_answer = ""
         self._earlier = ""
         self._opening = ""
         self._prefetch: Prefetch | None = None
         self._briefed: asyncio.Task[None] | None = None
         self._greeting: asyncio.Task[None] | None = None
-        self._log: TurnLog | None = None
         self._changed = asyncio.Event()
         self._closed = asyncio.Event()
         self._wrapped_up: asyncio.Task[Any] | None = None
         self._released = False
         self._background = BackgroundTasks()
-        self._hook = AgentHook(session, self._told, tasks=parts.tasks)
+        self._hook = AgentHook(session, self._told, self._place, tasks=parts.tasks)
         self.partner = find(self._meet)
         if caller is not None:
             self._meet(caller)
@@ -102,6 +104,7 @@ class SessionMemory:
         if self._briefed is not None:
             self._briefed.cancel()
         self._take(Briefing())
+        self._record.leave()
         self._prefetch = Prefetch(caller, self._trace)
         self._briefed = self._background.spawn(self._brief(self._prefetch, caller), name="memory-briefing")
 
@@ -109,9 +112,7 @@ class SessionMemory:
     def caller(self) -> Caller | None:
         """The caller, if the conversation is with them at this moment; None otherwise. To be asked at each use."""
         caller = self.partner.begin()
-        if caller is not None and self._log is None:
-            self._log = TurnLog(caller, self._runtime.write_behind)
-        return caller
+        return caller if caller is not None and self._record.begin(caller) else None
 
     @property
     def text(self) -> str:
@@ -130,7 +131,7 @@ class SessionMemory:
             instructions: how to greet anybody.
 
         Returns:
-            The speech; None where nobody is there yet, or no longer.
+            The speech; None where nobody is there yet, or no longer, or where a job that was killed has greeted them.
         """
         await self._ready()
         if self.partner.settled or self._closed.is_set():
@@ -160,6 +161,7 @@ class SessionMemory:
     async def forget_everything(self) -> None:
         """Go on as with a stranger: without profile, earlier conversations, and what was said in this one."""
         self._earlier = ""
+        self._record.forget()
         await self.forget("", [])
         for agent in self._hook.agents:
             await agent.update_chat_ctx(llm.ChatContext.empty())
@@ -194,24 +196,23 @@ class SessionMemory:
                 task.cancel()
         if self._trace is not None:
             self._trace.end()
-        self._wrapped_up = self._background.spawn(self._wrap_up(), name="memory-wrap-up")
+        self._wrapped_up = self._background.spawn(self._record.end(), name="memory-wrap-up")
 
-    async def _wrap_up(self) -> None:
-        if self._log is not None:
-            await (end_conversation(self._log) if self._parts.wrap_up else self._log.close())
+    def _place(self, chat_ctx: llm.ChatContext, index: int) -> None:
+        if self.caller is not None:
+            self._record.place(chat_ctx, index)
 
     def _on_item(self, event: ConversationItemAddedEvent) -> None:
         if isinstance(event.item, llm.AgentHandoff):
             self._hook.on_handoff()
         elif isinstance(event.item, llm.ChatMessage):
-            known = self.caller is not None
-            if known and self._parts.turns and self._log is not None:
-                self._log.on_item(event)
+            if self.caller is not None:
+                self._record.on_item(event)
             self._hook.refresh_soon()
 
     def _on_tools(self, event: FunctionToolsExecutedEvent) -> None:
-        if self.caller is not None and self._log is not None:
-            self._log.on_tools(event)
+        if self.caller is not None:
+            self._record.on_tools(event)
 
     def _take(self, briefing: Briefing) -> None:
         self.profile = self.profile_at_answer = storable(briefing.profile)
@@ -221,6 +222,8 @@ class SessionMemory:
         if caller is not None and caller.earlier and await adopt_async(caller.user_id, caller.earlier):
             prefetch.cancel()
             self._prefetch = prefetch = Prefetch(caller, self._trace)
+        if caller is not None:
+            await self._record.open(caller)
         self._take(await prefetch.result())
         prefetch.deliver_late_profile(self)
 
@@ -232,7 +235,7 @@ class SessionMemory:
 
     async def _watch(self) -> None:
         """Look at who is in the room until the conversation begins, so that nothing waits for the prefetch then."""
-        while self._log is None and not self._closed.is_set():
+        while not self._record.begun and not self._closed.is_set():
             self.partner.look()
             self._changed.clear()
             await _within(self._changed.wait(), _POLL)
@@ -263,6 +266,9 @@ class SessionMemory:
         if self._closed.is_set():
             return None
         how = instructions
+        if self.caller is not None and (said := self._record.earlier_turns):
+            # They have been greeted; and whom the killed job did not answer is answered.
+            return self._session.generate_reply() if said[-1].role == "user" else None
         if self.caller is not None and self._parts.opening:
             how = f"{instructions.rstrip()}\n\n{self._opening}".lstrip()
         if self._trace is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -27,15 +28,22 @@ class TurnLog:
         caller: whose conversation it is; None stores nothing.
         writes: takes the turns to the store.
         conversation_id: names the conversation; a new id where None.
+        turns: what was said in it before, and is stored.
     """
 
-    def __init__(self, caller: Caller | None, writes: WriteBehind, conversation_id: str | None = None) -> None:
+    def __init__(
+        self,
+        caller: Caller | None,
+        writes: WriteBehind,
+        conversation_id: str | None = None,
+        turns: Sequence[Turn] = (),
+    ) -> None:
         self.caller = caller
         self.conversation_id = conversation_id or uuid4().hex
-        self.turns: list[Turn] = []
+        self.turns: list[Turn] = list(turns)
         """The turns of this conversation so far."""
         self._writes = writes
-        self._answered = False
+        self._answered = bool(turns)
         self._skipping = False  # whether what is said belongs to a request to forget
         self._asked = False  # whether such a request waits for an answer of the caller
         if caller is not None:

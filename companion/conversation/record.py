@@ -1,0 +1,102 @@
+"""The record of one conversation: its turns, from the job that began it to the one that ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from livekit.agents import ConversationItemAddedEvent, FunctionToolsExecutedEvent, llm
+
+from cache import BackgroundTasks
+
+from ..identity import Caller
+from ..store import Turn
+from ..writes import WriteBehind
+from .continuation import Continuation
+from .parts import Parts
+from .turn_log import TurnLog
+from .wrap_up import end_conversation
+
+
+class Record:
+    """Stores the turns of one conversation, and continues one whose job was killed.
+
+    Args:
+        writes: takes the turns to the store.
+        parts: what the memory does.
+        place: names the room and the agent in it; empty where no conversation is continued.
+    """
+
+    def __init__(self, writes: WriteBehind, parts: Parts, place: str) -> None:
+        self._writes, self._parts, self._place = writes, parts, place
+        self._log: TurnLog | None = None
+        self._continued: Continuation | None = None
+        self._background = BackgroundTasks()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the conversation has begun."""
+        return self._log is not None
+
+    @property
+    def earlier_turns(self) -> Sequence[Turn]:
+        """What was said until a job was killed; empty for a new conversation."""
+        return self._continued.turns if self._continued is not None else ()
+
+    async def open(self, caller: Caller) -> None:
+        """Look whether a conversation with this person was cut off in the room."""
+        if not self._place or self.begun:
+            return
+        continued = Continuation(self._place, caller)
+        try:
+            await continued.open()
+        except asyncio.CancelledError:
+            await continued.close()
+            raise
+        if self.begun:
+            await continued.close()
+        else:
+            self._continued = continued
+
+    def leave(self) -> None:
+        """Give back what :meth:`open` took: the conversation is with another person."""
+        if self._continued is not None:
+            self._background.spawn(self._continued.close(), name="conversation-leave")
+            self._continued = None
+
+    def begin(self, caller: Caller) -> bool:
+        """Begin, unless that was done. Returns whether the conversation is this job's."""
+        if self._log is None:
+            id_ = self._continued.conversation_id if self._continued is not None else None
+            self._log = TurnLog(caller, self._writes, id_, self.earlier_turns)
+        return self._continued is None or not self._continued.lost
+
+    def forget(self) -> None:
+        """Go on without what was said before."""
+        if self._continued is not None:
+            self._continued.turns.clear()
+
+    def place(self, chat_ctx: llm.ChatContext, index: int) -> None:
+        """Put what was said until a job was killed into the context of one request, from ``index`` on."""
+        if self._continued is not None:
+            self._continued.place(chat_ctx, index)
+
+    def on_item(self, event: ConversationItemAddedEvent) -> None:
+        """Store what was said."""
+        if self._log is not None and self._parts.turns:
+            self._log.on_item(event)
+
+    def on_tools(self, event: FunctionToolsExecutedEvent) -> None:
+        """Mark what was asked to be forgotten."""
+        if self._log is not None:
+            self._log.on_tools(event)
+
+    async def end(self) -> None:
+        """Flush the turns and wrap up. To be called once."""
+        lost = False
+        if self._continued is not None:
+            await self._continued.close()
+            lost = self._continued.lost
+        await self._background.ended(1.0)
+        if self._log is not None:
+            await (end_conversation(self._log) if self._parts.wrap_up and not lost else self._log.close())
