@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
@@ -26,10 +27,8 @@ from .parts import Parts
 from .record import Record
 from .wrap_up import TIMEOUT
 
-_POLL: Final = 0.1
-"""Seconds between two looks at who is in the room, until the conversation begins: some changes have no event."""
-_CLOSE_TIMEOUT: Final = 3.0
-"""Seconds that the end of a job waits for the session: the last transcript may take two."""
+_POLL: Final = 0.1  # seconds between two looks at who is in the room: some changes have no event
+_CLOSE_TIMEOUT: Final = 3.0  # seconds that the end of a job waits for the session: the last transcript may take two
 _memories: WeakKeyDictionary[AgentSession[Any], ReferenceType[SessionMemory]] = WeakKeyDictionary()
 
 
@@ -263,7 +262,7 @@ class SessionMemory:
         self._greet(instructions)
 
     def _greet(self, instructions: str) -> SpeechHandle | None:
-        if self._closed.is_set():
+        if self._closed.is_set() or self._session._is_closing():  # LiveKit has no public way to ask
             return None
         how = instructions
         if self.caller is not None and (said := self._record.earlier_turns):
@@ -284,9 +283,7 @@ class SessionMemory:
             return None  # it is closing
 
 
-async def _within(work: Any, timeout: float) -> None:
-    try:
+async def _within(work: Awaitable[Any], timeout: float) -> None:
+    with suppress(TimeoutError):
         async with asyncio.timeout(timeout):
             await work
-    except TimeoutError:
-        pass

@@ -143,6 +143,14 @@ async def test_a_session_that_has_closed_says_so_after_its_last_item() -> None:
     assert seen == ["message", "message", "close"]
 
 
+async def test_a_session_that_begins_to_close_can_be_asked() -> None:
+    """``companion.conversation.session_memory`` (``_is_closing``): nobody is greeted by a session that is closing."""
+    async with talking(Agent(instructions="-")) as talk:
+        assert talk.session._is_closing() is False
+        talk.session.shutdown()
+        assert talk.session._is_closing() is True
+
+
 async def test_a_session_without_a_room_has_no_room_io() -> None:
     """``companion.conversation.participant``: a RuntimeError says that there is no participant to look at."""
     async with talking(Agent(instructions="-")) as talk:
