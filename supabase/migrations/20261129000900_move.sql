@@ -16,6 +16,7 @@ declare
   old text;
   theirs text;
   known text;
+  gone jsonb;
 begin
   -- The move is a write of now, whatever was erased before; see companion_refuse_erased.
   perform set_config(
@@ -36,6 +37,20 @@ begin
     from (select unnest(array[old, p_user_id]) as id order by 1) locked;
     insert into public.companion_versions as v (user_id, version) values (old, 1)
     on conflict (user_id) do update set version = v.version + 1;
+    -- What the person asked to forget under the new id does not come back with the old one.
+    select jsonb_agg(distinct jsonb_build_object('text', l.line, 'words', '[]'::jsonb, 'hashes', '[]'::jsonb)) into gone
+    from (
+      select p.text from public.companion_profiles p where p.user_id = old
+      union all select v.text from public.companion_profile_versions v where v.user_id = old
+      union all select m.text from public.companion_memories m where m.user_id = old
+    ) t, public.companion_lines(t.text) l
+    where exists (
+      select from public.companion_forgotten f
+      where f.user_id = p_user_id and f.key = public.companion_forgotten_key(p_user_id, l.line)
+    );
+    if gone is not null then
+      perform public.companion_forget_things(old, gone);
+    end if;
     update public.companion_profile_versions v
     set user_id = p_user_id, replaced_at = coalesce(v.replaced_at, now())
     where v.user_id = old and not exists (

@@ -8,7 +8,8 @@ from uuid import uuid4
 
 from ...profile_lines import lines_of, text_of
 from ..erasures import PendingErasure
-from . import erasure, profiles
+from ..forgetting import Thing
+from . import erasure, forgetting, profiles, tombstones
 from .times import to_microseconds
 
 # Of what both ids have, that of the new one stays: turns and facts by their ids, one summary for each conversation, one
@@ -38,7 +39,21 @@ def _has_any(db: sqlite3.Connection, user_id: str) -> bool:
     )
 
 
+def _forget_again(db: sqlite3.Connection, old: str, new: str) -> None:
+    """What the person asked to forget under the new id does not come back with the old one."""
+    if (forgotten := tombstones.forgotten(db, new)).tombstones:
+        texts = [
+            text
+            for table in ("profiles", "profile_versions", "memories")
+            for (text,) in db.execute(f"SELECT text FROM {table} WHERE user_id = ?", (old,))
+        ]
+        gone = {line for text in texts for line in lines_of(text) if forgotten.has(line)}
+        if gone:
+            forgetting.forget(db, old, [Thing(line) for line in sorted(gone)])
+
+
 def _move(db: sqlite3.Connection, old: str, new: str) -> PendingErasure:
+    _forget_again(db, old, new)
     theirs, known = profiles.text_of(db, old), profiles.text_of(db, new)
     for statement in _MOVED:
         db.execute(statement, {"old": old, "new": new})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from companion.store import Memory, PersonData, SqliteStore, Store, Summary, SupabaseStore, Turn
+from companion.store import Memory, PersonData, SqliteStore, Store, Summary, SupabaseStore, Thing, Turn
 from tests.companion.store.test_deadlock import is_waiting
 from tests.companion.store.test_erasure import files_with, fill
 from tests.real.postgres import connection
@@ -72,6 +72,22 @@ async def test_what_both_ids_have_is_joined(store: Store, user: str) -> None:
     assert [summary.text for summary in found.summaries] == [f"summary of {new}"]
     assert found.state == {"stage": new}
     assert await store.export_user(old) == NOBODY
+
+
+async def test_what_was_forgotten_does_not_come_back_with_an_earlier_id(store: Store, user: str) -> None:
+    old, new = f"sip_{user}", f"~==phone={user}"
+    await store.save_profile(new, "Likes: chess\nLikes: tea")
+    await store.forget(new, [Thing("Likes: chess", ["chess"])])
+    await store.save_profile(old, "Name: Ada")
+    await store.save_profile(old, "Name: Ada\nlikes: Chess.")
+    await store.add_memory(old, Memory("likes chess", NOON))
+    await store.add_memory(old, Memory("Likes: chess\nHas a dog", NOON))
+    assert len(await store.move_user([old], new)) == 1
+    kept = await store.export_user(new)
+    assert kept.profile == "Likes: tea\nName: Ada"
+    assert {memory.text for memory in kept.memories} == {"likes chess", "Has a dog"}
+    assert "hess" not in str(kept.versions)
+    assert (await store.forgotten(new)).has("Likes: chess")
 
 
 async def test_an_id_that_was_erased_before_can_be_moved_to(store: Store, user: str) -> None:
