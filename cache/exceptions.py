@@ -17,8 +17,8 @@
     ├── UnserialisableValue         also a TypeError and a ValueError
     ├── ValueTooLarge               also a ValueError
     ├── UndecodableValue
-    ├── LoadTimeout             also a TimeoutError
-    ├── LoadCycle               also a RuntimeError
+    ├── LoadTimeout                 also a TimeoutError
+    ├── LoadCycle                   also a RuntimeError
     ├── LockUnavailable
     ├── LockLost
     └── EmbeddedRedisError          also a RuntimeError

@@ -1,8 +1,9 @@
 """Prefetches what the companion knows of its caller before its first word: profile, greeting, summary and state.
 
-The prefetch begins at the top of the entrypoint, before the room is connected, so that it adds nothing to the time to
-the first word. It never fails. What is read from the store has one second, the model's judgement on a follow-up three
-more: the companion talks without what is still missing. A profile that comes later is put into the instructions then.
+The prefetch begins in ``attach``, before the room is connected, if the job names the caller, so that it adds nothing to
+the time to the first word; else as soon as the participant is known. It never fails. What is read from the store has
+one second, the model's judgement on a follow-up three more: the companion talks without what is still missing. A
+profile that comes later is told to the model from its next request on.
 """
 
 from __future__ import annotations

@@ -104,6 +104,6 @@ async def _forgotten_since(known: int | None, caller: Caller, text: str) -> bool
     if known is None:
         return False
     try:
-        return (await get_runtime().store.forgotten(caller.user_id)).since(known).mentioned_in(text)
+        return (await get_runtime().store.forgotten(caller.user_id)).after(known).mentioned_in(text)
     except StoreError:
         return False  # it waits for the store then

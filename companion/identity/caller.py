@@ -1,7 +1,8 @@
 """Identifies the caller of a conversation. There is no global current user: the caller belongs to a task tree.
 
-One process may hold several conversations. So the caller is in the session's userdata and in a context variable, which
-is set before the session starts: tools, hooks and background tasks inherit it.
+One process may hold several conversations. So the caller is in a context variable, which is set before a session starts
+or around one call: tools, hooks and background tasks inherit it. In a room it holds a function instead of a caller,
+because who is there changes; the session's memory (``attach``) answers it at each use.
 """
 
 from __future__ import annotations

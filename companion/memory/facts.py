@@ -77,9 +77,7 @@ Kept: TypeAlias = Literal["stored", "waiting", "erased", "full", "not found"]
 """What has become of a fact; see ``remember_fact_async``."""
 
 
-async def remember_fact_async(
-    text: str, *, instead_of: str = ""
-) -> Literal["stored", "waiting", "erased", "full", "not found"]:
+async def remember_fact_async(text: str, *, instead_of: str = "") -> Kept:
     """Keep a fact of the current caller.
 
     Args:

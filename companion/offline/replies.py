@@ -1,7 +1,7 @@
 """What the offline companion says: rules over the instructions, the profile and the history it was given.
 
-Everything it knows comes out of the chat context, as it would for a model: the profile from the system prompt,
-the way to greet from the greeting's instructions, results from the tools.
+Everything it knows comes out of the chat context, as it would for a model: the profile from the system message behind
+the instructions, the way to greet from the greeting's instructions, results from the tools.
 """
 
 from __future__ import annotations

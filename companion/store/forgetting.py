@@ -108,10 +108,6 @@ class Forgotten:
         """The number of the latest; 0 when there is none."""
         return max((stone.number for stone in self.tombstones), default=0)
 
-    def since(self, number: int) -> Forgotten:
-        """Those of them that were forgotten after the one of this number."""
-        return Forgotten(self.user_id, [stone for stone in self.tombstones if stone.number > number])
-
     def has(self, text: str) -> bool:
         """Whether a line or a fact is one of them."""
         return bool(self.tombstones) and key_hash(self.user_id, text) in {stone.key for stone in self.tombstones}
@@ -132,7 +128,7 @@ class Forgotten:
         )
 
     def after(self, number: int) -> Forgotten:
-        """Those of them that were forgotten after this number."""
+        """Those of them that were forgotten after the one of this number."""
         return Forgotten(self.user_id, [stone for stone in self.tombstones if stone.number > number])
 
     def among(self, lines: Iterable[str]) -> Forgotten:

@@ -1,8 +1,8 @@
 """Erases a person everywhere: in the store, in every cache, in the queues of this process, and in the spool.
 
-The wish is in the spool before anything is deleted, without a word of what was said, and is deleted at last: an erasure
-that is cut short, by ``kill -9`` or because the store is away, is completed by the next replay. What the caches hold
-is the relays' part from then on (``caching.erasure_delivery``): the store says which persons they have to clear.
+The wish, a user id, is in the spool before anything is deleted, and is itself deleted last: an erasure that is cut
+short, by ``kill -9`` or because the store is away, is completed by the next replay. The relays clear the caches
+(``caching.erasure_relay``): the store says of which persons.
 """
 
 from __future__ import annotations
