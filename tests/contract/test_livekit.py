@@ -78,7 +78,7 @@ async def test_the_greetings_instructions_are_the_last_item_a_system_message() -
 
 
 async def test_the_prompt_is_the_first_system_message() -> None:
-    """``companion.offline.replies`` reads the profile from it."""
+    """``companion.offline.replies`` recognises by it what it is asked for."""
     async with talking(Agent(instructions="be kind")) as talk:
         await talk.say("hello")
     first = talk.model.asked[0].items[0]

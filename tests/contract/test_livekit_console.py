@@ -87,7 +87,7 @@ def test_a_text_console_has_a_mode_and_a_rich_terminal(talk: Conversation) -> No
 
 
 def test_the_console_runs_a_fake_job_in_dev_mode(talk: Conversation) -> None:
-    """``agent`` (``runs_locally``): a console may start a private Redis."""
+    """``companion.conversation.attach`` (``is_fake_job``): a console may start a private Redis."""
     assert (talk.found["fake"], talk.found["dev"]) == (True, True)
 
 
@@ -118,7 +118,7 @@ def test_the_console_ends_by_ctrl_c(talk: Conversation) -> None:
 
 
 def test_a_program_that_is_no_console_has_none_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``agent`` (``runs_locally``) calls ``get_instance()`` in every worker; it must not enable one."""
+    """``companion.voice.console`` (``runs_locally``) calls ``get_instance()`` in every worker: none is enabled."""
     monkeypatch.setattr(AgentsConsole, "_instance", None)  # other tests of this process may have made one
     console = AgentsConsole.get_instance()
     assert console.enabled is False
@@ -140,7 +140,7 @@ def test_the_command_line_has_these_commands_and_options() -> None:
 
 
 def test_the_module_has_a_start_with_dev(capsys: pytest.CaptureFixture[str]) -> None:
-    """``agent`` (``runs_locally``): recognises development mode by this option in ``sys.argv``."""
+    """``companion.voice.console`` (``runs_locally``): development mode is known by this option in ``sys.argv``."""
     with pytest.raises(SystemExit, match="0"):
         livekit.agents.__main__.main(["start", "--help"])
     assert "--dev" in capsys.readouterr().out

@@ -112,7 +112,7 @@ def test_the_setup_function_runs_in_the_jobs_thread_and_knows_its_kind(seen: See
 
 
 def test_a_fake_job_says_so_and_has_empty_metadata(seen: Seen) -> None:
-    """``agent`` (``is_fake_job``): identifies the console, whose user is an operator."""
+    """``companion.conversation.attach`` (``is_fake_job``): identifies the console, whose user is an operator."""
     assert seen.fake is True
     assert seen.metadata == ""
 
@@ -123,7 +123,7 @@ def test_participants_are_values_of_a_dict(seen: Seen) -> None:
 
 
 def test_shutdown_callbacks_run_together_and_are_waited_for(seen: Seen) -> None:
-    """``agent`` (``add_shutdown_callback``): flushes pending writes, in a function without arguments."""
+    """``companion.conversation.attach`` (``add_shutdown_callback``): the memory is closed, which flushes its writes."""
     assert seen.ended == ["first", "second"]
 
 

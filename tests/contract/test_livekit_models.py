@@ -51,7 +51,7 @@ async def test_a_stream_has_its_context_and_tools_and_sends_by_its_channel() -> 
 
 
 async def test_four_errors_of_a_model_end_every_session_that_has_it() -> None:
-    """``companion.runtime`` (``model_for_conversation``) therefore gives each conversation a model.
+    """``companion.runtime`` (``acquire_model``) therefore gives each conversation a model.
 
     If sessions stop sharing a model's errors, one model per process is enough.
     """

@@ -59,13 +59,13 @@ async def in_a_room(room: Any) -> AsyncIterator[Any]:
 
 
 async def test_a_session_is_linked_to_the_identity_it_is_given(in_a_room: Any) -> None:
-    """``agent`` (``participant_identity``): only the participant whose profile was fetched is linked."""
+    """``companion.conversation.participant`` (``linked_participant``): a program may choose whom a session is with."""
     session = await in_a_room(participant_identity="ada")
     assert session.room_io.linked_participant.identity == "ada"
 
 
 async def test_a_session_is_linked_to_no_other_participant(in_a_room: Any) -> None:
-    """``agent`` (``participant_identity``): a participant who has disconnected is not replaced by another."""
+    """``companion.conversation.participant`` (``linked_participant``): nobody is linked in place of who was chosen."""
     session = await in_a_room(participant_identity="bob")
     assert session.room_io.linked_participant is None
 
@@ -85,7 +85,7 @@ async def test_a_session_can_be_linked_to_another_participant(in_a_room: Any) ->
 
 
 async def test_another_session_can_take_the_place_of_one_that_was_closed(room: Any) -> None:
-    """``agent`` (``_primary_agent_session``): the next caller's session is closed with the job, and hosted, like any.
+    """``companion.worker`` (``_primary_agent_session``): the next caller's session is closed with the job.
 
     A job has one primary session, which LiveKit sets only if there is none.
     """
@@ -108,7 +108,7 @@ async def test_another_session_can_take_the_place_of_one_that_was_closed(room: A
 
 
 async def test_text_from_another_participant_is_ignored(in_a_room: Any, room: Any) -> None:
-    """``agent`` (``participant_identity``): no other participant can ask about the linked one."""
+    """``companion.conversation.participant``: no other participant can ask about the linked one."""
     session = await in_a_room(participant_identity="ada")
     ((_, receive),) = (call.args for call in room.register_text_stream_handler.call_args_list)
     for sender in ("eve", "ada"):

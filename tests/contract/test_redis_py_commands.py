@@ -45,7 +45,7 @@ def test_the_families_of_exceptions() -> None:
     ],
 )
 async def test_the_code_of_a_refusal_can_be_read(reply: str, code: str) -> None:
-    """``cache.transport.pool`` (``status_code``): redis-py removes some codes from the text and keeps them here.
+    """``cache.transport.redis_py`` (``status_code``): redis-py removes some codes from the text and keeps them here.
 
     Without the code NOSCRIPT would not be recognised, and scripts would never be loaded again.
     """
@@ -89,7 +89,7 @@ async def test_a_refused_password_is_an_authentication_error(reply: str) -> None
 
 
 async def test_replies_of_raw_commands() -> None:
-    """``cache.transport.commands`` (``execute_command``): replies have the types the multiplexer returns.
+    """``cache.transport.redis_py`` (``execute_command``): replies have the types the multiplexer returns.
 
     Bytes for GET, an integer for UNLINK and PTTL, None for a SET NX that did nothing.
     """
@@ -113,7 +113,7 @@ async def test_replies_of_raw_commands() -> None:
 
 
 async def test_a_command_of_two_words_is_sent_as_two() -> None:
-    """``cache.transport.commands``: SCRIPT LOAD is passed as one name, by which a cluster routes it."""
+    """``cache.transport.redis_py``: SCRIPT LOAD is passed as one name, by which a cluster routes it."""
     async with connected(lambda _: bulk(b"digest")) as (client, server):
         await client.execute_command("SCRIPT LOAD", "return 1")
     assert server.all(b"SCRIPT") == [[b"SCRIPT", b"LOAD", b"return 1"]]
