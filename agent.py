@@ -46,7 +46,7 @@ async def entrypoint(ctx: JobContext) -> None:
     trace, runtime = StartTrace(), get_runtime()
     settings, model = runtime.settings, runtime.acquire_model()
     session, options = make_session(settings, model)
-    memory = await attach(session, ctx, link=True, trace=trace)
+    memory = session.userdata = await attach(session, ctx, link=True, trace=trace)  # tools find userdata.caller
     ctx.add_shutdown_callback(lambda: runtime.release_model(model))
     hold_next(session, ctx, entrypoint)
     show(session, text_console())

@@ -299,7 +299,7 @@ class Probe(llm.Toolset):
 
     @function_tool
     async def who(self, context: RunContext[Any]) -> str:
-        """The caller by the session's memory, in this task, in a new task, and in a thread."""
+        """The caller by userdata and the session's memory, in this task, in a new task, and in a thread."""
         caller = current_caller()
 
         async def inner() -> str | None:
@@ -308,6 +308,7 @@ class Probe(llm.Toolset):
 
         return json.dumps(
             {
+                "userdata": context.userdata.caller.user_id,
                 "memory": Conversation(context.session, context.session.llm).memory.caller.user_id,
                 "here": getattr(caller, "user_id", None),
                 "task": await asyncio.create_task(inner()),
@@ -343,7 +344,7 @@ async def live(entrypoint: Any, user_id: str, contexts: Contexts, together: Call
     async def talk_a_while(talk: Conversation) -> None:
         await together()
         for number in range(5):
-            assert await talk.use("who") == dict.fromkeys(("memory", "here", "task", "thread"), user_id)
+            assert await talk.use("who") == dict.fromkeys(("userdata", "memory", "here", "task", "thread"), user_id)
             await talk.use("updateUserProfile", profile=f"Name: {user_id} {number}")
             assert (await talk.use("getUserProfile"))["profile"] == f"Name: {user_id} {number}"
             assert f"Name: {user_id} {number}" in talk.told

@@ -68,7 +68,7 @@ def make_speech_models(settings: Settings) -> SpeechModels:
     return SpeechModels(session_options={"vad": None, "turn_handling": {"turn_detection": None}})
 
 
-def make_session(settings: Settings, model: llm.LLM[Any]) -> tuple[AgentSession[None], RoomOptions]:
+def make_session(settings: Settings, model: llm.LLM[Any]) -> tuple[AgentSession[Any], RoomOptions]:
     """Build a session that listens and speaks as the settings choose.
 
     Args:
@@ -79,7 +79,7 @@ def make_session(settings: Settings, model: llm.LLM[Any]) -> tuple[AgentSession[
         The session, and what it takes from the room.
     """
     speech = make_speech_models(settings)
-    session: AgentSession[None] = AgentSession(
+    session: AgentSession[Any] = AgentSession(
         llm=model, stt=speech.stt or NOT_GIVEN, tts=speech.tts or NOT_GIVEN, **speech.session_options
     )
     # Without speech models the conversation is in text; an enabled audio output would swallow the greeting.

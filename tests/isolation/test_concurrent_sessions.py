@@ -71,7 +71,7 @@ async def converse(talk: Conversation, user: str) -> None:
         assert not any(item.is_error for item in items)
         assert markers(str(answers)) == {marker}
         assert answers.keys() == calls.keys()
-        assert answers["who"].count(f'"{user}"') == 4  # memory, this task, a task begun here, a thread
+        assert answers["who"].count(f'"{user}"') == 5  # userdata, memory, this task, a task begun here, a thread
         assert f"Name: {marker}" in answers["getUserProfile"]
         assert f"It was about {marker}" in answers["getConversationContext"]
         assert f"for user {user}" in answers["clearUserCache"]
