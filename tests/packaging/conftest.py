@@ -125,7 +125,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installa
             install(alone.venv, wheel)
             project = {"SUPABASE_URL": "https://a.supabase.co", "SUPABASE_SECRET_KEY": "sb_secret_x"}
             ran = alone.run("companion", "console", "--text", **project)
-            install(alone.venv, f"{wheel}[all]")
+            install(alone.venv, f"{wheel}[all]", "fastapi")  # which an example needs
             said.write_text(ran.stdout + ran.stderr)
     return Installation(folder / "venv", folder / "project", said.read_text())
 

@@ -44,9 +44,10 @@ def mypy(*arguments: str | Path, cwd: Path, **env: str) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_a_users_file(thin: Path, tmp_path: Path) -> None:
+def test_a_users_file_and_the_examples(thin: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(USERS_FILE)
-    mypy("--python-executable", thin / "bin" / "python", "--python-version", "3.11", "mine.py", cwd=tmp_path)
+    examples = sorted((ROOT / "examples").glob("*.py"))
+    mypy("--python-executable", thin / "bin" / "python", "--python-version", "3.11", "mine.py", *examples, cwd=tmp_path)
 
 
 def test_the_wheel(thin: Path, tmp_path: Path) -> None:

@@ -1,0 +1,30 @@
+"""A speech-to-speech model with a memory: what is known of the user is added to the model's instructions.
+
+$ pip install "livekit-companion[supabase,openai]"
+$ python realtime.py dev         # needs OPENAI_API_KEY beside LiveKit's keys
+"""
+
+from __future__ import annotations
+
+from dotenv import load_dotenv
+from livekit.agents import Agent, AgentServer, AgentSession, JobContext, cli
+from livekit.plugins import openai
+from livekit_companion import MemoryTools, attach
+
+load_dotenv(".env.local")
+server = AgentServer()
+
+
+@server.rtc_session(agent_name="realtime")
+async def talk(ctx: JobContext) -> None:
+    # A model whose instructions can change in a session. Where they cannot, name the user before session.start: in the
+    # job's metadata, {"user_id": "..."}, or by attach(session, ctx, caller=Caller("...")).
+    session = AgentSession[None](llm=openai.realtime.RealtimeModel(voice="marin"), tools=[MemoryTools()])
+    memory = await attach(session, ctx)
+    await session.start(agent=Agent(instructions="You are a friendly voice assistant. Be brief."), room=ctx.room)
+    await ctx.connect()
+    await memory.greet("Greet the user.")
+
+
+if __name__ == "__main__":
+    cli.run_app(server)
