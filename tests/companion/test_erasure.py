@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -57,8 +57,12 @@ async def start(runtime: Runtime, path: Path, redis_server: RedisServer) -> Asyn
 
 def in_files(*folders: Path) -> list[str]:
     """The names of the files that hold the word, in whatever form they do."""
-    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.suffix != ".aof"]
-    return [path.name for path in files if WORD.encode() in path.read_bytes()]
+    found = []
+    for path in (path for folder in folders for path in folder.rglob("*") if path.suffix != ".aof"):
+        with suppress(FileNotFoundError):  # a file that is renamed meanwhile
+            if path.is_file() and WORD.encode() in path.read_bytes():
+                found.append(path.name)
+    return found
 
 
 def in_redis(server: RedisServer, word: str = WORD) -> list[str]:
