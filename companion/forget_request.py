@@ -139,7 +139,8 @@ _KEEP_AT: Final = re.compile(
 
 _TAKE_BACK_AT: Final = re.compile(
     rf"{_ASKED}{_SOFT}(?:scratch|disregard|ignore|strike|(?:i )?take back)"
-    r" (?P<of>(?:(?:that|this)(?: one)?|what i|(?:everything|anything|all) i|(?:the|my) last)\b.*)$"
+    r" (?P<of>(?:(?:that|this)(?: one)?(?=\s*(?:,|please|$))|what i|(?:everything|anything|all) i"
+    r"|(?:the|my) last)\b.*)$"
     r"|i take (?P<back>that|it|this) back\b",
     re.I,
 )

@@ -378,6 +378,9 @@ NONE = [
     "I would be sorry if you deleted my data",
     "Forgot my keys again",
     "Ignore my brother",
+    "Ignore that noise",
+    "I wish you would not forget my name",
+    "I'm telling you, you forget my name every time",
     "Don't ask me",
     "I request a song",
 ]
