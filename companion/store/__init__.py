@@ -5,7 +5,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .base import Context, Memory, PersonData, PersonErased, Store, StoreError, Summary, Turn
+from .base import PersonErased, Store, StoreError
 from .erasures import PendingErasure
 from .fact_key import fact_key
 from .forgetting import Forgotten, Removed, Thing, knowing, mentions, stem, words_of
@@ -13,6 +13,7 @@ from .outbox import DataKind, OutboxRow
 from .person_json import person_from_json, person_to_json
 from .profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from .read_batching import ContextBatcher
+from .records import Context, Memory, PersonData, Summary, Turn
 from .search_terms import search_words, shares_word
 from .sqlite.store import SqliteStore
 from .supabase.api_key import is_bearer_token, key_headers, public_kind

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
-from .base import Memory, PersonData, Summary, Turn
 from .profile_history import ProfileVersion
+from .records import Memory, PersonData, Summary, Turn
 
 _OF_A_WRITE: Final = {"since", "knows", "skipped"}  # what a record says about its writing, not about the person
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from cache import retrieve_exception
 
-from .base import Context
+from .records import Context
 
 WINDOW: Final = 0.002
 """Seconds in which loads join a batch."""

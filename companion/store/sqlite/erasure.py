@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from ..base import Memory, PersonData, PersonErased, Summary, Turn
+from ..base import PersonErased
 from ..erasures import PendingErasure
+from ..records import Memory, PersonData, Summary, Turn
 from ..state_json import state_from_json
 from . import profiles
 from .times import NOW, from_microseconds

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...text import storable
-from ..base import MAX_TURN_TEXT, Context, Memory, PersonData, StoreError, Summary, Turn
+from ..base import StoreError
 from ..erasures import PendingErasure
 from ..forgetting import Forgotten, Removed, Thing, known_to_be_forgotten
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
+from ..records import MAX_TURN_TEXT, Context, Memory, PersonData, Summary, Turn
 from ..state_json import state_from_json, state_to_json
 from . import erasure as erasures
 from . import facts, forgetting, moving, profiles, tombstones

@@ -3,8 +3,8 @@
 from typing import Any
 
 from ...text import storable
-from ..base import Memory, Summary, Turn
 from ..forgetting import Thing, word_hashes
+from ..records import Memory, Summary, Turn
 
 
 def turn(user_id: str, given: Turn) -> dict[str, Any]:

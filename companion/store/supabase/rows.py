@@ -8,11 +8,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal, TypeVar, cast
 
-from ..base import Context, Memory, PersonData, Summary, Turn
 from ..erasures import PendingErasure
 from ..forgetting import Removed, Tombstone
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
+from ..records import Context, Memory, PersonData, Summary, Turn
 from .client import UnexpectedAnswer
 
 _T = TypeVar("_T")

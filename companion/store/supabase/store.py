@@ -14,11 +14,12 @@ from postgrest.types import ReturnMethod
 from supabase import AsyncClient
 
 from ...text import storable
-from ..base import MAX_TURN_TEXT, Context, Memory, PersonData, PersonErased, StoreError, Summary, Turn
+from ..base import PersonErased, StoreError
 from ..erasures import PendingErasure
 from ..forgetting import Forgotten, Removed, Thing
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
+from ..records import MAX_TURN_TEXT, Context, Memory, PersonData, Summary, Turn
 from ..search_terms import search_words
 from ..state_json import state_to_json
 from . import payloads

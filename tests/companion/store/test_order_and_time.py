@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from companion.store import OutboxRow, Store, Summary, Turn
-from companion.store.base import MAX_TURN_TEXT
+from companion.store.records import MAX_TURN_TEXT
 from tests.companion.store.test_outbox import pending_of
 from tests.real.postgres import connection
 from tests.wait import until

@@ -1,0 +1,148 @@
+"""The records of a store: turns, facts and summaries, and what is read together: a context, all data of a person."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+from uuid import uuid4
+
+from ..text import storable
+from .profile_history import ProfileVersion
+
+MAX_TURN_TEXT: Final = 2000
+"""Characters of a turn that a context holds; the store keeps all of them."""
+
+
+def _new_id() -> str:
+    return uuid4().hex
+
+
+def _utc(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError("a time without a time zone is ambiguous: use datetime.now(UTC)")
+    return moment.astimezone(UTC)
+
+
+def _make_storable(record: object, *names: str) -> None:
+    for name in names:
+        object.__setattr__(record, name, storable(getattr(record, name)))
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One thing said.
+
+    Attributes:
+        role: who said it.
+        text: what was said.
+        at: when; kept in UTC.
+        conversation_id: the conversation it belongs to.
+        id: the natural key: to write a turn again changes nothing, so a write may be retried.
+        skipped: it becomes no topic, no summary and no greeting. To write a turn again with it marks the stored one.
+            ``recent_turns`` does not read it.
+        since: the erasures that were done when the conversation began (``erasures``); not kept by the store.
+
+    Raises:
+        ValueError: ``at`` has no time zone, or ``role`` is neither of the two.
+    """
+
+    role: Literal["user", "assistant"]
+    text: str
+    at: datetime
+    conversation_id: str
+    id: str = field(default_factory=_new_id)
+    skipped: bool = field(default=False, compare=False)
+    since: int = field(default=0, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.role not in ("user", "assistant"):
+            raise ValueError("the role of a turn is 'user' or 'assistant'")
+        object.__setattr__(self, "at", _utc(self.at))
+        _make_storable(self, "text", "conversation_id", "id")
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """One remembered fact.
+
+    Attributes:
+        text: the fact.
+        at: when the user said it; kept in UTC.
+        id: the natural key, as of a turn.
+        since: as of a turn.
+        knows: the number of the latest forgotten thing that the author knew of (``forgetting``); not kept by the store.
+
+    Raises:
+        ValueError: ``at`` has no time zone.
+    """
+
+    text: str
+    at: datetime
+    id: str = field(default_factory=_new_id)
+    since: int = field(default=0, compare=False)
+    knows: int = field(default=0, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "at", _utc(self.at))
+        _make_storable(self, "text", "id")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A note about one conversation. A user has at most one for each conversation.
+
+    Attributes:
+        conversation_id: the conversation.
+        text: the note.
+        at: when it was written; kept in UTC.
+        since: as of a turn.
+
+    Raises:
+        ValueError: ``at`` has no time zone.
+    """
+
+    conversation_id: str
+    text: str
+    at: datetime
+    since: int = field(default=0, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "at", _utc(self.at))
+        _make_storable(self, "conversation_id", "text")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a conversation starts from, all of it read in one snapshot.
+
+    Attributes:
+        profile: the user's profile; None when there is none.
+        turns: the user's last turns, oldest first, each at most ``MAX_TURN_TEXT`` characters long.
+        summary: the user's latest summary; None when there is none.
+        state: the user's state; None when there is none.
+    """
+
+    profile: str | None
+    turns: list[Turn]
+    summary: Summary | None
+    state: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PersonData:
+    """All that a store keeps of one person, read in one snapshot.
+
+    Attributes:
+        profile: the profile; None when there is none.
+        versions: the kept versions of the profile, the newest first.
+        turns: all turns, in the order of their times.
+        memories: all facts, the oldest first.
+        summaries: all summaries, the oldest first.
+        state: the state; None when there is none.
+    """
+
+    profile: str | None
+    versions: list[ProfileVersion]
+    turns: list[Turn]
+    memories: list[Memory]
+    summaries: list[Summary]
+    state: dict[str, Any] | None
