@@ -6,8 +6,8 @@ import asyncio
 from typing import Final
 
 from .identity import ENCODED, PhoneCaller, UnusableIdentity, e164, phone_caller, user_id_of
-from .memory.adoption import take_over
 from .memory.erasure import erase_user, export_user
+from .memory.moving import move_user_async
 from .runtime import Runtime, close_runtime, get_runtime, set_runtime
 from .settings import Settings, SettingsError
 from .store import PersonData, StoreError, person_to_json
@@ -47,7 +47,7 @@ async def export(given: str) -> str:
     runtime, person = set_runtime(Runtime(Settings.load())), _known_as(given)
     user = person.user_id
     try:
-        await take_over(user, person.earlier)
+        await move_user_async(user, person.earlier)
         waiting = await runtime.write_behind.spooled(user)
         return person_to_json(user, await export_user(user), waiting)
     finally:
@@ -63,7 +63,7 @@ async def known_things(given: str) -> str:
     """
     runtime, person = set_runtime(Runtime(Settings.load())), _known_as(given)
     try:
-        await take_over(person.user_id, person.earlier)
+        await move_user_async(person.user_id, person.earlier)
         spooled = await runtime.write_behind.spooled(person.user_id)
         return _described(await export_user(person.user_id), len(spooled))
     finally:

@@ -42,7 +42,7 @@ def load_settings() -> Settings:
 
 def hold_next(session: AgentSession[Any], ctx: JobContext, entrypoint: Callable[[JobContext], Awaitable[None]]) -> None:
     """Call ``entrypoint`` again when the caller has left the room, and a participant has joined it after that."""
-    others, nobody = BackgroundTasks(), copy_context()
+    others, without_caller = BackgroundTasks(), copy_context()
     ctx.add_shutdown_callback(lambda: others.cancel())
 
     @log_exceptions(logger=logger)
@@ -59,7 +59,7 @@ def hold_next(session: AgentSession[Any], ctx: JobContext, entrypoint: Callable[
 
     def on_close(event: CloseEvent) -> None:
         if event.reason is CloseReason.PARTICIPANT_DISCONNECTED:
-            others.spawn(wait_and_hold(), name="next-caller", context=nobody.copy())
+            others.spawn(wait_and_hold(), name="next-caller", context=without_caller.copy())
 
     session.on("close", on_close)
 

@@ -1,7 +1,7 @@
 """The identity of a cache: a random id, kept in the cache itself, under which the store registers it.
 
-The invalidations of one store are acknowledged by the workers of one cache. A console with a Redis of its own, say,
-must not acknowledge what another Redis was not told.
+The invalidations of one store are acknowledged by the workers of one cache, the registered one. A console with a Redis
+of its own, say, must not acknowledge what the registered Redis has not received.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""One conversation: prefetch and greeting before it, the turn log during it, the wrap-up after it."""
+"""One conversation: ``attach``, prefetch and greeting before it, hook and record during it, the wrap-up after it."""

@@ -27,7 +27,7 @@ class AgentHook:
 
     Args:
         session: the session.
-        told: returns the block that a model is told now; empty for none.
+        read_block: returns the block that a model is told now; empty for none.
         place: puts earlier turns into the context of a request, from an index on.
         tasks: whether an ``AgentTask`` is hooked too.
     """
@@ -35,12 +35,12 @@ class AgentHook:
     def __init__(
         self,
         session: AgentSession[Any],
-        told: Callable[[], Awaitable[str]],
+        read_block: Callable[[], Awaitable[str]],
         place: Callable[[llm.ChatContext, int], None],
         *,
         tasks: bool,
     ) -> None:
-        self._session, self._told, self._place, self._tasks = session, told, place, tasks
+        self._session, self._read_block, self._place, self._tasks = session, read_block, place, tasks
         self._nodes: WeakKeyDictionary[Agent, tuple[Any, Any]] = WeakKeyDictionary()
         self._refreshing: asyncio.Task[None] | None = None
         self._background = BackgroundTasks()
@@ -64,7 +64,7 @@ class AgentHook:
         inner, own = agent.llm_node, vars(agent).get("llm_node", _NONE)
 
         async def remembering(chat_ctx: llm.ChatContext, tools: list[Any], model_settings: Any) -> Any:
-            self._place(chat_ctx, place(chat_ctx, await self._told()))
+            self._place(chat_ctx, place(chat_ctx, await self._read_block()))
             result = inner(chat_ctx, tools, model_settings)
             return await result if asyncio.iscoroutine(result) else result
 
@@ -90,12 +90,12 @@ class AgentHook:
         agent = self._current()
         if agent is None or not self._realtime(agent):
             return
-        block = await self._told()
+        block = await self._read_block()
         instructions = str(agent.instructions)
         base = instructions.partition(f"\n\n{PROFILE_HEADING}\n")[0]
-        told = "\n\n".join(filter(None, (base, block)))
-        if told != instructions:
-            await agent.update_instructions(told)
+        renewed = "\n\n".join(filter(None, (base, block)))
+        if renewed != instructions:
+            await agent.update_instructions(renewed)
 
     def _current(self) -> Agent | None:
         try:

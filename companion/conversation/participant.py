@@ -29,8 +29,6 @@ PEOPLE: Final = (
 )
 """Kinds of participants who are people: in an app, on the phone, or in another network. Others record, stream or are
 agents."""
-
-
 _POLL: Final = 0.02
 """Seconds between two looks while something waits for a participant."""
 OnChange = Callable[[Caller | None], None]

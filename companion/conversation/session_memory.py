@@ -14,7 +14,7 @@ from livekit.agents.voice import SpeechHandle
 from cache import BackgroundTasks
 
 from ..identity import Caller, use_caller
-from ..memory.adoption import adopt_async
+from ..memory.moving import move_at_start_async
 from ..prompts import GREETING, remembered
 from ..runtime import Runtime, release_runtime
 from ..store import mentions
@@ -45,13 +45,13 @@ class SessionMemory:
         session: the session.
         runtime: the runtime, which is acquired for it.
         parts: what it does.
-        find: makes what knows who the conversation is with; calls its argument when that is another person.
+        find: makes the partner, which calls its argument when the caller seems to be another person.
         place: names the room and the agent in it; empty where no conversation is continued.
-        caller: who that is; None as long as it is not known.
+        caller: the caller whom the job or the program names; None as long as they are not known.
         trace: the trace of the start.
 
     Attributes:
-        partner: knows who the conversation is with.
+        partner: decides at each use who the conversation is with.
         profile: the caller's profile as the model is told it; the store may hold a newer one.
         profile_at_answer: the profile when the model began the current answer: the base of its profile updates.
     """
@@ -80,7 +80,7 @@ class SessionMemory:
         self._wrapped_up: asyncio.Task[Any] | None = None
         self._released = False
         self._background = BackgroundTasks()
-        self._hook = AgentHook(session, self._told, self._place, tasks=parts.tasks)
+        self._hook = AgentHook(session, self._read_block, self._place, tasks=parts.tasks)
         self.partner = find(self._meet)
         if caller is not None:
             self._meet(caller)
@@ -218,7 +218,7 @@ class SessionMemory:
         self._earlier, self._opening = briefing.earlier, briefing.greeting
 
     async def _brief(self, prefetch: Prefetch, caller: Caller | None) -> None:
-        if caller is not None and caller.earlier and await adopt_async(caller.user_id, caller.earlier):
+        if caller is not None and caller.earlier and await move_at_start_async(caller.user_id, caller.earlier):
             prefetch.cancel()
             self._prefetch = prefetch = Prefetch(caller, self._trace)
         if caller is not None:
@@ -226,7 +226,7 @@ class SessionMemory:
         self._take(await prefetch.result())
         prefetch.deliver_late_profile(self)
 
-    async def _told(self) -> str:
+    async def _read_block(self) -> str:
         """What the model is told in its next request; waits for the briefing, ``DEADLINE`` at most."""
         await self._ready(DEADLINE)
         self.profile_at_answer = self.profile

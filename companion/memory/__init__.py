@@ -1,1 +1,1 @@
-"""What is kept of the current caller: profile, summary, state and memories, read through the cache."""
+"""What is kept of the current caller: profile, summary, state and facts, read through the cache; and its deletion."""

@@ -8,7 +8,7 @@ from ..runtime import get_runtime
 from ..store import PersonData, StoreError
 from ..text import storable
 from ..writes import Eraser
-from .adoption import take_over
+from .moving import move_user_async
 
 
 async def erase_user(user_id: str, earlier: Sequence[str] = (), *, wait: float | None = None) -> bool:
@@ -36,7 +36,7 @@ async def _erase(eraser: Eraser, user_id: str, earlier: Sequence[str]) -> bool:
     complete = True
     try:
         if earlier:
-            await take_over(user_id, earlier)  # which leaves no trace of ids that have nothing
+            await move_user_async(user_id, earlier)  # which leaves no trace of ids that have nothing
     except StoreError:
         complete = all([await eraser.erase(each) for each in earlier])
     return await eraser.erase(user_id) and complete

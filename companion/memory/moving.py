@@ -1,4 +1,4 @@
-"""Takes over what is kept of a person under ids that they are no longer known by."""
+"""Moves what is kept of a person under ids that they are no longer known by, such as a phone number."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..store import DataKind, StoreError
 
 logger = logging.getLogger("companion")
 DEADLINE: Final = 1.0
-"""Seconds that a conversation waits for it. What is not moved by then is moved at the next one."""
+"""Seconds that the start of a conversation waits for it. What is not moved by then is moved at the next one."""
 
 
-async def adopt_async(user_id: str, earlier: Sequence[str]) -> bool:
+async def move_at_start_async(user_id: str, earlier: Sequence[str]) -> bool:
     """Move all that is kept under earlier ids of a person to the one they are known by now.
 
     The earlier ids leave the store and the caches, as those of an erased person do.
@@ -25,18 +25,18 @@ async def adopt_async(user_id: str, earlier: Sequence[str]) -> bool:
         earlier: the ids they may have been known by.
 
     Returns:
-        Whether there was something. It is invalidated in the cache.
+        Whether something was moved by ``DEADLINE``. It is invalidated in the cache.
     """
     try:
         async with asyncio.timeout(DEADLINE):
-            return await take_over(user_id, earlier)
+            return await move_user_async(user_id, earlier)
     except (StoreError, TimeoutError) as problem:
         logger.warning("what is kept under earlier ids was not moved (%s): at the next call", type(problem).__name__)
         return False
 
 
-async def take_over(user_id: str, earlier: Sequence[str]) -> bool:
-    """As :func:`adopt_async`, without its deadline.
+async def move_user_async(user_id: str, earlier: Sequence[str]) -> bool:
+    """As :func:`move_at_start_async`, without its deadline.
 
     Raises:
         StoreError: the store failed.
