@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from ..runtime import get_runtime
 from ..store import PersonData, StoreError
 from ..text import storable
 from ..writes import Eraser
 from .moving import move_user_async
+
+_MOVE: Final = 0.5
+"""Seconds until earlier ids are erased one by one. The wish is in the spool only then."""
 
 
 async def erase_user(user_id: str, earlier: Sequence[str] = (), *, wait: float | None = None) -> bool:
@@ -36,9 +41,12 @@ async def _erase(eraser: Eraser, user_id: str, earlier: Sequence[str]) -> bool:
     complete = True
     try:
         if earlier:
-            await move_user_async(user_id, earlier)  # which leaves no trace of ids that have nothing
-    except StoreError:
-        complete = all([await eraser.erase(each) for each in earlier])
+            async with asyncio.timeout(_MOVE):
+                await move_user_async(user_id, earlier)  # which leaves no trace of ids that have nothing
+    except (StoreError, TimeoutError):
+        # Together: each wish is in the spool at once, however long the store is silent. And the person again below: the
+        # store may still move what earlier ids have, until they are erased.
+        complete = all(await asyncio.gather(*map(eraser.erase, (user_id, *earlier))))
     return await eraser.erase(user_id) and complete
 
 

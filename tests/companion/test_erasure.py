@@ -321,6 +321,17 @@ async def test_a_store_that_is_silent_does_not_hold_up_who_asked(
     assert await export_user("ada") == NOTHING
 
 
+async def test_a_silent_move_of_earlier_ids_does_not_hold_it_up(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await talk(runtime)
+    await runtime.store.save_profile("sip_1", WORD)
+    monkeypatch.setattr(runtime.store, "move_user", lambda *_: asyncio.Event().wait())
+    assert await erase_user("ada", ("sip_1", "sip_2")) is True
+    for each in ("ada", "sip_1", "sip_2"):
+        assert await export_user(each) == NOTHING
+
+
 async def test_who_comes_back_completes_what_was_cut_short(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """The erasure waited for the store; their next call begins before a replay has done it."""
     await talk(runtime)
