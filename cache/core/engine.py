@@ -257,7 +257,8 @@ class Engine:
         if client.up:
             self.epoch.check(_now())
         if self.transport.capabilities.refused and _now() >= self._probe_at:
-            self._probe_at = _now() + min(_now() - self._refused_since, PROBE_EVERY)
+            # Rights that come back are noticed within an eighth of the time for which they were missing.
+            self._probe_at = _now() + min((_now() - self._refused_since) / 8, PROBE_EVERY)
             self._finish_before_close(asyncio.create_task(self._probe(), name="cache-probe"))
 
     async def _probe(self) -> None:

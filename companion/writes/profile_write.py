@@ -149,11 +149,11 @@ def _without_forgotten(text: str, there: str, write: Profile, forgotten: Forgott
     """A profile without the lines that this write would bring back after the person asked to forget them.
 
     Of a write that is not late, the author may have said a line again: only lines are left out that take the place of
-    one that the author had read, and that was forgotten since. Of a late one, too, what the author knew to be forgotten
-    was said again; but a whole text may have been made from anything.
+    one that the author had read, and that was forgotten since. Of a late one, and of a whole text, which may have been
+    made from anything, what the author knew to be forgotten was said again.
     """
     read = forgotten.among(lines_of(write.made_from or ""))
-    forgotten = forgotten if write.made_from is None else forgotten.after(write.knows)
+    forgotten = forgotten.after(write.knows)
     stored, lines = lines_of(there), lines_of(text)
     kept = [line for line in lines if line in stored or not ((late and forgotten.has(line)) or read.mentioned_in(line))]
     return text if kept == lines else text_of(kept)

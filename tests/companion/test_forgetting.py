@@ -119,6 +119,18 @@ async def test_what_is_said_again_is_kept(runtime: Runtime) -> None:
     assert await runtime.store.count_memories("ada") == 2, "said again, it is a fact like any other"
 
 
+async def test_a_whole_text_replaces_the_profile_if_its_author_knows_what_was_forgotten(runtime: Runtime) -> None:
+    before, again = Caller("ada"), "Likes: chess\nName: Ada"
+    with use_caller(before):
+        assert await save_user_profile_async("Likes: chess")
+        await forget("I like chess")
+        assert await save_user_profile_async(again)
+        assert await runtime.store.get_profile("ada") == "Name: Ada", "it may have been made from what was read before"
+    with use_caller(Caller("ada")):
+        assert await save_user_profile_async(again)
+    assert await runtime.store.get_profile("ada") == again
+
+
 @pytest.mark.parametrize("conversation", ["same", "next"])
 async def test_what_is_said_again_while_the_store_is_away_is_kept(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, conversation: str

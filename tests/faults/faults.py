@@ -27,6 +27,7 @@ class Fault:
         end: removes it; Redis is healthy on return.
         route: how the worker reaches Redis.
         visible: whether counters and log must show the fault.
+        replaced: whether another command takes the place of what is missing from the start: only the log shows it.
         transitions: how often Redis may become unavailable; each may log two lines.
     """
 
@@ -35,6 +36,7 @@ class Fault:
     end: Action
     route: Route = "direct"
     visible: bool = True
+    replaced: bool = False
     transitions: float = 1
 
 
@@ -274,8 +276,8 @@ FAULTS = (
     Fault("NOPERM everything", forbid("-@all"), allow),
     Fault("NOPERM GET", forbid("-get"), allow),
     Fault("NOPERM SET", forbid("-set"), allow),
-    Fault("NOPERM EVALSHA", forbid("-evalsha"), allow),
-    Fault("NOPERM UNLINK", forbid("-unlink"), allow),
+    Fault("NOPERM EVALSHA", forbid("-evalsha"), allow, replaced=True),
+    Fault("NOPERM UNLINK", forbid("-unlink"), allow, replaced=True),
     Fault("NOPERM CLIENT", forbid("-client"), allow, visible=False),
     Fault("NOPERM keys", forbid("resetkeys", "~other:*"), allow),
     Fault("TLS untrusted", present("untrusted"), present("good"), "tls"),

@@ -167,7 +167,8 @@ def _evaluate(fault: Fault, result: ScenarioResult, call_timer: CallTimer) -> No
     result.check(recovery is not None and recovery <= RECOVERY_LIMIT, "no recovery in time")
     result.check(not result.wrong, "wrong values were served")
     if fault.visible:
-        result.check(result.errors, "the counters do not show the fault")
+        counted = result.errors or (fault.replaced and result.phase == "start")
+        result.check(counted, "the counters do not show the fault")
         result.check(any("Warning" in line for line in result.log_lines), "the log does not show the fault")
     # One line at connection, two for each outage, and one for a problem that is no outage.
     result.check(len(result.log_lines) <= 2 + 2 * fault.transitions, f"{len(result.log_lines)} lines in the log")
