@@ -1,6 +1,7 @@
 """A LiveKit voice agent that knows its caller before its first word.
 
-::
+``attach`` gives any LiveKit session a memory of its caller (``conversation.attach``). Outside of a session, name the
+caller::
 
     with use_caller(Caller("123")):
         profile = await get_user_profile_async()
