@@ -69,6 +69,7 @@ class ServerEpoch:
         self._checking: asyncio.Task[None] | None = None
         self._token = token_hex(8)
         self._leading = False  # this process has the lease
+        self._marked = False  # the mark was there, and the server has not reported that it changed
 
     def revalidate_with(self, revalidate: Revalidate | None) -> None:
         """Set what invalidates again after a restart; None deletes everything of all users instead."""
@@ -77,6 +78,7 @@ class ServerEpoch:
     def on_handshake(self, replies: list[Any]) -> None:
         """Begin with a new connection. ``replies``: to the commands of ``HANDSHAKE``."""
         self._epoch, mark = _parse(replies)
+        self._marked = False
         self.changes += 1
         self.checked_at = self.not_before = -CHECK_EVERY
         self._verified_mark = ""
@@ -101,6 +103,7 @@ class ServerEpoch:
             now: loop time.
         """
         self.changes += 1
+        self._marked = False
         self.checked_at = -CHECK_EVERY
         self.not_before = now  # another process may have restored the mark, for which this one waits
         self.check(now)
@@ -155,6 +158,9 @@ class ServerEpoch:
     async def _verify(self) -> bool:
         """End a quarantine and restore the mark. Returns whether everything is done; raises TransportError."""
         mark = await self._read_mark() if self._epoch else ""
+        if self._marked and not mark:  # and no push says that it went: another database is in its place
+            self._marked = False
+            self._quarantine()
         if quarantine := self._pending.quarantined:
             if not await self._nothing_old(quarantine, mark):
                 return False
@@ -181,6 +187,7 @@ class ServerEpoch:
             await self._transport.unlink((keys.system_server(),))
             replies = await self._read()
         epoch, mark = _parse(replies)
+        self._marked = self._marked or bool(mark)
         if epoch != self._epoch or mark not in ("", epoch, self._verified_mark):
             self._epoch = epoch
             self._quarantine()

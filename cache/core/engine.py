@@ -172,6 +172,7 @@ class Engine:
             self.epoch.on_flush(_now())
         else:
             if _EPOCH_KEY in names:
+                self.near.drop_all()  # other data may have taken the place of what the server tracked (SWAPDB)
                 self.epoch.on_change(_now())
             self.near.drop_many(name.decode(errors="surrogateescape") for name in names)
         self._on_change(names)

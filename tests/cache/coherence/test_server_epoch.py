@@ -338,6 +338,25 @@ async def test_a_process_that_cannot_deliver_everything_holds_up_no_other(
     assert narrow.invalidations.undelivered
 
 
+async def test_another_database_in_its_place_counts_as_restored(
+    own_redis: RedisServer, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SWAPDB is announced to no client, and no change of a key that the new database lacks."""
+    caches = [await connect(own_redis.url, near=frozenset({"profile", "state"})) for _ in range(2)]
+    for cache in caches:
+        await cache.set(keys.profile("1"), "old", ttl=600)
+    for cache in caches:
+        await until(lambda cache=cache: engine_of(cache).epoch.checked_at >= 0)
+        assert await cache.get(keys.profile("1")) == "old"
+    own_redis.cli("SWAPDB", 0, 1)
+    own_redis.cli("SET", keys.state("1"), "older still")
+    monkeypatch.setattr("cache.coherence.server_epoch.CHECK_EVERY", 0.1)
+    await marked(own_redis)
+    for cache in caches:
+        await until(lambda cache=cache: not len(engine_of(cache).near) and not cache.invalidations.undelivered)
+        assert await cache.get_many([keys.profile("1"), keys.state("1")]) == {}
+
+
 async def used_again_after_a_flush(cache: RedisCache, server: RedisServer) -> float:
     """Seconds until a value that was written after a FLUSHALL is served."""
     recall = engine_of(cache).epoch
