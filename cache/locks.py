@@ -112,7 +112,7 @@ class Locks:
     async def _acquire(self, lock: _Hold, deadline: float) -> None:
         try:
             while not await self._call(lock.acquire):
-                if asyncio.get_running_loop().time() + _RETRY_EVERY > deadline:
+                if not asyncio.get_running_loop().time() + _RETRY_EVERY <= deadline:  # also if it is NaN
                     raise LockUnavailable(f"{lock.name} has another holder")
                 await asyncio.sleep(_RETRY_EVERY)
         except CommandRejected:

@@ -27,6 +27,13 @@ async def test_one_holder(cache: RedisCache, redis_server: RedisServer) -> None:
     assert redis_server.cli("EXISTS", "lock:user:123") == 0
 
 
+async def test_a_wait_that_is_no_number_does_not_last_for_ever(cache: RedisCache) -> None:
+    async with cache.lock("user", "1"):
+        with pytest.raises(LockUnavailable):
+            async with cache.lock("user", "1", wait=float("nan")):
+                raise AssertionError("two holders")
+
+
 async def test_a_waiter_gets_it_when_the_holder_lets_go(cache: RedisCache) -> None:
     order: list[str] = []
     held = asyncio.Event()
