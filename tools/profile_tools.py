@@ -20,6 +20,7 @@ from companion.memory.facts import MAX_KEPT_FACTS, FoundFacts, find_facts_async,
 from companion.memory.profile import SavedProfile, change_user_profile_async
 from companion.memory.profile_change import ProfileChange, patched, rewritten
 from companion.memory.read_deadline import outcome, within_deadline
+from companion.profile_lines import lines_of
 from companion.runtime import get_runtime
 from companion.store import StoreError
 
@@ -33,6 +34,7 @@ _QUEUED = "I cannot reach my memory right now. I keep it in mind, and write it d
 _CONFIRM = "That would make me forget {count} things about you. Tell me again if I really should."
 _NOT_FOUND = "I do not find that in what I know about you, so nothing has changed."
 _FULL = "I will remember that. My notes about you are full, so I keep {count} of them as separate facts."
+_LEFT_OUT = "You have asked me elsewhere to forget what this is about, so I have not kept it. Say it again if I should."
 ERASED: Final = "Everything about you was erased since this conversation began, so I keep nothing more of it."
 _NOT_KEPT = {
     "erased": ERASED,
@@ -214,6 +216,8 @@ def _outcome(change: ProfileChange, saved: SavedProfile) -> str:
     more: dict[str, Any] = {"not_found": list(change.not_found)} if change.not_found else {}
     if change.not_found and not (change.added or change.forgotten or saved.facts_changed):
         return failure(_NOT_FOUND, profile=saved.text, **more)
+    if len([line for line in change.added if line not in lines_of(saved.text)]) > saved.surplus:
+        return failure(_LEFT_OUT, profile=saved.text, **more)
     if saved.surplus:
         return success(message=_FULL.format(count=saved.surplus), profile=saved.text, **more)
     return success(message="I will remember that about you.", profile=saved.text, **more)

@@ -16,7 +16,7 @@ from companion.conversation.greeting import make_plan
 from companion.conversation.turn_log import TurnLog
 from companion.memory.context import get_conversation_summary_async
 from companion.memory.facts import find_facts_async
-from companion.memory.forgetting import matching
+from companion.memory.forgetting import forget_fact_async, matching
 from companion.memory.profile import get_user_profile_async, save_user_profile_async
 from companion.runtime import Runtime
 from companion.store import Memory, PersonData, StoreError, Summary, Turn
@@ -212,6 +212,22 @@ def test_what_merely_has_the_same_words_stays(what: str, meant: list[str]) -> No
 async def test_of_things_that_differ_in_signs_it_asks_which(talk: Conversation, runtime: Runtime) -> None:
     await runtime.store.save_profile("ada", "Likes: C++\nLikes: C#")
     assert (await talk.use("forgetFact", what="I like C"))["candidates"] == ["Likes: C++", "Likes: C#"]
+
+
+async def test_a_conversation_that_does_not_know_of_it_says_what_it_left_out(
+    talk: Conversation, runtime: Runtime
+) -> None:
+    assert (await talk.use("updateUserProfile", add=["Likes: chess"]))["success"]
+    with use_caller(Caller("ada")):
+        await forget_fact_async("I like chess")
+    change = {"old": "Likes: chess", "new": "Likes: chess and go"}
+    answer = await talk.use("updateUserProfile", replace=[change])
+    assert not answer["success"]
+    assert "elsewhere to forget" in answer["message"]
+    assert answer["profile"] == ""
+    answer = await talk.use("updateUserProfile", add=["Likes: chess and go"])
+    assert answer["success"]
+    assert await runtime.store.get_profile("ada") == "Likes: chess and go"
 
 
 async def test_words_that_everything_has_forget_no_summary(talk: Conversation, runtime: Runtime) -> None:
