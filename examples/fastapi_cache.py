@@ -1,7 +1,7 @@
 """The cache by itself, in a web service: it loads neither LiveKit nor Supabase.
 
-$ pip install livekit-companion "fastapi[standard]"
-$ REDIS_URL=redis://localhost:6379 fastapi dev fastapi_cache.py
+$ pip install "fastapi[standard]"
+$ fastapi dev fastapi_cache.py
 """
 
 from __future__ import annotations

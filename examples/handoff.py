@@ -1,6 +1,5 @@
 """Two agents in one conversation: the memory belongs to the session, so both know the caller.
 
-$ pip install "livekit-companion[supabase]"
 $ python handoff.py dev
 """
 

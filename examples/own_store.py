@@ -2,7 +2,6 @@
 
 Any object with the methods of ``Store`` is a store. One that is like another but for a few methods inherits the rest.
 
-$ pip install livekit-companion
 $ python own_store.py dev
 """
 

@@ -1,7 +1,6 @@
 """A speech-to-speech model with a memory: what is known of the user is added to the model's instructions.
 
-$ pip install "livekit-companion[supabase,openai]"
-$ python realtime.py dev         # needs OPENAI_API_KEY beside LiveKit's keys
+$ python realtime.py dev    # needs the extra "openai", and OPENAI_API_KEY
 """
 
 from __future__ import annotations

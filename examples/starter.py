@@ -1,7 +1,6 @@
 """LiveKit's starter agent with a memory of its users: the five lines marked ``# memory`` are all that is new.
 
-$ pip install "livekit-companion[supabase]"
-$ python starter.py dev          # LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET in .env.local
+$ python starter.py dev
 
 It is github.com/livekit-examples/agent-starter-python with the models of LiveKit Inference, and without the plugins for
 turn detection and noise cancellation, which work as before.

@@ -1,8 +1,7 @@
 """A phone line that knows who calls: the caller is known by their number, and hears that the line remembers them.
 
-$ pip install "livekit-companion[supabase,phone]"
 $ lk sip dispatch create dispatch-rule.json    # each call gets a room of its own, and this agent
-$ python telephony.py dev
+$ python telephony.py dev                      # needs the extra "phone"
 """
 
 from __future__ import annotations
