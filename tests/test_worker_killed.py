@@ -1,4 +1,7 @@
-"""A real worker that is killed, with its jobs, in the middle of a conversation while its store is away."""
+"""A real worker that is killed, with its jobs, in the middle of a conversation while its store is away.
+
+What was said is stored by the next worker, in which the conversation goes on.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from companion.writes import Spool
 from tests.real.livekit_server import LiveKitServer
 from tests.real.openai_server import OpenAIServer
 from tests.real.redis_server import RedisServer
-from tests.test_worker import ROOT, model, user, worker
+from tests.test_worker import ROOT, model, user, wait_for_turns, worker
 from tests.wait import until
 
 pytestmark = pytest.mark.worker
@@ -45,6 +48,19 @@ async def test_what_was_said_is_stored_by_the_next_start(tmp_path: Path) -> None
                 next_job = await lk.dispatch(metadata=user("bea"))
                 await until(lambda: not spool.files(), timeout=30)
                 await next_job.greeting()
-    turns = [(turn.role, turn.text) for turn in await store.recent_turns("ada")]
-    assert turns == [("assistant", "Hello."), ("user", "I live in Oslo"), ("assistant", "You said I live in Oslo.")]
+                said = [(turn.role, turn.text) for turn in await store.recent_turns("ada")]
+                asked = len(openai.requests)
+                resumed = await lk.dispatch(metadata=user("ada"), after=job)
+                listens = "lk.agent.state", "listening"
+                await resumed.wait_until(lambda: listens in resumed.agent_attributes.items(), "the agent", 20)
+                await resumed.say("Where do I live?")
+                assert await resumed.next_reply() == "You said Where do I live?."
+                (request,) = [one for one in openai.requests[asked:] if one.user_text == "Where do I live?"]
+                turns = await wait_for_turns(store, "ada", "You said Where do I live?.")
+                await resumed.end()
+    assert said == [("assistant", "Hello."), ("user", "I live in Oslo"), ("assistant", "You said I live in Oslo.")]
+    assert turns == [*said, ("user", "Where do I live?"), ("assistant", "You said Where do I live?.")]
+    assert [message["content"] for message in request.messages[2:]] == [text for _, text in turns[:-1]]
+    assert len({turn.conversation_id for turn in await store.recent_turns("ada")}) == 1
+    assert (await store.get_state("ada") or {})["conversations"] == 1
     await store.close()

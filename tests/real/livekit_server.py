@@ -90,22 +90,30 @@ class LiveKitServer:
         admitted: bool = True,
         agent_name: str = "",
         room: str | None = None,
+        after: Job | None = None,
         timeout: float = 40.0,
     ) -> Job:
         """Put a user into a room and dispatch the room's job to a worker; returns when it is assigned.
 
         `metadata` is the job's, `attributes` and `kind` are the user's. With `joined=False` the user joins later, by
         `job.join()`; with `admitted=False` the agent's connection waits for `job.admit()`. A worker that
-        refuses (it is too busy) is retried for `timeout` seconds.
+        refuses (it is too busy) is retried for `timeout` seconds. The room of a job whose worker was killed is open
+        still: give that job as `after`.
         """
         name = room or f"room-{secrets.token_hex(4)}"
+        if after is not None:
+            name = after.room_name
+            await after.close()
+            del self.jobs[name]
         assert name not in self.jobs, f"there is a job in {name!r} already"
         codec = models.Codec(mime="audio/opus")
         proto = agent.Job(
             id=_sid("AJ"),
             dispatch_id=_sid("AD"),
             type=agent.JT_ROOM,
-            room=models.Room(sid=_sid("RM"), name=name, creation_time=int(time.time()), enabled_codecs=[codec]),
+            room=after.proto.room
+            if after is not None
+            else models.Room(sid=_sid("RM"), name=name, creation_time=int(time.time()), enabled_codecs=[codec]),
             metadata=metadata,
             agent_name=agent_name,
         )
