@@ -74,8 +74,23 @@ class Partner:
 
     @property
     def settled(self) -> bool:
-        """Whether it is known who the conversation is with, and the session is linked to them."""
-        return self._room is None or self._linked() is not None
+        """Whether the session is linked to a participant, or to none because it has no room."""
+        if self._room is None:
+            return True
+        try:
+            return self._session.room_io.linked_participant is not None
+        except RuntimeError:
+            return False
+
+    def started(self) -> None:
+        """Note that the session has started: without a room, if it has none by now, so that no participant calls."""
+        try:
+            _ = self._session.room_io
+        except RuntimeError:
+            self._room = None
+            if not self._named and self._caller is not None:
+                self._caller = None
+                self._on_change(None)
 
     async def arrival(self) -> None:
         """Wait until :attr:`settled`."""

@@ -70,8 +70,7 @@ class SessionMemory:
         self._session, self._parts, self._trace = session, parts, trace
         self._record = Record(runtime.write_behind, parts, place if parts.resume else "")
         self.profile = self.profile_at_answer = ""
-        self._earlier = ""
-        self._opening = ""
+        self._earlier = self._opening = ""
         self._prefetch: Prefetch | None = None
         self._briefed: asyncio.Task[None] | None = None
         self._greeting: asyncio.Task[None] | None = None
@@ -203,6 +202,7 @@ class SessionMemory:
 
     def _on_item(self, event: ConversationItemAddedEvent) -> None:
         if isinstance(event.item, llm.AgentHandoff):
+            self.partner.started()
             self._hook.on_handoff()
         elif isinstance(event.item, llm.ChatMessage):
             if self.caller is not None:
@@ -247,7 +247,8 @@ class SessionMemory:
         """
         loop = asyncio.get_running_loop()
         start = loop.time()
-        await _within(self.partner.arrival(), DEADLINE)
+        if not self._record.begun:
+            await _within(self.partner.arrival(), DEADLINE)
         task = None
         while self._briefed is not task:
             task = self._briefed

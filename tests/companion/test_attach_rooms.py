@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from livekit import rtc
 from livekit.agents import NOT_GIVEN, Agent, AgentSession
 from livekit.agents.ipc.mock_room import create_mock_room
 from livekit.agents.voice.room_io import RoomOptions
@@ -51,14 +52,16 @@ async def job(room: Any, metadata: dict[str, str] | None = None) -> AsyncIterato
         yield ctx
 
 
-async def begin(ctx: Any, *, identity: str = "", **options: Any) -> Call:
+async def begin(ctx: Any, *, identity: str = "", kinds: Any = NOT_GIVEN, **options: Any) -> Call:
     """The five lines, in a room for text."""
     model = PlayedLLM(play)
     session: AgentSession[Any] = AgentSession(
         llm=model, tools=[MemoryTools()], vad=None, turn_handling={"turn_detection": None}
     )
     memory = await attach(session, ctx, **options)
-    room_options = RoomOptions(audio_input=False, audio_output=False, participant_identity=identity or NOT_GIVEN)
+    room_options = RoomOptions(
+        audio_input=False, audio_output=False, participant_identity=identity or NOT_GIVEN, participant_kinds=kinds
+    )
     await session.start(Agent(instructions="Be kind."), room=ctx.room, room_options=room_options)
     return Call(session, memory, model)
 
@@ -105,6 +108,28 @@ async def test_a_room_that_stays_empty_is_left_at_once(known: Runtime, monkeypat
         call = await begin(ctx)
         assert await call.memory.greet() is None
     assert call.model.asked == []
+
+
+@pytest.mark.parametrize("metadata", [None, {"user_id": "ada"}])
+async def test_a_session_without_a_room_waits_for_nobody(known: Runtime, metadata: Any) -> None:
+    """As where a program brings audio of its own: then only the metadata says who calls."""
+    async with job(a_room("ada"), metadata) as ctx:
+        session: AgentSession[Any] = AgentSession(llm=PlayedLLM(play), vad=None, turn_handling={"turn_detection": None})
+        call = Call(session, await attach(session, ctx), session.llm)
+        await session.start(Agent(instructions="Be kind."))
+        assert call.memory.partner.settled
+        await call.say("hello")
+        assert call.blocks == [int(metadata is not None)]
+
+
+async def test_who_is_no_person_is_answered_at_once(known: Runtime) -> None:
+    room = a_room()
+    join(room, "robot", rtc.ParticipantKind.PARTICIPANT_KIND_AGENT)
+    async with job(room) as ctx:
+        call = await begin(ctx, kinds=[rtc.ParticipantKind.PARTICIPANT_KIND_AGENT])
+        await until(lambda: call.memory.partner.settled)
+        await call.say("hello")
+        assert call.blocks == [0]
 
 
 async def test_two_people_have_a_memory_each(known: Runtime) -> None:
