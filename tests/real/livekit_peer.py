@@ -151,6 +151,14 @@ class AgentPeer:
         self._info.tracks.append(track)
         self._unheard.append(track.sid)
         await self._tell(track_published=pb.TrackPublishedResponse(cid=request.cid, track=track))
+        if len(self._info.tracks) > 1:
+            self._spawn(self._subscribe(track.sid))
+
+    async def _subscribe(self, sid: str) -> None:
+        """Subscribe to a track that follows another, whose audio may come in the other's place and say nothing."""
+        for _ in range(10):  # an agent that is still publishing drops the message
+            await asyncio.sleep(0.2)
+            await self._tell(track_subscribed=pb.TrackSubscribed(track_sid=sid))
 
     async def _update_metadata(self, request: pb.UpdateParticipantMetadata) -> None:
         self._info.name = request.name or self._info.name
