@@ -156,7 +156,7 @@ class AgentPeer:
 
     async def _subscribe(self, sid: str) -> None:
         """Subscribe to a track that follows another, whose audio may come in the other's place and say nothing."""
-        for _ in range(10):  # an agent that is still publishing drops the message
+        for _ in range(60):  # an agent that is still publishing drops the message
             await asyncio.sleep(0.2)
             await self._tell(track_subscribed=pb.TrackSubscribed(track_sid=sid))
 
