@@ -15,6 +15,7 @@ from livekit.agents.utils import log_exceptions
 
 from cache import BackgroundTasks
 
+from .identity import load_library
 from .runtime import get_runtime
 from .settings import Settings, SettingsError, check_worker
 from .voice.console import quiet_by_default, runs_locally
@@ -35,6 +36,8 @@ def load_settings() -> Settings:
     except SettingsError as problem:
         raise SystemExit(f"companion: {problem}") from None
     import_models(settings)
+    if settings.phone_identity:
+        load_library()
     quiet_by_default(sys.argv)
     redact_logs()
     return settings

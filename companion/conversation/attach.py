@@ -12,6 +12,7 @@ The session and its agents stay the program's own: ``userdata``, tools, ``llm_no
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Any, Final, Literal
 from weakref import WeakKeyDictionary
@@ -20,7 +21,7 @@ from livekit.agents import NOT_GIVEN, AgentSession, JobContext, NotGivenOr
 from livekit.agents.cli import AgentsConsole
 from livekit.agents.utils import is_given
 
-from ..identity import Caller, caller_from_metadata
+from ..identity import Caller, caller_from_metadata, load_library
 from ..runtime import Runtime, acquire_runtime
 from ..settings import Settings
 from ..voice.console import runs_locally
@@ -80,6 +81,8 @@ async def attach(
     if memory_of(session) is not None:
         raise ValueError("this session has a memory already")
     runtime = acquire_runtime()
+    if runtime.settings.phone_identity:
+        await asyncio.to_thread(load_library)
     if ctx is not None:
         await _open_services(runtime, ctx)
     runtime.outbox_relay.start()

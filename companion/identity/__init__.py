@@ -3,7 +3,7 @@
 from .beginning import Beginning
 from .caller import Caller, caller_from_identity, current_caller, person, use_caller
 from .metadata import caller_from_metadata
-from .phone import DIALLED, NUMBER, PhoneCaller, e164, phone_caller
+from .phone import DIALLED, NUMBER, PhoneCaller, e164, load_library, phone_caller
 from .user_id import ENCODED, UnusableIdentity, identity_of, user_id_of
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "current_caller",
     "e164",
     "identity_of",
+    "load_library",
     "person",
     "phone_caller",
     "use_caller",
