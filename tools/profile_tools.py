@@ -23,6 +23,7 @@ from companion.memory.read_deadline import outcome, within_deadline
 from companion.profile_lines import lines_of
 from companion.runtime import get_runtime
 from companion.store import StoreError
+from companion.text import storable
 
 from .answers import MAX_TEXT, STORE_AWAY, UNKNOWN_CALLER, caller_of, failure, memory_in, success, tell
 from .forgetting_tools import ForgettingTools
@@ -216,7 +217,8 @@ def _outcome(change: ProfileChange, saved: SavedProfile) -> str:
     more: dict[str, Any] = {"not_found": list(change.not_found)} if change.not_found else {}
     if change.not_found and not (change.added or change.forgotten or saved.facts_changed):
         return failure(_NOT_FOUND, profile=saved.text, **more)
-    if len([line for line in change.added if line not in lines_of(saved.text)]) > saved.surplus:
+    added = lines_of(storable("\n".join(change.added)))
+    if len([line for line in added if line not in lines_of(saved.text)]) > saved.surplus:
         return failure(_LEFT_OUT, profile=saved.text, **more)
     if saved.surplus:
         return success(message=_FULL.format(count=saved.surplus), profile=saved.text, **more)

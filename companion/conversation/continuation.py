@@ -93,8 +93,10 @@ class Continuation:
     async def _renew(self) -> None:
         cache = await get_redis_cache()
         while True:
-            holder = await cache.incr(self._key("holder"), 0, ttl=_KEPT)
-            if holder is not None and holder != self._holder:
+            ours, holder = self._holder or 0, await cache.incr(self._key("holder"), 0, ttl=_KEPT)
+            if holder is not None and holder < ours:  # Redis was emptied, or restored: it is ours all the same
+                holder = await cache.incr(self._key("holder"), ours - holder, ttl=_KEPT)
+            if holder is not None and holder > ours:
                 self.lost = True
                 logger.warning("another job has taken this conversation over: nothing more of it is remembered here")
                 return

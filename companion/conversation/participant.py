@@ -101,13 +101,14 @@ class Partner:
     def caller(self) -> Caller | None:
         """The caller, if the conversation is with them at this moment; None otherwise.
 
-        In an empty room the last words of a caller who has left are still theirs.
+        In an empty room the last words of a caller who has left are still theirs; so are those after the session's end,
+        since it is linked to nobody else any more.
         """
         self.look()
         if self._caller is None or self._room is None:
             return self._caller
         people, linked = self._people(), self._linked()
-        if not people:
+        if not people or (self._begun and self._unlinked()):
             return self._caller if self._begun else None
         if linked is None:
             return None
@@ -170,6 +171,14 @@ class Partner:
             return None
         present = linked is not None and any(one.identity == linked.identity for one in self._people())
         return linked if present else None
+
+    def _unlinked(self) -> bool:
+        """Whether the session has no link to the room: not yet, or not any more."""
+        try:
+            _ = self._session.room_io
+        except RuntimeError:
+            return True
+        return False
 
     def _is(self, participant: rtc.RemoteParticipant) -> bool:
         try:

@@ -183,10 +183,8 @@ class SessionMemory:
         self._closed.set()
         if self._wrapped_up is not None:
             return
+        # What was said last, and what a tool is doing about it, may come after the event: it is stored as well.
         self._hook.remove()
-        self._session.off("conversation_item_added", self._on_item)
-        self._session.off("function_tools_executed", self._on_tools)
-        self._session.off("close", self._on_close)
         if self._prefetch is not None:
             self._prefetch.cancel()
         for task in self._briefed, self._greeting:

@@ -139,6 +139,21 @@ async def test_a_conversation_that_goes_on_or_has_ended_is_not_continued(known: 
     assert len({turn.conversation_id for turn in turns}) == 3
 
 
+async def test_a_redis_that_is_emptied_takes_nothing_away(known: Runtime, redis_server: RedisServer) -> None:
+    async with job() as killed:
+        await greeted(killed)
+        await killed.say("I live in Oslo")
+        await until(lambda: stored(known))
+        await freeze(redis_server)
+        async with job() as call:  # its number is not the first
+            await call.memory.greet("Greet the user.")
+            redis_server.cli("FLUSHALL")
+            await until(lambda: redis_server.cli("KEYS", "temp:*:lease"))  # it has looked at its number before
+            assert call.memory.caller is not None
+            await call.say("is this stored?")
+    assert "is this stored?" in [turn.text for turn in await known.store.recent_turns("ada")]
+
+
 async def test_a_job_that_was_taken_for_dead_stores_nothing_more(
     known: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

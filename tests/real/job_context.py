@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import uuid4
 
 from livekit.agents import JobContext
 from livekit.agents.testing import fake_job_context
@@ -22,6 +23,7 @@ async def job_context(room: Any, metadata: str, *, dispatched: bool = True) -> A
     """
     with fake_job_context(room=room, job_metadata=metadata) as ctx:
         ctx._info.fake_job = not dispatched  # private: fake_job_context makes jobs of the console only
+        ctx.job.room.sid = f"RM_{uuid4().hex}"  # or all jobs were for one room
         try:
             yield ctx
         finally:  # as livekit.agents.ipc ends a job, which has no public way to end one outside of its own process
