@@ -18,7 +18,7 @@ from tests.companion.scripted import ScriptedLLM
 from tests.lag import LoopLag
 from tests.wait import until
 
-pytestmark = [pytest.mark.integration, pytest.mark.serial]
+pytestmark = pytest.mark.integration
 ADA = Caller("ada")
 FOLLOW_UP = json.dumps({"follow_up": True, "confidence": 0.9, "topic": "the chess tournament"})
 
@@ -50,6 +50,7 @@ async def test_the_judgement_may_take_longer_than_the_store(known: Runtime, mode
     assert briefing.profile == "Name: Ada"
 
 
+@pytest.mark.serial
 async def test_a_silent_store_is_waited_for_a_second(known: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     async def hang(*_: object) -> None:
         await asyncio.Event().wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing, suppress
@@ -71,7 +72,8 @@ def in_redis(server: RedisServer, word: str = WORD) -> list[str]:
     found = []
     for key in server.cli("KEYS", "*"):
         (command,) = reads[server.cli("TYPE", key)]
-        if word in f"{key} {server.cli(command, key)}":
+        # Not as a part of a random number in hexadecimal digits.
+        if re.search(rf"(?<![0-9a-f]){word}(?![0-9a-f])", f"{key} {server.cli(command, key)}"):
             found.append(key)
     return found
 
