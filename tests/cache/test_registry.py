@@ -139,6 +139,7 @@ def test_what_one_cannot_tell_the_others_obey_and_tell(
 )
 async def test_what_one_still_owes_when_it_is_closed_the_next_tells(own_redis: RedisServer, invalidate: Job) -> None:
     cache = await use_redis_cache(own_redis.url)
+    await until(lambda: cache.connected)
     assert await cache.set(KEY, "old", ttl=3600)
     own_redis.pause()
     await invalidate(cache)
