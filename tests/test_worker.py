@@ -9,7 +9,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -289,8 +289,13 @@ async def test_who_joins_after_the_caller_has_left_is_greeted_as_themselves(harn
     await job.replace_user("kim")
     asked = len(harness.model.requests)
     await until(lambda: harness.requests_with("Likes: kims"), timeout=20)
-    await job.say("I am Kim")
-    await job.wait_until(lambda: any("I am Kim" in stream.text for stream in job.transcripts), "the answer", 20)
+    for _ in range(10):
+        await job.say("I am Kim")  # text that comes before the session is linked to her is not received
+        with suppress(AssertionError):
+            await job.wait_until(lambda: any("I am Kim" in stream.text for stream in job.transcripts), "an answer", 3)
+            break
+    else:
+        raise AssertionError("Kim was never answered")
     assert not [one for one in harness.model.requests[asked:] if "Likes: jans" in one.instructions]
     await wait_for_turns(harness.store, "kim", "You said I am Kim.")
     assert not await harness.stored_turns("jan")
