@@ -106,8 +106,13 @@ async def attach(
         session, runtime, parts, lambda on_change: find(on_change=on_change), place=place, caller=known, trace=trace
     )
     if ctx is not None:
-        ctx.add_shutdown_callback(memory.aclose)
         _partners[ctx] = memory.partner
+
+        async def end() -> None:
+            _partners.pop(ctx, None)  # a partner holds the session, and with it the job: it would never leave by itself
+            await memory.aclose()
+
+        ctx.add_shutdown_callback(end)
     if room is not None:
         for event in _EVENTS:
             room.on(event, memory.room_changed)
