@@ -25,7 +25,7 @@ _EMPTY: Final = frozenset(
     """.split()  # noqa: SIM905 - as a list it fills a page
 )
 _GENERIC: Final = _EMPTY | frozenset(
-    "live work name call called favourite favorite much go get use want need person user".split()  # noqa: SIM905
+    "live work name call called favourite favorite much go get use want need person user".split()  # noqa: SIM905 - likewise
 )
 """With those that say it where there are no others: "my name"."""
 

@@ -65,7 +65,7 @@ async def test_set_many_checks_all_before_it_stores_any(cache: RedisCache, redis
     with pytest.raises(ValueError, match=r"stored|cached|NaN"):
         await cache.set_many({f"k{n}": n for n in range(2_000)} | {"bad": bad})
     with pytest.raises(TypeError):
-        await cache.set_many({"k": 1, b"bad": 2})  # type: ignore[dict-item]
+        await cache.set_many({"k": 1, b"bad": 2})  # type: ignore[dict-item]  # the case under test
     with pytest.raises(ValueError, match="TTL"):
         await cache.set_many({"k": 1}, ttl=0)
     assert redis_server.cli("DBSIZE") == before

@@ -162,7 +162,7 @@ def test_options_are_settings() -> None:
     assert "max_connections=7" not in settings.safe_url
     for name, wrong in {"max_connections": 0, "socket_timeout": -1.0, "health_check_interval": 1e9}.items():
         with pytest.raises(CacheConfigError, match=name):
-            CacheSettings(**{name: wrong})  # type: ignore[arg-type]
+            CacheSettings(**{name: wrong})  # type: ignore[arg-type]  # the case under test
 
 
 def context(options: str) -> ssl.SSLContext:

@@ -26,7 +26,7 @@ class ToldRealtime(SilentRealtime):
 
     def session(self, **_: Any) -> llm.RealtimeSession[Any]:
         session = super().session()
-        session.generate_reply = self._generate_reply  # type: ignore[method-assign]
+        session.generate_reply = self._generate_reply  # type: ignore[method-assign]  # its answer
         return session
 
     def _generate_reply(self, **_: Any) -> asyncio.Future[llm.GenerationCreatedEvent]:
@@ -46,12 +46,12 @@ async def _stream(*items: Any) -> AsyncIterator[Any]:
         yield item
 
 
-openai.realtime.RealtimeModel = ToldRealtime  # type: ignore[assignment, misc]
+openai.realtime.RealtimeModel = ToldRealtime  # type: ignore[assignment, misc]  # the stand-in
 
 import handoff  # noqa: E402 - needs the line above, as do the others
-import own_store  # noqa: E402
-import realtime  # noqa: E402
-import telephony  # noqa: E402
+import own_store  # noqa: E402 - likewise
+import realtime  # noqa: E402 - likewise
+import telephony  # noqa: E402 - likewise
 
 ENTRYPOINTS = {"handoff": handoff.talk, "own": own_store.talk, "realtime": realtime.talk, "call": telephony.answer}
 server = AgentServer(

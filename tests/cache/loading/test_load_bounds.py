@@ -171,7 +171,7 @@ async def test_two_loads_that_wait_for_each_other_raise(pair: list[RedisCache]) 
         await both.wait()
         return await cache.get_or_load(f"k{(n + 1) % 3}", lambda: load((n + 1) % 3), ttl=60)
 
-    calls = [cache.get_or_load(f"k{n}", lambda n=n: load(n), ttl=60) for n in range(3)]  # type: ignore[misc]
+    calls = [cache.get_or_load(f"k{n}", lambda n=n: load(n), ttl=60) for n in range(3)]  # type: ignore[misc]  # a default
     outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
     assert {type(outcome) for outcome in outcomes} == {LoadCycle}
     assert await cache.get_or_load("k0", Loader("free"), ttl=60) == "free"
