@@ -59,7 +59,7 @@ def instructions(language: str = "en", *, now: datetime | None = None, zone: str
 
 
 def remembered(profile: str, earlier: str = "") -> str:
-    """What a model is told of the caller, of whatever agent: one delimited block.
+    """What requests to a model contain about the caller, with any agent: one delimited block.
 
     Args:
         profile: the caller's profile; empty when nothing is known.

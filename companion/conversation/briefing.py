@@ -3,7 +3,7 @@
 The prefetch begins in ``attach``, before the room is connected, if the job names the caller, so that it adds nothing to
 the time to the first word; else as soon as the participant is known. It never fails. What is read from the store has
 one second, the model's judgement on a follow-up three more: the companion talks without what is still missing. A
-profile that comes later is told to the model from its next request on.
+profile that comes later is in the model's requests from the next one on.
 """
 
 from __future__ import annotations

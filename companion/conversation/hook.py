@@ -27,7 +27,7 @@ class AgentHook:
 
     Args:
         session: the session.
-        read_block: returns the block that a model is told now; empty for none.
+        read_block: returns the block that a request to the model contains now; empty for none.
         place: puts earlier turns into the context of a request, from an index on.
         tasks: whether an ``AgentTask`` is hooked too.
     """

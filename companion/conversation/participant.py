@@ -32,7 +32,7 @@ agents."""
 _POLL: Final = 0.02
 """Seconds between two looks while something waits for a participant."""
 OnChange = Callable[[Caller | None], None]
-"""Called with the person who seems to be the caller now; None if they are nobody in particular."""
+"""Called with the person who seems to be the caller now; None if the caller is unknown."""
 
 
 class Partner:
@@ -40,7 +40,7 @@ class Partner:
 
     Args:
         session: the session.
-        room: its room; None where nobody comes and goes, as in the console.
+        room: its room; None where participants do not come and go, as in the console.
         settings: who is an operator, and who is identified by a phone number.
         caller: the caller that the program or the job's metadata names; None if that is unusable.
         named: whether they name one.
@@ -49,7 +49,7 @@ class Partner:
         on_change: called when another participant is the caller, where none is named.
 
     Attributes:
-        met: whether somebody was taken for the named caller.
+        met: whether a participant was taken for the named caller.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Partner:
         """The caller, if the conversation is with them at this moment; None otherwise.
 
         In an empty room the last words of a caller who has left are still theirs; so are those after the session's end,
-        since it is linked to nobody else any more.
+        since it is not linked to another participant any more.
         """
         self.look()
         if self._caller is None or self._room is None:
@@ -116,7 +116,7 @@ class Partner:
         return self._caller if alone or self._is(linked) else None
 
     def begin(self) -> Caller | None:
-        """The caller, for something personal: from now on the conversation is theirs, and nobody else's."""
+        """The caller, for something personal: from now on the conversation is theirs alone."""
         caller = self.caller
         if caller is not None:
             self._begun = True
@@ -192,7 +192,7 @@ def _known(participant: rtc.RemoteParticipant, settings: Settings) -> PhoneCalle
     """The ids that a participant is known by.
 
     Raises:
-        UnusableIdentity: they are nobody in particular, or have an identity that cannot be one.
+        UnusableIdentity: their identity is a placeholder, or cannot be a user id.
     """
     # Attributes of others are no telephone network's.
     if not settings.phone_identity or participant.kind != rtc.ParticipantKind.PARTICIPANT_KIND_SIP:

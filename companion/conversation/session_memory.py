@@ -1,4 +1,4 @@
-"""The memory of one session: what its agents are told of the caller, its greeting, its turns and its end."""
+"""The memory of one session: the block about the caller in its requests, its greeting, its turns and its end."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SessionMemory:
 
     Attributes:
         partner: decides at each use who the conversation is with.
-        profile: the caller's profile as the model is told it; the store may hold a newer one.
+        profile: the caller's profile as the model receives it; the store may hold a newer one.
         profile_at_answer: the profile when the model began the current answer: the base of its profile updates.
     """
 
@@ -114,7 +114,7 @@ class SessionMemory:
 
     @property
     def text(self) -> str:
-        """What the model is told of the caller now; empty where the caller is not known."""
+        """The block about the caller that requests contain now; empty where the caller is unknown."""
         if self.caller is None or not (self._parts.profile or self._parts.earlier):
             return ""
         return remembered(self.profile if self._parts.profile else "", self._earlier if self._parts.earlier else "")
@@ -122,14 +122,14 @@ class SessionMemory:
     async def greet(self, instructions: str = GREETING) -> SpeechHandle | None:
         """Greet the caller, in the way that suits what was said last. Use it instead of ``session.generate_reply``.
 
-        Where nobody is in the room yet, the greeting follows when the session is linked to a participant. The greeting
+        While the room is empty, the greeting follows when the session is linked to a participant. The greeting
         may call no tool.
 
         Args:
             instructions: how to greet anybody.
 
         Returns:
-            The speech; None where nobody is there yet, or no longer, or where a job that was killed has greeted them.
+            The speech; None while no caller is there (any more), or where a job that was killed has greeted them.
         """
         await self._ready()
         if self.partner.settled or self._closed.is_set():
@@ -225,7 +225,7 @@ class SessionMemory:
         prefetch.deliver_late_profile(self)
 
     async def _read_block(self) -> str:
-        """What the model is told in its next request; waits for the briefing, ``DEADLINE`` at most."""
+        """The block for the model's next request; waits for the briefing, ``DEADLINE`` at most."""
         await self._ready(DEADLINE)
         self.profile_at_answer = self.profile
         return self.text
@@ -271,7 +271,7 @@ class SessionMemory:
             how = f"{instructions.rstrip()}\n\n{self._opening}".lstrip()
         if self._trace is not None:
             self._trace.mark("greeting asked")
-        # A realtime model would have to be told of its tools twice more.
+        # A realtime model would need two more updates of its tools.
         options: dict[str, Any] = {} if isinstance(self._session.llm, llm.RealtimeModel) else {"tools": []}
         try:
             with use_caller(lambda: self.caller):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from cache import keys
 
 from .beginning import Beginning
-from .placeholders import names_nobody
+from .placeholders import is_placeholder
 from .user_id import UnusableIdentity, user_id_of
 
 logger = logging.getLogger("companion")
@@ -73,7 +73,7 @@ def caller_from_identity(identity: object, operators: frozenset[str]) -> Caller 
     """The caller behind a participant's identity: ``user-<uuid>``, ``<uuid>``, or the id of an identity provider.
 
     Returns:
-        None for an unusable identity, and for one that names nobody in particular: the companion talks, but reads and
+        None for an unusable identity, and for one that names no particular person: the companion talks, but reads and
         writes nothing personal.
     """
     try:
@@ -88,11 +88,11 @@ def person(identity: object) -> str:
     """The user id of the person with this identity.
 
     Raises:
-        UnusableIdentity: it cannot be an id, or names nobody in particular.
+        UnusableIdentity: it cannot be an id, or names no particular person.
     """
     if not isinstance(identity, str):
         raise UnusableIdentity(f"the user id must be a string, not {type(identity).__name__}")
     user_id = user_id_of(identity)
-    if names_nobody(identity):
-        raise UnusableIdentity("the user id names nobody in particular")
+    if is_placeholder(identity):
+        raise UnusableIdentity("the user id names no particular person")
     return user_id

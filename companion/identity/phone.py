@@ -4,7 +4,7 @@ LiveKit names a participant on the phone ``sip_`` and the number as the trunk de
 trunks. Here the number is read as E.164, so that one person is one user whichever way they call. With a key
 (``COMPANION_ID_KEY``) no number is kept, but its HMAC.
 
-A caller id can be forged: this identifies whom a phone claims to belong to, and authenticates nobody.
+A caller id can be forged: this identifies whom a phone claims to belong to. It is no authentication.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 from unicodedata import normalize
 
 from .caller import person
-from .placeholders import names_nobody
+from .placeholders import is_placeholder
 from .user_id import ENCODED, user_id_of
 
 NUMBER: Final = "sip.phoneNumber"
@@ -58,8 +58,8 @@ def phone_caller(identity: str, number: str, dialled: str = "", key: bytes | Non
     Raises:
         UnusableIdentity: the number was withheld, or the identity cannot be one.
     """
-    international = None if names_nobody(number) else e164(number, dialled)
-    if international is None or names_nobody(international):
+    international = None if is_placeholder(number) else e164(number, dialled)
+    if international is None or is_placeholder(international):
         plain = person(identity)
         known_as = [plain]
         if not identity.startswith(PREFIX):  # chosen by the app: no number, and perhaps not of the phone alone

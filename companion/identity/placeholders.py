@@ -1,4 +1,4 @@
-"""Identities that name nobody in particular: what telephony and web stacks put where a user's id is missing.
+"""Identities that name no particular person: what telephony and web stacks put where a user's id is missing.
 
 A withheld number arrives as ``sip_anonymous``, a variable that was not set as ``user-undefined``. Every stranger has
 the same one, so a memory under it would be everybody's. An identity is a placeholder if nothing but a placeholder is
@@ -81,8 +81,8 @@ _HIDDEN: Final = frozenset(
 )
 
 
-def names_nobody(identity: str) -> bool:
-    """Whether an identity is a placeholder, and so nobody's in particular."""
+def is_placeholder(identity: str) -> bool:
+    """Whether an identity is a placeholder, so that the caller is unknown."""
     text = _plain(unquote(identity)).rpartition("|")[2].strip(_QUOTES)  # auth0|undefined
     kinds: list[str] = []
     while prefix := _PREFIX.match(text):

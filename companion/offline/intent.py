@@ -54,7 +54,7 @@ _ABOUT_ME: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     (re.compile(rf"\bi work ((?:as|at|for|in) {_THING}){_END}", re.IGNORECASE), "Work"),
     (re.compile(rf"\bmy favou?rite (?=[\w ]{{2,20}} is )({_THING}){_END}", re.IGNORECASE), "Favourite"),
 )
-# In the same clause, before what is told: "I never said that I like chess". "Don't forget that I like chess" tells it.
+# In the same clause, before the fact: "I never said that I like chess". "Don't forget that I like chess" tells it.
 _NOT_SO: Final = re.compile(
     r"(?:\b(?:not|never(?! mind)|nobody|doubt|wrong|false|untrue|if|whether|unless|pretend|wish|hardly|neither|nor"
     r"|you (?:said|say|think|thought|claimed?))\b|n't\b)(?! (?:ever )?forget\b)[^,;:]*$",
@@ -82,10 +82,10 @@ def command(said: str) -> Call | None:
     return None
 
 
-def told(said: str) -> list[tuple[str, str]]:
-    """What the words tell about the person: ("Name", "Ada"), ("Likes", "chess").
+def stated_facts(said: str) -> list[tuple[str, str]]:
+    """The facts that the words state about the person: ("Name", "Ada"), ("Likes", "chess").
 
-    A question tells nothing, and neither does what is to be forgotten, or is said not to be so.
+    A question states none, and neither does what is to be forgotten, or is said not to be so.
     """
     found = []
     while (request := forget_request(said)) is not None:
@@ -104,7 +104,7 @@ def profile_with(said: str, profile: str) -> str | None:
     """``profile`` with what ``said`` tells about the person; None if it tells nothing new."""
     before = [line for line in profile.splitlines() if line.strip()]
     lines = list(before)
-    for label, value in told(said):
+    for label, value in stated_facts(said):
         line = f"{label}: {value}"
         if line in lines or (label == "Name" and not _NAMED.search(said) and _has_name(before)):
             continue  # "I am German" is no new name

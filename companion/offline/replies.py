@@ -17,7 +17,7 @@ from livekit.agents import llm
 from ..forget_request import FORGET_EVERYTHING, FORGET_FACT, denied, forget_request
 from ..prompts import FOLLOW_UP_PROMPT, SUMMARY_PROMPT, profile_in, remembered_line_in
 from . import tool_replies
-from .intent import Call, command, profile_with, told
+from .intent import Call, command, profile_with, stated_facts
 
 NOTICE: Final = (
     "(Offline voice: set OPENAI_API_KEY, or LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET of LiveKit Cloud, "
@@ -39,7 +39,7 @@ def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
     last = items[-1]
     said = [_text(item) for item in items if _role(item) == "user"]
     if isinstance(last, llm.FunctionCallOutput):
-        new = told(said[-1] if said else "")
+        new = stated_facts(said[-1] if said else "")
         if another := _another(items, said):
             return another
         done = last.name == FORGET_FACT and tool_replies.fields_of(last.output).get("success")
@@ -94,7 +94,7 @@ def greeting(how: str, profile: str) -> str:
 
 
 def _follow_up(question: str) -> str:
-    """The answer to the follow-up prompt: the last thing the user told, or else what they last asked for."""
+    """The answer to the follow-up prompt: the user's last statement, or else what they last asked for."""
     said = re.findall(r"(?m)^user: (.+)$", question.rpartition("<transcript>")[2])
     talk, said = _talk(said)
     topic = (talk or said or [""])[-1].strip()[:120]
@@ -108,7 +108,7 @@ def _talk(said: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _summary(transcript: str) -> str:
-    """The answer to the summary prompt: what the user told, in their own words; else what they asked for."""
+    """The answer to the summary prompt: the user's statements, in their own words; else what they asked for."""
     said = re.findall(r"(?m)^user: (.+)$", transcript)
     talk, said = _talk(said)
     quotes = ", ".join(f"“{line.strip()[:120]}”" for line in (talk or said)[-3:])
@@ -154,14 +154,15 @@ def _forgetting(said: list[str], profile: str) -> Call | None:
         before = [*earlier, *([request.before] if request.before else [])]
         if not before:
             return None
-        learnt = [f"{label}: {value}" for label, value in told(before[-1])]
+        learnt = [f"{label}: {value}" for label, value in stated_facts(before[-1])]
         kept = command(before[-1])
         fact = kept.arguments["fact"] if kept is not None and kept.tool == "rememberFact" else before[-1].strip()
         return Call(FORGET_FACT, {"what": learnt[-1] if learnt else fact})
     if request is None and said and (statement := denied(said[-1])):
         # "I don't like chess" corrects a profile that says otherwise; else it is just talk.
         lines = profile.splitlines()
-        line = next((f"{label}: {value}" for label, value in told(statement) if f"{label}: {value}" in lines), "")
+        facts = (f"{label}: {value}" for label, value in stated_facts(statement))
+        line = next((fact for fact in facts if fact in lines), "")
         return Call(FORGET_FACT, {"what": line}) if line else None
     return None
 
@@ -222,7 +223,7 @@ def _chosen(items: Sequence[llm.ChatMessage | llm.FunctionCallOutput], tools: se
     if candidates and _REFUSED.search(words):
         return "All right, I keep it." if _NO.search(words) else None
     other = command(words)
-    if told(words) or (other is not None and other.tool != FORGET_FACT):
+    if stated_facts(words) or (other is not None and other.tool != FORGET_FACT):
         return None  # something else: "I like tea" does not choose "Likes: tea"
     if candidates and re.search(r"\b(?:both|all|everything)\b", words, re.IGNORECASE):
         return Call(asked[-1].name, {"what": " and ".join(candidates)})

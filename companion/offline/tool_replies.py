@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 
-def tell(tool: str, output: str, told: Sequence[tuple[str, str]] = ()) -> str:
+def tell(tool: str, output: str, facts: Sequence[tuple[str, str]] = ()) -> str:
     """The result of ``tool`` as a sentence. An error comes as the text it is.
 
     Args:
         tool: its name.
         output: what it returned.
-        told: what the person has just told about themselves, see :func:`companion.offline.intent.told`.
+        facts: those that the person has just stated, see :func:`companion.offline.intent.stated_facts`.
     """
     result = fields_of(output)
     if not result:
@@ -23,7 +23,7 @@ def tell(tool: str, output: str, told: Sequence[tuple[str, str]] = ()) -> str:
     if result.get("success") is False:
         return str(result.get("message") or "That did not work.")
     if tool == "updateUserProfile":
-        return _updated(told)
+        return _updated(facts)
     return _TELL.get(tool, _plain)(result)
 
 
@@ -44,9 +44,9 @@ def _is_json(output: str) -> bool:
     return True
 
 
-def _updated(told: Sequence[tuple[str, str]]) -> str:
-    name = next((value for label, value in told if label == "Name"), "")
-    learnt = [_LEARNT[label].format(value) for label, value in told if label in _LEARNT]
+def _updated(facts: Sequence[tuple[str, str]]) -> str:
+    name = next((value for label, value in facts if label == "Name"), "")
+    learnt = [_LEARNT[label].format(value) for label, value in facts if label in _LEARNT]
     hello = f"Nice to meet you, {name}. I will remember your name" if name else ""
     if not learnt:
         return f"{hello}. What do you like to do?" if name else "I will remember that."

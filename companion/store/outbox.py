@@ -76,7 +76,7 @@ class Outbox(Protocol):
 
         Args:
             cache_id: the cache's id.
-            take_over: whether this cache has been told of what was written lately.
+            take_over: whether the latest writes have been invalidated in this cache.
         """
         ...
 

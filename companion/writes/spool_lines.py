@@ -18,7 +18,7 @@ _BEGINNING: Final = re.compile(r'\{"user_id": "([^"\\]+)", "kind": ')
 
 
 def owner_of(line: str) -> str | None:
-    """The user id in a line, also in one that cannot be parsed; None where it cannot be told."""
+    """The user id in a line, also in one that cannot be parsed; None where it is not readable."""
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError):

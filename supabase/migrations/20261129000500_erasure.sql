@@ -90,7 +90,7 @@ execute function public.companion_refuse_erased();
 
 -- Functions ------------------------------------------------------------------------------------------------------
 
--- Erases a person; the number of the erasure. Runs as its owner: nobody deletes counters by hand.
+-- Erases a person; the number of the erasure. Runs as its owner: no role may delete counters by hand.
 create or replace function public.companion_erase(p_user_id text, p_request text default gen_random_uuid()::text)
 returns bigint
 language plpgsql security definer set search_path = ''
@@ -99,7 +99,7 @@ declare
   hash text := public.companion_person(p_user_id);
   mine bigint;
 begin
-  -- In the order of the others, so that nobody waits in a circle: a write of a profile locks its row, then the user, then
+  -- In the order of the other functions, which avoids deadlocks: a write of a profile locks its row, then the user, then
   -- the version at which all writers of a user queue up; a change by hand locks rows, then the version.
   perform from public.companion_profiles p where p.user_id = p_user_id for update;
   perform pg_advisory_xact_lock(hashtextextended(p_user_id, 13));

@@ -30,7 +30,7 @@ begin
       or exists (select from public.companion_removed_memories r where r.user_id = old)
       or exists (select from public.companion_forgotten f where f.user_id = old)
     );
-    -- Of both, in the order in which companion_erase takes them, so that nobody waits in a circle: a write is before the
+    -- Of both, in the order in which companion_erase takes them, which avoids deadlocks: a write is before the
     -- move or after it.
     perform from public.companion_profiles p where p.user_id in (old, p_user_id) order by p.user_id for update;
     perform pg_advisory_xact_lock(hashtextextended(locked.id, 13))

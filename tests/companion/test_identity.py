@@ -72,7 +72,7 @@ def test_an_unusable_identity_is_logged_with_its_reason(caplog: pytest.LogCaptur
     assert "the user id must be a string, not int" in caplog.text
     assert "the user id has '*' at position 6" in caplog.text
     assert "the user id begins or ends with a blank" in caplog.text
-    assert "the user id names nobody in particular" in caplog.text
+    assert "the user id names no particular person" in caplog.text
     assert len(caplog.records) == 4
     assert "lovelace" not in caplog.text
 

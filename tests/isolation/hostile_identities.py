@@ -13,7 +13,7 @@ from unittest.mock import MagicMock
 from urllib.parse import quote
 from uuid import UUID
 
-from companion.identity.placeholders import names_nobody
+from companion.identity.placeholders import is_placeholder
 from tests.isolation.hostile_texts import hostile_text, hostile_value
 
 SAFE: Final = frozenset(string.ascii_letters + string.digits + "._@+=~-")
@@ -103,7 +103,7 @@ def is_key_part(value: Any) -> bool:
 
 def expected_user_id(identity: Any) -> str | None:
     """The user id that an identity must resolve to, None if it is invalid: an oracle that encodes in its own way."""
-    if not isinstance(identity, str) or names_nobody(identity):  # placeholders have tests of their own
+    if not isinstance(identity, str) or is_placeholder(identity):  # placeholders have tests of their own
         return None
     text = normalize("NFC", identity)
     if not 0 < len(text) <= 1024 or text.strip(" ") != text:

@@ -66,7 +66,7 @@ class SupabaseClient:
         """Send a request, which may be repeated.
 
         It is sent again at once, twice at most, if its connection turns out to be closed, or if the database has undone
-        it in favour of another transaction (one that somebody holds open in an SQL editor, say).
+        it in favour of another transaction (one that is open in an SQL editor, say).
 
         Args:
             query: builds the request.

@@ -170,11 +170,11 @@ class SupabaseStore:
 
     async def acknowledge(self, rows: Sequence[OutboxRow], cache_id: str | None = None) -> None:
         if rows:
-            owed = [{"user_id": row.user_id, "what": row.kind, "version": row.version} for row in rows]
+            pending = [{"user_id": row.user_id, "what": row.kind, "version": row.version} for row in rows]
             if cache_id is None:
-                await self._call("acknowledge", "companion_settle", {"p_owed": owed}, answers.count)
+                await self._call("acknowledge", "companion_settle", {"p_owed": pending}, answers.count)
             else:
-                arguments = {"p_owed": owed, "p_cache": cache_id}
+                arguments = {"p_owed": pending, "p_cache": cache_id}
                 await self._call("acknowledge", "companion_settle_in", arguments, answers.count)
 
     async def erase_user(self, user_id: str, request: str) -> int:
