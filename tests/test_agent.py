@@ -190,13 +190,13 @@ async def test_it_speaks_first_keeps_what_is_said_and_remembers(
     async with job(entrypoint, {"user_id": "ada"}) as talk:
         assert ", Ada!" in greeting(talk)
         assert "“My sister visits on Friday”" in greeting(talk)
-        assert "Name: Ada" in talk.told
+        assert "Name: Ada" in talk.prompt
     # A greeting without a reply is no conversation.
     assert len({turn.conversation_id for turn in await stored(tmp_path, "ada")}) == 1
 
     async with job(entrypoint, {"user_id": "bea"}) as talk:
         assert "What is your name?" in greeting(talk)
-        assert "Ada" not in talk.told
+        assert "Ada" not in talk.prompt
 
 
 async def test_the_prefetch_runs_while_the_room_connects(entrypoint: Any, redis_server: RedisServer) -> None:
@@ -347,7 +347,7 @@ async def live(entrypoint: Any, user_id: str, contexts: Contexts, together: Call
             assert await talk.use("who") == dict.fromkeys(("userdata", "memory", "here", "task", "thread"), user_id)
             await talk.use("updateUserProfile", profile=f"Name: {user_id} {number}")
             assert (await talk.use("getUserProfile"))["profile"] == f"Name: {user_id} {number}"
-            assert f"Name: {user_id} {number}" in talk.told
+            assert f"Name: {user_id} {number}" in talk.prompt
         assert (await talk.use("clearUserCache"))["message"].endswith(f"for user {user_id}")
         assert (await talk.use("invalidateCache", pattern="*"))["deleted_keys"] == 0
 

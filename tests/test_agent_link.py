@@ -65,7 +65,7 @@ async def test_the_participant_whom_the_metadata_means(
     async with job(entrypoint, {"user_id": user_id}, identity=identity, others=others) as talk:
         assert (name_of(talk), linked(talk)) == (caller, participant)
         assert ("Ada" in greeting(talk)) is (caller is not None)
-        assert ("Ada" in talk.told) is (caller is not None)
+        assert ("Ada" in talk.prompt) is (caller is not None)
 
 
 async def test_several_people_and_none_that_is_meant_are_warned_of_once(
@@ -103,7 +103,7 @@ async def test_who_leaves_before_the_session_has_started_leaves_no_session_that_
         assert name_of(talk) == (None if metadata else "eve")  # who was meant was greeted already
         assert linked(talk) == "eve"
         await talk.session.run(user_input="I am Eve.")
-        assert "Ada" not in f"{talk.told} {talk.session.history.to_dict()}"
+        assert "Ada" not in f"{talk.prompt} {talk.session.history.to_dict()}"
     assert not await stored(tmp_path, "ada")
     assert bool(await stored(tmp_path, "eve")) is not bool(metadata)
 
@@ -136,7 +136,7 @@ async def test_who_joins_while_the_session_starts_hears_nothing_personal(
     monkeypatch.setattr(AgentSession, "start", joined)
     async with job(entrypoint, ADA, identity="web-4711") as talk:
         assert (name_of(talk), linked(talk)) == (None, "web-4711")
-        assert "Ada" not in f"{talk.told} {talk.session.history.to_dict()}"
+        assert "Ada" not in f"{talk.prompt} {talk.session.history.to_dict()}"
 
 
 def current_session() -> Any:
@@ -165,14 +165,14 @@ async def test_who_comes_when_the_caller_has_left_is_greeted(
         other = await next_session(talk.session)
         assert (name_of(other), linked(other)) == (None if metadata else "eve", "eve")
         await other.session.run(user_input="I am Eve.")
-        said = f"{other.told} {other.session.history.to_dict()}"
+        said = f"{other.prompt} {other.session.history.to_dict()}"
         assert "Ada" not in said
         assert "Bergen" not in said
         leave(room, "eve")
         join(room, "ada")  # without waiting for what is stored of the first conversation
         again = await next_session(other.session)
         assert name_of(again) == "ada"
-        assert "Ada" in again.told
+        assert "Ada" in again.prompt
         await again.session.run(user_input="I am back.")
     turns = await stored(tmp_path, "ada")
     assert {turn.text for turn in turns if turn.role == "user"} == {"I live in Bergen.", "I am back."}
@@ -213,10 +213,10 @@ async def test_each_tool_call_looks_at_who_is_there(entrypoint: Any, known: None
             assert answer["success"] is False
             assert "do not know who you are" in answer["message"]
         await talk.session.run(user_input="I am Bob.")
-        assert "Ada" not in talk.told
+        assert "Ada" not in talk.prompt
         del room.remote_participants["PA_bob"]
         assert (await talk.use("getUserProfile"))["profile"] == "Name: Ada"
-        assert "Ada" in talk.told
+        assert "Ada" in talk.prompt
         join(room, "ada")  # who is meant is another one
         assert (await talk.use("getUserProfile"))["success"] is False
     said = [turn.text for turn in await stored(tmp_path, "ada")]

@@ -123,7 +123,7 @@ async def test_attributes_of_others_than_phones_are_no_numbers(entrypoint: Any, 
         assert name_of(talk) == "eve"
 
 
-async def test_a_withheld_number_is_nobody(entrypoint: Any, by_number: None) -> None:
+async def test_a_withheld_number_is_an_unknown_caller(entrypoint: Any, by_number: None) -> None:
     for number in ("anonymous", "+266696687"):
         async with call(entrypoint, number) as talk:
             assert name_of(talk) is None

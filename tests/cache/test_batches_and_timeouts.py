@@ -39,7 +39,7 @@ async def test_more_than_fits_into_one_round_trip(cache: RedisCache) -> None:
 
 
 async def test_more_is_deleted_than_fits_into_one_deadline(cache: RedisCache, redis_server: RedisServer) -> None:
-    """50,000 keys with their guards were one command, during which the server answered nobody in time."""
+    """50,000 keys with their guards were one command, during which the server answered no client in time."""
     redis_server.many(("SET", f"k{n}", n) for n in range(50_000))
     assert await cache.delete(*(f"k{n}" for n in range(50_000))) == 50_000
     assert not cache.invalidations.undelivered

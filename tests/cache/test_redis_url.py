@@ -203,7 +203,7 @@ def test_tls_files_are_read_once(tmp_path: Path) -> None:
     assert CacheSettings(url=url).endpoint.ssl_context is first, "a later cache of the process is made without the file"
 
 
-def test_an_encrypted_key_asks_nobody(tmp_path: Path) -> None:
+def test_an_encrypted_key_prompts_for_no_password(tmp_path: Path) -> None:
     from cryptography.hazmat.primitives import serialization as form
 
     text = PEM.read_bytes()

@@ -98,7 +98,7 @@ async def test_of_a_slow_callback_its_name(slow: asyncio.AbstractEventLoop, line
     future.add_done_callback(partial(hears, value))
     slow.call_soon(future.set_result, value)
     slow.call_soon(hears, value)
-    slow.call_soon(partial(hears, value, told=value))
+    slow.call_soon(partial(hears, value, text=value))
     slow.call_later(0.001, hears, value)
     await future
     await asyncio.sleep(0.02)

@@ -129,7 +129,7 @@ async def test_hand_offs_and_back(known: Runtime) -> None:
 
 
 @pytest.mark.parametrize("tasks", [False, True])
-async def test_a_task_is_told_only_where_that_is_wished(known: Runtime, tasks: bool) -> None:
+async def test_a_task_has_the_profile_in_its_prompt_only_where_tasks_is_set(known: Runtime, tasks: bool) -> None:
     class Ask(AgentTask[str]):
         async def on_enter(self) -> None:
             await self.session.generate_reply(instructions="ask the thing")
@@ -148,8 +148,8 @@ async def test_a_task_is_told_only_where_that_is_wished(known: Runtime, tasks: b
         await call.say("hello")
         asked = [[str(item) for item in one.items] for one in call.model.asked]
     of_task = [any("ask the thing" in item for item in items) for items in asked]
-    told = [any(PROFILE_HEADING in item for item in items) for items in asked]
-    assert told == [tasks or not task for task in of_task]
+    in_prompt = [any(PROFILE_HEADING in item for item in items) for items in asked]
+    assert in_prompt == [tasks or not task for task in of_task]
     assert True in of_task
 
 
@@ -214,26 +214,26 @@ async def test_the_caller_of_the_cache_tools_comes_from_the_argument_the_memory_
 # -- speech to speech ----------------------------------------------------------------------------------------------
 
 
-async def test_a_realtime_model_is_told_by_its_instructions(known: Runtime) -> None:
+async def test_a_realtime_model_has_the_profile_in_its_instructions(known: Runtime) -> None:
     agents = [Agent(instructions="first"), Agent(instructions="second")]
     async with calling(agents[0], model=SilentRealtime()) as call:
         for number, name in enumerate(("first", "second", "first"), 1):
             if number > 1:
                 call.session.update_agent(agents[number % 2 - 1])
             await until(lambda number=number: call.handed_over == number)
-            await until(lambda name=name: call.model.told[-1].startswith(f"{name}\n\n{PROFILE_HEADING}"))
-            assert call.model.told[-1].count(PROFILE_HEADING) == call.model.told[-1].count(ADA) == 1
+            await until(lambda name=name: call.model.prompts[-1].startswith(f"{name}\n\n{PROFILE_HEADING}"))
+            assert call.model.prompts[-1].count(PROFILE_HEADING) == call.model.prompts[-1].count(ADA) == 1
         await call.memory.set_profile("Name: Zoë")
-        assert "Name: Zoë" in call.model.told[-1]
-        assert ADA not in call.model.told[-1]
+        assert "Name: Zoë" in call.model.prompts[-1]
+        assert ADA not in call.model.prompts[-1]
         await call.memory.forget_everything()
-        assert "Zoë" not in call.model.told[-1]
+        assert "Zoë" not in call.model.prompts[-1]
 
 
 async def test_a_realtime_model_that_cannot_change_is_left_alone(known: Runtime) -> None:
     async with calling(Agent(instructions="first"), model=SilentRealtime(mutable=False)) as call:
         await call.memory.set_profile("Name: Zoë")
-    assert call.model.told == ["first"]
+    assert call.model.prompts == ["first"]
 
 
 # -- greeting, turns, end ------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ async def test_each_part_can_be_switched_off(known: Runtime) -> None:
     assert (await known.store.get_state("ada") or {})["conversations"] == 4
 
 
-async def test_a_stranger_is_told_nothing_and_leaves_nothing(known: Runtime) -> None:
+async def test_an_unknown_caller_has_no_memory_and_leaves_none(known: Runtime) -> None:
     async with calling(Agent(instructions="-", tools=[MemoryTools()]), caller=None) as call:
         await call.memory.greet("Greet.")
         await until(lambda: call.session.history.messages())

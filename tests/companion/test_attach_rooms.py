@@ -1,4 +1,4 @@
-"""A memory in a room: whom it is of, who comes and goes, and what nobody else is told."""
+"""A memory in a room: whose it is, participants that join and leave, and what other participants' prompts lack."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_who_is_in_the_room_is_greeted_and_remembered(known: Runtime, meta
 
 
 @pytest.mark.parametrize("metadata", [None, {"user_id": "ada"}])
-async def test_nobody_is_waited_for_and_who_comes_is_greeted(
+async def test_a_greeting_in_an_empty_room_times_out_and_a_later_caller_is_greeted(
     known: Runtime, metadata: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("companion.conversation.session_memory.DEADLINE", 0.2)
@@ -111,7 +111,7 @@ async def test_a_room_that_stays_empty_is_left_at_once(known: Runtime, monkeypat
 
 
 @pytest.mark.parametrize("metadata", [None, {"user_id": "ada"}])
-async def test_a_session_without_a_room_waits_for_nobody(known: Runtime, metadata: Any) -> None:
+async def test_a_session_without_a_room_waits_for_no_participant(known: Runtime, metadata: Any) -> None:
     """As where a program brings audio of its own: then only the metadata says who calls."""
     async with job(a_room("ada"), metadata) as ctx:
         session: AgentSession[Any] = AgentSession(llm=PlayedLLM(play), vad=None, turn_handling={"turn_detection": None})

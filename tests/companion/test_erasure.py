@@ -30,7 +30,7 @@ from tests.wait import until
 
 pytestmark = pytest.mark.integration
 NOTHING = PersonData(None, [], [], [], [], None)
-WORD = "zanzibarquokka"  # said by the person, and by nobody else
+WORD = "zanzibarquokka"  # only the erased person says it
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 Start = Callable[[], Awaitable[Worker]]
 
@@ -145,7 +145,7 @@ async def test_others_lose_nothing(runtime: Runtime, redis_server: RedisServer) 
     kept = spool.add("eve", [Memory("a word that ada says too", NOON)])
     later = spool.folder / "later.unreadable"
     lines = ['{"user_id": "eve", "kind": "of a later version"}', to_line("eve", Memory("tea", NOON))[:40]]
-    later.write_text("\n".join([*lines, "which nobody can attribute"]) + "\n")
+    later.write_text("\n".join([*lines, "which names no user"]) + "\n")
     await runtime.store.save_profile("eve", "Likes: tea")
     await (await get_redis_cache()).set(keys.profile("eve"), "Likes: tea")
     assert await erase_user("ada") is True
@@ -293,7 +293,7 @@ async def test_an_erasure_waits_for_the_store(
     with monkeypatch.context() as outage:
         outage.setattr(runtime.store, "erase_user", fail)
         assert await erase_user("ada") is False
-        assert in_redis(redis_server) == [], "nobody is greeted from a last good value in the meantime"
+        assert in_redis(redis_server) == [], "no greeting uses a last good value in the meantime"
     (wish,) = Spool(runtime.settings.home).folder.iterdir()
     assert wish.read_text() == "ada\n"
     await completed(runtime)

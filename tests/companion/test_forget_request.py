@@ -403,7 +403,7 @@ def test_what_only_sounds_like_one(said: str) -> None:
     assert call is None or not call.tool.startswith("forget")
 
 
-def test_what_is_said_beside_a_request_is_told() -> None:
+def test_facts_beside_a_request_are_kept() -> None:
     assert profile_with("I no longer like chess, I like go", "") == "Likes: go"
     assert profile_with("Forget my address. My name is Ada.", "") == "Name: Ada"
     assert (

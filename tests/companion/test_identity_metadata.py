@@ -99,7 +99,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize(("metadata", "reason"), UNREADABLE.items(), ids=[key[:40] for key in UNREADABLE])
-def test_unreadable_metadata_about_a_user_is_nobody_and_one_warning_says_why(
+def test_unreadable_metadata_about_a_user_is_an_unknown_caller_and_one_warning_says_why(
     metadata: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert caller_from_metadata(metadata, OPERATORS) == (True, None)

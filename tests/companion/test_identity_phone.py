@@ -84,7 +84,7 @@ def test_an_identity_that_the_app_chose_is_not_moved_to_a_number() -> None:
 @pytest.mark.parametrize(
     "number", ["", "anonymous", "Restricted", "+266696687", "0", "unknown@unknown.invalid", "10000000000"]
 )
-def test_a_withheld_number_is_nobody(number: str) -> None:
+def test_a_withheld_number_is_an_unknown_caller(number: str) -> None:
     with pytest.raises(UnusableIdentity):
         phone_caller(f"sip_{number}", number, OURS, KEY)
 

@@ -1,4 +1,4 @@
-"""Identities that name nobody in particular, and those of people that resemble them."""
+"""Placeholder identities, and people's identities that resemble them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from companion.identity import caller_from_identity, caller_from_metadata
 
 pytestmark = pytest.mark.unit
-NOBODY = frozenset[str]()
+NO_OPERATORS = frozenset[str]()
 
 WORDS = (
     *("anonymous", "withheld", "unavailable", "restricted", "private", "blocked", "unknown", "guest", "null", "none"),
@@ -33,11 +33,11 @@ FORMS += ("sip_{}@10.0.0.1:5060", "sip:{};user=phone", "_{}_", "sip_sip:{}@host"
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_a_placeholder_is_nobody_in_any_form(word: str) -> None:
+def test_a_placeholder_is_an_unknown_caller_in_any_form(word: str) -> None:
     for form in FORMS:
         for spelling in (word, word.upper(), word.capitalize(), word.replace(" ", "_"), word.replace(" ", "+")):
             identity = form.format(spelling)
-            assert caller_from_identity(identity, NOBODY) is None, identity
+            assert caller_from_identity(identity, NO_OPERATORS) is None, identity
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_a_placeholder_is_nobody_in_any_form(word: str) -> None:
         *(f"sip_{sha256(word.encode()).hexdigest()[:16]}" for word in ("anonymous", "Anonymous", "unknown", "")),
     ],
 )
-def test_these_are_nobody_too(identity: str) -> None:
-    assert caller_from_identity(identity, NOBODY) is None
-    assert caller_from_metadata(f'{{"user_id": "{identity}"}}', NOBODY)[1] is None
+def test_these_are_placeholders_too(identity: str) -> None:
+    assert caller_from_identity(identity, NO_OPERATORS) is None
+    assert caller_from_metadata(f'{{"user_id": "{identity}"}}', NO_OPERATORS)[1] is None
 
 
 PEOPLE = (
@@ -127,7 +127,7 @@ PEOPLE = (
 
 @pytest.mark.parametrize("identity", PEOPLE)
 def test_who_merely_has_such_a_word_in_their_name_is_a_person(identity: str) -> None:
-    assert caller_from_identity(identity, NOBODY) is not None
+    assert caller_from_identity(identity, NO_OPERATORS) is not None
 
 
 @given(
@@ -137,5 +137,5 @@ def test_who_merely_has_such_a_word_in_their_name_is_a_person(identity: str) -> 
     st.from_regex(r"[0-9]{1,2}[b-z]{2,5}", fullmatch=True),
 )
 def test_more_than_a_placeholder_is_a_person(prefix: str, word: str, separator: str, more: str) -> None:
-    assert caller_from_identity(f"{prefix}{word}{separator}{more}", NOBODY) is not None
-    assert caller_from_identity(f"{prefix}{more}{separator}{word}", NOBODY) is not None
+    assert caller_from_identity(f"{prefix}{word}{separator}{more}", NO_OPERATORS) is not None
+    assert caller_from_identity(f"{prefix}{more}{separator}{word}", NO_OPERATORS) is not None

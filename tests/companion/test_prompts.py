@@ -46,7 +46,7 @@ HOSTILE = [
 
 
 def instructions(profile: str, language: str = "en", earlier: str = "", **when: Any) -> str:
-    """What a model is told before the first turn."""
+    """A model's prompt before the first turn."""
     return f"{own_instructions(language, **when)}\n\n{remembered(profile, earlier)}"
 
 

@@ -1,4 +1,4 @@
-"""A speech-to-speech model that says nothing, and remembers what it was told."""
+"""A speech-to-speech model that says nothing, and records its instructions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from livekit.agents import llm
 
 
 class SilentRealtime(llm.RealtimeModel):
-    """``told`` holds the instructions that its sessions got, in order."""
+    """``prompts`` holds the instructions of its sessions, in order."""
 
     def __init__(self, *, mutable: bool = True) -> None:
         super().__init__(
@@ -25,7 +25,7 @@ class SilentRealtime(llm.RealtimeModel):
                 mutable_tools=True,
             )
         )
-        self.told: list[str] = []
+        self.prompts: list[str] = []
         self.asked: list[Any] = []
 
     def session(self, *, turn_detection_disabled: bool = False) -> llm.RealtimeSession[Any]:
@@ -52,7 +52,7 @@ class _Session(llm.RealtimeSession[Any]):
         return self._tools
 
     async def update_instructions(self, instructions: str) -> None:
-        self._realtime_model.told.append(instructions)
+        self._realtime_model.prompts.append(instructions)
 
     async def update_chat_ctx(self, chat_ctx: llm.ChatContext) -> None:
         self._context = chat_ctx

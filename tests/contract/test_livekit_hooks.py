@@ -144,7 +144,7 @@ async def test_a_session_that_has_closed_says_so_after_its_last_item() -> None:
 
 
 async def test_a_session_that_begins_to_close_can_be_asked() -> None:
-    """``companion.conversation.session_memory`` (``_is_closing``): nobody is greeted by a session that is closing."""
+    """``companion.conversation.session_memory`` (``_is_closing``): a session that is closing greets no caller."""
     async with talking(Agent(instructions="-")) as talk:
         assert talk.session._is_closing() is False
         talk.session.shutdown()
@@ -175,7 +175,7 @@ async def test_tools_can_be_left_out_of_one_reply() -> None:
 async def test_instructions_of_a_realtime_model_change_and_are_in_the_history() -> None:
     """``companion.conversation.hook`` (``refresh``): ``update_instructions`` reaches the model, and the history.
 
-    So a speech-to-speech conversation has what it was told of the caller in ``session.history``, as docs/security.md
+    So the profile in a speech-to-speech model's prompt is in ``session.history`` as well, as docs/security.md
     says.
     """
     agent, model = Agent(instructions="be kind"), SilentRealtime()
@@ -185,7 +185,7 @@ async def test_instructions_of_a_realtime_model_change_and_are_in_the_history() 
         await agent.update_instructions("be kind\n\nto Ada")
         assert agent.instructions == "be kind\n\nto Ada"
         history = str(session.history.to_dict(exclude_config_update=False))
-    assert model.told == ["be kind", "be kind\n\nto Ada"]
+    assert model.prompts == ["be kind", "be kind\n\nto Ada"]
     assert "to Ada" in history
 
 

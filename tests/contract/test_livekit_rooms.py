@@ -65,7 +65,7 @@ async def test_a_session_is_linked_to_the_identity_it_is_given(in_a_room: Any) -
 
 
 async def test_a_session_is_linked_to_no_other_participant(in_a_room: Any) -> None:
-    """``companion.conversation.participant`` (``linked_participant``): nobody is linked in place of who was chosen."""
+    """``companion.conversation.participant`` (``linked_participant``): no other participant replaces a missing one."""
     session = await in_a_room(participant_identity="bob")
     assert session.room_io.linked_participant is None
 

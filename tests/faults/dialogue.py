@@ -36,8 +36,8 @@ class Dialogue:
         return str(self.session.history.messages()[0].text_content)
 
     @property
-    def told(self) -> str:
-        """What the model is told besides the turns, at this moment."""
+    def prompt(self) -> str:
+        """The instructions and the memory block of the model's next request."""
         memory = memory_of(self.session)
         return f"{self.session.current_agent.instructions}\n\n{memory.text if memory else ''}"
 

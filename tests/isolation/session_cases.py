@@ -61,7 +61,7 @@ async def conversations(runner: Runner, rng: Random, count: int) -> int:
                 runner.check_unchanged(user, case)
                 done += 1
             items = [str(item.model_dump()) for item in talk.session.history.items]
-            runner.check_shown(user, "".join(items) + talk.told, "session history")
+            runner.check_shown(user, "".join(items) + talk.prompt, "session history")
     return done
 
 

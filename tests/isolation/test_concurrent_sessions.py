@@ -75,7 +75,7 @@ async def converse(talk: Conversation, user: str) -> None:
         assert f"Name: {marker}" in answers["getUserProfile"]
         assert f"It was about {marker}" in answers["getConversationContext"]
         assert f"for user {user}" in answers["clearUserCache"]
-        assert markers(talk.told) == {marker}
+        assert markers(talk.prompt) == {marker}
 
 
 async def test_fifty_sessions_at_once(

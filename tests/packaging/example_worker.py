@@ -17,8 +17,8 @@ from livekit.plugins import openai
 from realtime_stand_in import SilentRealtime
 
 
-class ToldRealtime(SilentRealtime):
-    """Says what it was told of the user, where the real model needs a key."""
+class AnsweringRealtime(SilentRealtime):
+    """Answers from its prompt; the real model needs a key."""
 
     def __init__(self, *, voice: str) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class ToldRealtime(SilentRealtime):
         async def modalities() -> list[Literal["text", "audio"]]:
             return ["audio", "text"]
 
-        text = "You play chess." if "I play chess" in self.told[-1] else "Hello."
+        text = "You play chess." if "I play chess" in self.prompts[-1] else "Hello."
         silence = rtc.AudioFrame(bytes(2 * 2_400), 24_000, 1, 2_400)
         message = llm.MessageGeneration("1", _stream(text), _stream(silence), modalities())
         answer: asyncio.Future[llm.GenerationCreatedEvent] = asyncio.Future()
@@ -46,7 +46,7 @@ async def _stream(*items: Any) -> AsyncIterator[Any]:
         yield item
 
 
-openai.realtime.RealtimeModel = ToldRealtime  # type: ignore[assignment, misc]  # the stand-in
+openai.realtime.RealtimeModel = AnsweringRealtime  # type: ignore[assignment, misc]  # the stand-in
 
 import handoff  # noqa: E402 - needs the line above, as do the others
 import own_store  # noqa: E402 - likewise

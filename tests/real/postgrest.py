@@ -74,7 +74,7 @@ class PostgREST:
     def token(self, role: str, *, sub: str | None = None, seconds: float = 3600.0) -> str:
         """A JWT this project accepts: `sub` is the user of an authenticated one, `seconds` its validity."""
         claims: dict[str, Any] = {"role": role, "iss": "supabase", "exp": int(time.time() + seconds)}
-        claims["aud"] = "authenticated"  # as Auth issues them; PostgREST looks at it only if it is told to
+        claims["aud"] = "authenticated"  # as Auth issues them; PostgREST checks it only if configured to
         return jwt.encode(claims | ({"sub": sub} if sub else {}), self._signing_secret, algorithm="HS256")
 
     def client(self, key: str, token: str | None = None) -> Any:

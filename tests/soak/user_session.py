@@ -157,7 +157,7 @@ class UserSession:
 
     def _check_start(self, dialogue: Dialogue, floor: Floor, began: float) -> None:
         excused = self._shared.injector.store_failed_since(began)
-        instructions = dialogue.told
+        instructions = dialogue.prompt
         self._check_text(dialogue.greeting)
         self._check_text(instructions)
         known = profile_in(instructions).splitlines()

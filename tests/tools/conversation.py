@@ -95,8 +95,8 @@ class Conversation:
         return memory
 
     @property
-    def told(self) -> str:
-        """What the model is told besides the turns, at this moment."""
+    def prompt(self) -> str:
+        """The instructions and the memory block of the model's next request."""
         return f"{self.session.current_agent.instructions}\n\n{self.memory.text}"
 
     async def said_by(self, tool: str, /, **arguments: Any) -> str:

@@ -43,7 +43,7 @@ async def talk(runtime: Runtime, log: TurnLog) -> AsyncIterator[Conversation]:
     agent = CompanionAgent(tools=[ProfileTools()])
     async with conversation(agent=agent, userdata=Userdata(ADA)) as talk:
         await talk.session.run(user_input="hello")
-        assert "chess" in talk.told
+        assert "chess" in talk.prompt
         talk.session.on("conversation_item_added", log.on_item)
         talk.session.on("function_tools_executed", log.on_tools)
         yield talk
@@ -89,7 +89,7 @@ async def test_a_line_is_forgotten_everywhere(talk: Conversation, runtime: Runti
     for version in versions:
         assert await store.restore_profile("ada", version.number)
         assert "chess" not in (await store.get_profile("ada") or "")
-    assert "chess" not in talk.told
+    assert "chess" not in talk.prompt
 
 
 async def test_it_asks_which_one_if_several_fit(talk: Conversation, runtime: Runtime) -> None:
@@ -158,7 +158,7 @@ async def test_with_the_store_away_it_says_so(
     assert await runtime.store.get_profile("ada") == "Likes: chess"
 
 
-async def test_a_stranger_is_told_so(runtime: Runtime) -> None:
+async def test_an_unknown_caller_gets_the_reason(runtime: Runtime) -> None:
     async with conversation(agent=CompanionAgent(tools=[ProfileTools()]), userdata=Userdata(None)) as talk:
         for tool, arguments in (("forgetFact", {"what": "x"}), ("forgetEverything", {"confirm": True})):
             assert "do not know who you are" in (await talk.use(tool, **arguments))["message"]
@@ -282,7 +282,7 @@ async def test_a_profile_that_comes_late_brings_nothing_back(
             assert done["success"]
             gate.set()
             await asyncio.sleep(0.1)
-            assert "chess" not in talk.told
+            assert "chess" not in talk.prompt
 
 
 async def test_nothing_stays_under_an_id_of_before(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,8 +314,8 @@ async def test_everything_is_erased_after_a_confirmation(talk: Conversation, run
     answer = await talk.use("forgetEverything", confirm=True)
     message = "I have erased everything about you. I keep nothing more of this conversation."
     assert answer == {"success": True, "message": message}
-    assert "Ada" not in talk.told
-    assert "chess" not in talk.told
+    assert "Ada" not in talk.prompt
+    assert "chess" not in talk.prompt
     items = talk.session.current_agent.chat_ctx.items
     assert not any("sister" in json.dumps(item.model_dump(mode="json")) for item in items)
     assert await runtime.store.export_user("ada") == NOTHING

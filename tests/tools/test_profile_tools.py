@@ -69,7 +69,7 @@ async def test_the_next_read_sees_the_update(talk: Conversation, redis: RedisSer
 
 async def test_an_update_counts_in_this_conversation(talk: Conversation) -> None:
     await talk.use("updateUserProfile", profile="Name: Ada")
-    assert "Name: Ada" in talk.told
+    assert "Name: Ada" in talk.prompt
 
 
 @pytest.mark.parametrize("profile", ["", " \n ", "x" * 4001])
@@ -90,7 +90,7 @@ async def test_lines_are_added_removed_and_replaced(talk: Conversation) -> None:
     assert answer["profile"] == "Name: Ada\nLikes: go"
     answer = await talk.use("updateUserProfile", remove=["Likes: go", "Pet: cat"], add=["Work: nurse"], profile=None)
     assert (answer["profile"], answer["not_found"]) == ("Name: Ada\nWork: nurse", ["Pet: cat"])
-    assert "Name: Ada\nWork: nurse" in talk.told
+    assert "Name: Ada\nWork: nurse" in talk.prompt
     answer = await talk.use("updateUserProfile", remove=["Pet: cat"])
     assert (answer["success"], answer["profile"], answer["not_found"]) == (
         False,
@@ -170,7 +170,7 @@ async def test_a_profile_beyond_the_limit_can_still_be_changed(talk: Conversatio
     lines = [f"Fact {number:03}: {'x' * 85}" for number in range(400)]
     await runtime.store.save_profile("ada", "\n".join(lines))
     await talk.use("getUserProfile")
-    assert len(talk.told) < 8000
+    assert len(talk.prompt) < 8000
     answer = await talk.use("updateUserProfile", remove=lines[:1], add=["Name: Ada"])
     assert answer["success"] is True
     assert answer["message"].startswith("I will remember that. My notes about you are full")
@@ -196,7 +196,7 @@ async def test_what_waits_is_not_said_to_be_stored(
         answer = await talk.use("updateUserProfile", add=["Name: Ada"])
         assert_refused(answer)
         assert "as soon as I can" in answer["message"]
-        assert "Name: Ada" in talk.told
+        assert "Name: Ada" in talk.prompt
     assert (await talk.use("updateUserProfile", add=["Likes: tea"]))["profile"] == "Name: Ada\nLikes: tea"
 
 
@@ -273,7 +273,7 @@ async def test_two_people_at_once_never_mix(runtime: Runtime) -> None:
                 facts = (await talk.use("recallFacts", query="secret"))["facts"]
                 assert facts
                 assert all(f"of {name} is" in fact for fact in facts)
-                assert f"Name: {name}\n" in talk.told
+                assert f"Name: {name}\n" in talk.prompt
 
     async with asyncio.TaskGroup() as group:
         for name in ("ada", "bea", "cy"):
@@ -342,7 +342,7 @@ async def test_what_could_not_be_read_at_first_is_neither_lost_nor_unknown_for_l
         monkeypatch.setattr(runtime.store, "context", read)
         assert (await talk.use("updateUserProfile", profile="Lives in: Oslo"))["success"] is True
         assert (await talk.use("getUserProfile"))["profile"] == "Name: Ada\nAllergic to: nuts\nLives in: Oslo"
-        assert "Allergic to: nuts\nLives in: Oslo" in talk.told
+        assert "Allergic to: nuts\nLives in: Oslo" in talk.prompt
 
 
 async def test_what_waits_is_not_said_to_be_all_that_is_known(
@@ -377,7 +377,7 @@ async def test_what_another_conversation_has_stored_meanwhile_is_not_lost(runtim
         answer = await laptop.use("updateUserProfile", profile="Name: Ada\nLives in: Oslo")
         assert answer["success"] is True
         assert await runtime.store.get_profile("ada") == "Name: Ada\nLikes: chess\nLives in: Oslo"
-        assert "Likes: chess\nLives in: Oslo" in laptop.told
+        assert "Likes: chess\nLives in: Oslo" in laptop.prompt
         # The profile is replaced, not merged: an omitted line is removed.
         await laptop.use("updateUserProfile", profile="Name: Ada\nLives in: Oslo")
         assert await runtime.store.get_profile("ada") == "Name: Ada\nLives in: Oslo"

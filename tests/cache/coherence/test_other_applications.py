@@ -183,7 +183,7 @@ async def test_everything_implicit_touches_only_ours(
     assert others(own_redis) == []
 
 
-async def test_what_cannot_be_told_from_ours_is_in_a_documented_family_and_a_text(
+async def test_keys_indistinguishable_from_ours_are_in_a_documented_family_and_texts(
     own_redis: RedisServer, make_cache: Make
 ) -> None:
     own_redis.cli("DEL", keys.system_server())

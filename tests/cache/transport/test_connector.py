@@ -84,7 +84,7 @@ async def test_a_client_that_is_refused_attempts_less_and_less_often(
         return int(own_redis.cli("INFO", "stats").split("total_connections_received:")[1].split()[0])
 
     before = connections()
-    await clients(endpoint=Endpoint("127.0.0.1", own_redis.port, username="nobody", password="pw"), wait=False)
+    await clients(endpoint=Endpoint("127.0.0.1", own_redis.port, username="missing", password="pw"), wait=False)
     await asyncio.sleep(1.2)
     assert 1 < connections() - before <= 5  # one of this test's own; without a backoff there were seven
 

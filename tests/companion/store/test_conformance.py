@@ -109,7 +109,7 @@ async def test_turns_are_deleted_by_age_and_nothing_else_is(store: Store, user: 
     assert (context.profile, context.turns, context.state) == ("Name: Ada", [ages[29]], {"n": 1})
     assert context.summary == Summary("c1", "about a dog", NOON)
     assert [memory.text for memory in await store.search_memories(user, "dog")] == ["has a dog"]
-    assert await store.pending_changes_of(user, ["turn"]) == [OutboxRow(user, "turn", 7)]  # so the cache is told
+    assert await store.pending_changes_of(user, ["turn"]) == [OutboxRow(user, "turn", 7)]  # invalidates the cache
     for days in (0, -1):
         with pytest.raises(StoreError):
             await store.expire_turns(days, 1)
@@ -238,8 +238,8 @@ async def test_a_forgotten_thing_is_nowhere_any_more(store: Store, user: str) ->
     await store.add_memory(user, Memory("My sister visits", NOON))
     for id, text in (("c1", "They play CHESS well."), ("c2", "Their sister visits.")):
         await store.save_summary(user, Summary(id, text, NOON))
-    told = [said("I like chéss"), said("We spoke of the chessboard"), said("My sister visits")]
-    for turn in told:
+    turns = [said("I like chéss"), said("We spoke of the chessboard"), said("My sister visits")]
+    for turn in turns:
         await store.add_turn(user, turn)
     assert await store.forget(user, [CHESS]) == Removed(["likes:  Chess."], ["likes: chess!"])
     assert await store.get_profile(user) == "Name: Ada\nLikes: tea"
@@ -250,7 +250,7 @@ async def test_a_forgotten_thing_is_nowhere_any_more(store: Store, user: str) ->
     assert [memory.text for memory in await store.search_memories(user, "")] == ["My sister visits"]
     context = await store.context(user)
     assert [turn.skipped for turn in context.turns] == [True, True, False]
-    assert context.turns == told, "what was said stays"
+    assert context.turns == turns, "what was said stays"
     assert (await store.latest_summary(user) or CHESS).text in ("", "Their sister visits.")
     changed = {row.kind for row in await store.pending_changes_of(user, ["profile", "turn", "memory", "summary"])}
     assert changed == {"profile", "turn", "memory", "summary"}

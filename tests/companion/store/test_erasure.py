@@ -35,7 +35,7 @@ from tests.real.postgrest import PostgREST
 pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 LATER = timedelta(seconds=1)
-WORD = "zanzibarquokka"  # said by the person, and by nobody else
+WORD = "zanzibarquokka"  # only the erased person says it
 DAY = 86_400.0
 NOTHING = PersonData(None, [], [], [], [], None)
 

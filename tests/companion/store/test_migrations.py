@@ -115,7 +115,7 @@ async def test_only_the_service_role_writes(databases: dict[bool, str], open_by_
 
 @pytest.mark.parametrize("open_by_default", [False, True])
 @pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
-async def test_nobody_reads_tombstones(databases: dict[bool, str], open_by_default: bool, role: str) -> None:
+async def test_no_role_reads_tombstones(databases: dict[bool, str], open_by_default: bool, role: str) -> None:
     async with connection(databases[open_by_default]) as db:
         for statement in (
             "select * from companion_erasures",

@@ -17,7 +17,7 @@ from tests.wait import until
 
 pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
-NOBODY = PersonData(None, [], [], [], [], None)
+NOTHING = PersonData(None, [], [], [], [], None)
 KINDS = ["profile", "turn", "memory", "summary", "state"]
 
 
@@ -42,7 +42,7 @@ async def test_all_that_is_kept_is_moved(store: Store, user: str) -> None:
         "sold a zanzibarquokka"
     ]
     assert {row.kind for row in await store.pending_changes_of(new, KINDS)} == set(KINDS)
-    assert await store.export_user(old) == NOBODY
+    assert await store.export_user(old) == NOTHING
     assert await store.pending_changes_of(old, KINDS) == []
     assert await store.move_user([old], new) == []
     removed = Memory("lost a zanzibarquokka", NOON)
@@ -71,7 +71,7 @@ async def test_what_both_ids_have_is_joined(store: Store, user: str) -> None:
     )
     assert [summary.text for summary in found.summaries] == [f"summary of {new}"]
     assert found.state == {"stage": new}
-    assert await store.export_user(old) == NOBODY
+    assert await store.export_user(old) == NOTHING
 
 
 async def test_what_was_forgotten_does_not_come_back_with_an_earlier_id(store: Store, user: str) -> None:
@@ -98,7 +98,7 @@ async def test_an_id_that_was_erased_before_can_be_moved_to(store: Store, user: 
     await store.move_user([old], new)
     found = await store.export_user(new)
     assert (found.profile, len(found.turns), len(found.memories)) == ("Name: Ada", 1, 1)
-    assert await store.export_user(old) == NOBODY
+    assert await store.export_user(old) == NOTHING
 
 
 async def test_an_id_without_anything_leaves_no_trace(store: Store, user: str) -> None:

@@ -86,7 +86,7 @@ FOR_THE_SERVICE = {
     "companion_written_json(double precision,integer)",
 }
 # Triggers, and what other functions call.
-FOR_NOBODY = {
+INTERNAL = {
     "companion_activate()",
     "companion_add_profile_version(text,text,timestamp with time zone,text,text)",
     "companion_bump_version()",
@@ -107,7 +107,7 @@ FOR_NOBODY = {
 FUNCTIONS: dict[str, Rights] = {
     **{name: {"authenticated": "EXECUTE", "service_role": "EXECUTE"} for name in FOR_USERS},
     **{name: {"service_role": "EXECUTE"} for name in FOR_THE_SERVICE},
-    **dict.fromkeys(FOR_NOBODY, NONE),
+    **dict.fromkeys(INTERNAL, NONE),
 }
 
 

@@ -29,7 +29,7 @@ merge into companion_states s using (values ('a'), ('new')) as given (user_id) o
 when matched then update set state = '{"n": 2}' when not matched then insert (user_id, state) values ('new', '{}')
 """
 WORKER = """select set_config('request.headers', '{"x-companion": "1"}', false)"""
-SOMEBODY = "select set_config('request.headers', '', false)"
+ANOTHER_CLIENT = "select set_config('request.headers', '', false)"
 STATEMENTS = [
     WORKER,
     "select companion_write_profile('a', 'first', '2026-01-01Z', 'tool', 'w1', null, true)",
@@ -38,7 +38,7 @@ STATEMENTS = [
     "select companion_write_profile('a', 'second', '2026-01-03Z', 'merge', 'w3', 'second', false)",
     "select companion_restore_profile('a', 1)",
     "insert into companion_profiles (user_id, text) values ('b', 'of b'), ('c', 'of c')",
-    SOMEBODY,
+    ANOTHER_CLIENT,
     "update companion_profiles set text = 'by hand' where user_id in ('a', 'b')",
     "update companion_profiles set text = text",
     "insert into companion_profiles (user_id, text) values ('b', 'again'), ('d', 'of d')"
@@ -47,7 +47,7 @@ STATEMENTS = [
     "update companion_profiles set user_id = 'e' where user_id = 'd'",
     "update companion_profiles set user_id = 'f', text = 'of f' where user_id = 'e'",
     "delete from companion_profiles where user_id in ('b', 'c')",
-    "update companion_profiles set text = 'none' where user_id = 'nobody'",
+    "update companion_profiles set text = 'none' where user_id = 'missing'",
     "insert into companion_turns (user_id, id, conversation_id, role, text, at)"
     " select chr(97 + n % 3), n::text, 'c', 'user', 'turn', now() from generate_series(1, 10) n",
     "insert into companion_turns (user_id, id, conversation_id, role, text, at)"
@@ -65,7 +65,7 @@ STATEMENTS = [
     " on conflict (user_id, conversation_id) do update set text = excluded.text",
     "insert into companion_states values ('a', '{}'), ('h', '{}')",
     MERGE,
-    SOMEBODY,
+    ANOTHER_CLIENT,
     "delete from companion_states",
     "delete from companion_turns where user_id <> 'c'",
     "truncate companion_summaries",
