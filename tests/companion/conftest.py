@@ -39,6 +39,21 @@ async def runtime(
     await close_runtime()
 
 
+@pytest.fixture
+def home(tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a worker with SQLite and a real Redis, for commands that run on its machine."""
+    for name, value in {
+        "COMPANION_HOME": str(tmp_path / "home"),
+        "REDIS_URL": redis_server.url,
+        "CACHE_CONNECT_WAIT_MS": "5000",
+        "CACHE_DEADLINE_MS": "2000",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SUPABASE_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _stopped_fork_server() -> Iterator[None]:
     yield

@@ -19,27 +19,18 @@ LINES = [f"Fact {number}: x" for number in range(20)]
 
 
 @pytest.fixture
-def home(tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(home: Path) -> Path:
     """A profile of twenty lines that was then wiped."""
-    for name, value in {
-        "COMPANION_HOME": str(tmp_path / "home"),
-        "REDIS_URL": redis_server.url,
-        "CACHE_CONNECT_WAIT_MS": "5000",
-        "CACHE_DEADLINE_MS": "2000",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("SUPABASE_URL", raising=False)
-    monkeypatch.chdir(tmp_path)
 
     async def fill() -> None:
-        store = SqliteStore(tmp_path / "home" / "companion.db")
+        store = SqliteStore(home / "companion.db")
         await store.save_profile("ada", text_of(LINES), author="tool")
         await store.save_profile("ada", text_of([*LINES[:1], "Likes: tea"]))
         await store.acknowledge(await store.pending_changes_of("ada", ["profile"]))
         await store.close()
 
     asyncio.run(fill())
-    return tmp_path / "home"
+    return home
 
 
 def companion(*arguments: str) -> Result:

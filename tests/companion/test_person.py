@@ -23,20 +23,11 @@ STRANGE = 'tea \u2028 \x1b[2J \U0001f375 "quoted" \\ 日本語'
 
 
 @pytest.fixture
-def home(tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(home: Path, redis_server: RedisServer) -> Path:
     """Where a worker has kept something of everything."""
-    for name, value in {
-        "COMPANION_HOME": str(tmp_path / "home"),
-        "REDIS_URL": redis_server.url,
-        "CACHE_CONNECT_WAIT_MS": "5000",
-        "CACHE_DEADLINE_MS": "2000",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("SUPABASE_URL", raising=False)
-    monkeypatch.chdir(tmp_path)
-    asyncio.run(fill(tmp_path / "home", "ada"))
+    asyncio.run(fill(home, "ada"))
     redis_server.cli("SET", "user:ada:profile", STRANGE)
-    return tmp_path / "home"
+    return home
 
 
 async def fill(home: Path, user: str) -> None:
