@@ -72,21 +72,19 @@ end
 $$;
 
 -- Before companion_memories_once, which adds a version for the user. Without PostgREST there is no header.
-create or replace trigger companion_profiles_guarded before insert or update on public.companion_profiles
-for each row when (nullif(current_setting('request.headers', true), '') is not null)
-execute function public.companion_refuse_erased();
-create or replace trigger companion_turns_guarded before insert or update on public.companion_turns
-for each row when (nullif(current_setting('request.headers', true), '') is not null)
-execute function public.companion_refuse_erased();
-create or replace trigger companion_memories_guarded before insert or update on public.companion_memories
-for each row when (nullif(current_setting('request.headers', true), '') is not null)
-execute function public.companion_refuse_erased();
-create or replace trigger companion_summaries_guarded before insert or update on public.companion_summaries
-for each row when (nullif(current_setting('request.headers', true), '') is not null)
-execute function public.companion_refuse_erased();
-create or replace trigger companion_states_guarded before insert or update on public.companion_states
-for each row when (nullif(current_setting('request.headers', true), '') is not null)
-execute function public.companion_refuse_erased();
+do $$
+declare
+  kind text;
+begin
+  foreach kind in array array['profiles', 'turns', 'memories', 'summaries', 'states'] loop
+    execute format(
+      'create or replace trigger companion_%1$s_guarded before insert or update on public.companion_%1$s for each row'
+      ' when (nullif(current_setting(''request.headers'', true), '''') is not null)'
+      ' execute function public.companion_refuse_erased()', kind
+    );
+  end loop;
+end
+$$;
 
 -- Functions ------------------------------------------------------------------------------------------------------
 

@@ -130,18 +130,19 @@ begin
 end
 $$;
 
-create or replace trigger companion_profiles_known before insert or update on public.companion_profiles
-for each row when (nullif(current_setting('request.headers', true), '') is not null)
-execute function public.companion_refuse_forgotten();
-create or replace trigger companion_turns_known before insert or update on public.companion_turns
-for each row when (nullif(current_setting('request.headers', true), '') is not null)
-execute function public.companion_refuse_forgotten();
-create or replace trigger companion_memories_known before insert or update on public.companion_memories
-for each row when (nullif(current_setting('request.headers', true), '') is not null)
-execute function public.companion_refuse_forgotten();
-create or replace trigger companion_summaries_known before insert or update on public.companion_summaries
-for each row when (nullif(current_setting('request.headers', true), '') is not null)
-execute function public.companion_refuse_forgotten();
+do $$
+declare
+  kind text;
+begin
+  foreach kind in array array['profiles', 'turns', 'memories', 'summaries'] loop
+    execute format(
+      'create or replace trigger companion_%1$s_known before insert or update on public.companion_%1$s for each row'
+      ' when (nullif(current_setting(''request.headers'', true), '''') is not null)'
+      ' execute function public.companion_refuse_forgotten()', kind
+    );
+  end loop;
+end
+$$;
 
 -- What a person says again is no longer forgotten. Late writes are cleared of it before they come here. Once a
 -- statement, and quickly for users who have forgotten nothing.
