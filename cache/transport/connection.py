@@ -7,10 +7,7 @@ to the caller whose turn it is. ``heartbeat`` enforces deadlines; ``multiplexer`
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-import socket
-import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, cast
@@ -18,6 +15,7 @@ from typing import Any, Protocol, cast
 import hiredis
 
 from ..exceptions import CommandRejected, ConnectionLost
+from . import sockets
 
 Argument = bytes | str | int
 # The stub of hiredis types the argument as a tuple of exactly one item.
@@ -28,7 +26,6 @@ _LONE_STREAK = 4  # commands that were alone in their tick, in a row, after whic
 # Commands queued in one tick after which they are written: the server begins while the rest is queued.
 _HEAD_START = 32
 _CLOSE_TIMEOUT = 0.25
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time at all
 # Reasons for which a connection is lost over a reply.
 SILENT, TOO_LARGE = "silent", "reply too large"
 REPLICA = "a replica, which refuses writes and may be behind: write the primary's address, or a name that follows it"
@@ -37,7 +34,6 @@ REPLICA_ROLES = (b"replica", b"slave")
 # preceded by another, in the same write: its reply comes first, and ends the connection before that one's is served.
 ROLE_SECONDS = 1.0
 _ASK_ROLE = pack((b"HELLO", 3))  # needs no right, and changes nothing
-_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 
 
 class Watchdog(Protocol):
@@ -222,14 +218,7 @@ class RespConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(_UNSENT_HIGH, _UNSENT_LOW)
         self.write = self._transport.write
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            with contextlib.suppress(OSError):  # a socket that just closed is noticed soon enough
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                for name, value in _KEEPALIVE:
-                    if hasattr(socket, name):
-                        sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        sockets.tune(transport)
 
     def pause_writing(self) -> None:
         self.capacity = 0
@@ -256,7 +245,7 @@ class RespConnection(asyncio.Protocol):
                 self.write(b"".join(self._out))
                 self._transport.close()
             else:
-                self._abort(self._transport)
+                sockets.reset(self._transport)
         self.write = _nowhere
         self._out.clear()
         if self._watchdog is not None:
@@ -269,22 +258,11 @@ class RespConnection(asyncio.Protocol):
         if self._on_lost is not None:
             self._on_lost(reason, unanswered)
 
-    def _abort(self, transport: asyncio.Transport) -> None:
-        """Reset the TCP connection. After a normal close the kernel goes on delivering its buffer, for minutes.
-
-        An unanswered SET would then be executed after a later one that was answered over the next connection.
-        """
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        transport.abort()
-
     async def end(self, reason: str, *, politely: bool = False) -> None:
         """As :meth:`lose`, and wait at most half a second until the socket is closed."""
         self.lose(reason, politely=politely)
         if self._transport is not None:
             await asyncio.wait({self._closed}, timeout=_CLOSE_TIMEOUT)
             if not self._closed.done():
-                self._abort(self._transport)
+                sockets.reset(self._transport)
                 await asyncio.wait({self._closed}, timeout=_CLOSE_TIMEOUT)
