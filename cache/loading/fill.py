@@ -25,31 +25,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
-from types import NoneType
-from typing import Any, Final
+from typing import Any
 
 from .. import keys
 from ..background import BackgroundTasks
 from ..core.engine import Engine
-from ..exceptions import (
-    LoadCycle,
-    LoadTimeout,
-    TransportError,
-    UndecodableValue,
-    UnserialisableValue,
-    ValueTooLarge,
-    rejected_with,
-)
-from ..serialization.codec import NONE
-from .lease import GRANTED, POLL_EVERY, SLOW, VALUE, Lease, Leases, patience
+from ..exceptions import LoadTimeout, TransportError, UndecodableValue, rejected_with
+from .leader import Leader
+from .lease import GRANTED, POLL_EVERY, VALUE, Lease, Leases, patience
 from .loaders import Loader, Loaders
-from .policy import DELETE, EntryOptions
+from .policy import EntryOptions
 from .singleflight import Singleflight
 from .waiters import Waiters
 
 logger = logging.getLogger("cache")
-PROGRAMMING_ERRORS: Final = (UnserialisableValue, LoadCycle)
-"""Raised also if there is a last good value: they must be seen."""
 
 
 class Filler:
@@ -78,6 +67,7 @@ class Filler:
         self.leases = Leases(engine, waiters)
         self.loaders = Loaders(address)
         self.background = BackgroundTasks()
+        self._leader = Leader(engine, self.leases, self.loaders, self.background, on_lost=self.detach)
 
     def detach(self, names: Collection[str]) -> None:
         """These keys were invalidated: later callers begin a load of their own."""
@@ -167,7 +157,7 @@ class Filler:
                     return self._readable(key, rest[0]), True
                 last_good = self._last_good(key, rest[0])
                 if kind == GRANTED:
-                    return await self._lead(lease, loader, options, last_good), False
+                    return await self._leader.lead(lease, loader, options, last_good), False
                 if last_good is not None:
                     await asyncio.wait({change}, timeout=patience(rest[1]))
                     if not change.done():
@@ -180,71 +170,7 @@ class Filler:
                 self._engine.pending.add(key)  # the next attempt deletes it first
             finally:
                 self.waiters.leave(key, change)
-        return await self._loaded(key, loader, options), False
-
-    async def _lead(self, lease: Lease, loader: Loader, options: EntryOptions, last_good: bytes | None) -> bytes:
-        """Load under the lease. A loader that is slow or fails returns the last good value."""
-        work = self._load(lease, loader, options)
-        load: asyncio.Task[bytes] = self.background.spawn(work, name="cache-load")
-        try:
-            if last_good is None:
-                return await load
-            await asyncio.wait({load}, timeout=SLOW)
-        except asyncio.CancelledError:
-            load.cancel()
-            self.leases.release_later(lease)  # a load that has not taken its first step cannot release it
-            raise
-        if not load.done():  # it continues, and fills for the next caller
-            load.add_done_callback(_log_failure)
-        elif not load.cancelled() and isinstance(load.exception(), (*PROGRAMMING_ERRORS, NoneType)):
-            return load.result()
-        else:
-            _log_failure(load)
-        return last_good
-
-    async def _load(self, lease: Lease, loader: Loader, options: EntryOptions) -> bytes:
-        # A caller that comes after the lease was lost must not join: this load may have begun before an invalidation.
-        holding = self.leases.hold(lease, lambda: self.detach((lease.key,)))
-        renewing = asyncio.create_task(holding, name="cache-lease")
-        try:
-            plain = await self._loaded(lease.key, loader, options)
-            await self._store(lease, plain, options)
-        except BaseException as problem:
-            failed = isinstance(problem, Exception) and not isinstance(problem, PROGRAMMING_ERRORS)
-            self.leases.release_later(lease, options.retry_after if failed else 0.0)
-            raise
-        finally:
-            renewing.cancel()
-        return plain
-
-    async def _loaded(self, key: str, loader: Loader, options: EntryOptions) -> bytes:
-        """What the loader returns, encoded: an unserialisable value is an error with or without Redis."""
-        return self._serializer.encode(await self.loaders.run(key, loader, options.load_timeout))
-
-    async def _store(self, lease: Lease, plain: bytes, options: EntryOptions) -> None:
-        key, pending = lease.key, self._engine.pending
-        ttls_ms = options.ttls_ms(none=plain == NONE)
-        try:
-            raw = self._serializer.seal(key, plain)
-        except ValueTooLarge as problem:
-            logger.warning("a loaded value is not stored: %s", problem)
-            ttls_ms = DELETE, DELETE
-        sequence = pending.sequence
-        if pending.newest(key) > lease.delivered:
-            # Invalidated since the load began, and Redis has not acknowledged it yet.
-            self.leases.release_later(lease)
-            return
-        self._engine.near.drop(key)
-        if ttls_ms[0] == DELETE:
-            raw = b""
-        try:
-            if await self.leases.fill(lease, raw, ttls_ms):
-                pending.acknowledge_store(key, sequence)
-        except TransportError as problem:
-            self._engine.count_error(problem)
-            self.leases.release_later(lease)
-            if ttls_ms[0] == DELETE:
-                pending.add(key)  # the old value may still be there, and the source no longer has it
+        return await self._leader.loaded(key, loader, options), False
 
     async def _refresh(self, key: str, loader: Loader, options: EntryOptions, old_ms: int) -> None:
         lease = Lease(key, self._transport.deadline)
@@ -255,7 +181,7 @@ class Filler:
             return
         if granted:
             try:
-                await self._load(lease, loader, options)
+                await self._leader.load(lease, loader, options)
             except LoadTimeout:
                 pass  # logged
             except Exception as problem:
@@ -279,9 +205,3 @@ class Filler:
 def _flight(key: str, options: EntryOptions) -> str:
     """The flight to join: callers who take the last good value wait for no load of callers who do not."""
     return keys.stale(key) if options.stale_for else key
-
-
-def _log_failure(load: asyncio.Task[bytes]) -> None:
-    """Log why the last good value was served. A time-out was logged when it happened."""
-    if not load.cancelled() and (problem := load.exception()) and not isinstance(problem, LoadTimeout):
-        logger.warning("a loader failed (%s): the last good value is served", type(problem).__name__)
