@@ -317,8 +317,7 @@ class RedisCache:
 
     async def exists(self, *names: str, timeout: float | None = None) -> int:
         """Return how many of the keys exist."""
-        wanted = [checked_key(name) for name in names]
-        return await self._engine.answer(0, self._engine.transport.exists(wanted), timeout) if wanted else 0
+        return await self._engine.answer(0, self._engine.transport.exists([*map(checked_key, names)]), timeout)
 
     async def ttl(self, key: str, *, timeout: float | None = None) -> int:
         """Return the seconds ``key`` has left; -1: no expiry, -2: no such key, or Redis is away."""
