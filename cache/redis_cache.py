@@ -16,6 +16,7 @@ from typing import Any
 from . import keys
 from .coherence.near_cache import MISSING, NearCache
 from .coherence.pending import PendingQueue
+from .coherence.pending_entries import PendingEntries
 from .coherence.server_epoch import Revalidate
 from .core.engine import Engine
 from .core.stats import report
@@ -41,7 +42,7 @@ class RedisCache:
         redis_url: where Redis is; ``REDIS_URL`` where None.
         enabled: whether it starts switched on; ``REDIS_ENABLED`` where None.
         settings: everything at once, instead of the environment.
-        pending: the queue of another cache of the same Redis in this process, to share its pending invalidations.
+        pending: what is pending for the same Redis, to share with its other caches in this process.
 
     Attributes:
         settings: what it was made with.
@@ -57,7 +58,7 @@ class RedisCache:
         *,
         enabled: bool | None = None,
         settings: CacheSettings | None = None,
-        pending: PendingQueue | None = None,
+        pending: PendingEntries | None = None,
     ) -> None:
         self.settings = settings or CacheSettings.from_env(redis_url, enabled=enabled)
         waiters = Waiters()

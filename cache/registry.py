@@ -15,14 +15,14 @@ import os
 from threading import Lock
 from weakref import WeakKeyDictionary
 
-from .coherence.pending import PendingQueue
+from .coherence.pending_entries import PendingEntries
 from .coherence.server_epoch import Revalidate
 from .redis_cache import RedisCache
 from .settings import CacheSettings
 
 _revalidates: WeakKeyDictionary[asyncio.AbstractEventLoop, Revalidate | None] = WeakKeyDictionary()
 _caches: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[RedisCache, asyncio.Task[bool]]] = WeakKeyDictionary()
-_pending: dict[str, PendingQueue] = {}  # by address of a Redis
+_pending: dict[str, PendingEntries] = {}  # by address of a Redis
 _lock = Lock()  # held to change the caches: loops run in threads
 
 
@@ -78,8 +78,8 @@ def _forked() -> None:
     """This process is a fork: the parent's threads, one of which may have held a lock, do not run here."""
     global _lock
     _lock = Lock()
-    for pending in _pending.values():
-        pending.forked()
+    for entries in _pending.values():
+        entries.forked()
 
 
 if hasattr(os, "register_at_fork"):
@@ -88,7 +88,7 @@ if hasattr(os, "register_at_fork"):
 
 def _make(settings: CacheSettings) -> tuple[RedisCache, asyncio.Task[bool]]:
     loop = asyncio.get_running_loop()
-    cache = RedisCache(settings=settings, pending=_pending.setdefault(settings.safe_url, PendingQueue()))
+    cache = RedisCache(settings=settings, pending=_pending.setdefault(settings.safe_url, PendingEntries()))
     cache.recall_with(_revalidates.get(loop))
     made = (cache, loop.create_task(cache.initialize(), name="cache-initialise"))
     with _lock:

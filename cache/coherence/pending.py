@@ -3,25 +3,20 @@
 An invalidation that Redis did not acknowledge is queued, obeyed by this process at once and redelivered when Redis
 answers. One user's pattern is delivered in two steps: the keys that are known by name are deleted at once; then the
 pattern stays queued, and masks the user's other keys, until a background scan has deleted what it found of them.
-
-The caches of one Redis in one process, each in a loop and perhaps a thread of its own, share one queue.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
 from functools import wraps
-from threading import RLock
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
-from ..keys import FAMILIES, USERS, lease, owner, stale, user_pattern
+from ..keys import USERS, lease, owner, stale, user_pattern
+from .pending_entries import MAX_KEYS, PatternEntry, PendingEntries
 from .pending_pattern import PendingInvalidation, PendingInvalidations, PendingPattern, only_user
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_MAX_KEYS: Final = 10_000
 _MAX_PATTERNS: Final = 100  # that reach several users
 MAX_PATTERNS_PER_USER: Final = 100
 MAX_USERS: Final = 1_000
@@ -29,28 +24,6 @@ MAX_KNOWN: Final = 10_000
 _ALL_USERS: Final = f"{USERS}*"
 _USER_PREFIXES: Final = (USERS, lease(USERS).rstrip("}"), stale(USERS).rstrip("}"))
 """Prefixes of the users' keys and of the leases and last good values that guard them."""
-
-
-@dataclass(slots=True)
-class _Entry:
-    sequence: int
-    by_name: bool = False  # whether what is known by name was deleted
-    known: set[str] = field(default_factory=set)  # keys that were deleted by name, or stored since
-
-    def hides(self, key: str) -> bool:
-        return key not in self.known and not (self.by_name and (owner(key) or "  ")[1] in FAMILIES)
-
-
-@dataclass(slots=True)
-class _Shared:
-    """The entries of one Redis, and the lock under which they are read and changed."""
-
-    lock: RLock = field(default_factory=RLock)
-    sequence: int = 0
-    keys: dict[str, int] = field(default_factory=dict)
-    keys_limit: int = _MAX_KEYS
-    patterns: dict[str | None, dict[PendingPattern, _Entry]] = field(default_factory=dict)  # by user
-    scan: asyncio.Task[None] | None = None  # the last one that any of the caches began
 
 
 def _locked(
@@ -74,15 +47,16 @@ class PendingQueue:
     this layer wrote", then to "all keys of all users that this layer wrote".
 
     Args:
-        beside: the queue of another cache of the same Redis in this process, to share its entries. A quarantine is of
-            one cache, because each connection may have another server.
+        shared: the entries of all caches of the same Redis in this process; None for entries of its own. A quarantine
+            is of one cache, because each connection may have another server.
 
     Attributes:
+        shared: the entries.
         quarantined: sequence number of the quarantine of all users' values (see ``server_epoch``); 0 for none.
     """
 
-    def __init__(self, beside: PendingQueue | None = None) -> None:
-        self.shared: _Shared = _Shared() if beside is None else beside.shared
+    def __init__(self, shared: PendingEntries | None = None) -> None:
+        self.shared = PendingEntries() if shared is None else shared
         self.quarantined = 0
 
     @property
@@ -101,7 +75,9 @@ class PendingQueue:
 
         A pattern whose known keys were deleted by name does not count.
         """
-        return bool(self.shared.keys or self.quarantined) or any(not entry.by_name for _, entry in self._entries())
+        return bool(self.shared.keys or self.quarantined) or any(
+            not entry.by_name for _, entry in self.shared.of_patterns()
+        )
 
     @_locked
     def undelivered_for(self, users: Collection[str], *, scanning: bool) -> set[str]:
@@ -114,7 +90,7 @@ class PendingQueue:
         if self.quarantined:
             return set(users)
         owners = {name.split(":", 2)[1] for name in self.shared.keys if name.startswith(USERS)}
-        starts = [pattern.start for pattern, entry in self._entries() if not (scanning and entry.by_name)]
+        starts = [pattern.start for pattern, entry in self.shared.of_patterns() if not (scanning and entry.by_name)]
         return {
             user for user in users if user in owners or any(f"{USERS}{user}:".startswith(start) for start in starts)
         }
@@ -123,18 +99,8 @@ class PendingQueue:
     @_locked
     def invalidations(self) -> PendingInvalidations:
         """Everything that has to be delivered. A quarantine is not part of it."""
-        patterns = (pattern for pattern, entry in self._entries() if not entry.by_name)
+        patterns = (pattern for pattern, entry in self.shared.of_patterns() if not entry.by_name)
         return PendingInvalidations(tuple(self.shared.keys), tuple(patterns))
-
-    @property
-    def scanning(self) -> bool:
-        """Whether one of the caches scans for what is queued. Its loop may have ended in the middle of that."""
-        scan = self.shared.scan
-        return scan is not None and not scan.done() and scan.get_loop().is_running()
-
-    def forked(self) -> None:
-        """This process is a fork of the one that queued this: the threads of that one do not run here."""
-        self.shared.lock, self.shared.scan = RLock(), None
 
     # -- enqueueing ------------------------------------------------------------------------------------
 
@@ -147,7 +113,7 @@ class PendingQueue:
             others = {name: last for name, last in self.shared.keys.items() if not name.startswith(_USER_PREFIXES)}
             if len(others) < len(self.shared.keys):
                 self.add_pattern(_ALL_USERS, None, own=True)
-            self.shared.keys, self.shared.keys_limit = others, len(others) + _MAX_KEYS
+            self.shared.keys, self.shared.keys_limit = others, len(others) + MAX_KEYS
 
     @_locked
     def add_pattern(self, glob: str, user_id: str | None, own: bool = False) -> None:
@@ -166,7 +132,7 @@ class PendingQueue:
 
     def _queue(self, pattern: PendingPattern) -> None:
         self.shared.sequence += 1
-        self.shared.patterns.setdefault(pattern.user_id, {})[pattern] = _Entry(self.sequence)
+        self.shared.patterns.setdefault(pattern.user_id, {})[pattern] = PatternEntry(self.sequence)
 
     @_locked
     def merge(self, pending: PendingInvalidations) -> None:
@@ -241,7 +207,9 @@ class PendingQueue:
     def to_scan(self) -> Mapping[PendingPattern, int]:
         """The patterns that a scan which begins now has to deliver, with their sequence numbers."""
         return {
-            pattern: entry.sequence for pattern, entry in self._entries() if entry.by_name or pattern.user_id is None
+            pattern: entry.sequence
+            for pattern, entry in self.shared.of_patterns()
+            if entry.by_name or pattern.user_id is None
         }
 
     # -- acknowledgement -------------------------------------------------------------------------------
@@ -283,6 +251,3 @@ class PendingQueue:
         elif self.sequence_of(entry):
             of_user = self.shared.patterns[entry.user_id] = self.shared.patterns.pop(entry.user_id)
             of_user[entry] = of_user.pop(entry)
-
-    def _entries(self) -> Iterator[tuple[PendingPattern, _Entry]]:
-        return ((pattern, entry) for of_user in self.shared.patterns.values() for pattern, entry in of_user.items())

@@ -51,7 +51,7 @@ class BackgroundScan:
     @property
     def running(self) -> bool:
         """Whether a scan is under way, of this cache or of another in this process."""
-        return self._pending.scanning
+        return self._pending.shared.scanning
 
     @property
     def interrupted(self) -> bool:

@@ -14,6 +14,7 @@ import pytest
 
 from cache import RedisCache, close_redis_cache, get_redis_cache, keys, registry, use_redis_cache
 from cache.coherence.pending import PendingQueue
+from cache.coherence.pending_entries import PendingEntries
 from cache.coherence.pending_pattern import PendingInvalidations
 from tests.inside import engine_of
 from tests.real.redis_server import RedisServer
@@ -48,7 +49,7 @@ def test_a_scan_that_ended_with_its_loop_is_begun_by_another(
     jobs.start()  # drops the cache of a loop that is closed
 
 
-def queues() -> dict[str, PendingQueue]:
+def pending() -> dict[str, PendingEntries]:
     """What is pending, by address of a Redis."""
     return registry._pending  # private: shown to the next cache only
 
@@ -96,7 +97,7 @@ def jobs(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator
     jobs.end()
     redis_server.cli("ACL", "DELUSER", "mute")
     assert not caches()
-    queues().clear()  # or the next test's cache would deliver what a mute one could not
+    pending().clear()  # or the next test's cache would deliver what a mute one could not
 
 
 @pytest.fixture
@@ -151,7 +152,7 @@ async def test_what_one_still_owes_when_it_is_closed_the_next_tells(own_redis: R
         assert await cache.get(KEY) is None
         await until(lambda: not cache.invalidations.undelivered)
         assert own_redis.cli("EXISTS", KEY) == 0
-        await until(lambda: not queues()[cache.settings.safe_url])
+        await until(lambda: not PendingQueue(pending()[cache.settings.safe_url]))
     finally:
         await close_redis_cache()
 

@@ -109,7 +109,7 @@ def test_too_many_users_become_all_users(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_caches_of_one_redis_share_the_entries() -> None:
     one = PendingQueue()
-    other = PendingQueue(one)
+    other = PendingQueue(one.shared)
     pattern = by_name(one, "user:1:*", "1", set())
     assert other.covers("user:1:by hand")
     assert set(one.to_scan()) == set(other.to_scan()) == {pattern}
@@ -123,23 +123,23 @@ def test_the_caches_of_one_redis_share_the_entries() -> None:
 @pytest.mark.parametrize("ended", ["scan", "loop", "fork"])
 def test_one_cache_scans_for_all_until_it_cannot(ended: str) -> None:
     one, loop = PendingQueue(), asyncio.new_event_loop()
-    other = PendingQueue(one)
+    other = PendingQueue(one.shared)
 
     async def scan() -> None:
         one.shared.scan = asyncio.create_task(asyncio.sleep(0 if ended == "scan" else 60))
         await asyncio.sleep(0)
-        assert one.scanning
-        assert other.scanning
+        assert one.shared.scanning
+        assert other.shared.scanning
         if ended == "scan":
             await one.shared.scan
         elif ended == "fork":
-            other.forked()
+            other.shared.forked()
         if ended in ("scan", "fork"):
-            assert not other.scanning
+            assert not other.shared.scanning
 
     try:
         loop.run_until_complete(scan())
-        assert not other.scanning, "its loop does not run"
+        assert not other.shared.scanning, "its loop does not run"
     finally:
         for task in asyncio.all_tasks(loop):
             task.cancel()
@@ -151,7 +151,7 @@ def test_the_entries_may_be_used_in_several_threads() -> None:
     first, stop = PendingQueue(), Event()
 
     def use(number: int) -> int:
-        queue, rounds = PendingQueue(first), 0
+        queue, rounds = PendingQueue(first.shared), 0
         while not stop.is_set():
             rounds += 1
             name = f"user:{number}:{rounds % 50}"
