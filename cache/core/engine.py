@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from .. import keys
@@ -19,13 +18,12 @@ from ..transport.commands import Transport
 from ..validation import checked_seconds
 from .availability import Availability
 from .maintenance import Maintenance
+from .probing import Probing
 from .stats import Counters
 
 LARGEST_REPLY_BYTES: Final = 16 << 20  # bytes; no value of ours comes near it
 T = TypeVar("T")
 _EPOCH_KEY: Final = keys.system_server().encode()
-PROBE_EVERY: Final = 30.0
-"""Seconds between two looks at whether the server still refuses what it refused; fewer while that is recent."""
 _TRACKING: Final = ("CLIENT", "TRACKING", "ON")
 # Client-side caching as in the Redis documentation. Not NOLOOP, although we know our own writes: the server would not
 # report what our commands evict, expire early or fill, and would stop tracking those keys.
@@ -67,7 +65,7 @@ class Engine:
         largest = max(LARGEST_REPLY_BYTES, 2 * settings.max_value_bytes)
         self.transport = Transport(settings, self, handshake=HANDSHAKE, largest_reply_bytes=largest)
         self.epoch = ServerEpoch(self.transport, pending)
-        self._refused_since = self._probe_at = 0.0
+        self._probing = Probing(self.transport)
         self._connect_wait = settings.connect_wait
         self._on_change = on_change
         self._availability = Availability(settings.safe_url, self.count_error)
@@ -134,7 +132,7 @@ class Engine:
     def on_capabilities(self, lost: dict[str, str]) -> None:
         """Log what the server refuses, and what is lost."""
         if self._availability.refuses(lost, self.transport.capabilities.refused):
-            self._refused_since = self._probe_at = _now()
+            self._probing.changed(_now())
 
     async def on_connected(self) -> None:
         """Switch on tracking, load the scripts and deliver what is pending."""
@@ -257,14 +255,8 @@ class Engine:
             self._availability.check(_now(), last_answer, client.reason)
         if client.up:
             self.epoch.check(_now())
-        if self.transport.capabilities.refused and _now() >= self._probe_at:
-            # Rights that come back are noticed within an eighth of the time for which they were missing.
-            self._probe_at = _now() + min((_now() - self._refused_since) / 8, PROBE_EVERY)
-            self._finish_before_close(asyncio.create_task(self._probe(), name="cache-probe"))
-
-    async def _probe(self) -> None:
-        with suppress(TransportError):
-            await self.transport.probe()
+        if (probe := self._probing.check(_now())) is not None:
+            self._finish_before_close(probe)
 
     # -- background work -------------------------------------------------------------------------------
 
