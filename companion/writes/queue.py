@@ -6,42 +6,19 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import Final
 
 from ..store import Memory, PersonErased, StoreError, fact_key
-from .profile_write import Profile, StoredText
+from .order import Entries, Entry, Stored
+from .profile_write import Profile
 from .records import Write, kind_of
 
 logger = logging.getLogger("companion")
 FIRST_TRY: Final = 2.0
 """Seconds that a conversation waits for the outcome of a write's first try."""
 _BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between tries while the store fails; the last one repeats
-
-
-@dataclass(eq=False, slots=True)
-class _Entry:
-    write: Write
-    number: int
-    since: float
-    late: bool = False
-    outcome: Stored | None = None
-    tried: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What has become of a write for good.
-
-    Attributes:
-        profile: what is stored now, if the write was a profile's.
-        erased: whether it was dropped instead, because the person was erased after its conversation had begun.
-    """
-
-    profile: StoredText | None = None
-    erased: bool = False
 
 
 class WriteQueue:
@@ -67,7 +44,7 @@ class WriteQueue:
     ) -> None:
         self._store = store
         self._on_added = on_added
-        self._entries: list[_Entry] = []
+        self._entries = Entries()
         self._numbers = count()
         self.stored_profile: str | None = None
         self._retry_now = asyncio.Event()
@@ -126,12 +103,12 @@ class WriteQueue:
                 entry.tried.set()
             else:
                 others.append(entry)
-        self._entries = others
+        self._entries[:] = others
         return facts
 
     def add(self, write: Write) -> None:
         """Enqueue a write, behind the others. Returns at once."""
-        if self._same_fact(write) is None:
+        if self._entries.of_fact(write) is None:
             self._enqueue(self._entry(write))
 
     async def write(self, write: Write) -> Stored | None:
@@ -143,7 +120,7 @@ class WriteQueue:
         Returns:
             The outcome. None: it is not stored, and the queue retries it, also when the caller is cancelled.
         """
-        entry = self._same_fact(write)
+        entry = self._entries.of_fact(write)
         if entry is None:
             entry = self._entry(write)
             self._enqueue(entry, first=True)
@@ -178,28 +155,17 @@ class WriteQueue:
         if self._writer is not None and not self._writer.done():
             self._writer.cancel()
             await asyncio.wait({self._writer}, timeout=1.0)
-        pending, self._entries = self.writes(), []
+        pending, self._entries = self.writes(), Entries()
         return pending
 
-    def _same_fact(self, write: Write) -> _Entry | None:
-        """The entry that holds the fact already."""
-        if not isinstance(write, Memory):
-            return None
-        key = fact_key(write.text)
-        for entry in self._entries:
-            if isinstance(entry.write, Memory) and fact_key(entry.write.text) == key:
-                return entry
-        return None
+    def _entry(self, write: Write) -> Entry:
+        return Entry(write, next(self._numbers), asyncio.get_running_loop().time())
 
-    def _entry(self, write: Write) -> _Entry:
-        return _Entry(write, next(self._numbers), asyncio.get_running_loop().time())
-
-    def _enqueue(self, entry: _Entry, *, first: bool = False) -> None:
-        if first and isinstance(entry.write, Profile):
-            profiles = self._profiles()
-            self._entries = [*profiles, entry, *(other for other in self._entries if other not in profiles)]
+    def _enqueue(self, entry: Entry, *, first: bool = False) -> None:
+        if first:
+            self._entries.put_first(entry)
         else:
-            self._entries.insert(0 if first else len(self._entries), entry)
+            self._entries.append(entry)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_all(), name="write-queue")
         self._on_added(self)
@@ -212,18 +178,18 @@ class WriteQueue:
             stored = await self._try(first, failures)
             if not stored and self._entries and self._entries[0] is not first:
                 continue  # another one has come first meanwhile
-            if not stored and (others := self._others(first)):
+            if not stored and (others := self._entries.others(first)):
                 # The order is kept while the store is away; a write that this store never takes does not block others.
                 stored = await self._try(others[failures % len(others)], failures + 1)
                 if stored:
-                    self._move_to_the_end(first)
+                    self._entries.move_to_the_end(first)
             if stored and failures:
                 logger.info("the store takes what waited for it")
             if not stored:
                 await _wait(self._retry_now, _BACKOFF[min(failures, len(_BACKOFF) - 1)])
             failures = 0 if stored else failures + 1
 
-    async def _try(self, entry: _Entry, failures: int) -> bool:
+    async def _try(self, entry: Entry, failures: int) -> bool:
         """Whether the store has taken the write, or refused it for good; then it is removed."""
         try:
             # One that waited behind others is late too: other writers may have written since.
@@ -236,7 +202,7 @@ class WriteQueue:
             if not failures:
                 reason = problem if isinstance(problem, StoreError) else type(problem).__name__
                 logger.warning("a %s waits for the store: %s", kind_of(entry.write), reason)
-            for each in self._with_those_behind(entry):
+            for each in self._entries.with_those_behind(entry):
                 each.late = True
                 each.tried.set()
             return False
@@ -245,34 +211,17 @@ class WriteQueue:
             self._entries.remove(entry)
         return True
 
-    def _drop(self, entry: _Entry) -> None:
+    def _drop(self, entry: Entry) -> None:
         entry.outcome = Stored(erased=True)
         entry.tried.set()
         self.stored_profile = None
         if entry in self._entries:
             self._entries.remove(entry)
 
-    def _mark_stored(self, entry: _Entry, outcome: Stored) -> None:
+    def _mark_stored(self, entry: Entry, outcome: Stored) -> None:
         entry.outcome = outcome
         if outcome.profile is not None:
             self.stored_profile = outcome.profile.text
-
-    def _move_to_the_end(self, entry: _Entry) -> None:
-        if entry in self._entries:
-            moved = self._with_those_behind(entry)
-            self._entries = [*(other for other in self._entries if other not in moved), *moved]
-
-    def _profiles(self) -> list[_Entry]:
-        return [entry for entry in self._entries if isinstance(entry.write, Profile)]
-
-    def _with_those_behind(self, entry: _Entry) -> list[_Entry]:
-        """A write and those that must not be stored before it: with a profile, all of them, for it is the first one."""
-        return self._profiles() if isinstance(entry.write, Profile) else [entry]
-
-    def _others(self, first: _Entry) -> list[_Entry]:
-        """The writes that may be stored before ``first``: of profiles, only the first one."""
-        later = self._profiles()[1:]
-        return [entry for entry in self._entries if entry is not first and entry not in later]
 
 
 async def _wait(event: asyncio.Event, timeout: float) -> None:

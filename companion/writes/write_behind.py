@@ -20,7 +20,8 @@ from ..caching import OutboxRelay
 from ..store import DataKind, Memory, Store, StoreError, fact_key
 from .beginnings import Beginnings
 from .erasure import Eraser
-from .queue import FIRST_TRY, Stored, WriteQueue
+from .order import Stored
+from .queue import FIRST_TRY, WriteQueue
 from .records import Write, apply, kind_of
 from .replay import SpoolReplay
 from .spool import Spool

@@ -21,8 +21,9 @@ from companion.profile_lines import MAX_PROFILE, lines_of
 from companion.runtime import Runtime
 from companion.store import StoreError
 from companion.writes import Profile, Spool
+from companion.writes.order import Stored
 from companion.writes.profile_write import StoredText
-from companion.writes.queue import Stored, WriteQueue
+from companion.writes.queue import WriteQueue
 from companion.writes.records import Write, from_line, to_line
 
 pytestmark = pytest.mark.integration

@@ -14,7 +14,7 @@ from typing import Final
 from unittest.mock import patch
 
 from companion.writes import Profile, Write, WriteBehind
-from companion.writes.queue import Stored
+from companion.writes.order import Stored
 from tests.companion.processes import ensure_fork_server
 from tests.faults.call_timer import CallTimer
 from tests.faults.dialogue import open_dialogue
