@@ -26,7 +26,7 @@ from ..exceptions import TransportError
 from ..loading.fill import Filler
 from .background_scan import BackgroundScan
 from .redelivery import Redelivery
-from .scan import delete, delete_matching, spares_reserved
+from .scan import delete, delete_matching, guards_of, spares_reserved
 
 SMALL: Final = 2_000
 """Keys up to which a scan costs no more than reading the index."""
@@ -89,8 +89,7 @@ class Invalidator:
             TransportError: Redis did not acknowledge it.
         """
         self._drop(names)
-        guards = [guard for name in names for guard in (keys.lease(name), keys.stale(name))]
-        deleted = await self._transport.unlink(names, before=guards)
+        deleted = await self._transport.unlink(names, before=guards_of(names))
         self._drop(names)
         return deleted
 

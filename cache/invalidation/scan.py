@@ -66,10 +66,10 @@ async def delete_matching(
     guards = f"[ls]*:{{{keys.escape(plain_start(pattern))}*}}"
     async for page in pages(transport, guards, size):
         guarded = {name for key in page if (name := guarded_by(key)) and matches(pattern, name)}
-        await remove(_guards(await select(list(guarded), False)), False)
+        await remove(guards_of(await select(list(guarded), False)), False)
     async for page in pages(transport, pattern, size):
         found = await select(page, True)
-        await remove(_guards(found), False)
+        await remove(guards_of(found), False)
         await remove(found, True)
 
 
@@ -112,7 +112,7 @@ async def delete(transport: Transport, names: Sequence[str]) -> int:
     return deleted
 
 
-def _guards(names: Sequence[str]) -> list[str]:
+def guards_of(names: Sequence[str]) -> list[str]:
     """Leases and last good values of these keys, found or not: a fill may have turned one into the other."""
     return [*map(keys.lease, names), *map(keys.stale, names)]
 
