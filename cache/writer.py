@@ -13,7 +13,7 @@ from .core.engine import Engine
 from .exceptions import TransportError
 from .invalidation.invalidator import Invalidator
 from .loading.fill import Filler
-from .transport.scripts import INCREMENT, STORE
+from .transport.scripts import INCREMENT, STORE, Script
 from .validation import checked_amount, checked_key, checked_ttl
 
 BATCH: Final = 250
@@ -58,35 +58,18 @@ class Writer:
         if not self._engine.serializer.may_count(checked_key(key)):
             self._engine.log_once("users' counters", "a user's counter is not kept: it cannot be encrypted")
             return None
-        self._near.drop(key)
-        self._filler.detach((key,))
-        names = (key, keys.lease(key), keys.stale(key))
-        before, sequence = index_entry(key), self._pending.sequence
-        deadline = asyncio.get_running_loop().time() + self._transport.deadline
-        if self._pending and self._pending.newest(key):
-            before = ((self._transport.capabilities.delete, *names), *before)  # a counter that was deleted begins anew
         try:
-            reply = await self._transport.run(INCREMENT, names, *arguments, before=before, deadline=deadline)
+            return int(await self._run(INCREMENT, key, arguments, adds=True))
         except TransportError as problem:
             self._engine.count_error(problem)
             return None
-        finally:
-            self._near.drop(key)
-        if self._pending:
-            self._pending.acknowledge_store(key, sequence)
-        return int(reply)
 
     async def _store(self, key: str, arguments: tuple[Any, ...], nx: bool) -> bool:
         if not self._transport.enabled:
             self._not_stored(key, nx)
             return False
-        self._near.drop(key)
-        self._filler.detach((key,))
-        names = (key, keys.lease(key), keys.stale(key))
-        before, deadline = index_entry(key), asyncio.get_running_loop().time() + self._transport.deadline
-        sequence = self._pending.sequence
         try:
-            stored = await self._transport.run(STORE, names, *arguments, before=before, deadline=deadline)
+            return bool(await self._run(STORE, key, arguments))
         except TransportError as problem:
             self._engine.count_error(problem)
             self._not_stored(key, nx)
@@ -94,11 +77,23 @@ class Writer:
         except asyncio.CancelledError:  # Redis may or may not have executed it
             self._not_stored(key, nx)
             raise
+
+    async def _run(self, script: Script, key: str, arguments: tuple[Any, ...], *, adds: bool = False) -> Any:
+        """Run a script that writes ``key``, or ``adds`` to what is there. Returns its reply; raises TransportError."""
+        self._near.drop(key)
+        self._filler.detach((key,))
+        names = (key, keys.lease(key), keys.stale(key))
+        before, deadline = index_entry(key), asyncio.get_running_loop().time() + self._transport.deadline
+        sequence = self._pending.sequence
+        if adds and self._pending and self._pending.newest(key):  # what was deleted begins anew
+            before = ((self._transport.capabilities.delete, *names), *before)
+        try:
+            reply = await self._transport.run(script, names, *arguments, before=before, deadline=deadline)
         finally:
             self._near.drop(key)
-        if stored and self._pending:
+        if reply and self._pending:  # 0: not stored
             self._pending.acknowledge_store(key, sequence)
-        return bool(stored)
+        return reply
 
     async def delete(self, names: Sequence[str]) -> int:
         """See :meth:`cache.RedisCache.delete`."""
