@@ -64,7 +64,6 @@ class PooledClient:
         on_up: Callable[[list[Any]], None],
         on_failed: Callable[[str], None],
     ) -> None:
-        self._settings = settings
         self._on_up = on_up
         self._on_failed = on_failed
         self.client: Redis | None = None
@@ -111,12 +110,12 @@ class PooledClient:
         # The supervisor closes its client in the background as it ends.
         await self.background.ended(1.0)
 
-    async def call(self, operation: Callable[[Redis], Awaitable[T]], *, timeout: float | None = None) -> T:
+    async def call(self, operation: Callable[[Redis], Awaitable[T]], *, timeout: float) -> T:
         """Run ``operation`` against Redis.
 
         Args:
             operation: takes the client, returns an awaitable.
-            timeout: seconds; None for the settings' deadline.
+            timeout: seconds.
 
         Raises:
             NotConnected: Redis is away.
@@ -133,7 +132,7 @@ class PooledClient:
         self._operations[task] = client
         task.add_done_callback(self._operations.pop)
         try:
-            await asyncio.wait({task}, timeout=self._settings.deadline if timeout is None else timeout)
+            await asyncio.wait({task}, timeout=timeout)
             for _ in range(_GRACE_TURNS):
                 if task.done():
                     break

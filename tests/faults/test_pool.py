@@ -24,7 +24,8 @@ async def test_no_connection_is_opened_after_stop(own_redis: RedisServer, millis
         client = PooledClient(settings, tuple, on_up=lambda _: None, on_failed=lambda reason: None)
         client.start()
         assert await client.wait_up(3)
-        calls = [asyncio.create_task(client.call(lambda client: client.execute_command("PING"))) for _ in range(10)]
+        pings = [client.call(lambda client: client.execute_command("PING"), timeout=5.0) for _ in range(10)]
+        calls = [*map(asyncio.create_task, pings)]
         await asyncio.sleep(milliseconds / 1000)
         client.stop()
         results = await asyncio.gather(*calls, return_exceptions=True)
