@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from .identity import ENCODED, PhoneCaller, UnusableIdentity, e164, phone_caller, user_id_of
@@ -86,19 +87,19 @@ async def forget(given: str) -> bool:
         if (settings.home / "redis").is_dir():  # the private server's data, on which a later start would build
             await runtime.open_local_cache()
         complete = await erase_user(person.user_id, person.earlier)
-        return complete or await _cache_is_clear(person.user_id)
+        return complete or await _cache_is_clear([person.user_id, *person.earlier])
     finally:
         await close_runtime()
 
 
-async def _cache_is_clear(user: str) -> bool:
+async def _cache_is_clear(user_ids: Sequence[str]) -> bool:
     """Deliver the erasure until Redis has been reached, for a few seconds: connecting may take longer than the rest."""
     loop = asyncio.get_running_loop()
     erasures, deadline = get_runtime().outbox_relay.erasures, loop.time() + _CACHE_TIMEOUT
     try:
         while loop.time() < deadline:
-            if await erasures.deliver_pending(user):
-                return not await get_runtime().write_behind.eraser.waits_for(user)
+            if all([await erasures.deliver_pending(user) for user in user_ids]):
+                return not await get_runtime().write_behind.eraser.waits_for(user_ids[0])
             await asyncio.sleep(_POLL)
     except StoreError:
         pass

@@ -81,29 +81,20 @@ async def _wrap_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) 
 
 
 async def _store_summary(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -> None:
-    known: int | None = None
+    known = 0
     try:
         known = (await get_runtime().store.forgotten(caller.user_id)).number
         stored = await get_runtime().store.context(caller.user_id, len(turns))
         # Another conversation may have been asked to forget what was said in this one.
         forgotten = {turn.id for turn in stored.turns if turn.skipped}
         turns = [turn for turn in turns if turn.id not in forgotten]
-    except StoreError as problem:  # a summary waits for the store then, and is dropped if it mentions the forgotten
+    except StoreError as problem:  # a summary is dropped then if it mentions anything forgotten
         logger.warning("the marks of a conversation's turns could not be read: %s", problem)
     try:
         text = await summarise(turns, get_runtime().model)
     except Exception as problem:  # whatever a model's client raises
         logger.warning("the conversation could not be summarised (%s)", type(problem).__name__)
         return
-    if text and not await _forgotten_since(known, caller, text):
-        await get_runtime().write_behind.write(caller.user_id, Summary(conversation_id, text, datetime.now(UTC)))
-
-
-async def _forgotten_since(known: int | None, caller: Caller, text: str) -> bool:
-    """Whether a summary mentions what was forgotten after the thing of number ``known``, while the model answered."""
-    if known is None:
-        return False
-    try:
-        return (await get_runtime().store.forgotten(caller.user_id)).after(known).mentioned_in(text)
-    except StoreError:
-        return False  # it waits for the store then
+    if text:  # unless it mentions what was forgotten since, while the model answered
+        summary = Summary(conversation_id, text, datetime.now(UTC), knows=known)
+        await get_runtime().write_behind.write(caller.user_id, summary)

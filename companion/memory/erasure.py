@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from typing import Final
 
 from ..runtime import get_runtime
-from ..store import PersonData, StoreError
+from ..store import PersonData
 from ..text import storable
-from ..writes import Eraser
-from .moving import move_user_async
-
-_MOVE: Final = 0.5
-"""Seconds until earlier ids are erased one by one. The wish is in the spool only then."""
 
 
 async def erase_user(user_id: str, earlier: Sequence[str] = (), *, wait: float | None = None) -> bool:
@@ -34,20 +27,7 @@ async def erase_user(user_id: str, earlier: Sequence[str] = (), *, wait: float |
         StoreError: neither the store nor the spool could be written, so nothing is done later either.
     """
     eraser = get_runtime().write_behind.eraser
-    return await eraser.go_on(_erase(eraser, storable(user_id), earlier), wait)
-
-
-async def _erase(eraser: Eraser, user_id: str, earlier: Sequence[str]) -> bool:
-    complete = True
-    try:
-        if earlier:
-            async with asyncio.timeout(_MOVE):
-                await move_user_async(user_id, earlier)  # which leaves no trace of ids that have nothing
-    except (StoreError, TimeoutError):
-        # Together: each wish is in the spool at once, however long the store is silent. And the person again below: the
-        # store may still move what earlier ids have, until they are erased.
-        complete = all(await asyncio.gather(*map(eraser.erase, (user_id, *earlier))))
-    return await eraser.erase(user_id) and complete
+    return await eraser.erase(storable(user_id), [storable(each) for each in earlier], wait)
 
 
 async def export_user(user_id: str) -> PersonData:

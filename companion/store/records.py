@@ -95,6 +95,7 @@ class Summary:
         text: the note.
         at: when it was written; kept in UTC.
         since: as of a turn.
+        knows: as of a memory.
 
     Raises:
         ValueError: ``at`` has no time zone.
@@ -104,6 +105,7 @@ class Summary:
     text: str
     at: datetime
     since: int = field(default=0, compare=False)
+    knows: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "at", _utc(self.at))

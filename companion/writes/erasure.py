@@ -1,6 +1,6 @@
 """Erases a person everywhere: in the store, in every cache, in the queues of this process, and in the spool.
 
-The wish, a user id, is in the spool before anything is deleted, and is itself deleted last: an erasure that is cut
+The wish, all ids of the person, is in the spool before anything is deleted, and is itself deleted last: an erasure that is cut
 short, by ``kill -9`` or because the store is away, is completed by the next replay. The relays clear the caches
 (``caching.erasure_relay``): the store says of which persons.
 """
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 from cache import BackgroundTasks
@@ -53,28 +53,24 @@ class Eraser:
         self._under_way: set[str] = set()
         self._resuming = asyncio.Lock()
 
-    async def erase(self, user_id: str) -> bool:
-        """Erase a person; the caller's cancellation does not stop it.
+    async def erase(self, user_id: str, earlier: Sequence[str] = (), wait: float | None = None) -> bool:
+        """Erase a person; neither the caller's cancellation nor the end of the wait stops it.
+
+        Args:
+            user_id: the person.
+            earlier: other ids of the person.
+            wait: seconds to wait for it; None until its end.
 
         Returns:
-            Whether all of it is done. If not, the wish waits in the spool, or the caches' part with the store.
+            Whether all of it is done by now. If not, it goes on, the wish waits in the spool, or the caches' part with
+            the store.
 
         Raises:
             StoreError: neither the store nor the spool has taken the wish.
         """
-        return await self.go_on(self._erase(user_id, uuid4().hex))
-
-    async def go_on(self, work: Coroutine[Any, Any, bool], wait: float | None = None) -> bool:
-        """Do what belongs to an erasure; neither the caller's cancellation nor the end of the wait stops it.
-
-        Args:
-            work: does it; returns whether all is done.
-            wait: seconds to wait for it; None until its end.
-
-        Returns:
-            Whether all is done by now.
-        """
-        task = self._background.spawn(work, name="erase")
+        # The current id last: until an earlier one is erased, a call that begins may move to it what is kept there.
+        user_ids = list(dict.fromkeys([*(each for each in earlier if each != user_id), user_id]))
+        task = self._background.spawn(self._erase(user_ids, uuid4().hex), name="erase")
         await asyncio.wait({task}, timeout=wait)
         return task.done() and bool(task.result())
 
@@ -102,7 +98,7 @@ class Eraser:
 
     async def waits_for(self, user_id: str) -> bool:
         """Whether the wish to erase a person is still in the spool."""
-        return any(user_id == each for _, each, _ in await asyncio.to_thread(self._spool.wishes))
+        return any(user_id in each for _, each, _ in await asyncio.to_thread(self._spool.wishes))
 
     async def close(self) -> None:
         """Wait for erasures under way, two seconds at most. The wishes of the others stay in the spool."""
@@ -111,44 +107,50 @@ class Eraser:
 
     async def _resume(self) -> None:
         async with self._resuming:
-            for path, user_id, request in await asyncio.to_thread(self._spool.wishes):
+            for path, user_ids, request in await asyncio.to_thread(self._spool.wishes):
                 if request not in self._under_way:
-                    await self._complete(user_id, request, path)
+                    await self._complete(user_ids, request, path)
 
-    async def _erase(self, user_id: str, request: str) -> bool:
+    async def _erase(self, user_ids: Sequence[str], request: str) -> bool:
         self._under_way.add(request)
         path: Path | None = None
         try:
-            path = await asyncio.to_thread(self._spool.add_wish, user_id, request)
-            await asyncio.to_thread(self._spool.erase, user_id, None)  # also while the store is away
+            path = await asyncio.to_thread(self._spool.add_wish, user_ids, request)
+            for user_id in user_ids:
+                await asyncio.to_thread(self._spool.erase, user_id, None)  # also while the store is away
         except OSError as problem:
             logger.error("COMPANION_HOME cannot be written (%s)", problem.strerror or type(problem).__name__)
         try:
-            self._drop_pending(user_id, None)
-            return await self._complete(user_id, request, path)
+            for user_id in user_ids:
+                self._drop_pending(user_id, None)
+            return await self._complete(user_ids, request, path)
         except StoreError as problem:
             logger.warning("an erasure waits for the store: %s", problem)
-            await self._outbox_relay.erasures.clear(user_id)  # no greeting in the meantime, from a last good value
+            for user_id in user_ids:
+                await self._outbox_relay.erasures.clear(user_id)  # no greeting in the meantime, from a last good value
             if path is None:
                 raise
             return False
         finally:
             self._under_way.discard(request)
 
-    async def _complete(self, user_id: str, request: str, path: Path | None) -> bool:
+    async def _complete(self, user_ids: Sequence[str], request: str, path: Path | None) -> bool:
         """Raises StoreError."""
-        number = await self._store().erase_user(user_id, request)
-        self._beginnings.learn(number)
-        self._drop_pending(user_id, number)
+        done = []
         try:
-            await asyncio.to_thread(self._spool.erase, user_id, number)
+            for user_id in user_ids:
+                number = await self._store().erase_user(user_id, request)
+                done.append(PendingErasure(user_id, number))
+                self._beginnings.learn(number)
+                self._drop_pending(user_id, number)
+                await asyncio.to_thread(self._spool.erase, user_id, number)
             if path is not None:
                 await asyncio.to_thread(path.unlink, missing_ok=True)
         except OSError as problem:
             logger.error("COMPANION_HOME cannot be written (%s)", problem.strerror or type(problem).__name__)
             return False
         try:
-            return await self._outbox_relay.erasures.deliver(PendingErasure(user_id, number))
+            return all([await self._outbox_relay.erasures.deliver(erasure) for erasure in done])
         except StoreError as problem:
             logger.warning("an erasure is not known to be done in the caches: %s", problem)
             return False

@@ -47,7 +47,8 @@ async def apply(write: Write, store: Store, user_id: str, *, late: bool = False)
     Raises:
         StoreError: the store has not confirmed the write.
     """
-    if not late or isinstance(write, Profile | ConversationEnded):
+    # A summary always: its conversation may have been long, and another one asked to forget something meanwhile.
+    if isinstance(write, Profile | ConversationEnded) or not (late or isinstance(write, Summary)):
         return await _apply(write, store, user_id, Forgotten(user_id), late)
     forgotten = await store.forgotten(user_id)
     with knowing(forgotten):
@@ -63,7 +64,7 @@ async def _apply(write: Write, store: Store, user_id: str, forgotten: Forgotten,
             # It may be several lines of a profile that had no room for them.
             if (text := forgotten.after(write.knows).left_of(write.text)) or not write.text:
                 await store.add_memory(user_id, replace(write, text=text))
-        case Summary() if forgotten.mentioned_in(write.text):
+        case Summary() if forgotten.after(write.knows).mentioned_in(write.text):
             pass  # a conversation without a note
         case Summary():
             await store.save_summary(user_id, write)

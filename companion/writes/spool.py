@@ -25,7 +25,7 @@ from .spool_lines import belongs_to_others, locked, owner_of, parsed, replace_li
 
 logger = logging.getLogger("companion")
 _UNREADABLE: Final = ".unreadable"  # suffix of the lines that cannot be parsed
-_WISH: Final = ".erase"  # suffix of a wish to erase a person; it holds the user id alone
+_WISH: Final = ".erase"  # suffix of a wish to erase a person; it holds the person's user ids, with a NUL between them
 _UNFINISHED_FOR: Final = 60.0  # seconds after which a file without its final name has no writer any more
 _MAX_SEARCHED: Final = 100  # files that a search for facts reads
 _MAX_FAILURES: Final = 3  # in a row, after which the rest of a file is kept untried
@@ -184,24 +184,28 @@ class Spool:
             if lines is not None:
                 replace_lines(path, [line for line in lines if from_line(line)[1] != write])
 
-    def add_wish(self, user_id: str, request: str) -> Path:
+    def add_wish(self, user_ids: Sequence[str], request: str) -> Path:
         """Keep the wish to erase a person, until it is done. Blocks.
+
+        Args:
+            user_ids: the ids of the person, in the order in which they are to be erased.
+            request: names the request.
 
         Raises:
             OSError: it could not be written.
         """
         create_folder(self.folder)
         path = self.folder / f"{request}{_WISH}"
-        write_lines(path, [user_id])
+        write_lines(path, ["\0".join(user_ids)])
         return path
 
-    def wishes(self) -> list[tuple[Path, str, str]]:
-        """The wishes that are kept, each with its user id and the name of the request. Blocks."""
+    def wishes(self) -> list[tuple[Path, list[str], str]]:
+        """The wishes that are kept, each with its user ids and the name of the request. Blocks."""
         found = []
         for path in self._found(_WISH):
             with contextlib.suppress(OSError):
-                user_id = path.read_bytes().decode("utf-8", errors="replace").removesuffix("\n")
-                found.append((path, user_id, path.stem))
+                user_ids = path.read_bytes().decode("utf-8", errors="replace").removesuffix("\n").split("\0")
+                found.append((path, user_ids, path.stem))
         return found
 
     def erase(self, user_id: str, number: int | None) -> None:

@@ -334,6 +334,30 @@ async def test_a_silent_move_of_earlier_ids_does_not_hold_it_up(
         assert await export_user(each) == NOTHING
 
 
+async def test_the_wish_for_all_ids_is_on_disk_before_the_store_is_asked(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill at any later moment loses nothing; a replay then erases each id, the current one last."""
+    await talk(runtime)
+    await runtime.store.save_profile("sip_1", WORD)
+    kept, asked = Spool(runtime.settings.home), []
+
+    async def fail(*given: Any) -> Any:
+        asked.append([user_ids for _, user_ids, _ in kept.wishes()])
+        raise StoreError("write", "timeout")
+
+    with monkeypatch.context() as outage:
+        for method in ("move_user", "erase_user"):
+            outage.setattr(runtime.store, method, fail)
+        assert await erase_user("ada", ("sip_1", "sip_2", "ada")) is False
+    assert asked[0] == [["sip_1", "sip_2", "ada"]]
+    assert await runtime.write_behind.eraser.waits_for("sip_1")
+    await completed(runtime)
+    for each in ("ada", "sip_1", "sip_2"):
+        assert await export_user(each) == NOTHING
+        assert await runtime.store.is_erased(each, 0)
+
+
 async def test_who_comes_back_completes_what_was_cut_short(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """The erasure waited for the store; their next call begins before a replay has done it."""
     await talk(runtime)

@@ -18,7 +18,7 @@ from companion.memory.forgetting import ForgottenFact, forget_fact_async
 from companion.memory.profile import change_user_profile_async
 from companion.memory.profile_change import patched, rewritten
 from companion.runtime import Runtime
-from companion.store import Memory, StoreError, Summary, Turn
+from companion.store import Memory, StoreError, Summary, Thing, Turn
 from companion.writes import Profile, Spool
 from companion.writes.records import apply
 from tests.companion.scripted import ScriptedLLM
@@ -185,6 +185,33 @@ async def test_nor_if_it_is_forgotten_while_the_model_summarises(runtime: Runtim
         await ending
         summary = await runtime.store.latest_summary("ada")
         assert (summary.text if summary else "") == kept
+
+
+async def test_nor_if_it_is_forgotten_at_the_moment_of_the_write(
+    runtime: Runtime, model: ScriptedLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.says, save = "They like chess.", runtime.store.save_summary
+
+    async def just_before(*given: Any) -> None:
+        monkeypatch.setattr(runtime.store, "save_summary", save)
+        await runtime.store.forget("ada", [Thing("Likes: chess", ["chess"])])
+        await save(*given)
+
+    monkeypatch.setattr(runtime.store, "save_summary", just_before)
+    runtime.write_behind.begin_conversation("ada")
+    await wrap_up(ADA, "c", [Turn("user", "I play chess", datetime.now(UTC), "c")])
+    assert runtime.store.save_summary == save, "it was written"
+    assert await runtime.write_behind.end_conversation("ada", 5.0) == 0
+    assert await runtime.store.latest_summary("ada") is None
+
+
+async def test_what_is_mentioned_again_is_summarised(runtime: Runtime, model: ScriptedLLM) -> None:
+    await forget("chess")
+    model.says = "They like chess again."
+    await wrap_up(ADA, "c", [Turn("user", "I play chess again", datetime.now(UTC), "c")])
+    summary = await runtime.store.latest_summary("ada")
+    assert summary is not None
+    assert summary.text == model.says
 
 
 async def test_what_waits_is_found_and_forgotten(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
