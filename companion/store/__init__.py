@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 from .base import PersonErased, Store, StoreError
-from .erasures import PendingErasure
+from .erasures import Moved, PendingErasure
 from .fact_key import fact_key
 from .forgetting import Forgotten, Removed, Thing, knowing, mentions, stem, words_of
 from .outbox import DataKind, OutboxRow
@@ -28,6 +28,7 @@ __all__ = [
     "DataKind",
     "Forgotten",
     "Memory",
+    "Moved",
     "OutboxRow",
     "PendingErasure",
     "PersonData",

@@ -28,7 +28,7 @@ class StoreError(Exception):
 
 
 class PersonErased(StoreError):
-    """A write was refused for good: the person was erased after its conversation had begun."""
+    """A write was refused for good: the person was erased, or moved to another id, after its conversation had begun."""
 
     def __init__(self, operation: str) -> None:
         super().__init__(operation, "the person was erased")
@@ -126,6 +126,8 @@ class Store(ProfileHistory, Forgetting, Outbox, Erasures, Protocol):
 
     async def move_user(self, earlier: Sequence[str], user_id: str) -> list[PendingErasure]:
         """Move all that is kept of a person under earlier ids to another id, and erase those, in one transaction.
+
+        A write under an earlier id is refused from then on, with PersonErased; ``moved`` says where it belongs.
 
         Args:
             earlier: the ids.

@@ -2,7 +2,8 @@
 
 A tombstone is a keyed hash of the user id with the erasure's number. The store numbers the erasures of all persons in
 the order in which they were done; no clock is involved. A write says how many erasures its conversation knew of when it
-began; the store refuses it if the person was erased after that. So nothing that was on its way (in another process, in
+began; the store refuses it if the person was erased after that. The tombstone of an id that was moved names the new
+id, where the refused write belongs. So nothing that was on its way (in another process, in
 a spool, in a conversation that goes on) brings anything back, and a person who comes again is remembered anew.
 """
 
@@ -17,6 +18,19 @@ class PendingErasure:
     Attributes:
         user_id: whose data was erased.
         number: the number of the erasure.
+    """
+
+    user_id: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Where a person was moved to.
+
+    Attributes:
+        user_id: the id by which they are known now.
+        number: the number of the latest erasure of any person: a write that is moved too is as of now.
     """
 
     user_id: str
@@ -48,6 +62,18 @@ class Erasures(Protocol):
 
     async def is_erased(self, user_id: str, since: int) -> bool:
         """Read whether a person was erased after the erasure number ``since``."""
+        ...
+
+    async def moved(self, user_id: str, since: int) -> Moved | None:
+        """Read where a refused write belongs, because its person was moved to another id (``Store.move_user``).
+
+        Args:
+            user_id: the id in the write.
+            since: the erasures that the write knows of.
+
+        Returns:
+            None if the person was erased after ``since``, under this id or the new one, or was not moved.
+        """
         ...
 
     async def pending_erasures(self, within: float) -> list[PendingErasure]:

@@ -10,12 +10,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Protocol
+from uuid import uuid4
 
 from ..profile_lines import lines_of, text_of
 from .fact_key import fact_key
 from .search_terms import search_words
 
 _SCRIPT_WITHOUT_BLANKS: Final = re.compile("[\u2e80-\uffff]")
+_SEPARATOR: Final = "$"  # between the salt and the hash in the key of a tombstone
 _SHORT: Final = 4  # letters below which a word counts as a whole only
 # Words that say nothing of what is meant: "Likes: chess" is about chess, and "I like it" about nothing.
 _EMPTY: Final = frozenset(
@@ -86,8 +88,8 @@ class Tombstone:
     """What is left of a forgotten thing: hashes, by which a late write of it is recognised.
 
     Attributes:
-        key: hash of the user and the thing's ``fact_key``.
-        words: hashes of the user and each of its words.
+        key: a random salt, and the hash of the thing's ``fact_key`` with it: as true when its user has another id.
+        words: hashes of each of its words, with the same salt.
         number: its place in the order in which things were forgotten.
     """
 
@@ -95,12 +97,16 @@ class Tombstone:
     words: Sequence[str]
     number: int
 
+    @property
+    def salt(self) -> str:
+        """The salt of its hashes."""
+        return self.key.partition(_SEPARATOR)[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
     """The things that a user asked to forget, and has not said again."""
 
-    user_id: str
     tombstones: Sequence[Tombstone] = ()
 
     @property
@@ -110,7 +116,7 @@ class Forgotten:
 
     def has(self, text: str) -> bool:
         """Whether a line or a fact is one of them."""
-        return bool(self.tombstones) and key_hash(self.user_id, text) in {stone.key for stone in self.tombstones}
+        return bool(self.among([text]).tombstones)
 
     def left_of(self, text: str) -> str:
         """A text without the lines that are one of them; the text as it is, if it has none."""
@@ -120,21 +126,20 @@ class Forgotten:
 
     def mentioned_in(self, text: str) -> bool:
         """Whether a text mentions one of them."""
-        if not self.tombstones:
-            return False
-        words = set(word_hashes(self.user_id, map(stem, search_words(text))))
-        return any(
-            stone.words and 2 * len(words.intersection(stone.words)) >= len(stone.words) for stone in self.tombstones
-        )
+        stones = [stone for stone in self.tombstones if stone.words]
+        words = {stem(word) for word in search_words(text)} if stones else set()
+        hashes = {salt: set(word_hashes(salt, words)) for salt in {stone.salt for stone in stones}}
+        return any(2 * len(hashes[stone.salt].intersection(stone.words)) >= len(stone.words) for stone in stones)
 
     def after(self, number: int) -> Forgotten:
         """Those of them that were forgotten after the one of this number."""
-        return Forgotten(self.user_id, [stone for stone in self.tombstones if stone.number > number])
+        return Forgotten([stone for stone in self.tombstones if stone.number > number])
 
     def among(self, lines: Iterable[str]) -> Forgotten:
         """Those of them that are among these lines."""
-        keys = {key_hash(self.user_id, line) for line in lines} if self.tombstones else set()
-        return Forgotten(self.user_id, [stone for stone in self.tombstones if stone.key in keys])
+        salts = {stone.salt for stone in self.tombstones}
+        keys = {key_hash(salt, line) for line in lines for salt in salts}
+        return Forgotten([stone for stone in self.tombstones if stone.key in keys])
 
 
 _known: ContextVar[int | None] = ContextVar("known_to_be_forgotten", default=None)
@@ -167,7 +172,8 @@ class Forgetting(Protocol):
     async def forget(self, user_id: str, things: Sequence[Thing]) -> Removed:
         """Forget things, in one transaction.
 
-        They leave the profile, each of its versions, and the facts. Summaries that mention them become empty, turns
+        They leave the profile, each of its versions, and the facts; of a person who was moved (``Store.move_user``),
+        also those under the new id. Summaries that mention them become empty, turns
         that mention them are skipped. A tombstone is left of each.
 
         Args:
@@ -184,18 +190,23 @@ class Forgetting(Protocol):
         ...
 
 
-def key_hash(user_id: str, text: str) -> str:
+def new_salt() -> str:
+    """A salt for the tombstones of one request to forget."""
+    return uuid4().hex
+
+
+def key_hash(salt: str, text: str) -> str:
     """The key of a tombstone."""
-    return _hash(user_id, fact_key(text))
+    return f"{salt}{_SEPARATOR}{_hash(salt, fact_key(text))}"
 
 
-def word_hashes(user_id: str, words: Iterable[str]) -> list[str]:
+def word_hashes(salt: str, words: Iterable[str]) -> list[str]:
     """The words of a tombstone."""
-    return [_hash(user_id, word) for word in words]
+    return [_hash(salt, word) for word in words]
 
 
-def _hash(user_id: str, text: str) -> str:
-    return sha256(f"{user_id}\x1f{text}".encode()).hexdigest()
+def _hash(salt: str, text: str) -> str:
+    return sha256(f"{salt}\x1f{text}".encode()).hexdigest()
 
 
 def _plain(text: str) -> str:

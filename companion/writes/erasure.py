@@ -1,7 +1,7 @@
 """Erases a person everywhere: in the store, in every cache, in the queues of this process, and in the spool.
 
-The wish, all ids of the person, is in the spool before anything is deleted, and is itself deleted last: an erasure that is cut
-short, by ``kill -9`` or because the store is away, is completed by the next replay. The relays clear the caches
+The wish, all ids of the person, is in the spool before anything is deleted, and is itself deleted last: an erasure that
+is cut short, by ``kill -9`` or because the store is away, is completed by the next replay. The relays clear the caches
 (``caching.erasure_relay``): the store says of which persons.
 """
 
@@ -92,7 +92,12 @@ class Eraser:
         lines = await asyncio.to_thread(self._spool.unreadable)
         if not lines or not await self._store().latest_erasure():
             return
-        erased = {user_id: await self._store().is_erased(user_id, 0) for user_id in {*lines.values()} if user_id}
+        store = self._store()
+        erased = {
+            user_id: await store.is_erased(user_id, 0) and await store.moved(user_id, 0) is None
+            for user_id in {*lines.values()}
+            if user_id
+        }
         gone = {line for line, user_id in lines.items() if user_id is None or erased[user_id]}
         await asyncio.to_thread(self._spool.discard, gone)
 

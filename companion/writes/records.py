@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
-from ..store import DataKind, Forgotten, Memory, Store, Summary, Turn, knowing
+from ..store import DataKind, Forgotten, Memory, PersonErased, Store, Summary, Turn, knowing
 from .profile_write import Profile, StoredText, store_profile
 from .relationship import ConversationEnded, count_conversation
 
@@ -49,10 +49,30 @@ async def apply(write: Write, store: Store, user_id: str, *, late: bool = False)
     """
     # A summary always: its conversation may have been long, and another one asked to forget something meanwhile.
     if isinstance(write, Profile | ConversationEnded) or not (late or isinstance(write, Summary)):
-        return await _apply(write, store, user_id, Forgotten(user_id), late)
+        return await _apply(write, store, user_id, Forgotten(), late)
     forgotten = await store.forgotten(user_id)
     with knowing(forgotten):
         return await _apply(write, store, user_id, forgotten, late)
+
+
+async def apply_or_follow(write: Write, store: Store, user_id: str, *, late: bool) -> tuple[str, StoredText | None]:
+    """As ``apply``; of a person who was moved to another id meanwhile, it is written there, as a late write.
+
+    Returns:
+        The id it was written under, and what ``apply`` returns.
+
+    Raises:
+        PersonErased: the person was erased.
+        StoreError: the store has not confirmed the write.
+    """
+    while True:
+        try:
+            return user_id, await apply(write, store, user_id, late=late)
+        except PersonErased:
+            moved = await store.moved(user_id, write.since)
+            if moved is None:
+                raise
+        user_id, write, late = moved.user_id, replace(write, since=moved.number), True
 
 
 async def _apply(write: Write, store: Store, user_id: str, forgotten: Forgotten, late: bool) -> StoredText | None:

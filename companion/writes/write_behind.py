@@ -22,7 +22,7 @@ from .beginnings import Beginnings
 from .erasure import Eraser
 from .order import Stored
 from .queue import FIRST_TRY, WriteQueue
-from .records import Write, apply, kind_of
+from .records import Write, apply_or_follow, kind_of
 from .replay import SpoolReplay
 from .spool import Spool
 from .spool_keeper import SpoolKeeper
@@ -209,10 +209,12 @@ class WriteBehind:
         """Raises StoreError. A caller's cancellation does not stop the write."""
 
         async def work() -> DataKind:
-            outcome = Stored(await apply(write, self._store(), user_id, late=late))
-            on_stored(outcome)  # before the invalidation, which the caller need not wait for
-            if outcome.profile is not None and outcome.profile.facts_changed:
-                await self._outbox_relay.invalidate_written(user_id, "memory")
+            owner, profile = await apply_or_follow(write, self._store(), user_id, late=late)
+            on_stored(Stored(profile))  # before the invalidation, which the caller need not wait for
+            if profile is not None and profile.facts_changed:
+                await self._outbox_relay.invalidate_written(owner, "memory")
+            if owner != user_id:
+                await self._outbox_relay.invalidate_written(owner, kind_of(write))
             return kind_of(write)
 
         task = self._outbox_relay.start_write(work(), user_id)

@@ -14,6 +14,9 @@ create table if not exists public.companion_erasures (
   user_id text,
   at timestamptz not null default now()
 );
+-- Of an id whose rows were moved to another one: that one, where late writes belong, and the number of its last erasure.
+alter table public.companion_erasures add column if not exists moved_to text;
+alter table public.companion_erasures add column if not exists erased bigint not null default 0;
 create unique index if not exists companion_erasures_by_number on public.companion_erasures (number);
 create index if not exists companion_erasures_pending on public.companion_erasures (at) where user_id is not null;
 
@@ -126,10 +129,12 @@ begin
   delete from public.companion_versions d where d.user_id = p_user_id;
   -- One erasure after the other, until they are committed: who reads a number has read all lower ones.
   lock table public.companion_erasures in share row exclusive mode;
+  -- What waits under earlier ids is erased too.
+  update public.companion_erasures e set moved_to = null where e.moved_to = p_user_id;
   insert into public.companion_erasures as e (person, number, request, user_id)
   select hash, coalesce(max(o.number), 0) + 1, p_request, p_user_id from public.companion_erasures o
   on conflict (person) do update set
-    number = excluded.number, request = excluded.request, user_id = excluded.user_id, at = now()
+    number = excluded.number, request = excluded.request, user_id = excluded.user_id, at = now(), moved_to = null
   returning e.number into mine;
   return mine;
 end

@@ -7,7 +7,7 @@
 -- A turn that is skipped becomes no topic, no summary and no greeting: it asks to forget, or mentions what is forgotten.
 alter table public.companion_turns add column if not exists skipped boolean not null default false;
 
--- What was forgotten, as hashes: of the text (key), and of its words. number is in the order in which a user's things
+-- What was forgotten, as hashes: of the text (key, which begins with their random salt), and of its words. number is in the order in which a user's things
 -- were forgotten. A row is deleted when the person says it again.
 create table if not exists public.companion_forgotten (
   user_id text not null,
@@ -17,10 +17,12 @@ create table if not exists public.companion_forgotten (
   primary key (user_id, key)
 );
 
-create or replace function public.companion_forgotten_key(p_user_id text, p_text text) returns text
+-- The key of a text, with the salt of this key.
+create or replace function public.companion_forgotten_key(p_key text, p_text text) returns text
 language sql immutable parallel safe set search_path = ''
 as $$
-  select encode(sha256(convert_to(p_user_id || chr(31) || public.companion_fact_key(p_text), 'UTF8')), 'hex')
+  select s.salt || '$' || encode(sha256(convert_to(s.salt || chr(31) || public.companion_fact_key(p_text), 'UTF8')), 'hex')
+  from (select split_part(p_key, '$', 1) as salt) s
 $$;
 
 -- The lines of a profile, in order.
@@ -61,7 +63,8 @@ as $$
     (select regexp_replace(normalize(lower(p_text), nfkd), '[\u0300-\u036f]', '', 'g') as plain) t
 $$;
 
--- Forgets things, each {"text": a line of the profile or of a fact, "words": its words, "hashes": of those}. Returns what was removed.
+-- Forgets things, each {"text": a line of the profile or of a fact, "words": its words, "salt", "hashes": of those with
+-- the salt}. Returns what was removed; of a person who was moved, also under the new id.
 -- Runs as its owner, who may change versions. Locks in the order of companion_erase.
 create or replace function public.companion_forget_things(p_user_id text, p_things jsonb) returns jsonb
 language plpgsql security definer set search_path = ''
@@ -70,7 +73,13 @@ declare
   keys text[];
   lines jsonb;
   facts jsonb;
+  moved text;
+  there jsonb := '{"lines": [], "facts": []}';
 begin
+  select e.moved_to into moved from public.companion_erasures e where e.person = public.companion_person(p_user_id);
+  if moved <> p_user_id then
+    there := public.companion_forget_things(moved, p_things);
+  end if;
   select array_agg(public.companion_fact_key(t.thing ->> 'text')) into keys
   from jsonb_array_elements(p_things) as t (thing);
   perform from public.companion_profiles p where p.user_id = p_user_id for update;
@@ -104,11 +113,12 @@ begin
     select from jsonb_array_elements(p_things) as t (thing)
     where public.companion_mentions(u.text, t.thing -> 'words')
   );
+  delete from public.companion_forgotten f using jsonb_array_elements(p_things) as t (thing)
+  where f.user_id = p_user_id and f.key = public.companion_forgotten_key(f.key, t.thing ->> 'text');
   insert into public.companion_forgotten (user_id, key, words)
-  select distinct on (2) p_user_id, public.companion_forgotten_key(p_user_id, t.thing ->> 'text'), t.thing -> 'hashes'
-  from jsonb_array_elements(p_things) as t (thing)
-  on conflict (user_id, key) do update set words = excluded.words, number = default;
-  return jsonb_build_object('lines', lines, 'facts', facts);
+  select distinct on (2) p_user_id, public.companion_forgotten_key(t.thing ->> 'salt', t.thing ->> 'text'), t.thing -> 'hashes'
+  from jsonb_array_elements(p_things) as t (thing);
+  return jsonb_build_object('lines', there -> 'lines' || lines, 'facts', there -> 'facts' || facts);
 end
 $$;
 
@@ -152,11 +162,11 @@ as $$
 begin
   delete from public.companion_forgotten f
   using (
-    select a.user_id, public.companion_forgotten_key(a.user_id, l.line) as key
+    select a.user_id, l.line
     from added a, lateral (select c.line from public.companion_lines(a.text) c union all select a.text) l
     where exists (select from public.companion_forgotten o where o.user_id = a.user_id)
   ) again
-  where f.user_id = again.user_id and f.key = again.key;
+  where f.user_id = again.user_id and f.key = public.companion_forgotten_key(f.key, again.line);
   return null;
 end
 $$;

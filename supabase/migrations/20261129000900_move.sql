@@ -5,8 +5,8 @@
 
 -- Moves what is kept under each of the old ids. The erasures of those that had anything, as of companion_erase. Of what
 -- both ids have, that of the new one stays: turns and facts, one summary for each conversation, one state; lines of the
--- profile are joined. Hashes of forgotten things hold the old id, and are erased with it. Runs as its owner, who may
--- change versions and write erasures.
+-- profile are joined. The tombstone of the old id names the new one, where late writes belong. Runs as its owner, who
+-- may change versions and write erasures.
 create or replace function public.companion_move(p_earlier text[], p_user_id text)
 returns table (user_id text, number bigint)
 language plpgsql security definer set search_path = ''
@@ -17,6 +17,7 @@ declare
   theirs text;
   known text;
   gone jsonb;
+  before bigint;
 begin
   -- The move is a write of now, whatever was erased before; see companion_refuse_erased.
   perform set_config(
@@ -37,17 +38,20 @@ begin
     from (select unnest(array[old, p_user_id]) as id order by 1) locked;
     insert into public.companion_versions as v (user_id, version) values (old, 1)
     on conflict (user_id) do update set version = v.version + 1;
+    select case when e.moved_to is null then e.number else e.erased end into before
+    from public.companion_erasures e where e.person = public.companion_person(old);
+    -- Of what is kept here, for companion_forget_things.
+    update public.companion_erasures e set moved_to = null where e.person = public.companion_person(old);
     -- What the person asked to forget under the new id does not come back with the old one.
-    select jsonb_agg(distinct jsonb_build_object('text', l.line, 'words', '[]'::jsonb, 'hashes', '[]'::jsonb)) into gone
+    select jsonb_agg(distinct jsonb_build_object(
+      'text', l.line, 'words', '[]'::jsonb, 'salt', split_part(f.key, '$', 1), 'hashes', '[]'::jsonb
+    )) into gone
     from (
       select p.text from public.companion_profiles p where p.user_id = old
       union all select v.text from public.companion_profile_versions v where v.user_id = old
       union all select m.text from public.companion_memories m where m.user_id = old
-    ) t, public.companion_lines(t.text) l
-    where exists (
-      select from public.companion_forgotten f
-      where f.user_id = p_user_id and f.key = public.companion_forgotten_key(p_user_id, l.line)
-    );
+    ) t, public.companion_lines(t.text) l, public.companion_forgotten f
+    where f.user_id = p_user_id and f.key = public.companion_forgotten_key(f.key, l.line);
     if gone is not null then
       perform public.companion_forget_things(old, gone);
     end if;
@@ -77,6 +81,10 @@ begin
     insert into public.companion_removed_memories (user_id, id, removed_at)
     select p_user_id, r.id, r.removed_at from public.companion_removed_memories r where r.user_id = old
     on conflict do nothing;
+    update public.companion_forgotten f set user_id = p_user_id
+    where f.user_id = old and not exists (
+      select from public.companion_forgotten n where n.user_id = p_user_id and n.key = f.key
+    );
     select p.text into theirs from public.companion_profiles p where p.user_id = old;
     select p.text into known from public.companion_profiles p where p.user_id = p_user_id;
     if theirs is not null then
@@ -90,12 +98,28 @@ begin
         now(), 'merge', null, null, true
       );
     end if;
+    lock table public.companion_erasures in share row exclusive mode;
+    update public.companion_erasures e set moved_to = p_user_id where e.moved_to = old;
     user_id := old;
     number := public.companion_erase(old);
+    update public.companion_erasures e set moved_to = p_user_id, erased = coalesce(before, 0)
+    where e.person = public.companion_person(old);
     return next;
   end loop;
 end
 $$;
 
-revoke all on function public.companion_move(text[], text) from public, anon, authenticated, service_role;
-grant execute on function public.companion_move(text[], text) to service_role;
+-- Where a write under this id belongs that was refused because the person was moved, with the number of the latest
+-- erasure. No row: the person was erased after the erasure of number p_since, or was not moved.
+create or replace function public.companion_moved(p_user_id text, p_since bigint)
+returns table (user_id text, number bigint)
+language sql stable security definer set search_path = ''
+as $$
+  select e.moved_to, (select max(l.number) from public.companion_erasures l)
+  from public.companion_erasures e
+  where e.person = public.companion_person(p_user_id) and e.moved_to is not null and e.erased <= p_since
+$$;
+
+revoke all on function public.companion_move(text[], text), public.companion_moved(text, bigint)
+from public, anon, authenticated, service_role;
+grant execute on function public.companion_move(text[], text), public.companion_moved(text, bigint) to service_role;

@@ -299,3 +299,34 @@ async def test_a_home_that_cannot_be_written_is_said_at_the_start(
     runtime.settings.home.write_text("a file where a folder should be")
     await runtime.write_behind.check_spool()
     assert caplog.text.count("COMPANION_HOME cannot be written (File exists)") == 1
+
+
+# -- a person who was moved to another id ------------------------------------------------------------------------
+
+
+async def test_what_waits_under_an_earlier_id_is_stored_under_the_new_one(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a spool, of another machine say, and in the queue of a conversation that goes on."""
+    store, spool = runtime.store, spool_of(runtime)
+    spool.add("sip_1", [Memory("Has a cat", NOON), Turn("user", "Tom is my cat", NOON, "c1", "t1")])
+    unreadable = spool.folder / "later.unreadable"
+    unreadable.write_text('{"user_id": "sip_1", "kind": "of a later version"}\n')
+    runtime.write_behind.begin_conversation("sip_1")
+    await store.save_profile("sip_1", "Name: Ada")
+
+    async def away(*_: object) -> None:
+        raise StoreError("add_memory", "timeout")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(store, "add_memory", away)
+        runtime.write_behind.add("sip_1", Memory("Has a dog", NOON))
+        await until(lambda: len(spool.files()) == 2)
+        await store.move_user(["sip_1"], "~==phone=1")
+    assert await runtime.write_behind.end_conversation("sip_1", 10.0) == 0
+    assert await runtime.write_behind.spool_replay.replay() == 2
+    assert {fact.text for fact in await store.search_memories("~==phone=1", "")} == {"Has a cat", "Has a dog"}
+    assert [turn.text for turn in await store.recent_turns("~==phone=1")] == ["Tom is my cat"]
+    assert await store.search_memories("sip_1", "") == []
+    assert spool.files() == []
+    assert unreadable.exists()

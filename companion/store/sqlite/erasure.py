@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from ..base import PersonErased
-from ..erasures import PendingErasure
+from ..erasures import Moved, PendingErasure
 from ..records import Memory, PersonData, Summary, Turn
 from ..state_json import state_from_json
 from . import profiles
@@ -36,7 +36,9 @@ CREATE TABLE IF NOT EXISTS erasures (
     number INTEGER NOT NULL,
     request TEXT NOT NULL,
     user_id TEXT,
-    at INTEGER NOT NULL
+    at INTEGER NOT NULL,
+    moved_to TEXT,
+    erased INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS erasures_by_number ON erasures (number);
 CREATE TABLE IF NOT EXISTS erasure_key (
@@ -58,6 +60,8 @@ END;
 )
 """The tombstones and the key of their hashes; and what stops writers that do not look at tombstones.
 
+The tombstone of an id that was moved says where to, and the number of its last erasure.
+
 A worker of an earlier version, which may share the file while it is being replaced, does not know of them: once a
 person was erased, what it writes waits in its spool for a worker of this version.
 """
@@ -72,6 +76,7 @@ def erase(db: sqlite3.Connection, user_id: str, request: str) -> int:
     for table in PERSONAL_TABLES:
         db.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))
     db.execute("INSERT INTO memories_text (memories_text) VALUES ('optimize')")
+    db.execute("UPDATE erasures SET moved_to = NULL WHERE moved_to = ?", (user_id,))  # what waits there is erased too
     number = latest(db) + 1
     db.execute(
         f"INSERT OR REPLACE INTO erasures (person, number, request, user_id, at) VALUES (?, ?, ?, ?, {NOW})",
@@ -106,6 +111,34 @@ def is_erased(db: sqlite3.Connection, user_id: str, since: int) -> bool:
     return latest(db) > since and db.execute(query, (_person(db, user_id), since)).fetchone() is not None
 
 
+def erase_moved(db: sqlite3.Connection, user_id: str, moved_to: str, request: str) -> int:
+    """As ``erase``, of an id whose rows were moved to another: late writes belong there."""
+    person = _person(db, user_id)
+    before = db.execute(
+        "SELECT iif(moved_to IS NULL, number, erased) FROM erasures WHERE person = ?", (person,)
+    ).fetchone()
+    db.execute("UPDATE erasures SET moved_to = ? WHERE moved_to = ?", (moved_to, user_id))
+    number = erase(db, user_id, request)
+    row = moved_to, before[0] if before else 0, person
+    db.execute("UPDATE erasures SET moved_to = ?, erased = ? WHERE person = ?", row)
+    return number
+
+
+def moved(db: sqlite3.Connection, user_id: str, since: int) -> Moved | None:
+    """As ``Erasures.moved``."""
+    query = "SELECT moved_to FROM erasures WHERE person = ? AND moved_to IS NOT NULL AND erased <= ?"
+    row = db.execute(query, (_person(db, user_id), since)).fetchone()
+    return None if row is None else Moved(row[0], latest(db))
+
+
+@contextmanager
+def checked(db: sqlite3.Connection) -> Iterator[None]:
+    """Allow inserts in the ``with`` block, inside a transaction."""
+    db.execute("UPDATE erasure_key SET checked = 1")
+    yield
+    db.execute("UPDATE erasure_key SET checked = 0")
+
+
 @contextmanager
 def guarded(db: sqlite3.Connection, operation: str, user_id: str, since: int) -> Iterator[None]:
     """Allow inserts in the ``with`` block, inside the transaction of a write.
@@ -118,9 +151,8 @@ def guarded(db: sqlite3.Connection, operation: str, user_id: str, since: int) ->
     if not latest(db):
         yield
         return
-    db.execute("UPDATE erasure_key SET checked = 1")
-    yield
-    db.execute("UPDATE erasure_key SET checked = 0")
+    with checked(db):
+        yield
 
 
 def pending(db: sqlite3.Connection, within: float) -> list[PendingErasure]:

@@ -7,12 +7,20 @@ from datetime import UTC, datetime
 from ...profile_lines import lines_of, text_of
 from ..fact_key import fact_key
 from ..forgetting import Removed, Thing, mentions
-from . import profiles, tombstones
+from . import erasure, profiles, tombstones
 from .times import to_microseconds
 
 
 def forget(db: sqlite3.Connection, user_id: str, things: Sequence[Thing]) -> Removed:
     """As ``Forgetting.forget``."""
+    moved = erasure.moved(db, user_id, erasure.latest(db))
+    there = Removed([], []) if moved is None or moved.user_id == user_id else forget_here(db, moved.user_id, things)
+    here = forget_here(db, user_id, things)
+    return Removed([*there.lines, *here.lines], [*there.facts, *here.facts])
+
+
+def forget_here(db: sqlite3.Connection, user_id: str, things: Sequence[Thing]) -> Removed:
+    """As ``forget``, under this id alone."""
     keys = {fact_key(thing.text) for thing in things}
     profile = profiles.text_of(db, user_id) or ""
     lines = [line for line in lines_of(profile) if fact_key(line) in keys]

@@ -13,8 +13,7 @@ from . import erasure, forgetting, profiles, tombstones
 from .times import to_microseconds
 
 # Of what both ids have, that of the new one stays: turns and facts by their ids, one summary for each conversation, one
-# state. The hashes of forgotten things hold the old id; what could bring such a thing back is refused as the erased
-# person's.
+# state. The hashes of forgotten things hold no id.
 _MOVED: Final = (
     "UPDATE OR IGNORE profiles SET user_id = :new WHERE user_id = :old",
     "UPDATE OR IGNORE profile_versions SET user_id = :new WHERE user_id = :old",
@@ -24,12 +23,14 @@ _MOVED: Final = (
     "UPDATE OR IGNORE summaries SET user_id = :new WHERE user_id = :old",
     "UPDATE OR IGNORE states SET user_id = :new WHERE user_id = :old",
     "UPDATE OR IGNORE removed_memories SET user_id = :new WHERE user_id = :old",
+    "UPDATE OR IGNORE forgotten SET user_id = :new WHERE user_id = :old",
 )
 
 
 def move(db: sqlite3.Connection, earlier: Sequence[str], user_id: str) -> list[PendingErasure]:
     """As ``Store.move_user``."""
-    return [_move(db, old, user_id) for old in earlier if old != user_id and _has_any(db, old)]
+    with erasure.checked(db):
+        return [_move(db, old, user_id) for old in earlier if old != user_id and _has_any(db, old)]
 
 
 def _has_any(db: sqlite3.Connection, user_id: str) -> bool:
@@ -49,7 +50,7 @@ def _forget_again(db: sqlite3.Connection, old: str, new: str) -> None:
         ]
         gone = {line for text in texts for line in lines_of(text) if forgotten.has(line)}
         if gone:
-            forgetting.forget(db, old, [Thing(line) for line in sorted(gone)])
+            forgetting.forget_here(db, old, [Thing(line) for line in sorted(gone)])
 
 
 def _move(db: sqlite3.Connection, old: str, new: str) -> PendingErasure:
@@ -60,4 +61,4 @@ def _move(db: sqlite3.Connection, old: str, new: str) -> PendingErasure:
     if theirs is not None and known is not None:
         text = text_of(dict.fromkeys([*lines_of(known), *lines_of(theirs)]))
         profiles.Write(new, text, to_microseconds(datetime.now(UTC)), "merge", None).swap(db, known)
-    return PendingErasure(old, erasure.erase(db, old, uuid4().hex))
+    return PendingErasure(old, erasure.erase_moved(db, old, new, uuid4().hex))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from ...text import storable
 from ..base import StoreError
-from ..erasures import PendingErasure
+from ..erasures import Moved, PendingErasure
 from ..forgetting import Forgotten, Removed, Thing, known_to_be_forgotten
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
@@ -198,6 +198,9 @@ class SqliteStore:
             with suppress(StoreError):  # they are moved; what another process is reading is rewritten by the next one
                 await self._writing.maintain("move_user", erasures.scrub)
         return moved
+
+    async def moved(self, user_id: str, since: int) -> Moved | None:
+        return await self._reading.read("moved", lambda db: erasures.moved(db, user_id, since))
 
     async def latest_erasure(self, within: float | None = None) -> int:
         return await self._reading.read("latest_erasure", lambda db: erasures.latest(db, within))

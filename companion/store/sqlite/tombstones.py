@@ -5,21 +5,23 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 
 from ..base import StoreError
-from ..forgetting import MORE_FORGOTTEN, Forgotten, Thing, Tombstone, key_hash, word_hashes
+from ..forgetting import MORE_FORGOTTEN, Forgotten, Thing, Tombstone, key_hash, new_salt, word_hashes
 
 
 def add(db: sqlite3.Connection, user_id: str, things: Sequence[Thing]) -> None:
     """Record that things are forgotten."""
+    said_again(db, user_id, [one.text for one in things])  # an earlier tombstone of the same thing
+    salt = new_salt()
     db.executemany(
         "INSERT OR REPLACE INTO forgotten (user_id, key, words) VALUES (?, ?, ?)",
-        [(user_id, key_hash(user_id, one.text), json.dumps(word_hashes(user_id, one.words))) for one in things],
+        [(user_id, key_hash(salt, one.text), json.dumps(word_hashes(salt, one.words))) for one in things],
     )
 
 
 def forgotten(db: sqlite3.Connection, user_id: str) -> Forgotten:
     """As ``Forgetting.forgotten``."""
     rows = db.execute("SELECT key, words, number FROM forgotten WHERE user_id = ?", (user_id,))
-    return Forgotten(user_id, [Tombstone(key, json.loads(words), number) for key, words, number in rows])
+    return Forgotten([Tombstone(key, json.loads(words), number) for key, words, number in rows])
 
 
 def refuse_forgotten(db: sqlite3.Connection, operation: str, user_id: str, known: int) -> None:
@@ -31,6 +33,5 @@ def refuse_forgotten(db: sqlite3.Connection, operation: str, user_id: str, known
 
 def said_again(db: sqlite3.Connection, user_id: str, texts: Iterable[str]) -> None:
     """Note that lines or facts were stored: what a person says again is no longer forgotten."""
-    if db.execute("SELECT 1 FROM forgotten WHERE user_id = ? LIMIT 1", (user_id,)).fetchone() is not None:
-        rows = [(user_id, key_hash(user_id, text)) for text in texts]
-        db.executemany("DELETE FROM forgotten WHERE user_id = ? AND key = ?", rows)
+    again = forgotten(db, user_id).among(texts).tombstones
+    db.executemany("DELETE FROM forgotten WHERE number = ?", [(stone.number,) for stone in again])

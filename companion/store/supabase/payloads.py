@@ -1,9 +1,10 @@
 """Records as the rows that a request takes to the database."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ...text import storable
-from ..forgetting import Thing, word_hashes
+from ..forgetting import Thing, new_salt, word_hashes
 from ..records import Memory, Summary, Turn
 
 
@@ -32,9 +33,14 @@ def summary(user_id: str, given: Summary) -> dict[str, Any]:
     }
 
 
-def thing(user_id: str, given: Thing) -> dict[str, Any]:
-    return {
-        "text": storable(given.text),
-        "words": list(given.words),
-        "hashes": word_hashes(user_id, given.words),
-    }
+def things(given: Sequence[Thing]) -> list[dict[str, Any]]:
+    salt = new_salt()
+    return [
+        {
+            "text": storable(thing.text),
+            "words": list(thing.words),
+            "salt": salt,
+            "hashes": word_hashes(salt, thing.words),
+        }
+        for thing in given
+    ]

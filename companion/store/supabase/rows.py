@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal, TypeVar, cast
 
-from ..erasures import PendingErasure
+from ..erasures import Moved, PendingErasure
 from ..forgetting import Removed, Tombstone
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
@@ -143,6 +143,11 @@ def person_data(data: object) -> PersonData:
 def pending_erasure(data: object) -> PendingErasure:
     row = _row(data)
     return PendingErasure(_string(row, "user_id"), count(row.get("number")))
+
+
+def moved(data: object) -> Moved:
+    row = _row(data)
+    return Moved(_string(row, "user_id"), count(row.get("number")))
 
 
 def _rows(data: object) -> list[object]:

@@ -15,7 +15,7 @@ from supabase import AsyncClient
 
 from ...text import storable
 from ..base import PersonErased, StoreError
-from ..erasures import PendingErasure
+from ..erasures import Moved, PendingErasure
 from ..forgetting import Forgotten, Removed, Thing
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
@@ -126,14 +126,14 @@ class SupabaseStore:
         return await self._call("remove_memory", "companion_forget", arguments, answers.count)
 
     async def forget(self, user_id: str, things: Sequence[Thing]) -> Removed:
-        arguments = {"p_user_id": user_id, "p_things": [payloads.thing(user_id, thing) for thing in things]}
+        arguments = {"p_user_id": user_id, "p_things": payloads.things(things)}
         # It adds nothing, so no erasure is in its way.
         return await self._call("forget", "companion_forget_things", arguments, answers.removed, _NOW)
 
     async def forgotten(self, user_id: str) -> Forgotten:
         arguments = {"p_user_id": user_id}
         stones = await self._list("forgotten", "companion_forgotten_json", arguments, answers.tombstone)
-        return Forgotten(user_id, stones)
+        return Forgotten(stones)
 
     async def save_summary(self, user_id: str, summary: Summary) -> None:
         row = payloads.summary(user_id, summary)
@@ -187,6 +187,10 @@ class SupabaseStore:
     async def move_user(self, earlier: Sequence[str], user_id: str) -> list[PendingErasure]:
         arguments = {"p_earlier": list(earlier), "p_user_id": user_id}
         return await self._call("move_user", "companion_move", arguments, answers.all_of(answers.pending_erasure))
+
+    async def moved(self, user_id: str, since: int) -> Moved | None:
+        arguments = {"p_user_id": user_id, "p_since": since}
+        return await self._call("moved", "companion_moved", arguments, answers.first_of(answers.moved))
 
     async def latest_erasure(self, within: float | None = None) -> int:
         return await self._call("latest_erasure", "companion_latest_erasure", {"p_within": within}, answers.count)

@@ -412,6 +412,7 @@ async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
         "companion_refuse_erased": (b"v", True),
         "companion_erase": (b"v", True),
         "companion_move": (b"v", True),
+        "companion_moved": (b"s", True),
         "companion_latest_erasure": (b"s", True),
         "companion_is_erased": (b"s", True),
         "companion_pending_erasures": (b"v", True),

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from companion.store import Memory, PersonData, SqliteStore, Store, Summary, SupabaseStore, Thing, Turn
+from companion.store import (
+    Memory,
+    Moved,
+    PersonData,
+    PersonErased,
+    SqliteStore,
+    Store,
+    Summary,
+    SupabaseStore,
+    Thing,
+    Turn,
+)
+from companion.writes import ConversationEnded, Profile
+from companion.writes.records import Write, apply_or_follow
 from tests.companion.store.test_deadlock import is_waiting
-from tests.companion.store.test_erasure import files_with, fill
+from tests.companion.store.test_erasure import WRITES, files_with, fill
 from tests.real.postgres import connection
 from tests.real.postgrest import PostgREST
 from tests.wait import until
@@ -114,8 +128,133 @@ async def test_nothing_in_sqlites_files_names_the_old_id(tmp_path: Path) -> None
     await fill(store, "sip_+4930123456")
     for erasure in await store.move_user(["sip_+4930123456"], "~==phone=abc"):
         await store.acknowledge_erasure(erasure)
+    number = await store.erase_user("~==phone=abc", "r1")
+    await store.acknowledge_erasure(replace(erasure, user_id="~==phone=abc", number=number))
     await store.close()
-    assert files_with(tmp_path, "4930123456") == []
+    assert files_with(tmp_path, "4930123456") == files_with(tmp_path, "phone=abc") == []
+
+
+def late_writes(since: int) -> list[Write]:
+    """What a conversation of before the move, under the earlier id, still writes."""
+    return [
+        Profile("Name: Ada\nLikes: tea", made_from="Name: Ada", at=NOON, since=since),
+        Profile("Name: Ada\nLikes: tea\nLikes: chess", made_from="Name: Ada\nLikes: tea", at=NOON, since=since),
+        Turn("user", "I like tea", NOON, "late", "late", since=since),
+        Memory("Likes green tea", NOON, since=since),
+        Memory("Likes: chess", NOON, since=since),
+        Summary("late", "On tea.", NOON, since=since),
+        Summary("later", "On chess.", NOON, since=since),
+        ConversationEnded("late", NOON, since=since),
+    ]
+
+
+async def write_late(store: Store, user_id: str, since: int) -> set[str]:
+    """Write them; the ids under which they were written."""
+    return {(await apply_or_follow(write, store, user_id, late=True))[0] for write in late_writes(since)}
+
+
+async def test_late_writes_follow_a_person_who_was_moved(store: Store, user: str) -> None:
+    old, new, before = f"sip_{user}", f"~==phone={user}", await store.latest_erasure()
+    await store.save_profile(old, "Name: Ada")
+    (erasure,) = await store.move_user([old], new)
+    assert await store.moved(old, before) == Moved(new, erasure.number)
+    assert await store.moved(new, before) is None
+    assert await store.moved(f"{user}-2", before) is None
+    for write in WRITES.values():
+        with pytest.raises(PersonErased):
+            await write(store, old, before)
+    for _ in range(2):  # every write may be repeated
+        assert await write_late(store, old, before) == {new}
+    kept = await store.export_user(new)
+    assert kept.profile == "Name: Ada\nLikes: tea\nLikes: chess"
+    assert [turn.text for turn in kept.turns] == ["I like tea"]
+    assert {memory.text for memory in kept.memories} == {"Likes green tea", "Likes: chess"}
+    assert len(kept.summaries) == 2
+    assert kept.state is not None
+    assert kept.state["conversations"] == 1
+    assert await store.export_user(old) == NOTHING
+
+
+async def test_late_writes_follow_a_person_who_was_moved_twice(store: Store, user: str) -> None:
+    old, between, new = f"sip_{user}", f"sip_+{user}", f"~==phone={user}"
+    before = await store.latest_erasure()
+    await store.save_profile(old, "Name: Ada")
+    await store.move_user([old], between)
+    await fill_again(store, between)
+    number = await store.erase_user(new, "r1")
+    await store.move_user([between], new)
+    for earlier in (old, between):
+        assert await write_late(store, earlier, before) == {new}
+    assert "green tea" in str((await store.export_user(new)).memories)
+    await store.move_user([new], old)  # and back
+    for earlier, since in ((old, before), (between, before), (new, number)):
+        assert await write_late(store, earlier, since) == {old}
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_late_writes_of_a_moved_person_who_was_erased_are_dropped(store: Store, user: str, again: bool) -> None:
+    old, new, before = f"sip_{user}", f"~==phone={user}", await store.latest_erasure()
+    for each in ("r1", "r2")[: 1 + again]:
+        since = await store.latest_erasure()
+        await store.save_profile(old, "Name: Ada", since=since)
+        await store.move_user([old], new)
+        await store.erase_user(new, each)
+    for write in late_writes(before):
+        with pytest.raises(PersonErased):
+            await apply_or_follow(write, store, old, late=True)
+    assert await store.export_user(new) == await store.export_user(old) == NOTHING
+
+
+async def test_what_an_earlier_id_wrote_before_it_was_erased_stays_dropped(store: Store, user: str) -> None:
+    old, new, before = f"sip_{user}", f"~==phone={user}", await store.latest_erasure()
+    await store.save_profile(old, "Name: Eve")
+    number = await store.erase_user(old, "r1")
+    for _ in range(2):  # moved twice, since a worker goes on to use the earlier id
+        await store.save_profile(old, "Name: Ada", since=await store.latest_erasure())
+        await store.move_user([old], new)
+        for write in late_writes(before):
+            with pytest.raises(PersonErased):
+                await apply_or_follow(write, store, old, late=True)
+        assert await write_late(store, old, number) == {new}
+
+
+@pytest.mark.parametrize("when", ["before", "under the new id", "under the old id", "before two moves", "moved again"])
+async def test_late_writes_of_a_moved_person_bring_nothing_forgotten_back(store: Store, user: str, when: str) -> None:
+    old, new, before = f"sip_{user}", f"~==phone={user}", await store.latest_erasure()
+    chess = [Thing("Likes: chess", ["chess"])]
+    await store.save_profile(old, "Name: Ada\nLikes: chess")
+    if when in ("before", "before two moves"):
+        await store.forget(old, chess)
+    if when == "before two moves":
+        await store.move_user([old], f"sip_+{user}")
+        await store.move_user([f"sip_+{user}"], new)
+    else:
+        await store.move_user([old], new)
+    if when not in ("before", "before two moves"):
+        await store.forget(old if when == "under the old id" else new, chess)
+    if when == "moved again":
+        await store.save_profile(old, "Likes: chess", since=await store.latest_erasure())
+        await store.move_user([old], new)
+    assert new in await write_late(store, old, before)
+    assert (await store.forgotten(new)).mentioned_in("about chess")
+    kept = await store.export_user(new)
+    assert kept.profile == "Name: Ada\nLikes: tea"
+    assert [memory.text for memory in kept.memories] == ["Likes green tea"]
+    assert [summary.text for summary in kept.summaries] == ["On tea."]
+    assert "chess" not in str(kept.versions)
+
+
+async def test_no_tombstone_names_an_erased_persons_ids(store: Store, user: str, project: str) -> None:
+    old, new = f"sip_{user}", f"~==phone={user}"
+    await fill(store, old)
+    moved = await store.move_user([old], new)
+    number = await store.erase_user(new, "r1")
+    for erasure in [*moved, replace(moved[0], user_id=new, number=number)]:
+        await store.acknowledge_erasure(erasure)
+    assert await store.moved(old, 0) is None
+    if not isinstance(store, SqliteStore):  # of which another test reads the bytes
+        async with connection(project) as db:
+            assert not await db.fetchval("select count(*) from companion_erasures t where t::text ~ $1", user)
 
 
 @pytest.mark.parametrize("writes_of", ["old", "new"])

@@ -67,6 +67,7 @@ FOR_THE_SERVICE = {
     "companion_is_erased(text,bigint)",
     "companion_latest_erasure(double precision)",
     "companion_move(text[],text)",
+    "companion_moved(text,bigint)",
     "companion_outbox_pending(integer,double precision)",
     "companion_outbox_recent(double precision,integer)",
     "companion_owed(integer,double precision)",
