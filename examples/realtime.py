@@ -16,8 +16,8 @@ server = AgentServer()
 
 @server.rtc_session(agent_name="realtime")
 async def talk(ctx: JobContext) -> None:
-    # A model whose instructions can change in a session. Where they cannot, name the user before session.start: in the
-    # job's metadata, {"user_id": "..."}, or by attach(session, ctx, caller=Caller("...")).
+    # A model whose instructions can change in a session. One that keeps those it starts with knows a user who is named
+    # before session.start: in the job's metadata, {"user_id": "..."}, or by attach(..., caller=Caller("...")).
     session = AgentSession[None](llm=openai.realtime.RealtimeModel(voice="marin"), tools=[MemoryTools()])
     memory = await attach(session, ctx)
     await session.start(agent=Agent(instructions="You are a friendly voice assistant. Be brief."), room=ctx.room)

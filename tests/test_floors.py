@@ -31,7 +31,7 @@ FLOORS: Final[dict[str, dict[str, set[str]]]] = {
         "cli": {"history", "person"},
         "person": {"memory"},
         "history": {"runtime"},
-        "conversation": {"memory", "forget_request"},
+        "conversation": {"memory", "forget_request", "relative_time"},
         "memory": {"runtime"},
         "runtime": {"writes", "voice"},
         "writes": {"caching", "identity"},
@@ -47,6 +47,7 @@ FLOORS: Final[dict[str, dict[str, set[str]]]] = {
         "forget_words": set(),
         "material": {"text"},
         "text": set(),
+        "relative_time": set(),
     },
     "cache": {
         "registry": {"redis_cache"},

@@ -15,9 +15,9 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from typing import Any, Final, Literal
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
-from livekit.agents import NOT_GIVEN, AgentSession, JobContext, NotGivenOr
+from livekit.agents import NOT_GIVEN, AgentSession, JobContext, NotGivenOr, llm
 from livekit.agents.cli import AgentsConsole
 from livekit.agents.utils import is_given
 
@@ -35,7 +35,7 @@ _EVENTS: Final[tuple[Literal["connection_state_changed", "participant_connected"
     "participant_connected",
     "participant_disconnected",
 )
-_partners: WeakKeyDictionary[JobContext, Partner] = WeakKeyDictionary()
+_partners: WeakKeyDictionary[JobContext, ReferenceType[Partner]] = WeakKeyDictionary()  # a partner holds its job
 
 
 async def attach(
@@ -54,6 +54,7 @@ async def attach(
     trace: StartTrace | None = None,
 ) -> SessionMemory:
     """Give a session a memory of its caller. To be called before ``session.start``; waits for no participant.
+    For a speech-to-speech model it waits until it has read what is known of a caller who is named.
 
     The caller is whom the job's metadata names (``{"user_id": ...}``), else the participant to whom the session is
     linked; in the console, ``COMPANION_USER_ID``. When another takes their place, nothing personal is read or written.
@@ -89,7 +90,8 @@ async def attach(
     runtime.write_behind.spool_replay.start()
     named, known = _named(ctx, runtime.settings) if not is_given(caller) else (True, caller)
     room = None if ctx is None or AgentsConsole.get_instance().enabled else ctx.room
-    before = _partners.get(ctx) if ctx is not None and not is_given(caller) else None
+    earlier_one = _partners.get(ctx) if ctx is not None and not is_given(caller) else None
+    before = earlier_one() if earlier_one is not None else None
     find = partial(
         Partner,
         session,
@@ -106,16 +108,13 @@ async def attach(
         session, runtime, parts, lambda on_change: find(on_change=on_change), place=place, caller=known, trace=trace
     )
     if ctx is not None:
-        _partners[ctx] = memory.partner
-
-        async def end() -> None:
-            _partners.pop(ctx, None)  # a partner holds the session, and with it the job: it would never leave by itself
-            await memory.aclose()
-
-        ctx.add_shutdown_callback(end)
+        _partners[ctx] = ref(memory.partner)
+        ctx.add_shutdown_callback(memory.aclose)
     if room is not None:
         for event in _EVENTS:
             room.on(event, memory.room_changed)
+    if known is not None and isinstance(session.llm, llm.RealtimeModel):
+        await memory.briefed()  # it receives the block when its agent starts, some once and for all
     return memory
 
 

@@ -1,16 +1,21 @@
 """Continues a conversation whose job was killed, in the next job for the same room and person.
 
-Redis holds, for each person in a room, the number of their conversation, a mark that it has not ended, and a lease that
-its job renews. A job that finds the mark and gets the lease continues the conversation. While Redis is away, or another
+Redis holds, for each person in a room, the id of their conversation until it has ended, and a lease that names its job,
+which renews it. A job that gets the lease and finds the id continues the conversation. While Redis is away, or another
 job holds the lease, a conversation begins anew.
+
+A job whose lease another one has taken is no killed one: it may have been cut off from Redis. It and its caller go on.
+What they say from then on is a conversation of its own, so that neither job's turns are among the other's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Final
+from uuid import uuid4
 
 from livekit.agents import llm
 
@@ -27,7 +32,6 @@ RENEW: Final = 0.7
 """Seconds between two renewals."""
 PATIENCE: Final = 0.7
 """Seconds that a job waits for the lease of another."""
-_KEPT: Final = 7 * 86_400  # seconds that the numbers are kept: longer than a room stays open
 
 
 class Continuation:
@@ -36,38 +40,35 @@ class Continuation:
     Args:
         room: names the room, and the agent in it.
         caller: the person.
+        on_lost: called when another job has taken the conversation over.
 
     Attributes:
-        conversation_id: names the conversation; None where it is not known to Redis.
+        conversation_id: names the conversation; None where Redis does not know it, or knows it as another job's.
         turns: what was said in it until the job was killed; empty for a new conversation.
-        lost: whether another job has taken the conversation over.
     """
 
-    def __init__(self, room: str, caller: Caller) -> None:
+    def __init__(self, room: str, caller: Caller, on_lost: Callable[[], None]) -> None:
         self._user_id = caller.user_id
         self._name = sha256(f"{room}\0{caller.user_id}".encode()).hexdigest()[:32]
-        self._holder: int | None = None
+        self._job = uuid4().hex
+        self._on_lost = on_lost
         self._renewing = BackgroundTasks()
         self.conversation_id: str | None = None
         self.turns: list[Turn] = []
-        self.lost = False
 
     async def open(self) -> None:
         """Take the lease, and read what was said if the conversation has not ended."""
         cache = await get_redis_cache()
         give_up = asyncio.get_running_loop().time() + PATIENCE
-        running = bool(await cache.exists(self._key("running")))
-        while not await cache.set(self._key("lease"), 1, ttl=LEASE, nx=True):
-            if not cache.connected or not running or asyncio.get_running_loop().time() > give_up:
+        while not await cache.set(self._key("lease"), self._job, ttl=LEASE, nx=True):
+            if not cache.connected or asyncio.get_running_loop().time() > give_up:
                 return  # it is held by another job; or Redis is away
             await asyncio.sleep(0.05)
-        self._holder = await cache.incr(self._key("holder"), ttl=_KEPT)
-        number = await cache.incr(self._key("number"), 0 if running else 1, ttl=_KEPT)
-        if self._holder is None or number is None:
-            return
-        self.conversation_id = f"{self._name}-{number}"
+        running = await cache.get(self._key("running"), fresh=True)
+        # A new id is random: a count would begin anew in an emptied Redis, and name an earlier conversation again.
+        self.conversation_id = running if isinstance(running, str) else uuid4().hex
         self._renewing.spawn(self._renew(), name="conversation-lease")
-        if running:
+        if running == self.conversation_id:
             try:
                 context = await get_runtime().contexts.get(self._user_id)
                 said = [turn for turn in context.turns if turn.conversation_id == self.conversation_id]
@@ -78,7 +79,7 @@ class Continuation:
     async def close(self) -> None:
         """Note that the conversation has ended, and give the lease back."""
         await self._renewing.cancel()
-        if self.conversation_id is not None and not self.lost:
+        if self.conversation_id is not None and await self._hold():
             await (await get_redis_cache()).delete(self._key("running"), self._key("lease"))
 
     def place(self, chat_ctx: llm.ChatContext, index: int) -> None:
@@ -92,17 +93,22 @@ class Continuation:
 
     async def _renew(self) -> None:
         cache = await get_redis_cache()
-        while True:
-            ours, holder = self._holder or 0, await cache.incr(self._key("holder"), 0, ttl=_KEPT)
-            if holder is not None and holder < ours:  # Redis was emptied, or restored: it is ours all the same
-                holder = await cache.incr(self._key("holder"), ours - holder, ttl=_KEPT)
-            if holder is not None and holder > ours:
-                self.lost = True
-                logger.warning("another job has taken this conversation over: nothing more of it is remembered here")
-                return
-            await cache.set(self._key("lease"), 1, ttl=LEASE)
-            await cache.set(self._key("running"), 1, ttl=keys.TEMP_TTL)
+        while await self._hold():
+            await cache.set(self._key("running"), self.conversation_id, ttl=keys.TEMP_TTL)
             await asyncio.sleep(RENEW)
+        self.conversation_id = None
+        logger.warning("another job has taken this conversation over: it goes on here as one of its own")
+        self._on_lost()
+
+    async def _hold(self) -> bool:
+        """Renew the lease, or take it again where Redis has lost it. Returns whether no other job has it."""
+        cache = await get_redis_cache()
+        holder = await cache.get(self._key("lease"), fresh=True)
+        if holder is None:  # it has expired; or Redis was emptied, or is away
+            await cache.set(self._key("lease"), self._job, ttl=LEASE, nx=True)
+        elif holder == self._job:
+            await cache.expire(self._key("lease"), LEASE)
+        return holder in (None, self._job)
 
     def _key(self, name: str) -> keys.Key:
         return keys.temp(self._name, name)

@@ -18,9 +18,9 @@ from livekit.agents import llm
 from cache import retrieve_exception
 
 from ..prompts import FOLLOW_UP_PROMPT, follow_up_material
+from ..relative_time import ago
 from ..store import Turn
 from ..voice.model_query import ask
-from .relative_time import ago
 from .transcript import to_bring_up, transcript
 
 logger = logging.getLogger("companion")

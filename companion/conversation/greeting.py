@@ -16,10 +16,10 @@ from cache import LoadTimeout, get_redis_cache, keys
 
 from .. import prompts
 from ..caching import profile_to_read
+from ..relative_time import age_of, ago
 from ..runtime import get_runtime
 from ..store import StoreError
 from .follow_up import MAX_TOPIC, decide_follow_up
-from .relative_time import age_of, ago
 from .transcript import to_bring_up
 
 logger = logging.getLogger("companion")

@@ -7,6 +7,7 @@ An agent's ``llm_node`` is replaced on the instance: a proxy around the agent wo
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -17,6 +18,7 @@ from cache import BackgroundTasks
 
 from ..prompts import PROFILE_HEADING
 
+logger = logging.getLogger("companion")
 BLOCK_ID: Final = "companion_memory"
 """Id of the item that holds the block in each request."""
 _NONE: Final = object()
@@ -28,6 +30,7 @@ class AgentHook:
     Args:
         session: the session.
         read_block: returns the block that a request to the model contains now; empty for none.
+        start: puts earlier turns into the context of an agent that starts; returns the block as far as it is known.
         place: puts earlier turns into the context of a request, from an index on.
         tasks: whether an ``AgentTask`` is hooked too.
     """
@@ -36,11 +39,13 @@ class AgentHook:
         self,
         session: AgentSession[Any],
         read_block: Callable[[], Awaitable[str]],
+        start: Callable[[llm.ChatContext], str],
         place: Callable[[llm.ChatContext, int], None],
         *,
         tasks: bool,
     ) -> None:
-        self._session, self._read_block, self._place, self._tasks = session, read_block, place, tasks
+        self._session, self._read_block, self._start, self._place = session, read_block, start, place
+        self._tasks = tasks
         self._nodes: WeakKeyDictionary[Agent, tuple[Any, Any]] = WeakKeyDictionary()
         self._refreshing: asyncio.Task[None] | None = None
         self._background = BackgroundTasks()
@@ -58,6 +63,12 @@ class AgentHook:
             return
         if isinstance(agent, AgentTask) and not self._tasks:
             return
+        if isinstance(self._model(agent), llm.RealtimeModel):
+            # It gets both when the agent starts, for some models once and for all. LiveKit has no public way to change
+            # them now: its methods are coroutines, and the agent starts as soon as this one returns.
+            block = self._start(agent._chat_ctx)
+            if (renewed := _with(str(agent.instructions), block)) != str(agent.instructions):
+                agent._instructions = renewed
         node, _ = self._nodes.get(agent, (_NONE, _NONE))
         if agent.llm_node is node:
             return
@@ -82,20 +93,30 @@ class AgentHook:
 
     def refresh_soon(self) -> None:
         """Do what :meth:`refresh` does, in the background."""
-        if self._realtime(self._current()) and (self._refreshing is None or self._refreshing.done()):
+        if self._mutable(self._current()) and (self._refreshing is None or self._refreshing.done()):
             self._refreshing = self._background.spawn(self.refresh(), name="memory-refresh")
 
     async def refresh(self) -> None:
-        """Tell a realtime model what is remembered now, if its instructions can be changed."""
+        """Give a realtime model the block and what was said before, if its instructions can change."""
         agent = self._current()
-        if agent is None or not self._realtime(agent):
+        if agent is None or not self._mutable(agent):
             return
+        try:
+            await self._refresh(agent)
+        except llm.RealtimeError as problem:
+            logger.warning("the model could not receive what is remembered (%s)", type(problem).__name__)
+
+    async def _refresh(self, agent: Agent) -> None:
         block = await self._read_block()
         instructions = str(agent.instructions)
-        base = instructions.partition(f"\n\n{PROFILE_HEADING}\n")[0]
-        renewed = "\n\n".join(filter(None, (base, block)))
+        renewed = _with(instructions, block)
         if renewed != instructions:
             await agent.update_instructions(renewed)
+        model, context = self._model(agent), agent.chat_ctx.copy()
+        self._place(context, 0)
+        changeable = isinstance(model, llm.RealtimeModel) and model.capabilities.mutable_chat_context
+        if changeable and len(context.items) > len(agent.chat_ctx.items):
+            await agent.update_chat_ctx(context)
 
     def _current(self) -> Agent | None:
         try:
@@ -104,11 +125,17 @@ class AgentHook:
             return None
         return agent if agent in self._nodes else None
 
-    def _realtime(self, agent: Agent | None) -> bool:
-        if agent is None:
-            return False
-        model = agent.llm if isinstance(agent.llm, llm.RealtimeModel | llm.LLM) else self._session.llm
+    def _model(self, agent: Agent) -> object:
+        return agent.llm if isinstance(agent.llm, llm.RealtimeModel | llm.LLM) else self._session.llm
+
+    def _mutable(self, agent: Agent | None) -> bool:
+        model = self._model(agent) if agent is not None else None
         return isinstance(model, llm.RealtimeModel) and model.capabilities.mutable_instructions
+
+
+def _with(instructions: str, block: str) -> str:
+    """Instructions with a block at their end, in place of the one that is there."""
+    return "\n\n".join(filter(None, (instructions.partition(f"\n\n{PROFILE_HEADING}\n")[0], block)))
 
 
 def place(chat_ctx: llm.ChatContext, block: str) -> int:

@@ -115,6 +115,17 @@ class Partner:
         alone = len(people) == 1 and linked.identity == self._identity
         return self._caller if alone or self._is(linked) else None
 
+    @property
+    def expected(self) -> Caller | None:
+        """The caller, also before the session is linked to anybody: who is alone in the room, or will come into it."""
+        self.look()
+        if self._room is None or self._linked() is not None:
+            return self.caller
+        people = self._people()
+        if not people:
+            return self._caller if self._named and not self.met else self.caller
+        return self._caller if len(people) == 1 and people[0].identity == self._identity else None
+
     def begin(self) -> Caller | None:
         """The caller, for something personal: from now on the conversation is theirs alone."""
         caller = self.caller

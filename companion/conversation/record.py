@@ -47,7 +47,7 @@ class Record:
         """Look whether a conversation with this person was cut off in the room."""
         if not self._place or self.begun:
             return
-        continued = Continuation(self._place, caller)
+        continued = Continuation(self._place, caller, self._part)
         try:
             await continued.open()
         except asyncio.CancelledError:
@@ -64,12 +64,11 @@ class Record:
             self._background.spawn(self._continued.close(), name="conversation-leave")
             self._continued = None
 
-    def begin(self, caller: Caller) -> bool:
-        """Begin, unless that was done. Returns whether the conversation is this job's."""
+    def begin(self, caller: Caller) -> None:
+        """Begin, unless that was done."""
         if self._log is None:
             id_ = self._continued.conversation_id if self._continued is not None else None
             self._log = TurnLog(caller, self._writes, id_, self.earlier_turns)
-        return self._continued is None or not self._continued.lost
 
     def forget(self) -> None:
         """Go on without what was said before."""
@@ -93,10 +92,12 @@ class Record:
 
     async def end(self) -> None:
         """Flush the turns and wrap up. To be called once."""
-        lost = False
         if self._continued is not None:
             await self._continued.close()
-            lost = self._continued.lost
         await self._background.ended(1.0)
         if self._log is not None:
-            await (end_conversation(self._log) if self._parts.wrap_up and not lost else self._log.close())
+            await (end_conversation(self._log) if self._parts.wrap_up and self._log.own else self._log.close())
+
+    def _part(self) -> None:
+        if self._log is not None:
+            self._log.part()

@@ -13,7 +13,7 @@ from livekit.agents.voice import SpeechHandle
 
 from cache import BackgroundTasks
 
-from ..identity import Caller, use_caller
+from ..identity import Caller
 from ..memory.moving import move_at_start_async
 from ..prompts import GREETING, remembered
 from ..runtime import Runtime, release_runtime
@@ -21,6 +21,7 @@ from ..store import mentions
 from ..text import storable
 from ..voice.tracing import StartTrace
 from .briefing import DEADLINE, Briefing, Prefetch
+from .greeter import Greeter
 from .hook import AgentHook
 from .participant import OnChange, Partner
 from .parts import Parts
@@ -73,14 +74,23 @@ class SessionMemory:
         self._earlier = self._opening = ""
         self._prefetch: Prefetch | None = None
         self._briefed: asyncio.Task[None] | None = None
-        self._greeting: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._closed = asyncio.Event()
         self._wrapped_up: asyncio.Task[Any] | None = None
         self._released = False
         self._background = BackgroundTasks()
-        self._hook = AgentHook(session, self._read_block, self._place, tasks=parts.tasks)
+        self._hook = AgentHook(session, self._read_block, self._start, self._place, tasks=parts.tasks)
         self.partner = find(self._meet)
+        self._greeter = Greeter(
+            session,
+            self.partner,
+            self._record,
+            ready=self._ready,
+            refresh=self._hook.refresh,
+            caller=lambda: self.caller,
+            opening=lambda: self._opening if parts.opening else "",
+            trace=trace,
+        )
         if caller is not None:
             self._meet(caller)
         session.on("conversation_item_added", self._on_item)
@@ -110,14 +120,14 @@ class SessionMemory:
     def caller(self) -> Caller | None:
         """The caller, if the conversation is with them at this moment; None otherwise. To be asked at each use."""
         caller = self.partner.begin()
-        return caller if caller is not None and self._record.begin(caller) else None
+        if caller is not None:
+            self._record.begin(caller)
+        return caller
 
     @property
     def text(self) -> str:
         """The block about the caller that requests contain now; empty where the caller is unknown."""
-        if self.caller is None or not (self._parts.profile or self._parts.earlier):
-            return ""
-        return remembered(self.profile if self._parts.profile else "", self._earlier if self._parts.earlier else "")
+        return self._told(self.caller)
 
     async def greet(self, instructions: str = GREETING) -> SpeechHandle | None:
         """Greet the caller, in the way that suits what was said last. Use it instead of ``session.generate_reply``.
@@ -131,11 +141,12 @@ class SessionMemory:
         Returns:
             The speech; None while no caller is there (any more), or where a job that was killed has greeted them.
         """
-        await self._ready()
-        if self.partner.settled or self._closed.is_set():
-            return self._greet(instructions)
-        self._greeting = self._background.spawn(self._greet_later(instructions), name="memory-greeting")
-        return None
+        return await self._greeter.greet(instructions)
+
+    async def briefed(self) -> None:
+        """Wait until the briefing is complete for a caller who is known before the session starts."""
+        if self._briefed is not None:
+            await asyncio.wait({self._briefed})
 
     async def set_profile(self, profile: str) -> None:
         """Tell the model a changed profile from its next request on, or one that could not be read before."""
@@ -187,9 +198,9 @@ class SessionMemory:
         self._hook.remove()
         if self._prefetch is not None:
             self._prefetch.cancel()
-        for task in self._briefed, self._greeting:
-            if task is not None:
-                task.cancel()
+        if self._briefed is not None:
+            self._briefed.cancel()
+        self._greeter.close()
         if self._trace is not None:
             self._trace.end()
         self._wrapped_up = self._background.spawn(self._record.end(), name="memory-wrap-up")
@@ -224,6 +235,19 @@ class SessionMemory:
         self._take(await prefetch.result())
         prefetch.deliver_late_profile(self)
 
+    def _told(self, caller: Caller | None) -> str:
+        if caller is None or not (self._parts.profile or self._parts.earlier):
+            return ""
+        return remembered(self.profile if self._parts.profile else "", self._earlier if self._parts.earlier else "")
+
+    def _start(self, chat_ctx: llm.ChatContext) -> str:
+        """Put earlier turns into the context of an agent that starts. Returns the block for its model."""
+        caller = self.partner.expected
+        if caller is None or self._briefed is None or not self._briefed.done():
+            return ""
+        self._record.place(chat_ctx, 0)
+        return self._told(caller)
+
     async def _read_block(self) -> str:
         """The block for the model's next request; waits for the briefing, ``DEADLINE`` at most."""
         await self._ready(DEADLINE)
@@ -254,32 +278,6 @@ class SessionMemory:
                 left = None if timeout is None else max(start + timeout - loop.time(), 0)
                 await asyncio.wait({task}, timeout=left)
             self.partner.look()
-
-    async def _greet_later(self, instructions: str) -> None:
-        await self.partner.arrival()
-        await self._ready()
-        self._greet(instructions)
-
-    def _greet(self, instructions: str) -> SpeechHandle | None:
-        if self._closed.is_set() or self._session._is_closing():  # LiveKit has no public way to ask
-            return None
-        how = instructions
-        if self.caller is not None and (said := self._record.earlier_turns):
-            # They have been greeted; and whom the killed job did not answer is answered.
-            return self._session.generate_reply() if said[-1].role == "user" else None
-        if self.caller is not None and self._parts.opening:
-            how = f"{instructions.rstrip()}\n\n{self._opening}".lstrip()
-        if self._trace is not None:
-            self._trace.mark("greeting asked")
-        # A realtime model would need two more updates of its tools.
-        options: dict[str, Any] = {} if isinstance(self._session.llm, llm.RealtimeModel) else {"tools": []}
-        try:
-            with use_caller(lambda: self.caller):
-                return self._session.generate_reply(instructions=how, tool_choice="none", **options)
-        except RuntimeError:
-            if not self._hook.agents:  # it was never started
-                raise
-            return None  # it is closing
 
 
 async def _within(work: Awaitable[Any], timeout: float) -> None:

@@ -230,9 +230,18 @@ async def test_a_realtime_model_has_the_profile_in_its_instructions(known: Runti
         assert "Zoë" not in call.model.prompts[-1]
 
 
-async def test_a_realtime_model_that_cannot_change_is_left_alone(known: Runtime) -> None:
+async def test_a_realtime_model_that_cannot_change_has_the_block_when_its_agent_starts(known: Runtime) -> None:
     async with calling(Agent(instructions="first"), model=SilentRealtime(mutable=False)) as call:
         await call.memory.set_profile("Name: Zoë")
+        call.session.update_agent(Agent(instructions="second"))
+        await until(lambda: len(call.model.prompts) == 2)
+    first, second = call.model.prompts
+    assert first.startswith(f"first\n\n{PROFILE_HEADING}")
+    assert ADA in first
+    assert second.startswith(f"second\n\n{PROFILE_HEADING}")
+    assert "Name: Zoë" in second
+    async with calling(Agent(instructions="first"), model=SilentRealtime(mutable=False), caller=None) as call:
+        pass
     assert call.model.prompts == ["first"]
 
 

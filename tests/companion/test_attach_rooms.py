@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from weakref import ReferenceType, ref
 
 import pytest
 from livekit import rtc
@@ -18,6 +20,7 @@ from companion import Caller, attach
 from companion.runtime import Runtime, acquire_runtime
 from tests.companion.test_attach import Call, play
 from tests.contract.livekit_stand_in import PlayedLLM
+from tests.contract.realtime_stand_in import SilentRealtime
 from tests.real.job_context import job_context
 from tests.test_agent import join, leave
 from tests.wait import until
@@ -52,9 +55,9 @@ async def job(room: Any, metadata: dict[str, str] | None = None) -> AsyncIterato
         yield ctx
 
 
-async def begin(ctx: Any, *, identity: str = "", kinds: Any = NOT_GIVEN, **options: Any) -> Call:
+async def begin(ctx: Any, *, identity: str = "", kinds: Any = NOT_GIVEN, model: Any = None, **options: Any) -> Call:
     """The five lines, in a room for text."""
-    model = PlayedLLM(play)
+    model = model or PlayedLLM(play)
     session: AgentSession[Any] = AgentSession(
         llm=model, tools=[MemoryTools()], vad=None, turn_handling={"turn_detection": None}
     )
@@ -130,6 +133,56 @@ async def test_who_is_no_person_is_answered_at_once(known: Runtime) -> None:
         await until(lambda: call.memory.partner.settled)
         await call.say("hello")
         assert call.blocks == [0]
+
+
+@pytest.mark.parametrize(
+    ("people", "metadata", "known_caller"),
+    [
+        ([], {"user_id": "ada"}, True),
+        (["ada"], {"user_id": "ada"}, True),
+        (["bob", "ada"], {"user_id": "ada"}, False),
+        ([], None, False),
+    ],
+    ids=str,
+)
+async def test_a_model_that_cannot_change_knows_only_whom_the_room_is_for(
+    known: Runtime, people: list[str], metadata: Any, known_caller: bool
+) -> None:
+    async with job(a_room(*people), metadata) as ctx:
+        call = await begin(ctx, model=SilentRealtime(mutable=False))
+        await until(lambda: call.model.prompts)
+        assert ["Name: Ada" in instructions for instructions in call.model.prompts] == [known_caller]
+
+
+async def test_a_realtime_model_knows_who_comes_before_it_greets(
+    known: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("companion.conversation.session_memory.DEADLINE", 0.2)
+    room = a_room()
+    async with job(room, {"user_id": "ada"}) as ctx:
+        call = await begin(ctx, model=SilentRealtime())
+        assert await call.memory.greet("Greet the user.") is None
+        join(room, "ada")
+        await until(lambda: call.model.asked)
+        assert "Name: Ada" in call.model.prompts[-1]
+
+
+async def test_a_session_is_let_go_when_its_job_has_ended(known: Runtime) -> None:
+    async def a_call() -> ReferenceType[Any]:
+        async with job(a_room("ada"), {"user_id": "ada"}) as ctx:
+            call = await begin(ctx)
+            await greeted(call)
+            return ref(call.session)
+
+    def collect() -> None:
+        # A cancelled timer holds the context of its job until the loop drops those that are too many.
+        for _ in range(1000):
+            asyncio.get_running_loop().call_later(60, collect).cancel()
+        gc.collect()
+
+    await asyncio.create_task(a_call())  # the services of the process begin in the context of its first job
+    session = await asyncio.create_task(a_call())
+    await until(lambda: collect() or session() is None)
 
 
 async def test_two_people_have_a_memory_each(known: Runtime) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from livekit.agents import llm
@@ -16,6 +17,7 @@ from companion.runtime import Runtime, acquire_runtime
 from companion.store import Turn
 from tests.companion.test_attach import Call
 from tests.companion.test_attach_rooms import a_room, begin
+from tests.contract.realtime_stand_in import SilentRealtime
 from tests.real.job_context import job_context
 from tests.real.redis_server import RedisServer
 from tests.wait import until
@@ -30,12 +32,17 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def job(sid: str = "RM_1", user_id: str = "ada", agent: str = "") -> AsyncIterator[Call]:
+async def job(
+    sid: str = "RM_1", user_id: str = "ada", agent: str = "", *, model: Any = None, named: bool = True
+) -> AsyncIterator[Call]:
     """A job for a room in which Ada is, or another; with the five lines."""
     acquire_runtime()  # the test's, which it closes itself
-    async with asyncio.timeout(30), job_context(a_room(user_id), json.dumps({"user_id": user_id})) as ctx:
+    async with (
+        asyncio.timeout(30),
+        job_context(a_room(user_id), json.dumps({"user_id": user_id} if named else {})) as ctx,
+    ):
         ctx.job.room.sid, ctx.job.agent_name = sid, agent
-        yield await begin(ctx)
+        yield await begin(ctx, model=model)
 
 
 async def greeted(call: Call) -> None:
@@ -154,8 +161,23 @@ async def test_a_redis_that_is_emptied_takes_nothing_away(known: Runtime, redis_
     assert "is this stored?" in [turn.text for turn in await known.store.recent_turns("ada")]
 
 
-async def test_a_job_that_was_taken_for_dead_stores_nothing_more(
-    known: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+async def test_a_redis_that_is_emptied_makes_no_conversation_another_one(
+    known: Runtime, redis_server: RedisServer
+) -> None:
+    for text in ("I live in Oslo", "I live in Rome"):
+        async with job() as call:
+            await greeted(call)
+            await call.say(text)
+        redis_server.cli("FLUSHALL")
+    turns = await known.store.recent_turns("ada")
+    assert len({turn.conversation_id for turn in turns}) == 2
+
+
+async def test_a_job_that_was_taken_for_dead_goes_on_as_a_conversation_of_its_own(
+    known: Runtime,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with job() as first:
         await greeted(first)
@@ -165,10 +187,41 @@ async def test_a_job_that_was_taken_for_dead_stores_nothing_more(
         await until(lambda: redis_server.cli("DEL", *redis_server.cli("KEYS", "temp:*:lease") or ["none"]) == 0)
         async with job() as second:
             assert await second.memory.greet("Greet the user.") is None
-            await until(lambda: first.memory.caller is None)
+            await until(lambda: "as one of its own" in caplog.text)
             await first.say("is this stored?")
-            assert first.blocks[-1] == 0
+            assert first.blocks[-1] == 1
+            assert (await first.say("getUserProfile {}"))["profile"] == "Name: Ada"
             await second.say("And this?")
-    turns = [turn.text for turn in await known.store.recent_turns("ada")]
-    assert "is this stored?" not in turns
-    assert "And this?" in turns
+    turns = {turn.text: turn.conversation_id for turn in await known.store.recent_turns("ada") if turn.role == "user"}
+    assert sorted(turns) == ["And this?", "I live in Oslo", "getUserProfile {}", "is this stored?"]
+    assert turns["I live in Oslo"] == turns["And this?"] != turns["is this stored?"] == turns["getUserProfile {}"]
+    assert (await known.store.get_state("ada") or {})["conversations"] == 2
+
+
+async def test_a_job_that_was_taken_for_dead_and_hears_nothing_more_counts_no_conversation(
+    known: Runtime, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with job() as first:
+        await greeted(first)
+        await first.say("I live in Oslo")
+        await until(lambda: stored(known))
+        lease = redis_server.cli("KEYS", "temp:*:lease")[0]
+        redis_server.cli("SET", lease, "another job")
+        await until(lambda: "as one of its own" in caplog.text)
+    assert "conversations" not in (await known.store.get_state("ada") or {})
+
+
+@pytest.mark.parametrize(("mutable", "named"), [(False, True), (True, True), (True, False)])
+async def test_a_realtime_model_goes_on(known: Runtime, redis_server: RedisServer, mutable: bool, named: bool) -> None:
+    async with job() as killed:
+        await greeted(killed)
+        await killed.say("I live in Oslo")
+        await until(lambda: stored(known))
+        await freeze(redis_server)
+        async with job(model=SilentRealtime(mutable=mutable), named=named) as call:
+            agent = call.session.current_agent
+            await until(lambda: agent.chat_ctx.messages())
+            said = [message.text_content for message in agent.chat_ctx.messages()]
+            assert [(text or "").strip() for text in said] == ["Done.", "I live in Oslo", "Done."]
+            assert "Oslo" not in str(call.session.history.to_dict())
+            assert await call.memory.greet("Greet the user.") is None

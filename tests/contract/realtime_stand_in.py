@@ -9,7 +9,7 @@ from livekit.agents import llm
 
 
 class SilentRealtime(llm.RealtimeModel):
-    """``prompts`` holds the instructions of its sessions, in order."""
+    """``prompts`` holds the instructions of its ``sessions``, in order."""
 
     def __init__(self, *, mutable: bool = True) -> None:
         super().__init__(
@@ -27,10 +27,12 @@ class SilentRealtime(llm.RealtimeModel):
         )
         self.prompts: list[str] = []
         self.asked: list[Any] = []
+        self.sessions: list[llm.RealtimeSession[Any]] = []
 
     def session(self, *, turn_detection_disabled: bool = False) -> llm.RealtimeSession[Any]:
         """A session that keeps what it gets."""
-        return _Session(self)
+        self.sessions.append(_Session(self))
+        return self.sessions[-1]
 
     async def aclose(self) -> None:
         """Nothing is open."""

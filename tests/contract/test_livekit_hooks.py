@@ -144,7 +144,7 @@ async def test_a_session_that_has_closed_says_so_after_its_last_item() -> None:
 
 
 async def test_a_session_that_begins_to_close_can_be_asked() -> None:
-    """``companion.conversation.session_memory`` (``_is_closing``): a session that is closing greets no caller."""
+    """``companion.conversation.greeter`` (``_is_closing``): a session that is closing greets no caller."""
     async with talking(Agent(instructions="-")) as talk:
         assert talk.session._is_closing() is False
         talk.session.shutdown()
@@ -159,7 +159,7 @@ async def test_a_session_without_a_room_has_no_room_io() -> None:
 
 
 async def test_tools_can_be_left_out_of_one_reply() -> None:
-    """``companion.conversation.session_memory`` (``greet``): the request for the greeting offers no tool."""
+    """``companion.conversation.greeter`` (``greet``): the request for the greeting offers no tool."""
 
     @function_tool
     async def look(context: RunContext[Any]) -> str:
@@ -187,6 +187,28 @@ async def test_instructions_of_a_realtime_model_change_and_are_in_the_history() 
         history = str(session.history.to_dict(exclude_config_update=False))
     assert model.prompts == ["be kind", "be kind\n\nto Ada"]
     assert "to Ada" in history
+
+
+@pytest.mark.parametrize("mutable", [True, False])
+async def test_a_realtime_model_starts_with_what_its_agent_has_when_it_is_announced(mutable: bool) -> None:
+    """``companion.conversation.hook`` (``on_handoff``): a model that cannot change later has what was known by then."""
+
+    def on_item(event: Any) -> None:
+        if isinstance(event.item, llm.AgentHandoff):
+            agent = session.current_agent
+            agent._instructions = "be kind\n\nto Ada"
+            agent._chat_ctx.items.append(llm.ChatMessage(role="user", content=["before"]))
+
+    model = SilentRealtime(mutable=mutable)
+    session: AgentSession[Any] = AgentSession(llm=model)
+    session.on("conversation_item_added", on_item)
+    async with session:
+        agent = Agent(instructions="be kind")
+        await session.start(agent)
+        assert [message.text_content for message in agent.chat_ctx.messages()] == ["before"]
+        assert [message.text_content for message in model.sessions[0].chat_ctx.messages()] == ["before"]
+        assert session.history.messages() == []
+    assert model.prompts == ["be kind\n\nto Ada"]
 
 
 async def test_a_preemptive_reply_is_used_although_its_node_changed_its_context() -> None:
