@@ -1,0 +1,51 @@
+"""Speech that was prepared for a text: the seam between what is said first and how it sounds."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+from livekit import rtc
+from livekit.agents import AgentSession
+
+
+class PreparedSpeech(Protocol):
+    """Keeps the speech of texts in the voice of one session. No method raises anything but ``CancelledError``."""
+
+    async def find(self, user_id: str | None, text: str) -> AsyncIterator[rtc.AudioFrame] | None:
+        """Find the speech of a text.
+
+        Args:
+            user_id: whose it is; None for a phrase that is said to everybody.
+            text: the text, as ``prepare`` received it.
+
+        Returns:
+            The frames of the whole speech, verified before the first is played; None where the text is to be spoken
+            live.
+        """
+        ...
+
+    async def prepare(self, user_id: str | None, text: str) -> None:
+        """Speak a text, and keep it for ``find``. Does nothing where no speech can be kept.
+
+        Args:
+            user_id: as for ``find``.
+            text: the text.
+        """
+        ...
+
+
+class NoSpeech:
+    """Keeps nothing: every text is spoken live."""
+
+    async def find(self, user_id: str | None, text: str) -> AsyncIterator[rtc.AudioFrame] | None:
+        """As ``PreparedSpeech.find``."""
+        return None
+
+    async def prepare(self, user_id: str | None, text: str) -> None:
+        """As ``PreparedSpeech.prepare``."""
+
+
+def speech_of(session: AgentSession[Any]) -> PreparedSpeech:
+    """The prepared speech of a session's voice. To be called before the session starts; it may outlive the session."""
+    return NoSpeech()
