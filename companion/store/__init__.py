@@ -13,7 +13,7 @@ from .outbox import DataKind, OutboxRow
 from .person_json import person_from_json, person_to_json
 from .profile_history import ProfileAuthor, ProfileVersion, StoredProfile
 from .read_batching import ContextBatcher
-from .records import Context, Memory, PersonData, Summary, Turn
+from .records import Context, Memory, Opening, PersonData, Summary, Turn
 from .search_terms import search_words, shares_word
 from .sqlite.store import SqliteStore
 from .supabase.api_key import is_bearer_token, key_headers, public_kind
@@ -29,6 +29,7 @@ __all__ = [
     "Forgotten",
     "Memory",
     "Moved",
+    "Opening",
     "OutboxRow",
     "PendingErasure",
     "PersonData",

@@ -7,7 +7,7 @@ from .erasures import Erasures, PendingErasure
 from .forgetting import Forgetting
 from .outbox import Outbox
 from .profile_history import ProfileHistory
-from .records import Context, Memory, PersonData, Summary, Turn
+from .records import Context, Memory, Opening, PersonData, Summary, Turn
 
 
 class StoreError(Exception):
@@ -43,7 +43,7 @@ class Store(ProfileHistory, Forgetting, Outbox, Erasures, Protocol):
     """
 
     async def context(self, user_id: str, turns: int = 12) -> Context:
-        """Read profile, last ``turns`` turns (as ``recent_turns``), latest summary and state, in one request."""
+        """Read profile, last ``turns`` turns (as ``recent_turns``), latest summary, state and opening, in one request."""
         ...
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:
@@ -120,12 +120,30 @@ class Store(ProfileHistory, Forgetting, Outbox, Erasures, Protocol):
         """Read the user's state; None when there is none."""
         ...
 
+    async def save_opening(self, user_id: str, opening: Opening) -> None:
+        """Replace the user's opening; one that has a plan, and is not of the current version, changes nothing."""
+        ...
+
+    async def claim_openings(self, prompt: str, *, older_than: float, limit: int) -> list[str]:
+        """Take over openings whose texts a killed job has not written: they have none from now on, but empty ones.
+
+        Args:
+            prompt: the hash of the prompt of those to take.
+            older_than: seconds; younger ones are left to their jobs.
+            limit: the most to take.
+
+        Returns:
+            The users, those of the latest openings first.
+        """
+        ...
+
     async def export_user(self, user_id: str) -> PersonData:
         """Read all that is kept of a person, in one snapshot."""
         ...
 
     async def move_user(self, earlier: Sequence[str], user_id: str) -> list[PendingErasure]:
         """Move all that is kept of a person under earlier ids to another id, and erase those, in one transaction.
+        The openings are not moved: they are made anew.
 
         A write under an earlier id is refused from then on, with PersonErased; ``moved`` says where it belongs.
 

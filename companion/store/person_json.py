@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from .profile_history import ProfileVersion
-from .records import Memory, PersonData, Summary, Turn
+from .records import Memory, Opening, PersonData, Summary, Turn
 
 _OF_A_WRITE: Final = {"since", "knows", "skipped"}  # what a record says about its writing, not about the person
 
@@ -30,7 +30,12 @@ def person_to_json(user_id: str, data: PersonData, waiting: list[dict[str, Any]]
         "summaries": data.summaries,
     }
     lists = {name: [_fields(record) for record in found] for name, found in records.items()}
-    person = {"user_id": user_id, "profile": data.profile} | lists | {"state": data.state, "waiting": waiting or []}
+    rest = {
+        "state": data.state,
+        "opening": None if data.opening is None else _fields(data.opening),
+        "waiting": waiting or [],
+    }
+    person = {"user_id": user_id, "profile": data.profile} | lists | rest
     return json.dumps(person, ensure_ascii=False, indent=2)
 
 
@@ -49,6 +54,7 @@ def person_from_json(text: str) -> tuple[str, PersonData]:
             memories=[Memory(**_times(fields)) for fields in person["memories"]],
             summaries=[Summary(**_times(fields)) for fields in person["summaries"]],
             state=person["state"],
+            opening=Opening(**_times(person["opening"])) if person.get("opening") else None,
         )
     except (TypeError, LookupError):
         raise ValueError("not an export of a person") from None

@@ -1,11 +1,11 @@
-"""The records of a store: turns, facts and summaries, and what is read together: a context, all data of a person."""
+"""The records of a store: turns, facts, summaries, openings; and what is read together: a context, all of a person."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from uuid import uuid4
 
-from ..text import storable
+from ..text import storable, storable_json
 from .profile_history import ProfileVersion
 
 MAX_TURN_TEXT: Final = 2000
@@ -113,6 +113,43 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """How the next conversation with a person opens, as far as that is prepared. A user has at most one.
+
+    It follows from other data, so its writes are not counted in the outbox, and it is neither moved nor spooled.
+
+    Attributes:
+        version: the version of what it was made from (``Context.version``). A store does not keep an opening of another
+            version than the current one, unless it has no plan.
+        plan: the decision, a JSON object; empty: it is still to be made.
+        texts: what is said, by the kind of opening; None: it is still to be written.
+        prompt: the hash of the prompt that writes it; empty where nothing is written.
+        at: when it was made; kept in UTC.
+        since: as of a turn.
+
+    Raises:
+        ValueError: ``at`` has no time zone, or plan or texts are not what they have to be.
+    """
+
+    version: int
+    plan: dict[str, Any]
+    texts: dict[str, str] | None
+    prompt: str
+    at: datetime
+    since: int = field(default=0, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "at", _utc(self.at))
+        texts = {} if self.texts is None else self.texts
+        if not (isinstance(self.plan, dict) and isinstance(texts, dict)):
+            raise ValueError("a plan and texts are JSON objects")
+        if not all(isinstance(text, str) for text in (self.prompt, *texts.values())):
+            raise ValueError("a prompt and texts are strings")
+        object.__setattr__(self, "plan", storable_json(self.plan))
+        object.__setattr__(self, "texts", None if self.texts is None else storable_json(self.texts))
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """What a conversation starts from, all of it read in one snapshot.
 
@@ -121,12 +158,16 @@ class Context:
         turns: the user's last turns, oldest first, each at most ``MAX_TURN_TEXT`` characters long.
         summary: the user's latest summary; None when there is none.
         state: the user's state; None when there is none.
+        version: grows with every change of anything that is kept of the user, but the opening; 0 for a stranger.
+        opening: how to open; None when there is none. It holds if it is of this version.
     """
 
     profile: str | None
     turns: list[Turn]
     summary: Summary | None
     state: dict[str, Any] | None
+    version: int = field(default=0, compare=False)
+    opening: Opening | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +181,7 @@ class PersonData:
         memories: all facts, the oldest first.
         summaries: all summaries, the oldest first.
         state: the state; None when there is none.
+        opening: how the next conversation opens; None when nothing is prepared.
     """
 
     profile: str | None
@@ -148,3 +190,4 @@ class PersonData:
     memories: list[Memory]
     summaries: list[Summary]
     state: dict[str, Any] | None
+    opening: Opening | None = None

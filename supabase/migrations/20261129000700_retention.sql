@@ -12,7 +12,7 @@ create or replace function public.companion_expire_turns(p_days integer, p_limit
 language plpgsql set search_path = ''
 as $$
 declare
-  expired integer;
+  expired text[];  -- the user of each row
 begin
   if p_days is null or p_days < 1 then
     raise exception 'turns are kept for at least one day' using errcode = '22023';
@@ -26,15 +26,24 @@ begin
     where f.at > now() + interval '1 day' order by f.at desc limit greatest(p_limit, 0) for update skip locked
   ) ahead
   where t.user_id = ahead.user_id and t.id = ahead.id;
-  delete from public.companion_turns t
-  using (
-    select o.user_id, o.id from public.companion_turns o
-    where o.at < now() - make_interval(days => p_days)
-    order by o.at limit greatest(p_limit, 0) for update skip locked
-  ) old
-  where t.user_id = old.user_id and t.id = old.id;
-  get diagnostics expired = row_count;
-  return expired;
+  -- What was prepared from turns of then quotes them (20261130000000_opening.sql).
+  delete from public.companion_openings o where o.at < now() - make_interval(days => p_days);
+  with deleted as (
+    delete from public.companion_turns t
+    using (
+      select o.user_id, o.id from public.companion_turns o
+      where o.at < now() - make_interval(days => p_days)
+      order by o.at limit greatest(p_limit, 0) for update skip locked
+    ) old
+    where t.user_id = old.user_id and t.id = old.id
+    returning t.user_id
+  )
+  select coalesce(array_agg(d.user_id), '{}') into expired from deleted d;
+  -- The deletion of old turns makes no opening outdated: it quotes none of them.
+  update public.companion_openings o set version = o.version + d.number
+  from (select e.user_id, count(*) as number from unnest(expired) as e (user_id) group by 1) d
+  where o.user_id = d.user_id;
+  return cardinality(expired);
 end
 $$;
 

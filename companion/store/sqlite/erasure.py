@@ -14,7 +14,7 @@ from ..base import PersonErased
 from ..erasures import Moved, PendingErasure
 from ..records import Memory, PersonData, Summary, Turn
 from ..state_json import state_from_json
-from . import profiles
+from . import openings, profiles
 from .times import NOW, from_microseconds
 
 PERSONAL_TABLES: Final = (
@@ -23,6 +23,7 @@ PERSONAL_TABLES: Final = (
     "memories",
     "summaries",
     "states",
+    "openings",
     "profile_versions",
     "removed_memories",
     "forgotten",
@@ -48,7 +49,7 @@ CREATE TABLE IF NOT EXISTS erasure_key (
 );
 INSERT OR IGNORE INTO erasure_key (single, key) VALUES (1, randomblob(32));
 """
-_GUARDED: Final = ("profiles", "turns", "memories", "summaries", "states")
+_GUARDED: Final = ("profiles", "turns", "memories", "summaries", "states", "openings")
 SCHEMA: Final = _TABLES + "".join(
     f"""
 CREATE TRIGGER IF NOT EXISTS {table}_guarded BEFORE INSERT ON {table}
@@ -182,6 +183,7 @@ def export(db: sqlite3.Connection, user_id: str) -> PersonData:
         memories=[Memory(text, from_microseconds(at), id) for text, at, id in memories],
         summaries=[Summary(talk, text, from_microseconds(at)) for talk, text, at in summaries],
         state=None if state is None else state_from_json(state[0]),
+        opening=openings.read(db, user_id),
     )
 
 

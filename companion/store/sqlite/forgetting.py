@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from ...profile_lines import lines_of, text_of
 from ..fact_key import fact_key
 from ..forgetting import Removed, Thing, mentions
-from . import erasure, profiles, tombstones
+from . import erasure, openings, profiles, tombstones
 from .times import to_microseconds
 
 
@@ -43,6 +43,7 @@ def forget_here(db: sqlite3.Connection, user_id: str, things: Sequence[Thing]) -
     db.executemany("UPDATE summaries SET text = '' WHERE rowid = ?", _mentioning(db, query, user_id, words))
     query = "SELECT seq, text FROM turns WHERE user_id = ? AND NOT skipped"
     db.executemany("UPDATE turns SET skipped = 1 WHERE seq = ?", _mentioning(db, query, user_id, words))
+    openings.forget(db, user_id)
     tombstones.add(db, user_id, things)
     return Removed(lines, facts)
 

@@ -13,7 +13,7 @@ from . import erasure, forgetting, profiles, tombstones
 from .times import to_microseconds
 
 # Of what both ids have, that of the new one stays: turns and facts by their ids, one summary for each conversation, one
-# state. The hashes of forgotten things hold no id.
+# state. The hashes of forgotten things hold no id. An opening is made anew.
 _MOVED: Final = (
     "UPDATE OR IGNORE profiles SET user_id = :new WHERE user_id = :old",
     "UPDATE OR IGNORE profile_versions SET user_id = :new WHERE user_id = :old",

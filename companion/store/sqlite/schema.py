@@ -204,6 +204,20 @@ CREATE TABLE IF NOT EXISTS forgotten (
 """
 
 
+# It follows from the other data, and no trigger counts its writes (``openings``).
+_OPENINGS = """
+CREATE TABLE IF NOT EXISTS openings (
+    user_id TEXT PRIMARY KEY,
+    version INTEGER NOT NULL,
+    plan TEXT NOT NULL,
+    texts TEXT,
+    prompt TEXT NOT NULL,
+    at INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS openings_to_write ON openings (prompt, at) WHERE texts IS NULL;
+"""
+
+
 def create_schema(db: sqlite3.Connection) -> None:
     """Apply the migrations that the file has not had.
 
@@ -223,6 +237,6 @@ def create_schema(db: sqlite3.Connection) -> None:
         db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {len(_STEPS)}; COMMIT;")
     if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'profile_versions'").fetchone() is None:
         db.executescript(f"BEGIN IMMEDIATE; {_PROFILE_HISTORY} COMMIT;")
-    db.executescript(_INDEXES + _REMOVED_FACTS + _FORGOTTEN + ERASURES)
+    db.executescript(_INDEXES + _REMOVED_FACTS + _FORGOTTEN + _OPENINGS + ERASURES)
     if all(name != "skipped" for _, name, *_ in db.execute("PRAGMA table_info(turns)")):
         db.execute("ALTER TABLE turns ADD COLUMN skipped INTEGER NOT NULL DEFAULT 0")

@@ -17,10 +17,10 @@ from ..erasures import Moved, PendingErasure
 from ..forgetting import Forgotten, Removed, Thing, known_to_be_forgotten
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
-from ..records import MAX_TURN_TEXT, Context, Memory, PersonData, Summary, Turn
+from ..records import MAX_TURN_TEXT, Context, Memory, Opening, PersonData, Summary, Turn
 from ..state_json import state_from_json, state_to_json
 from . import erasure as erasures
-from . import facts, forgetting, moving, profiles, tombstones
+from . import facts, forgetting, moving, openings, profiles, tombstones
 from .thread import SqliteThread
 from .times import NOW, from_microseconds, to_microseconds
 
@@ -55,6 +55,8 @@ class SqliteStore:
                 turns=_turns(db, user_id, turns, MAX_TURN_TEXT),
                 summary=_summary(db, user_id),
                 state=_state(db, user_id),
+                version=openings.version_of(db, user_id),
+                opening=openings.read(db, user_id),
             ),
         )
 
@@ -152,6 +154,14 @@ class SqliteStore:
 
     async def get_state(self, user_id: str) -> dict[str, Any] | None:
         return await self._reading.read("get_state", lambda db: _state(db, user_id))
+
+    async def save_opening(self, user_id: str, opening: Opening) -> None:
+        await self._write("save_opening", user_id, opening.since, lambda db: openings.save(db, user_id, opening))
+
+    async def claim_openings(self, prompt: str, *, older_than: float, limit: int) -> list[str]:
+        return await self._writing.change(
+            "claim_openings", lambda db: openings.claim(db, prompt, older_than, max(limit, 0))
+        )
 
     async def pending_changes(self, limit: int = 100, older_than: float = 0) -> list[OutboxRow]:
         # The age of a row that is dated in the future is unknown: the clock was set back, and it may be old.
@@ -251,8 +261,12 @@ def _expire_turns(db: sqlite3.Connection, days: int, limit: int) -> int:
         raise ValueError("turns are kept for at least one day")
     day = 86_400_000_000  # microseconds
     db.execute(f"UPDATE turns SET at = {NOW} WHERE at > {NOW} + {day}")
-    old = f"SELECT seq FROM turns WHERE at < {NOW} - ? ORDER BY at LIMIT ?"
-    return db.execute(f"DELETE FROM turns WHERE seq IN ({old})", (days * day, limit)).rowcount
+    openings.expire(db, days * day)
+    query = f"SELECT seq, user_id FROM turns WHERE at < {NOW} - ? ORDER BY at LIMIT ?"
+    old = db.execute(query, (days * day, limit)).fetchall()
+    db.executemany("DELETE FROM turns WHERE seq = ?", [(seq,) for seq, _ in old])
+    openings.keep_current(db, [user_id for _, user_id in old])
+    return len(old)
 
 
 def _summary(db: sqlite3.Connection, user_id: str) -> Summary | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ...text import storable
 from ..forgetting import Thing, new_salt, word_hashes
-from ..records import Memory, Summary, Turn
+from ..records import Memory, Opening, Summary, Turn
 
 
 def turn(user_id: str, given: Turn) -> dict[str, Any]:
@@ -30,6 +30,17 @@ def summary(user_id: str, given: Summary) -> dict[str, Any]:
         "conversation_id": given.conversation_id,
         "text": storable(given.text),
         "at": given.at.isoformat(),
+    }
+
+
+def opening(user_id: str, given: Opening) -> dict[str, Any]:
+    return {
+        "p_user_id": user_id,
+        "p_version": given.version,
+        "p_plan": given.plan,
+        "p_texts": given.texts,
+        "p_prompt": given.prompt,
+        "p_at": given.at.isoformat(),
     }
 
 

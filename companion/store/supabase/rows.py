@@ -12,7 +12,7 @@ from ..erasures import Moved, PendingErasure
 from ..forgetting import Removed, Tombstone
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
-from ..records import Context, Memory, PersonData, Summary, Turn
+from ..records import Context, Memory, Opening, PersonData, Summary, Turn
 from .client import UnexpectedAnswer
 
 _T = TypeVar("_T")
@@ -115,6 +115,22 @@ def outbox_row(data: object) -> OutboxRow:
     return OutboxRow(_string(row, "user_id"), cast(DataKind, _string(row, "what")), count(row.get("version")))
 
 
+def opening(data: object) -> Opening | None:
+    """None for one that was edited by hand and cannot be decoded: it is made anew."""
+    if data is None:
+        return None
+    row = _row(data)
+    try:
+        at = datetime.fromisoformat(_string(row, "at"))
+        return Opening(count(row.get("version")), _row(row.get("plan")), row.get("texts"), _string(row, "prompt"), at)
+    except (ValueError, UnexpectedAnswer):
+        return None
+
+
+def user_ids(data: object) -> list[str]:
+    return _strings(data)
+
+
 def context(data: object) -> Context:
     row = _row(data)
     if not row.keys() >= {"profile", "turns", "summary", "state"}:
@@ -125,6 +141,8 @@ def context(data: object) -> Context:
         turns=[replace(each, skipped=each.id in skipped) for each in all_of(turn)(row["turns"])],
         summary=None if row["summary"] is None else summary(row["summary"]),
         state=None if row["state"] is None else _row(row["state"]),
+        version=count(row.get("version")),
+        opening=opening(row.get("opening")),
     )
 
 
@@ -137,6 +155,7 @@ def person_data(data: object) -> PersonData:
         memories=all_of(memory)(row.get("memories")),
         summaries=all_of(summary)(row.get("summaries")),
         state=None if row.get("state") is None else _row(row["state"]),
+        opening=opening(row.get("opening")),
     )
 
 

@@ -19,7 +19,7 @@ from ..erasures import Moved, PendingErasure
 from ..forgetting import Forgotten, Removed, Thing
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
-from ..records import MAX_TURN_TEXT, Context, Memory, PersonData, Summary, Turn
+from ..records import MAX_TURN_TEXT, Context, Memory, Opening, PersonData, Summary, Turn
 from ..search_terms import search_words
 from ..state_json import state_to_json
 from . import payloads
@@ -52,7 +52,7 @@ class SupabaseStore:
 
     async def context(self, user_id: str, turns: int = 12) -> Context:
         arguments = {"p_user_id": user_id, "p_turns": max(turns, 0), "p_chars": MAX_TURN_TEXT}
-        return await self._call("context", "companion_begin", arguments, answers.context)
+        return await self._call("context", "companion_open", arguments, answers.context)
 
     async def get_profile(self, user_id: str) -> str | None:
         return await self._row_of("get_profile", "companion_profiles", "text", user_id, answers.profile)
@@ -152,6 +152,14 @@ class SupabaseStore:
     async def get_state(self, user_id: str) -> dict[str, Any] | None:
         return await self._row_of("get_state", "companion_states", "state", user_id, answers.state)
 
+    async def save_opening(self, user_id: str, opening: Opening) -> None:
+        row = payloads.opening(user_id, opening)
+        await self._call("save_opening", "companion_save_opening", row, answers.yes_or_no, opening.since)
+
+    async def claim_openings(self, prompt: str, *, older_than: float, limit: int) -> list[str]:
+        chosen = {"p_prompt": prompt, "p_older_than": older_than, "p_limit": max(limit, 0)}
+        return await self._call("claim_openings", "companion_claim_openings", chosen, answers.user_ids)
+
     async def pending_changes(self, limit: int = 100, older_than: float = 0) -> list[OutboxRow]:
         arguments = {"p_limit": max(limit, 0), "p_older_than": older_than}
         return await self._list("pending_changes", "companion_pending_json", arguments, answers.outbox_row)
@@ -182,7 +190,7 @@ class SupabaseStore:
         return await self._call("erase_user", "companion_erase", arguments, answers.count)
 
     async def export_user(self, user_id: str) -> PersonData:
-        return await self._call("export_user", "companion_export", {"p_user_id": user_id}, answers.person_data)
+        return await self._call("export_user", "companion_export_all", {"p_user_id": user_id}, answers.person_data)
 
     async def move_user(self, earlier: Sequence[str], user_id: str) -> list[PendingErasure]:
         arguments = {"p_earlier": list(earlier), "p_user_id": user_id}
@@ -200,10 +208,8 @@ class SupabaseStore:
         return await self._call("is_erased", "companion_is_erased", arguments, answers.yes_or_no)
 
     async def pending_erasures(self, within: float) -> list[PendingErasure]:
-        arguments = {"p_within": within}
-        return await self._list(
-            "pending_erasures", "companion_pending_erasures_json", arguments, answers.pending_erasure
-        )
+        name = "companion_pending_erasures_json"
+        return await self._list("pending_erasures", name, {"p_within": within}, answers.pending_erasure)
 
     async def acknowledge_erasure(self, erasure: PendingErasure) -> None:
         arguments = {"p_user_id": erasure.user_id, "p_number": erasure.number}

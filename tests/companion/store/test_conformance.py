@@ -11,6 +11,7 @@ import pytest
 
 from companion.store import (
     Memory,
+    Opening,
     OutboxRow,
     Removed,
     Store,
@@ -472,6 +473,8 @@ async def test_a_closed_store_says_so(store: Store, user: str) -> None:
         "latest_summary": store.latest_summary(user),
         "save_state": store.save_state(user, {}),
         "get_state": store.get_state(user),
+        "save_opening": store.save_opening(user, Opening(0, {}, None, "p", NOON)),
+        "claim_openings": store.claim_openings("p", older_than=0, limit=1),
         "context": store.context(user),
         "forget": store.forget(user, [CHESS]),
         "forgotten": store.forgotten(user),

@@ -19,6 +19,7 @@ from postgrest.types import ReturnMethod
 from companion.store import (
     Context,
     Memory,
+    Opening,
     PendingErasure,
     PersonData,
     PersonErased,
@@ -62,7 +63,10 @@ async def fill(store: Store, user: str, word: str = WORD) -> PersonData:
     await store.forget(user, [Thing(f"had a {word}")])
     versions = await store.profile_versions(user)
     assert [version.text for version in versions] == [f"Likes: {word}", f"Likes: {word}s"]
-    return PersonData(f"Likes: {word}", versions, turns, facts, [summary], {"stage": word})
+    version = (await store.context(user)).version
+    opening = Opening(version, {"topic": word}, {"follow_up": f"How is the {word}?"}, "prompt", NOON)
+    await store.save_opening(user, opening)
+    return PersonData(f"Likes: {word}", versions, turns, facts, [summary], {"stage": word}, opening)
 
 
 async def test_an_export_holds_everything(store: Store, user: str) -> None:
@@ -125,6 +129,7 @@ async def test_no_row_of_any_table_stays_in_sqlite(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "companion.db")
     await fill(store, "ada")
     await store.forget("ada", [Thing(f"sold a {WORD}", ("sold",))])
+    await store.save_opening("ada", Opening(0, {}, None, "prompt", NOON))
     with closing(sqlite3.connect(tmp_path / "companion.db", isolation_level=None)) as db:
 
         def held() -> set[str]:
@@ -173,6 +178,7 @@ WRITES: dict[str, Callable[[Store, str, int], Awaitable[object]]] = {
     "add_memory": lambda store, user, since: store.add_memory(user, Memory("likes tea", NOON, since=since)),
     "save_summary": lambda store, user, since: store.save_summary(user, Summary("c2", "on tea", NOON, since=since)),
     "save_state": lambda store, user, since: store.save_state(user, {"stage": "tea"}, since=since),
+    "save_opening": lambda store, user, since: store.save_opening(user, Opening(0, {}, {}, "tea", NOON, since=since)),
 }
 
 

@@ -28,6 +28,7 @@ TABLES = [
     "companion_memories",
     "companion_summaries",
     "companion_states",
+    "companion_openings",
     *COUNTED,
     HISTORY,
 ]
@@ -52,6 +53,7 @@ async def fill(db: asyncpg.Connection, user: str) -> None:
     await db.execute("insert into companion_memories values ($1, 'm', 'has a dog', now())", user)
     await db.execute("insert into companion_summaries values ($1, 'c', 'about a dog', '2026-03-01 12:00+00')", user)
     await db.execute("""insert into companion_states values ($1, '{"stage": 2}')""", user)
+    await db.execute("insert into companion_openings values ($1, 7, '{}', null, 'p', '2026-03-01 12:00+00')", user)
 
 
 async def version(db: asyncpg.Connection, user: str) -> int:
@@ -155,6 +157,8 @@ async def test_functions_are_for_those_who_need_them(databases: dict[bool, str],
         "companion_count('x', 'y')",
         "companion_start('x', 1, 1)",
         "companion_begin('x', 1, 1)",
+        "companion_open('x', 1, 1)",
+        "companion_opening('x')",
         "companion_last_turns('x', 1)",
         "companion_latest_summary('x')",
         "companion_last_turns_json('x', 1)",
@@ -181,6 +185,9 @@ async def test_functions_are_for_those_who_need_them(databases: dict[bool, str],
         "companion_pending_erasures(1)",
         "companion_erasure_delivered('x', 1)",
         "companion_export('x')",
+        "companion_export_all('x')",
+        "companion_save_opening('x', 1, '{}', null, 'p', now())",
+        "companion_claim_openings('p', 1, 1)",
         "companion_expire_turns(1)",
         "companion_written_json(1, 1)",
         "companion_pending_json(1, 0)",
@@ -418,6 +425,12 @@ async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
         "companion_pending_erasures": (b"v", True),
         "companion_erasure_delivered": (b"v", True),
         "companion_export": (b"s", False),
+        "companion_export_all": (b"s", False),
+        "companion_open": (b"s", False),
+        "companion_opening": (b"s", False),
+        "companion_save_opening": (b"v", False),
+        "companion_claim_openings": (b"v", False),
+        "companion_drop_openings": (b"v", True),
         "companion_expire_turns": (b"v", False),
         "companion_changes_since": (b"s", False),
     }

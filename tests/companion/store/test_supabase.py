@@ -179,7 +179,7 @@ async def test_a_wrong_key_is_named_as_one(api: PostgREST, user: str, log: pytes
 @pytest.mark.parametrize(
     ("operation", "reason"),
     [
-        ("context", "HTTP 404 PGRST202 (the function companion_begin is missing: apply supabase/migrations (`supabase"),
+        ("context", "HTTP 404 PGRST202 (the function companion_open is missing: apply supabase/migrations (`supabase"),
         ("get_profile", "HTTP 404 PGRST205 (the table companion_profiles is missing: apply supabase/migrations (`supa"),
         ("add_turn", "HTTP 404 PGRST205 (the table companion_turns is missing: apply supabase/migrations (`supabase"),
     ],
