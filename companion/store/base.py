@@ -43,7 +43,7 @@ class Store(ProfileHistory, Forgetting, Outbox, Erasures, Protocol):
     """
 
     async def context(self, user_id: str, turns: int = 12) -> Context:
-        """Read profile, last ``turns`` turns (as ``recent_turns``), latest summary, state and opening, in one request."""
+        """Read profile, last ``turns`` turns (``recent_turns``), latest summary, state and opening, in one request."""
         ...
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:
