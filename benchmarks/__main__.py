@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
 
-from tests.real.redis_server import server_version
+from tests.real.redis.redis_server import server_version
 
 from . import (
     clear_user_cache,

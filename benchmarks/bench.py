@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 
 import yaml
 
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 
 from .figures import Target, table
 

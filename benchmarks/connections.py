@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from redis.asyncio import Redis
 
 from cache import CacheSettings, RedisCache, keys
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 
 from .bench import Bench
 from .peers import DOCUMENTED

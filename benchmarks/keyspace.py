@@ -12,7 +12,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from cache import CacheSettings, RedisCache
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 from .bench import Bench

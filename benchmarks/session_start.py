@@ -21,7 +21,7 @@ from cache.registry import use_redis_cache
 from companion import get_intelligent_first_message_instructions, get_user_profile_async
 from companion.identity import Caller, use_caller
 from companion.runtime import close_runtime
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 from .bench import Bench

@@ -24,8 +24,8 @@ from companion.conversation.turn_log import TurnLog
 from companion.identity import current_caller
 from companion.runtime import Runtime, get_runtime, set_runtime
 from companion.store import SqliteStore, StoreError, Turn
-from tests.real.job_context import job_context
-from tests.real.redis_server import RedisServer
+from tests.real.livekit.job_context import job_context
+from tests.real.redis.redis_server import RedisServer
 from tests.tools.conversation import Conversation, ObedientLLM
 from tests.wait import until
 

@@ -25,7 +25,7 @@ from companion.store import SqliteStore
 from companion.voice.console import NO_AUDIO, allow_text_without_portaudio, quiet_by_default
 from companion.voice.failure import apology
 from tests.leftovers import working_in
-from tests.real.openai_server import OpenAIServer, Reply
+from tests.real.models.openai_server import OpenAIServer, Reply
 
 pytestmark = pytest.mark.console
 AGENT = Path(__file__).parents[1] / "agent.py"

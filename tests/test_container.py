@@ -14,7 +14,7 @@ import pytest
 import yaml
 from livekit.agents.worker import DRAIN_TIMEOUT
 
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.test_readme import README, table_of_variables
 
 pytestmark = pytest.mark.integration

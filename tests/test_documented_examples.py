@@ -17,7 +17,7 @@ from companion import (
     use_caller,
 )
 from companion.runtime import close_runtime
-from tests.real.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import RedisServer, unused_port
 
 pytestmark = pytest.mark.integration
 

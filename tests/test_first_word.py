@@ -12,7 +12,7 @@ from opentelemetry.trace import NoOpTracerProvider
 
 from benchmarks.first_word import CONNECT, MODEL, STORE, collect_spans, seed_earlier_conversation, start
 from tests.lag import LoopLag
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.serial]
 SLACK = 0.25  # seconds, for all that is not the context; beside it, the loop's lag counts

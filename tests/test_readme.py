@@ -13,7 +13,7 @@ import pytest
 from livekit.agents import AgentSession
 
 from cache import close_redis_cache
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ import pytest
 
 from companion.offline.replies import NOTICE
 from tests.leftovers import working_in
-from tests.real.tcp_console import TcpConsole
+from tests.real.livekit.tcp_console import TcpConsole
 
 pytestmark = pytest.mark.console
 AGENT = Path(__file__).parents[1] / "agent.py"

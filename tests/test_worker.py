@@ -22,11 +22,11 @@ from cache import keys
 from companion.prompts import FOLLOW_UP_PROMPT
 from companion.store import SqliteStore
 from tests.conftest import OURS
-from tests.real.agent_process import AgentProcess
-from tests.real.livekit_job import Job
-from tests.real.livekit_server import LiveKitServer
-from tests.real.openai_server import ChatRequest, OpenAIServer, Reply
-from tests.real.redis_server import RedisServer
+from tests.real.livekit.agent_process import AgentProcess
+from tests.real.livekit.livekit_job import Job
+from tests.real.livekit.livekit_server import LiveKitServer
+from tests.real.models.openai_server import ChatRequest, OpenAIServer, Reply
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = [pytest.mark.worker, pytest.mark.asyncio(loop_scope="module")]

@@ -15,11 +15,11 @@ from livekit.protocol import models
 from companion.store import SqliteStore
 from companion.voice.failure import apology
 from tests.conftest import OURS
-from tests.real.agent_process import AgentProcess
-from tests.real.livekit_job import Job
-from tests.real.livekit_server import LiveKitServer
-from tests.real.openai_server import OpenAIServer, Reply
-from tests.real.redis_server import RedisServer
+from tests.real.livekit.agent_process import AgentProcess
+from tests.real.livekit.livekit_job import Job
+from tests.real.livekit.livekit_server import LiveKitServer
+from tests.real.models.openai_server import OpenAIServer, Reply
+from tests.real.redis.redis_server import RedisServer
 from tests.test_worker import ROOT, user
 from tests.wait import until
 

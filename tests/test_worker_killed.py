@@ -13,9 +13,9 @@ import pytest
 
 from companion.store import SqliteStore
 from companion.writes import Spool
-from tests.real.livekit_server import LiveKitServer
-from tests.real.openai_server import OpenAIServer
-from tests.real.redis_server import RedisServer
+from tests.real.livekit.livekit_server import LiveKitServer
+from tests.real.models.openai_server import OpenAIServer
+from tests.real.redis.redis_server import RedisServer
 from tests.test_worker import ROOT, model, user, wait_for_turns, worker
 from tests.wait import until
 

@@ -25,9 +25,9 @@ from companion.caching.change_listener import ChangeListener, ListenerTiming
 from companion.caching.invalidation import invalidate
 from companion.caching.realtime import NotifierTiming
 from companion.store import Memory, Summary, SupabaseStore, Turn
-from tests.real.phoenix import Fault, Phoenix
-from tests.real.postgres import Postgres, connection, migrate
-from tests.real.postgrest import PostgREST
+from tests.real.supabase.phoenix import Fault, Phoenix
+from tests.real.supabase.postgres import Postgres, connection, migrate
+from tests.real.supabase.postgrest import PostgREST
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

@@ -29,7 +29,7 @@ from companion.memory.context import (
 from companion.runtime import Runtime
 from companion.store import DataKind, Memory, Store, StoreError, Summary, Turn
 from tests.companion.scripted import ScriptedLLM
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

@@ -18,7 +18,7 @@ from companion.memory.context import (
 )
 from companion.runtime import Runtime
 from companion.store import Memory, StoreError, Summary
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
 

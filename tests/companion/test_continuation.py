@@ -18,8 +18,8 @@ from companion.store import Turn
 from tests.companion.test_attach import Call
 from tests.companion.test_attach_rooms import a_room, begin
 from tests.contract.realtime_stand_in import SilentRealtime
-from tests.real.job_context import job_context
-from tests.real.redis_server import RedisServer
+from tests.real.livekit.job_context import job_context
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

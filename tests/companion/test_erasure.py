@@ -26,7 +26,7 @@ from companion.writes import Profile, Spool
 from companion.writes.records import to_line
 from tests.companion import erasure_worker
 from tests.companion.processes import Worker
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

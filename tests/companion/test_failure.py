@@ -18,7 +18,7 @@ from companion.prompts import GREETING
 from companion.voice import failure
 from companion.voice.agent import CompanionAgent
 from companion.voice.failure import FailureHandler, apology, spoken_within_deadline
-from tests.real.openai_server import OpenAIServer, Reply, Script
+from tests.real.models.openai_server import OpenAIServer, Reply, Script
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

@@ -18,7 +18,7 @@ from companion.offline.llm import OfflineLLM
 from companion.runtime import Runtime
 from companion.store import StoreError, Turn
 from tests.companion.scripted import ScriptedLLM
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
 FOLLOW = json.dumps({"follow_up": True, "confidence": 0.9, "topic": "the chess tournament in May"})

@@ -15,7 +15,7 @@ from companion import Caller
 from companion.prompts import GREETING
 from companion.runtime import Runtime
 from companion.voice.agent import CompanionAgent
-from tests.real.openai_server import OpenAIServer
+from tests.real.models.openai_server import OpenAIServer
 from tests.tools.conversation import Conversation, Userdata, conversation
 from tests.wait import until
 

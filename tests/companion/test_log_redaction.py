@@ -19,8 +19,8 @@ from livekit.plugins import openai
 from pydantic import TypeAdapter, ValidationError
 
 from companion.voice.log_redaction import PersonalDataFilter, redact_logs
-from tests.real import openai_server
-from tests.real.openai_server import OpenAIServer, Reply
+from tests.real.models import openai_server
+from tests.real.models.openai_server import OpenAIServer, Reply
 from tests.tools.conversation import conversation
 
 pytestmark = pytest.mark.unit

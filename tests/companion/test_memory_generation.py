@@ -17,7 +17,7 @@ from companion.caching.read_through import read_memory_count, read_memory_search
 from companion.memory.context import add_memory_async, search_memories_async
 from companion.runtime import Runtime
 from companion.store import Memory
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration

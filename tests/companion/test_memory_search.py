@@ -20,7 +20,7 @@ from companion.runtime import Runtime
 from companion.store import Memory, SqliteStore, StoreError
 from tests.companion import memory_worker
 from tests.companion.processes import Worker
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

@@ -12,7 +12,7 @@ from cache import get_redis_cache, keys
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
 from companion.runtime import Runtime
 from companion.store import StoreError
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
 

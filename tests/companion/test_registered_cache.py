@@ -15,9 +15,9 @@ from companion.caching import ConsistencyWatch, OutboxRelay
 from companion.caching.cache_identity import KEY
 from companion.caching.invalidation import MAX_LIFETIME
 from companion.store import SupabaseStore
-from tests.real.postgres import Postgres, connection
-from tests.real.postgrest import PostgREST
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
+from tests.real.supabase.postgres import Postgres, connection
+from tests.real.supabase.postgrest import PostgREST
 from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration

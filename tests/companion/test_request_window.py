@@ -16,7 +16,7 @@ from companion.voice import request_window
 from companion.voice.agent import CompanionAgent
 from companion.voice.request_window import MAX_TOKENS, RequestWindow, estimate_tokens
 from tests.companion.scripted import ScriptedLLM
-from tests.real.openai_server import ChatRequest, OpenAIServer, Reply
+from tests.real.models.openai_server import ChatRequest, OpenAIServer, Reply
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

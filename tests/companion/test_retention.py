@@ -15,7 +15,7 @@ from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.settings import Settings
 from companion.store import SqliteStore, StoreError, Turn
 from companion.writes import retention
-from tests.real.postgres import connection
+from tests.real.supabase.postgres import connection
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

@@ -25,7 +25,7 @@ from companion.writes.spool_file import SpoolFile
 from companion.writes.spool_keeper import GRACE
 from tests.companion import outage_worker
 from tests.companion.processes import Worker
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

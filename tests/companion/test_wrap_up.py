@@ -21,7 +21,7 @@ from companion.runtime import Runtime
 from companion.store import StoreError, Turn
 from companion.writes.relationship import ConversationEnded, count_conversation
 from tests.companion.scripted import ScriptedLLM
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

@@ -26,8 +26,8 @@ from tests.faults.table import LOAD as LOAD_COLUMNS
 from tests.faults.table import STORE as STORE_COLUMNS
 from tests.faults.worker_setup import mute_logs
 from tests.isolation.suite import CASE_COUNTS, run_in_process
-from tests.real.postgres import Postgres
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
+from tests.real.supabase.postgres import Postgres
 
 CALLS: Final = {"multiplexer": 170_000, "get_or_load": 50_000, "SQLite": 10_000, "Supabase": 5_000, "pool": 115_000}
 """Enough for 100,000 cancellations each on multiplexer and pool; the pool is slowest and takes the remaining time."""

@@ -16,7 +16,7 @@ from livekit.agents.ipc.mock_room import create_mock_room
 
 from companion.conversation.session_memory import memory_of
 from companion.store import SqliteStore, Store, Turn
-from tests.real.job_context import job_context
+from tests.real.livekit.job_context import job_context
 from tests.wait import until
 
 USER = "ada"

@@ -14,8 +14,8 @@ import psutil
 
 from tests.faults.background_proxy import BackgroundProxy
 from tests.faults.certificates import Authority, Pair
-from tests.real.redis_server import RedisServer
-from tests.real.resp import Part, ask
+from tests.real.redis.redis_server import RedisServer
+from tests.real.redis.resp import Part, ask
 
 Route = Literal["direct", "proxy", "tls"]
 WORKER, PASSWORD = "worker", "s3cret-word"

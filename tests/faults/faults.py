@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cache import keys
 from tests.faults.dialogue import USER
 from tests.faults.environment import PASSWORD, WORKER, Environment, Route
-from tests.real.resp import RedisReplyError, ask
+from tests.real.redis.resp import RedisReplyError, ask
 from tests.wait import until
 
 Action = Callable[[Environment], Awaitable[None]]

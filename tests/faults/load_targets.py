@@ -17,9 +17,9 @@ from companion.store import SqliteStore, Store, StoreError, SupabaseStore, Turn
 from tests.faults.background_proxy import BackgroundProxy
 from tests.faults.cancellation_load import LoadResult, no_leaked_tasks, run_load
 from tests.inside import engine_of, filler_of
-from tests.real.postgres import Postgres
-from tests.real.postgrest import PostgREST
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
+from tests.real.supabase.postgres import Postgres
+from tests.real.supabase.postgrest import PostgREST
 from tests.wait import initialised, until
 
 DELAY = (0.0, 0.003)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from companion.store import SqliteStore, Store, SupabaseStore
-from tests.real.postgrest import Fault, PostgREST
+from tests.real.supabase.postgrest import Fault, PostgREST
 
 TIMEOUT = 1.0
 """Seconds until the worker gives up a store operation in these scenarios; 5 in production."""

@@ -20,9 +20,9 @@ from tests.faults.checks import Checks
 from tests.faults.dialogue import PROFILE, TOPIC, USER, Dialogue, open_dialogue, seed_earlier_conversation
 from tests.faults.store_environment import StoreEnvironment, StoreFault
 from tests.faults.worker_setup import log_listener, worker_settings
-from tests.real.postgres import Postgres
-from tests.real.postgrest import PostgREST
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
+from tests.real.supabase.postgres import Postgres
+from tests.real.supabase.postgrest import PostgREST
 from tests.wait import until
 
 StorePhase = Literal["start", "end"]

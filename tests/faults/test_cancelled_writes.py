@@ -9,7 +9,7 @@ import pytest
 
 from cache import RedisCache, keys
 from tests.faults.background_proxy import BackgroundProxy
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.faults

@@ -9,8 +9,8 @@ import pytest
 
 from tests.faults.store_environment import STORE_FAULTS, StoreFault
 from tests.faults.store_scenario import STORE_PHASES, StorePhase, run_store_scenario
-from tests.real.postgres import Postgres
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
+from tests.real.supabase.postgres import Postgres
 
 pytestmark = [pytest.mark.faults, pytest.mark.serial]
 SAME_FOR_THE_WORKER = ("504", "HTML", "cut", "401", "500 ms", "broken row")

@@ -20,11 +20,11 @@ from livekit.protocol import models
 from companion.store import SqliteStore
 from tests.conftest import OURS
 from tests.packaging.conftest import ROOT, Installation
-from tests.real.agent_process import AgentProcess
-from tests.real.inference_server import InferenceServer
-from tests.real.livekit_server import LiveKitServer
-from tests.real.openai_server import ChatRequest, Reply
-from tests.real.redis_server import RedisServer
+from tests.real.livekit.agent_process import AgentProcess
+from tests.real.livekit.livekit_server import LiveKitServer
+from tests.real.models.inference_server import InferenceServer
+from tests.real.models.openai_server import ChatRequest, Reply
+from tests.real.redis.redis_server import RedisServer
 from tests.test_worker import assert_no_errors, user
 from tests.test_worker_alone import SITECUSTOMIZE
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.conftest import ROOT, Installation
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.test_readme import BLOCKS
 
 pytestmark = [pytest.mark.console, pytest.mark.timeout(180)]

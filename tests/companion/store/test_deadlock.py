@@ -11,8 +11,8 @@ import asyncpg
 import pytest
 
 from companion.store import StoreError, SupabaseStore, Turn
-from tests.real.postgres import connection
-from tests.real.postgrest import PostgREST
+from tests.real.supabase.postgres import connection
+from tests.real.supabase.postgrest import PostgREST
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

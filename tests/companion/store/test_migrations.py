@@ -15,8 +15,8 @@ from postgrest import APIError
 from supabase import AsyncClient
 
 from companion.store.search_terms import STOP_WORDS
-from tests.real.postgres import MIGRATIONS, Postgres, connection, migrate
-from tests.real.postgrest import PostgREST
+from tests.real.supabase.postgres import MIGRATIONS, Postgres, connection, migrate
+from tests.real.supabase.postgrest import PostgREST
 
 pytestmark = pytest.mark.integration
 COUNTED = ["companion_versions", "companion_outbox"]  # written by triggers alone

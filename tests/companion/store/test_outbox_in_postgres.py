@@ -13,7 +13,7 @@ import pytest
 
 from companion.store import OutboxRow, StoreError, SupabaseStore
 from tests.companion.store.test_outbox import ALL
-from tests.real.postgres import MIGRATIONS, Postgres, connection, migrate
+from tests.real.supabase.postgres import MIGRATIONS, Postgres, connection, migrate
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

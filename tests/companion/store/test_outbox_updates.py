@@ -10,7 +10,7 @@ import pytest
 
 from companion.store import OutboxRow, SupabaseStore
 from tests.companion.store.test_outbox import ALL
-from tests.real.postgres import MIGRATIONS, Postgres, connection, migrate
+from tests.real.supabase.postgres import MIGRATIONS, Postgres, connection, migrate
 
 pytestmark = pytest.mark.integration
 # As many conversations do: each turn is written, delivered, and acknowledged.

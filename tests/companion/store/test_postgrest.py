@@ -12,7 +12,7 @@ from postgrest import APIError
 from supabase import AsyncClient
 
 from companion.store import Memory, SupabaseStore, Turn
-from tests.real.postgrest import PostgREST
+from tests.real.supabase.postgrest import PostgREST
 
 pytestmark = pytest.mark.integration
 

@@ -11,8 +11,8 @@ from postgrest.types import ReturnMethod
 from supabase import AsyncClient
 
 from companion.store import Summary, SupabaseStore, Turn
-from tests.real.postgres import connection
-from tests.real.postgrest import PostgREST
+from tests.real.supabase.postgres import connection
+from tests.real.supabase.postgrest import PostgREST
 
 pytestmark = pytest.mark.integration
 NOW = datetime.now(UTC).replace(microsecond=0)

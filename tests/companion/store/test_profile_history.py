@@ -15,8 +15,8 @@ import pytest
 
 from companion.store import SqliteStore, Store, StoredProfile, SupabaseStore
 from companion.store.profile_history import ProfileVersion
-from tests.real.postgres import MIGRATIONS, Postgres, connection, migrate
-from tests.real.postgrest import PostgREST
+from tests.real.supabase.postgres import MIGRATIONS, Postgres, connection, migrate
+from tests.real.supabase.postgrest import PostgREST
 
 pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)

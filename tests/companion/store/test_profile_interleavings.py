@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from companion.store import SqliteStore, SupabaseStore
 from tests.companion.store.profile_interleaving import Kind, Look, Pause, Restart, Save, Simulation, Step, Switch
-from tests.real.postgrest import PostgREST
+from tests.real.supabase.postgrest import PostgREST
 
 pytestmark = pytest.mark.integration
 TWO = st.integers(0, 1)

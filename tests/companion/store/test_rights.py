@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from tests.real.postgres import connection
+from tests.real.supabase.postgres import connection
 
 pytestmark = pytest.mark.integration
 Rights = dict[str, str]

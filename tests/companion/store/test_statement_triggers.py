@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.real.postgres import MIGRATIONS, Postgres, connection, migrate
+from tests.real.supabase.postgres import MIGRATIONS, Postgres, connection, migrate
 
 pytestmark = pytest.mark.integration
 BEFORE = [file for file in sorted(MIGRATIONS.glob("*.sql")) if file.name < "20261129000400"]

@@ -18,8 +18,8 @@ import pytest
 
 from companion.caching.change_feed import ChangeFeed
 from companion.store import Memory, OutboxRow, StoreError, Summary, SupabaseStore, Turn, explain_answer
-from tests.real.postgres import Postgres, connection
-from tests.real.postgrest import Fault, PostgREST
+from tests.real.supabase.postgres import Postgres, connection
+from tests.real.supabase.postgrest import Fault, PostgREST
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

@@ -10,8 +10,8 @@ from aiohttp import web
 from livekit.protocol import agent, models
 from livekit.protocol import rtc as pb
 
-from tests.real.livekit_peer import AgentPeer
-from tests.real.livekit_text import TextStream, TextStreams, text_packets
+from tests.real.livekit.livekit_peer import AgentPeer
+from tests.real.livekit.livekit_text import TextStream, TextStreams, text_packets
 
 SERVER = models.ServerInfo(edition=models.ServerInfo.Standard, version="1.9.0", protocol=16, agent_protocol=1)
 _ENDED = (agent.JS_SUCCESS, agent.JS_FAILED, agent.JS_CANCELLED)

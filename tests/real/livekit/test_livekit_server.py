@@ -14,9 +14,9 @@ import pytest
 import pytest_asyncio
 from livekit import api
 
-from tests.real.agent_process import AgentProcess
-from tests.real.livekit_server import LiveKitServer
-from tests.real.livekit_text import TextStreams, text_packets
+from tests.real.livekit.agent_process import AgentProcess
+from tests.real.livekit.livekit_server import LiveKitServer
+from tests.real.livekit.livekit_text import TextStreams, text_packets
 from tests.wait import until
 
 pytestmark = [pytest.mark.worker, pytest.mark.asyncio(loop_scope="module")]

@@ -20,7 +20,7 @@ from typing import Any, Literal, Self
 import asyncpg
 from aiohttp import WSMsgType, web
 
-from tests.real.postgrest_sql import Refusal
+from tests.real.supabase.postgrest_sql import Refusal
 
 Fault = Literal[
     "disabled",  # the handshake is answered with 403

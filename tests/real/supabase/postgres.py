@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-MIGRATIONS = Path(__file__).parents[2] / "supabase" / "migrations"
+MIGRATIONS = Path(__file__).parents[3] / "supabase" / "migrations"
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 SETTINGS = {

@@ -21,8 +21,8 @@ import httpx
 import jwt
 from aiohttp import web
 
-from tests.real.phoenix import Phoenix
-from tests.real.postgrest_sql import Refusal, call, insert, plain_name, read_json, select, unknown
+from tests.real.supabase.phoenix import Phoenix
+from tests.real.supabase.postgrest_sql import Refusal, call, insert, plain_name, read_json, select, unknown
 
 Fault = Literal[
     "silent", "drip", "gone", "gone once", "504", "401", "html", "cut", "cut off", "empty", "broken row", "deadlock"

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, Self
 from urllib.parse import quote
 
 from cache.embedded import find_redis_server
-from tests.real.resp import Part, RedisReplyError, ask, ask_each
+from tests.real.redis.resp import Part, RedisReplyError, ask, ask_each
 
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0

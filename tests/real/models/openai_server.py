@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.real.openai_reply import Reply, ToolCall
+from tests.real.models.openai_reply import Reply, ToolCall
 
 __all__ = ["ChatRequest", "OpenAIServer", "Reply", "ToolCall"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from livekit.protocol.agent_pb import agent_session as pb
 
-from tests.real.agent_process import AgentProcess
+from tests.real.livekit.agent_process import AgentProcess
 
 _HEADER = struct.Struct(">I")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from aiohttp import WSMsgType, web
 from livekit.protocol import agent, models
 
-from tests.real.livekit_job import Job
+from tests.real.livekit.livekit_job import Job
 
 
 class Worker:

@@ -12,9 +12,9 @@ from aiohttp import web
 from livekit import api
 from livekit.protocol import agent, models
 
-from tests.real.livekit_job import SERVER, Job
-from tests.real.livekit_peer import agents_can_connect
-from tests.real.livekit_worker import Worker
+from tests.real.livekit.livekit_job import SERVER, Job
+from tests.real.livekit.livekit_peer import agents_can_connect
+from tests.real.livekit.livekit_worker import Worker
 
 
 class LiveKitServer:

@@ -11,17 +11,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.real import redis_server
-from tests.real.redis_server import RedisReplyError, RedisServer, TlsFiles, find_redis_server, supports_tls
+from tests.real.redis import redis_server
+from tests.real.redis.redis_server import RedisReplyError, RedisServer, TlsFiles, find_redis_server, supports_tls
 from tests.wait import until
 
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 print(RedisServer(Path(sys.argv[1])).start().pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -80,7 +80,7 @@ def test_a_setting_it_does_not_know_is_quoted(tmp_path: Path) -> None:
 
 
 def test_tls_works_or_says_that_this_build_cannot(tmp_path: Path) -> None:
-    pem = Path(__file__).with_name("localhost.pem")
+    pem = Path(__file__).parents[1] / "localhost.pem"
     files = TlsFiles(certificate=pem, key=pem, authority=pem)
     binary = find_redis_server()
     assert binary

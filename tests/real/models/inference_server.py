@@ -7,7 +7,7 @@ from base64 import b64encode
 
 from aiohttp import WSMsgType, web
 
-from tests.real.openai_server import OpenAIServer
+from tests.real.models.openai_server import OpenAIServer
 
 __all__ = ["InferenceServer"]
 _SILENCE = b64encode(bytes(2 * 1_600)).decode()  # 0.1 s at 16 kHz
