@@ -18,8 +18,8 @@ from companion.conversation.hook import BLOCK_ID
 from companion.conversation.session_memory import SessionMemory
 from companion.prompts import PROFILE_HEADING
 from companion.runtime import Runtime, acquire_runtime
-from tests.contract.livekit_stand_in import PlayedLLM
-from tests.contract.realtime_stand_in import SilentRealtime
+from tests.contract.livekit.livekit_stand_in import PlayedLLM
+from tests.contract.livekit.realtime_stand_in import SilentRealtime
 from tests.wait import until
 from tools import CacheTools, MemoryTools
 

@@ -17,7 +17,7 @@ from companion.runtime import Runtime, acquire_runtime
 from companion.store import Turn
 from tests.companion.test_attach import Call
 from tests.companion.test_attach_rooms import a_room, begin
-from tests.contract.realtime_stand_in import SilentRealtime
+from tests.contract.livekit.realtime_stand_in import SilentRealtime
 from tests.real.livekit.job_context import job_context
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until

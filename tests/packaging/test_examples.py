@@ -109,7 +109,7 @@ async def starter(installed: Installation, tmp_path: Path) -> None:
 
 
 async def other_agents(installed: Installation, tmp_path: Path) -> None:
-    (tmp_path / "realtime_stand_in.py").symlink_to(ROOT / "tests" / "contract" / "realtime_stand_in.py")
+    (tmp_path / "realtime_stand_in.py").symlink_to(ROOT / "tests" / "contract" / "livekit" / "realtime_stand_in.py")
     store = SqliteStore(tmp_path / "home" / "companion.db")
     for user_id in ("sip_+15551234567", "ada", "eve"):
         await store.save_profile(user_id, "Says: I play chess")

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from postgrest.types import ReturnMethod
 
-from tests.contract.supabase_stand_in import Request, failure, http_client, project, says, supabase_client
+from tests.contract.supabase.supabase_stand_in import Request, failure, http_client, project, says, supabase_client
 
 pytestmark = pytest.mark.integration
 

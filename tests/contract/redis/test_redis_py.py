@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from tests.contract.redis_stand_in import Command, bulk, connected, failure, make_pool, stored
+from tests.contract.redis.redis_stand_in import Command, bulk, connected, failure, make_pool, stored
 
 pytestmark = pytest.mark.integration
 

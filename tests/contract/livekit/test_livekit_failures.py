@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from livekit.agents import Agent, APIStatusError, CloseEvent, CloseReason, llm, stt
 
-from tests.contract.livekit_stand_in import talking
+from tests.contract.livekit.livekit_stand_in import talking
 
 pytestmark = pytest.mark.integration
 

@@ -16,7 +16,7 @@ from livekit.agents.telemetry.pii import is_pii_attribute
 from livekit.agents.testing import fake_job_context
 from livekit.agents.voice.room_io import RoomOptions
 
-from tests.contract.livekit_stand_in import SOON, PlayedLLM
+from tests.contract.livekit.livekit_stand_in import SOON, PlayedLLM
 
 pytestmark = pytest.mark.integration
 

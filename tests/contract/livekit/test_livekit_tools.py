@@ -9,7 +9,7 @@ import pytest
 from livekit.agents import Agent, RunContext, function_tool, llm
 from livekit.agents.llm import ToolFlag
 
-from tests.contract.livekit_stand_in import Asked, PlayedLLM, Talk, calls, talking
+from tests.contract.livekit.livekit_stand_in import Asked, PlayedLLM, Talk, calls, talking
 
 pytestmark = pytest.mark.integration
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from livekit.agents import AgentServer, JobContext, JobExecutorType, JobProcess, Plugin
 
-from tests.contract.livekit_stand_in import SOON
+from tests.contract.livekit.livekit_stand_in import SOON
 
 pytestmark = pytest.mark.integration
 

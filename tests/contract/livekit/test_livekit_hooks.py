@@ -10,8 +10,8 @@ import pytest
 from livekit.agents import Agent, AgentSession, AgentTask, RunContext, function_tool, llm
 from livekit.agents.voice.audio_recognition import _EndOfTurnInfo, _EndOfTurnMetrics, _PreemptiveGenerationInfo
 
-from tests.contract.livekit_stand_in import PlayedLLM, calls, talking
-from tests.contract.realtime_stand_in import SilentRealtime
+from tests.contract.livekit.livekit_stand_in import PlayedLLM, calls, talking
+from tests.contract.livekit.realtime_stand_in import SilentRealtime
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

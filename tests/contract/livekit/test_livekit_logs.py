@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tests.contract.livekit_stand_in import PlayedLLM
+from tests.contract.livekit.livekit_stand_in import PlayedLLM
 
 pytestmark = pytest.mark.integration
 REFUSAL = "'I said this' is not allowed"

@@ -16,7 +16,7 @@ from livekit.agents.cli import AgentsConsole
 from livekit.agents.utils import is_dev_mode
 from rich.console import Console
 
-from tests.contract.livekit_stand_in import Asked, PlayedLLM
+from tests.contract.livekit.livekit_stand_in import Asked, PlayedLLM
 
 server = AgentServer(log_level="INFO")
 

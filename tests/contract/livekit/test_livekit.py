@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from livekit.agents import Agent, AgentSession, RunContext, function_tool, llm
 
-from tests.contract.livekit_stand_in import PlayedLLM, calls, talking
+from tests.contract.livekit.livekit_stand_in import PlayedLLM, calls, talking
 
 pytestmark = pytest.mark.integration
 caller: ContextVar[str] = ContextVar("caller", default="unknown")

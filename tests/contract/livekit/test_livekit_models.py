@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from livekit.agents import Agent, APIConnectionError, function_tool, inference, llm, stt, tts
 
-from tests.contract.livekit_stand_in import Asked, PlayedLLM, echo, talking
+from tests.contract.livekit.livekit_stand_in import Asked, PlayedLLM, echo, talking
 
 pytestmark = pytest.mark.integration
 

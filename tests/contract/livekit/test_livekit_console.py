@@ -23,7 +23,7 @@ from livekit.agents.utils import is_dev_mode
 from pexpect.fdpexpect import fdspawn
 
 pytestmark = pytest.mark.console
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SOON = 30
 """Seconds after which a test gives up."""
 # The terminal must become the session's own, or Ctrl-C would not reach it.
@@ -50,7 +50,7 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Conversation:
     keyboard, inside = os.openpty()
     termios.tcsetwinsize(inside, (50, 100))
     process = subprocess.Popen(
-        [sys.executable, "-c", ON_TERMINAL, "-m", "tests.contract.console_probe", "console", "--text"],
+        [sys.executable, "-c", ON_TERMINAL, "-m", "tests.contract.livekit.console_probe", "console", "--text"],
         cwd=ROOT,
         env={**os.environ, "TERM": "xterm-256color", "CONTRACT_FOUND": str(found), "LIVEKIT_LOG_LEVEL": "WARN"},
         stdin=inside,

@@ -11,7 +11,15 @@ import pytest
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisClusterException, ResponseError
 
-from tests.contract.redis_stand_in import SOON, Command, RedisStandIn, bulk, client_options, failure, redis_stand_in
+from tests.contract.redis.redis_stand_in import (
+    SOON,
+    Command,
+    RedisStandIn,
+    bulk,
+    client_options,
+    failure,
+    redis_stand_in,
+)
 
 pytestmark = pytest.mark.integration
 

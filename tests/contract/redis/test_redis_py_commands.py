@@ -13,7 +13,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tests.contract.redis_stand_in import bulk, connected, failure
+from tests.contract.redis.redis_stand_in import bulk, connected, failure
 
 pytestmark = pytest.mark.integration
 
