@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from tests.faults.worker_setup import mute_logs
+from tests.faults.harness.worker_setup import mute_logs
 from tests.isolation.erasure_cases import erasures
 from tests.isolation.function_cases import functions
 from tests.isolation.parsing_cases import identities, key_parts, metadata, patterns

@@ -12,7 +12,7 @@ import pytest
 
 from cache import RedisCache, keys
 from companion.store import SqliteStore
-from tests.faults.table import isolation_row
+from tests.faults.harness.table import isolation_row
 from tests.isolation.fixture_data import OPERATOR
 from tests.isolation.runner import open_runner
 from tests.isolation.suite import CASE_COUNTS, CASES, run_suite

@@ -21,7 +21,7 @@ from companion.conversation.turn_log import TurnLog
 from companion.memory.facts import remember_fact_async
 from companion.runtime import Runtime, set_runtime
 from companion.store import Memory, SqliteStore, StoreError, Turn
-from tests.faults.worker_setup import mute_logs
+from tests.faults.harness.worker_setup import mute_logs
 
 _MOST_LINES: Final = 40
 _WRITES: Final = ("add_turn", "add_memory", "save_profile", "swap_profile")

@@ -9,7 +9,7 @@ from typing import Self
 
 import psutil
 
-from tests.faults.environment import connections_to
+from tests.faults.harness.environment import connections_to
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from tests.faults.environment import PASSWORD
+from tests.faults.harness.environment import PASSWORD
 from tests.soak.personas import MARKER
 
 _LEVELS: Final = {

@@ -16,10 +16,10 @@ from unittest.mock import patch
 from companion.writes import Profile, Write, WriteBehind
 from companion.writes.order import Stored
 from tests.companion.processes import ensure_fork_server
-from tests.faults.call_timer import CallTimer
-from tests.faults.dialogue import open_dialogue
-from tests.faults.environment import Environment
-from tests.faults.worker_setup import worker_settings
+from tests.faults.harness.call_timer import CallTimer
+from tests.faults.harness.dialogue import open_dialogue
+from tests.faults.harness.environment import Environment
+from tests.faults.harness.worker_setup import worker_settings
 from tests.soak.counters import Counters
 from tests.soak.erasers import Erasers
 from tests.soak.expected_state import ExpectedState

@@ -13,7 +13,7 @@ from livekit.agents.ipc.mock_room import create_mock_room
 
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
 from companion.offline.replies import profile_in
-from tests.faults.dialogue import Dialogue, open_dialogue
+from tests.faults.harness.dialogue import Dialogue, open_dialogue
 from tests.soak.counters import Counters
 from tests.soak.expected_state import ExpectedState, Floor
 from tests.soak.fault_injector import FaultInjector

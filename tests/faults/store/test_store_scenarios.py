@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.store_environment import STORE_FAULTS, StoreFault
-from tests.faults.store_scenario import STORE_PHASES, StorePhase, run_store_scenario
+from tests.faults.store.store_environment import STORE_FAULTS, StoreFault
+from tests.faults.store.store_scenario import STORE_PHASES, StorePhase, run_store_scenario
 from tests.real.redis.redis_server import RedisServer
 from tests.real.supabase.postgres import Postgres
 

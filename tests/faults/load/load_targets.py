@@ -14,8 +14,8 @@ from unittest.mock import patch
 from cache import CacheSettings, RedisCache
 from cache.exceptions import TransportError
 from companion.store import SqliteStore, Store, StoreError, SupabaseStore, Turn
-from tests.faults.background_proxy import BackgroundProxy
-from tests.faults.cancellation_load import LoadResult, no_leaked_tasks, run_load
+from tests.faults.harness.background_proxy import BackgroundProxy
+from tests.faults.load.cancellation_load import LoadResult, no_leaked_tasks, run_load
 from tests.inside import engine_of, filler_of
 from tests.real.redis.redis_server import RedisServer
 from tests.real.supabase.postgres import Postgres

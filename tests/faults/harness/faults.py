@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from cache import keys
-from tests.faults.dialogue import USER
-from tests.faults.environment import PASSWORD, WORKER, Environment, Route
+from tests.faults.harness.dialogue import USER
+from tests.faults.harness.environment import PASSWORD, WORKER, Environment, Route
 from tests.real.redis.resp import RedisReplyError, ask
 from tests.wait import until
 

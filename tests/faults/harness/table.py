@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.faults.call_timer import TimedCall
-from tests.faults.cancellation_load import LoadResult
-from tests.faults.scenario import ScenarioResult
-from tests.faults.store_scenario import StoreScenarioResult
+from tests.faults.harness.call_timer import TimedCall
+from tests.faults.harness.scenario import ScenarioResult
+from tests.faults.load.cancellation_load import LoadResult
+from tests.faults.store.store_scenario import StoreScenarioResult
 from tests.isolation.result import Result
 from tests.isolation.suite import CASES
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.load_targets import TARGETS
+from tests.faults.load.load_targets import TARGETS
 
 pytestmark = [pytest.mark.faults, pytest.mark.serial]
 CALLS = {"multiplexer": 5_000, "pool": 1_000, "get_or_load": 10_000, "SQLite": 1_500, "Supabase": 600}

@@ -12,8 +12,8 @@ from typing import Any, Literal, Self
 
 import psutil
 
-from tests.faults.background_proxy import BackgroundProxy
-from tests.faults.certificates import Authority, Pair
+from tests.faults.harness.background_proxy import BackgroundProxy
+from tests.faults.harness.certificates import Authority, Pair
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.resp import Part, ask
 

@@ -16,10 +16,10 @@ from companion.memory.erasure import erase_user
 from companion.runtime import get_runtime
 from companion.store import PersonData
 from companion.writes.spool import Spool
-from tests.faults.checks import Checks
-from tests.faults.dialogue import PROFILE, TOPIC, USER, Dialogue, open_dialogue, seed_earlier_conversation
-from tests.faults.store_environment import StoreEnvironment, StoreFault
-from tests.faults.worker_setup import log_listener, worker_settings
+from tests.faults.harness.checks import Checks
+from tests.faults.harness.dialogue import PROFILE, TOPIC, USER, Dialogue, open_dialogue, seed_earlier_conversation
+from tests.faults.harness.worker_setup import log_listener, worker_settings
+from tests.faults.store.store_environment import StoreEnvironment, StoreFault
 from tests.real.redis.redis_server import RedisServer
 from tests.real.supabase.postgres import Postgres
 from tests.real.supabase.postgrest import PostgREST

@@ -13,13 +13,21 @@ from typing import Literal
 
 from cache import get_redis_cache, keys
 from companion import Caller, get_user_profile_async, use_caller
-from tests.faults.call_timer import CallTimer, TimedCall
-from tests.faults.checks import Checks
-from tests.faults.consistency_checker import USERS, ConsistencyChecker
-from tests.faults.dialogue import PROFILE, TOPIC, USER, Dialogue, open_dialogue, open_store, seed_earlier_conversation
-from tests.faults.environment import PASSWORD, Environment, connections_to
-from tests.faults.faults import Fault
-from tests.faults.worker_setup import log_listener, worker_settings
+from tests.faults.harness.call_timer import CallTimer, TimedCall
+from tests.faults.harness.checks import Checks
+from tests.faults.harness.consistency_checker import USERS, ConsistencyChecker
+from tests.faults.harness.dialogue import (
+    PROFILE,
+    TOPIC,
+    USER,
+    Dialogue,
+    open_dialogue,
+    open_store,
+    seed_earlier_conversation,
+)
+from tests.faults.harness.environment import PASSWORD, Environment, connections_to
+from tests.faults.harness.faults import Fault
+from tests.faults.harness.worker_setup import log_listener, worker_settings
 from tests.inside import engine_of
 from tests.wait import until
 

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tests.faults.call_timer import StallMonitor
+from tests.faults.harness.call_timer import StallMonitor
 
 Call = Callable[[str], Awaitable[Any]]
 """One call with a unique text. True: correct reply; False: wrong reply; None: no reply."""
