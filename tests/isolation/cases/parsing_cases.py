@@ -12,14 +12,14 @@ from cache.coherence.pending import PendingPattern
 from companion import Caller
 from companion.identity import caller_from_identity, caller_from_metadata
 from tests.isolation.fixture_data import CALLERS, OPERATOR, marker, owns
-from tests.isolation.hostile_identities import (
+from tests.isolation.hostile.hostile_identities import (
     SAFE,
     expected_user_id,
     hostile_identity,
     hostile_metadata,
     is_key_part,
 )
-from tests.isolation.hostile_patterns import hostile_pattern, usable
+from tests.isolation.hostile.hostile_patterns import hostile_pattern, usable
 from tests.isolation.runner import Runner
 
 _OPERATORS: Final = frozenset({OPERATOR})

@@ -19,9 +19,9 @@ from companion import Caller, current_caller
 from companion.memory.profile_change import rewritten
 from companion.text import storable
 from tests.isolation.fixture_data import CALLERS, OPERATOR, marker
-from tests.isolation.hostile_calls import CACHE_TOOLS, PROFILE_TOOLS, Call, hostile_call
-from tests.isolation.hostile_identities import hostile_identity, is_key_part
-from tests.isolation.hostile_patterns import usable
+from tests.isolation.hostile.hostile_calls import CACHE_TOOLS, PROFILE_TOOLS, Call, hostile_call
+from tests.isolation.hostile.hostile_identities import hostile_identity, is_key_part
+from tests.isolation.hostile.hostile_patterns import usable
 from tests.isolation.runner import BATCH, Runner, read_json
 from tests.tools.conversation import Person, Userdata
 from tools import CacheTools, ProfileTools

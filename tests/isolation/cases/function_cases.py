@@ -29,9 +29,9 @@ from companion.runtime import get_runtime
 from companion.store import Memory, StoreError, Turn
 from companion.text import storable
 from tests.isolation.fixture_data import CALLERS, marker
-from tests.isolation.hostile_identities import hostile_identity, is_key_part
-from tests.isolation.hostile_patterns import hostile_pattern, usable
-from tests.isolation.hostile_texts import hostile_text, hostile_value
+from tests.isolation.hostile.hostile_identities import hostile_identity, is_key_part
+from tests.isolation.hostile.hostile_patterns import hostile_pattern, usable
+from tests.isolation.hostile.hostile_texts import hostile_text, hostile_value
 from tests.isolation.runner import BATCH, Runner
 
 Operation = Callable[[Runner, "str | None", Random], Awaitable[Any]]

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from companion.identity.placeholders import is_placeholder
-from tests.isolation.hostile_texts import hostile_text, hostile_value
+from tests.isolation.hostile.hostile_texts import hostile_text, hostile_value
 
 SAFE: Final = frozenset(string.ascii_letters + string.digits + "._@+=~-")
 NAMED: Final[tuple[Any, ...]] = (

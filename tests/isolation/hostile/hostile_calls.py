@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
-from tests.isolation.hostile_patterns import hostile_pattern
-from tests.isolation.hostile_texts import hostile_text, hostile_value
+from tests.isolation.hostile.hostile_patterns import hostile_pattern
+from tests.isolation.hostile.hostile_texts import hostile_text, hostile_value
 
 ARGUMENT: Final = {
     "getRedisCacheStats": None,

@@ -16,8 +16,8 @@ from companion import Caller, use_caller
 from companion.offline.llm import OfflineLLM
 from companion.voice.agent import CompanionAgent
 from tests.isolation.fixture_data import CALLERS, marker
-from tests.isolation.hostile_calls import malformed_call
-from tests.isolation.hostile_texts import hostile_text
+from tests.isolation.hostile.hostile_calls import malformed_call
+from tests.isolation.hostile.hostile_texts import hostile_text
 from tests.isolation.runner import BATCH, Runner
 from tests.tools.conversation import Conversation, PlayedLLM, Userdata, conversation
 from tools import CacheTools, ProfileTools

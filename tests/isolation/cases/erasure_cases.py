@@ -12,8 +12,8 @@ from companion.memory.erasure import erase_user, export_user
 from companion.runtime import get_runtime
 from companion.store import Memory, Turn
 from tests.isolation.fixture_data import CALLERS, USERS, marker
-from tests.isolation.hostile_identities import hostile_identity
-from tests.isolation.hostile_texts import hostile_text
+from tests.isolation.hostile.hostile_identities import hostile_identity
+from tests.isolation.hostile.hostile_texts import hostile_text
 from tests.isolation.runner import Runner
 
 
