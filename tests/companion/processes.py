@@ -19,7 +19,7 @@ processes.set_forkserver_preload(
         "tests.companion.memory_worker",
         "tests.companion.outage_worker",
         "tests.companion.erasure_worker",
-        "tests.soak.killed_worker",
+        "tests.soak.killed.killed_worker",
         "tests.companion.store.test_sqlite",
         "tests.companion.store.test_sqlite_schema",
     ]

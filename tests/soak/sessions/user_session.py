@@ -14,10 +14,10 @@ from livekit.agents.ipc.mock_room import create_mock_room
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
 from companion.offline.replies import profile_in
 from tests.faults.harness.dialogue import Dialogue, open_dialogue
-from tests.soak.counters import Counters
-from tests.soak.expected_state import ExpectedState, Floor
 from tests.soak.fault_injector import FaultInjector
-from tests.soak.personas import Persona, Utterance
+from tests.soak.measures.counters import Counters
+from tests.soak.measures.expected_state import ExpectedState, Floor
+from tests.soak.sessions.personas import Persona, Utterance
 
 ANSWER_TIMEOUT: Final = 12.0
 """Seconds until an answer must arrive. A locked database delays a write by up to five."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from tests.faults.harness.environment import PASSWORD
-from tests.soak.personas import MARKER
+from tests.soak.sessions.personas import MARKER
 
 _LEVELS: Final = {
     "cache": logging.DEBUG,

@@ -12,7 +12,7 @@ import pytest
 from companion.runtime import Runtime, close_runtime, set_runtime
 from tests.companion.processes import stop_fork_server
 from tests.real.redis.redis_server import RedisServer
-from tests.soak.killed_workers import KilledWorkers
+from tests.soak.killed.killed_workers import KilledWorkers
 from tests.wait import until
 
 pytestmark = pytest.mark.soak

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.companion.processes import processes
-from tests.soak.killed_worker import Report, work
+from tests.soak.killed.killed_worker import Report, work
 
 _LIFETIME: Final = (1.5, 5.0)  # range of seconds
 _UNSPOOLED: Final = 1.5  # seconds before a kill in which what was only accepted may be lost: the promise is 0.25

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from companion.conversation.follow_up import MAX_TOPIC
 from companion.material import quoted_line
-from tests.soak.personas import Persona
+from tests.soak.sessions.personas import Persona
 
 _SUBMITTED: Final = 30  # submitted profiles of one user that are retained
 _RETENTION: Final = 60.0  # seconds: longer than any read takes
