@@ -20,8 +20,8 @@ processes.set_forkserver_preload(
         "tests.companion.outage_worker",
         "tests.companion.erasure_worker",
         "tests.soak.killed.killed_worker",
-        "tests.companion.store.test_sqlite",
-        "tests.companion.store.test_sqlite_schema",
+        "tests.companion.store.sqlite.test_sqlite",
+        "tests.companion.store.sqlite.test_sqlite_schema",
     ]
 )
 

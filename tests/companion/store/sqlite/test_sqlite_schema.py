@@ -15,7 +15,7 @@ import pytest
 
 from companion.store import Context, Memory, OutboxRow, SqliteStore, StoreError, Summary, Turn
 from tests.companion.processes import processes
-from tests.companion.store.test_outbox import ALL, WRITES
+from tests.companion.store.outbox.test_outbox import ALL, WRITES
 
 pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

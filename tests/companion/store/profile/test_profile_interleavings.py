@@ -14,7 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from companion.store import SqliteStore, SupabaseStore
-from tests.companion.store.profile_interleaving import Kind, Look, Pause, Restart, Save, Simulation, Step, Switch
+from tests.companion.store.profile.profile_interleaving import (
+    Kind,
+    Look,
+    Pause,
+    Restart,
+    Save,
+    Simulation,
+    Step,
+    Switch,
+)
 from tests.real.supabase.postgrest import PostgREST
 
 pytestmark = pytest.mark.integration
@@ -79,7 +88,7 @@ def random_steps(rng: random.Random, count: int) -> list[Step]:
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_supabase(api: PostgREST, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: str, seed: int) -> None:
-    monkeypatch.setattr("tests.companion.store.profile_interleaving.USER", user)
+    monkeypatch.setattr("tests.companion.store.profile.profile_interleaving.USER", user)
     simulation = Simulation(lambda: SupabaseStore(api.url, api.secret_key), tmp_path)
     try:
         await simulation.run(random_steps(random.Random(seed), 60))

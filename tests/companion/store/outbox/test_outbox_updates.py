@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from companion.store import OutboxRow, SupabaseStore
-from tests.companion.store.test_outbox import ALL
+from tests.companion.store.outbox.test_outbox import ALL
 from tests.real.supabase.postgres import MIGRATIONS, Postgres, connection, migrate
 
 pytestmark = pytest.mark.integration

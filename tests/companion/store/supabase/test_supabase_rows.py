@@ -6,7 +6,7 @@ import pytest
 
 from companion.store import StoreError, SupabaseStore
 from companion.store.supabase.client import SupabaseClient
-from tests.companion.store.test_supabase import OPERATIONS, PRIVATE, WRITES
+from tests.companion.store.supabase.test_supabase import OPERATIONS, PRIVATE, WRITES
 from tests.real.supabase.postgrest import PostgREST
 
 pytestmark = pytest.mark.integration
