@@ -18,7 +18,7 @@ from companion import Caller, get_user_profile_async, use_caller
 from companion.caching.outbox_relay import GRACE
 from companion.runtime import Runtime
 from companion.store import Memory, SqliteStore, StoreError
-from tests.companion import memory_worker
+from tests.companion.caching import memory_worker
 from tests.companion.processes import Worker
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until

@@ -23,8 +23,8 @@ from companion.writes.records import from_line, to_line
 from companion.writes.spool import Spool
 from companion.writes.spool_file import SpoolFile
 from companion.writes.spool_keeper import GRACE
-from tests.companion import outage_worker
 from tests.companion.processes import Worker
+from tests.companion.writes import outage_worker
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 

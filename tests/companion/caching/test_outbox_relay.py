@@ -64,7 +64,7 @@ async def test_killed_between_commit_and_invalidation(
 
         asyncio.run(main())
     """)
-    root = Path(__file__).parent.parent.parent
+    root = Path(__file__).parents[3]
     environment = {**os.environ, "REDIS_URL": redis_server.url}
     dying = await asyncio.create_subprocess_exec(sys.executable, "-c", script, cwd=root, env=environment)
     assert await dying.wait() == -signal.SIGKILL

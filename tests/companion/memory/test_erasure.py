@@ -24,7 +24,7 @@ from companion.runtime import Runtime
 from companion.store import Memory, PersonData, StoreError, Turn
 from companion.writes import Profile, Spool
 from companion.writes.records import to_line
-from tests.companion import erasure_worker
+from tests.companion.memory import erasure_worker
 from tests.companion.processes import Worker
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until

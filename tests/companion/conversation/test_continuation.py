@@ -15,8 +15,8 @@ from livekit.agents import llm
 from companion.conversation import continuation
 from companion.runtime import Runtime, acquire_runtime
 from companion.store import Turn
-from tests.companion.test_attach import Call
-from tests.companion.test_attach_rooms import a_room, begin
+from tests.companion.conversation.test_attach import Call
+from tests.companion.conversation.test_attach_rooms import a_room, begin
 from tests.contract.livekit.realtime_stand_in import SilentRealtime
 from tests.real.livekit.job_context import job_context
 from tests.real.redis.redis_server import RedisServer
