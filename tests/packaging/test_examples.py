@@ -25,8 +25,8 @@ from tests.real.livekit.livekit_server import LiveKitServer
 from tests.real.models.inference_server import InferenceServer
 from tests.real.models.openai_server import ChatRequest, Reply
 from tests.real.redis.redis_server import RedisServer
-from tests.test_worker import assert_no_errors, user
-from tests.test_worker_alone import SITECUSTOMIZE
+from tests.worker.test_worker import assert_no_errors, user
+from tests.worker.test_worker_alone import SITECUSTOMIZE
 
 pytestmark = [pytest.mark.worker, pytest.mark.timeout(180)]
 EXAMPLES = ROOT / "examples"

@@ -12,7 +12,7 @@ import pytest
 from tests.packaging.conftest import Installation
 from tests.real.livekit.agent_process import AgentProcess
 from tests.real.livekit.livekit_server import LiveKitServer
-from tests.test_worker_alone import SITECUSTOMIZE
+from tests.worker.test_worker_alone import SITECUSTOMIZE
 
 pytestmark = [pytest.mark.worker, pytest.mark.timeout(180)]
 

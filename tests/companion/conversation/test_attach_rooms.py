@@ -18,11 +18,11 @@ from livekit.agents.voice.room_io import RoomOptions
 
 from companion import Caller, attach
 from companion.runtime import Runtime, acquire_runtime
+from tests.agent.test_agent import join, leave
 from tests.companion.conversation.test_attach import Call, play
 from tests.contract.livekit.livekit_stand_in import PlayedLLM
 from tests.contract.livekit.realtime_stand_in import SilentRealtime
 from tests.real.livekit.job_context import job_context
-from tests.test_agent import join, leave
 from tests.wait import until
 from tools import MemoryTools
 

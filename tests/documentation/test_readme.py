@@ -16,7 +16,7 @@ from cache import close_redis_cache
 from tests.real.redis.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 

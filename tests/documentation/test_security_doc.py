@@ -14,7 +14,7 @@ from companion.caching import STALE_FOR
 from companion.conversation.greeting import MAX_TOPIC
 
 pytestmark = pytest.mark.unit
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "security.md").read_text()
 TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", DOCUMENT)))
 KEYS = {

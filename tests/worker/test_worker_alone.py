@@ -27,7 +27,7 @@ from tests.real.livekit.livekit_job import Job
 from tests.real.livekit.livekit_server import LiveKitServer
 from tests.real.models.openai_server import ChatRequest, OpenAIServer, Reply
 from tests.real.redis.redis_server import RedisServer
-from tests.test_worker import ROOT, user, wait_for_turns, worker
+from tests.worker.test_worker import ROOT, user, wait_for_turns, worker
 
 pytestmark = [pytest.mark.worker, pytest.mark.asyncio(loop_scope="module")]
 

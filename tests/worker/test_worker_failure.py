@@ -20,8 +20,8 @@ from tests.real.livekit.livekit_job import Job
 from tests.real.livekit.livekit_server import LiveKitServer
 from tests.real.models.openai_server import OpenAIServer, Reply
 from tests.real.redis.redis_server import RedisServer
-from tests.test_worker import ROOT, user
 from tests.wait import until
+from tests.worker.test_worker import ROOT, user
 
 pytestmark = pytest.mark.worker
 SORRY = apology("en")

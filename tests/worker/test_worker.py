@@ -30,7 +30,7 @@ from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = [pytest.mark.worker, pytest.mark.asyncio(loop_scope="module")]
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 UUID = "0b9a4f5e-8a34-4a39-9f4e-2d6f0f1c7a11"
 STATS = {
     "enabled",

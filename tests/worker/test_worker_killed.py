@@ -16,8 +16,8 @@ from companion.writes import Spool
 from tests.real.livekit.livekit_server import LiveKitServer
 from tests.real.models.openai_server import OpenAIServer
 from tests.real.redis.redis_server import RedisServer
-from tests.test_worker import ROOT, model, user, wait_for_turns, worker
 from tests.wait import until
+from tests.worker.test_worker import ROOT, model, user, wait_for_turns, worker
 
 pytestmark = pytest.mark.worker
 COMMAND = ["-m", "livekit.agents", "start", str(ROOT / "agent.py"), "--dev"]

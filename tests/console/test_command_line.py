@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.leftovers import working_in
+from tests.console.leftovers import working_in
 
 pytestmark = pytest.mark.console
-AGENT = str(Path(__file__).parents[1] / "agent.py")
+AGENT = str(Path(__file__).parents[2] / "agent.py")
 SCRIPT = (AGENT, "start")
 MODULE = ("-m", "livekit.agents", "start", AGENT)
 

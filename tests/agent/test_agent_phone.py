@@ -12,10 +12,10 @@ import pytest
 from livekit import rtc
 
 from companion.store import Memory, SqliteStore, StoreError, Turn
+from tests.agent.test_agent import entrypoint, greeting, job, name_of
 from tests.companion.store.test_erasure import files_with
 from tests.companion.store.test_moving import NOON
 from tests.real.redis.redis_server import RedisServer
-from tests.test_agent import entrypoint, greeting, job, name_of
 from tests.tools.conversation import Conversation
 
 pytestmark = pytest.mark.integration

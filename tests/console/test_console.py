@@ -24,11 +24,11 @@ from companion.offline.replies import NOTICE
 from companion.store import SqliteStore
 from companion.voice.console import NO_AUDIO, allow_text_without_portaudio, quiet_by_default
 from companion.voice.failure import apology
-from tests.leftovers import working_in
+from tests.console.leftovers import working_in
 from tests.real.models.openai_server import OpenAIServer, Reply
 
 pytestmark = pytest.mark.console
-AGENT = Path(__file__).parents[1] / "agent.py"
+AGENT = Path(__file__).parents[2] / "agent.py"
 COLUMNS, LINES = 300, 60  # wide, so that no line wraps
 PATIENCE = 40.0  # seconds
 # The terminal must control the session, or Ctrl-C would have no effect.

@@ -12,11 +12,11 @@ from uuid import uuid4
 import pytest
 
 from companion.offline.replies import NOTICE
-from tests.leftovers import working_in
+from tests.console.leftovers import working_in
 from tests.real.livekit.tcp_console import TcpConsole
 
 pytestmark = pytest.mark.console
-AGENT = Path(__file__).parents[1] / "agent.py"
+AGENT = Path(__file__).parents[2] / "agent.py"
 
 
 async def test_greeting_question_tool_call_answer_and_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from livekit.agents import AgentSession, get_job_context
 
 from companion.runtime import Runtime, set_runtime
 from companion.store import SqliteStore
-from tests.test_agent import UUID, entrypoint, greeting, job, join, leave, name_of, stored
+from tests.agent.test_agent import UUID, entrypoint, greeting, job, join, leave, name_of, stored
 from tests.tools.conversation import Conversation, ObedientLLM
 from tests.wait import until
 
