@@ -9,16 +9,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench import Bench
+from benchmarks.conversations.slow_source import seed_user, slow_runtime
+from benchmarks.figures import Spread
 from cache import close_redis_cache, get_redis_cache
 from cache.registry import use_redis_cache
 from companion import get_intelligent_first_message_instructions, get_user_profile_async
 from companion.identity import Caller, use_caller
 from companion.memory.context import get_conversation_summary_async, get_user_state_async
 from companion.runtime import close_runtime
-
-from .bench import Bench
-from .figures import Spread
-from .slow_source import seed_user, slow_runtime
 
 _STORE, _MODEL = 0.075, 0.75
 _USER = "ann"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from benchmarks.bench import Bench
+from benchmarks.figures import Spread
+from benchmarks.invalidation.keyspace import PROBE_COLUMNS, Keyspace, Timing, above_idle, keyspace, probe_columns
 from tests.wait import until
-
-from .bench import Bench
-from .figures import Spread
-from .keyspace import PROBE_COLUMNS, Keyspace, Timing, above_idle, keyspace, probe_columns
 
 PATTERN = "user:*"
 OURS, ONE_DEL = "invalidate_pattern", "SCAN + one DEL"

@@ -6,11 +6,10 @@ import asyncio
 import statistics
 from dataclasses import replace
 
+from benchmarks.bench import Bench
+from benchmarks.figures import Spread, number
+from benchmarks.invalidation.keyspace import PROBE_COLUMNS, Keyspace, Timing, above_idle, keyspace, probe_columns
 from cache import keys
-
-from .bench import Bench
-from .figures import Spread, number
-from .keyspace import PROBE_COLUMNS, Keyspace, Timing, above_idle, keyspace, probe_columns
 
 USER = "ann"
 

@@ -12,8 +12,8 @@ import sys
 import time
 from typing import Any
 
-from .child import open_requests, reply
-from .protections import PROTECTIONS
+from benchmarks.child import open_requests, reply
+from benchmarks.stampede.protections import PROTECTIONS
 
 
 async def main(protection: str, url: str, tasks: int, seconds: float) -> None:

@@ -7,12 +7,12 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from typing import Any
 
-from .bench import Bench
-from .child import Child
-from .command_monitor import CommandMonitor
-from .figures import Spread, percentile
-from .peers import OURS
-from .protections import PROTECTIONS
+from benchmarks.bench import Bench
+from benchmarks.child import Child
+from benchmarks.command_monitor import CommandMonitor
+from benchmarks.figures import Spread, percentile
+from benchmarks.peers import OURS
+from benchmarks.stampede.protections import PROTECTIONS
 
 _PROCESSES, _TASKS, _LOADER = 4, 200, 0.5
 
@@ -78,7 +78,9 @@ async def _stampede(bench: Bench, name: str, key: str) -> StampedeResult:
     server = bench.server()
     async with AsyncExitStack() as stack:
         children = [
-            await stack.enter_async_context(Child("stampede_worker", name, server.url, str(_TASKS), str(_LOADER)))
+            await stack.enter_async_context(
+                Child("stampede.stampede_worker", name, server.url, str(_TASKS), str(_LOADER))
+            )
             for _ in range(_PROCESSES)
         ]
         await asyncio.gather(*(child.receive() for child in children))

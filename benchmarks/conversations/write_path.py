@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from benchmarks.bench import Bench
+from benchmarks.figures import Spread
 from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.store import DataKind, Turn
-
-from .bench import Bench
-from .figures import Spread
 
 RATE: Final = 50
 """Turns per second."""

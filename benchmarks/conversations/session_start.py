@@ -16,6 +16,12 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from benchmarks.bench import Bench
+from benchmarks.child import Child
+from benchmarks.command_monitor import CommandMonitor
+from benchmarks.conversations.slow_source import PROFILE, seed_user, slow_runtime
+from benchmarks.figures import Spread
+from benchmarks.peers import DOCUMENTED
 from cache import close_redis_cache, keys
 from cache.registry import use_redis_cache
 from companion import get_intelligent_first_message_instructions, get_user_profile_async
@@ -23,13 +29,6 @@ from companion.identity import Caller, use_caller
 from companion.runtime import close_runtime
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
-
-from .bench import Bench
-from .child import Child
-from .command_monitor import CommandMonitor
-from .figures import Spread
-from .peers import DOCUMENTED
-from .slow_source import PROFILE, seed_user, slow_runtime
 
 _LATENCY = 0.02  # seconds by which the slow network delays replies
 _USER = "ann"

@@ -16,12 +16,11 @@ from dataclasses import dataclass, replace
 
 from redis.asyncio import Redis
 
+from benchmarks.bench import Bench
+from benchmarks.child import Child
+from benchmarks.conversations.returning_users import Behaviour, day
+from benchmarks.figures import share
 from cache import keys
-
-from .bench import Bench
-from .child import Child
-from .figures import share
-from .returning_users import Behaviour, day
 
 _SEED = 20251006
 # KEYS: keys whose TTLs are reduced. ARGV: milliseconds.
@@ -104,7 +103,7 @@ async def _replay(bench: Bench, behaviour: Behaviour, users: int, *, shared: boo
     urls = [server.url, server.url if shared else server.url.removesuffix("/0") + "/1"]
     async with AsyncExitStack() as stack:
         home = stack.enter_context(tempfile.TemporaryDirectory())
-        workers = [await stack.enter_async_context(Child("session_worker", url, home)) for url in urls]
+        workers = [await stack.enter_async_context(Child("conversations.session_worker", url, home)) for url in urls]
         for worker in workers:
             await worker.receive()
         clocks = [await stack.enter_async_context(Redis.from_url(url)) for url in urls]

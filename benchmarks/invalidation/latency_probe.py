@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 
-from .child import reply
+from benchmarks.child import reply
 
 KEY = "probe:key"
 _PAUSE = 0.0005

@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.child import open_requests, reply
+from benchmarks.conversations.slow_source import slow_runtime
 from cache import RedisCache, close_redis_cache
 from cache.registry import use_redis_cache
 from companion import save_user_profile_async
@@ -25,9 +27,6 @@ from companion.conversation.wrap_up import wrap_up
 from companion.identity import Caller, use_caller
 from companion.runtime import close_runtime, get_runtime
 from companion.store import Turn
-
-from .child import open_requests, reply
-from .slow_source import slow_runtime
 
 reads: Counter[str] = Counter()
 loads: Counter[str] = Counter()

@@ -6,13 +6,12 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
+from benchmarks.bench import Bench
+from benchmarks.figures import Spread
+from benchmarks.invalidation.keyspace import Keyspace, keyspace
 from cache import CacheSettings, RedisCache, keys
 from companion.caching.invalidation import count_key, generation_key, invalidate, search_key
 from tests.wait import until
-
-from .bench import Bench
-from .figures import Spread
-from .keyspace import Keyspace, keyspace
 
 USER = "ann"
 POLICIES = ("noeviction", "volatile-lru", "allkeys-lru")

@@ -7,11 +7,10 @@ from collections.abc import Awaitable, Callable
 
 from redis.asyncio import Redis
 
+from benchmarks.bench import Bench
+from benchmarks.peers import DOCUMENTED
 from cache import CacheSettings, RedisCache, keys
 from tests.real.redis.redis_server import RedisServer
-
-from .bench import Bench
-from .peers import DOCUMENTED
 
 _USER = "ann"
 

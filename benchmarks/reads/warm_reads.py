@@ -6,10 +6,10 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 
-from .bench import Bench
-from .comparison import NAIVE, Comparison, Read, compare
-from .figures import share
-from .peers import OURS, POOL, REMOTE, Client, open_all
+from benchmarks.bench import Bench
+from benchmarks.comparison import NAIVE, Comparison, Read, compare
+from benchmarks.figures import share
+from benchmarks.peers import OURS, POOL, REMOTE, Client, open_all
 
 PROFILE = "Name: Ann\nLives in: Oslo\n" + "Likes: long walks by the sea, and the smell of rain on warm stones\n" * 6
 PLAN = {"opening": "follow_up", "last_seen": "2026-11-23T17:04:11+00:00", "topic": "how the move to Oslo went"}

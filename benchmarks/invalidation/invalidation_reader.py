@@ -10,8 +10,8 @@ import asyncio
 import sys
 import time
 
-from .child import open_requests, reply
-from .peers import LOCAL
+from benchmarks.child import open_requests, reply
+from benchmarks.peers import LOCAL
 
 KEY = "user:123:profile"
 

@@ -11,15 +11,14 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from benchmarks.bench import Bench
+from benchmarks.child import Child
+from benchmarks.figures import Spread, number, percentile
+from benchmarks.invalidation.latency_probe import KEY as PROBE_KEY
+from benchmarks.peers import DOCUMENTED
 from cache import CacheSettings, RedisCache
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
-
-from .bench import Bench
-from .child import Child
-from .figures import Spread, number, percentile
-from .latency_probe import KEY as PROBE_KEY
-from .peers import DOCUMENTED
 
 # ARGV: first, last. Runs in the server: a million SETs over a socket take ten times as long.
 _FILL = """
@@ -134,7 +133,7 @@ async def keyspace(bench: Bench) -> AsyncIterator[Keyspace]:
         cache = RedisCache(settings=CacheSettings(url=server.url))
         await cache.initialize()
         stack.push_async_callback(cache.close)
-        probe = await stack.enter_async_context(Child("latency_probe", str(server.port)))
+        probe = await stack.enter_async_context(Child("invalidation.latency_probe", str(server.port)))
         await probe.receive()
         yield Keyspace(server, redis, cache, probe)
 

@@ -7,11 +7,11 @@ import random
 from contextlib import AsyncExitStack
 from typing import Any
 
-from .bench import Bench
-from .child import Child
-from .comparison import NAIVE, Read, compare
-from .peers import LOCAL, NEAR, Client, Open, naive, open_all
-from .warm_reads import PROFILE, VALUES
+from benchmarks.bench import Bench
+from benchmarks.child import Child
+from benchmarks.comparison import NAIVE, Read, compare
+from benchmarks.peers import LOCAL, NEAR, Client, Open, naive, open_all
+from benchmarks.reads.warm_reads import PROFILE, VALUES
 
 _KEYS = 300
 _WRITES = 2400

@@ -6,11 +6,11 @@ import asyncio
 import random
 import time
 
-from .bench import Bench
-from .child import Child
-from .figures import number, percentile
-from .invalidation_reader import KEY
-from .peers import LOCAL, NEAR
+from benchmarks.bench import Bench
+from benchmarks.child import Child
+from benchmarks.figures import number, percentile
+from benchmarks.invalidation.invalidation_reader import KEY
+from benchmarks.peers import LOCAL, NEAR
 
 _TIMEOUT = 1.0  # seconds after the last write until an unseen value counts as never seen
 
@@ -43,7 +43,7 @@ async def _lags(bench: Bench, name: str, writes: int) -> tuple[list[float], int]
     acknowledged = []
     async with LOCAL[name](server.url) as writer:
         await writer.put(KEY, 0)
-        async with Child("invalidation_reader", name, server.url) as reader:
+        async with Child("invalidation.invalidation_reader", name, server.url) as reader:
             await reader.receive()
             for count in range(1, writes + 1):
                 await writer.put(KEY, count)

@@ -16,9 +16,8 @@ from urllib.parse import urlsplit
 from redis import ConnectionPool
 from redis.asyncio import Redis
 
+from benchmarks.peers import DOCUMENTED, OURS
 from cache import CacheSettings, RedisCache
-
-from .peers import DOCUMENTED, OURS
 
 Load = Callable[[], Coroutine[Any, Any, Any]]
 Protected = Callable[[str, Load], Awaitable[Any]]
