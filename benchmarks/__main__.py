@@ -11,23 +11,12 @@ import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
 
-from tests.real.redis_server import server_version
-
-from . import (
-    clear_user_cache,
-    connections,
-    documented,
-    hit_rates,
-    invalidate_pattern,
-    invalidation_lag,
-    near_hits,
-    one_user,
-    session_start,
-    stampede,
-    warm_reads,
-    write_path,
-)
-from .bench import Bench
+from benchmarks.bench import Bench
+from benchmarks.conversations import connections, documented, hit_rates, session_start, write_path
+from benchmarks.invalidation import clear_user_cache, invalidate_pattern, invalidation_lag, one_user
+from benchmarks.reads import near_hits, warm_reads
+from benchmarks.stampede import stampede
+from tests.real.redis.redis_server import server_version
 
 TABLES: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "warm_reads": warm_reads.run,

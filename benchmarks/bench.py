@@ -11,9 +11,8 @@ from typing import Self, TypeVar
 
 import yaml
 
-from tests.real.redis_server import RedisServer
-
-from .figures import Target, table
+from benchmarks.figures import Target, table
+from tests.real.redis.redis_server import RedisServer
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from math import inf, isfinite, nan
 from typing import Any
 
-from .figures import Spread
+from benchmarks.figures import Spread
 
 Read = Callable[[], Awaitable[Any]]
 NAIVE = "naive"

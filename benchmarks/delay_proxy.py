@@ -10,7 +10,7 @@ import random
 import sys
 from collections.abc import Callable
 
-from .child import reply
+from benchmarks.child import reply
 
 
 async def main(port: int, least: float, most: float, seed: int) -> None:

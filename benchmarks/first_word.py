@@ -30,7 +30,7 @@ from companion.runtime import Runtime, set_runtime
 from companion.settings import Settings
 from companion.store import Context, SqliteStore, Turn
 from companion.voice.tracing import ROOT
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 STORE, MODEL, CONNECT = 0.3, 0.7, 0.5

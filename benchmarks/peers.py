@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
+from benchmarks.comparison import NAIVE
 from cache import CacheSettings, RedisCache
-
-from .comparison import NAIVE
 
 OURS, NEAR = "this layer", "this layer, near cache"
 POOL = 50

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cache import CacheSettings, RedisCache
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import initialised
 
 pytest_plugins = ["tests.plugin"]

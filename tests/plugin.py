@@ -10,7 +10,7 @@ from typing import Final, Never
 
 import pytest
 
-from tests.real.redis_server import installed_servers, missing_servers, server_name
+from tests.real.redis.redis_server import installed_servers, missing_servers, server_name
 
 CATEGORIES: Final = ("unit", "integration", "console", "worker", "faults", "isolation", "soak")
 HINT: Final = (

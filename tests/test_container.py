@@ -14,8 +14,8 @@ import pytest
 import yaml
 from livekit.agents.worker import DRAIN_TIMEOUT
 
-from tests.real.redis_server import RedisServer
-from tests.test_readme import README, table_of_variables
+from tests.documentation.test_readme import README, table_of_variables
+from tests.real.redis.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parent.parent
@@ -104,7 +104,7 @@ def test_what_is_copied_is_all_the_worker_needs_and_its_health_is_asked_at_its_p
     code = "import agent; print(agent.server._port.prod_default)"
     port = subprocess.check_output([sys.executable, "-c", code], cwd=image, text=True).strip()
     assert said("EXPOSE") == [port]
-    (check,) = said("HEALTHCHECK")  # tests/test_worker.py runs it against a worker
+    (check,) = said("HEALTHCHECK")  # tests/worker/test_worker.py runs it against a worker
     assert f"'127.0.0.1', {port}," in check
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests import plugin
-from tests.real import redis_server
+from tests.real.redis import redis_server
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[1]

@@ -17,8 +17,8 @@ from cache.redis_url import Endpoint
 from cache.transport.multiplexer import MultiplexedClient
 from tests.cache.embedded.private_server import Console, processes, start_console
 from tests.inside import engine_of
-from tests.real import redis_cluster
-from tests.real.redis_server import RedisServer
+from tests.real.redis import redis_cluster
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import initialised, until
 
 

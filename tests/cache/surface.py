@@ -12,7 +12,7 @@ import pytest
 from cache import CacheSettings, LockUnavailable, RedisCache
 from cache.invalidation import invalidator as invalidation
 from cache.loading import lease
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 

@@ -13,8 +13,8 @@ import pytest
 from cache import LockUnavailable, RedisCache, keys
 from tests.cache.surface import Surface
 from tests.inside import engine_of
-from tests.real.redis_server import RedisServer
-from tests.real.resp import RedisReplyError, ask
+from tests.real.redis.redis_server import RedisServer
+from tests.real.redis.resp import RedisReplyError, ask
 from tests.wait import initialised, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.every_server]

@@ -12,7 +12,7 @@ from cache import RedisCache, UnserialisableValue, keys, reader, writer
 from cache.exceptions import CommandTimeout
 from tests.cache.loading.clock import timed
 from tests.inside import engine_of
-from tests.real.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import RedisServer, unused_port
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

@@ -10,7 +10,7 @@ import pytest
 from cache import RedisCache, keys
 from tests.cache.loading.loader import Loader
 from tests.inside import engine_of
-from tests.real.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import RedisServer, unused_port
 from tests.wait import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.every_server]

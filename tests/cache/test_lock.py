@@ -10,7 +10,7 @@ import pytest
 from cache import LockLost, LockUnavailable, RedisCache
 from tests.inside import locks_of
 from tests.real.proxy import Proxy
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.every_server]

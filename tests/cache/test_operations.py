@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cache import RedisCache, keys
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.every_server]

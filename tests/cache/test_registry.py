@@ -17,7 +17,7 @@ from cache.coherence.pending import PendingQueue
 from cache.coherence.pending_entries import PendingEntries
 from cache.coherence.pending_pattern import PendingInvalidations
 from tests.inside import engine_of
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

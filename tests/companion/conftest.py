@@ -14,8 +14,8 @@ from companion.settings import Settings
 from companion.store import SqliteStore
 from tests.companion.processes import stop_fork_server
 from tests.companion.scripted import ScriptedLLM
-from tests.real.postgres import Postgres
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
+from tests.real.supabase.postgres import Postgres
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ processes = get_context("forkserver")
 # Imported once, by the server: the import takes a second.
 processes.set_forkserver_preload(
     [
-        "tests.companion.memory_worker",
-        "tests.companion.outage_worker",
-        "tests.companion.erasure_worker",
-        "tests.soak.killed_worker",
-        "tests.companion.store.test_sqlite",
-        "tests.companion.store.test_sqlite_schema",
+        "tests.companion.caching.memory_worker",
+        "tests.companion.writes.outage_worker",
+        "tests.companion.memory.erasure_worker",
+        "tests.soak.killed.killed_worker",
+        "tests.companion.store.sqlite.test_sqlite",
+        "tests.companion.store.sqlite.test_sqlite_schema",
     ]
 )
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from companion.cli import make_app
 from companion.profile_lines import text_of
 from companion.store import SqliteStore
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
 LINES = [f"Fact {number}: x" for number in range(20)]

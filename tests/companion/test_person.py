@@ -14,7 +14,7 @@ from companion.cli import make_app
 from companion.identity import phone_caller
 from companion.store import Memory, PersonData, SqliteStore, StoreError, Summary, Turn, person_from_json, person_to_json
 from companion.writes import Spool
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)

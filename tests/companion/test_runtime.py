@@ -12,7 +12,7 @@ from cache.embedded import EmbeddedRedis
 from companion.caching.change_listener import ChangeListener, OnChange
 from companion.runtime import Runtime, close_runtime, get_runtime, set_runtime
 from companion.settings import Settings
-from tests.real.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import RedisServer, unused_port
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

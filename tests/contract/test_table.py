@@ -23,9 +23,9 @@ def documented() -> list[Row]:
 
 
 def written() -> list[Row]:
-    """The tests of this folder, and the modules that their docstrings name."""
+    """The tests below this folder, and the modules that their docstrings name."""
     rows: list[Row] = []
-    for path in sorted(HERE.glob("test_*.py")):
+    for path in sorted(HERE.rglob("test_*.py")):
         for node in ast.parse(path.read_text()).body if path != Path(__file__) else ():
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
                 quoted = re.findall(r"``([^`]+)``", ast.get_docstring(node) or "")

@@ -16,18 +16,18 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
-from tests.faults.faults import FAULTS
-from tests.faults.load_targets import TARGETS
-from tests.faults.scenario import PHASES, run_scenario
-from tests.faults.store_environment import STORE_FAULTS
-from tests.faults.store_scenario import STORE_PHASES, run_store_scenario
-from tests.faults.table import ISOLATION, NOTES, header, isolation_row, load_row, scenario_row, store_row
-from tests.faults.table import LOAD as LOAD_COLUMNS
-from tests.faults.table import STORE as STORE_COLUMNS
-from tests.faults.worker_setup import mute_logs
+from tests.faults.harness.faults import FAULTS
+from tests.faults.harness.scenario import PHASES, run_scenario
+from tests.faults.harness.table import ISOLATION, NOTES, header, isolation_row, load_row, scenario_row, store_row
+from tests.faults.harness.table import LOAD as LOAD_COLUMNS
+from tests.faults.harness.table import STORE as STORE_COLUMNS
+from tests.faults.harness.worker_setup import mute_logs
+from tests.faults.load.load_targets import TARGETS
+from tests.faults.store.store_environment import STORE_FAULTS
+from tests.faults.store.store_scenario import STORE_PHASES, run_store_scenario
 from tests.isolation.suite import CASE_COUNTS, run_in_process
-from tests.real.postgres import Postgres
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
+from tests.real.supabase.postgres import Postgres
 
 CALLS: Final = {"multiplexer": 170_000, "get_or_load": 50_000, "SQLite": 10_000, "Supabase": 5_000, "pool": 115_000}
 """Enough for 100,000 cancellations each on multiplexer and pool; the pool is slowest and takes the remaining time."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from cache import RedisCache
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import initialised
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from cache import RedisCache, keys
-from tests.faults.background_proxy import BackgroundProxy
-from tests.real.redis_server import RedisServer
+from tests.faults.harness.background_proxy import BackgroundProxy
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.faults

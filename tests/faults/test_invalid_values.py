@@ -10,7 +10,7 @@ import pytest
 from cache import RedisCache, keys
 from cache.core.engine import LARGEST_REPLY_BYTES
 from tests.cache.loading.clock import timed
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.faults

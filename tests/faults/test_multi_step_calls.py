@@ -8,9 +8,9 @@ import pytest
 
 from cache import RedisCache, keys
 from tests.cache.loading.clock import timed
-from tests.faults.background_proxy import BackgroundProxy
+from tests.faults.harness.background_proxy import BackgroundProxy
 from tests.inside import engine_of
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import initialised, until
 
 pytestmark = [pytest.mark.faults, pytest.mark.serial]

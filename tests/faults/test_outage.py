@@ -10,8 +10,8 @@ import pytest
 
 from cache import RedisCache
 from cache.core.availability import Availability
-from tests.faults.background_proxy import BackgroundProxy
-from tests.real.redis_server import RedisServer
+from tests.faults.harness.background_proxy import BackgroundProxy
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.faults

@@ -9,9 +9,9 @@ import pytest
 from cache import CacheSettings
 from cache.exceptions import CacheUnavailable
 from cache.transport.pool import PooledClient
-from tests.faults.background_proxy import BackgroundProxy
-from tests.faults.environment import connections_to
-from tests.real.redis_server import RedisServer
+from tests.faults.harness.background_proxy import BackgroundProxy
+from tests.faults.harness.environment import connections_to
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.faults

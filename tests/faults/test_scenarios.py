@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.faults import FAULTS, Fault
-from tests.faults.scenario import DURATION, PHASES, Phase, run_scenario
+from tests.faults.harness.faults import FAULTS, Fault
+from tests.faults.harness.scenario import DURATION, PHASES, Phase, run_scenario
 
 pytestmark = [pytest.mark.faults, pytest.mark.serial]
 DETECTED_LATE = ("server stopped (SIGSTOP)", "slow link, 50 ms", "black hole")

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from cache.serialization.codec import encode
 from tests.isolation.log_capture import MARKER, SECRET
-from tests.real.redis_server import RedisServer
-from tests.real.resp import Part, ask, ask_each
+from tests.real.redis.redis_server import RedisServer
+from tests.real.redis.resp import Part, ask, ask_each
 
 CALLERS: Final = ("me", "m", "me.2")
 OPERATOR: Final = "ops"

@@ -24,7 +24,7 @@ from tests.conftest import OURS
 from tests.isolation.fixture_data import OPERATOR, PASSWORD, USERS, FixtureData, marker, owns
 from tests.isolation.log_capture import MARKER, SECRET, capture_logs
 from tests.isolation.result import Result
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 BATCH: Final = 50

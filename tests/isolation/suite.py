@@ -12,14 +12,14 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from tests.faults.worker_setup import mute_logs
-from tests.isolation.erasure_cases import erasures
-from tests.isolation.function_cases import functions
-from tests.isolation.parsing_cases import identities, key_parts, metadata, patterns
+from tests.faults.harness.worker_setup import mute_logs
+from tests.isolation.cases.erasure_cases import erasures
+from tests.isolation.cases.function_cases import functions
+from tests.isolation.cases.parsing_cases import identities, key_parts, metadata, patterns
+from tests.isolation.cases.session_cases import conversations
+from tests.isolation.cases.tool_cases import cache_tools, cached_schemas, operators, profile_tools, unknown_callers
 from tests.isolation.result import Result
 from tests.isolation.runner import Runner, open_runner
-from tests.isolation.session_cases import conversations
-from tests.isolation.tool_cases import cache_tools, cached_schemas, operators, profile_tools, unknown_callers
 
 CaseRunner = Callable[[Runner, Random, int], Awaitable[int]]
 CASES: Final[dict[str, CaseRunner]] = {

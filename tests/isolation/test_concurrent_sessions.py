@@ -16,10 +16,10 @@ from livekit.agents import get_job_context, llm
 from companion.identity import current_caller
 from companion.runtime import Runtime, set_runtime
 from companion.store import Memory, SqliteStore, Summary, Turn
+from tests.agent.test_agent import Probe, job
 from tests.isolation.echo_llm import EchoLLM, markers
 from tests.isolation.log_capture import MARKER, SECRET, LogCapture, capture_logs
-from tests.real.redis_server import RedisServer
-from tests.test_agent import Probe, job
+from tests.real.redis.redis_server import RedisServer
 from tests.tools.conversation import Conversation
 
 pytestmark = [pytest.mark.isolation, pytest.mark.serial]

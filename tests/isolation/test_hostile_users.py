@@ -12,11 +12,11 @@ import pytest
 
 from cache import RedisCache, keys
 from companion.store import SqliteStore
-from tests.faults.table import isolation_row
+from tests.faults.harness.table import isolation_row
+from tests.isolation.cases.tool_cases import cache_tools, operators, profile_tools, unknown_callers
 from tests.isolation.fixture_data import OPERATOR
 from tests.isolation.runner import open_runner
 from tests.isolation.suite import CASE_COUNTS, CASES, run_suite
-from tests.isolation.tool_cases import cache_tools, operators, profile_tools, unknown_callers
 from tools import CacheTools
 
 pytestmark = pytest.mark.isolation

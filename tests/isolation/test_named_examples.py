@@ -12,11 +12,11 @@ import pytest
 from cache import keys
 from companion import Caller, get_user_profile_async, use_caller
 from companion.identity import caller_from_identity
-from tests.isolation.hostile_calls import ARGUMENT, Call
+from tests.agent.test_agent import greeting, job, name_of
+from tests.isolation.cases.tool_cases import answer
+from tests.isolation.hostile.hostile_calls import ARGUMENT, Call
 from tests.isolation.runner import open_runner
-from tests.isolation.tool_cases import answer
-from tests.real.redis_server import RedisServer
-from tests.test_agent import greeting, job, name_of
+from tests.real.redis.redis_server import RedisServer
 from tests.tools.conversation import Userdata
 
 pytestmark = pytest.mark.isolation

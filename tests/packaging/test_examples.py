@@ -20,13 +20,13 @@ from livekit.protocol import models
 from companion.store import SqliteStore
 from tests.conftest import OURS
 from tests.packaging.conftest import ROOT, Installation
-from tests.real.agent_process import AgentProcess
-from tests.real.inference_server import InferenceServer
-from tests.real.livekit_server import LiveKitServer
-from tests.real.openai_server import ChatRequest, Reply
-from tests.real.redis_server import RedisServer
-from tests.test_worker import assert_no_errors, user
-from tests.test_worker_alone import SITECUSTOMIZE
+from tests.real.livekit.agent_process import AgentProcess
+from tests.real.livekit.livekit_server import LiveKitServer
+from tests.real.models.inference_server import InferenceServer
+from tests.real.models.openai_server import ChatRequest, Reply
+from tests.real.redis.redis_server import RedisServer
+from tests.worker.test_worker import assert_no_errors, user
+from tests.worker.test_worker_alone import SITECUSTOMIZE
 
 pytestmark = [pytest.mark.worker, pytest.mark.timeout(180)]
 EXAMPLES = ROOT / "examples"
@@ -109,7 +109,7 @@ async def starter(installed: Installation, tmp_path: Path) -> None:
 
 
 async def other_agents(installed: Installation, tmp_path: Path) -> None:
-    (tmp_path / "realtime_stand_in.py").symlink_to(ROOT / "tests" / "contract" / "realtime_stand_in.py")
+    (tmp_path / "realtime_stand_in.py").symlink_to(ROOT / "tests" / "contract" / "livekit" / "realtime_stand_in.py")
     store = SqliteStore(tmp_path / "home" / "companion.db")
     for user_id in ("sip_+15551234567", "ada", "eve"):
         await store.save_profile(user_id, "Says: I play chess")

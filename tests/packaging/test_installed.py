@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.documentation.test_readme import BLOCKS
 from tests.packaging.conftest import ROOT, Installation
-from tests.real.redis_server import RedisServer
-from tests.test_readme import BLOCKS
+from tests.real.redis.redis_server import RedisServer
 
 pytestmark = [pytest.mark.console, pytest.mark.timeout(180)]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.conftest import Installation
-from tests.real.agent_process import AgentProcess
-from tests.real.livekit_server import LiveKitServer
-from tests.test_worker_alone import SITECUSTOMIZE
+from tests.real.livekit.agent_process import AgentProcess
+from tests.real.livekit.livekit_server import LiveKitServer
+from tests.worker.test_worker_alone import SITECUSTOMIZE
 
 pytestmark = [pytest.mark.worker, pytest.mark.timeout(180)]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.real.proxy import Proxy, pieces
-from tests.real.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import RedisServer, unused_port
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

@@ -13,8 +13,8 @@ import pytest
 from livekit.agents import Agent, AgentSession, APIConnectionError, APIConnectOptions, APIStatusError, llm
 from livekit.plugins import openai
 
-from tests.real.openai_server import OpenAIServer, Reply
-from tests.real.tcp_console import TcpConsole
+from tests.real.livekit.tcp_console import TcpConsole
+from tests.real.models.openai_server import OpenAIServer, Reply
 
 pytestmark = pytest.mark.integration
 TOY_AGENT = '''

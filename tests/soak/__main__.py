@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.soak.memory_use import limit_malloc_caching
+from tests.soak.measures.memory_use import limit_malloc_caching
 from tests.soak.report import details, table, violations
 from tests.soak.soak import SoakConfig, soak
 

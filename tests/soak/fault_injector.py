@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from cache import keys
-from tests.faults.environment import Environment
-from tests.faults.faults import FAULTS, Fault
-from tests.soak.personas import Persona
+from tests.faults.harness.environment import Environment
+from tests.faults.harness.faults import FAULTS, Fault
+from tests.soak.sessions.personas import Persona
 from tests.soak.store_faults import STORE_FAULTS
 
 _CORRUPTED: Final = 4  # profiles corrupted in Redis at a time

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.soak.memory_use import MB, MemoryUse
+from tests.soak.measures.memory_use import MB, MemoryUse
 from tests.soak.soak import CALL_LIMIT, SoakResult
 
 GROWTH_LIMIT: Final = MemoryUse(resident=0.05, blocks=0.025)

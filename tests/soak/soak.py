@@ -16,21 +16,21 @@ from unittest.mock import patch
 from companion.writes import Profile, Write, WriteBehind
 from companion.writes.order import Stored
 from tests.companion.processes import ensure_fork_server
-from tests.faults.call_timer import CallTimer
-from tests.faults.dialogue import open_dialogue
-from tests.faults.environment import Environment
-from tests.faults.worker_setup import worker_settings
-from tests.soak.counters import Counters
-from tests.soak.erasers import Erasers
-from tests.soak.expected_state import ExpectedState
+from tests.faults.harness.call_timer import CallTimer
+from tests.faults.harness.dialogue import open_dialogue
+from tests.faults.harness.environment import Environment
+from tests.faults.harness.worker_setup import worker_settings
 from tests.soak.fault_injector import FaultInjector
-from tests.soak.killed_workers import KilledWorkers
-from tests.soak.leak_check import OpenResources
-from tests.soak.log_capture import LogCapture
-from tests.soak.memory_use import Memory
-from tests.soak.personas import Persona
-from tests.soak.profile_writers import ProfileWriters
-from tests.soak.user_session import SharedState, UserSession
+from tests.soak.killed.killed_workers import KilledWorkers
+from tests.soak.measures.counters import Counters
+from tests.soak.measures.expected_state import ExpectedState
+from tests.soak.measures.leak_check import OpenResources
+from tests.soak.measures.log_capture import LogCapture
+from tests.soak.measures.memory_use import Memory
+from tests.soak.sessions.erasers import Erasers
+from tests.soak.sessions.personas import Persona
+from tests.soak.sessions.profile_writers import ProfileWriters
+from tests.soak.sessions.user_session import SharedState, UserSession
 from tests.wait import until
 
 CALL_LIMIT: Final = 0.07

@@ -12,8 +12,8 @@ from unittest.mock import patch
 
 from companion.store import StoreError
 from companion.store.sqlite.thread import SqliteThread
-from tests.faults.environment import Environment
-from tests.faults.faults import Fault
+from tests.faults.harness.environment import Environment
+from tests.faults.harness.faults import Fault
 
 _SLOW: Final = 0.3
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak.memory_use import Memory, MemoryUse
+from tests.soak.measures.memory_use import Memory, MemoryUse
 from tests.soak.report import details, table, violations
 from tests.soak.soak import SoakConfig, SoakResult, soak
 

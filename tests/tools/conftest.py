@@ -11,7 +11,7 @@ from cache import close_redis_cache
 from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.settings import Settings
 from companion.store import SqliteStore
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 
 
 @pytest.fixture

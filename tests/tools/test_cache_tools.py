@@ -12,7 +12,7 @@ from livekit.agents import Agent
 
 from cache import get_redis_cache
 from companion.voice.agent import CompanionAgent
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.tools.conversation import ObedientLLM, Person, Userdata, conversation
 from tests.wait import until
 from tools import CacheTools

@@ -21,7 +21,7 @@ from companion.memory.profile import get_user_profile_async, save_user_profile_a
 from companion.runtime import Runtime
 from companion.store import Memory, PersonData, StoreError, Summary, Turn
 from companion.voice.agent import CompanionAgent
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.tools.conversation import Conversation, Userdata, conversation
 from tests.wait import until
 from tools import ProfileTools

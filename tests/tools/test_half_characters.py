@@ -17,8 +17,8 @@ from livekit.plugins import openai
 from companion import Caller, use_caller
 from companion.runtime import Runtime
 from companion.voice.agent import CompanionAgent
-from tests.real.openai_server import OpenAIServer, Reply
-from tests.real.redis_server import RedisServer
+from tests.real.models.openai_server import OpenAIServer, Reply
+from tests.real.redis.redis_server import RedisServer
 from tests.tools.conversation import Conversation, Userdata, conversation
 from tests.wait import until
 from tools import CacheTools, ProfileTools

@@ -11,8 +11,8 @@ from livekit.plugins import openai
 from companion import Caller
 from companion.runtime import Runtime
 from companion.voice.agent import CompanionAgent
-from tests.real.openai_server import OpenAIServer, Reply
-from tests.real.redis_server import RedisServer
+from tests.real.models.openai_server import OpenAIServer, Reply
+from tests.real.redis.redis_server import RedisServer
 from tests.tools.conversation import Person, Userdata, conversation
 from tools import CacheTools, ProfileTools
 

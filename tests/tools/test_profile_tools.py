@@ -20,7 +20,7 @@ from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.settings import Settings
 from companion.store import SqliteStore, StoreError
 from companion.voice.agent import CompanionAgent
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.tools.conversation import Conversation, ObedientLLM, Person, Userdata, conversation
 from tools import ProfileTools
 

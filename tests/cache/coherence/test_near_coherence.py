@@ -12,7 +12,7 @@ from cache import CacheConfigError, CacheSettings, RedisCache, keys
 from cache.coherence.near_cache import MISSING, NearCache
 from tests.inside import engine_of
 from tests.real.proxy import Proxy
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import initialised, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.every_server]

@@ -12,7 +12,7 @@ import pytest
 from cache import RedisCache, keys
 from tests.cache.loading.loader import Loader
 from tests.inside import engine_of
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration

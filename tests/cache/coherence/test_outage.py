@@ -13,7 +13,7 @@ from cache import RedisCache, keys
 from cache.coherence.pending import MAX_USERS
 from cache.core.maintenance import Maintenance
 from tests.inside import engine_of
-from tests.real.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import RedisServer, unused_port
 from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration

@@ -14,7 +14,7 @@ from cache.embedded import EmbeddedRedis
 from cache.exceptions import CommandTimeout
 from cache.loading.loaders import Loader
 from tests.inside import engine_of
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import initialised, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.every_server]

@@ -18,7 +18,7 @@ from tests.cache.embedded.private_server import (
     choose_server,
     fake_server,
 )
-from tests.real.redis_server import installed_servers, server_version
+from tests.real.redis.redis_server import installed_servers, server_version
 from tests.wait import initialised
 
 MINE = keys.profile("me")

@@ -17,7 +17,7 @@ from cache.invalidation import invalidator as invalidation
 from cache.invalidation.scan import delete_matching
 from tests.cache.loading.loader import Loader
 from tests.inside import engine_of
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.every_server]

@@ -11,7 +11,7 @@ from cache.coherence.pending import MAX_PATTERNS_PER_USER, PendingInvalidations,
 from cache.exceptions import CommandRejected
 from cache.invalidation.redelivery import Redelivery
 from tests.inside import engine_of
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

@@ -12,7 +12,7 @@ from cache.loading import lease
 from tests.cache.loading.clock import timed
 from tests.cache.loading.loader import Loader
 from tests.inside import engine_of, filler_of
-from tests.real.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import RedisServer, unused_port
 from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration

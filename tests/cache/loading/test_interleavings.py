@@ -24,7 +24,7 @@ from cache.transport import capabilities as road
 from cache.transport.commands import Transport
 from cache.transport.scripts import Script
 from tests.inside import filler_of
-from tests.real.redis_server import RedisServer, installed_servers, server_name
+from tests.real.redis.redis_server import RedisServer, installed_servers, server_name
 from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration

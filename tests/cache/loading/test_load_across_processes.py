@@ -15,7 +15,7 @@ import pytest
 from cache import keys
 from cache.loading import lease
 from cache.transport import scripts
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

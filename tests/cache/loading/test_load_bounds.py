@@ -15,7 +15,7 @@ from cache.loading.singleflight import Singleflight
 from tests.cache.loading.clock import timed
 from tests.cache.loading.loader import Loader
 from tests.inside import filler_of
-from tests.real.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import RedisServer, unused_port
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

@@ -16,7 +16,7 @@ from cache.serialization import codec
 from cache.serialization.encryption import ValueCipher
 from companion.settings import Settings, SettingsError
 from tests.cache.serialization.test_codec import same, values
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration

@@ -9,7 +9,7 @@ import pytest
 from cache import RedisCache, keys
 from cache.coherence.glob import matches
 from tests.cache.serialization.test_codec import same
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

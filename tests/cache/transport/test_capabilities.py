@@ -12,8 +12,8 @@ import pytest
 
 from cache import RedisCache, keys
 from tests.inside import engine_of
-from tests.real.redis_server import RedisServer
-from tests.real.resp2_server import refusing
+from tests.real.redis.redis_server import RedisServer
+from tests.real.redis.resp2_server import refusing
 from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration

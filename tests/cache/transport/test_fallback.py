@@ -15,9 +15,9 @@ from cache.core.maintenance import Maintenance
 from tests.cache.loading.clock import timed
 from tests.cache.loading.loader import Loader
 from tests.inside import engine_of
-from tests.real.redis_server import RedisServer
-from tests.real.resp import RedisReplyError
-from tests.real.resp2_server import refusing, without_resp3
+from tests.real.redis.redis_server import RedisServer
+from tests.real.redis.resp import RedisReplyError
+from tests.real.redis.resp2_server import refusing, without_resp3
 from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration

@@ -13,7 +13,7 @@ from cache.redis_url import Endpoint
 from cache.transport.connection import pack
 from cache.transport.multiplexer import MultiplexedClient
 from tests.cache.conftest import Clients
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

@@ -16,7 +16,7 @@ from cache.transport.multiplexer import MultiplexedClient
 from tests.cache.conftest import Clients
 from tests.cache.loading.clock import seconds_until
 from tests.real.proxy import Proxy
-from tests.real.redis_server import RedisServer
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.serial]

@@ -16,8 +16,8 @@ from redis.exceptions import ConnectionError
 from cache import CacheSettings, RedisCache
 from cache.transport.redis_py import open_client, open_cluster
 from tests.real.proxy import Proxy
-from tests.real.redis_server import RedisServer
-from tests.real.resp2_server import without_resp3
+from tests.real.redis.redis_server import RedisServer
+from tests.real.redis.resp2_server import without_resp3
 from tests.wait import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.every_server]

@@ -19,8 +19,8 @@ from cache.transport import connection, connector, pool
 from cache.transport.connection import REPLICA
 from tests.cache.conftest import Clients
 from tests.real.proxy import Proxy
-from tests.real.redis_server import RedisServer, find_redis_server, unused_port
-from tests.real.resp2_server import UNKNOWN, refusing, without_resp3
+from tests.real.redis.redis_server import RedisServer, find_redis_server, unused_port
+from tests.real.redis.resp2_server import UNKNOWN, refusing, without_resp3
 from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration

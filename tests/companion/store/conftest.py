@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 
 from companion.store import SqliteStore, Store, SupabaseStore
-from tests.real.postgres import Postgres
-from tests.real.postgrest import PostgREST
+from tests.real.supabase.postgres import Postgres
+from tests.real.supabase.postgrest import PostgREST
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -14,7 +14,7 @@ import pytest
 
 from companion.store import Context, SqliteStore, Store, StoreError, Summary, SupabaseStore, Turn
 from tests.companion.store.test_conformance import TEXTS
-from tests.real.postgres import connection
+from tests.real.supabase.postgres import connection
 
 pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)

@@ -30,8 +30,8 @@ from companion.store import (
     Turn,
 )
 from companion.store.sqlite.erasure import PERSONAL_TABLES
-from tests.real.postgres import connection
-from tests.real.postgrest import PostgREST
+from tests.real.supabase.postgres import connection
+from tests.real.supabase.postgrest import PostgREST
 
 pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)

@@ -23,10 +23,10 @@ from companion.store import (
 )
 from companion.writes import ConversationEnded, Profile
 from companion.writes.records import Write, apply_or_follow
-from tests.companion.store.test_deadlock import is_waiting
+from tests.companion.store.supabase.test_deadlock import is_waiting
 from tests.companion.store.test_erasure import WRITES, files_with, fill
-from tests.real.postgres import connection
-from tests.real.postgrest import PostgREST
+from tests.real.supabase.postgres import connection
+from tests.real.supabase.postgrest import PostgREST
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

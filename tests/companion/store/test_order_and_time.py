@@ -12,8 +12,8 @@ import pytest
 
 from companion.store import OutboxRow, Store, Summary, Turn
 from companion.store.records import MAX_TURN_TEXT
-from tests.companion.store.test_outbox import pending_of
-from tests.real.postgres import connection
+from tests.companion.store.outbox.test_outbox import pending_of
+from tests.real.supabase.postgres import connection
 from tests.wait import until
 
 pytestmark = pytest.mark.integration

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from companion.store import Memory, OutboxRow, SupabaseStore, Thing, Turn
-from tests.real.postgrest import PostgREST
+from tests.real.supabase.postgrest import PostgREST
 
 pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -1,0 +1,101 @@
+"""Statements and examples of the README are true."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from livekit.agents import AgentSession
+
+from cache import close_redis_cache
+from tests.real.redis.redis_server import RedisServer
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def table_of_variables() -> dict[str, str]:
+    section = README.partition("## Configuration")[2].partition("\n## ")[0]
+    return {name: default.strip("` ") for name, default in re.findall(r"(?m)^\| `([A-Z_]+)` \| (.*?) ?\|", section)}
+
+
+def test_the_table_and_the_example_agree() -> None:
+    example = dict(re.findall(r"(?m)^# ([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text()))
+    table = table_of_variables()
+    assert table
+    assert set(table) == set(example)
+    shown = {name: value for name, value in example.items() if value}
+    assert shown == {name: table[name] for name in shown}
+
+
+def test_every_variable_that_is_read_is_listed() -> None:
+    read: set[str] = set()
+    for path in [
+        ROOT / "agent.py",
+        *ROOT.glob("cache/**/*.py"),
+        *ROOT.glob("companion/**/*.py"),
+        *ROOT.glob("tools/*.py"),
+    ]:
+        read |= set(re.findall(r"\"((?:REDIS|CACHE|SUPABASE|OPENAI|COMPANION|LIVEKIT)_[A-Z_]+)\"", path.read_text()))
+    assert read <= set(table_of_variables()), "a variable is read that the README does not list"
+
+
+def test_every_make_target_exists() -> None:
+    targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
+    named = {one or other for one, other in re.findall(r"`make ([a-z-]+)`|\$ make ([a-z-]+)", README)}
+    assert {"console", "test"} <= named <= targets
+
+
+def test_make_help_lists_the_two_commands() -> None:
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "console" in shown
+    assert "test" in shown
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_every_python_block_is_python(number: int) -> None:
+    ast.parse(BLOCKS[number])
+
+
+async def test_the_agent_in_ten_lines_can_call_the_tools() -> None:
+    names: dict[str, object] = {}
+    block = next(block for block in BLOCKS if "CacheTools()" in block)
+    exec(block.replace("AgentSession(", "AgentSession(vad=None, "), names)
+    session = names["session"]
+    assert isinstance(session, AgentSession)
+    assert session.userdata.caller.user_id == "123"
+    tools = names["agent"].tools  # type: ignore[attr-defined]  # what the block made
+    assert {tool.info.name for toolset in tools for tool in toolset.tools} == {
+        "getRedisCacheStats",
+        "clearUserCache",
+        "invalidateCache",
+    }
+
+
+def test_what_is_copied_into_another_project_is_all_it_needs(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "cache", tmp_path / "cache")
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "tools" / "cache_tools.py", tmp_path / "tools")
+    (tmp_path / "mine.py").write_text(next(block for block in BLOCKS if "CacheTools()" in block))
+    script = "import asyncio, sys, runpy\nasync def main(): runpy.run_path('mine.py')\n"
+    script += "sys.path.insert(0, '')\nasyncio.run(main())\nassert 'companion' not in sys.modules"
+    ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+async def test_the_cache_by_itself(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_server.url)
+    monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")
+    names: dict[str, object] = {}
+    exec(next(block for block in BLOCKS if "get_or_load" in block), names)
+    for _ in range(2):
+        assert await names["preferences"]("7") == {"voice": "warm"}  # type: ignore[operator]  # as above
+    assert 3420 <= redis_server.cli("TTL", "user:7:settings") <= 3600
+    await close_redis_cache()
