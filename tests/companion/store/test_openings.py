@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from companion.store import Memory, Opening, SqliteStore, Store, Summary, SupabaseStore, Thing, Turn
-from tests.real.postgres import connection
+from tests.real.supabase.postgres import connection
 
 pytestmark = pytest.mark.integration
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
