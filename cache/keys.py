@@ -30,6 +30,8 @@ MEMORY_TTL: Final = 300
 """Seconds. Medium-lived: memory search results."""
 GREETING_TTL: Final = 120
 """Seconds. Short-lived: greetings follow recent activity."""
+SPEECH_TTL: Final = 604_800
+"""Seconds, seven days. Speech is named by its text and its voice, so it cannot become wrong."""
 TEMP_TTL: Final = 300
 """Seconds. Short-lived: temporary session data and rate limiting counters."""
 LOCK_TTL: Final = 60
@@ -126,6 +128,16 @@ def memory(user: str, memory_id: str) -> Key:
     return Key(f"user:{user_id(user)}:memory:{part(memory_id, 'memory id')}", MEMORY_TTL)
 
 
+def speech(user: str, speech_id: str) -> Key:
+    """``user:{user_id}:speech:{speech_id}``, seven days."""
+    return Key(f"user:{user_id(user)}:speech:{part(speech_id, 'speech id')}", SPEECH_TTL)
+
+
+def shared_speech(speech_id: str) -> Key:
+    """``speech:{speech_id}``, seven days: a phrase that everybody hears."""
+    return Key(f"speech:{part(speech_id, 'speech id')}", SPEECH_TTL)
+
+
 def system_config() -> Key:
     """``system:config``, one hour."""
     return Key("system:config", SYSTEM_CONFIG_TTL)
@@ -178,10 +190,10 @@ def owner(key: str) -> tuple[str, str] | None:
 
 
 def is_documented(key: str) -> bool:
-    """Whether ``key`` has the exact shape of a documented key of a user: of a family, or of a memory."""
+    """Whether ``key`` has the exact shape of a documented key of a user: of a family, a memory, or a speech."""
     user, name = owner(key) or ("", "")
-    kind, colon, memory_id = name.partition(":")
-    return is_user_id(user) and (name in FAMILIES or (kind == "memory" and bool(colon) and is_user_id(memory_id)))
+    kind, colon, id_ = name.partition(":")
+    return is_user_id(user) and (name in FAMILIES or (kind in ("memory", "speech") and bool(colon) and is_user_id(id_)))
 
 
 def user_prefix(user: str) -> str:

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from .conversation.greeting import get_intelligent_first_message_instructions
     from .identity import Caller, current_caller, use_caller
     from .memory.profile import get_user_profile_async, save_user_profile_async
+    from .speech import CachedTTS
 
 __all__ = [
+    "CachedTTS",
     "Caller",
     "attach",
     "current_caller",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "CachedTTS": "speech",
     "Caller": "identity",
     "attach": "conversation.attach",
     "current_caller": "identity",

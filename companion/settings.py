@@ -45,6 +45,8 @@ class Settings:
         language: language code of speech, such as ``en``.
         timezone: the callers' time zone; None where it is not known.
         retention_days: days after which turns are deleted; None to keep them.
+        prepare_speech: whether the speech of the next greeting is prepared when a conversation ends.
+        prepare_days: days since their last conversation within which a person's next greeting is prepared.
         watch_share: share of the writes that the consistency watch checks for stale reads, 0 to 1.
     """
 
@@ -61,6 +63,8 @@ class Settings:
     language: str = "en"
     timezone: ZoneInfo | None = None
     retention_days: int | None = None
+    prepare_speech: bool = True
+    prepare_days: int = 30
     watch_share: float = 0.01
 
     @classmethod
@@ -131,6 +135,8 @@ class Settings:
             language=_language(env.get("COMPANION_LANGUAGE") or "en"),
             timezone=_timezone(env.get("COMPANION_TIMEZONE") or ""),
             retention_days=_retention_days(env.get("COMPANION_RETENTION_DAYS") or ""),
+            prepare_speech=_flag("COMPANION_PREPARE_SPEECH", env.get("COMPANION_PREPARE_SPEECH") or "true"),
+            prepare_days=_days("COMPANION_PREPARE_DAYS", env.get("COMPANION_PREPARE_DAYS") or "30"),
             watch_share=_share(env.get("COMPANION_WATCH_SHARE") or "0.01"),
         )
 
@@ -214,18 +220,24 @@ def _user_id(text: str, variable: str) -> str:
         raise SettingsError(f"{variable}: {problem}.") from None
 
 
-def _retention_days(text: str) -> int | None:
-    if not text:
-        return None
+def _days(variable: str, text: str, unset: str = "") -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 36_500):
-        raise SettingsError("COMPANION_RETENTION_DAYS must be a whole number of days from 1 to 36500; unset: for ever.")
+        raise SettingsError(f"{variable} must be a whole number of days from 1 to 36500{unset}.")
     return int(text)
 
 
-def _phone_identity(text: str) -> bool:
+def _retention_days(text: str) -> int | None:
+    return _days("COMPANION_RETENTION_DAYS", text, "; unset: for ever") if text else None
+
+
+def _flag(variable: str, text: str) -> bool:
     if text.lower() not in ("true", "1", "yes", "on", "false", "0", "no", "off"):
-        raise SettingsError("COMPANION_PHONE_IDENTITY must be true or false.")
-    if wanted := text.lower() in ("true", "1", "yes", "on"):
+        raise SettingsError(f"{variable} must be true or false.")
+    return text.lower() in ("true", "1", "yes", "on")
+
+
+def _phone_identity(text: str) -> bool:
+    if wanted := _flag("COMPANION_PHONE_IDENTITY", text):
         _require("phonenumbers", "phone", "COMPANION_PHONE_IDENTITY is true")
     return wanted
 

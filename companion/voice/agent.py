@@ -12,6 +12,7 @@ from livekit import rtc
 from livekit.agents import Agent, FlushSentinel, ModelSettings, llm
 
 from ..prompts import instructions
+from ..speech import sounds_like_the_voice
 from .failure import FailureHandler, spoken_within_deadline, within_deadline
 from .request_window import RequestWindow
 from .storable_chat import storable_context, storable_pieces
@@ -73,6 +74,7 @@ class CompanionAgent(Agent):
                 raise
             self._failure.failed("model", problem)
 
+    @sounds_like_the_voice
     async def tts_node(self, text: AsyncIterable[str], model_settings: ModelSettings) -> AsyncIterator[rtc.AudioFrame]:
         """Run the framework's node; a voice that fails, or makes no sound, ends the conversation."""
         try:

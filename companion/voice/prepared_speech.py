@@ -8,6 +8,9 @@ from typing import Any, Protocol
 from livekit import rtc
 from livekit.agents import AgentSession
 
+from ..settings import Settings
+from ..speech import SessionSpeech
+
 
 class PreparedSpeech(Protocol):
     """Keeps the speech of texts in the voice of one session. No method raises anything but ``CancelledError``."""
@@ -46,6 +49,11 @@ class NoSpeech:
         """As ``PreparedSpeech.prepare``."""
 
 
-def speech_of(session: AgentSession[Any]) -> PreparedSpeech:
-    """The prepared speech of a session's voice. To be called before the session starts; it may outlive the session."""
-    return NoSpeech()
+def speech_of(session: AgentSession[Any], settings: Settings | None = None) -> PreparedSpeech:
+    """The prepared speech of a session's voice. To be called before the session starts; it may outlive the session.
+
+    Args:
+        session: the session.
+        settings: read from the environment where None; they may turn it off.
+    """
+    return SessionSpeech(session) if (settings or Settings.from_env()).prepare_speech else NoSpeech()

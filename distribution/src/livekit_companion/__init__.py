@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         use_redis_cache,
     )
     from .companion import (
+        CachedTTS,
         Caller,
         attach,
         current_caller,
@@ -48,6 +49,7 @@ __all__ = [
     "CacheError",
     "CacheSettings",
     "CacheTools",
+    "CachedTTS",
     "Caller",
     "InvalidKeyPart",
     "LoadCycle",

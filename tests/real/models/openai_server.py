@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import struct
 import threading
 import time
 import traceback
@@ -71,13 +73,21 @@ class OpenAIServer:
     `script` is a function from the request's JSON to a Reply (or a string), or a list of them, one for each
     request. A script that raises, or a list that is used up, answers 400 (which clients do not retry), and
     leaving the block raises an AssertionError that says so. `requests` holds all requests.
-    Text to speech is answered with `speech` seconds of silence, so that a voice pipeline can run to its end; or with
-    the HTTP error that `speech_status` returns for a text.
+    Text to speech is answered with `speech` seconds of silence, or of a tone, after `speech_delay` seconds, so that a
+    voice pipeline can run to its end; or with the HTTP error that `speech_status` returns for a text.
     """
 
-    def __init__(self, script: Script | Iterable[Reply | str], *, speech: float = 0.1) -> None:
+    def __init__(
+        self,
+        script: Script | Iterable[Reply | str],
+        *,
+        speech: float = 0.1,
+        tone: bool = False,
+        speech_delay: float = 0.0,
+    ) -> None:
         self._script: Script = script if callable(script) else _one_by_one(script)
-        self._speech = speech
+        samples = [int(8_000 * math.sin(at / 13) * tone) for at in range(int(speech * 24_000))]
+        self._speech, self._speech_delay = struct.pack(f"<{len(samples)}h", *samples), speech_delay
         self._runner: web.AppRunner | None = None
         self._port = 0
         self._thread: threading.Thread | None = None
@@ -199,8 +209,8 @@ class OpenAIServer:
         if (status := self.speech_status(text)) != 200:
             return error_response(status, "scripted failure")
         self.spoken.append(text)
-        samples = int(self._speech * 24_000)
-        return web.Response(body=bytes(2 * samples), content_type="audio/pcm")
+        await asyncio.sleep(self._speech_delay)
+        return web.Response(body=self._speech, content_type="audio/pcm")
 
 
 def _one_by_one(replies: Iterable[Reply | str]) -> Script:
