@@ -7,7 +7,7 @@ keys follow from which data is one table, in ``invalidation``.
 
 from .change_listener import ChangeListener
 from .consistency import ConsistencyWatch
-from .invalidation import MAX_FACTS, PROFILE, STALE_FOR, STATE, SUMMARY, invalidate, profile_to_read
+from .invalidation import MAX_FACTS, PROFILE, STALE_FOR, STATE, SUMMARY, clear_speech, invalidate, profile_to_read
 from .outbox_relay import OutboxRelay
 from .read_through import read_memory_count, read_memory_search, read_user_data
 
@@ -20,6 +20,7 @@ __all__ = [
     "ChangeListener",
     "ConsistencyWatch",
     "OutboxRelay",
+    "clear_speech",
     "invalidate",
     "profile_to_read",
     "read_memory_count",

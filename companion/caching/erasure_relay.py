@@ -15,7 +15,8 @@ from ..store import PendingErasure, Store
 from .cache_identity import CacheIdentity
 from .invalidation import MAX_LIFETIME
 
-_CLOCK_SKEW: Final = 300.0  # seconds
+_LONGEST: Final = max(MAX_LIFETIME, keys.SPEECH_TTL) + 300.0
+"""Seconds for which a cache, or a dump of it, may hold something of a person; how far clocks differ is added."""
 
 
 class ErasureRelay:
@@ -71,12 +72,12 @@ class ErasureRelay:
             StoreError: the erasures could not be read or acknowledged.
         """
         complete = True
-        for erasure in await self._store().pending_erasures(MAX_LIFETIME + _CLOCK_SKEW):
+        for erasure in await self._store().pending_erasures(_LONGEST):
             if user_id in (None, erasure.user_id):
                 complete &= await self.deliver(erasure)
         return complete
 
-    async def latest(self, within: float = MAX_LIFETIME + _CLOCK_SKEW) -> int:
+    async def latest(self, within: float = _LONGEST) -> int:
         """The number of the latest erasure within so many seconds; 0 for none. Whose it was is not kept.
 
         Raises:

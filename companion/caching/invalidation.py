@@ -171,6 +171,11 @@ MAX_LIFETIME: Final = max((data.key("-").ttl or 0) + data.stale_for for data in 
 """Seconds after which no cached value is left of what the store held: the longest TTL and stale time together."""
 
 
+async def clear_speech(cache: RedisCache, user_id: str) -> None:
+    """Delete the speech that was prepared for a user: nothing plays it when its text has changed, but it is there."""
+    await cache.invalidate(f"{keys.user_prefix(user_id)}speech:*", user_id=user_id, own=True)
+
+
 async def invalidate(cache: RedisCache, user_id: str, kind: str) -> None:
     """Delete what a change of a user's data has made stale.
 

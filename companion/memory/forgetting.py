@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 from unicodedata import category
 
+from cache import get_redis_cache
+
+from ..caching import clear_speech
 from ..identity import current_caller
 from ..profile_lines import lines_of
 from ..runtime import get_runtime
@@ -154,6 +157,7 @@ async def _forget(user_id: str, things: Sequence[Thing]) -> Removed:
             lines.extend(removed.lines)
             facts.extend(removed.facts)
             await runtime.outbox_relay.invalidate_written(user_id, "profile", "memory", "summary")
+            await clear_speech(await get_redis_cache(), user_id)
             if not await runtime.write_behind.settle(user_id):
                 return "turn"
 

@@ -6,15 +6,12 @@ The other voice retries, counts its usage and reports its errors; a stream aroun
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import Any, ClassVar, Final
 
 from livekit import rtc
 from livekit.agents import APIConnectOptions, tts, utils
 from livekit.agents.types import USERDATA_TIMED_TRANSCRIPT, TimedString
-
-if TYPE_CHECKING:
-    from .cached_tts import CachedTTS
 
 _PCM: Final = "audio/pcm"
 
@@ -51,19 +48,30 @@ class Emitter:
             self._emitter.push_timed_transcript(words)
 
 
+Say = Callable[[str, Emitter, APIConnectOptions], Awaitable[None]]
+"""Gives an emitter the speech of a whole text."""
+
+
 class CachedChunkedStream(tts.ChunkedStream):
-    """The speech of one text."""
+    """The speech of one text.
+
+    Args:
+        tts: the voice.
+        say: gives the speech.
+        input_text: the text.
+        conn_options: for the other voice.
+    """
 
     _tts_request_span_name: ClassVar[str] = "tts_cached"
     _tts_attempt_span_name: ClassVar[str | None] = None
 
-    def __init__(self, *, tts: CachedTTS, input_text: str, conn_options: APIConnectOptions) -> None:
+    def __init__(self, *, tts: tts.TTS[Any], say: Say, input_text: str, conn_options: APIConnectOptions) -> None:
         super().__init__(tts=tts, input_text=input_text, conn_options=_once(conn_options))
-        self._voice, self._inner_options = tts, conn_options
+        self._say, self._inner_options = say, conn_options
 
     async def _run(self, output_emitter: tts.AudioEmitter) -> None:
-        emitter = Emitter(output_emitter, self._voice, stream=False)
-        await self._voice.say(self._input_text, emitter, self._inner_options)
+        emitter = Emitter(output_emitter, self._tts, stream=False)
+        await self._say(self._input_text, emitter, self._inner_options)
         output_emitter.flush()
 
     async def _metrics_monitor_task(self, event_aiter: AsyncIterable[tts.SynthesizedAudio]) -> None:
@@ -75,17 +83,23 @@ class CachedSynthesizeStream(tts.SynthesizeStream):
 
     The first piece is held back until the next one, or the end: only then it shows whether it is the whole text. No
     voice would have begun earlier, as it takes a whole sentence to begin.
+
+    Args:
+        tts: the voice.
+        say: gives the speech of a text that comes whole.
+        inner: the other voice, which speaks a text that comes in pieces.
+        conn_options: for the other voice.
     """
 
     _tts_request_span_name: ClassVar[str] = "tts_cached"
     _tts_attempt_span_name: ClassVar[str | None] = None
 
-    def __init__(self, *, tts: CachedTTS, conn_options: APIConnectOptions) -> None:
+    def __init__(self, *, tts: tts.TTS[Any], say: Say, inner: tts.TTS[Any], conn_options: APIConnectOptions) -> None:
         super().__init__(tts=tts, conn_options=_once(conn_options))
-        self._voice, self._inner_options = tts, conn_options
+        self._say, self._inner, self._inner_options = say, inner, conn_options
 
     async def _run(self, output_emitter: tts.AudioEmitter) -> None:
-        emitter = Emitter(output_emitter, self._voice, stream=True)
+        emitter = Emitter(output_emitter, self._tts, stream=True)
         pieces: list[str] = []
         async for piece in self._input_ch:
             if isinstance(piece, str):
@@ -101,10 +115,10 @@ class CachedSynthesizeStream(tts.SynthesizeStream):
     async def _say_whole(self, text: str, emitter: Emitter) -> None:
         if text.strip():
             self._mark_started()
-            await self._voice.say(text, emitter, self._inner_options)
+            await self._say(text, emitter, self._inner_options)
 
     async def _pass_on(self, pieces: list[str], emitter: Emitter) -> None:
-        async with self._voice.voice.stream(conn_options=self._inner_options) as inner:
+        async with self._inner.stream(conn_options=self._inner_options) as inner:
 
             async def forward() -> None:
                 for piece in pieces:

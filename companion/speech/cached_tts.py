@@ -123,13 +123,13 @@ class CachedTTS(tts.TTS[Any]):
         self, text: str, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS
     ) -> CachedChunkedStream:
         """The speech of a text, from what is kept or live."""
-        return CachedChunkedStream(tts=self, input_text=text, conn_options=conn_options)
+        return CachedChunkedStream(tts=self, say=self._say, input_text=text, conn_options=conn_options)
 
     def stream(self, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS) -> tts.SynthesizeStream:
         """A stream of text: one that comes whole, as ``say`` passes it on, may be kept; others are spoken live."""
         if not self.capabilities.streaming:
             return super().stream(conn_options=conn_options)
-        return CachedSynthesizeStream(tts=self, conn_options=conn_options)
+        return CachedSynthesizeStream(tts=self, say=self._say, inner=self.voice, conn_options=conn_options)
 
     def prewarm(self) -> None:
         """Let the other voice connect."""
@@ -148,8 +148,8 @@ class CachedTTS(tts.TTS[Any]):
         name = self.voice_key
         return None if name is None else keys.shared_speech(speech_id(name, text.strip()))
 
-    async def say(self, text: str, emitter: Emitter, conn_options: APIConnectOptions) -> None:
-        """Give an emitter the speech of a text. For the streams."""
+    async def _say(self, text: str, emitter: Emitter, conn_options: APIConnectOptions) -> None:
+        """Give an emitter the speech of a text."""
         key = self.key_of(text)
         spoken = False
 

@@ -70,7 +70,7 @@ async def record(key: keys.Key, speak: Speak) -> Recording | None:
     """The recording with this key; if there is none, ``speak`` is recorded, once across tasks and processes.
 
     Returns:
-        None where what another process recorded cannot be played.
+        None where what is kept cannot be played; it is deleted.
 
     Raises:
         UnusableRecording: what was spoken cannot be kept.
@@ -84,8 +84,11 @@ async def record(key: keys.Key, speak: Speak) -> Recording | None:
         return (await Recording.of(speak())).pack()
 
     cache = await get_redis_cache()
-    raw = await cache.get_or_load(key, load, ttl=key.ttl, load_timeout=LOAD_TIMEOUT)
-    return await _verified(cache, key, raw)
+    for _ in range(2):  # what cannot be played is deleted, and spoken anew
+        raw = await cache.get_or_load(key, load, ttl=key.ttl, load_timeout=LOAD_TIMEOUT)
+        if (recording := await _verified(cache, key, raw)) is not None:
+            return recording
+    return None
 
 
 async def _verified(cache: RedisCache, key: keys.Key, raw: object) -> Recording | None:
@@ -94,7 +97,8 @@ async def _verified(cache: RedisCache, key: keys.Key, raw: object) -> Recording 
         recording = Recording.unpack(raw)
         next(recording.decode())
     except (UnusableRecording, ValueError, StopIteration, av.FFmpegError) as problem:
-        logger.warning("a recording cannot be played (%s): %s", type(problem).__name__, keys.shape(key))
+        kind = keys.shape(key.rpartition(":")[0])
+        logger.warning("a recording cannot be played (%s): %s", type(problem).__name__, kind)
         await cache.delete(key)
         return None
     memory.put(key, recording)

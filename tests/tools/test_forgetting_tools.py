@@ -65,6 +65,7 @@ async def test_a_line_is_forgotten_everywhere(talk: Conversation, runtime: Runti
         for read in (get_user_profile_async(), get_conversation_summary_async(), find_facts_async("chess")):
             await read
         await (await get_redis_cache()).set(keys.greeting_instructions("ada"), {"topic": "chess"})
+        await (await get_redis_cache()).set(keys.speech("ada", "1"), b"how was the chess?")
     assert "chess" in await cached_words(redis)
     answer = await talk.use("forgetFact", what="I like chess")
     assert answer == {
