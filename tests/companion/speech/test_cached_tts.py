@@ -16,9 +16,9 @@ from companion.runtime import Runtime
 from companion.speech import CachedTTS, cached_tts, recordings
 from companion.speech.recordings import PhraseMemory
 from companion.speech.voice_key import voice_key
-from tests.companion.toy_voice import ToyVoice, heard, heard_pieces
-from tests.real.openai_server import OpenAIServer
-from tests.real.redis_server import RedisServer
+from tests.companion.speech.toy_voice import ToyVoice, heard, heard_pieces
+from tests.real.models.openai_server import OpenAIServer
+from tests.real.redis.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
 PHRASE = "One moment, please."

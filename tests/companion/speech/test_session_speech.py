@@ -17,8 +17,8 @@ from companion.runtime import Runtime
 from companion.speech import CachedTTS, session_speech
 from companion.voice.agent import CompanionAgent
 from companion.voice.prepared_speech import NoSpeech, PreparedSpeech, speech_of
-from tests.companion.toy_voice import ToyVoice, frame_of
-from tests.real.redis_server import RedisServer
+from tests.companion.speech.toy_voice import ToyVoice, frame_of
+from tests.real.redis.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
 TEXT = "Welcome back, Ann. How was the chess?"

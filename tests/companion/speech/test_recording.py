@@ -12,7 +12,7 @@ from companion.speech import recording as recording_module
 from companion.speech.recording import Recording, UnusableRecording
 from companion.speech.recordings import PhraseMemory
 from companion.speech.shareable import MAX_CHARACTERS, is_shareable
-from tests.companion.toy_voice import frame_of
+from tests.companion.speech.toy_voice import frame_of
 
 pytestmark = pytest.mark.unit
 
