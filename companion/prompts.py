@@ -54,8 +54,13 @@ def instructions(language: str = "en", *, now: datetime | None = None, zone: str
         now: the time, with its zone; this computer's where None.
         zone: name of the caller's time zone, in which ``now`` is; empty where it is not known.
     """
+    return storable(f"{persona(language)}\n\n## Date and time\n{_time(now, zone)}")
+
+
+def persona(language: str = "en") -> str:
+    """What the system prompt says at any time of day: who the companion is, and its language."""
     speak = f'Speak the language with the code "{language}" unless the person speaks another one.'
-    return storable(f"{PERSONA}\n\n## Language\n{speak}\n\n## Date and time\n{_time(now, zone)}")
+    return f"{PERSONA}\n\n## Language\n{speak}"
 
 
 def remembered(profile: str, earlier: str = "") -> str:
@@ -136,10 +141,19 @@ def after_dropped_call(when: str, last_words: str) -> str:
     )
 
 
+PREPARED: Final = (
+    "The person will hear this when they come back, and you do not know when that is. So say nothing of time: no time "
+    "of day, no day, date or season, not how long ago anything was, and no number. Wish no good morning or evening. "
+    "Answer with what you say, and nothing else."
+)
+"""What a greeting that is prepared must hold to; see ``conversation/opening``."""
+
+
 def follow_up(when: str, topic: str) -> str:
-    """How to open with ``topic``, which came up in the last conversation (``when``: how long ago)."""
+    """How to open with ``topic``, which came up in the last conversation (``when``: how long ago; empty: unsaid)."""
+    talked = f"You last talked {when}." if when else "You have talked before."
     return (
-        f"## Follow-up\nYou last talked {when}. They said something worth picking up:\n{_remembered_line(topic)}\n"
+        f"## Follow-up\n{talked} They said something worth picking up:\n{_remembered_line(topic)}\n"
         "Welcome them back and ask about it, briefly and in your own words."
     )
 
@@ -154,9 +168,9 @@ def _remembered_line(text: str) -> str:
 
 
 def fresh_start(when: str) -> str:
-    """How to open without reference to the last conversation (``when``: how long ago)."""
+    """How to open without reference to the last conversation (``when``: how long ago; empty: unsaid)."""
     return (
-        f"## Fresh start\nYou have met before, last {when}. "
+        f"## Fresh start\nYou have met before{f', last {when}' if when else ''}. "
         "Welcome them back; do not bring up the last conversation unless they do."
     )
 

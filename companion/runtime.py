@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Coroutine
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -99,6 +100,10 @@ class Runtime:
             closing = asyncio.create_task(model.aclose(), name="close-model")
             await asyncio.wait({closing}, timeout=1.0)
             retrieve_exception(closing) if closing.done() else closing.cancel()
+
+    def in_background(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+        """Run what no conversation waits for, until the runtime is closed."""
+        return self._background.spawn(work, name=name)
 
     async def open_local_cache(self) -> None:
         """Start a private Redis, unless ``REDIS_URL`` is set or a Redis answers at the default address."""

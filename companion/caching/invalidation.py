@@ -143,9 +143,10 @@ STATE: Final[CachedData[dict[str, Any]]] = CachedData(
     from_context=lambda context: context.state or {},
     value_type=dict,
     stale_for=STALE_FOR,
-    stale_keys=lambda user_id: (keys.state(user_id),),
+    stale_keys=lambda user_id: (keys.state(user_id), keys.greeting_instructions(user_id)),
 )
-# The rest of a cached greeting is a model's decision: only the time of the last turn follows from the store alone.
+# How to open holds for one version of everything that is kept, so every kind makes it stale. The watch compares the
+# time of the last turn, which follows from the turns; the rest is a model's decision.
 TURN: Final[CachedData[str]] = CachedData(
     key=keys.greeting_instructions,
     truth=_last_turn,
@@ -156,7 +157,12 @@ TURN: Final[CachedData[str]] = CachedData(
 MEMORY: Final[CachedData[list[str]]] = CachedData(
     key=lambda user_id: search_key(user_id, ""),
     truth=_newest_facts,
-    stale_keys=lambda user_id: (generation_key(user_id), search_key(user_id, ""), count_key(user_id, "")),
+    stale_keys=lambda user_id: (
+        generation_key(user_id),
+        search_key(user_id, ""),
+        count_key(user_id, ""),
+        keys.greeting_instructions(user_id),
+    ),
     unused_pattern=lambda user_id: f"{keys.user_prefix(user_id)}memory:*",
 )
 CACHED_DATA: Final[Mapping[str, CachedData[Any]]] = {

@@ -26,7 +26,7 @@ from ..prompts import earlier_conversations
 from ..runtime import get_runtime
 from ..voice.tracing import StartTrace
 from .follow_up import DEADLINE as FOLLOW_UP_DEADLINE
-from .greeting import FIRST_MEETING, Plan, get_intelligent_first_message_instructions
+from .greeting import FIRST_MEETING, Plan, read_plan
 
 logger = logging.getLogger("companion")
 DEADLINE: Final = 1.0
@@ -41,12 +41,12 @@ class Briefing:
 
     Attributes:
         profile: the caller's profile; empty when nothing is known.
-        greeting: how to open the first message.
+        plan: how to open.
         earlier: what the system prompt says of earlier conversations; empty when there were none.
     """
 
     profile: str = ""
-    greeting: str = FIRST_MEETING.instructions("")
+    plan: Plan = FIRST_MEETING
     earlier: str = ""
 
 
@@ -83,10 +83,9 @@ class Prefetch:
             if trace is not None:
                 trace.mark("lookup started")
                 self._span = trace.begin("context")
-            greeting = get_intelligent_first_message_instructions(caller.user_id, "")
             with use_caller(caller):
                 self._fetch("profile", get_user_profile_async())
-                self._fetch("greeting", greeting)
+                self._fetch("greeting", read_plan(caller.user_id))
                 self._fetch("summary", get_conversation_summary_async())
                 self._fetch("state", get_user_state_async())
 
@@ -105,15 +104,15 @@ class Prefetch:
         """The briefing, as complete as it is by the deadline. Cancels what is late, except for the profile."""
         await self.wait()
         blank = Briefing()
-        profile, greeting = self._outcome("profile", blank.profile), self._outcome("greeting", blank.greeting)
+        profile, plan = self._outcome("profile", blank.profile), self._outcome("greeting", blank.plan)
         state: dict[str, Any] = self._outcome("state", {})
         earlier = earlier_conversations(
             self._outcome("summary", ""), state.get("conversations") or 0, state.get("stage") or ""
         )
         # The turns could not be read, but summary or state show that this is no first meeting.
-        if earlier and greeting == blank.greeting:
-            greeting = Plan("fresh_start").instructions("")
-        return Briefing(profile, greeting, earlier)
+        if earlier and plan == blank.plan:
+            plan = Plan("fresh_start")
+        return Briefing(profile, plan, earlier)
 
     def deliver_late_profile(self, reader: Reader) -> None:
         """Hand over a profile that missed the deadline, when it has been read.

@@ -6,13 +6,17 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from livekit.agents import AgentSession, llm
+from livekit.agents import NOT_GIVEN, AgentSession, llm
 from livekit.agents.voice import SpeechHandle
 
 from cache import BackgroundTasks
 
 from ..identity import Caller, use_caller
+from ..voice.agent import lasting_instructions
 from ..voice.tracing import StartTrace
+from .greeting import Plan
+from .opening.preparation import Preparation
+from .opening.prompt import GreetingPrompt
 from .participant import Partner
 from .record import Record
 
@@ -27,7 +31,8 @@ class Greeter:
         ready: waits for the briefing.
         refresh: gives it to a model that does not receive it with each request.
         caller: the caller, at each use.
-        opening: how to open with them, by the briefing.
+        plan: how to open with them, by the briefing; None where the program decides.
+        preparation: learns what the greeting is written with, and keeps its speech.
         trace: the trace of the start.
     """
 
@@ -40,11 +45,13 @@ class Greeter:
         ready: Callable[[], Awaitable[None]],
         refresh: Callable[[], Awaitable[None]],
         caller: Callable[[], Caller | None],
-        opening: Callable[[], str],
+        plan: Callable[[], Plan | None],
+        preparation: Preparation,
         trace: StartTrace | None,
     ) -> None:
         self._session, self._partner, self._record = session, partner, record
-        self._ready, self._refresh, self._caller, self._opening = ready, refresh, caller, opening
+        self._ready, self._refresh, self._caller, self._plan = ready, refresh, caller, plan
+        self._preparation = preparation
         self._trace = trace
         self._background = BackgroundTasks()
         self._later: asyncio.Task[None] | None = None
@@ -78,8 +85,12 @@ class Greeter:
         if caller is not None and (said := self._record.earlier_turns):
             # They have been greeted; and whom the killed job did not answer is answered.
             return self._session.generate_reply() if said[-1].role == "user" else None
-        if caller is not None and (opening := self._opening()):
-            instructions = f"{instructions.rstrip()}\n\n{opening}".lstrip()
+        if (speech := await self._say_prepared(caller, instructions)) is not None:
+            return speech
+        if self._closed:
+            return None
+        if self._caller() is not None and (plan := self._plan()) is not None:
+            instructions = plan.instructions(instructions).lstrip()
         if self._trace is not None:
             self._trace.mark("greeting asked")
         # A realtime model would need two more updates of its tools.
@@ -91,3 +102,31 @@ class Greeter:
             if not self._session.history.items:  # it was never started: an agent that starts is in its history
                 raise
             return None  # it is closing
+
+    async def _say_prepared(self, caller: Caller | None, instructions: str) -> SpeechHandle | None:
+        """Say the greeting that was prepared for this caller and this prompt; None where there is none."""
+        if self._plan() is None or isinstance(self._session.llm, llm.RealtimeModel):
+            return None
+        try:
+            agent = self._session.current_agent
+        except RuntimeError:  # it is not running
+            return None
+        prompt = self._preparation.greets(lasting_instructions(agent), instructions)
+        text = self._text(caller, prompt)
+        if caller is None or not text:
+            return None
+        audio = await self._preparation.speech.find(caller.user_id, text)
+        # Meanwhile another person may have taken the caller's place, or the session have been closed.
+        if self._closed or self._text(self._caller(), prompt) != text or self._caller() != caller:
+            return None
+        if self._trace is not None:
+            self._trace.mark("greeting said")
+        try:
+            with use_caller(self._caller):
+                return self._session.say(text, audio=NOT_GIVEN if audio is None else audio)
+        except RuntimeError:  # it is closing; or it has no voice, and no speech was prepared
+            return None
+
+    def _text(self, caller: Caller | None, prompt: GreetingPrompt) -> str:
+        plan = self._plan()
+        return plan.text(prompt.hash) if caller is not None and plan is not None else ""

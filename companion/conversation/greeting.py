@@ -1,24 +1,28 @@
 """Decides how to open a conversation: as a first meeting, a follow-up, or a fresh start.
 
-The cache holds the decision (``user:{id}:greeting_instructions``, two minutes), never its wording: the instructions are
-rendered from it and from ``base_instructions`` each time, so a deploy that changes a prompt never serves old text.
+The decision is made when the last conversation has ended, and is kept in the store with the version of what it was made
+from (``Opening``); it holds until anything of the person changes. The cache holds a copy for two minutes
+(``user:{id}:greeting_instructions``), which each change invalidates. What depends on the clock is decided at the start:
+how long ago the last conversation was, whether it was cut off, and whether it is too old to be picked up. The wording
+of the instructions is in neither: they are rendered each time, so a deploy that changes a prompt serves no old text.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, get_args
 
 from cache import LoadTimeout, get_redis_cache, keys
 
 from .. import prompts
 from ..caching import profile_to_read
+from ..identity import current_caller
 from ..relative_time import age_of, ago
 from ..runtime import get_runtime
-from ..store import StoreError
+from ..store import Context, Opening, StoreError
 from .follow_up import MAX_TOPIC, decide_follow_up
 from .transcript import to_bring_up
 
@@ -28,7 +32,7 @@ FRESH_AFTER: Final = timedelta(hours=72)
 DROPPED_WITHIN: Final = timedelta(minutes=2)
 """Since the last turn; within it the conversation counts as cut off, and the greeting goes on with it."""
 
-Opening = Literal["first_meeting", "follow_up", "fresh_start"]
+Kind = Literal["first_meeting", "dropped_call", "follow_up", "fresh_start"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +40,20 @@ class Plan:
     """How to open.
 
     Attributes:
-        opening: the kind of greeting.
+        opening: what was decided; never ``dropped_call``, which follows from the clock.
         last_seen: time of the last turn, ISO 8601; empty at a first meeting.
         topic: the thread to pick up, for a follow-up.
         last_words: the last thing the caller said.
+        texts: greetings that are prepared, by the kind of opening.
+        prompt: the hash of the prompt that they were written with.
     """
 
-    opening: Opening
+    opening: Kind
     last_seen: str = ""
     topic: str = ""
     last_words: str = ""
+    texts: dict[str, str] = field(default_factory=dict)
+    prompt: str = ""
 
     @classmethod
     def from_cache(cls, value: Any) -> Plan | None:
@@ -56,29 +64,53 @@ class Plan:
                 return None
         except (TypeError, ValueError):
             return None
-        texts = isinstance(plan.topic, str) and isinstance(plan.last_words, str)
-        return plan if texts and plan.opening in ("first_meeting", "follow_up", "fresh_start") else None
+        if not isinstance(plan.texts, dict) or plan.opening not in get_args(Kind):
+            return None
+        texts = (plan.topic, plan.last_words, plan.prompt, *plan.texts, *plan.texts.values())
+        return plan if all(isinstance(text, str) for text in texts) else None
+
+    @classmethod
+    def of(cls, context: Context) -> Plan | None:
+        """The plan that the store holds, if it is of the current version of what it was made from."""
+        opening = context.opening
+        if opening is None or opening.version != context.version:
+            return None
+        return cls.from_cache({**opening.plan, "texts": opening.texts or {}, "prompt": opening.prompt})
+
+    @property
+    def kind(self) -> Kind:
+        """How to open now."""
+        age = age_of(datetime.fromisoformat(self.last_seen)) if self.last_seen else None
+        if self.opening == "first_meeting":
+            return "first_meeting"
+        if age is not None and age < DROPPED_WITHIN:
+            return "dropped_call"
+        too_old = age is not None and age > FRESH_AFTER
+        return "follow_up" if self.opening == "follow_up" and not too_old else "fresh_start"
+
+    def text(self, prompt: str) -> str:
+        """The greeting that a prompt with this hash has prepared for now; empty where there is none."""
+        return self.texts.get(self.kind, "") if prompt and prompt == self.prompt else ""
 
     def instructions(self, base_instructions: str) -> str:
         """The instructions for the first message: ``base_instructions``, then how to open."""
-        opening = self._opening_instructions()
+        opening = self.instructions_for(self.kind, self._ago())
         return f"{base_instructions.rstrip()}\n\n{opening}" if base_instructions.strip() else opening
 
-    def _opening_instructions(self) -> str:
-        if self.opening == "first_meeting":
+    def instructions_for(self, kind: Kind, when: str) -> str:
+        """The instructions for one kind of opening (``when``: how long ago the last was; empty: unsaid)."""
+        if kind == "first_meeting":
             return prompts.FIRST_MEETING
-        if self._dropped():
-            return prompts.after_dropped_call(self._ago(), self.last_words)
-        if self.opening == "follow_up":
-            return prompts.follow_up(self._ago(), self.topic)
-        return prompts.fresh_start(self._ago())
-
-    def _dropped(self) -> bool:
-        age = age_of(datetime.fromisoformat(self.last_seen)) if self.last_seen else None
-        return age is not None and age < DROPPED_WITHIN
+        if kind == "dropped_call":
+            return prompts.after_dropped_call(when, self.last_words)
+        return prompts.follow_up(when, self.topic) if kind == "follow_up" else prompts.fresh_start(when)
 
     def _ago(self) -> str:
         return ago(datetime.fromisoformat(self.last_seen)) if self.last_seen else "a while ago"
+
+    def decision(self) -> dict[str, str]:
+        """What the store keeps of the plan itself."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("texts", "prompt")}
 
 
 FIRST_MEETING: Final = Plan("first_meeting")
@@ -97,9 +129,24 @@ async def get_intelligent_first_message_instructions(user_id: str, base_instruct
     Raises:
         cache.keys.InvalidKeyPart: ``user_id`` could match more than one user's keys.
     """
+    return (await read_plan(user_id)).instructions(base_instructions)
+
+
+async def read_plan(user_id: str) -> Plan:
+    """How to open with a user: as it was decided for the present version of what is known of them, else decided now.
+
+    Args:
+        user_id: the user.
+
+    Returns:
+        The plan, with the greetings that are prepared. While the store is away and nothing is cached, a first meeting.
+
+    Raises:
+        cache.keys.InvalidKeyPart: ``user_id`` could match more than one user's keys.
+    """
     key = keys.greeting_instructions(user_id)
 
-    async def load() -> dict[str, str]:
+    async def load() -> dict[str, Any]:
         plan, cacheable = await make_plan(user_id)
         if not cacheable:
             raise _NotCacheable(plan)
@@ -117,7 +164,7 @@ async def get_intelligent_first_message_instructions(user_id: str, base_instruct
     except (StoreError, LoadTimeout) as problem:
         logger.warning("the last turns could not be read: %s", problem)
         plan = FIRST_MEETING
-    return plan.instructions(base_instructions)
+    return plan
 
 
 class _NotCacheable(Exception):
@@ -129,7 +176,7 @@ class _NotCacheable(Exception):
 
 
 async def make_plan(user_id: str) -> tuple[Plan, bool]:
-    """Decide how to open, from the store.
+    """The plan that the store holds, if it is still right; else decide, and let the store hold that.
 
     Returns:
         The plan, and whether it may be cached.
@@ -137,22 +184,50 @@ async def make_plan(user_id: str) -> tuple[Plan, bool]:
     Raises:
         StoreError: the store failed.
     """
-    runtime = get_runtime()
-    context = await runtime.contexts.get(user_id)
-    turns = context.turns
+    context = await get_runtime().contexts.get(user_id)
+    if (plan := Plan.of(context)) is not None:
+        return plan, True
+    plan, certain, judged = await decide(user_id, context)
+    if judged and certain:
+        get_runtime().in_background(_keep(user_id, context, plan), name="opening-keep")
+    return plan, certain
+
+
+async def decide(user_id: str, context: Context) -> tuple[Plan, bool, bool]:
+    """Decide how to open, from a context.
+
+    Returns:
+        The plan; whether it is certain; and whether a model was asked.
+    """
+    runtime, turns = get_runtime(), context.turns
     if not turns:
-        return FIRST_MEETING, True
+        return FIRST_MEETING, True, False
     last_seen = turns[-1].at
     said = [turn.text for turn in to_bring_up(turns) if turn.role == "user"]
     last_words = " ".join(said[-1].split())[:MAX_TOPIC] if said else ""
     age = age_of(last_seen)
     if not said or (age is not None and age > FRESH_AFTER):
-        return Plan("fresh_start", last_seen.isoformat(), last_words=last_words), True
+        return Plan("fresh_start", last_seen.isoformat(), last_words=last_words), True, False
     summary = context.summary.text if context.summary else ""
     runtime.judging[user_id] += 1
     try:
         decision = await decide_follow_up(turns, profile_to_read(context.profile), runtime.model, summary=summary)
     finally:
         runtime.judging -= Counter([user_id])  # which forgets a user at zero
-    opening: Opening = "follow_up" if decision.follow_up else "fresh_start"
-    return Plan(opening, last_seen.isoformat(), decision.topic, last_words), decision.certain
+    opening: Kind = "follow_up" if decision.follow_up else "fresh_start"
+    return Plan(opening, last_seen.isoformat(), decision.topic, last_words), decision.certain, True
+
+
+async def _keep(user_id: str, context: Context, plan: Plan) -> None:
+    """Store what was decided at a start, so that the next one finds it. What prepares greetings stays as it was."""
+    caller, runtime = current_caller(), get_runtime()
+    if caller is None or caller.user_id != user_id:
+        return  # when it began is not known, so neither is whether the person was erased meanwhile
+    prompt = context.opening.prompt if context.opening is not None else ""
+    since = await runtime.write_behind.beginnings.number(user_id)
+    try:
+        await runtime.store.save_opening(
+            user_id, Opening(context.version, plan.decision(), {}, prompt, datetime.now(UTC), since)
+        )
+    except StoreError as problem:
+        logger.warning("how to open could not be stored: %s", problem)

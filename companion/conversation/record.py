@@ -13,6 +13,7 @@ from ..identity import Caller
 from ..store import Turn
 from ..writes import WriteBehind
 from .continuation import Continuation
+from .opening.preparation import Preparation
 from .parts import Parts
 from .turn_log import TurnLog
 from .wrap_up import end_conversation
@@ -25,10 +26,11 @@ class Record:
         writes: takes the turns to the store.
         parts: what the memory does.
         place: names the room and the agent in it; empty where no conversation is continued.
+        preparation: prepares how the next conversation opens.
     """
 
-    def __init__(self, writes: WriteBehind, parts: Parts, place: str) -> None:
-        self._writes, self._parts, self._place = writes, parts, place
+    def __init__(self, writes: WriteBehind, parts: Parts, place: str, preparation: Preparation) -> None:
+        self._writes, self._parts, self._place, self._preparation = writes, parts, place, preparation
         self._log: TurnLog | None = None
         self._continued: Continuation | None = None
         self._background = BackgroundTasks()
@@ -84,6 +86,8 @@ class Record:
         """Store what was said."""
         if self._log is not None and self._parts.turns:
             self._log.on_item(event)
+            if self._parts.wrap_up and self._log.turns and self._log.turns[-1].role == "user" and self._log.caller:
+                self._preparation.note(self._log.caller)
 
     def on_tools(self, event: FunctionToolsExecutedEvent) -> None:
         """Mark what was asked to be forgotten."""
@@ -96,7 +100,9 @@ class Record:
             await self._continued.close()
         await self._background.ended(1.0)
         if self._log is not None:
-            await (end_conversation(self._log) if self._parts.wrap_up and self._log.own else self._log.close())
+            wanted = self._parts.wrap_up and self._log.own
+            await (end_conversation(self._log, self._preparation) if wanted else self._log.close())
+        await self._preparation.close()
 
     def _part(self) -> None:
         if self._log is not None:

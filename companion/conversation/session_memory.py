@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
@@ -15,14 +15,18 @@ from cache import BackgroundTasks
 
 from ..identity import Caller
 from ..memory.moving import move_at_start_async
+from ..memory.read_deadline import within
 from ..prompts import GREETING, remembered
 from ..runtime import Runtime, release_runtime
 from ..store import mentions
 from ..text import storable
+from ..voice.prepared_speech import speech_of
 from ..voice.tracing import StartTrace
 from .briefing import DEADLINE, Briefing, Prefetch
 from .greeter import Greeter
+from .greeting import FIRST_MEETING
 from .hook import AgentHook
+from .opening.preparation import Preparation
 from .participant import OnChange, Partner
 from .parts import Parts
 from .record import Record
@@ -69,9 +73,10 @@ class SessionMemory:
         trace: StartTrace | None = None,
     ) -> None:
         self._session, self._parts, self._trace = session, parts, trace
-        self._record = Record(runtime.write_behind, parts, place if parts.resume else "")
-        self.profile = self.profile_at_answer = ""
-        self._earlier = self._opening = ""
+        preparation = Preparation(speech_of(session), runtime.settings.language)
+        self._record = Record(runtime.write_behind, parts, place if parts.resume else "", preparation)
+        self.profile = self.profile_at_answer = self._earlier = ""
+        self._plan = FIRST_MEETING
         self._prefetch: Prefetch | None = None
         self._briefed: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -88,7 +93,8 @@ class SessionMemory:
             ready=self._ready,
             refresh=self._hook.refresh,
             caller=lambda: self.caller,
-            opening=lambda: self._opening if parts.opening else "",
+            plan=lambda: self._plan if parts.opening else None,
+            preparation=preparation,
             trace=trace,
         )
         if caller is not None:
@@ -164,11 +170,12 @@ class SessionMemory:
             self._prefetch.cancel()
         if any(mentions(self._earlier, words) for words in things):
             self._earlier = ""
+        self._plan = replace(self._plan, texts={})
         self.profile_at_answer = storable(profile)
         await self.set_profile(profile)
 
     async def forget_everything(self) -> None:
-        """Go on as with a stranger: without profile, earlier conversations, and what was said in this one."""
+        """Go on as with a stranger."""
         self._earlier = ""
         self._record.forget()
         await self.forget("", [])
@@ -182,7 +189,7 @@ class SessionMemory:
         self._released = True
         try:
             if self._hook.agents:  # it has started
-                await _within(self._closed.wait(), _CLOSE_TIMEOUT)
+                await within(self._closed.wait(), _CLOSE_TIMEOUT)
             self._on_close()
             if self._wrapped_up is not None:
                 await asyncio.wait({self._wrapped_up}, timeout=TIMEOUT)
@@ -224,7 +231,7 @@ class SessionMemory:
 
     def _take(self, briefing: Briefing) -> None:
         self.profile = self.profile_at_answer = storable(briefing.profile)
-        self._earlier, self._opening = briefing.earlier, briefing.greeting
+        self._earlier, self._plan = briefing.earlier, briefing.plan
 
     async def _brief(self, prefetch: Prefetch, caller: Caller | None) -> None:
         if caller is not None and caller.earlier and await move_at_start_async(caller.user_id, caller.earlier):
@@ -259,7 +266,7 @@ class SessionMemory:
         while not self._record.begun and not self._closed.is_set():
             self.partner.look()
             self._changed.clear()
-            await _within(self._changed.wait(), _POLL)
+            await within(self._changed.wait(), _POLL)
 
     async def _ready(self, timeout: float | None = None) -> None:
         """Wait until the caller is known, ``DEADLINE`` at most, and until the briefing for them is complete.
@@ -270,7 +277,7 @@ class SessionMemory:
         loop = asyncio.get_running_loop()
         start = loop.time()
         if not self._record.begun:
-            await _within(self.partner.arrival(), DEADLINE)
+            await within(self.partner.arrival(), DEADLINE)
         task = None
         while self._briefed is not task:
             task = self._briefed
@@ -278,9 +285,3 @@ class SessionMemory:
                 left = None if timeout is None else max(start + timeout - loop.time(), 0)
                 await asyncio.wait({task}, timeout=left)
             self.partner.look()
-
-
-async def _within(work: Awaitable[Any], timeout: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(timeout):
-            await work

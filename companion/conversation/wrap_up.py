@@ -17,8 +17,9 @@ from ..memory.context import get_conversation_summary_async, get_user_state_asyn
 from ..memory.profile import get_user_profile_async
 from ..runtime import get_runtime
 from ..store import StoreError, Summary, Turn
+from ..voice.prepared_speech import NoSpeech
 from ..writes import ConversationEnded
-from .greeting import get_intelligent_first_message_instructions
+from .opening.preparation import Preparation
 from .summary import summarise
 from .turn_log import TurnLog
 
@@ -28,19 +29,24 @@ TIMEOUT: Final = 7.0
 _CANCEL_TIMEOUT: Final = 1.0
 
 
-async def end_conversation(log: TurnLog | None) -> None:
-    """Flush the turns of ``log``, then wrap up, within ``TIMEOUT`` seconds; None where no conversation began."""
-    if log is None:
-        return
+async def end_conversation(log: TurnLog, preparation: Preparation | None = None) -> None:
+    """Flush the turns of ``log``, then wrap up, within ``TIMEOUT`` seconds."""
     deadline = asyncio.get_running_loop().time() + TIMEOUT
     # Turns that could not be stored mean that the store is away: then a summary could not be stored either.
     if await log.close() == 0:
         remaining = deadline - asyncio.get_running_loop().time()
-        await wrap_up(log.caller, log.conversation_id, log.turns, timeout=remaining - _CANCEL_TIMEOUT)
+        await wrap_up(
+            log.caller, log.conversation_id, log.turns, timeout=remaining - _CANCEL_TIMEOUT, preparation=preparation
+        )
 
 
 async def wrap_up(
-    caller: Caller | None, conversation_id: str, turns: Sequence[Turn], *, timeout: float = TIMEOUT - _CANCEL_TIMEOUT
+    caller: Caller | None,
+    conversation_id: str,
+    turns: Sequence[Turn],
+    *,
+    timeout: float = TIMEOUT - _CANCEL_TIMEOUT,
+    preparation: Preparation | None = None,
 ) -> None:
     """Summarise, count the conversation, and fill the cache for the next one.
 
@@ -52,11 +58,13 @@ async def wrap_up(
         conversation_id: names the conversation.
         turns: what was said, oldest first.
         timeout: seconds until the rest is cancelled.
+        preparation: prepares the next opening; None prepares the decision alone.
     """
     if caller is None or not any(turn.role == "user" for turn in turns):
         return
     with use_caller(caller):
-        task = asyncio.create_task(_wrap_up(caller, conversation_id, turns), name="wrap-up")
+        work = _wrap_up(caller, conversation_id, turns, preparation or Preparation(NoSpeech()))
+        task = asyncio.create_task(work, name="wrap-up")
     await asyncio.wait({task}, timeout=timeout)
     if not task.done():
         task.cancel()
@@ -66,14 +74,14 @@ async def wrap_up(
         logger.warning("wrapping up failed (%s)", type(problem).__name__)
 
 
-async def _wrap_up(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -> None:
+async def _wrap_up(caller: Caller, conversation_id: str, turns: Sequence[Turn], preparation: Preparation) -> None:
     ended = ConversationEnded(conversation_id, datetime.now(UTC))
     await asyncio.gather(
         _store_summary(caller, conversation_id, turns), get_runtime().write_behind.write(caller.user_id, ended)
     )
     # These read what is stored by now, and thereby fill the cache for the next conversation.
     await asyncio.gather(
-        get_intelligent_first_message_instructions(caller.user_id, ""),
+        preparation.prepare(caller.user_id),
         get_user_profile_async(),
         get_conversation_summary_async(),
         get_user_state_async(),

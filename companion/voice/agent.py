@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from livekit import rtc
 from livekit.agents import Agent, FlushSentinel, ModelSettings, llm
 
-from ..prompts import instructions
+from ..prompts import instructions, persona
 from ..speech import sounds_like_the_voice
 from .failure import FailureHandler, spoken_within_deadline, within_deadline
 from .request_window import RequestWindow
@@ -49,6 +49,11 @@ class CompanionAgent(Agent):
         self._trace = trace
         self._failure = failure
         self._window = RequestWindow()
+
+    @property
+    def lasting_instructions(self) -> str:
+        """The instructions without what changes with the clock."""
+        return persona(self._language)
 
     async def on_exit(self) -> None:
         """Stop what runs in the background."""
@@ -108,3 +113,8 @@ class CompanionAgent(Agent):
                 for item in context.items
             ]
         )
+
+
+def lasting_instructions(agent: Agent) -> str:
+    """The instructions of an agent, without what changes with the clock where that is known."""
+    return agent.lasting_instructions if isinstance(agent, CompanionAgent) else str(agent.instructions)

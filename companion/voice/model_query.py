@@ -1,4 +1,4 @@
-"""One question to a model outside the conversation: a prompt, material, and the answer as text."""
+"""One question to a model outside the conversation, and the answer as text."""
 
 from __future__ import annotations
 
@@ -20,5 +20,17 @@ async def ask(model: llm.LLM[Any], prompt: str, material: str) -> str:
     question = llm.ChatContext.empty()
     question.add_message(role="system", content=storable(prompt))
     question.add_message(role="user", content=storable(material))
+    return await _answer(model, question)
+
+
+async def first_message(model: llm.LLM[Any], *instructions: str) -> str:
+    """What ``model`` says first, by these instructions: asked as a session asks for a greeting. Raises as ``ask``."""
+    question = llm.ChatContext.empty()
+    for text in instructions:
+        question.add_message(role="system", content=storable(text))
+    return await _answer(model, question)
+
+
+async def _answer(model: llm.LLM[Any], question: llm.ChatContext) -> str:
     async with model.chat(chat_ctx=question) as stream:
         return (await stream.collect()).text

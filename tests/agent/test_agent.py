@@ -427,7 +427,7 @@ async def test_with_the_store_away_a_returning_caller_is_no_first_meeting(
         assert "Welcome back, Ada!" in greeting(talk)
 
 
-@pytest.mark.parametrize("broken", ["get_user_profile_async", "get_intelligent_first_message_instructions"])
+@pytest.mark.parametrize("broken", ["get_user_profile_async", "read_plan"])
 async def test_a_briefing_that_fails(
     entrypoint: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:

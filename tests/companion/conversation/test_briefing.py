@@ -46,7 +46,7 @@ async def test_the_judgement_may_take_longer_than_the_store(known: Runtime, mode
     model.gate.clear()
     asyncio.get_running_loop().call_later(1.5, model.gate.set)
     briefing = await Prefetch(ADA).result()
-    assert "the chess tournament" in briefing.greeting
+    assert "the chess tournament" in briefing.plan.instructions("")
     assert briefing.profile == "Name: Ada"
 
 

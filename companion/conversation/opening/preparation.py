@@ -1,0 +1,73 @@
+"""The preparation of the next opening, beside one conversation: noted at its first turn, done when it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from cache import BackgroundTasks
+
+from ...identity import Caller, use_caller
+from ...voice.prepared_speech import PreparedSpeech
+from .preparing import note_opening, prepare_left_over, prepare_opening
+from .prompt import GreetingPrompt
+
+IDLE_AFTER: Final = 5.0
+"""Seconds from the greeting until the job looks for what others have left."""
+_NOTE_TIMEOUT: Final = 1.0
+
+
+class Preparation:
+    """Prepares the next opening for the caller of one session.
+
+    Args:
+        speech: keeps the speech of what is prepared.
+        language: the code of the language of speech.
+
+    Attributes:
+        speech: as above.
+        prompt: what the session's greeting is written with; None as long as it has not greeted.
+    """
+
+    def __init__(self, speech: PreparedSpeech, language: str = "en") -> None:
+        self.speech = speech
+        self._language = language
+        self.prompt: GreetingPrompt | None = None
+        self._noting: asyncio.Task[None] | None = None
+        self._background = BackgroundTasks()
+
+    def greets(self, persona: str, instructions: str) -> GreetingPrompt:
+        """Note what the greeting is written with; when the job is idle, prepare with it what killed jobs have left.
+
+        Args:
+            persona: the lasting instructions of the agent.
+            instructions: how to greet anybody.
+        """
+        begun, self.prompt = self.prompt, GreetingPrompt(persona, instructions, self._language)
+        if begun is None:
+            self._background.spawn(self._prepare_left_over(self.prompt), name="opening-left-over")
+        return self.prompt
+
+    def note(self, caller: Caller) -> None:
+        """Note in the store that the next opening of this person is to be prepared. Returns at once."""
+        if self._noting is None and self.prompt is not None:
+            with use_caller(caller):
+                self._noting = self._background.spawn(note_opening(caller.user_id, self.prompt), name="opening-note")
+
+    async def prepare(self, user_id: str) -> None:
+        """Prepare the next opening. To be called in the context of the caller.
+
+        Raises:
+            StoreError: the store failed.
+        """
+        if self._noting is not None:  # or it would replace what is prepared
+            await asyncio.wait({self._noting}, timeout=_NOTE_TIMEOUT)
+        await prepare_opening(user_id, self.prompt, self.speech)
+
+    async def close(self) -> None:
+        """Stop what runs in the background."""
+        await self._background.cancel(timeout=_NOTE_TIMEOUT)
+
+    async def _prepare_left_over(self, prompt: GreetingPrompt) -> None:
+        await asyncio.sleep(IDLE_AFTER)
+        await prepare_left_over(prompt, self.speech)

@@ -1,0 +1,30 @@
+"""The prompt of a greeting, and the hash that says whether a prepared text was written with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+from ... import prompts
+
+
+@dataclass(frozen=True, slots=True)
+class GreetingPrompt:
+    """What a greeting is written with, beside what is known of the caller.
+
+    Attributes:
+        persona: the instructions of the agent that greets, without what changes with the clock.
+        instructions: how it is to greet anybody.
+        language: the code of its language.
+    """
+
+    persona: str
+    instructions: str
+    language: str
+
+    @property
+    def hash(self) -> str:
+        """Equal where everything is equal that a text is written with: also the wording of this version."""
+        wording = (prompts.PREPARED, prompts.follow_up("", ""), prompts.fresh_start(""), prompts.remembered("", ""))
+        parts = (self.persona, self.instructions, self.language, *wording)
+        return sha256("\0".join(sha256(part.encode()).hexdigest() for part in parts).encode()).hexdigest()[:32]
