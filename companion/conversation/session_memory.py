@@ -73,7 +73,7 @@ class SessionMemory:
         trace: StartTrace | None = None,
     ) -> None:
         self._session, self._parts, self._trace = session, parts, trace
-        preparation = Preparation(speech_of(session), runtime.settings.language)
+        preparation = Preparation(speech_of(session, runtime.settings), runtime.settings.language)
         self._record = Record(runtime.write_behind, parts, place if parts.resume else "", preparation)
         self.profile = self.profile_at_answer = self._earlier = ""
         self._plan = FIRST_MEETING

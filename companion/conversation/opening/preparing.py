@@ -34,7 +34,6 @@ LEFT_AFTER: Final = 300.0
 """Seconds after which a job that has not written its texts counts as killed."""
 LEFT_LIMIT: Final = 3
 """The most persons for whom one job prepares what others have left."""
-_WORTH: Final = timedelta(days=30)  # since the last turn; after that nothing is prepared
 
 
 async def note_opening(user_id: str, prompt: GreetingPrompt) -> None:
@@ -76,7 +75,8 @@ async def prepare_opening(
         await runtime.store.save_opening(user_id, opening)
     await read_plan(user_id)  # which fills the cache
     age = age_of(context.turns[-1].at) if context.turns else None
-    if prompt is None or plan.opening == "first_meeting" or (age is not None and age > _WORTH):
+    too_old = age is not None and age > timedelta(days=runtime.settings.prepare_days)
+    if prompt is None or plan.opening == "first_meeting" or too_old:
         return
     texts = await write_texts(plan, context, prompt)
     if texts is None:

@@ -678,8 +678,8 @@ KEYS = {
         ("profile", {"profile", "greeting"}),
         ("turn", {"greeting"}),
         ("summary", {"summary", "greeting"}),
-        ("state", {"state"}),
-        ("memory", {"memory"}),
+        ("state", {"state", "greeting"}),
+        ("memory", {"memory", "greeting"}),
         ("something new", set(KEYS)),
     ],
 )
