@@ -54,6 +54,8 @@ class Runtime:
         """Conversations that have acquired this runtime."""
         self.judging: Counter[str] = Counter()
         """Users on whose next greeting a model is judging at the moment, and in how many calls."""
+        self.reading_plans: Counter[str] = Counter()
+        """Users whose next greeting is being chosen at the moment, and in how many calls."""
         watch = ConsistencyWatch(lambda: self.store, self.settings.watch_share)
         self.outbox_relay = OutboxRelay(lambda: self.store, watch)
         self.write_behind = WriteBehind(lambda: self.store, self.outbox_relay, Spool(self.settings.home))

@@ -144,26 +144,37 @@ async def read_plan(user_id: str) -> Plan:
     Raises:
         cache.keys.InvalidKeyPart: ``user_id`` could match more than one user's keys.
     """
-    key = keys.greeting_instructions(user_id)
+    key, reading = keys.greeting_instructions(user_id), get_runtime().reading_plans
+    # Another start of this person, in this process, whose load this one may join: it may have begun before a change
+    # that was acknowledged before this start, if another process made the change.
+    older, led = reading[user_id] > 0, False
 
     async def load() -> dict[str, Any]:
+        nonlocal led
+        led = True
         plan, cacheable = await make_plan(user_id)
         if not cacheable:
             raise _NotCacheable(plan)
         return asdict(plan)
 
     cache = await get_redis_cache()
+    reading[user_id] += 1
     try:
         found = await cache.get_or_load(key, load, ttl=key.ttl)
         plan = Plan.from_cache(found)
         if plan is None:
             await cache.delete(key)
+        if plan is None or (older and not led):
             plan = (await make_plan(user_id))[0]
     except _NotCacheable as uncached:
         plan = uncached.plan
     except (StoreError, LoadTimeout) as problem:
         logger.warning("the last turns could not be read: %s", problem)
         plan = FIRST_MEETING
+    finally:
+        reading.subtract([user_id])
+        if not reading[user_id]:
+            del reading[user_id]
     return plan
 
 

@@ -30,7 +30,7 @@ from companion.memory.erasure import erase_user
 from companion.memory.forgetting import forget_fact_async
 from companion.prompts import FOLLOW_UP_PROMPT, SUMMARY_PROMPT
 from companion.runtime import Runtime, acquire_runtime
-from companion.store import Memory, Opening, StoreError, Turn
+from companion.store import Memory, Opening, SqliteStore, StoreError, Turn
 from companion.voice.agent import CompanionAgent, lasting_instructions
 from companion.voice.prepared_speech import NoSpeech
 from tests.companion.conversation import opening_race
@@ -371,6 +371,37 @@ async def test_an_end_that_is_cut_short_leaves_the_decision(runtime: Runtime, mo
     assert await greeted() == (LIVE, 1)
     assert model.systems == [FOLLOW_UP_PROMPT]
     assert await runtime.store.claim_openings(PROMPT.hash, older_than=-60, limit=9) == ["ada"]
+
+
+async def test_a_start_does_not_join_what_another_one_read_before_a_change(
+    runtime: Runtime, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change is made, and invalidated, by another process, while a start of the same person is loading."""
+    await prepare(runtime)
+    key = keys.greeting_instructions("ada")
+    await (await get_redis_cache()).delete(key)
+    gate, has_read, read = asyncio.Event(), asyncio.Event(), runtime.store.context
+
+    async def slowly(user_id: str, turns: int = 12) -> Any:
+        found = await read(user_id, turns)
+        if not has_read.is_set():
+            has_read.set()
+            await gate.wait()
+        return found
+
+    monkeypatch.setattr(runtime.store, "context", slowly)
+    with use_caller(Caller("ada")):
+        first = asyncio.create_task(read_plan("ada"))
+        await has_read.wait()
+        other = SqliteStore(tmp_path / "store" / "companion.db")
+        await other.save_profile("ada", "Name: Eve")
+        await other.close()
+        redis_server.cli("DEL", keys.lease(key), key)
+        second = asyncio.create_task(read_plan("ada"))
+        await asyncio.sleep(0)
+        gate.set()
+        assert (await first).text(PROMPT.hash) == FOLLOW_UP, "it began before the change"
+        assert (await second).text(PROMPT.hash) == ""
 
 
 # -- races and words -----------------------------------------------------------------------------------------------
