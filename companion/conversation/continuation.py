@@ -22,6 +22,7 @@ from livekit.agents import llm
 from cache import BackgroundTasks, get_redis_cache, keys
 
 from ..identity import Caller
+from ..memory.read_deadline import within_deadline
 from ..runtime import get_runtime
 from ..store import StoreError, Turn
 
@@ -32,6 +33,8 @@ RENEW: Final = 0.7
 """Seconds between two renewals."""
 PATIENCE: Final = 0.7
 """Seconds that a job waits for the lease of another."""
+READ_BY: Final = 1.0
+"""Seconds from the start within which the store must answer: a silent one must not delay the first word further."""
 
 
 class Continuation:
@@ -58,8 +61,8 @@ class Continuation:
 
     async def open(self) -> None:
         """Take the lease, and read what was said if the conversation has not ended."""
-        cache = await get_redis_cache()
-        give_up = asyncio.get_running_loop().time() + PATIENCE
+        cache, began = await get_redis_cache(), asyncio.get_running_loop().time()
+        give_up = began + PATIENCE
         while not await cache.set(self._key("lease"), self._job, ttl=LEASE, nx=True):
             if not cache.connected or asyncio.get_running_loop().time() > give_up:
                 return  # it is held by another job; or Redis is away
@@ -70,7 +73,8 @@ class Continuation:
         self._renewing.spawn(self._renew(), name="conversation-lease")
         if running == self.conversation_id:
             try:
-                context = await get_runtime().contexts.get(self._user_id)
+                left = max(began + READ_BY - asyncio.get_running_loop().time(), 0.1)
+                context = await within_deadline(get_runtime().contexts.get(self._user_id), "context", seconds=left)
                 said = [turn for turn in context.turns if turn.conversation_id == self.conversation_id]
                 self.turns = said if any(turn.role == "user" for turn in said) else []
             except StoreError as problem:
