@@ -66,7 +66,7 @@ class RedisCache:
             self.settings,
             near=NearCache(self.settings.near),
             pending=PendingQueue(pending),
-            serializer=Serializer.with_keys(self.settings.max_value_bytes, self.settings.encryption_keys),
+            serializer=Serializer(self.settings.max_value_bytes, self.settings.encryption_keys),
             on_change=waiters.changed,
             redeliver=lambda: self.invalidations.redeliver(),
         )
