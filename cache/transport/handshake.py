@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 import ssl
 from collections.abc import Iterable
@@ -23,9 +22,6 @@ REMEDIES: Final = frozenset((REPLICA, SENTINEL, NO_TLS, NEEDS_TLS))
 # Pause after a wrong password, an untrusted certificate, a full connection table. Each attempt costs the server a
 # connection, with a line in its ACL LOG or a handshake (0.3 ms with an ECDSA certificate, 1 ms with RSA).
 REJECTED: Final = 0.2
-BACKOFF_SHARE: Final = 1 / 32
-"""Pause after a failed attempt, as a share of the time since the first one. It prolongs an outage by no more."""
-_LONGEST: Final = 30.0  # seconds
 NOT_YET: Final = 0.08  # pause while the server is loading
 _UNSUPPORTED: Final = 30.0  # pause if the server speaks no RESP3, or is no single server
 _NOT_YET_CODES: Final = frozenset({"LOADING", "MASTERDOWN", "BUSY"})
@@ -33,16 +29,6 @@ _NOT_YET_CODES: Final = frozenset({"LOADING", "MASTERDOWN", "BUSY"})
 _ABOUT_US: Final = re.compile(
     r"(?:WRONGPASS|NOAUTH|NOPERM|DENIED)\b|(?!.*command).*(password|max number of clients)", re.IGNORECASE
 )
-
-
-def backoff(pause: float, failing_for: float) -> float:
-    """Seconds until the next attempt, at random, so that the processes of a fleet do not attempt in step.
-
-    Args:
-        pause: what this failure asks for.
-        failing_for: seconds since the first attempt.
-    """
-    return min(max(pause, failing_for * BACKOFF_SHARE), _LONGEST) * random.uniform(0.8, 1.0)
 
 
 def commands(endpoint: Endpoint, setup: Iterable[tuple[Argument, ...]]) -> list[bytes]:

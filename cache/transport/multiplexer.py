@@ -155,7 +155,7 @@ class MultiplexedClient:
     async def _supervise(self, loop: asyncio.AbstractEventLoop) -> None:
         lived = math.inf
         while True:
-            connection, greeted_at = await self._connector.connect(lived)
+            connection = await self._connector.connect(lived)
             began = loop.time()
             if connection.ended.done():
                 self._explain(connection.ended.result())
@@ -165,8 +165,8 @@ class MultiplexedClient:
                     self._on_handshake(connection.handshake_replies)
                 timer = Heartbeat(connection, self._timing, self._proven, self._suspended)
                 connection.adopt(timer, self._on_push, self._lost, self._largest_reply_bytes)
-                if began - greeted_at <= self._timing.deadline:
-                    self._proven(greeted_at)
+                if began - connection.greeted_at <= self._timing.deadline:
+                    self._proven(connection.greeted_at)
                 else:
                     self._explain("slow")
                     timer.probe()
