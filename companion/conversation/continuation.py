@@ -64,9 +64,11 @@ class Continuation:
             if not cache.connected or asyncio.get_running_loop().time() > give_up:
                 return  # it is held by another job; or Redis is away
             await asyncio.sleep(0.05)
-        running = await cache.get(self._key("running"), fresh=True)
         # A new id is random: a count would begin anew in an emptied Redis, and name an earlier conversation again.
-        self.conversation_id = running if isinstance(running, str) else uuid4().hex
+        new = uuid4().hex
+        began = await cache.set(self._key("running"), new, ttl=keys.TEMP_TTL, nx=True)
+        running = None if began else await cache.get(self._key("running"), fresh=True)
+        self.conversation_id = running if isinstance(running, str) else new
         self._renewing.spawn(self._renew(), name="conversation-lease")
         if running == self.conversation_id:
             try:
