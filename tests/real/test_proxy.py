@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.background_proxy import BackgroundProxy
+from tests.faults.harness.background_proxy import BackgroundProxy
 from tests.real.proxy import Proxy, pieces
 from tests.real.redis.redis_server import RedisServer, unused_port
 from tests.wait import until

@@ -29,7 +29,7 @@ from tests.faults.harness.environment import PASSWORD, Environment, connections_
 from tests.faults.harness.faults import Fault
 from tests.faults.harness.worker_setup import log_listener, worker_settings
 from tests.inside import engine_of
-from tests.real.resp import RedisReplyError
+from tests.real.redis.resp import RedisReplyError
 from tests.wait import until
 
 Phase = Literal["start", "middle"]
