@@ -264,7 +264,7 @@ async def test_replies_that_are_late_leave_nothing_old(redis_server: RedisServer
 
 
 def filled(cache: NearCache, key: str, raw: bytes) -> None:
-    cache.end(cache.begin(key), raw, 1e9)
+    cache.end(key, cache.begin(key), raw, 1e9)
 
 
 def test_bounds() -> None:
@@ -288,7 +288,7 @@ def test_what_spoils_a_read() -> None:
         cache.arm()
         token = cache.begin("user:1:profile")
         spoil()
-        cache.end(token, b"old", 1e9)
+        cache.end("user:1:profile", token, b"old", 1e9)
         assert len(cache) == 0
 
 
@@ -299,3 +299,13 @@ def test_families_are_named() -> None:
     }
     with pytest.raises(CacheConfigError, match="CACHE_NEAR"):
         CacheSettings.from_env(environ={"CACHE_NEAR": "profiles"})
+
+
+def test_reads_that_overlap_share_a_token() -> None:
+    cache, key = NearCache(FAMILIES), "user:1:profile"
+    cache.arm()
+    first, second = cache.begin(key), cache.begin(key)
+    cache.end(key, first, b"new", 1e9)
+    cache.drop(key)
+    cache.end(key, second, b"old", 1e9)
+    assert len(cache) == 0
