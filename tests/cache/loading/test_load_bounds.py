@@ -334,7 +334,7 @@ async def test_who_joins_a_young_load_waits_the_rest(
     pair: list[RedisCache], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "SLOW", 0.6)
-    monkeypatch.setattr("cache.loading.leader.SLOW", 0.6)
+    monkeypatch.setattr("cache.loading.fill.SLOW", 0.6)
     terms = {"ttl": 60, "stale_for": 60}
     await pair[0].get_or_load(KEY, Loader("good"), **terms)
     redis_server.cli("DEL", KEY)
