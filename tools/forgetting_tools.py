@@ -60,7 +60,7 @@ class ForgettingTools(llm.Toolset):
             more = {"shown": f"{len(some)} of {count}"} if count > len(some) else {}
             return failure(_WHICH if count > 1 else _THIS, candidates=some, **more)
         if (memory := memory_in(context)) is not None:
-            await memory.forget(done.profile, [words_of(text) for text in (what, *done.removed)])
+            await memory.known.forget(done.profile, [words_of(text) for text in (what, *done.removed)])
         if not done.removed:
             return failure(_NOTHING)
         return success(message=_FORGOTTEN, removed=list(done.removed), profile=done.profile)
@@ -86,5 +86,5 @@ class ForgettingTools(llm.Toolset):
             logger.warning("a person could not be erased (%s)", type(problem).__name__)
             return failure(STORE_AWAY)
         if (memory := memory_in(context)) is not None:
-            await memory.forget_everything()
+            await memory.known.forget_everything()
         return success(message=_ERASED if complete else _ERASING)

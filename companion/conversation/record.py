@@ -28,7 +28,7 @@ class Record:
     """
 
     def __init__(self, writes: WriteBehind, parts: Parts, place: str) -> None:
-        self._writes, self._parts, self._place = writes, parts, place
+        self._writes, self._parts, self._place = writes, parts, place if parts.resume else ""
         self._log: TurnLog | None = None
         self._continued: Continuation | None = None
         self._background = BackgroundTasks()
@@ -42,6 +42,11 @@ class Record:
     def earlier_turns(self) -> Sequence[Turn]:
         """What was said until a job was killed; empty for a new conversation."""
         return self._continued.turns if self._continued is not None else ()
+
+    @property
+    def resumed(self) -> bool:
+        """Whether something was said until a job was killed, if only the greeting."""
+        return self._continued is not None and self._continued.resumed
 
     async def open(self, caller: Caller) -> None:
         """Look whether a conversation with this person was cut off in the room."""
@@ -84,6 +89,8 @@ class Record:
         """Store what was said."""
         if self._log is not None and self._parts.turns:
             self._log.on_item(event)
+            if self._continued is not None:
+                self._continued.on_item()
 
     def on_tools(self, event: FunctionToolsExecutedEvent) -> None:
         """Mark what was asked to be forgotten."""
@@ -94,6 +101,8 @@ class Record:
         """Flush the turns and wrap up. To be called once."""
         if self._continued is not None:
             await self._continued.close()
+            if self._continued.turns:  # also if nothing more was said: no other job will wrap them up
+                self.begin(self._continued.caller)
         await self._background.ended(1.0)
         if self._log is not None:
             await (end_conversation(self._log) if self._parts.wrap_up and self._log.own else self._log.close())
