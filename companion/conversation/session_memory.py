@@ -27,7 +27,8 @@ from .record import Record
 from .wrap_up import TIMEOUT
 
 _POLL: Final = 0.1  # seconds between two looks at who is in the room: some changes have no event
-_CLOSE_TIMEOUT: Final = 3.0  # seconds that the end of a job waits for the session: the last transcript may take two
+CLOSE_TIMEOUT: Final = 3.0
+"""Seconds that the end of a job waits for the session to close: the last transcript may take two."""
 _memories: WeakKeyDictionary[AgentSession[Any], ReferenceType[SessionMemory]] = WeakKeyDictionary()
 
 
@@ -144,7 +145,7 @@ class SessionMemory:
         self._released = True
         try:
             if self._session.agent_state != "initializing":  # it is running
-                await _within(self._closed.wait(), _CLOSE_TIMEOUT)
+                await _within(self._closed.wait(), CLOSE_TIMEOUT)
             self._on_close()
             if self._wrapped_up is not None:
                 await asyncio.wait({self._wrapped_up}, timeout=TIMEOUT)

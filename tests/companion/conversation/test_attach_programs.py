@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -167,11 +167,8 @@ async def test_a_context_that_the_agent_edits_holds_the_block_and_a_turn_that_it
 # -- calls in any order ----------------------------------------------------------------------------------------------
 
 
-async def test_two_calls_of_attach_at_once_give_one_memory(known: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def slow(*_: object) -> None:
-        await asyncio.sleep(0.01)
-
-    monkeypatch.setattr("companion.conversation.attach._open_services", slow)
+async def test_two_calls_of_attach_at_once_give_one_memory(known: Runtime) -> None:
+    known.settings = replace(known.settings, phone_identity=True)  # then attach loads a library in a thread
     async with job(a_room("ada")) as ctx:
         session, before = a_session(), get_runtime().conversations
         made = await asyncio.gather(attach(session, ctx), attach(session, ctx), return_exceptions=True)
@@ -264,7 +261,7 @@ async def test_a_session_that_could_not_start_is_not_waited_for(
         def session(self, **_: Any) -> llm.RealtimeSession[Any]:
             raise RuntimeError("no session")
 
-    monkeypatch.setattr("companion.conversation.session_memory._CLOSE_TIMEOUT", 60)
+    monkeypatch.setattr("companion.conversation.session_memory.CLOSE_TIMEOUT", 60)
     async with job(a_room("ada"), {"user_id": "ada"}) as ctx:
         session: AgentSession[Any] = AgentSession(llm=Broken())
         await attach(session, ctx)
