@@ -140,7 +140,7 @@ class Transport:
         Raises:
             TransportError: nothing was answered.
         """
-        self._learn(Capabilities.found(PROBES, await self.send_each(*PROBES)))
+        self._learn(Capabilities.found(await self.send_each(*PROBES)))
 
     def _learn(self, capabilities: Capabilities) -> None:
         self.capabilities = capabilities.knowing(self.capabilities)
@@ -148,7 +148,7 @@ class Transport:
 
     def _on_handshake(self, replies: list[Any]) -> None:
         own = len(self._handshake)
-        self._learn(Capabilities.found(PROBES, replies[own:]))
+        self._learn(Capabilities.found(replies[own:]))
         self._listener.on_handshake(replies[:own])
 
     def _probes(self) -> Sequence[tuple[Any, ...]]:
@@ -156,7 +156,7 @@ class Transport:
 
     def _on_pool_up(self, probed: list[Any]) -> None:
         if self.pooled:
-            self._learn(Capabilities.found(PROBES, probed))
+            self._learn(Capabilities.found(probed))
         self._listener.on_pool_connected()
 
     # -- commands --------------------------------------------------------------------------------------
@@ -170,6 +170,7 @@ class Transport:
         client = self._usable()
         if not client.unsupported:
             return await client.call(*command)
+        self.capabilities.check((command,))
         return await self.call(partial(execute, command=command))
 
     async def send_all(self, *commands: tuple[Any, ...], deadline: float | None = None) -> list[Any]:
@@ -186,6 +187,7 @@ class Transport:
         client = self._usable()
         if not client.unsupported:
             return await replies(client.call_many(commands), deadline)
+        self.capabilities.check(commands)
         return await self.call(partial(pipeline, commands=commands), deadline)
 
     async def send_each(self, *commands: tuple[Any, ...]) -> list[Any]:
@@ -197,6 +199,7 @@ class Transport:
         client = self._usable()
         if not client.unsupported:
             return [await outcome(future) for future in client.call_many(commands)]
+        self.capabilities.check(commands)
         return await self.call(partial(pipeline, commands=commands, each=True))
 
     async def run(

@@ -14,13 +14,14 @@ import random
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ..background import BackgroundTasks
-from ..exceptions import CacheUnavailable, HandshakeFailed
+from ..exceptions import CacheUnavailable, ConnectionLost, HandshakeFailed
 from ..redis_url import Endpoint
 from .attempts import Attempts
 from .connection import Argument, RespConnection
-from .handshake import NOT_YET, REJECTED, commands, judge, other_protocol
+from .handshake import NOT_YET, REJECTED, ask_without_hello, commands, judge, other_protocol
 
 _BACKOFF = (0.01, NOT_YET)  # first and last pause in seconds, doubling, plus or minus a quarter at random
 _STABLE = 1.0  # a connection that lasted so long resets the backoff
@@ -129,11 +130,15 @@ class Connector:
         return pause
 
     async def _attempt(self) -> RespConnection:
-        loop = asyncio.get_running_loop()
-        connection = await self._open(loop)
+        connection = await self._open()
         try:
-            connection.greeted_at = loop.time()
-            connection.handshake_replies = await judge(connection.send_together(self._commands), self._setup_count)
+            try:
+                connection.greeted_at = connection.loop.time()
+                connection.handshake_replies = await judge(connection.send_together(self._commands), self._setup_count)
+            except ConnectionLost:
+                connection = await self._open()
+                await ask_without_hello(connection, self._endpoint, self._commands)
+                raise
         except BaseException as error:
             if isinstance(error, HandshakeFailed):
                 self._next_address += 1  # of several addresses, this one may be a replica's
@@ -141,32 +146,28 @@ class Connector:
             raise
         return connection
 
-    async def _open(self, loop: asyncio.AbstractEventLoop) -> RespConnection:
-        endpoint = self._endpoint
-
-        def new_connection() -> RespConnection:
-            return RespConnection(loop, self._max_in_flight)
-
+    async def _open(self) -> RespConnection:
+        loop, endpoint = asyncio.get_running_loop(), self._endpoint
+        new_connection = partial(RespConnection, loop, self._max_in_flight)
         if endpoint.unix_path is not None:
             return (await loop.create_unix_connection(new_connection, endpoint.unix_path))[1]
         first = self._next_address
         self._next_address += 1  # if this attempt hangs, the fresh one begins with the next address
         addresses = await self._resolve(loop)
-        error: OSError | None = None
-        for offset in range(len(addresses)):
-            address = addresses[(first + offset) % len(addresses)]
-            tls = endpoint.ssl_context
-            server = endpoint.host if tls is not None else None
+        tls = endpoint.ssl_context
+        error = OSError("no address")
+        for position in range(first, first + len(addresses)):
+            address = addresses[position % len(addresses)]
             try:
-                made = await loop.create_connection(
-                    new_connection, address, endpoint.port, ssl=tls, server_hostname=server
+                _, connection = await loop.create_connection(
+                    new_connection, address, endpoint.port, ssl=tls, server_hostname=endpoint.host if tls else None
                 )
             except OSError as failed:
                 error = failed
             else:
-                self._next_address = first + offset
-                return made[1]
-        raise error or OSError("no address")
+                self._next_address = position
+                return connection
+        raise error
 
     async def _resolve(self, loop: asyncio.AbstractEventLoop) -> list[str]:
         """The addresses of the host. One lookup at a time: a hanging resolver must not exhaust the thread pool."""

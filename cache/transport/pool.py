@@ -156,9 +156,7 @@ class PooledClient:
         try:
             return task.result()
         except (RedisConnectionError, RedisTimeoutError, OSError, asyncio.CancelledError) as problem:
-            if client is self.client:
-                self._broken = "connection lost"
-                self._suspect.set()
+            self._suspect.set()
             raise ConnectionLost(type(problem).__name__) from None
         except ResponseError as problem:
             rejected = rejection(problem)
