@@ -160,14 +160,14 @@ class ServerEpoch:
 
     async def _read_mark(self) -> str:
         """Return the mark. Quarantines a server with a new epoch or an unknown mark; raises TransportError."""
-        replies = await self._read()
+        changes, replies = self.changes, await self._read()
         if rejected_with(replies[-1], "WRONGTYPE"):
             await self._transport.unlink((keys.system_server(),))
             replies = await self._read()
         epoch, mark = _parse(replies)
         if epoch != self._epoch or mark not in (epoch, self._mark):  # also if it is gone and no push says so: SWAPDB
             self._quarantine()
-        self._epoch, self._mark = epoch, mark
+        self._epoch, self._mark = epoch, mark if changes == self.changes else ""
         return mark
 
     async def _read(self) -> list[Any]:

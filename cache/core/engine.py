@@ -14,7 +14,6 @@ from ..coherence.server_epoch import HANDSHAKE, ServerEpoch
 from ..exceptions import CommandRejected, TransportError
 from ..serialization.serializer import Serializer
 from ..settings import CacheSettings
-from ..transport.capabilities import LOAD_SCRIPTS
 from ..transport.commands import Transport
 from ..validation import checked_seconds
 from .availability import Availability
@@ -62,8 +61,9 @@ class Engine:
         self.pending = pending
         self.serializer = serializer
         self.tracking = False
+        self._tracking_reply: Any = None
         largest = max(LARGEST_REPLY_BYTES, 2 * settings.max_value_bytes)
-        self.transport = Transport(settings, self, handshake=HANDSHAKE, largest_reply_bytes=largest)
+        self.transport = Transport(settings, self, handshake=(*HANDSHAKE, _TRACKING), largest_reply_bytes=largest)
         self.epoch = ServerEpoch(self.transport, pending)
         self._connect_wait = settings.connect_wait
         self._on_change = on_change
@@ -125,7 +125,8 @@ class Engine:
 
     def on_handshake(self, replies: list[Any]) -> None:
         """Compare the server with the one whose values were known to be right."""
-        self.epoch.on_handshake(replies)
+        *found, self._tracking_reply = replies
+        self.epoch.on_handshake(found)
 
     def on_capabilities(self, lost: dict[str, str]) -> None:
         """Log what the server refuses, and what is lost."""
@@ -133,16 +134,12 @@ class Engine:
             self._maintenance.probe_soon()
 
     async def on_connected(self) -> None:
-        """Switch on tracking, load the scripts and deliver what is pending."""
-        self._availability.came_up()
-        client = self.transport.client
-        if client is None:
+        """Rely on tracking, and deliver what is pending."""
+        if self.transport.client is None:
             return
-        tracking, *_ = client.call_many([_TRACKING, *LOAD_SCRIPTS])
-        try:
-            await tracking
-        except TransportError as problem:  # not permitted: no near cache, and waiters poll instead of being pushed
-            self.count_error(problem)
+        self._availability.came_up()
+        if isinstance(self._tracking_reply, TransportError):
+            self.count_error(self._tracking_reply)  # no right to it: no near cache, and waiters poll
         else:
             self.tracking = True
             self.near.arm()

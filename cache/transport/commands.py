@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from ..exceptions import CommandRejected, NotConnected
 from ..settings import CacheSettings
-from .capabilities import PROBES, Capabilities
+from .capabilities import LOAD_SCRIPTS, PROBES, Capabilities
 from .connection import Argument
 from .listener import TransportListener
 from .multiplexer import MultiplexedClient, outcome, replies
@@ -93,7 +93,7 @@ class Transport:
                 self._listener,
                 deadline=self.deadline,
                 connect_timeout=self._settings.socket_connect_timeout,
-                handshake=(*self._handshake, *PROBES),
+                handshake=(*self._handshake, *LOAD_SCRIPTS, *PROBES),
                 on_handshake=self._on_handshake,
                 largest_reply_bytes=self._largest_reply_bytes,
             )
@@ -148,7 +148,7 @@ class Transport:
 
     def _on_handshake(self, replies: list[Any]) -> None:
         own = len(self._handshake)
-        self._learn(Capabilities.found(replies[own:]))
+        self._learn(Capabilities.found(replies[-len(PROBES) :]))
         self._listener.on_handshake(replies[:own])
 
     def _probes(self) -> Sequence[tuple[Any, ...]]:

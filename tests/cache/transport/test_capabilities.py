@@ -125,7 +125,6 @@ class FirstTime:
 
 
 async def test_what_twemproxy_carries_is_cached_behind_it(redis_server: RedisServer, make_cache: Any) -> None:
-    """It ends the connection over each of these."""
     unknown = {"HELLO", "CLIENT", "INFO", "SCAN", "SCRIPT", "CLUSTER", "DBSIZE", "SELECT", "ROLE"}
     async with refusing(redis_server.port, {}, hang_up=unknown) as port:
         url = f"redis://127.0.0.1:{port}/0?retry_on_timeout=no"
@@ -134,6 +133,14 @@ async def test_what_twemproxy_carries_is_cached_behind_it(redis_server: RedisSer
         redis_server.cli("SCRIPT", "FLUSH")
         assert await what_works(cache, redis_server) == EVERYTHING - {"pattern", "stats"}
         assert cache.connected
+        await cache.close()
+
+
+async def test_a_proxy_that_knows_hello_and_hangs_up_over_client(redis_server: RedisServer, make_cache: Any) -> None:
+    async with refusing(redis_server.port, {}, hang_up={"CLIENT"}) as port:
+        cache = make_cache(f"redis://127.0.0.1:{port}/0", deadline=2.0, connect_wait=5.0)
+        await initialised(cache)
+        assert await what_works(cache, redis_server) == EVERYTHING
         await cache.close()
 
 
