@@ -163,7 +163,7 @@ class ServerEpoch:
         changes, replies = self.changes, await self._read()
         if rejected_with(replies[-1], "WRONGTYPE"):
             await self._transport.unlink((keys.system_server(),))
-            replies = await self._read()
+            changes, replies = self.changes, await self._read()
         epoch, mark = _parse(replies)
         if epoch != self._epoch or mark not in (epoch, self._mark):  # also if it is gone and no push says so: SWAPDB
             self._quarantine()
