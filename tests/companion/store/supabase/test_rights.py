@@ -57,6 +57,7 @@ FOR_USERS = {
     "companion_words(text)",
 }
 FOR_THE_SERVICE = {
+    "companion_changes_after(bigint,text,text,integer,integer)",
     "companion_changes_since(bigint,text,text,integer,integer)",
     "companion_erase(text,text)",
     "companion_erasure_delivered(text,bigint)",
