@@ -31,7 +31,7 @@ LEASE: Final = 1
 """Seconds after which the lease of a killed job expires."""
 RENEW: Final = 0.4
 """Seconds between two renewals."""
-PATIENCE: Final = LEASE - 0.05
+PATIENCE: Final = LEASE + 0.05
 """Seconds that a job waits for the lease of another: the next job may start as soon as one is killed."""
 READ_DEADLINE: Final = 1.0
 """Seconds that a job waits for what was said."""
