@@ -84,31 +84,32 @@ class ServerEpoch:
         if self._epoch and mark != self._epoch and (mark or not empty):
             self._quarantine()
 
-    def check(self, now: float) -> None:
-        """Do in the background what is due at this loop time. Call it a few times a second, while connected."""
+    def check(self) -> None:
+        """Do in the background what is due. Call it a few times a second, while connected."""
+        now = _now()
         due = self._pending.quarantined or (self._epoch and now - self.checked_at >= CHECK_EVERY)
         if due and now >= self.not_before and (self._checking is None or self._checking.done()):
             self._checking = asyncio.create_task(self._run(), name="cache-server-epoch")
 
-    def on_change(self, now: float) -> None:
+    def on_change(self) -> None:
         """The mark was evicted or overwritten; it has to be restored before the next dump."""
         self.changes += 1
         self._mark = ""
         self.checked_at = -CHECK_EVERY
-        self.not_before = now  # another process may have restored the mark, for which this one waits
-        self.check(now)
+        self.not_before = _now()  # another process may have restored the mark, for which this one waits
+        self.check()
 
-    def on_flush(self, now: float) -> None:
+    def on_flush(self) -> None:
         """The server was flushed, or has loaded another server's data."""
         if self._epoch and not self._pending.quarantined:
             self._quarantine()
             self._tentative = self._pending.quarantined
-        self.on_change(now)
+        self.on_change()
 
-    def on_delivered(self, now: float) -> None:
+    def on_delivered(self) -> None:
         """A scan has delivered what was pending, for which the mark may have waited."""
-        self.not_before = now
-        self.check(now)
+        self.not_before = _now()
+        self.check()
 
     async def close(self) -> None:
         """Stop checking. A quarantine stays in force."""

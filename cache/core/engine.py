@@ -144,7 +144,7 @@ class Engine:
             self.tracking = True
             self.near.arm()
             self._on_change(None)  # changes while tracking was off went unreported
-        self.epoch.check(_now())
+        self.epoch.check()
         await self._maintenance.run_once()
 
     def on_disconnected(self, reason: str) -> None:
@@ -162,11 +162,11 @@ class Engine:
         names: list[bytes] | None = push[1]
         if names is None:  # FLUSHALL or FLUSHDB
             self.near.drop_all()
-            self.epoch.on_flush(_now())
+            self.epoch.on_flush()
         else:
             if _EPOCH_KEY in names:
                 self.near.drop_all()  # other data may have taken the place of what the server tracked (SWAPDB)
-                self.epoch.on_change(_now())
+                self.epoch.on_change()
             self.near.drop_many(name.decode(errors="surrogateescape") for name in names)
         self._on_change(names)
 
@@ -249,7 +249,7 @@ class Engine:
             last_answer = None if client.up else max(client.proven_at, self.transport.connecting_since)
             self._availability.check(_now(), last_answer, client.reason)
         if client.up:
-            self.epoch.check(_now())
+            self.epoch.check()
 
     def redeliver_soon(self) -> None:
         """Deliver what is pending now, in the background, unless something else there has to end first."""

@@ -77,7 +77,7 @@ class BackgroundScan:
             if refused:
                 self._not_before = _now() + RETRY_EVERY
                 return
-        self._epoch.on_delivered(_now())
+        self._epoch.on_delivered()
 
     async def _scan(self, waiting: Waiting) -> set[PendingPattern]:
         """Deliver these patterns. Returns those that Redis did not acknowledge."""
