@@ -94,8 +94,6 @@ class BackgroundScan:
         chosen, doubtful = [], []
         for name in names:
             hiding = [pattern for pattern, _ in self._pending.hiding(name) if pattern in waiting]
-            if name == keys.system_server():  # without the mark the values of all users would be quarantined
-                continue
             if any(not pattern.own for pattern in hiding):
                 chosen.append(name)
             elif hiding:

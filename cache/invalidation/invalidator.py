@@ -25,7 +25,7 @@ from ..core.engine import Engine
 from ..exceptions import CommandRejected, TransportError
 from ..loading.fill import Filler
 from .background_scan import BackgroundScan
-from .scan import SPECIFIC, delete, delete_each, delete_matching, guards_of, spares_reserved
+from .scan import SPECIFIC, delete, delete_each, delete_matching, guards_of
 
 SMALL: Final = 2_000
 """Keys up to which a scan costs no more than reading the index."""
@@ -134,7 +134,7 @@ class Invalidator:
     async def _delete_matching(self, pattern: PendingPattern, outcome: Invalidation) -> None:
         self._drop_all()
         if pattern.user_id is None:
-            await self._scan(pattern.glob, spares_reserved(pattern.glob), outcome)
+            await self._scan(pattern.glob, lambda key: not pattern.spares(key), outcome)
         elif pattern.own or pattern.literal:
             await self._delete_by_name(pattern, await names_of(self._transport, pattern.user_id), outcome)
         else:

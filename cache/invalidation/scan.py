@@ -153,18 +153,6 @@ def guarded_by(key: str) -> str:
     return rest[:-1] if kind in ("lease", "stale") and rest.endswith("}") else ""
 
 
-def spares_reserved(pattern: str) -> Callable[[str], bool]:
-    """Accept every key but the layer's own, unless ``pattern`` names their prefix literally.
-
-    The server's mark is never accepted: without it the values of all users would be quarantined.
-    """
-    mark = keys.system_server()
-    if keys.names_reserved(pattern):
-        return lambda key: key != mark
-    reserved = keys.RESERVED
-    return lambda key: not key.startswith(reserved)
-
-
 def _request(
     transport: Transport, node: Any, cursor: int, pattern: str, size: int
 ) -> asyncio.Task[tuple[int, list[bytes]]]:
