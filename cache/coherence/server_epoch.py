@@ -213,6 +213,8 @@ class ServerEpoch:
                     raise TimeoutError
                 await asyncio.wait({task}, timeout=min(LEASE_SECONDS / 3, left))
                 await self._renew()
+            if task.cancelled():
+                raise TimeoutError  # its own doing: as if it had failed
             return task.result()
         finally:
             task.cancel()

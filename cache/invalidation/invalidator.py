@@ -25,6 +25,7 @@ from ..core.engine import Engine
 from ..exceptions import CommandRejected, TransportError
 from ..loading.fill import Filler
 from .background_scan import BackgroundScan
+from .ownership import ours
 from .scan import SPECIFIC, delete, delete_each, delete_matching, guards_of
 
 SMALL: Final = 2_000
@@ -201,7 +202,10 @@ class Invalidator:
         prefix = keys.user_prefix(pattern.user_id)
         reached = {name for name in names.union(keys.FAMILIES) if matches(pattern.glob, prefix + name)}
         known = {prefix + name for name in reached}
-        if pattern.literal and not pattern.own and pattern.reaches(pattern.glob):
+        if pattern.own:  # another application may have a key of a family's name; what the index names this layer wrote
+            families = known - {prefix + name for name in names}
+            known -= families - set(await ours(self._transport, self._engine.serializer, list(families)))
+        elif pattern.literal and pattern.reaches(pattern.glob):
             known.add(pattern.glob)
         removing = remove_names(self._transport, pattern.user_id, reached & names)
         _, deleted = await asyncio.gather(removing, self.delete(list(known)))
