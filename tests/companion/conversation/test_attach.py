@@ -23,7 +23,7 @@ from tests.contract.livekit.realtime_stand_in import SilentRealtime
 from tests.wait import until
 from tools import CacheTools, MemoryTools
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("patient")]
 ADA = "Name: Ada"
 
 

@@ -27,7 +27,7 @@ from tests.contract.livekit.realtime_stand_in import SilentRealtime
 from tests.wait import until
 from tools import CacheTools, MemoryTools
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("patient")]
 TEXT = RoomOptions(audio_input=False, audio_output=False)
 
 

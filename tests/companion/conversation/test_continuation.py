@@ -22,7 +22,7 @@ from tests.real.livekit.job_context import job_context
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("patient")]
 
 
 @pytest.fixture(autouse=True)
