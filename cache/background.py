@@ -8,6 +8,7 @@ from contextvars import Context
 from typing import Any, TypeVar
 
 FutureT = TypeVar("FutureT", bound=asyncio.Future[Any])
+T = TypeVar("T")
 
 
 def retrieve_exception(task: asyncio.Future[Any]) -> None:
@@ -32,7 +33,7 @@ class BackgroundTasks:
         task.add_done_callback(retrieve_exception)
         return task
 
-    def spawn(self, work: Coroutine[Any, Any, Any], name: str, context: Context | None = None) -> asyncio.Task[Any]:
+    def spawn(self, work: Coroutine[Any, Any, T], name: str, context: Context | None = None) -> asyncio.Task[T]:
         """Run ``work`` as a task, keep it, and return it."""
         return self.keep(asyncio.create_task(work, name=name, context=context))
 

@@ -16,26 +16,17 @@ from typing import Final
 
 from .exceptions import InvalidKeyPart as InvalidKeyPart
 
-PROFILE_TTL: Final = 3600
-"""Seconds. Long-lived: profiles rarely change, and a change invalidates them."""
+# Seconds that each kind of value lives.
+PROFILE_TTL: Final = 3600  # profiles rarely change, and a change invalidates them
 SETTINGS_TTL: Final = 3600
-"""Seconds. Long-lived: user preferences."""
 SYSTEM_CONFIG_TTL: Final = 3600
-"""Seconds. Long-lived: system configuration."""
 STATE_TTL: Final = 600
-"""Seconds. Medium-lived: user state or stage."""
 SUMMARY_TTL: Final = 600
-"""Seconds. Medium-lived: conversation summaries."""
 MEMORY_TTL: Final = 300
-"""Seconds. Medium-lived: memory search results."""
-GREETING_TTL: Final = 120
-"""Seconds. Short-lived: greetings follow recent activity."""
-SPEECH_TTL: Final = 604_800
-"""Seconds, seven days. Speech is named by its text and its voice, so it cannot become wrong."""
+SPEECH_TTL: Final = 604_800  # seven days: speech is named by its text and its voice, so it cannot become wrong
 TEMP_TTL: Final = 300
-"""Seconds. Short-lived: temporary session data and rate limiting counters."""
+GREETING_TTL: Final = 120  # greetings follow recent activity
 LOCK_TTL: Final = 60
-"""Seconds. Short-lived: temporary locks."""
 
 USERS: Final = "user:"
 """Prefix of every key of every user."""

@@ -102,7 +102,7 @@ class Reader:
         finally:
             # Counted from before the request, so never longer than the key lives; -2: it expired between the replies.
             expires_at = asked + (_NEAR_SECONDS if left_ms == -1 else left_ms / 1000)
-            self._near.end(token, self._for_near_cache(plain), expires_at)
+            self._near.end(key, token, self._for_near_cache(plain), expires_at)
         return plain, int(left_ms)
 
     def _masked(self, key: str) -> bool:

@@ -19,7 +19,6 @@ from .coherence.pending import PendingQueue
 from .coherence.pending_entries import PendingEntries
 from .coherence.server_epoch import Revalidate
 from .core.engine import Engine
-from .core.stats import report
 from .invalidation.invalidator import Invalidation, Invalidator
 from .loading.fill import Filler
 from .loading.loaders import Loader
@@ -66,7 +65,7 @@ class RedisCache:
             self.settings,
             near=NearCache(self.settings.near),
             pending=PendingQueue(pending),
-            serializer=Serializer.with_keys(self.settings.max_value_bytes, self.settings.encryption_keys),
+            serializer=Serializer(self.settings.max_value_bytes, self.settings.encryption_keys),
             on_change=waiters.changed,
             redeliver=lambda: self.invalidations.redeliver(),
         )
@@ -340,10 +339,8 @@ class RedisCache:
     async def get_stats(self) -> dict[str, Any]:
         """Return the documented statistics: the fleet's totals, or this process's own while Redis is away."""
         counters = self._engine.counters
-        own = counters.totals(), 0, "0B"
-        return report(
-            self.enabled, self.connected, *await self._engine.answer(own, counters.fleet(self._engine.transport.call))
-        )
+        state = {"enabled": self.enabled, "connected": self.connected}
+        return state | await self._engine.answer(counters.own(), counters.fleet(self._engine.transport))
 
     async def health_check(self) -> bool:
         """Return whether Redis answers a PING within the deadline."""

@@ -1,4 +1,7 @@
-"""Checks arguments at once, with or without Redis, so that a programming error shows in every test."""
+"""Checks arguments at once, with or without Redis, so that a programming error shows in every test.
+
+Each check returns its argument. It raises TypeError if that is of the wrong type, ValueError if it cannot be used.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,7 @@ MAX_PATTERN: Final = 1024
 
 
 def checked_key(key: object) -> str:
-    """Return ``key`` if it is a usable key.
-
-    Raises:
-        TypeError: it is not a string.
-        ValueError: it is empty, or cannot be written as UTF-8.
-    """
+    """A key is a string that is not empty and can be written as UTF-8."""
     if not isinstance(key, str):
         raise TypeError(f"a cache key must be a string, not {type(key).__name__}")
     if not key:
@@ -27,12 +25,7 @@ def checked_key(key: object) -> str:
 
 
 def checked_ttl(ttl: object) -> int:
-    """Return ``ttl`` (seconds) if it is a usable TTL.
-
-    Raises:
-        TypeError: it is not a whole number.
-        ValueError: it is less than 1, or more than :data:`MAX_TTL`.
-    """
+    """A TTL is a whole number of seconds, from 1 to :data:`MAX_TTL`."""
     if not isinstance(ttl, int) or isinstance(ttl, bool):
         raise TypeError(f"a TTL is a whole number of seconds, not {type(ttl).__name__}")
     if ttl <= 0:
@@ -43,12 +36,7 @@ def checked_ttl(ttl: object) -> int:
 
 
 def checked_amount(amount: object) -> int:
-    """Return ``amount`` if a counter can be changed by it.
-
-    Raises:
-        TypeError: it is not a whole number.
-        ValueError: it does not fit into 64 bits.
-    """
+    """A counter is changed by a whole number of 64 bits."""
     if not isinstance(amount, int) or isinstance(amount, bool):
         raise TypeError(f"a counter is changed by a whole number, not by a {type(amount).__name__}")
     if not -(2**63) <= amount < 2**63:
@@ -57,12 +45,7 @@ def checked_amount(amount: object) -> int:
 
 
 def checked_seconds(seconds: object, what: str) -> float:
-    """Return ``seconds`` if it is a usable duration. ``what`` names it in the error.
-
-    Raises:
-        TypeError: it is not a number.
-        ValueError: it is not positive, or more than :data:`MAX_TTL`.
-    """
+    """A duration is a positive number of seconds, at most :data:`MAX_TTL`. ``what`` names it in the error."""
     if not isinstance(seconds, int | float) or isinstance(seconds, bool):
         raise TypeError(f"{what} is a number of seconds, not {type(seconds).__name__}")
     if not 0 < seconds <= MAX_TTL:
@@ -71,12 +54,7 @@ def checked_seconds(seconds: object, what: str) -> float:
 
 
 def checked_pattern(pattern: object) -> str:
-    """Return ``pattern`` if it is a usable pattern.
-
-    Raises:
-        TypeError: it is not a string.
-        ValueError: it is empty, longer than 1024 characters, or cannot be written as UTF-8.
-    """
+    """A pattern is a string of 1 to :data:`MAX_PATTERN` characters that can be written as UTF-8."""
     if not isinstance(pattern, str):
         raise TypeError(f"a pattern must be a string, not {type(pattern).__name__}")
     if not pattern:

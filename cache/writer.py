@@ -110,7 +110,8 @@ class Writer:
 
     def _arguments(self, key: str, value: Any, ttl: int | None, nx: bool, xx: bool) -> tuple[Any, ...]:
         """The arguments of SET after the key, all checked."""
-        arguments: tuple[Any, ...] = (self._engine.serializer.dumps(checked_key(key), value),)
+        serializer = self._engine.serializer
+        arguments: tuple[Any, ...] = (serializer.seal(checked_key(key), serializer.encode(value)),)
         if ttl is not None:
             arguments += ("EX", checked_ttl(ttl))
         if nx and xx:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from .identity import ENCODED, PhoneCaller, UnusableIdentity, e164, phone_caller, user_id_of
 from .memory.erasure import erase_user, export_user
@@ -45,12 +45,10 @@ async def export(given: str) -> str:
         StoreError: the store failed.
         SettingsError: a setting is missing or unusable.
     """
-    runtime, person = set_runtime(Runtime(Settings.load())), _known_as(given)
-    user = person.user_id
+    set_runtime(Runtime(Settings.load()))
     try:
-        await move_user_async(user, person.earlier)
-        waiting = await runtime.write_behind.spooled(user)
-        return person_to_json(user, await export_user(user), waiting)
+        user, data, waiting = await _kept(given)
+        return person_to_json(user, data, waiting)
     finally:
         await close_runtime()
 
@@ -62,13 +60,27 @@ async def known_things(given: str) -> str:
         StoreError: the store failed.
         SettingsError: a setting is missing or unusable.
     """
-    runtime, person = set_runtime(Runtime(Settings.load())), _known_as(given)
+    set_runtime(Runtime(Settings.load()))
     try:
-        await move_user_async(person.user_id, person.earlier)
-        spooled = await runtime.write_behind.spooled(person.user_id)
-        return _described(await export_user(person.user_id), len(spooled))
+        _, data, waiting = await _kept(given)
+        return _described(data, len(waiting))
     finally:
         await close_runtime()
+
+
+async def _kept(given: str) -> tuple[str, PersonData, list[dict[str, Any]]]:
+    """The id that a person is known by now, and what is kept of them: in the store, and in the spool of this machine.
+
+    In the spool it may be under an id of before, which the replay looks up as this does.
+    """
+    runtime, person = get_runtime(), _known_as(given)
+    if person.earlier:
+        await move_user_async(person.user_id, person.earlier)
+    moved = await runtime.store.moved(person.user_id)
+    user = person.user_id if moved is None else moved.user_id
+    ids = dict.fromkeys([user, person.user_id, *person.earlier])
+    waiting = [fields for each in ids for fields in await runtime.write_behind.spooled(each)]
+    return user, await export_user(user), waiting
 
 
 async def forget(given: str) -> bool:

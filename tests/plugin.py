@@ -6,11 +6,12 @@ import fcntl
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
-from typing import Final, Never
+from typing import Any, Final, Never
 
 import pytest
 
 from tests.real.redis.redis_server import installed_servers, missing_servers, server_name
+from tests.scheduling import SerialLast, note_serial
 
 CATEGORIES: Final = ("unit", "integration", "console", "worker", "faults", "isolation", "soak")
 HINT: Final = (
@@ -57,10 +58,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the tests for parallel runs.
 
     pytest-xdist's ``worksteal`` takes from the end of what another worker has still to do. So what takes longest, and
-    shares a worker process or an installed wheel, comes first and stays together. Serial tests come last, when there is
-    little left for others to wait with.
+    shares a worker process or an installed wheel, comes first and stays together. Serial tests come last.
     """
     items.sort(key=lambda item: (_is_serial(item), _length(item)))
+    if items and hasattr(items[0].config, "workerinput"):
+        note_serial(items[0].config, [item.nodeid for item in items if _is_serial(item)])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SerialLast | None:
+    return SerialLast(config, log) if config.option.dist == "worksteal" else None
 
 
 def _is_serial(item: pytest.Item) -> bool:

@@ -31,7 +31,7 @@ FLOORS: Final[dict[str, dict[str, set[str]]]] = {
         "cli": {"history", "person"},
         "person": {"memory"},
         "history": {"runtime"},
-        "conversation": {"memory", "forget_request", "relative_time"},
+        "conversation": {"memory", "transcript", "relative_time"},
         "memory": {"runtime"},
         "runtime": {"writes", "voice"},
         "writes": {"caching", "identity"},
@@ -49,6 +49,7 @@ FLOORS: Final[dict[str, dict[str, set[str]]]] = {
         "material": {"text"},
         "text": set(),
         "relative_time": set(),
+        "transcript": {"prompts", "forget_request", "store"},
     },
     "cache": {
         "registry": {"redis_cache"},

@@ -12,6 +12,7 @@ import pytest
 
 from tests import plugin
 from tests.real.redis import redis_server
+from tests.scheduling import NAMES, SerialLast
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[1]
@@ -107,3 +108,51 @@ def test_a_serial_test_runs_alone(tmp_path: Path) -> None:
     for began, ended in times["serial"]:
         others = [span for span in times["serial"] + times["parallel"] if span != (began, ended)]
         assert all(other_end <= began or ended <= other_began for other_began, other_end in others)
+
+
+class Worker:
+    """One of pytest-xdist's workers, as its scheduler sees it. One that has a single test waits for more to do."""
+
+    def __init__(self, scheduler: Any, names: list[str]) -> None:
+        self.scheduler, self.shutting_down = scheduler, False
+        self.gateway = SimpleNamespace(id=str(id(self)))
+        self.parallel_left: list[int] = []
+        scheduler.add_node(self)
+        scheduler.add_node_collection(self, names)
+
+    def send_runtest_some(self, indices: list[int]) -> None:
+        if any(index >= 20 for index in indices):
+            pending = self.scheduler.node2pending.values()
+            self.parallel_left = [sum(index < 20 for index in indices) for indices in pending]
+
+    def send_steal(self, indices: list[int]) -> None:
+        self.stolen = indices
+
+    def run_one(self) -> None:
+        mine = self.scheduler.node2pending[self]
+        if len(mine) > 1:
+            self.scheduler.mark_test_complete(self, mine[0])
+        if (asked := self.scheduler.steal_requested_from_node) is not None:
+            self.scheduler.remove_pending_tests_from_node(asked, asked.stolen)
+
+    def shutdown(self) -> None:
+        self.shutting_down = True
+
+
+def test_serial_tests_are_handed_out_when_nothing_else_is_left(tmp_path: Path) -> None:
+    names = [f"parallel {number}" for number in range(20)] + [f"serial {number}" for number in range(10)]
+    (tmp_path / NAMES).write_text("\n".join(names[20:]))
+    factory = SimpleNamespace(getbasetemp=lambda: tmp_path)
+    config: Any = SimpleNamespace(_tmp_path_factory=factory, getvalue=lambda name: ["popen"] * 2)
+    scheduler: Any = SerialLast(config, None)
+    slow, fast = Worker(scheduler, names), Worker(scheduler, names)
+    scheduler.schedule()
+    for _ in range(40):
+        for worker in (slow, fast, fast, fast):
+            worker.run_one()
+    left = slow.parallel_left or fast.parallel_left
+    assert len(left) == 2
+    assert max(left) <= 2
+    assert sum(map(len, scheduler.node2pending.values())) == 2  # each keeps its last until it is shut down
+    assert slow.shutting_down
+    assert fast.shutting_down

@@ -44,7 +44,7 @@ def memory_in(context: RunContext[Any]) -> SessionMemory | None:
 async def tell(context: RunContext[Any], profile: str) -> None:
     """Tell the model ``profile`` from its next request on."""
     if (memory := memory_in(context)) is not None:
-        await memory.set_profile(profile)
+        await memory.known.set_profile(profile)
 
 
 def success(**what: Any) -> str:

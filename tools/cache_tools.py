@@ -54,7 +54,7 @@ def caller_of_session(context: RunContext[Any]) -> CallerLike | None:
             return find(context.session)
     try:
         caller: CallerLike | None = context.userdata.caller
-    except (ValueError, AttributeError):
+    except Exception:  # there is none; or whatever a type of the program's raises, such as KeyError
         return None
     return caller
 

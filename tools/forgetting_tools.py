@@ -23,7 +23,10 @@ MAX_CANDIDATES: Final = 5
 _FORGOTTEN: Final = "I have forgotten it."
 _WHICH: Final = "More than one thing fits. Which one shall I forget?"
 _THIS: Final = "I am not sure what you mean. Shall I forget this?"
-_NOTHING: Final = "I keep nothing of that about you, so there is nothing to remove. I will not bring it up."
+_NOTHING: Final = (
+    "By these words I find nothing in what I keep about you, so I have removed nothing. I will not bring it up. "
+    "Other words may find it."
+)
 _SURE: Final = "I would erase everything I know about you, and all that we have said, for good. Shall I really do that?"
 _ERASED: Final = "I have erased everything about you. I keep nothing more of this conversation."
 _ERASING: Final = "I am erasing everything about you. The rest follows as soon as my memory can be reached."
@@ -60,7 +63,7 @@ class ForgettingTools(llm.Toolset):
             more = {"shown": f"{len(some)} of {count}"} if count > len(some) else {}
             return failure(_WHICH if count > 1 else _THIS, candidates=some, **more)
         if (memory := memory_in(context)) is not None:
-            await memory.forget(done.profile, [words_of(text) for text in (what, *done.removed)])
+            await memory.known.forget(done.profile, [words_of(text) for text in (what, *done.removed)])
         if not done.removed:
             return failure(_NOTHING)
         return success(message=_FORGOTTEN, removed=list(done.removed), profile=done.profile)
@@ -86,5 +89,5 @@ class ForgettingTools(llm.Toolset):
             logger.warning("a person could not be erased (%s)", type(problem).__name__)
             return failure(STORE_AWAY)
         if (memory := memory_in(context)) is not None:
-            await memory.forget_everything()
+            await memory.known.forget_everything()
         return success(message=_ERASED if complete else _ERASING)

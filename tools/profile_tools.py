@@ -201,12 +201,12 @@ async def _change(
     memory = memory_in(context)
     if profile.strip():
         # What another tool has found since the model began its answer is not what this text was made from.
-        read = memory.profile_at_answer if memory is not None else await get_user_profile_async()
+        read = memory.known.profile_at_answer if memory is not None else await get_user_profile_async()
         # A model may fill in the other arguments as well: what it wants to add is not lost.
         return rewritten(
             read, "\n".join(dict.fromkeys([profile.strip(), *add, *(line.new for line in replace)])).strip()
         )
-    known = memory.profile if memory is not None else await get_user_profile_async()
+    known = memory.known.profile if memory is not None else await get_user_profile_async()
     return patched(known, add, remove, [(line.old, line.new) for line in replace])
 
 

@@ -30,17 +30,6 @@ _OVERHEAD: Final = 300  # bytes an entry costs beside its key and value
 MISSING: Final = object()
 
 
-class Token:
-    """The right to keep a value that is being read."""
-
-    __slots__ = ("key", "readers", "valid")
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.valid = True
-        self.readers = 0
-
-
 class NearCache:
     """Bounded by entries and bytes; evicts the least recently used entry. Has no clock and no connection of its own.
 
@@ -55,7 +44,7 @@ class NearCache:
         self._max_entries, self._max_bytes = max_entries, max_bytes
         self.entries: OrderedDict[str, tuple[bytes | str, float]] = OrderedDict()
         self._bytes = 0
-        self._reading: dict[str, Token] = {}
+        self._reading: dict[str, object] = {}  # the valid tokens
         self.armed = False
         """Whether the server tracks what is read on the present connection."""
 
@@ -87,43 +76,33 @@ class NearCache:
         self.entries.move_to_end(key)
         return entry[0]
 
-    def begin(self, key: str) -> Token | None:
+    def begin(self, key: str) -> object:
         """Return the token for a GET that is about to be sent. None while nothing may be kept."""
-        if not self.armed:
-            return None
-        token = self._reading.get(key)
-        if token is None:
-            token = self._reading[key] = Token(key)
-        token.readers += 1
-        return token
+        return self._reading.setdefault(key, object()) if self.armed else None
 
-    def end(self, token: Token | None, value: bytes | str | None, expires_at: float) -> None:
+    def end(self, key: str, token: object, value: bytes | str | None, expires_at: float) -> None:
         """Keep the reply to the GET if the token is still valid. Call it also if there was no reply.
 
         Args:
-            token: from :meth:`begin`.
+            key: the key.
+            token: from :meth:`begin`. Reads that overlap share one; the first to end may keep its reply.
             value: the value; None keeps nothing.
             expires_at: loop time at which the key expires.
         """
-        if token is None:
+        if token is None or self._reading.get(key) is not token:
             return
-        token.readers -= 1
-        if not token.readers and self._reading.get(token.key) is token:
-            del self._reading[token.key]
-        if value is None or not token.valid or not self.armed:
+        self.drop(key)
+        if value is None:
             return
-        self._forget(token.key)
-        self.entries[token.key] = (value, expires_at)
-        self._bytes += _size(token.key, value)
+        self.entries[key] = (value, expires_at)
+        self._bytes += _size(key, value)
         while len(self.entries) > self._max_entries or self._bytes > self._max_bytes:
             self._forget(next(iter(self.entries)))
 
     def drop(self, key: str) -> None:
-        """``key`` has changed, or is about to: drop it, and invalidate the tokens of reads under way."""
+        """``key`` has changed, or is about to: drop it, and invalidate the token of reads under way."""
         self._forget(key)
-        token = self._reading.pop(key, None)
-        if token is not None:
-            token.valid = False
+        self._reading.pop(key, None)
 
     def drop_many(self, names: Iterable[str]) -> None:
         """As :meth:`drop`, for each."""
@@ -134,8 +113,6 @@ class NearCache:
         """Any key may have changed: drop everything."""
         self.entries.clear()
         self._bytes = 0
-        for token in self._reading.values():
-            token.valid = False
         self._reading.clear()
 
     def disarm(self) -> None:

@@ -69,23 +69,15 @@ class PendingQueue:
         return bool(self.shared.keys or self.shared.patterns or self.quarantined)
 
     @property
-    @_locked
     def undelivered(self) -> bool:
-        """Whether Redis has still to acknowledge an invalidation, or is in quarantine.
-
-        A pattern whose known keys were deleted by name does not count.
-        """
-        return bool(self.shared.keys or self.quarantined) or any(
-            not entry.by_name for _, entry in self.shared.of_patterns()
-        )
+        """Whether there is a quarantine, or anything in :attr:`invalidations`."""
+        return bool(self.quarantined) or any(self.invalidations)
 
     @_locked
     def undelivered_for(self, users: Collection[str], *, scanning: bool) -> set[str]:
-        """Those of ``users`` whose keys an undelivered invalidation may include.
+        """Those of these users whose keys an undelivered invalidation may include.
 
-        Args:
-            users: user ids.
-            scanning: whether a scan is under way; otherwise every pattern that waits for one counts.
+        ``scanning``: whether a scan is under way; otherwise every pattern that waits for one counts.
         """
         if self.quarantined:
             return set(users)
@@ -98,7 +90,7 @@ class PendingQueue:
     @property
     @_locked
     def invalidations(self) -> PendingInvalidations:
-        """Everything that has to be delivered. A quarantine is not part of it."""
+        """What has to be delivered, but for patterns of which a scan has only to find what has no known name."""
         patterns = (pattern for pattern, entry in self.shared.of_patterns() if not entry.by_name)
         return PendingInvalidations(tuple(self.shared.keys), tuple(patterns))
 
@@ -149,7 +141,7 @@ class PendingQueue:
         Args:
             pattern: a queued pattern. It stays as it is if it was enqueued again meanwhile.
             sequence: its sequence number when the deletion began.
-            known: the keys that were deleted. They, and the families, are no longer masked.
+            known: the keys that were deleted.
         """
         if sequence and self.sequence_of(pattern) == sequence:
             entry = self.shared.patterns[pattern.user_id][pattern]

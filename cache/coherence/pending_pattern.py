@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..keys import USERS, is_reserved, is_user_id, names_reserved, owner, user_prefix
+from ..keys import USERS, is_reserved, is_user_id, names_reserved, owner, system_server, user_prefix
 from .glob import matches, plain_start
 
 
@@ -32,11 +32,18 @@ class PendingPattern(NamedTuple):
         """Whether the glob is the name of a single key."""
         return plain_start(self.glob) == self.glob
 
+    def spares(self, key: str) -> bool:
+        """Whether it leaves alone a key that matches: one of the layer itself whose prefix it does not literally name.
+
+        The server's mark is always spared: without it the values of all users would be quarantined.
+        """
+        return is_reserved(key) and (key == system_server() or not names_reserved(self.glob))
+
     def reaches(self, key: str) -> bool:
-        """Whether it includes ``key``: keys of the layer itself only if it names their prefix literally."""
+        """Whether it includes ``key``."""
         if self.user_id is not None and not key.startswith(f"{USERS}{self.user_id}:"):
             return False
-        return (not is_reserved(key) or names_reserved(self.glob)) and matches(self.glob, key)
+        return not self.spares(key) and matches(self.glob, key)
 
 
 PendingInvalidation = str | PendingPattern

@@ -62,14 +62,13 @@ class ServerEpoch:
         self._revalidate: Revalidate | None = None
         self._epoch = ""  # empty if it may not be read
         self.checked_at = self.not_before = -CHECK_EVERY
-        self._verified_mark = ""  # another server's mark, whose quarantine has ended
+        self._mark = ""  # as last read; empty again when the server reports that it changed
         self._tentative = 0  # sequence number of a quarantine that a look at the mark may end
         self._since = 0.0  # when the quarantine began
         self.changes = 0
         self._checking: asyncio.Task[None] | None = None
         self._token = token_hex(8)
         self._leading = False  # this process has the lease
-        self._marked = False  # the mark was there, and the server has not reported that it changed
 
     def revalidate_with(self, revalidate: Revalidate | None) -> None:
         """Set what invalidates again after a restart; None deletes everything of all users instead."""
@@ -78,55 +77,39 @@ class ServerEpoch:
     def on_handshake(self, replies: list[Any]) -> None:
         """Begin with a new connection. ``replies``: to the commands of ``HANDSHAKE``."""
         self._epoch, mark = _parse(replies)
-        self._marked = False
+        self._mark = ""
         self.changes += 1
         self.checked_at = self.not_before = -CHECK_EVERY
-        self._verified_mark = ""
         empty = replies[-1] == 0
         if self._epoch and mark != self._epoch and (mark or not empty):
             self._quarantine()
 
-    def check(self, now: float) -> None:
-        """Do in the background what is due. Call it a few times a second while there is a connection.
-
-        Args:
-            now: loop time.
-        """
+    def check(self) -> None:
+        """Do in the background what is due. Call it a few times a second, while connected."""
+        now = _now()
         due = self._pending.quarantined or (self._epoch and now - self.checked_at >= CHECK_EVERY)
         if due and now >= self.not_before and (self._checking is None or self._checking.done()):
             self._checking = asyncio.create_task(self._run(), name="cache-server-epoch")
 
-    def on_change(self, now: float) -> None:
-        """The mark was evicted or overwritten; it has to be restored before the next dump.
-
-        Args:
-            now: loop time.
-        """
+    def on_change(self) -> None:
+        """The mark was evicted or overwritten; it has to be restored before the next dump."""
         self.changes += 1
-        self._marked = False
+        self._mark = ""
         self.checked_at = -CHECK_EVERY
-        self.not_before = now  # another process may have restored the mark, for which this one waits
-        self.check(now)
+        self.not_before = _now()  # another process may have restored the mark, for which this one waits
+        self.check()
 
-    def on_flush(self, now: float) -> None:
-        """The server was flushed, or has loaded another server's data.
-
-        Args:
-            now: loop time.
-        """
+    def on_flush(self) -> None:
+        """The server was flushed, or has loaded another server's data."""
         if self._epoch and not self._pending.quarantined:
             self._quarantine()
             self._tentative = self._pending.quarantined
-        self.on_change(now)
+        self.on_change()
 
-    def on_delivered(self, now: float) -> None:
-        """A scan has delivered what was pending, for which the mark may have waited.
-
-        Args:
-            now: loop time.
-        """
-        self.not_before = now
-        self.check(now)
+    def on_delivered(self) -> None:
+        """A scan has delivered what was pending, for which the mark may have waited."""
+        self.not_before = _now()
+        self.check()
 
     async def close(self) -> None:
         """Stop checking. A quarantine stays in force."""
@@ -158,14 +141,10 @@ class ServerEpoch:
     async def _verify(self) -> bool:
         """End a quarantine and restore the mark. Returns whether everything is done; raises TransportError."""
         mark = await self._read_mark() if self._epoch else ""
-        if self._marked and not mark:  # and no push says that it went: another database is in its place
-            self._marked = False
-            self._quarantine()
         if quarantine := self._pending.quarantined:
             if not await self._nothing_old(quarantine, mark):
                 return False
             self._pending.release(quarantine)
-            self._verified_mark = mark
             mark = await self._read_mark() if self._epoch else ""
         if self._pending.undelivered:  # other processes trust a server that has the mark: deliver first
             # One of them may never be delivered: another process recovers the server then.
@@ -182,15 +161,14 @@ class ServerEpoch:
 
     async def _read_mark(self) -> str:
         """Return the mark. Quarantines a server with a new epoch or an unknown mark; raises TransportError."""
-        replies = await self._read()
+        changes, replies = self.changes, await self._read()
         if rejected_with(replies[-1], "WRONGTYPE"):
             await self._transport.unlink((keys.system_server(),))
-            replies = await self._read()
+            changes, replies = self.changes, await self._read()
         epoch, mark = _parse(replies)
-        self._marked = self._marked or bool(mark)
-        if epoch != self._epoch or mark not in ("", epoch, self._verified_mark):
-            self._epoch = epoch
+        if epoch != self._epoch or mark not in (epoch, self._mark):  # also if it is gone and no push says so: SWAPDB
             self._quarantine()
+        self._epoch, self._mark = epoch, mark if changes == self.changes else ""
         return mark
 
     async def _read(self) -> list[Any]:
@@ -235,6 +213,8 @@ class ServerEpoch:
                     raise TimeoutError
                 await asyncio.wait({task}, timeout=min(LEASE_SECONDS / 3, left))
                 await self._renew()
+            if task.cancelled():
+                raise TimeoutError  # its own doing: as if it had failed
             return task.result()
         finally:
             task.cancel()

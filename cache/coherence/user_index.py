@@ -29,36 +29,27 @@ def index_entry(key: str) -> tuple[tuple[Any, ...], ...]:
     return ("SADD", index, owned[1]), ("EXPIRE", index, INDEX_TTL)
 
 
-class UserIndex:
-    """Reads the users' indexes.
+async def names_of(transport: Transport, user_id: str) -> set[str]:
+    """Return the names in a user's index, at most ``MAX_NAMES``. An index that is no set is deleted.
 
-    Args:
-        transport: sends the commands.
+    Raises:
+        TransportError: no usable reply within the deadline.
     """
+    try:  # not SMEMBERS: a reply that is too large costs the connection
+        members = await transport.send("SRANDMEMBER", keys.index(user_id), MAX_NAMES)
+    except CommandRejected as problem:
+        if problem.code != "WRONGTYPE":
+            raise
+        await transport.unlink((keys.index(user_id),))
+        return set()
+    return {member.decode(errors="replace") for member in members}
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
 
-    async def names(self, user_id: str) -> set[str]:
-        """Return the names in the index, at most ``MAX_NAMES``. An index that is no set is deleted.
+async def remove_names(transport: Transport, user_id: str, names: Collection[str]) -> None:
+    """Remove the names of keys that are being deleted. Send it in the same turn of the loop, before the deletion.
 
-        Raises:
-            TransportError: no usable reply within the deadline.
-        """
-        try:  # not SMEMBERS: a reply that is too large costs the connection
-            members = await self._transport.send("SRANDMEMBER", keys.index(user_id), MAX_NAMES)
-        except CommandRejected as problem:
-            if problem.code != "WRONGTYPE":
-                raise
-            await self._transport.unlink((keys.index(user_id),))
-            return set()
-        return {member.decode(errors="replace") for member in members}
-
-    async def remove(self, user_id: str, names: Collection[str]) -> None:
-        """Remove the names of keys that are being deleted. Send it in the same turn of the loop, before the deletion.
-
-        Then no key is written in between, which would exist without its name. A name that stays costs only memory.
-        """
-        if names:
-            with suppress(TransportError):
-                await self._transport.send("SREM", keys.index(user_id), *names)
+    Then no key is written in between, which would exist without its name. A name that stays costs only memory.
+    """
+    if names:
+        with suppress(TransportError):
+            await transport.send("SREM", keys.index(user_id), *names)

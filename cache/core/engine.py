@@ -7,18 +7,17 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from .. import keys
+from ..background import BackgroundTasks
 from ..coherence.near_cache import NearCache
 from ..coherence.pending import PendingQueue
 from ..coherence.server_epoch import HANDSHAKE, ServerEpoch
 from ..exceptions import CommandRejected, TransportError
 from ..serialization.serializer import Serializer
 from ..settings import CacheSettings
-from ..transport.capabilities import LOAD_SCRIPTS
 from ..transport.commands import Transport
 from ..validation import checked_seconds
 from .availability import Availability
 from .maintenance import Maintenance
-from .probing import Probing
 from .stats import Counters
 
 LARGEST_REPLY_BYTES: Final = 16 << 20  # bytes; no value of ours comes near it
@@ -62,10 +61,10 @@ class Engine:
         self.pending = pending
         self.serializer = serializer
         self.tracking = False
+        self._tracking_reply: Any = None
         largest = max(LARGEST_REPLY_BYTES, 2 * settings.max_value_bytes)
-        self.transport = Transport(settings, self, handshake=HANDSHAKE, largest_reply_bytes=largest)
+        self.transport = Transport(settings, self, handshake=(*HANDSHAKE, _TRACKING), largest_reply_bytes=largest)
         self.epoch = ServerEpoch(self.transport, pending)
-        self._probing = Probing(self.transport)
         self._connect_wait = settings.connect_wait
         self._on_change = on_change
         self._availability = Availability(settings.safe_url, self.count_error)
@@ -77,7 +76,7 @@ class Engine:
             redeliver=redeliver,
             failed=self._maintenance_failed,
         )
-        self._closing: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks()  # redelivering and disconnecting
 
     # -- start and stop --------------------------------------------------------------------------------
 
@@ -107,14 +106,13 @@ class Engine:
         if self.transport.connected:
             await self._maintenance.run_once()
         self._disconnected(self.transport.disconnect())
-        if self._closing:
-            await asyncio.wait(set(self._closing), timeout=2.0)
+        await self._background.ended(2.0)
         await self.epoch.close()
         await self.transport.pool.closed()
 
     def _disconnected(self, closing: asyncio.Task[None] | None) -> None:
         if closing is not None:
-            self._finish_before_close(closing)
+            self._background.keep(closing)
         self._maintenance.stop()
         self._drop_tracking()
         self._availability.reset()
@@ -127,29 +125,26 @@ class Engine:
 
     def on_handshake(self, replies: list[Any]) -> None:
         """Compare the server with the one whose values were known to be right."""
-        self.epoch.on_handshake(replies)
+        *found, self._tracking_reply = replies
+        self.epoch.on_handshake(found)
 
     def on_capabilities(self, lost: dict[str, str]) -> None:
         """Log what the server refuses, and what is lost."""
         if self._availability.refuses(lost, self.transport.capabilities.refused):
-            self._probing.changed(_now())
+            self._maintenance.probe_soon()
 
     async def on_connected(self) -> None:
-        """Switch on tracking, load the scripts and deliver what is pending."""
-        self._availability.came_up()
-        client = self.transport.client
-        if client is None:
+        """Rely on tracking, and deliver what is pending."""
+        if self.transport.client is None:
             return
-        tracking, *_ = client.call_many([_TRACKING, *LOAD_SCRIPTS])
-        try:
-            await tracking
-        except TransportError as problem:  # not permitted: no near cache, and waiters poll instead of being pushed
-            self.count_error(problem)
+        self._availability.came_up()
+        if isinstance(self._tracking_reply, TransportError):
+            self.count_error(self._tracking_reply)  # no right to it: no near cache, and waiters poll
         else:
             self.tracking = True
             self.near.arm()
             self._on_change(None)  # changes while tracking was off went unreported
-        self.epoch.check(_now())
+        self.epoch.check()
         await self._maintenance.run_once()
 
     def on_disconnected(self, reason: str) -> None:
@@ -167,11 +162,11 @@ class Engine:
         names: list[bytes] | None = push[1]
         if names is None:  # FLUSHALL or FLUSHDB
             self.near.drop_all()
-            self.epoch.on_flush(_now())
+            self.epoch.on_flush()
         else:
             if _EPOCH_KEY in names:
                 self.near.drop_all()  # other data may have taken the place of what the server tracked (SWAPDB)
-                self.epoch.on_change(_now())
+                self.epoch.on_change()
             self.near.drop_many(name.decode(errors="surrogateescape") for name in names)
         self._on_change(names)
 
@@ -254,20 +249,12 @@ class Engine:
             last_answer = None if client.up else max(client.proven_at, self.transport.connecting_since)
             self._availability.check(_now(), last_answer, client.reason)
         if client.up:
-            self.epoch.check(_now())
-        if (probe := self._probing.check(_now())) is not None:
-            self._finish_before_close(probe)
-
-    # -- background work -------------------------------------------------------------------------------
+            self.epoch.check()
 
     def redeliver_soon(self) -> None:
-        """Deliver what is pending now, in the background. Closing waits for it."""
-        if (redelivery := self._maintenance.redeliver_soon()) is not None:
-            self._finish_before_close(redelivery)
-
-    def _finish_before_close(self, task: asyncio.Task[None]) -> None:
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        """Deliver what is pending now, in the background, unless something else there has to end first."""
+        if self.transport.connected and not self._background:
+            self._background.spawn(self._maintenance.run_once(), name="cache-redelivery")
 
 
 def _now() -> float:

@@ -14,6 +14,7 @@ from .stats import Counters
 
 _FLUSH_EVERY: Final = 1.0  # seconds
 _CHECK_EVERY: Final = 0.25  # seconds
+_PROBE_EVERY: Final = 30.0  # seconds between two looks at what the server refuses; fewer while that is recent
 
 
 class Maintenance:
@@ -44,26 +45,22 @@ class Maintenance:
         self._check = check
         self._redeliver = redeliver
         self._failed = failed
-        self._loop_task: asyncio.Task[None] | None = None
-        self._redelivery: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._flush_at = self._refused_since = self._probe_at = 0.0
 
     def start(self) -> None:
         """Begin in the background, unless that is under way."""
-        if self._loop_task is None or self._loop_task.done():
-            self._loop_task = asyncio.create_task(self._run(), name="cache-maintenance")
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="cache-maintenance")
 
     def stop(self) -> None:
         """Stop the background task."""
-        if self._loop_task is not None:
-            self._loop_task.cancel()
-            self._loop_task = None
+        if self._task is not None:
+            self._task.cancel()
 
-    def redeliver_soon(self) -> asyncio.Task[None] | None:
-        """Run one round now, in the background. Returns its task if one was begun."""
-        if not self._transport.connected or (self._redelivery is not None and not self._redelivery.done()):
-            return None
-        self._redelivery = asyncio.create_task(self.run_once(), name="cache-redelivery")
-        return self._redelivery
+    def probe_soon(self) -> None:
+        """What the server refuses has changed: look again soon, and then less and less often."""
+        self._refused_since = self._probe_at = _now()
 
     async def run_once(self) -> None:
         """Run one round. What Redis does not acknowledge stays for the next."""
@@ -74,13 +71,27 @@ class Maintenance:
             await self._counters.flush(self._transport)
 
     async def _run(self) -> None:
-        rounds = 0
         while True:
             await asyncio.sleep(_CHECK_EVERY)
-            rounds += 1
             try:
                 self._check()
-                if self._transport.connected and (self._pending or rounds % round(_FLUSH_EVERY / _CHECK_EVERY) == 0):
-                    await self.run_once()
+                if self._transport.connected:
+                    await self._probe()
+                    if self._pending or _now() >= self._flush_at:
+                        self._flush_at = _now() + _FLUSH_EVERY
+                        await self.run_once()
             except Exception as problem:  # a defect of ours must not end maintenance
                 self._failed(problem)
+
+    async def _probe(self) -> None:
+        """Look again at what the server refuses: rights that come back are noticed without a new connection."""
+        now = _now()
+        if self._transport.capabilities.refused and now >= self._probe_at:
+            # Noticed within an eighth of the time for which they were missing.
+            self._probe_at = now + min((now - self._refused_since) / 8, _PROBE_EVERY)
+            with suppress(TransportError):
+                await self._transport.probe()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

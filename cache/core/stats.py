@@ -6,8 +6,7 @@ are added to a hash in Redis now and then, off the hot path, and once more at cl
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
@@ -15,17 +14,12 @@ from redis.asyncio.cluster import RedisCluster
 from .. import keys
 from ..transport.commands import Transport
 
-FIELDS = ("total_requests", "cache_hits", "cache_misses", "connection_errors", "stale_reads", "undecodable")
-Totals = tuple[int, int, int, int, int, int]
-"""Counters in the order of ``FIELDS``."""
-Call = Callable[[Callable[[Redis], Awaitable[Any]]], Awaitable[Any]]
-"""Runs an operation on a connection of the pool."""
+FIELDS: Final = ("total_requests", "cache_hits", "cache_misses", "connection_errors", "stale_reads", "undecodable")
+_REPORTED: Final = (*FIELDS[:3], "hit_rate", "connection_errors", "redis_keys", "redis_memory", *FIELDS[4:])
 
 
 class Counters:
     """Counters of one process. Plain integers, because the hot path adds to them."""
-
-    __slots__ = ("_sent", "cache_hits", "cache_misses", "connection_errors", "stale_reads", "undecodable")
 
     def __init__(self) -> None:
         self.cache_hits = 0
@@ -33,7 +27,12 @@ class Counters:
         self.connection_errors = 0
         self.stale_reads = 0
         self.undecodable = 0
-        self._sent: Totals = (0, 0, 0, 0, 0, 0)
+        self._sent = self.totals()
+
+    @property
+    def total_requests(self) -> int:
+        """Hits and misses."""
+        return self.cache_hits + self.cache_misses
 
     def count(self, there: bool) -> None:
         """One more request, answered from the cache or not."""
@@ -42,38 +41,36 @@ class Counters:
         else:
             self.cache_misses += 1
 
-    def totals(self) -> Totals:
-        """This process's counters, in the order of ``FIELDS``."""
-        hits, misses = self.cache_hits, self.cache_misses
-        return hits + misses, hits, misses, self.connection_errors, self.stale_reads, self.undecodable
+    def totals(self) -> dict[str, int]:
+        """This process's counters, by name."""
+        return {name: getattr(self, name) for name in FIELDS}
 
     def unsent(self) -> dict[str, int]:
-        """What the fleet's totals do not yet know of, without zeros."""
-        now = self.totals()
-        return {name: n - s for name, n, s in zip(FIELDS, now, self._sent, strict=True) if n != s}
+        """What the fleet's totals do not yet know of."""
+        return {name: total - self._sent[name] for name, total in self.totals().items()}
 
     async def flush(self, transport: Transport) -> None:
         """Add what is unsent to the fleet's totals. If it raises, nothing was counted as sent."""
-        now, news = self.totals(), self.unsent()
+        before, news = self._sent, {name: amount for name, amount in self.unsent().items() if amount}
         if not news:
             return
-        before, self._sent = self._sent, now
+        self._sent = self.totals()
         try:
             await transport.send_all(*(("HINCRBY", keys.system_stats(), name, amount) for name, amount in news.items()))
         except BaseException:
             self._sent = before
             raise
 
-    async def fleet(self, call: Call) -> tuple[Totals, int, str]:
-        """The fleet's totals with this process's unsent ones, the number of keys, and the memory used."""
+    def own(self) -> dict[str, Any]:
+        """The documented statistics of this process alone."""
+        return _report(self.totals(), 0, "0B")
 
-        stored, size, memory = await call(_ask)
-        news = self.unsent()
-        total, hits, misses, errors, stale, undecodable = (
-            int(value or 0) + news.get(name, 0) for name, value in zip(FIELDS, stored, strict=True)
-        )
-        used = human(sum(int(node["used_memory"]) for node in memory))
-        return (total, hits, misses, errors, stale, undecodable), int(size), used
+    async def fleet(self, transport: Transport) -> dict[str, Any]:
+        """The documented statistics of the fleet, what is unsent included. Raises TransportError."""
+        stored, size, memory = await transport.call(_ask)
+        totals = {name: int(value or 0) for name, value in zip(FIELDS, stored, strict=True)}
+        used = sum(int(node["used_memory"]) for node in memory)
+        return _report({name: totals[name] + amount for name, amount in self.unsent().items()}, int(size), _human(used))
 
 
 async def _ask(client: Redis) -> tuple[list[Any], int, list[dict[str, Any]]]:
@@ -91,7 +88,7 @@ async def _ask(client: Redis) -> tuple[list[Any], int, list[dict[str, Any]]]:
     return stored, size, [memory]
 
 
-def human(size: int) -> str:
+def _human(size: int) -> str:
     """Bytes as Redis writes them in ``used_memory_human``: ``"1.20M"``."""
     for unit, name in ((1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")):
         if size >= unit:
@@ -99,24 +96,8 @@ def human(size: int) -> str:
     return f"{size}B"
 
 
-def hit_rate(hits: int, total: int) -> str:
-    """The documented form: ``"79.4%"``, and ``"0.0%"`` before the first request."""
-    return f"{100 * hits / total if total else 0.0:.1f}%"
-
-
-def report(enabled: bool, connected: bool, totals: Totals, redis_keys: int, redis_memory: str) -> dict[str, Any]:
-    """The documented statistics under their documented names, with ``stale_reads`` and ``undecodable``."""
-    total, hits, misses, errors, stale, undecodable = totals
-    return {
-        "enabled": enabled,
-        "connected": connected,
-        "total_requests": total,
-        "cache_hits": hits,
-        "cache_misses": misses,
-        "hit_rate": hit_rate(hits, total),
-        "connection_errors": errors,
-        "redis_keys": redis_keys,
-        "redis_memory": redis_memory,
-        "stale_reads": stale,
-        "undecodable": undecodable,
-    }
+def _report(totals: dict[str, int], redis_keys: int, redis_memory: str) -> dict[str, Any]:
+    hits, total = totals["cache_hits"], totals["total_requests"]
+    rate = f"{100 * hits / total if total else 0.0:.1f}%"
+    known = {**totals, "hit_rate": rate, "redis_keys": redis_keys, "redis_memory": redis_memory}
+    return {name: known[name] for name in _REPORTED}

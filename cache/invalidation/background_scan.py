@@ -15,9 +15,8 @@ from .. import keys
 from ..coherence.pending_pattern import PendingPattern
 from ..core.engine import Engine
 from ..exceptions import CommandRejected, TransportError
-from .ownership import Ownership
-from .redelivery import SPECIFIC
-from .scan import delete, delete_matching, guarded_by
+from .ownership import ours
+from .scan import delete, delete_each, delete_matching, guarded_by
 
 ON_CLOSE: Final = 5.0
 """Seconds that closing waits for a scan: a conversation may end just after it began one."""
@@ -42,7 +41,7 @@ class BackgroundScan:
     def __init__(self, engine: Engine, drop: Callable[[Collection[str]], None]) -> None:
         self._transport = engine.transport
         self._pending = engine.pending
-        self._ownership = Ownership(engine.transport, engine.serializer)
+        self._serializer = engine.serializer
         self._epoch = engine.epoch
         self._drop = drop
         self._not_before = 0.0
@@ -78,7 +77,7 @@ class BackgroundScan:
             if refused:
                 self._not_before = _now() + RETRY_EVERY
                 return
-        self._epoch.on_delivered(_now())
+        self._epoch.on_delivered()
 
     async def _scan(self, waiting: Waiting) -> set[PendingPattern]:
         """Deliver these patterns. Returns those that Redis did not acknowledge."""
@@ -95,29 +94,19 @@ class BackgroundScan:
         chosen, doubtful = [], []
         for name in names:
             hiding = [pattern for pattern, _ in self._pending.hiding(name) if pattern in waiting]
-            if name == keys.system_server():  # without the mark the values of all users would be quarantined
-                continue
             if any(not pattern.own for pattern in hiding):
                 chosen.append(name)
             elif hiding:
                 doubtful.append(name)
-        return chosen + (await self._ownership.ours(doubtful) if found else doubtful)
+        return chosen + (await ours(self._transport, self._serializer, doubtful) if found else doubtful)
 
     async def _remove(self, waiting: Waiting, refused: set[PendingPattern], names: list[str], _: bool) -> None:
-        """Delete these keys. Redis rejects them together, so what it rejects is attempted pattern by pattern."""
+        """Delete these keys. Redis rejects them together, so what it rejects is attempted one by one."""
         try:
-            await self._delete(names)
+            await delete(self._transport, names)
         except CommandRejected:
-            for pattern in waiting.keys() - refused:
-                try:
-                    await self._delete([key for key in names if pattern.reaches(guarded_by(key) or key)])
-                except CommandRejected as problem:
-                    if problem.code not in SPECIFIC:
-                        raise
-                    refused.add(pattern)
-
-    async def _delete(self, names: list[str]) -> None:
-        await delete(self._transport, names)
+            rejected = [guarded_by(name) or name for name in await delete_each(self._transport, names)]
+            refused.update(pattern for pattern in waiting if any(map(pattern.reaches, rejected)))
         self._drop(names)
 
 

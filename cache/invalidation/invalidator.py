@@ -20,16 +20,18 @@ from typing import Final
 from .. import keys
 from ..coherence.glob import matches
 from ..coherence.pending_pattern import PendingInvalidations, PendingPattern, only_user
-from ..coherence.user_index import UserIndex
+from ..coherence.user_index import names_of, remove_names
 from ..core.engine import Engine
-from ..exceptions import TransportError
+from ..exceptions import CommandRejected, TransportError
 from ..loading.fill import Filler
 from .background_scan import BackgroundScan
-from .redelivery import Redelivery
-from .scan import delete, delete_matching, guards_of, spares_reserved
+from .ownership import ours
+from .scan import SPECIFIC, delete, delete_each, delete_matching, guards_of
 
 SMALL: Final = 2_000
 """Keys up to which a scan costs no more than reading the index."""
+_BATCH: Final = 100  # pending keys that are delivered together
+_MAX_REJECTIONS: Final = 16  # of patterns in one round; the next round begins with what this one did not attempt
 
 
 @dataclass(slots=True)
@@ -57,7 +59,6 @@ class Invalidator:
         self._transport = engine.transport
         self._pending = engine.pending
         self._filler = filler
-        self._index = UserIndex(engine.transport)
         self.background_scan = BackgroundScan(engine, self._drop)
 
     # -- pending invalidations -------------------------------------------------------------------------
@@ -115,13 +116,15 @@ class Invalidator:
         return outcome
 
     async def redeliver(self) -> None:
-        """Deliver what is pending, and repeat an interrupted scan.
+        """Deliver what is pending, and repeat an interrupted scan. What Redis rejects holds up nothing else.
 
         Raises:
             TransportError: what was not acknowledged stays pending.
         """
+        names, patterns = self._pending.invalidations
         try:
-            await Redelivery(self._pending, self.delete, self._redeliver_by_name).run()
+            await self._redeliver_keys(names)
+            await self._redeliver_patterns(patterns)
         finally:
             self.background_scan.start()
 
@@ -132,25 +135,62 @@ class Invalidator:
     async def _delete_matching(self, pattern: PendingPattern, outcome: Invalidation) -> None:
         self._drop_all()
         if pattern.user_id is None:
-            await self._scan(pattern.glob, spares_reserved(pattern.glob), outcome)
+            await self._scan(pattern.glob, lambda key: not pattern.spares(key), outcome)
         elif pattern.own or pattern.literal:
-            await self._delete_by_name(pattern, await self._index.names(pattern.user_id), outcome)
+            await self._delete_by_name(pattern, await names_of(self._transport, pattern.user_id), outcome)
         else:
             # Two commands in one loop tick. Not send_all: in a cluster DBSIZE goes to every node.
-            size, names = await asyncio.gather(self._transport.send("DBSIZE"), self._index.names(pattern.user_id))
+            counting, indexed = self._transport.send("DBSIZE"), names_of(self._transport, pattern.user_id)
+            size, names = await asyncio.gather(counting, indexed)
             if int(size) <= SMALL:
                 await self._scan(keys.user_pattern(pattern.user_id), pattern.reaches, outcome)
             else:
-                known = await self._delete_by_name(pattern, names, outcome)
                 self._pending.add_pattern(*pattern)
-                self._pending.deleted_by_name(pattern, self._pending.sequence_of(pattern), known)
+                await self._deliver_by_name(pattern, self._pending.sequence_of(pattern), names, outcome)
                 self.background_scan.start()
         self._drop_all()
         outcome.complete = True
 
-    async def _redeliver_by_name(self, pattern: PendingPattern, sequence: int) -> None:
-        assert pattern.user_id is not None
-        known = await self._delete_by_name(pattern, await self._index.names(pattern.user_id), Invalidation())
+    async def _redeliver_keys(self, names: Sequence[str]) -> None:
+        for start in range(0, len(names), _BATCH):
+            batch = {key: last for key in names[start : start + _BATCH] if (last := self._pending.sequence_of(key))}
+            rejected = await self._deleted_but(list(batch))
+            for key, sequence in batch.items():
+                self._pending.requeue(key) if key in rejected else self._pending.acknowledge(key, sequence)
+            if rejected:
+                return  # the next round begins with the others
+
+    async def _deleted_but(self, names: Sequence[str]) -> set[str]:
+        """Delete keys. Returns those that Redis rejects."""
+        try:
+            await self.delete(names)
+        except CommandRejected as problem:
+            if problem.code not in SPECIFIC:
+                raise
+            rejected = await delete_each(self._transport, [*guards_of(names), *names])
+            self._drop(names)
+            return {key for key in names if not rejected.isdisjoint((key, *guards_of((key,))))}
+        return set()
+
+    async def _redeliver_patterns(self, patterns: Sequence[PendingPattern]) -> None:
+        rejections = 0
+        for pattern in patterns:
+            sequence = self._pending.sequence_of(pattern)
+            if sequence and pattern.user_id is not None and rejections < _MAX_REJECTIONS:
+                try:
+                    names = await names_of(self._transport, pattern.user_id)
+                    await self._deliver_by_name(pattern, sequence, names, Invalidation())
+                except CommandRejected as problem:
+                    if problem.code not in SPECIFIC:
+                        raise
+                    rejections += 1
+                    self._pending.requeue(pattern)
+
+    async def _deliver_by_name(
+        self, pattern: PendingPattern, sequence: int, names: set[str], outcome: Invalidation
+    ) -> None:
+        """Deliver a pending pattern of one user, as far as that needs no scan."""
+        known = await self._delete_by_name(pattern, names, outcome)
         if pattern.own or pattern.literal:
             self._pending.acknowledge(pattern, sequence)
         else:
@@ -162,9 +202,12 @@ class Invalidator:
         prefix = keys.user_prefix(pattern.user_id)
         reached = {name for name in names.union(keys.FAMILIES) if matches(pattern.glob, prefix + name)}
         known = {prefix + name for name in reached}
-        if pattern.literal and not pattern.own and pattern.reaches(pattern.glob):
+        if pattern.own:  # another application may have a key of a family's name; what the index names this layer wrote
+            families = known - {prefix + name for name in names}
+            known -= families - set(await ours(self._transport, self._engine.serializer, list(families)))
+        elif pattern.literal and pattern.reaches(pattern.glob):
             known.add(pattern.glob)
-        removing = self._index.remove(pattern.user_id, reached & names)
+        removing = remove_names(self._transport, pattern.user_id, reached & names)
         _, deleted = await asyncio.gather(removing, self.delete(list(known)))
         outcome.count(deleted)
         return known

@@ -25,7 +25,7 @@ from redis.asyncio.cluster import RedisCluster
 from .. import keys
 from ..background import retrieve_exception
 from ..coherence.glob import matches, plain_start
-from ..exceptions import CacheUnavailable
+from ..exceptions import CacheUnavailable, rejected_with
 from ..transport.commands import Transport
 
 T = TypeVar("T")
@@ -33,6 +33,8 @@ _PAGE: Final = 1000
 _MATCHES_MOST: Final = 0.4  # share of a page from which on values are deleted before leases, and once more after
 _BATCH: Final = 500
 _ATTEMPTS: Final = 3
+SPECIFIC: Final = frozenset(("NOPERM", "WRONGTYPE", "ERR", "CROSSSLOT"))
+"""Error codes that concern one command. With the others (READONLY, LOADING, OOM, ...) the rest would fail too."""
 
 
 Select = Callable[[list[str], bool], Awaitable[list[str]]]
@@ -107,9 +109,37 @@ async def delete(transport: Transport, names: Sequence[str]) -> int:
     """
     deleted = 0
     for start in range(0, len(names), _BATCH):
-        batch = [name.encode(errors="surrogateescape") for name in names[start : start + _BATCH]]
+        batch = [as_bytes(name) for name in names[start : start + _BATCH]]
         deleted += await retried(transport, transport.unlink(batch), partial(transport.unlink, batch))
     return deleted
+
+
+async def delete_each(transport: Transport, names: Sequence[str]) -> set[str]:
+    """Delete keys one by one. Returns those that Redis rejects.
+
+    Raises:
+        TransportError: Redis stopped answering, or rejects more than single commands.
+    """
+    asked = [(transport.capabilities.delete, as_bytes(name)) for name in names]
+    replies = await send_each(transport, asked, *SPECIFIC)
+    return {name for name, reply in zip(names, replies, strict=True) if isinstance(reply, Exception)}
+
+
+async def send_each(transport: Transport, commands: Sequence[tuple[Any, ...]], *codes: str) -> list[Any]:
+    """The replies to these commands, with rejections of these codes among them.
+
+    Raises:
+        TransportError: Redis stopped answering, or rejects a command with another code.
+    """
+
+    async def ask() -> list[Any]:
+        replies = await transport.send_each(*commands)
+        for reply in replies:
+            if isinstance(reply, Exception) and not rejected_with(reply, *codes):
+                raise reply
+        return replies
+
+    return await retried(transport, ask(), ask) if commands else []
 
 
 def guards_of(names: Sequence[str]) -> list[str]:
@@ -121,18 +151,6 @@ def guarded_by(key: str) -> str:
     """The key that a lease or a last good value belongs to; empty for another kind of key."""
     kind, _, rest = key.partition(":{")
     return rest[:-1] if kind in ("lease", "stale") and rest.endswith("}") else ""
-
-
-def spares_reserved(pattern: str) -> Callable[[str], bool]:
-    """Accept every key but the layer's own, unless ``pattern`` names their prefix literally.
-
-    The server's mark is never accepted: without it the values of all users would be quarantined.
-    """
-    mark = keys.system_server()
-    if keys.names_reserved(pattern):
-        return lambda key: key != mark
-    reserved = keys.RESERVED
-    return lambda key: not key.startswith(reserved)
 
 
 def _request(
@@ -154,6 +172,11 @@ async def retried(transport: Transport, first: Awaitable[T], again: Callable[[],
             await asyncio.sleep(transport.deadline)
             first = again()
     return await first
+
+
+def as_bytes(name: str) -> bytes:
+    """The name of a key that a scan found, which may be no UTF-8."""
+    return name.encode(errors="surrogateescape")
 
 
 async def _primaries(client: Any) -> Sequence[Any]:

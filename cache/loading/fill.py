@@ -24,21 +24,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Hashable
+from types import NoneType
+from typing import Any, Final
 
-from .. import keys
 from ..background import BackgroundTasks
 from ..core.engine import Engine
-from ..exceptions import LoadTimeout, TransportError, UndecodableValue, rejected_with
-from .leader import Leader
-from .lease import GRANTED, POLL_EVERY, VALUE, Lease, Leases, patience
+from ..exceptions import (
+    LoadCycle,
+    LoadTimeout,
+    TransportError,
+    UndecodableValue,
+    UnserialisableValue,
+    ValueTooLarge,
+    rejected_with,
+)
+from ..serialization.codec import NONE
+from .lease import GRANTED, POLL_EVERY, SLOW, VALUE, Lease, Leases, patience
 from .loaders import Loader, Loaders
-from .policy import EntryOptions
+from .policy import DELETE, EntryOptions
 from .singleflight import Singleflight
 from .waiters import Waiters
 
 logger = logging.getLogger("cache")
+PROGRAMMING_ERRORS: Final = (UnserialisableValue, LoadCycle)
+"""Raised also if there is a last good value: they must be seen."""
+_STALE, _REFRESH = "stale", "refresh"  # flights of a key beside the plain one
 
 
 class Filler:
@@ -50,7 +61,7 @@ class Filler:
         address: names the Redis.
 
     Attributes:
-        loads: loads that callers of this process wait for.
+        loads: loads that callers of this process wait for, and refreshes.
         loaders: the loaders that run, here or for a load of another key.
         leases: leases that this process holds, or is releasing.
         background: loads and refreshes that continue without a caller.
@@ -62,28 +73,23 @@ class Filler:
         self._serializer = engine.serializer
         self.waiters = waiters
         self.loads = Singleflight()
-        self._refreshes = Singleflight()
-        self._asked: set[str] = set()  # keys that a caller began to read in this turn of the loop
+        self._asked: set[Hashable] = set()  # keys that a caller began to read in this turn of the loop
         self.leases = Leases(engine, waiters)
         self.loaders = Loaders(address)
         self.background = BackgroundTasks()
-        self._leader = Leader(engine, self.leases, self.loaders, self.background, on_lost=self.detach)
 
     def detach(self, names: Collection[str]) -> None:
         """These keys were invalidated: later callers begin a load of their own."""
         if self.loads:
-            self.loads.detach([*names, *map(keys.stale, names)])
-        self._refreshes.detach(names)
+            self.loads.detach(flight for key in names for flight in (key, (_STALE, key), (_REFRESH, key)))
 
     def detach_all(self) -> None:
         """Any key may have been invalidated."""
         self.loads.detach_all()
-        self._refreshes.detach_all()
 
     async def close(self) -> None:
         """Cancel what is under way."""
         await self.loads.close()
-        await self._refreshes.close()
         await self.background.cancel()
         await self.loaders.close()
         await self.leases.close()
@@ -130,10 +136,9 @@ class Filler:
 
     def refresh(self, key: str, loader: Loader, options: EntryOptions, old_ms: int) -> None:
         """Load again in the background, unless that is under way or just done. ``old_ms``: milliseconds left."""
-        if key in self._refreshes:
-            return
-        refresh = self._refreshes.join(key, lambda: self._refresh(key, loader, options, old_ms))
-        self.background.spawn(refresh, name="cache-refresh")
+        if (flight := (_REFRESH, key)) not in self.loads:
+            refresh = self.loads.join(flight, lambda: self._refresh(key, loader, options, old_ms))
+            self.background.spawn(refresh, name="cache-refresh")
 
     async def _find_or_load(
         self, key: str, loader: Loader, options: EntryOptions, began: float, failed: bool
@@ -157,7 +162,7 @@ class Filler:
                     return self._readable(key, rest[0]), True
                 last_good = self._last_good(key, rest[0])
                 if kind == GRANTED:
-                    return await self._leader.lead(lease, loader, options, last_good), False
+                    return await self._lead(lease, loader, options, last_good), False
                 if last_good is not None:
                     await asyncio.wait({change}, timeout=patience(rest[1]))
                     if not change.done():
@@ -170,7 +175,71 @@ class Filler:
                 self._engine.pending.add(key)  # the next attempt deletes it first
             finally:
                 self.waiters.leave(key, change)
-        return await self._leader.loaded(key, loader, options), False
+        return await self._loaded(key, loader, options), False
+
+    async def _lead(self, lease: Lease, loader: Loader, options: EntryOptions, last_good: bytes | None) -> bytes:
+        """Load under the lease, and return the value encoded; the last good one if the loader is slow or fails."""
+        load = self.background.spawn(self._load(lease, loader, options), name="cache-load")
+        try:
+            if last_good is None:
+                return await load
+            await asyncio.wait({load}, timeout=SLOW)
+        except asyncio.CancelledError:
+            load.cancel()
+            self.leases.release_later(lease)  # a load that has not taken its first step cannot release it
+            raise
+        if not load.done():  # it continues, and fills for the next caller
+            load.add_done_callback(_log_failure)
+        elif not load.cancelled() and isinstance(load.exception(), (*PROGRAMMING_ERRORS, NoneType)):
+            return load.result()
+        else:
+            _log_failure(load)
+        return last_good
+
+    async def _load(self, lease: Lease, loader: Loader, options: EntryOptions) -> bytes:
+        """Load under the lease, store the value, and return it encoded. Raises what the loader raises."""
+        # A caller that comes after the lease was lost must not join: this load may have begun before an invalidation.
+        holding = self.leases.hold(lease, lambda: self.detach((lease.key,)))
+        renewing = asyncio.create_task(holding, name="cache-lease")
+        try:
+            plain = await self._loaded(lease.key, loader, options)
+            await self._store(lease, plain, options)
+        except BaseException as problem:
+            failed = isinstance(problem, Exception) and not isinstance(problem, PROGRAMMING_ERRORS)
+            self.leases.release_later(lease, options.retry_after if failed else 0.0)
+            raise
+        finally:
+            renewing.cancel()
+        return plain
+
+    async def _loaded(self, key: str, loader: Loader, options: EntryOptions) -> bytes:
+        """What the loader returns, encoded: an unserialisable value is an error with or without Redis."""
+        return self._serializer.encode(await self.loaders.run(key, loader, options.load_timeout))
+
+    async def _store(self, lease: Lease, plain: bytes, options: EntryOptions) -> None:
+        key, pending = lease.key, self._engine.pending
+        ttls_ms = options.ttls_ms(none=plain == NONE)
+        try:
+            raw = self._serializer.seal(key, plain)
+        except ValueTooLarge as problem:
+            logger.warning("a loaded value is not stored: %s", problem)
+            ttls_ms = DELETE, DELETE
+        sequence = pending.sequence
+        if pending.newest(key) > lease.delivered:
+            # Invalidated since the load began, and Redis has not acknowledged it yet.
+            self.leases.release_later(lease)
+            return
+        self._engine.near.drop(key)
+        if ttls_ms[0] == DELETE:
+            raw = b""
+        try:
+            if await self.leases.fill(lease, raw, ttls_ms):
+                pending.acknowledge_store(key, sequence)
+        except TransportError as problem:
+            self._engine.count_error(problem)
+            self.leases.release_later(lease)
+            if ttls_ms[0] == DELETE:
+                pending.add(key)  # the old value may still be there, and the source no longer has it
 
     async def _refresh(self, key: str, loader: Loader, options: EntryOptions, old_ms: int) -> None:
         lease = Lease(key, self._transport.deadline)
@@ -181,7 +250,7 @@ class Filler:
             return
         if granted:
             try:
-                await self._leader.load(lease, loader, options)
+                await self._load(lease, loader, options)
             except LoadTimeout:
                 pass  # logged
             except Exception as problem:
@@ -202,6 +271,12 @@ class Filler:
         return plain
 
 
-def _flight(key: str, options: EntryOptions) -> str:
+def _flight(key: str, options: EntryOptions) -> Hashable:
     """The flight to join: callers who take the last good value wait for no load of callers who do not."""
-    return keys.stale(key) if options.stale_for else key
+    return (_STALE, key) if options.stale_for else key
+
+
+def _log_failure(load: asyncio.Task[bytes]) -> None:
+    """Log why the last good value was served. A time-out was logged when it happened."""
+    if not load.cancelled() and (problem := load.exception()) and not isinstance(problem, LoadTimeout):
+        logger.warning("a loader failed (%s): the last good value is served", type(problem).__name__)

@@ -7,7 +7,7 @@ protocol is described in ``loading.fill``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Any, Final
@@ -17,7 +17,8 @@ from ..background import BackgroundTasks
 from ..coherence.user_index import index_entry
 from ..core.engine import Engine
 from ..exceptions import CommandNotSent, CommandRejected, TransportError, rejected_with
-from ..transport.scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW
+from ..transport.capabilities import Command
+from ..transport.scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW, Script
 from .waiters import Waiters
 
 LEASE_SECONDS: Final = 3.0
@@ -90,18 +91,8 @@ class Leases:
             before = ((delete, *guards), (delete, lease.key), *before)
             last_good = False
         asked = _now()
-        arguments = (lease.token, _lease_ms(), int(last_good))
         try:
-            reply: list[Any] = await self._transport.run(
-                ACQUIRE, lease.names, *arguments, before=before, deadline=self._deadline(lease)
-            )
-        except TransportError as problem:
-            if not (isinstance(problem, CommandNotSent) or rejected_with(problem, "WRONGTYPE")):
-                self.release_later(lease)  # it may have been granted all the same
-            raise
-        except asyncio.CancelledError:
-            self.release_later(lease)
-            raise
+            reply: list[Any] = await self._ask(lease, ACQUIRE, lease.names, int(last_good), before=before)
         finally:
             lease.budget -= _now() - asked
         return reply
@@ -112,15 +103,20 @@ class Leases:
         Raises:
             TransportError: no usable reply within the deadline.
         """
+        return bool(await self._ask(lease, REFRESH, lease.names[:2], old_ms, before=index_entry(lease.key)))
+
+    async def _ask(
+        self, lease: Lease, script: Script, names: tuple[str, ...], argument: int, before: Sequence[Command]
+    ) -> Any:
+        """Run a script that may grant the lease. If its reply is lost, release what it may have granted."""
         try:
-            granted = await self._transport.run(
-                REFRESH, lease.names[:2], lease.token, _lease_ms(), old_ms, before=index_entry(lease.key)
+            return await self._transport.run(
+                script, names, lease.token, _lease_ms(), argument, before=before, deadline=self._deadline(lease)
             )
         except (TransportError, asyncio.CancelledError) as problem:
-            if not isinstance(problem, CommandNotSent):
+            if not (isinstance(problem, CommandNotSent) or rejected_with(problem, "WRONGTYPE")):
                 self.release_later(lease)
             raise
-        return bool(granted)
 
     async def fill(self, lease: Lease, raw: bytes, ttls_ms: tuple[int, int]) -> bool:
         """Store ``raw`` if the lease still holds. Returns whether it did.

@@ -2,17 +2,19 @@
 
 A loader runs in a context that names the loads it is part of, and every task that it creates inherits that. So a loader
 that asks for its own key, directly or through other keys, is found at once. Two loads that different callers began, and
-that wait for each other, are found by what each of them awaits. A cycle through other processes ends with the time-out.
+that wait for each other, are found by what each of them awaits, through whichever caches of this process. A cycle
+through other processes, or through a thread that inherits no context, ends with the time-out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .. import keys
@@ -26,15 +28,18 @@ Loader = Callable[[], Awaitable[Any]]
 _Name = tuple[str, str]  # address of a Redis, and key
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Load:
-    """A loader under way. Tasks that it leaves behind may ask for its key again."""
+    """A loader, and the keys that it awaits."""
 
     name: _Name
-    running: bool = True
+    awaits: list[_Name] = field(default_factory=list)
 
 
+_running: Final[set[_Load]] = set()  # of every cache in this process, each of which may have a thread of its own
 _inside: Final[ContextVar[tuple[_Load, ...]]] = ContextVar("cache_loads", default=())
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_running.clear)
 
 
 class Loaders:
@@ -46,7 +51,6 @@ class Loaders:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._awaited: dict[_Name, list[_Name]] = {}  # by load: what it awaits
         self._tasks = BackgroundTasks()
 
     async def run(self, key: str, loader: Loader, timeout: float) -> Any:
@@ -59,14 +63,15 @@ class Loaders:
             Exception: what it raises.
         """
         load, context = _Load((self._address, key)), copy_context()
-        context.run(_inside.set, (*(outer for outer in _inside.get() if outer.running), load))
+        context.run(_inside.set, (*_around(), load))
+        _running.add(load)
         task = self._tasks.spawn(_call(loader), "cache-loader", context)
         try:
             await asyncio.wait({task}, timeout=timeout)
             if task.done():
                 return task.result()
         finally:
-            load.running = False
+            _running.discard(load)
             task.cancel()
         logger.warning("a loader did not end within %g s and is cancelled (%s)", timeout, keys.shape(key))
         raise LoadTimeout(f"the loader did not end within {timeout:g} s")
@@ -77,9 +82,9 @@ class Loaders:
         Raises:
             LoadCycle: it is part of a load of ``key``, or of what a load of ``key`` awaits.
         """
-        if not (inside := _inside.get()):
+        if not _inside.get():
             return
-        around = {load.name for load in inside if load.running}
+        around = {load.name for load in _around()}
         seen: set[_Name] = set()
         names = [(self._address, key)]
         while names:
@@ -88,7 +93,7 @@ class Loaders:
                 raise LoadCycle(f"a loader asked for the key that it loads ({keys.shape(key)})")
             if name not in seen:
                 seen.add(name)
-                names += self._awaited.get(name, ())
+                names += [awaited for load in list(_running) if load.name == name for awaited in load.awaits]
 
     @contextmanager
     def awaiting(self, key: str) -> Iterator[None]:
@@ -98,18 +103,13 @@ class Loaders:
             LoadCycle: as :meth:`check`.
         """
         self.check(key)
-        loads = [load for load in _inside.get() if load.running]
-        if not loads:
-            yield
-            return
-        name, awaited = loads[-1].name, (self._address, key)
-        self._awaited.setdefault(name, []).append(awaited)
+        around, name = _around(), (self._address, key)
+        awaits = around[-1].awaits if around else []
+        awaits.append(name)
         try:
             yield
         finally:
-            self._awaited[name].remove(awaited)
-            if not self._awaited[name]:
-                del self._awaited[name]
+            awaits.remove(name)
 
     async def close(self) -> None:
         """Cancel what is under way."""
@@ -118,3 +118,8 @@ class Loaders:
 
 async def _call(loader: Loader) -> Any:
     return await loader()
+
+
+def _around() -> tuple[_Load, ...]:
+    """The loads under way that this context is part of. Tasks that one leaves behind may ask for its key again."""
+    return tuple(load for load in _inside.get() if load in _running)

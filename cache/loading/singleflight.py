@@ -8,7 +8,8 @@ flight's outcome, later callers begin a new flight.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Hashable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from ..background import BackgroundTasks, retrieve_exception
@@ -18,16 +19,18 @@ class Singleflight:
     """The calls under way in this process, by key."""
 
     def __init__(self) -> None:
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[Hashable, _Flight] = {}
         self._detached = BackgroundTasks()
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: Hashable) -> bool:
         return key in self._flights
 
     def __len__(self) -> int:
         return len(self._flights)
 
-    async def join(self, key: str, start: Callable[[], Coroutine[Any, Any, Any]], now: int = 0, since: int = 0) -> Any:
+    async def join(
+        self, key: Hashable, start: Callable[[], Coroutine[Any, Any, Any]], now: int = 0, since: int = 0
+    ) -> Any:
         """Await the flight for ``key``.
 
         Args:
@@ -44,8 +47,7 @@ class Singleflight:
             self.detach((key,))
             flight = None
         if flight is None or flight.task.done():  # done: its callback has still to run
-            task = asyncio.create_task(start(), name=f"cache-fill {key.partition(':')[0]}")
-            flight = self._flights[key] = _Flight(task, now)
+            flight = self._flights[key] = _Flight(asyncio.create_task(start(), name="cache-fill"), now)
             flight.task.add_done_callback(lambda task: self._ended(key, task))
         flight.callers += 1
         try:
@@ -57,13 +59,11 @@ class Singleflight:
                     del self._flights[key]
                 self._detached.abandon(flight.task)
 
-    def detach(self, names: Iterable[str]) -> None:
+    def detach(self, names: Iterable[Hashable]) -> None:
         """Let later callers of these keys begin a new flight."""
-        if self._flights:
-            for name in names:
-                flight = self._flights.pop(name, None)
-                if flight is not None:
-                    self._detached.keep(flight.task)
+        for name in names:
+            if (flight := self._flights.pop(name, None)) is not None:
+                self._detached.keep(flight.task)
 
     def detach_all(self) -> None:
         """Let later callers of any key begin a new flight."""
@@ -74,17 +74,15 @@ class Singleflight:
         self.detach_all()
         await self._detached.cancel()
 
-    def _ended(self, key: str, task: asyncio.Task[Any]) -> None:
+    def _ended(self, key: Hashable, task: asyncio.Task[Any]) -> None:
         flight = self._flights.get(key)
         if flight is not None and flight.task is task:
             del self._flights[key]
         retrieve_exception(task)  # the last caller may just have been cancelled
 
 
+@dataclass(slots=True)
 class _Flight:
-    __slots__ = ("began", "callers", "task")
-
-    def __init__(self, task: asyncio.Task[Any], began: int) -> None:
-        self.task = task
-        self.began = began
-        self.callers = 0
+    task: asyncio.Task[Any]
+    began: int
+    callers: int = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 from typing import Any, Final
 
@@ -21,14 +22,15 @@ BYTES: Final = 0xFE
 """First byte of a value that is bytes. No UTF-8 text begins with it either."""
 NONE: Final = b"null"
 """What None is stored as, and nothing else."""
-_JSON_STARTS = b'{["'
 _BYTES_MARK: Final = bytes([BYTES])
-_LITERAL_STARTS = frozenset(b"-0123456789tfn")
-_LITERAL = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
+_ERRORS: Final = "surrogatepass"  # lone surrogates come back as they were
+# What JSON could mean: it begins as an object, a list or a text, or is a number or a literal as a whole.
+_reads_as_json: Final = re.compile(
+    rb'[{\["]|(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null)\Z'
+).match
 # json.loads without its wrapper, which costs a third of decoding a short value.
 _read_json = json.JSONDecoder().raw_decode
-_SURROGATE_PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-_PLAIN = (str, int, float, bool, type(None))
+_PLAIN: Final = (int, bool, type(None))
 
 
 def encode(value: Any) -> bytes:
@@ -39,16 +41,17 @@ def encode(value: Any) -> bytes:
             dicts hold anything of these but bytes.
 
     Raises:
-        UnserialisableValue: another type, NaN or an infinity, a dict key that is not a string, a cycle, or a surrogate
-            pair in place of the character it encodes.
+        UnserialisableValue: another type, NaN or an infinity, a dict key that is not a string, or a cycle.
     """
-    if isinstance(value, str):  # a subclass such as Key is stored as its text
-        return _encode_text(str.__str__(value))
     if type(value) is bytes:
         return _BYTES_MARK + value
     try:
+        if isinstance(value, str):  # a subclass such as Key is stored as its text
+            value = str.__str__(value)
+            raw = value.encode(errors=_ERRORS)
+            return _json(value) if _reads_as_json(raw) else raw
         _check(value, "value")
-        return _dump(value)
+        return _json(value)
     except RecursionError:
         raise UnserialisableValue("the value is nested too deeply, or contains itself") from None
 
@@ -59,23 +62,18 @@ def decode(raw: bytes) -> Any:
     Raises:
         UndecodableValue: the bytes are not something that :func:`encode` returns.
     """
-    if not raw:
-        return ""
-    first = raw[0]
-    if first == BYTES:
+    if raw.startswith(_BYTES_MARK):
         return raw[1:]
     try:
-        text = raw.decode()
-        if first in _JSON_STARTS or (first in _LITERAL_STARTS and _LITERAL.fullmatch(raw)):
-            value, end = _read_json(text)
-            return value if end == len(text) else json.loads(text)
+        text = raw.decode(errors=_ERRORS)
+        if not _reads_as_json(raw):
+            return text
+        value, end = _read_json(text)
+        return value if end == len(text) else json.loads(text)
     except (ValueError, RecursionError):
-        raise UndecodableValue(
-            "encrypted, and CACHE_ENCRYPTION_KEYS is not set"
-            if first == ENCRYPTED
-            else "cut short, or written by others"
-        ) from None
-    return text
+        sealed = raw[0] == ENCRYPTED
+        why = "encrypted, and CACHE_ENCRYPTION_KEYS is not set" if sealed else "cut short, or written by others"
+        raise UndecodableValue(why) from None
 
 
 def may_be_value(start: bytes, *, whole: bool) -> bool:
@@ -84,62 +82,25 @@ def may_be_value(start: bytes, *, whole: bool) -> bool:
         if whole:
             decode(start)
         elif not start.startswith(_BYTES_MARK):
-            codecs.getincrementaldecoder("utf-8")().decode(start)
+            codecs.getincrementaldecoder("utf-8")(_ERRORS).decode(start)
     except (UndecodableValue, UnicodeDecodeError):
         return False
     return True
 
 
-def _encode_text(text: str) -> bytes:
+def _json(value: Any) -> bytes:
     try:
-        raw = text.encode()
-    except UnicodeEncodeError:  # lone surrogates: only JSON's escapes can carry them
-        return _escaped(text)
-    if raw and (raw[0] in _JSON_STARTS or (raw[0] in _LITERAL_STARTS and _LITERAL.fullmatch(raw))):
-        return _dump(text)
-    return raw
-
-
-def _dump(value: Any) -> bytes:
-    try:
-        try:
-            return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-        except UnicodeEncodeError:
-            return _escaped(value)
-    except UnserialisableValue:
-        raise
-    except ValueError as problem:
-        reason = "is an integer with too many digits" if "digits" in str(problem) else "contains itself"
-        raise UnserialisableValue(f"the value {reason}") from None
-
-
-def _escaped(value: Any) -> bytes:
-    """JSON with every character beyond ASCII escaped, which carries lone surrogates too."""
-    _reject_surrogate_pairs(value)
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-
-
-def _reject_surrogate_pairs(value: Any) -> None:
-    """Reject a surrogate pair: JSON would return it as the one character it encodes."""
-    if isinstance(value, str):
-        if _SURROGATE_PAIR.search(value):
-            raise UnserialisableValue("a text holds the two halves of a character (surrogates) instead of it")
-    elif isinstance(value, dict):
-        for pair in value.items():
-            _reject_surrogate_pairs(pair)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _reject_surrogate_pairs(item)
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors=_ERRORS)
+    except ValueError:
+        raise UnserialisableValue("the value holds an integer with too many digits") from None
 
 
 def _check(value: Any, where: str) -> None:
     """Reject what JSON would change silently. ``where`` names the part in the error message."""
     kind = type(value)
     if kind is float:
-        if value != value or value in (float("inf"), float("-inf")):
+        if not math.isfinite(value):
             raise UnserialisableValue(f"{where} is {value}: NaN and infinities cannot be stored")
-    elif kind in _PLAIN:
-        return
     elif kind is list or kind is tuple:
         for index, item in enumerate(value):
             _check(item, f"{where}[{index}]")
@@ -150,9 +111,7 @@ def _check(value: Any, where: str) -> None:
                     f"{where} has a key of type {type(key).__name__}: only string keys come back as they were"
                 )
             _check(item, f"{where}[...]")
-    elif isinstance(value, str):
-        return
-    else:
+    elif not (isinstance(value, str) or kind in _PLAIN):
         raise UnserialisableValue(
             f"{where} is a {kind.__name__}: str, int, float, bool, None, list and dict can be stored, and bytes alone"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ..exceptions import UndecodableValue, ValueTooLarge
 from . import codec
@@ -24,33 +24,19 @@ class Serializer:
 
     Args:
         max_bytes: larger values are neither stored nor returned; counted before encryption.
-        cipher: encrypts what Redis keeps; None stores values readable.
+        secrets: encrypt what Redis keeps (see ``ValueCipher``); without any, values stay readable.
     """
 
     encode = staticmethod(codec.encode)
     decode = staticmethod(codec.decode)
 
-    def __init__(self, max_bytes: int, cipher: ValueCipher | None = None) -> None:
+    def __init__(self, max_bytes: int, secrets: Sequence[bytes] = ()) -> None:
         self.max_bytes = max_bytes
-        self._cipher = cipher
+        self._cipher: ValueCipher | None = None
+        if secrets:
+            from .encryption import ValueCipher  # needs the cryptography package, which is optional
 
-    @classmethod
-    def with_keys(cls, max_bytes: int, secrets: Sequence[bytes]) -> Serializer:
-        """A serializer that encrypts if there are any keys (see :class:`ValueCipher`)."""
-        if not secrets:
-            return cls(max_bytes)
-        from .encryption import ValueCipher  # needs the cryptography package, which is optional
-
-        return cls(max_bytes, ValueCipher(secrets))
-
-    def dumps(self, key: str, value: Any) -> bytes:
-        """Return the bytes to store for ``value`` under ``key``.
-
-        Raises:
-            UnserialisableValue: the value would not come back as it went in.
-            ValueTooLarge: it is larger than ``max_bytes``.
-        """
-        return self.seal(key, codec.encode(value))
+            self._cipher = ValueCipher(secrets)
 
     def seal(self, key: str, plain: bytes) -> bytes:
         """Return the bytes to store under ``key`` for an encoded value.
@@ -64,10 +50,6 @@ class Serializer:
             )
         return plain if self._cipher is None else self._cipher.encrypt(key, plain)
 
-    def may_count(self, key: str) -> bool:
-        """Whether ``key`` may hold a counter, which Redis can only add to if it is not encrypted."""
-        return self._cipher is None or not key.startswith(_PERSONAL)
-
     def open(self, key: str, raw: bytes) -> bytes:
         """Decrypt what is stored under ``key``, unless it is a counter, and check its size.
 
@@ -80,16 +62,12 @@ class Serializer:
             raise UndecodableValue("larger than CACHE_MAX_VALUE_BYTES")
         return raw
 
+    def may_count(self, key: str) -> bool:
+        """Whether ``key`` may hold a counter, which Redis can only add to if it is not encrypted."""
+        return self._cipher is None or not key.startswith(_PERSONAL)
+
     def may_be_value(self, start: bytes, *, whole: bool) -> bool:
         """Whether a stored value that is ``start``, or else begins with it, may be one of this fleet."""
         if self._cipher is not None and self._cipher.encrypted(start):
             return True
         return codec.may_be_value(start, whole=whole)  # also where it is to be encrypted from now on
-
-    def loads(self, key: str, raw: bytes) -> Any:
-        """Return the value stored as ``raw`` under ``key``.
-
-        Raises:
-            UndecodableValue: the bytes are not something that :meth:`dumps` returns for this key.
-        """
-        return codec.decode(self.open(key, raw))

@@ -9,27 +9,33 @@ from .. import keys
 from ..exceptions import CommandRejected
 from .scripts import ALL, RELEASE, Script
 
+Command = tuple[Any, ...]
 LOAD_SCRIPTS: Final = tuple(("SCRIPT", "LOAD", script.text) for script in ALL)
 """The commands that make our scripts known to a server."""
 _NO_KEY: Final = keys.lease("no key"), keys.stale("no key")
-PROBES: Final = (
+PROBES: Final[tuple[Command, ...]] = (
     ("UNLINK", _NO_KEY[0]),
     ("DEL", _NO_KEY[0]),
+    ("SCRIPT", "LOAD", RELEASE.text),
     ("EVALSHA", RELEASE.digest, 2, *_NO_KEY, "", 0),
     ("SCAN", 0, "COUNT", 1),
     ("INFO", "memory"),
 )
 """Commands without effect, for what may be missing."""
+PROBE_EVAL: Final[Command] = ("EVAL", "return 0", 1, _NO_KEY[0])
+"""Asked only where it cannot be tried: it is needed only without EVALSHA, and a user may well lack the right to it."""
+HUNG_UP: Final = "HANGUP"
+"""The code of a command over which a proxy ends the connection, instead of answering with an error."""
 _LOST: Final = {
     "UNLINK": "DEL takes its place",
     "DEL": "UNLINK takes its place, and locks end with their TTL",
+    "SCRIPT": "EVAL takes the place of EVALSHA until the server knows a script",
     "EVALSHA": "EVAL takes its place",
     "EVAL": "what is loaded is not stored, loads are not shared, nothing is counted; set and get work",
     "SCAN": "what a pattern matches is not deleted, and ends with its TTL",
     "INFO": "a restart, restore or failover that lost invalidations is not noticed",
 }
 _NO_DELETE: Final = "nothing is deleted in Redis: other processes serve old values until their TTL ends"
-Command = tuple[Any, ...]
 
 
 class Capabilities:
@@ -45,12 +51,22 @@ class Capabilities:
         self.delete = "DEL" if "UNLINK" in self.refused else "UNLINK"
 
     @classmethod
-    def found(cls, asked: Iterable[Sequence[Any]], replies: Iterable[Any]) -> Capabilities:
-        """Judge by the replies to ``asked``, rejections among them."""
-        pairs = [(command[0], reply) for command, reply in zip(asked, replies, strict=False)]
-        return cls(
-            {name: it.code for name, it in pairs if name in _LOST and isinstance(it, CommandRejected) and it.missing}
-        )
+    def found(cls, replies: Iterable[Any]) -> Capabilities:
+        """Judge by the replies to ``PROBES``, and to ``PROBE_EVAL`` if that was sent. Rejections are among them."""
+        pairs = zip((*PROBES, PROBE_EVAL), replies, strict=False)
+        refused = {probe[0]: it.code for probe, it in pairs if isinstance(it, CommandRejected) and it.missing}
+        if "EVALSHA" not in refused:
+            refused.pop("EVAL", None)  # nothing is lost
+        return cls(refused)
+
+    def check(self, commands: Iterable[Sequence[Any]]) -> None:
+        """Reject here what would cost the connection.
+
+        Raises:
+            CommandRejected: a proxy ends the connection over one of the commands.
+        """
+        if any(self.refused.get(command[0]) == HUNG_UP for command in commands):
+            raise CommandRejected(HUNG_UP)
 
     def knowing(self, before: Capabilities) -> Capabilities:
         """These, with what was found before about EVAL, which is tried only where EVALSHA is refused."""
@@ -67,7 +83,8 @@ class Capabilities:
         rest = (len(names), *names, *args)
         by_digest = ("EVALSHA", script.digest, *rest)
         if self.refused.keys().isdisjoint(("EVALSHA", "DEL")):
-            return [(by_digest,), (*LOAD_SCRIPTS, by_digest), (("EVAL", script.text, *rest),)]
+            loaded = [] if "SCRIPT" in self.refused else [(*LOAD_SCRIPTS, by_digest)]
+            return [(by_digest,), *loaded, (("EVAL", script.text, *rest),)]
         text = script.text.replace("'DEL'", f"'{self.delete}'")
         by_text: list[tuple[Command, ...]] = [] if "EVAL" in self.refused else [(("EVAL", text, *rest),)]
         return by_text + ([script.steps(self.delete, names, args)] if script.steps else [])

@@ -15,17 +15,151 @@ from typing import Any, TypeVar
 from redis.asyncio import Redis
 
 from ..exceptions import CommandRejected, NotConnected
-from .capabilities import PROBES, Capabilities
-from .lifecycle import Connections
-from .multiplexer import outcome, replies
+from ..settings import CacheSettings
+from .capabilities import LOAD_SCRIPTS, PROBES, Capabilities
+from .connection import Argument
+from .listener import TransportListener
+from .multiplexer import MultiplexedClient, outcome, replies
+from .pool import PooledClient
 from .redis_py import execute, pipeline
 from .scripts import Script
 
 T = TypeVar("T")
 
 
-class Transport(Connections):
-    """Sends commands over the connections of one cache."""
+class Transport:
+    """The connections of one cache.
+
+    Args:
+        settings: where Redis is and how long a command may take.
+        listener: learns about connections and push messages.
+        handshake: commands sent on every new multiplexed connection before it is used. Each may be rejected.
+        largest_reply_bytes: a larger reply costs the multiplexed connection.
+
+    Attributes:
+        client: the multiplexed connection; None while switched off or not yet started.
+        pool: the redis-py client for what the multiplexed connection does not carry.
+        enabled: whether anything is sent.
+        closed: whether the cache was closed. Nothing reconnects until it is started again.
+        deadline: seconds within which a call has to be answered.
+        capabilities: what the server lacks.
+        connecting_since: loop time at which the present client began to connect.
+    """
+
+    def __init__(
+        self,
+        settings: CacheSettings,
+        listener: TransportListener,
+        *,
+        handshake: Sequence[tuple[Argument, ...]],
+        largest_reply_bytes: int,
+    ) -> None:
+        self.client: MultiplexedClient | None = None
+        self.enabled = settings.enabled
+        self.closed = False
+        self.deadline = settings.deadline
+        self.connecting_since = 0.0
+        self.capabilities = Capabilities()
+        self.pool = PooledClient(settings, self._probes, self._on_pool_up, listener.on_pool_failed)
+        self._settings = settings
+        self._listener = listener
+        self._handshake = handshake
+        self._largest_reply_bytes = largest_reply_bytes
+
+    # -- connections -----------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether Redis is believed to answer."""
+        return self.client is not None and (self.client.up or (self.client.unsupported and self.pool.up))
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the pool carries everything: the server does not speak RESP3, or is a cluster."""
+        return self.client is not None and self.client.unsupported
+
+    @property
+    def multiplexed(self) -> MultiplexedClient | None:
+        """The multiplexed connection if it is up. Only on it do replies come in the order of the commands."""
+        client = self.client
+        return client if client is not None and client.up else None
+
+    def connect(self) -> None:
+        """Begin connecting in the background, unless that is under way."""
+        self.closed = False
+        if self.client is None:
+            self.client = MultiplexedClient(
+                self._settings.endpoint,
+                self._listener,
+                deadline=self.deadline,
+                connect_timeout=self._settings.socket_connect_timeout,
+                handshake=(*self._handshake, *LOAD_SCRIPTS, *PROBES),
+                on_handshake=self._on_handshake,
+                largest_reply_bytes=self._largest_reply_bytes,
+            )
+            self.connecting_since = _now()
+            self.client.start()
+            self._listener.on_connecting()
+
+    def enable(self) -> None:
+        """Send again, and begin connecting in the background."""
+        self.enabled = True
+        self.connect()
+
+    def disable(self) -> asyncio.Task[None] | None:
+        """Send nothing until :meth:`enable`, and disconnect."""
+        self.enabled = False
+        return self.disconnect()
+
+    def forbid_reconnecting(self) -> None:
+        """Do not reconnect by sending: the cache is being closed. :meth:`connect` allows it again."""
+        self.closed = True
+
+    def disconnect(self) -> asyncio.Task[None] | None:
+        """Stop using Redis at once. Returns the task that closes the multiplexed connection, if there is one."""
+        client, self.client = self.client, None
+        self.pool.stop()
+        return None if client is None else asyncio.create_task(client.close(), name="cache-disconnect")
+
+    def _usable(self) -> MultiplexedClient:
+        """The multiplexed client, which knows whether the server supports it. Connects if nothing has yet."""
+        if not self.enabled:
+            raise NotConnected("the cache is disabled")
+        if self.client is None:
+            if self.closed:
+                raise NotConnected("the cache is closed")
+            self.connect()
+        assert self.client is not None
+        return self.client
+
+    # -- what the server lacks -------------------------------------------------------------------------
+
+    async def probe(self) -> None:
+        """Look again for what the server refuses.
+
+        Raises:
+            TransportError: nothing was answered.
+        """
+        self._learn(Capabilities.found(await self.send_each(*PROBES)))
+
+    def _learn(self, capabilities: Capabilities) -> None:
+        self.capabilities = capabilities.knowing(self.capabilities)
+        self._listener.on_capabilities(self.capabilities.lost())
+
+    def _on_handshake(self, replies: list[Any]) -> None:
+        own = len(self._handshake)
+        self._learn(Capabilities.found(replies[-len(PROBES) :]))
+        self._listener.on_handshake(replies[:own])
+
+    def _probes(self) -> Sequence[tuple[Any, ...]]:
+        return PROBES if self.pooled else ()  # the multiplexed connection has asked
+
+    def _on_pool_up(self, probed: list[Any]) -> None:
+        if self.pooled:
+            self._learn(Capabilities.found(probed))
+        self._listener.on_pool_connected()
+
+    # -- commands --------------------------------------------------------------------------------------
 
     async def send(self, *command: Any) -> Any:
         """Send one command and return its reply.
@@ -33,10 +167,11 @@ class Transport(Connections):
         Raises:
             TransportError: no usable reply within the deadline.
         """
-        client = self.usable()
+        client = self._usable()
         if not client.unsupported:
             return await client.call(*command)
-        return await self.call(lambda redis: execute(redis, command))
+        self.capabilities.check((command,))
+        return await self.call(partial(execute, command=command))
 
     async def send_all(self, *commands: tuple[Any, ...], deadline: float | None = None) -> list[Any]:
         """Send commands together and return their replies.
@@ -49,10 +184,11 @@ class Transport(Connections):
         Raises:
             TransportError: the first failure. Other commands may have been executed.
         """
-        client = self.usable()
+        client = self._usable()
         if not client.unsupported:
             return await replies(client.call_many(commands), deadline)
-        return await self.call(lambda redis: pipeline(redis, commands), deadline)
+        self.capabilities.check(commands)
+        return await self.call(partial(pipeline, commands=commands), deadline)
 
     async def send_each(self, *commands: tuple[Any, ...]) -> list[Any]:
         """Send commands together and return a reply or a ``TransportError`` for each.
@@ -60,10 +196,11 @@ class Transport(Connections):
         Raises:
             TransportError: nothing was sent, or nothing was answered.
         """
-        client = self.usable()
+        client = self._usable()
         if not client.unsupported:
             return [await outcome(future) for future in client.call_many(commands)]
-        return await self.call(lambda redis: pipeline(redis, commands, each=True))
+        self.capabilities.check(commands)
+        return await self.call(partial(pipeline, commands=commands, each=True))
 
     async def run(
         self,
@@ -73,10 +210,10 @@ class Transport(Connections):
         before: Sequence[tuple[Any, ...]] = (),
         deadline: float | None = None,
     ) -> Any:
-        """Run a script and return its reply.
+        """Run a script of :mod:`cache.transport.scripts` and return its reply.
 
         Args:
-            script: one of :mod:`cache.transport.scripts`.
+            script: which one.
             names: its keys.
             args: its arguments.
             before: commands to send before it, in the same write.
@@ -85,7 +222,7 @@ class Transport(Connections):
         Raises:
             TransportError: no usable reply within the deadline.
         """
-        client = self.usable()
+        client = self._usable()
         ways = self.capabilities.ways(script, names, args)
         for way in ways:
             try:
@@ -97,7 +234,7 @@ class Transport(Connections):
                 if way is ways[-1] or not (problem.code == "NOSCRIPT" if way[0][0] == "EVALSHA" else problem.missing):
                     raise
                 if "EVALSHA" in self.capabilities.refused:
-                    self.learn(Capabilities(self.capabilities.refused | {"EVAL": problem.code}))
+                    self._learn(Capabilities(self.capabilities.refused | {"EVAL": problem.code}))
             before = ()
         raise CommandRejected(" ".join(self.capabilities.refused.values()))
 
@@ -109,7 +246,7 @@ class Transport(Connections):
         """
         if not names:
             return 0
-        if not self.usable().unsupported:
+        if not self._usable().unsupported:
             groups = (before, names) if before else (names,)
             return int((await self.send_all(*((self.capabilities.delete, *group) for group in groups)))[-1])
         # The keys may be in many slots of a cluster. A key and its guards share a slot, so their order holds.
@@ -122,11 +259,7 @@ class Transport(Connections):
         Raises:
             TransportError: no usable reply within the deadline.
         """
-        if not names:
-            return 0
-        if not self.usable().unsupported:
-            return int(await self.send("EXISTS", *names))
-        return sum(map(int, await self.send_all(*(("EXISTS", name) for name in names))))
+        return sum(await self.send_all(*(("EXISTS", name) for name in names))) if names else 0
 
     async def call(self, operation: Callable[[Redis], Awaitable[T]], deadline: float | None = None) -> T:
         """Run an operation on a connection of the pool.
@@ -138,7 +271,7 @@ class Transport(Connections):
         Raises:
             TransportError: no usable reply within the deadline.
         """
-        client = self.usable()
+        client = self._usable()
         if not client.unsupported and not client.up:
             raise NotConnected(client.reason)
         deadline = min(_now() + self.deadline, math.inf if deadline is None else deadline)
@@ -148,14 +281,6 @@ class Transport(Connections):
             self.pool.start()
             await self.pool.wait_up(max(0.0, deadline - _now()))
         return await self.pool.call(operation, timeout=max(0.0, deadline - _now()))
-
-    async def probe(self) -> None:
-        """Look again for what the server refuses.
-
-        Raises:
-            TransportError: nothing was answered.
-        """
-        self.learn(Capabilities.found(PROBES, await self.send_each(*PROBES)))
 
 
 def _now() -> float:

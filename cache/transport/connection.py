@@ -72,6 +72,7 @@ class RespConnection(asyncio.Protocol):
         received: whether anything arrived since the watchdog last looked.
         capacity: commands that may be in flight now; 0 while the socket does not take what there is.
         ended: why the connection was lost, once it is.
+        greeted_at: loop time at which the handshake was sent.
         handshake_replies: replies to the set-up commands of the handshake, rejections among them.
     """
 
@@ -94,6 +95,7 @@ class RespConnection(asyncio.Protocol):
         self._on_push: Callable[[list[Any]], None] | None = None
         self._on_lost: Callable[[str, list[bytes]], None] | None = None
         self._largest_reply_bytes, self._partial = 0, 0  # bytes a reply may have; bytes of an incomplete one
+        self.greeted_at = 0.0
         self.handshake_replies: list[Any] = []
         self._ask_role_at = math.inf
 

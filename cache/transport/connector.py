@@ -1,29 +1,28 @@
-"""Connects and reconnects, without ever being stuck in one attempt.
+"""Makes the multiplexed connections: addresses, handshake, and how soon after a failure the next attempt begins.
 
 After a loss an attempt begins at once; after 10 to 100 ms if the server refuses connections or is loading; after a
-fifth of a second if it rejects us; and the longer that lasts, the longer the pause (``handshake.backoff``). A hanging
-attempt is not waited for: the oldest may take ``connect_timeout``, so that a slow TLS handshake succeeds, and beside it
-runs a fresh one that is replaced every 200 ms (or twice the shortest connect time, if that is longer). So when a
-network recovers, the first packet is at most 200 ms away, whatever the kernel's retransmission timer says, and there
-are never more than two attempts. Racing attempts and rotating addresses follow the idea of Happy Eyeballs (RFC 8305).
+fifth of a second if it rejects us; and the longer that lasts, the longer the pause (``attempts.backoff``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import math
 import random
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from ..exceptions import CacheUnavailable, HandshakeFailed
+from ..background import BackgroundTasks
+from ..exceptions import CacheUnavailable, ConnectionLost, HandshakeFailed
 from ..redis_url import Endpoint
+from .attempts import Attempts
 from .connection import Argument, RespConnection
-from .handshake import NOT_YET, REJECTED, backoff, commands, judge, other_protocol
+from .handshake import NOT_YET, REJECTED, ask_without_hello, commands, judge, other_protocol
 
-_FRESH_ATTEMPT = 0.2  # seconds until an attempt is begun beside one that hangs
 _BACKOFF = (0.01, NOT_YET)  # first and last pause in seconds, doubling, plus or minus a quarter at random
 _STABLE = 1.0  # a connection that lasted so long resets the backoff
 LOOKUP_EVERY = 1.0  # seconds between two name lookups
@@ -55,106 +54,52 @@ class Connector:
         on_failed: Callable[[str], None],
     ) -> None:
         self._endpoint, self._commands, self._setup_count = endpoint, commands(endpoint, setup), len(setup)
-        self._connect_timeout, self._max_in_flight = connect_timeout, max_in_flight
-        self._on_failed = on_failed
-        self._failures, self._failing_since = 0, 0.0
-        self._quickest = math.inf  # the minimum: the last may have waited for an outage to end
+        self._max_in_flight, self._on_failed = max_in_flight, on_failed
+        self._background = BackgroundTasks()
+        self._attempts = Attempts(
+            self._attempt, connect_timeout, self._background, self._failed, discard=lambda late: late.lose("not needed")
+        )
+        self._failures = 0
         self._addresses: list[str] = []
         self._looked_up = -math.inf
         self._lookup: asyncio.Task[list[str]] | None = None
-        self._dropped_attempts: set[asyncio.Task[tuple[RespConnection, float]]] = set()
         self._next_address = 0
         self._silent = endpoint.unix_path is None  # the server has not answered in the protocol of the URL
-        self._asking: asyncio.Task[str] | None = None
         self._other_protocol = ""  # why no attempt can succeed, if the server speaks only the other protocol
         self.unsupported = False
 
-    async def connect(self, lived: float = math.inf) -> tuple[RespConnection, float]:
-        """Attempt until a connection is made. Returns it and the loop time at which its handshake was sent.
+    async def connect(self, lived: float = math.inf) -> RespConnection:
+        """Attempt until a connection is made.
 
         Args:
             lived: seconds the last connection lasted; after a short one the backoff continues.
         """
-        loop = asyncio.get_running_loop()
-        if lived >= _STABLE:
-            self._failures, self._failing_since = 0, loop.time()
-        next_at = loop.time() + (self._backoff() if self._failures else 0.0)
+        stable = lived >= _STABLE
+        if stable:
+            self._failures = 0
+        pause = self._backoff() if self._failures else 0.0
         self._failures += 1
-        attempts: dict[asyncio.Task[tuple[RespConnection, float]], float] = {}  # loop time each began, oldest first
-        ask_at = loop.time() + _OTHER_PROTOCOL[0]
+        asking = self._background.spawn(self._ask_in_the_other_protocol(), name="cache-other-protocol")
         try:
-            while True:
-                now = loop.time()
-                for attempt in [attempt for attempt, began in attempts.items() if now - began >= self._connect_timeout]:
-                    del attempts[attempt]
-                    self._drop(attempt)
-                    self._on_failed(self._other_protocol or "no answer while connecting")
-                if now >= ask_at and self._silent and self._addresses:
-                    ask_at = now + _OTHER_PROTOCOL[1]
-                    self._ask_in_the_other_protocol(loop)
-                if now >= next_at:
-                    if len(attempts) == 2:
-                        self._drop(attempts.popitem()[0])
-                    attempts[loop.create_task(self._attempt(loop))] = now
-                    next_at = now + self._fresh_attempt_after()
-                if not attempts:
-                    await asyncio.sleep(next_at - now)
-                    continue
-                done, _ = await asyncio.wait(attempts, timeout=next_at - now, return_when=asyncio.FIRST_COMPLETED)
-                for attempt in done:
-                    error = attempt.exception()
-                    if error is None:
-                        self._quickest = min(self._quickest, loop.time() - attempts.pop(attempt))
-                        self.unsupported, self._other_protocol = False, ""
-                        return attempt.result()
-                    del attempts[attempt]
-                    next_at = loop.time() + backoff(self._failed(error), loop.time() - self._failing_since)
+            connection = await self._attempts.first(pause, afresh=stable)
         finally:
-            for attempt in attempts:
-                self._drop(attempt)
-            if self._asking is not None:
-                self._asking.cancel()
-
-    def _ask_in_the_other_protocol(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Find out, beside the attempts, whether the URL names the wrong protocol."""
-
-        def answered(asking: asyncio.Task[str]) -> None:
-            if not asking.cancelled() and asking.exception() is None:
-                self._other_protocol = asking.result()
-                if self._other_protocol:
-                    self._on_failed(self._other_protocol)
-
-        address = self._addresses[self._next_address % len(self._addresses)]
-        asking = other_protocol(self._endpoint, address, _OTHER_TIMEOUT)
-        self._asking = loop.create_task(asking, name="cache-other-protocol")
-        self._asking.add_done_callback(answered)
-
-    def _drop(self, attempt: asyncio.Task[tuple[RespConnection, float]]) -> None:
-        """Cancel an attempt, also one that has just succeeded."""
-        attempt.cancel()
-        self._dropped_attempts.add(attempt)
-        attempt.add_done_callback(self._dropped)
-
-    def _dropped(self, attempt: asyncio.Task[tuple[RespConnection, float]]) -> None:
-        self._dropped_attempts.discard(attempt)
-        if not attempt.cancelled() and attempt.exception() is None:
-            attempt.result()[0].lose("not needed")
+            asking.cancel()
+        self.unsupported, self._other_protocol = False, ""
+        return connection
 
     async def close(self) -> None:
-        """Wait until every dropped attempt has ended. :meth:`connect` must have ended before."""
-        if self._asking is not None:
-            await asyncio.wait({self._asking})
-        if self._lookup is not None:
-            self._lookup.cancel()
-            await asyncio.wait({self._lookup})
-        if self._dropped_attempts:
-            await asyncio.wait(self._dropped_attempts)
+        """Wait until every attempt has ended. :meth:`connect` must have ended before."""
+        await self._background.cancel()
 
-    def _fresh_attempt_after(self) -> float:
-        """Seconds until an attempt is begun beside one that hangs."""
-        if self._quickest == math.inf:
-            return _FRESH_ATTEMPT
-        return min(max(_FRESH_ATTEMPT, 2 * self._quickest), self._connect_timeout)
+    async def _ask_in_the_other_protocol(self) -> None:
+        """Find out, beside the attempts, whether the URL names the wrong protocol."""
+        for pause in itertools.chain(_OTHER_PROTOCOL[:1], itertools.repeat(_OTHER_PROTOCOL[1])):
+            await asyncio.sleep(pause)
+            if self._silent and self._addresses:
+                address = self._addresses[self._next_address % len(self._addresses)]
+                self._other_protocol = await other_protocol(self._endpoint, address, _OTHER_TIMEOUT)
+                if self._other_protocol:
+                    self._on_failed(self._other_protocol)
 
     def _backoff(self) -> float:
         first, last = _BACKOFF
@@ -184,51 +129,52 @@ class Connector:
         self._on_failed((self._silent and self._other_protocol) or reason)
         return pause
 
-    async def _attempt(self, loop: asyncio.AbstractEventLoop) -> tuple[RespConnection, float]:
-        connection = await self._open(loop)
+    async def _attempt(self) -> RespConnection:
+        connection = await self._open()
         try:
-            sent = loop.time()
-            connection.handshake_replies = await judge(connection.send_together(self._commands), self._setup_count)
+            try:
+                connection.greeted_at = connection.loop.time()
+                connection.handshake_replies = await judge(connection.send_together(self._commands), self._setup_count)
+            except ConnectionLost:
+                connection = await self._open()
+                await ask_without_hello(connection, self._endpoint, self._commands)
+                raise
         except BaseException as error:
             if isinstance(error, HandshakeFailed):
                 self._next_address += 1  # of several addresses, this one may be a replica's
             await connection.end("not needed")
             raise
-        return connection, sent
+        return connection
 
-    async def _open(self, loop: asyncio.AbstractEventLoop) -> RespConnection:
-        endpoint = self._endpoint
-
-        def new_connection() -> RespConnection:
-            return RespConnection(loop, self._max_in_flight)
-
+    async def _open(self) -> RespConnection:
+        loop, endpoint = asyncio.get_running_loop(), self._endpoint
+        new_connection = partial(RespConnection, loop, self._max_in_flight)
         if endpoint.unix_path is not None:
             return (await loop.create_unix_connection(new_connection, endpoint.unix_path))[1]
         first = self._next_address
         self._next_address += 1  # if this attempt hangs, the fresh one begins with the next address
         addresses = await self._resolve(loop)
-        error: OSError | None = None
-        for offset in range(len(addresses)):
-            address = addresses[(first + offset) % len(addresses)]
-            tls = endpoint.ssl_context
-            server = endpoint.host if tls is not None else None
+        tls = endpoint.ssl_context
+        error = OSError("no address")
+        for position in range(first, first + len(addresses)):
+            address = addresses[position % len(addresses)]
             try:
-                made = await loop.create_connection(
-                    new_connection, address, endpoint.port, ssl=tls, server_hostname=server
+                _, connection = await loop.create_connection(
+                    new_connection, address, endpoint.port, ssl=tls, server_hostname=endpoint.host if tls else None
                 )
             except OSError as failed:
                 error = failed
             else:
-                self._next_address = first + offset
-                return made[1]
-        raise error or OSError("no address")
+                self._next_address = position
+                return connection
+        raise error
 
     async def _resolve(self, loop: asyncio.AbstractEventLoop) -> list[str]:
         """The addresses of the host. One lookup at a time: a hanging resolver must not exhaust the thread pool."""
         if self._lookup is None or (self._lookup.done() and loop.time() - self._looked_up > LOOKUP_EVERY):
             self._looked_up = loop.time()
-            self._lookup = loop.create_task(_addresses(loop, self._endpoint.host, self._endpoint.port))
-            self._lookup.add_done_callback(lambda task: task.cancelled() or task.exception())  # every attempt reads it
+            looking_up = _addresses(loop, self._endpoint.host, self._endpoint.port)
+            self._lookup = self._background.spawn(looking_up, name="cache-lookup")
         await asyncio.wait({self._lookup}, timeout=_LOOKUP_TIMEOUT if self._addresses else None)
         if self._lookup.done():
             try:

@@ -2,119 +2,64 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-from ..background import BackgroundTasks
-from ..exceptions import HandshakeFailed
+from ..exceptions import CommandRejected, HandshakeFailed, rejected_with
 from ..settings import CacheSettings
+from .capabilities import HUNG_UP, PROBE_EVAL
 from .connection import REPLICA
-from .handshake import REJECTED, SENTINEL, backoff
+from .handshake import REJECTED, SENTINEL
 from .redis_py import execute, open_client, open_cluster, rejection
 
-_FRESH_ATTEMPT = 0.25  # seconds a fresh attempt may take
-_PAUSE = 0.1  # seconds between two attempts that failed at once
 
-
-class ClientFinder:
-    """Connects with redis-py.
+async def find_client(
+    settings: CacheSettings, probes: Sequence[tuple[Any, ...]], retire: Callable[[Redis], None]
+) -> tuple[Redis, list[Any]]:
+    """Connect with redis-py, to the server of the URL or to the cluster it belongs to.
 
     Args:
         settings: where and how long.
-        probes: the commands to send to a server before it is used.
-        background: keeps abandoned attempts until they end.
-        on_failed: called with the exception of each attempt that failed.
+        probes: sent before the client is used. Each may be rejected.
         retire: closes a client that is not needed.
+
+    Returns:
+        A client that has been answered, and the replies to the probes, rejections among them.
+
+    Raises:
+        HandshakeFailed: the server is a replica or a Sentinel.
+        redis.exceptions.RedisError: it does not answer, or rejects us.
     """
+    try:
+        return await _find(settings, probes, retire, named=True)
+    except AuthenticationError:
+        raise
+    except RedisConnectionError:  # a proxy may end the connection over CLIENT SETNAME
+        return await _find(settings, probes, retire, named=False)
 
-    def __init__(
-        self,
-        settings: CacheSettings,
-        probes: Callable[[], Sequence[tuple[Any, ...]]],
-        background: BackgroundTasks,
-        on_failed: Callable[[BaseException], None],
-        retire: Callable[[Redis], None],
-    ) -> None:
-        self._settings = settings
-        self._probes = probes
-        self._background = background
-        self._on_failed = on_failed
-        self._retire = retire
 
-    async def find(self) -> tuple[Redis, list[Any]]:
-        """Attempt until Redis answers a PING. Returns the client, and the replies to the probes.
-
-        One attempt may take the whole connect timeout, so that a slow handshake succeeds; beside it a fresh one is
-        begun every quarter of a second, so that a network that lost the first one's packets is used soon after it
-        recovers.
-        """
-        attempts: set[asyncio.Task[tuple[Redis, list[Any]]]] = set()
-        timeout = self._settings.socket_connect_timeout
-        began = asyncio.get_running_loop().time()
-        try:
-            while True:
-                if len(attempts) < 2:
-                    attempts.add(asyncio.create_task(self._attempt(_FRESH_ATTEMPT if attempts else timeout)))
-                done, attempts = await asyncio.wait(
-                    attempts, timeout=_FRESH_ATTEMPT, return_when=asyncio.FIRST_COMPLETED
-                )
-                pause = 0.0
-                for attempt in done:
-                    problem = attempt.exception()
-                    if problem is None:
-                        attempts |= done - {attempt}
-                        return attempt.result()
-                    self._on_failed(problem)
-                    rejected = isinstance(problem, AuthenticationError | ResponseError | HandshakeFailed)
-                    failing_for = 0.0 if attempts else asyncio.get_running_loop().time() - began
-                    pause = backoff(REJECTED if rejected else _PAUSE, failing_for)
-                await asyncio.sleep(pause)
-        finally:
-            for attempt in attempts:
-                self._background.abandon(attempt)
-                attempt.add_done_callback(self._not_needed)
-
-    async def _attempt(self, timeout: float) -> tuple[Redis, list[Any]]:
-        finding = asyncio.ensure_future(self._find())
-        try:
-            await asyncio.wait({finding}, timeout=timeout)
-            if not finding.done():
-                raise RedisTimeoutError("no answer")
-            return finding.result()
-        except BaseException:
-            self._background.abandon(finding)
-            finding.add_done_callback(self._not_needed)
-            raise
-
-    async def _find(self) -> tuple[Redis, list[Any]]:
-        """A client that Redis has answered: for the server of the URL, or for the cluster it belongs to."""
-        client = open_client(self._settings)
-        try:
-            info = await check_role(client, "default")
-            if not info.get("cluster_enabled") or not await _knows_its_slots(client):
-                return client, await _replies(client, self._probes())
-        except BaseException:
-            self._retire(client)
-            raise
-        self._retire(client)
-        cluster = cast(Redis, open_cluster(self._settings))  # no subclass, but the methods used here are the same
-        try:
-            await cluster.initialize()
-            return cluster, await _replies(cluster, self._probes())
-        except BaseException:
-            self._retire(cluster)
-            raise
-
-    def _not_needed(self, finding: asyncio.Future[tuple[Redis, list[Any]]]) -> None:
-        """Close a client that connected too late."""
-        if not finding.cancelled() and finding.exception() is None:
-            self._retire(finding.result()[0])
+async def _find(
+    settings: CacheSettings, probes: Sequence[tuple[Any, ...]], retire: Callable[[Redis], None], *, named: bool
+) -> tuple[Redis, list[Any]]:
+    client = open_client(settings, named=named)
+    try:
+        info = await check_role(client, "default")
+        if info.get("cluster_enabled") and await _knows_its_slots(client):
+            retire(client)
+            client = cast(Redis, open_cluster(settings))  # no subclass, but the methods used here are the same
+            await client.initialize()
+        replies = [await _answer(client, *probe) for probe in probes]
+        if any(rejected_with(reply, HUNG_UP) for reply in replies):
+            replies.append(await _answer(client, *PROBE_EVAL))  # elsewhere it is tried once EVALSHA is refused
+        return client, replies
+    except BaseException:
+        retire(client)
+        raise
 
 
 async def check_role(client: Redis, section: str = "replication") -> dict[str, Any]:
@@ -127,32 +72,28 @@ async def check_role(client: Redis, section: str = "replication") -> dict[str, A
     await client.ping()
     if isinstance(client, RedisCluster):
         return {}
-    try:
-        info: dict[str, Any] = await client.info(section)
-    except ResponseError:
+    info = await _answer(client, "INFO", section)
+    if isinstance(info, CommandRejected):
         return {}
     if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):  # Redis, Valkey
         raise HandshakeFailed(SENTINEL, REJECTED)
     if info.get("role") == "slave" and not info.get("cluster_enabled"):
         raise HandshakeFailed(REPLICA, REJECTED)
-    return info
+    return cast(dict[str, Any], info)
 
 
-async def _knows_its_slots(client: Any) -> bool:
+async def _knows_its_slots(client: Redis) -> bool:
     """Whether a node of a cluster answers itself. A proxy in front of one knows no slots, and is used as one server."""
+    slots = await _answer(client, "CLUSTER SLOTS")
+    return not isinstance(slots, CommandRejected) or slots.code == "NOPERM"
+
+
+async def _answer(client: Redis, *command: Any) -> Any:
+    """The reply to a command, or its rejection. Ending the connection over it, and answering a PING, is one too."""
     try:
-        await client.execute_command("CLUSTER SLOTS")
+        return await execute(client, command)
     except ResponseError as problem:
-        return isinstance(problem, NoPermissionError)
-    return True
-
-
-async def _replies(client: Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """The replies to commands, rejections among them."""
-    replies: list[Any] = []
-    for command in commands:
-        try:
-            replies.append(await execute(client, command))
-        except ResponseError as problem:
-            replies.append(rejection(problem))
-    return replies
+        return rejection(problem)
+    except RedisConnectionError:
+        await client.ping()
+        return CommandRejected(HUNG_UP)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 import ssl
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from typing import Any, Final
 
 from ..exceptions import CommandRejected, HandshakeFailed
 from ..redis_url import Endpoint
-from .connection import REPLICA, REPLICA_ROLES, Argument, pack
+from .connection import REPLICA, REPLICA_ROLES, Argument, RespConnection, pack
 
 CLIENT_NAME: Final = "companion-cache"
 """The name of every connection in ``CLIENT LIST``."""
@@ -23,26 +22,14 @@ REMEDIES: Final = frozenset((REPLICA, SENTINEL, NO_TLS, NEEDS_TLS))
 # Pause after a wrong password, an untrusted certificate, a full connection table. Each attempt costs the server a
 # connection, with a line in its ACL LOG or a handshake (0.3 ms with an ECDSA certificate, 1 ms with RSA).
 REJECTED: Final = 0.2
-BACKOFF_SHARE: Final = 1 / 32
-"""Pause after a failed attempt, as a share of the time since the first one. It prolongs an outage by no more."""
-_LONGEST: Final = 30.0  # seconds
 NOT_YET: Final = 0.08  # pause while the server is loading
 _UNSUPPORTED: Final = 30.0  # pause if the server speaks no RESP3, or is no single server
+_HUNG_UP: Final = 1.0  # pause if it ends the connection over HELLO, as a server does too that is just restarted
 _NOT_YET_CODES: Final = frozenset({"LOADING", "MASTERDOWN", "BUSY"})
 # Errors to HELLO that say something about us. Any other says that HELLO is not understood, in whatever words.
 _ABOUT_US: Final = re.compile(
     r"(?:WRONGPASS|NOAUTH|NOPERM|DENIED)\b|(?!.*command).*(password|max number of clients)", re.IGNORECASE
 )
-
-
-def backoff(pause: float, failing_for: float) -> float:
-    """Seconds until the next attempt, at random, so that the processes of a fleet do not attempt in step.
-
-    Args:
-        pause: what this failure asks for.
-        failing_for: seconds since the first attempt.
-    """
-    return min(max(pause, failing_for * BACKOFF_SHARE), _LONGEST) * random.uniform(0.8, 1.0)
 
 
 def commands(endpoint: Endpoint, setup: Iterable[tuple[Argument, ...]]) -> list[bytes]:
@@ -93,6 +80,28 @@ async def judge(answers: list[asyncio.Future[Any]], setup_count: int) -> list[An
             if other is not pong or error.code != "NOPERM":
                 raise _rejected(error, None if other is pong else "SELECT of the database") from None
     return replies
+
+
+async def ask_without_hello(connection: RespConnection, endpoint: Endpoint, handshake: list[bytes]) -> None:
+    """Find out why the last connection ended over the handshake.
+
+    A proxy that does not know HELLO may hang up instead of answering with an error. So may a server that is being
+    restarted, so only a connection counts that ends over the handshake just after a PING was answered.
+
+    Raises:
+        HandshakeFailed: there is no RESP3, or the credentials are rejected.
+        CacheUnavailable: the connection was lost before.
+    """
+    who = (endpoint.username,) if endpoint.username else ()
+    auth = [(b"AUTH", *who, endpoint.password or "")] if endpoint.username or endpoint.password else []
+    try:
+        for answer in connection.send_together([pack(command) for command in (*auth, (b"PING",))]):
+            await answer
+    except CommandRejected as error:
+        raise _rejected(error) from None
+    await asyncio.wait(connection.send_together(handshake))
+    if connection.ended.done():
+        raise HandshakeFailed("no RESP3", _HUNG_UP, unsupported=True)
 
 
 def _rejected(error: CommandRejected, what: str | None = None) -> HandshakeFailed:

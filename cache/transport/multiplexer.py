@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
@@ -18,6 +18,7 @@ from ..redis_url import Endpoint
 from .connection import TOO_LARGE, Argument, RespConnection, fail, pack
 from .connector import Connector
 from .heartbeat import Heartbeat, Timing
+from .listener import TransportListener
 
 _FULL = "too much in flight"
 
@@ -30,6 +31,8 @@ class MultiplexedClient:
 
     Args:
         endpoint: where Redis is.
+        listener: learns about the connection. ``on_connected`` is run as a task, and cancelled when the connection is
+            lost. A suspended connection is not lost: :attr:`up` is False meanwhile, but the server still tracks for it.
         deadline: seconds a command may take.
         connect_timeout: seconds one attempt to connect may take, TLS and AUTH included.
         max_in_flight: commands that may await a reply.
@@ -37,13 +40,7 @@ class MultiplexedClient:
         silent_after: seconds of silence after which a connection is closed.
         handshake: commands sent on every new connection before it is used. Each may be rejected.
         on_handshake: called with the replies to them, rejections among them, before the connection is used.
-        on_connected: run as a task each time a new connection begins to be used; cancelled when that is lost.
-        on_disconnected: called with a reason, free of credentials, when the connection is lost, and again when the
-            reason changes while there is none. A suspended connection is not lost: :attr:`up` is False meanwhile, but
-            the server still tracks for it.
-        on_push: called with every push message, in order with the replies. If it raises, the connection is closed.
-        largest_reply_bytes: bytes; a larger reply loses the connection.
-        on_reply_too_large: called with the keys that were read when the connection was lost over a large reply.
+        largest_reply_bytes: a larger reply loses the connection.
 
     Attributes:
         active: the connection that accepts commands; None while there is none, or it is suspended.
@@ -55,36 +52,28 @@ class MultiplexedClient:
     def __init__(
         self,
         endpoint: Endpoint,
+        listener: TransportListener,
         *,
         deadline: float = 0.05,
         connect_timeout: float = 5.0,
         max_in_flight: int = 10_000,
         heartbeat: float = 0.25,
         silent_after: float = 0.25,
-        on_connected: Callable[[], Coroutine[Any, Any, None]] | None = None,
-        on_disconnected: Callable[[str], None] | None = None,
-        on_push: Callable[[list[Any]], None] | None = None,
         handshake: Sequence[tuple[Argument, ...]] = (),
-        on_handshake: Callable[[list[Any]], None] | None = None,
+        on_handshake: Callable[[list[Any]], None] = lambda _: None,
         largest_reply_bytes: int = 0,
-        on_reply_too_large: Callable[[list[str]], None] | None = None,
     ) -> None:
         self._timing = Timing(deadline, heartbeat, max(deadline, silent_after))
         self._connector = Connector(endpoint, handshake, connect_timeout, max_in_flight, self._explain)
-        self._on_connected, self._on_disconnected, self._on_push, self._on_handshake = (
-            on_connected,
-            on_disconnected,
-            on_push,
-            on_handshake,
-        )
-        self._largest_reply_bytes, self._on_reply_too_large = largest_reply_bytes, on_reply_too_large
+        self._listener, self._on_handshake = listener, on_handshake
+        self._largest_reply_bytes = largest_reply_bytes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._up_task: asyncio.Task[None] | None = None
         self.active: RespConnection | None = None
         self.connection: RespConnection | None = None
-        self._announced: RespConnection | None = None  # the last one that on_connected was called for
-        self._reported = ""  # the last reason that on_disconnected was called with
+        self._announced: RespConnection | None = None  # the last one that was reported
+        self._reported = ""  # the last reason that was reported
         self.proven_at = -math.inf
         self.reason = "not started"
 
@@ -155,18 +144,17 @@ class MultiplexedClient:
     async def _supervise(self, loop: asyncio.AbstractEventLoop) -> None:
         lived = math.inf
         while True:
-            connection, greeted_at = await self._connector.connect(lived)
+            connection = await self._connector.connect(lived)
             began = loop.time()
             if connection.ended.done():
                 self._explain(connection.ended.result())
             else:
                 self.connection = connection
-                if self._on_handshake is not None:
-                    self._on_handshake(connection.handshake_replies)
+                self._on_handshake(connection.handshake_replies)
                 timer = Heartbeat(connection, self._timing, self._proven, self._suspended)
-                connection.adopt(timer, self._on_push, self._lost, self._largest_reply_bytes)
-                if began - greeted_at <= self._timing.deadline:
-                    self._proven(greeted_at)
+                connection.adopt(timer, self._listener.on_push, self._lost, self._largest_reply_bytes)
+                if began - connection.greeted_at <= self._timing.deadline:
+                    self._proven(connection.greeted_at)
                 else:
                     self._explain("slow")
                     timer.probe()
@@ -177,9 +165,9 @@ class MultiplexedClient:
         self.proven_at = sent
         if self.active is None and self._loop is not None:
             self.active, self.reason, self._reported = self.connection, "", ""
-            if self._on_connected is not None and self._announced is not self.connection:
+            if self._announced is not self.connection:
                 self._announced = self.connection
-                self._up_task = self._loop.create_task(self._on_connected(), name="cache-connected")
+                self._up_task = self._loop.create_task(self._listener.on_connected(), name="cache-connected")
                 self._up_task.add_done_callback(self._check)
 
     def _suspended(self, reason: str) -> None:
@@ -190,8 +178,8 @@ class MultiplexedClient:
         self.proven_at = -math.inf
         if self._up_task is not None:
             self._up_task.cancel()
-        if reason == TOO_LARGE and unanswered and self._on_reply_too_large is not None:
-            self._on_reply_too_large(_keys_read_by(unanswered[0]))
+        if reason == TOO_LARGE and unanswered:
+            self._listener.on_reply_too_large(_keys_read_by(unanswered[0]))
         self._explain(reason)
 
     def _check(self, task: asyncio.Task[None]) -> None:
@@ -200,10 +188,10 @@ class MultiplexedClient:
 
     def _explain(self, reason: str) -> None:
         self.reason = reason
-        if self._on_disconnected is not None and reason != self._reported:
+        if reason != self._reported:
             self._reported = reason
             try:
-                self._on_disconnected(reason)
+                self._listener.on_disconnected(reason)
             except Exception as error:
                 self._report("on_disconnected failed", error)
 

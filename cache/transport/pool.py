@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisClusterException, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ..background import BackgroundTasks
@@ -30,12 +30,15 @@ from ..exceptions import (
     NotConnected,
 )
 from ..settings import CacheSettings
+from .attempts import Attempts
 from .connection import REPLICA
-from .finder import ClientFinder, check_role
+from .finder import check_role, find_client
+from .handshake import REJECTED
 from .redis_py import rejection
 
 T = TypeVar("T")
 
+_PAUSE = 0.1  # seconds between two attempts that failed at once
 _PING_TIMEOUT = 0.25  # seconds a PING may take before Redis counts as away
 CHECK_EVERY = 1.0  # seconds between two looks at whether the server is still a primary
 _GRACE_TURNS = 3  # loop iterations for a reply that has arrived but was not yet read
@@ -73,7 +76,13 @@ class PooledClient:
         self.away = False
         self._supervisor: asyncio.Task[None] | None = None
         self.background = BackgroundTasks()
-        self._finder = ClientFinder(settings, probes, self.background, self._failed, self._retire)
+        self._attempts = Attempts(
+            lambda: find_client(settings, probes(), self._retire),
+            settings.socket_connect_timeout,
+            self.background,
+            on_failed=self._failed,
+            discard=lambda found: self._retire(found[0]),
+        )
         self._operations: dict[asyncio.Future[Any], Redis] = {}
         self._free_connections = asyncio.Semaphore(max(1, settings.max_connections - _SPARE))
 
@@ -147,9 +156,7 @@ class PooledClient:
         try:
             return task.result()
         except (RedisConnectionError, RedisTimeoutError, OSError, asyncio.CancelledError) as problem:
-            if client is self.client:
-                self._broken = "connection lost"
-                self._suspect.set()
+            self._suspect.set()
             raise ConnectionLost(type(problem).__name__) from None
         except ResponseError as problem:
             rejected = rejection(problem)
@@ -168,7 +175,7 @@ class PooledClient:
 
     async def _supervise(self) -> None:
         while True:
-            client, probed = await self._finder.find()
+            client, probed = await self._attempts.first()
             self.client, self._broken, self.away = client, "", False
             self._known.set()
             self._on_up(probed)
@@ -203,12 +210,14 @@ class PooledClient:
                 self._failed(problem if isinstance(problem, HandshakeFailed) else RedisTimeoutError("no answer"))
                 return
 
-    def _failed(self, problem: BaseException) -> None:
+    def _failed(self, problem: BaseException) -> float:
+        """Report the failure. Returns the seconds until the next attempt."""
         self._known.set()
         self.away = True
         # The text of a rejection is withheld: an old server quotes the whole command, password included.
         refused = f"refused ({rejection(problem).code})" if isinstance(problem, ResponseError) else ""
         self._on_failed(refused or str(problem) or type(problem).__name__)
+        return REJECTED if isinstance(problem, AuthenticationError | ResponseError | HandshakeFailed) else _PAUSE
 
     def _retire(self, client: Redis) -> None:
         self.background.spawn(self._close(client), name="cache-close")

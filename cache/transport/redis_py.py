@@ -38,14 +38,17 @@ class _TlsConnection(SSLConnection):
         self.ssl_context.context = tls
 
 
-def open_client(settings: CacheSettings) -> Redis:
+def open_client(settings: CacheSettings, *, named: bool = True) -> Redis:
     """Return a client for one server, with the documented settings. It has not connected yet."""
     endpoint = settings.endpoint
     where: dict[str, Any] = {"host": endpoint.host, "port": endpoint.port, "connection_class": Connection}
     if endpoint.unix_path is not None:
         where = {"path": endpoint.unix_path, "connection_class": UnixDomainSocketConnection}
     pool = BlockingConnectionPool(
-        **where | _options(settings), db=endpoint.db, timeout=settings.socket_timeout, redis_connect_func=_set_name
+        **where | _options(settings),
+        db=endpoint.db,
+        timeout=settings.socket_timeout,
+        redis_connect_func=_set_name if named else _connect,
     )
     return Redis.from_pool(pool)  # the client owns its pool: closing one closes the other
 
@@ -86,8 +89,12 @@ def _options(settings: CacheSettings) -> dict[str, Any]:
     }
 
 
-async def _set_name(connection: AbstractConnection) -> None:
+async def _connect(connection: AbstractConnection) -> None:
     await connection.on_connect_check_health(check_health=False)
+
+
+async def _set_name(connection: AbstractConnection) -> None:
+    await _connect(connection)
     with contextlib.suppress(ResponseError):
         await connection.send_command("CLIENT", "SETNAME", CLIENT_NAME, check_health=False)
         await connection.read_response()

@@ -1,6 +1,6 @@
 """The feed of external changes: what other clients have written to a Supabase project, without gaps.
 
-The database's function ``companion_changes_since`` defines the cursor: a reader that continues where the snapshot of
+The database's function ``companion_changes_after`` defines the cursor: a reader that continues where the snapshot of
 its last answer ended sees every transaction, in whatever order they became visible.
 """
 
@@ -48,7 +48,7 @@ class ChangeFeed:
     """
 
     def __init__(self, url: str, key: str, *, timeout: float = 10.0, page: int = 1000) -> None:
-        self._address = f"{url.rstrip('/')}/rest/v1/rpc/companion_changes_since"
+        self._address = f"{url.rstrip('/')}/rest/v1/rpc/companion_changes_after"
         self._headers = key_headers(key)
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._page = page

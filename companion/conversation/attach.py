@@ -13,6 +13,7 @@ The session and its agents stay the program's own: ``userdata``, tools, ``llm_no
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Literal
 from weakref import ReferenceType, WeakKeyDictionary, ref
@@ -21,8 +22,8 @@ from livekit.agents import NOT_GIVEN, AgentSession, JobContext, NotGivenOr, llm
 from livekit.agents.cli import AgentsConsole
 from livekit.agents.utils import is_given
 
-from ..identity import Caller, caller_from_metadata, load_library
-from ..runtime import Runtime, acquire_runtime
+from ..identity import Beginning, Caller, caller_from_metadata, load_library
+from ..runtime import Runtime, acquire_runtime, release_runtime
 from ..settings import Settings
 from ..voice.console import runs_locally
 from ..voice.tracing import StartTrace
@@ -54,7 +55,7 @@ async def attach(
     trace: StartTrace | None = None,
 ) -> SessionMemory:
     """Give a session a memory of its caller. To be called before ``session.start``; waits for no participant.
-    For a speech-to-speech model it waits until it has read what is known of a caller who is named.
+    Where a model may be a speech-to-speech one, it waits until it has read what is known of a caller who is named.
 
     The caller is whom the job's metadata names (``{"user_id": ...}``), else the participant to whom the session is
     linked; in the console, ``COMPANION_USER_ID``. When another takes their place, nothing personal is read or written.
@@ -77,18 +78,22 @@ async def attach(
         The memory.
 
     Raises:
-        ValueError: the session has one already.
+        ValueError: the session has one already, and is not closed.
     """
-    if memory_of(session) is not None:
-        raise ValueError("this session has a memory already")
+    _refuse_second(session)
     runtime = acquire_runtime()
-    if runtime.settings.phone_identity:
-        await asyncio.to_thread(load_library)
-    if ctx is not None:
-        await _open_services(runtime, ctx)
+    try:
+        if runtime.settings.phone_identity:
+            await asyncio.to_thread(load_library)
+        if ctx is not None:
+            await _open_services(runtime, ctx)
+        _refuse_second(session)  # two calls at once
+    except BaseException:  # also where the job ends meanwhile
+        await release_runtime()
+        raise
     runtime.outbox_relay.start()
     runtime.write_behind.spool_replay.start()
-    named, known = _named(ctx, runtime.settings) if not is_given(caller) else (True, caller)
+    named, known = _named(ctx, runtime.settings) if not is_given(caller) else (True, _copy(caller))
     room = None if ctx is None or AgentsConsole.get_instance().enabled else ctx.room
     earlier_one = _partners.get(ctx) if ctx is not None and not is_given(caller) else None
     before = earlier_one() if earlier_one is not None else None
@@ -113,9 +118,20 @@ async def attach(
     if room is not None:
         for event in _EVENTS:
             room.on(event, memory.room_changed)
-    if known is not None and isinstance(session.llm, llm.RealtimeModel):
+    if not isinstance(session.llm, llm.LLM):  # its own model, or an agent's, may be a realtime model:
         await memory.briefed()  # it receives the block when its agent starts, some once and for all
     return memory
+
+
+def _refuse_second(session: AgentSession[Any]) -> None:
+    memory = memory_of(session)
+    if memory is not None and not memory.closed:
+        raise ValueError("this session has a memory already")
+
+
+def _copy(caller: Caller | None) -> Caller | None:
+    """The caller of one conversation: a program may give the same object for each."""
+    return None if caller is None else replace(caller, beginning=Beginning())
 
 
 def _named(ctx: JobContext | None, settings: Settings) -> tuple[bool, Caller | None]:

@@ -62,6 +62,8 @@ class Greeter:
         await self._ready()
         if self._partner.settled or self._closed:
             return await self._speak(instructions)
+        if self._later is not None:
+            self._later.cancel()
         self._later = self._background.spawn(self._speak_later(instructions), name="memory-greeting")
         return None
 
@@ -82,9 +84,10 @@ class Greeter:
         if self._closed or self._session._is_closing():  # LiveKit has no public way to ask
             return None
         caller = self._caller()
-        if caller is not None and (said := self._record.earlier_turns):
+        if caller is not None and self._record.resumed:
             # They have been greeted; and whom the killed job did not answer is answered.
-            return self._session.generate_reply() if said[-1].role == "user" else None
+            said = self._record.earlier_turns
+            return self._session.generate_reply() if said and said[-1].role == "user" else None
         if (speech := await self._say_prepared(caller, instructions)) is not None:
             return speech
         if self._closed:

@@ -23,8 +23,8 @@ from ..identity import current_caller
 from ..relative_time import age_of, ago
 from ..runtime import get_runtime
 from ..store import Context, Opening, StoreError
+from ..transcript import to_bring_up
 from .follow_up import MAX_TOPIC, decide_follow_up
-from .transcript import to_bring_up
 
 logger = logging.getLogger("companion")
 FRESH_AFTER: Final = timedelta(hours=72)

@@ -13,10 +13,9 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from livekit.agents import Agent, AgentSession, AgentTask, llm
+from livekit.agents.llm.chat_context import Instructions
 
 from cache import BackgroundTasks
-
-from ..prompts import PROFILE_HEADING
 
 logger = logging.getLogger("companion")
 BLOCK_ID: Final = "companion_memory"
@@ -47,6 +46,8 @@ class AgentHook:
         self._session, self._read_block, self._start, self._place = session, read_block, start, place
         self._tasks = tasks
         self._nodes: WeakKeyDictionary[Agent, tuple[Any, Any]] = WeakKeyDictionary()
+        self._told: WeakKeyDictionary[Agent, tuple[str | Instructions, str]] = WeakKeyDictionary()
+        self._removed = False
         self._refreshing: asyncio.Task[None] | None = None
         self._background = BackgroundTasks()
 
@@ -66,8 +67,8 @@ class AgentHook:
         if isinstance(self._model(agent), llm.RealtimeModel):
             # It gets both when the agent starts, for some models once and for all. LiveKit has no public way to change
             # them now: its methods are coroutines, and the agent starts as soon as this one returns.
-            block = self._start(agent._chat_ctx)
-            if (renewed := _with(str(agent.instructions), block)) != str(agent.instructions):
+            renewed = self._tell(agent, self._start(agent._chat_ctx))
+            if renewed is not None:
                 agent._instructions = renewed
         node, _ = self._nodes.get(agent, (_NONE, _NONE))
         if agent.llm_node is node:
@@ -75,7 +76,8 @@ class AgentHook:
         inner, own = agent.llm_node, vars(agent).get("llm_node", _NONE)
 
         async def remembering(chat_ctx: llm.ChatContext, tools: list[Any], model_settings: Any) -> Any:
-            self._place(chat_ctx, place(chat_ctx, await self._read_block()))
+            if not self._removed:  # a program may have wrapped this one, and kept it
+                self._place(chat_ctx, place(chat_ctx, await self._read_block()))
             result = inner(chat_ctx, tools, model_settings)
             return await result if asyncio.iscoroutine(result) else result
 
@@ -85,6 +87,10 @@ class AgentHook:
 
     def remove(self) -> None:
         """Give the agents back as they were."""
+        self._removed = True
+        for agent, (instructions, renewed) in list(self._told.items()):
+            if agent.instructions == renewed:
+                agent._instructions = instructions
         for agent, (node, own) in list(self._nodes.items()):
             if vars(agent).get("llm_node") is node:
                 del agent.llm_node
@@ -96,27 +102,58 @@ class AgentHook:
         if self._mutable(self._current()) and (self._refreshing is None or self._refreshing.done()):
             self._refreshing = self._background.spawn(self.refresh(), name="memory-refresh")
 
+    def check(self, block: str) -> None:
+        """Do what :meth:`refresh` does, in the background, unless a realtime model has this block."""
+        agent = self._current()
+        if agent is not None and self._mutable(agent) and not self._has(agent, block):
+            self.refresh_soon()
+
     async def refresh(self) -> None:
         """Give a realtime model the block and what was said before, if its instructions can change."""
         agent = self._current()
-        if agent is None or not self._mutable(agent):
+        if agent is None or self._removed or not self._mutable(agent):
             return
         try:
             await self._refresh(agent)
-        except llm.RealtimeError as problem:
+        except Exception as problem:  # whatever a model's client raises
             logger.warning("the model could not receive what is remembered (%s)", type(problem).__name__)
 
     async def _refresh(self, agent: Agent) -> None:
         block = await self._read_block()
-        instructions = str(agent.instructions)
-        renewed = _with(instructions, block)
-        if renewed != instructions:
+        if (renewed := self._tell(agent, block)) is not None:
             await agent.update_instructions(renewed)
         model, context = self._model(agent), agent.chat_ctx.copy()
         self._place(context, 0)
         changeable = isinstance(model, llm.RealtimeModel) and model.capabilities.mutable_chat_context
         if changeable and len(context.items) > len(agent.chat_ctx.items):
             await agent.update_chat_ctx(context)
+
+    def _own(self, agent: Agent) -> str | Instructions:
+        """The instructions that the program gave an agent."""
+        own, told = self._told.get(agent, (agent.instructions, ""))
+        return own if agent.instructions == told else agent.instructions
+
+    def _tell(self, agent: Agent, block: str) -> str | None:
+        """The instructions of a realtime model with a block at their end; None if they are these already."""
+        if self._has(agent, block):
+            return None
+        renewed = self._with(agent, block)
+        self._told[agent] = self._own(agent), renewed
+        return renewed
+
+    def _has(self, agent: Agent, block: str) -> bool:
+        return self._with(agent, block) == agent.instructions if block or agent in self._told else True
+
+    def _with(self, agent: Agent, block: str) -> str:
+        return "\n\n".join(filter(None, (self._rendered(agent, self._own(agent)), block)))
+
+    def _rendered(self, agent: Agent, instructions: str | Instructions) -> str:
+        """The text of instructions, as the framework makes it for a realtime model."""
+        if isinstance(instructions, str):
+            return instructions
+        model = self._model(agent)
+        audio = isinstance(model, llm.RealtimeModel) and model.capabilities.audio_output
+        return instructions.render(modality="audio" if audio else "text")
 
     def _current(self) -> Agent | None:
         try:
@@ -131,11 +168,6 @@ class AgentHook:
     def _mutable(self, agent: Agent | None) -> bool:
         model = self._model(agent) if agent is not None else None
         return isinstance(model, llm.RealtimeModel) and model.capabilities.mutable_instructions
-
-
-def _with(instructions: str, block: str) -> str:
-    """Instructions with a block at their end, in place of the one that is there."""
-    return "\n\n".join(filter(None, (instructions.partition(f"\n\n{PROFILE_HEADING}\n")[0], block)))
 
 
 def place(chat_ctx: llm.ChatContext, block: str) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from livekit import rtc
@@ -92,10 +93,12 @@ class Partner:
                 self._caller = None
                 self._on_change(None)
 
-    async def arrival(self) -> None:
-        """Wait until :attr:`settled`."""
-        while not self.settled:  # noqa: ASYNC110 - the framework has no event for it
-            await asyncio.sleep(_POLL)
+    async def arrival(self, timeout: float | None = None) -> None:
+        """Wait until :attr:`settled`, ``timeout`` seconds at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while not self.settled:  # noqa: ASYNC110 - the framework has no event for it
+                    await asyncio.sleep(_POLL)
 
     @property
     def caller(self) -> Caller | None:

@@ -30,7 +30,8 @@ class Record:
     """
 
     def __init__(self, writes: WriteBehind, parts: Parts, place: str, preparation: Preparation) -> None:
-        self._writes, self._parts, self._place, self._preparation = writes, parts, place, preparation
+        self._writes, self._parts, self._preparation = writes, parts, preparation
+        self._place = place if parts.resume else ""
         self._log: TurnLog | None = None
         self._continued: Continuation | None = None
         self._background = BackgroundTasks()
@@ -44,6 +45,11 @@ class Record:
     def earlier_turns(self) -> Sequence[Turn]:
         """What was said until a job was killed; empty for a new conversation."""
         return self._continued.turns if self._continued is not None else ()
+
+    @property
+    def resumed(self) -> bool:
+        """Whether something was said until a job was killed, if only the greeting."""
+        return self._continued is not None and self._continued.resumed
 
     async def open(self, caller: Caller) -> None:
         """Look whether a conversation with this person was cut off in the room."""
@@ -88,6 +94,8 @@ class Record:
             self._log.on_item(event)
             if self._parts.wrap_up and self._log.turns and self._log.turns[-1].role == "user" and self._log.caller:
                 self._preparation.note(self._log.caller)
+            if self._continued is not None:
+                self._continued.on_item()
 
     def on_tools(self, event: FunctionToolsExecutedEvent) -> None:
         """Mark what was asked to be forgotten."""
@@ -98,6 +106,8 @@ class Record:
         """Flush the turns and wrap up. To be called once."""
         if self._continued is not None:
             await self._continued.close()
+            if self._continued.turns:  # also if nothing more was said: no other job will wrap them up
+                self.begin(self._continued.caller)
         await self._background.ended(1.0)
         if self._log is not None:
             wanted = self._parts.wrap_up and self._log.own

@@ -14,8 +14,8 @@ from cache import retrieve_exception
 from ..material import block, quoted_line
 from ..prompts import COMBINED_SUMMARY_PROMPT, SUMMARY_PROMPT
 from ..store import Turn
+from ..transcript import to_bring_up, transcript_lines
 from ..voice.model_query import ask
-from .transcript import to_bring_up, transcript_lines
 
 logger = logging.getLogger("companion")
 MAX_SUMMARY: Final = 600

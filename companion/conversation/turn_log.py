@@ -44,7 +44,6 @@ class TurnLog:
         """The turns of this conversation so far."""
         self._writes = writes
         self._answered = bool(turns)
-        self._parted = False
         self._skipping = False  # whether what is said belongs to a request to forget
         self._asked = False  # whether such a request waits for an answer of the caller
         if caller is not None:
@@ -54,13 +53,11 @@ class TurnLog:
     @property
     def own(self) -> bool:
         """Whether the caller said something in this conversation, rather than in the one from which it has parted."""
-        return not self._parted or any(
-            turn.role == "user" and turn.conversation_id == self.conversation_id for turn in self.turns
-        )
+        return any(turn.role == "user" and turn.conversation_id == self.conversation_id for turn in self.turns)
 
     def part(self) -> None:
         """Go on as a conversation of its own. What is stored stays what it is, and what was said before is known."""
-        self.conversation_id, self._parted = uuid4().hex, True
+        self.conversation_id = uuid4().hex
         if not self._answered:  # nothing is stored
             self.turns = [replace(turn, conversation_id=self.conversation_id) for turn in self.turns]
 

@@ -9,15 +9,21 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable
-from typing import Any
+from base64 import urlsafe_b64decode
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from html import unescape
+from typing import Any, Final
 from unicodedata import normalize
+from urllib.parse import unquote
 
 from .caller import Caller, caller_from_identity
 
 logger = logging.getLogger("companion")
-# In any spelling: user_id, userId, "user-id", and with the underscore escaped as JSON or a URL does it.
-_MENTION = re.compile(r"user(?:[\W_]|\\+u005f|%5f){0,3}id(?![a-z])", re.IGNORECASE)
+_MENTION = re.compile(r"user[\W_]{0,3}id(?![a-z])", re.IGNORECASE)  # in any spelling: user_id, userId, "user-id"
+_ESCAPE = re.compile(r"\\+u([0-9a-f]{4})", re.IGNORECASE)  # as JSON has it
+_URLSAFE: Final = str.maketrans("+/", "-_")
+_MAX_ENCODED: Final = 100_000  # characters of a text that is decoded to look into it
 
 
 class _Object(dict[str, Any]):
@@ -77,7 +83,21 @@ def _unknown(reason: str) -> tuple[bool, None]:
 
 
 def _mentions(text: str) -> bool:
-    return _MENTION.search(normalize("NFKC", text)) is not None
+    """Whether a text is about a user id, also where it is in another encoding: of a URL, HTML, JSON, UTF-16, base64."""
+    plain = unescape(unquote(unquote(text.replace("\0", ""))))
+    plain = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), plain)
+    return any(_MENTION.search(normalize("NFKC", each)) for each in (plain, *_decoded(plain)))
+
+
+def _decoded(text: str) -> Iterator[str]:
+    """What a text is if it is the base64 or the hexadecimal digits of another: a data URL and a JWT too."""
+    if len(text) > _MAX_ENCODED:
+        return
+    for part in text.rpartition(",")[2].split("."):
+        with suppress(ValueError):
+            yield urlsafe_b64decode(f"{part.strip().translate(_URLSAFE)}===").decode(errors="replace").replace("\0", "")
+    with suppress(ValueError):
+        yield bytes.fromhex(text).decode(errors="replace").replace("\0", "")
 
 
 def _names_user(content: object) -> bool:

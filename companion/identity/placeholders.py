@@ -16,7 +16,7 @@ from unicodedata import category, normalize
 from urllib.parse import unquote
 
 _PREFIX = re.compile(
-    r"(sips?|tel|phone|whatsapp|user|caller|client|identity|participant|uid|account|customer|member|patient|contact)"
+    r"(sips?|tel|phone|whatsapp|mailto|xmpp|im|user|caller|client|identity|participant|uid|account|customer|member|patient|contact)"
     r"(?:[\s:._/=-]+|$)"
 )
 _NUMBERED: Final = frozenset(
@@ -60,9 +60,11 @@ _OTHERS: Final = """
     sconosciuto privato nascosto desconhecido onbekend anoniem verborgen
     nummer numero anrufer rufnummer appelant chiamante unbekannter unbekannte anonymer privater privenummer
     okand hemligt ukendt hemmeligt ukjent skjult tuntematon nieznany zastrzezony prywatny neznamy nezname
-    bilinmeyen gizli неизвестный неизвестно неизвестен аноним анонимный скрыт скрытый номер αγνωστος مجهول
-    非通知 公衆電話 表示圏外 通知不可能 不明 匿名 未知 未知号码 私人号码 발신번호표시제한 발신번호제한 알수없음
-    266696687 2562533 7378742833 86282452253 8656696
+    unterdrueckt appel restringido dold okant nummer numara bilinmeyen bilinmiyor gizli
+    неизвестный неизвестно неизвестен аноним анонимный скрыт скрытый приватный номер αγνωστος مجهول محجوب חסוי
+    非通知 非通知設定 プライベート 公衆電話 表示圏外 通知不可能 不明 匿名 未知 未知号码 私人号码
+    발신번호표시제한 발신번호제한 알수없음 비공개 익명
+    266696687 2562533 7378742833 86282452253 8656696 1266696687 12562533 186282452253 18656696
 """
 _WORDS: Final = frozenset(
     _plain(known)

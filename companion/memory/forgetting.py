@@ -16,7 +16,7 @@ from ..caching import clear_speech
 from ..identity import current_caller
 from ..profile_lines import lines_of
 from ..runtime import get_runtime
-from ..store import DataKind, Removed, Thing, fact_key, search_words, stem, words_of
+from ..store import DataKind, Removed, Thing, fact_key, mentions, search_words, shares_word, stem, words_of
 from .read_deadline import within_deadline
 
 logger = logging.getLogger("companion")
@@ -69,7 +69,7 @@ async def forget_fact_async(what: str) -> ForgottenFact:
     meant = matching(what, known)
     if len({(*sorted(words_of(text)), *sorted(signs_of(text))) for text in meant}) > 1 and not _all_named(what, meant):
         return ForgottenFact(candidates=meant)
-    if not meant and (similar := _similar(what, known)):
+    if not meant and (similar := await within_deadline(_similar_of_all(caller.user_id, what, known), "forget")):
         return ForgottenFact(candidates=similar)
     texts = dict.fromkeys([*meant, what])
     removed = await within_deadline(
@@ -101,6 +101,8 @@ def matching(what: str, known: Sequence[str]) -> list[str]:
     if len(quoted) > 1:  # "Likes: chess and My sister plays chess"
         return quoted
     about = set(words_of(what))
+    if not about and signs_of(what):
+        return known
     for words in (about, {_SAME.get(word, word) for word in about}):
         if words and (having := [text for text in known if words <= _words(text)]):
             return having
@@ -123,10 +125,19 @@ def _all_named(what: str, meant: Sequence[str]) -> bool:
     return all({*words_of(text), *signs_of(text)} <= {*words_of(what), *signs_of(what)} for text in meant)
 
 
+async def _similar_of_all(user_id: str, what: str, known: Sequence[str]) -> list[str]:
+    """Those that the wish may mean in other words, also of facts that the store's search does not find by it."""
+    facts = await get_runtime().store.search_memories(user_id, "", _SEARCHED)
+    texts = dict.fromkeys([*known, *(line for fact in facts for line in lines_of(fact.text))])
+    return await asyncio.to_thread(_similar, what, list(texts))  # a thousand take a quarter of a second
+
+
 def _similar(what: str, known: Sequence[str]) -> list[str]:
-    """Those that share a word with the wish that says something."""
-    about = {word for word in words_of(what) if len(word) >= _TELLING}
-    return [text for text in known if about.intersection(words_of(text))][:_MAX_SIMILAR]
+    """Those that share a word with the wish that says something, whatever its ending, or hold it in a longer one."""
+    about = [word for word in words_of(what) if len(word) >= _TELLING or not word.isascii()]
+    return [text for text in known if shares_word(about, text) or any(mentions(text, [word]) for word in about)][
+        :_MAX_SIMILAR
+    ]
 
 
 def _words(text: str) -> set[str]:

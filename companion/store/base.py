@@ -148,7 +148,7 @@ class Store(ProfileHistory, Forgetting, Outbox, Erasures, Protocol):
         A write under an earlier id is refused from then on, with PersonErased; ``moved`` says where it belongs.
 
         Args:
-            earlier: the ids.
+            earlier: the ids. Those that they, or ``user_id``, were moved to before are moved as well.
             user_id: the id to move to. Of what it has already, its own stays; lines of the profiles are joined.
 
         Returns:

@@ -8,7 +8,10 @@ a spool, in a conversation that goes on) brings anything back, and a person who 
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+AS_OF_NOW: Final = 2**63 - 1
+"""The erasures that a writer knows of who writes after all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Erasures(Protocol):
         """Delete everything that is kept of a person, in one transaction, and leave a tombstone.
 
         Args:
-            user_id: the person.
+            user_id: the person. Of one who was moved, what is kept under the new id is deleted too, which has an
+                erasure of its own.
             request: names the request to erase; one that was the person's last already deletes nothing.
 
         Returns:
@@ -64,8 +68,8 @@ class Erasures(Protocol):
         """Read whether a person was erased after the erasure number ``since``."""
         ...
 
-    async def moved(self, user_id: str, since: int) -> Moved | None:
-        """Read where a refused write belongs, because its person was moved to another id (``Store.move_user``).
+    async def moved(self, user_id: str, since: int = AS_OF_NOW) -> Moved | None:
+        """Read where a person was moved to (``Store.move_user``), and so where a refused write of theirs belongs.
 
         Args:
             user_id: the id in the write.

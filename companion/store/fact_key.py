@@ -1,8 +1,12 @@
 """When two facts are the same."""
 
 import unicodedata
+from typing import Final
 
 from ..text import storable
+
+ALIKE: Final = {ord(one): other for one, other in zip("\u0130\u03a3\u03c2", "i\u03c3\u03c3", strict=True)}
+"""Letters whose lower case hangs on the letters around them, or on the locale: for ``str.translate``."""
 
 
 def fact_key(text: str) -> str:
@@ -19,5 +23,5 @@ def fact_key(text: str) -> str:
 
 
 def _lower(text: str) -> str:
-    """In lower case, letter by letter as PostgreSQL does it: a sigma at the end of a word is like any other."""
-    return text.lower() if text.isascii() else "".join(map(str.lower, text.replace("\u0130", "i")))
+    """In lower case, as PostgreSQL makes it with any locale provider."""
+    return text.lower() if text.isascii() else text.translate(ALIKE).lower()

@@ -13,10 +13,11 @@ from typing import Final, Protocol
 from uuid import uuid4
 
 from ..profile_lines import lines_of, text_of
-from .fact_key import fact_key
+from .fact_key import ALIKE, fact_key
 from .search_terms import search_words
 
 _SCRIPT_WITHOUT_BLANKS: Final = re.compile("[\u2e80-\uffff]")
+_MARKS: Final = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u3099\u309a]")  # as in the migration
 _SEPARATOR: Final = "$"  # between the salt and the hash in the key of a tombstone
 _SHORT: Final = 4  # letters below which a word counts as a whole only
 # Words that say nothing of what is meant: "Likes: chess" is about chess, and "I like it" about nothing.
@@ -127,7 +128,7 @@ class Forgotten:
     def mentioned_in(self, text: str) -> bool:
         """Whether a text mentions one of them."""
         stones = [stone for stone in self.tombstones if stone.words]
-        words = {stem(word) for word in search_words(text)} if stones else set()
+        words = {stem(word) for word in search_words(_plain(text))} if stones else set()
         hashes = {salt: set(word_hashes(salt, words)) for salt in {stone.salt for stone in stones}}
         return any(2 * len(hashes[stone.salt].intersection(stone.words)) >= len(stone.words) for stone in stones)
 
@@ -210,9 +211,7 @@ def _hash(salt: str, text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return "".join(
-        letter for letter in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(letter)
-    )
+    return _MARKS.sub("", unicodedata.normalize("NFKD", text.translate(ALIKE).lower()))
 
 
 def _pattern(word: str) -> str:

@@ -141,6 +141,10 @@ class Eraser:
 
     async def _complete(self, user_ids: Sequence[str], request: str, path: Path | None) -> bool:
         """Raises StoreError."""
+        # A conversation may know the person by an id that was moved. The present one first: the other one names it.
+        moved = await asyncio.gather(*(self._store().moved(user_id) for user_id in user_ids))
+        present = {each.user_id for each in moved if each is not None}
+        user_ids = [*present.difference(user_ids), *user_ids]
         done = []
         try:
             for user_id in user_ids:

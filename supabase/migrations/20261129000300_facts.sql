@@ -4,11 +4,14 @@
 -- Applying this file again changes nothing.
 
 -- What facts that are the same have in common: the text without case, width, extra spaces and final punctuation.
+-- Letters whose lower case hangs on the letters around them, or on the database's locale, are made alike before.
 create or replace function public.companion_fact_key(p_text text) returns text
 language sql immutable parallel safe set search_path = ''
 as $$
   select coalesce(
-    nullif(rtrim(btrim(regexp_replace(lower(normalize(p_text, nfkc)), '\s+', ' ', 'g')), '.!?;:, '), ''),
+    nullif(rtrim(btrim(regexp_replace(
+      lower(translate(normalize(p_text, nfkc), 'İΣς', 'iσσ')), '\s+', ' ', 'g'
+    )), '.!?;:, '), ''),
     p_text
   )
 $$;

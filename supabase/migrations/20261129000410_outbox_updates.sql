@@ -1,12 +1,15 @@
 -- The outbox is updated twice for every write, and so are its indexes, unless the columns that they hold stay as they
 -- are and the new row fits into the old one's page: then PostgreSQL reuses the space at once (a HOT update). It never
--- did: 200,000 turns of 2,000 rows took 14 MB. Here no index holds a column that every write changes.
+-- did: 200,000 turns of 2,000 rows took 14 MB. Here no index holds a column that every write changes, and none of
+-- the table of changes either, which is updated for every write of another program.
 --
--- companion_owed and companion_written, which workers of the version before still call, read the whole table now.
+-- companion_owed, companion_written and companion_changes_since, which workers of the version before still call, read the
+-- whole table now.
 -- Applying this file again changes nothing.
 
 alter table public.companion_outbox set (fillfactor = 50);
 alter table public.companion_versions set (fillfactor = 50);
+alter table public.companion_changes set (fillfactor = 50);
 
 -- written_in is the hour of written_at. active stays true for a while after the row was acknowledged, so that not every
 -- acknowledgement changes it; a row that is not active is not pending.
@@ -22,6 +25,13 @@ if not exists (
   alter table public.companion_outbox alter column active set default true;
 end if;
 end $$;
+
+-- The block of 16,384 transactions that a change was made in: the changes of a reader's latest ones are in one or two.
+alter table public.companion_changes add column if not exists xact_block bigint not null
+  generated always as (xact >> 14) stored;
+
+drop index if exists public.companion_changes_by_xact;
+create index if not exists companion_changes_by_block on public.companion_changes (xact_block);
 
 drop index if exists public.companion_outbox_owed;
 drop index if exists public.companion_outbox_written;
@@ -83,10 +93,38 @@ as $$
   limit greatest(p_limit, 0)
 $$;
 
+-- As companion_changes_since, by the index of blocks.
+create or replace function public.companion_changes_after(
+  p_xact bigint, p_user_id text default '', p_what text default '', p_seconds integer default null,
+  p_limit integer default 1000
+) returns jsonb
+language sql stable set search_path = ''
+as $$
+  select jsonb_build_object(
+    'xact', pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+    'changes', (
+      select coalesce(
+        jsonb_agg(
+          jsonb_build_object('user_id', c.user_id, 'what', c.what, 'xact', c.xact) order by c.xact, c.user_id, c.what
+        ),
+        '[]'::jsonb
+      )
+      from (
+        select * from public.companion_changes
+        where xact_block >= p_xact >> 14 and (xact, user_id, what) > (p_xact, p_user_id, p_what)
+          and (p_seconds is null or at > now() - make_interval(secs => p_seconds))
+        order by xact_block, xact, user_id, what limit greatest(p_limit, 0)
+      ) c
+    )
+  )
+$$;
+
 revoke all on function
   public.companion_activate(), public.companion_outbox_pending(integer, double precision),
-  public.companion_outbox_recent(double precision, integer)
+  public.companion_outbox_recent(double precision, integer),
+  public.companion_changes_after(bigint, text, text, integer, integer)
 from public, anon, authenticated, service_role;
 grant execute on function
-  public.companion_outbox_pending(integer, double precision), public.companion_outbox_recent(double precision, integer)
+  public.companion_outbox_pending(integer, double precision), public.companion_outbox_recent(double precision, integer),
+  public.companion_changes_after(bigint, text, text, integer, integer)
 to service_role;

@@ -91,7 +91,8 @@ $$;
 
 -- Functions ------------------------------------------------------------------------------------------------------
 
--- Erases a person; the number of the erasure. Runs as its owner: no role may delete counters by hand.
+-- Erases a person; the number of the erasure. Of one who was moved, what is kept under the new id goes too. Runs as its
+-- owner: no role may delete counters by hand.
 create or replace function public.companion_erase(p_user_id text, p_request text default gen_random_uuid()::text)
 returns bigint
 language plpgsql security definer set search_path = ''
@@ -99,6 +100,7 @@ as $$
 declare
   hash text := public.companion_person(p_user_id);
   mine bigint;
+  there text;
 begin
   -- In the order of the other functions, which avoids deadlocks: a write of a profile locks its row, then the user, then
   -- the version at which all writers of a user queue up; a change by hand locks rows, then the version.
@@ -107,6 +109,10 @@ begin
   select e.number into mine from public.companion_erasures e where e.person = hash and e.request = p_request;
   if found then
     return mine;
+  end if;
+  select e.moved_to into there from public.companion_erasures e where e.person = hash;
+  if there <> p_user_id then
+    perform public.companion_erase(there, p_request || ' ' || hash);
   end if;
   perform from public.companion_turns t where t.user_id = p_user_id for update;
   perform from public.companion_memories m where m.user_id = p_user_id for update;

@@ -7,8 +7,8 @@
 -- A turn that is skipped becomes no topic, no summary and no greeting: it asks to forget, or mentions what is forgotten.
 alter table public.companion_turns add column if not exists skipped boolean not null default false;
 
--- What was forgotten, as hashes: of the text (key, which begins with their random salt), and of its words. number is in the order in which a user's things
--- were forgotten. A row is deleted when the person says it again.
+-- What was forgotten, as hashes: of the text (key, which begins with their random salt), and of its words. number is in
+-- the order in which a user's things were forgotten. A row is deleted when the person says it again.
 create table if not exists public.companion_forgotten (
   user_id text not null,
   key text not null,
@@ -47,8 +47,8 @@ as $$
   from public.companion_lines(p_text) l
 $$;
 
--- Whether a text has at least half of the words: letters and digits without accents, in their stems. A short word counts
--- as a whole; a word of a script without blanks counts anywhere.
+-- Whether a text has at least half of the words: letters and digits without accents (of Latin, Greek, Cyrillic, Hebrew,
+-- Arabic and kana), in their stems. A short word counts as a whole; a word of a script without blanks counts anywhere.
 create or replace function public.companion_mentions(p_text text, p_words jsonb) returns boolean
 language sql immutable parallel safe set search_path = ''
 as $$
@@ -60,7 +60,12 @@ as $$
     end
   ) >= count(*)
   from jsonb_array_elements_text(p_words) as w (word),
-    (select regexp_replace(normalize(lower(p_text), nfkd), '[\u0300-\u036f]', '', 'g') as plain) t
+    (
+      select regexp_replace(
+        normalize(lower(translate(p_text, 'İΣς', 'iσσ')), nfkd),
+        '[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u3099\u309a]', '', 'g'
+      ) as plain
+    ) t
 $$;
 
 -- Forgets things, each {"text": a line of the profile or of a fact, "words": its words, "salt", "hashes": of those with

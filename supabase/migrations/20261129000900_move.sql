@@ -16,6 +16,8 @@ declare
   old text;
   theirs text;
   known text;
+  here text;
+  there text;
   gone jsonb;
   before bigint;
 begin
@@ -23,8 +25,17 @@ begin
   perform set_config(
     'request.headers', '{"x-companion": "move", "x-companion-since": "9223372036854775807"}', true
   );
-  foreach old in array p_earlier loop
-    continue when old = p_user_id or not (
+  -- An id that one of these was moved to is an earlier id as well: of another key, or before the key was removed.
+  for old in
+    select a.id from (
+      select e.id, e.place from unnest(p_earlier) with ordinality as e (id, place)
+      union all
+      select t.moved_to, null from unnest(p_earlier || p_user_id) as e (id)
+      join public.companion_erasures t on t.person = public.companion_person(e.id)
+    ) a
+    where a.id <> p_user_id group by a.id order by min(a.place)
+  loop
+    continue when not (
       exists (select from public.companion_versions v where v.user_id = old)
       or exists (select from public.companion_outbox o where o.user_id = old)
       or exists (select from public.companion_profile_versions v where v.user_id = old)
@@ -40,21 +51,23 @@ begin
     on conflict (user_id) do update set version = v.version + 1;
     select case when e.moved_to is null then e.number else e.erased end into before
     from public.companion_erasures e where e.person = public.companion_person(old);
-    -- Of what is kept here, for companion_forget_things.
+    -- Of what is kept here, for the functions that follow a person who was moved.
     update public.companion_erasures e set moved_to = null where e.person = public.companion_person(old);
-    -- What the person asked to forget under the new id does not come back with the old one.
-    select jsonb_agg(distinct jsonb_build_object(
-      'text', l.line, 'words', '[]'::jsonb, 'salt', split_part(f.key, '$', 1), 'hashes', '[]'::jsonb
-    )) into gone
-    from (
-      select p.text from public.companion_profiles p where p.user_id = old
-      union all select v.text from public.companion_profile_versions v where v.user_id = old
-      union all select m.text from public.companion_memories m where m.user_id = old
-    ) t, public.companion_lines(t.text) l, public.companion_forgotten f
-    where f.user_id = p_user_id and f.key = public.companion_forgotten_key(f.key, l.line);
-    if gone is not null then
-      perform public.companion_forget_things(old, gone);
-    end if;
+    -- What the person asked to forget under one id does not come back with the other, whichever is moved first.
+    for here, there in values (old, p_user_id), (p_user_id, old) loop
+      select jsonb_agg(distinct jsonb_build_object(
+        'text', l.line, 'words', '[]'::jsonb, 'salt', split_part(f.key, '$', 1), 'hashes', f.words
+      )) into gone
+      from (
+        select p.text from public.companion_profiles p where p.user_id = here
+        union all select v.text from public.companion_profile_versions v where v.user_id = here
+        union all select m.text from public.companion_memories m where m.user_id = here
+      ) t, public.companion_lines(t.text) l, public.companion_forgotten f
+      where f.user_id = there and f.key = public.companion_forgotten_key(f.key, l.line);
+      if gone is not null then
+        perform public.companion_forget_things(here, gone);
+      end if;
+    end loop;
     update public.companion_profile_versions v
     set user_id = p_user_id, replaced_at = coalesce(v.replaced_at, now())
     where v.user_id = old and not exists (
@@ -100,6 +113,9 @@ begin
     end if;
     lock table public.companion_erasures in share row exclusive mode;
     update public.companion_erasures e set moved_to = p_user_id where e.moved_to = old;
+    -- The person is known by that id again: what waits under it stays there. So moved_to names no id that was moved.
+    update public.companion_erasures e set moved_to = p_user_id
+    where e.person = public.companion_person(p_user_id) and e.moved_to is not null;
     user_id := old;
     number := public.companion_erase(old);
     update public.companion_erasures e set moved_to = p_user_id, erased = coalesce(before, 0)

@@ -14,12 +14,20 @@ import pytest
 
 from cache import RedisCache
 from cache.redis_url import Endpoint
+from cache.transport.listener import TransportListener
 from cache.transport.multiplexer import MultiplexedClient
 from tests.cache.embedded.private_server import Console, processes, start_console
 from tests.inside import engine_of
 from tests.real.redis import redis_cluster
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import initialised, until
+
+
+class Listener(TransportListener):
+    """Does nothing but what is given."""
+
+    def __init__(self, **reports: Callable[..., Any]) -> None:
+        vars(self).update(reports)
 
 
 class Clients:
@@ -38,8 +46,12 @@ class Clients:
     async def __call__(
         self, port: int = 0, *, wait: bool = True, endpoint: Endpoint | None = None, **options: Any
     ) -> MultiplexedClient:
-        """A started multiplexer to `endpoint`, or to a local `port`; waits for the connection by default."""
-        client = MultiplexedClient(endpoint or Endpoint("127.0.0.1", port), **options)
+        """A started multiplexer to `endpoint`, or to a local `port`; waits for the connection by default.
+
+        `options`: of the multiplexer, and what to call instead of a `TransportListener`'s methods.
+        """
+        listener = Listener(**{name: options.pop(name) for name in [*options] if hasattr(TransportListener, name)})
+        client = MultiplexedClient(endpoint or Endpoint("127.0.0.1", port), listener, **options)
         self.made.append(client)
         client.start()
         if wait:

@@ -82,7 +82,7 @@ async def test_without_redis_it_says_so(make_cache: Any) -> None:
 @pytest.mark.one_server
 async def test_one_that_is_granted_too_late_is_given_back(own_redis: RedisServer, connect: Any) -> None:
     """Redis executes the acquisition after its caller has given up."""
-    cache = await connect(own_redis.url, deadline=0.05)
+    cache = await connect(own_redis.url, deadline=0.5)
     async with cache.lock("warm", "1"):
         pass
     asked = own_redis.calls("set")
@@ -120,7 +120,7 @@ async def test_one_whose_asker_is_cancelled_is_given_back(
 
 
 async def test_what_is_late_does_not_give_back_the_next_holders(own_redis: RedisServer, connect: Any) -> None:
-    cache = await connect(own_redis.url, deadline=0.05)
+    cache = await connect(own_redis.url, deadline=0.5)
     async with cache.lock("warm", "1"):
         pass
     own_redis.cli("SET", "lock:user:1", "somebody else's token")
@@ -137,7 +137,7 @@ async def test_what_is_late_does_not_give_back_the_next_holders(own_redis: Redis
 async def test_one_that_could_not_be_released_is_released_when_redis_is_back(
     own_redis: RedisServer, connect: Any
 ) -> None:
-    cache = await connect(own_redis.url, deadline=0.05)
+    cache = await connect(own_redis.url, deadline=0.5)
     async with cache.lock("user", "1", ttl=300):
         own_redis.pause()
     await until(lambda: not cache.connected)
@@ -186,7 +186,7 @@ async def test_a_denied_release_is_not_retried(own_redis: RedisServer, connect: 
 
 
 async def test_giving_back_ends_at_close(own_redis: RedisServer, connect: Any) -> None:
-    cache = await connect(own_redis.url, deadline=0.05)
+    cache = await connect(own_redis.url, deadline=0.5)
     async with cache.lock("user", "1", ttl=300):
         own_redis.pause()
     assert locks_of(cache).releasing

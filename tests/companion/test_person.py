@@ -137,6 +137,11 @@ def test_a_caller_on_the_phone_is_named_by_their_number(home: Path, monkeypatch:
     exported, data = person_from_json(companion("export", "+49 30 123456").stdout)
     assert exported == user
     assert len(data.turns) == 6, "what was kept before the key was set is theirs too"
+    Spool(home).add("sip_+4930123456", [Memory("waits", NOON)])  # of before, as a replay finds it
+    for given in ("+49 30 123456", "sip_+4930123456"):
+        shown = companion("export", given).stdout
+        assert person_from_json(shown) == (user, data)
+        assert [fields["text"] for fields in json.loads(shown)["waiting"]] == ["waits"]
     asyncio.run(fill(home, "sip_4930654321"))
     for number in ("+49 30 123456", "+4930654321"):
         assert companion("forget", number, "--yes").exit_code == 0

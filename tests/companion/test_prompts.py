@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from companion.conversation.transcript import transcript
 from companion.material import quoted, quoted_line
 from companion.prompts import (
     PROFILE_HEADING,
@@ -24,6 +23,7 @@ from companion.prompts import (
 )
 from companion.prompts import instructions as own_instructions
 from companion.store import Turn
+from companion.transcript import transcript
 
 pytestmark = pytest.mark.unit
 NOW = datetime(2026, 11, 29, 20, 7, tzinfo=UTC)

@@ -86,7 +86,9 @@ async def test_fifty_sessions_at_once(
     monkeypatch.setenv("COMPANION_MODELS", "offline")
     monkeypatch.setenv("CACHE_DEADLINE_MS", "5000")
     monkeypatch.setenv("CACHE_CONNECT_WAIT_MS", "5000")
-    monkeypatch.setattr("companion.conversation.briefing.DEADLINE", 10.0)  # generous: deadlines are not under test
+    # Generous: deadlines are not under test.
+    monkeypatch.setattr("companion.conversation.briefing.DEADLINE", 10.0)
+    monkeypatch.setattr("companion.conversation.wrap_up.TIMEOUT", 60.0)
     monkeypatch.chdir(tmp_path)  # importing the agent reads the .env of the working directory
     import agent
 

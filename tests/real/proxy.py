@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -54,7 +55,7 @@ class Proxy:
     bytes_to_client: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self._listener: asyncio.Server | None = None
+        self._listening: socket.socket | None = None
         self._reserved: socket.socket | None = None
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,9 +105,10 @@ class Proxy:
 
     def refuse(self) -> None:
         """Refuse new connections; open ones continue. The port stays bound."""
-        if self._listener:
-            self._listener.close()
-            self._listener = None
+        if self._listening:
+            asyncio.get_running_loop().remove_reader(self._listening)
+            self._listening.close()
+            self._listening = None
             self._reserved = _bound_socket(self.port)
 
     async def heal(self) -> None:
@@ -114,14 +116,26 @@ class Proxy:
         self._black = False
         self._flowing.set()
         if self._reserved:
-            reserved, self._reserved = self._reserved, None
-            self._listener = await asyncio.start_server(self._accept, sock=reserved, ssl=self.ssl_context)
+            self._listening, self._reserved = self._reserved, None
+            self._listening.setblocking(False)
+            self._listening.listen(100)
+            asyncio.get_running_loop().add_reader(self._listening, self._accept, self._listening)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _accept(self, listening: socket.socket) -> None:
+        # Not asyncio.start_server: what it has accepted when it is closed stays open and is never served.
+        with suppress(OSError):  # the client is gone already
+            connection, _ = listening.accept()
+            connection.setblocking(False)
+            task = asyncio.create_task(self._serve(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda _: connection.close())
+
+    async def _serve(self, connection: socket.socket) -> None:
+        try:
+            reader, writer = await _streams(connection, self.ssl_context)
+        except OSError:
+            return  # no TLS handshake
         self.connections_total += 1
         link = _Link(writer)
         self._links.add(link)
@@ -211,9 +225,22 @@ def _bound_socket(port: int) -> socket.socket:
     return bound
 
 
+async def _streams(
+    connection: socket.socket, ssl_context: ssl.SSLContext | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """The streams of an accepted connection."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, protocol = await loop.connect_accepted_socket(
+        lambda: asyncio.StreamReaderProtocol(reader), connection, ssl=ssl_context
+    )
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
 def _reset(writer: asyncio.StreamWriter) -> None:
     """Close with RST instead of FIN; harmless when it is closed already."""
-    if not writer.transport.is_closing():
-        bare: socket.socket = writer.get_extra_info("socket")
-        bare.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
+    with suppress(OSError, RuntimeError):  # the socket, or the loop, is closed already
+        if not writer.transport.is_closing():
+            bare: socket.socket = writer.get_extra_info("socket")
+            bare.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.faults.harness.background_proxy import BackgroundProxy
 from tests.real.proxy import Proxy, pieces
 from tests.real.redis.redis_server import RedisServer, unused_port
 from tests.wait import until
@@ -189,6 +194,18 @@ async def test_it_leaves_nothing_behind(redis_server: RedisServer) -> None:
     with pytest.raises(ConnectionRefusedError):
         await Client.to(proxy)
     client.close()
+
+
+def test_connections_that_it_has_only_just_accepted_end_with_it(redis_server: RedisServer) -> None:
+    for milliseconds in (0, 0, 0, 1, 2, 4):
+        with BackgroundProxy(redis_server.port) as proxy:
+            clients = [socket.create_connection(("127.0.0.1", proxy.port)) for _ in range(20)]
+            time.sleep(milliseconds / 1000)
+        for client in clients:
+            with client, suppress(ConnectionError):
+                client.settimeout(20)
+                assert client.recv(1) == b""
+    gc.collect()  # what was not awaited would be reported here
 
 
 async def test_it_can_speak_tls_for_a_server_that_cannot(redis_server: RedisServer) -> None:

@@ -98,6 +98,6 @@ async def test_what_another_program_wrote_into_the_cache_cannot_end_a_conversati
 
 async def test_what_the_database_holds_cannot_end_a_conversation(runtime: Runtime) -> None:
     async with OpenAIServer(["Hello.", "Still here."]) as server, talking(server) as talk:
-        await talk.memory.set_profile("Name: \ud83d and \x00")
+        await talk.memory.known.set_profile("Name: \ud83d and \x00")
         await talk.session.run(user_input="are you there?")
         assert "Name: \ufffd and \ufffd" in server.requests[-1].instructions

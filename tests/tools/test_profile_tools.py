@@ -394,7 +394,9 @@ async def test_a_profile_is_made_from_what_the_model_knew_not_from_what_a_tool_f
     class Hasty(ObedientLLM):
         def notice(self, chat_ctx: llm.ChatContext, tools: list[Any]) -> None:
             if "updateUserProfile" in str(chat_ctx.items[-1]):
-                talk.memory.profile = there  # another tool of the same answer has read it before this one is called
+                talk.memory.known.profile = (
+                    there  # another tool of the same answer has read it before this one is called
+                )
 
     async with conversation(agent=agent, model=Hasty(), userdata=Userdata(ADA)) as talk:
         await talk.session.run(user_input="hello")

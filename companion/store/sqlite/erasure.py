@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from ..base import PersonErased
-from ..erasures import Moved, PendingErasure
+from ..erasures import AS_OF_NOW, Moved, PendingErasure
 from ..records import Memory, PersonData, Summary, Turn
 from ..state_json import state_from_json
 from . import openings, profiles
@@ -74,6 +74,9 @@ def erase(db: sqlite3.Connection, user_id: str, request: str) -> int:
     done = db.execute("SELECT number FROM erasures WHERE person = ? AND request = ?", (person, request)).fetchone()
     if done is not None:
         return int(done[0])
+    there = moved(db, user_id, AS_OF_NOW)
+    if there is not None and there.user_id != user_id:
+        erase(db, there.user_id, f"{request} {person}")
     for table in PERSONAL_TABLES:
         db.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))
     db.execute("INSERT INTO memories_text (memories_text) VALUES ('optimize')")
@@ -119,6 +122,10 @@ def erase_moved(db: sqlite3.Connection, user_id: str, moved_to: str, request: st
         "SELECT iif(moved_to IS NULL, number, erased) FROM erasures WHERE person = ?", (person,)
     ).fetchone()
     db.execute("UPDATE erasures SET moved_to = ? WHERE moved_to = ?", (moved_to, user_id))
+    # The person is known by that id again: what waits under it stays there. So moved_to names no id that was moved.
+    again = _person(db, moved_to)
+    db.execute("UPDATE erasures SET moved_to = ? WHERE person = ? AND moved_to IS NOT NULL", (moved_to, again))
+    db.execute("UPDATE erasures SET moved_to = NULL WHERE person = ?", (person,))  # what is there is kept
     number = erase(db, user_id, request)
     row = moved_to, before[0] if before else 0, person
     db.execute("UPDATE erasures SET moved_to = ?, erased = ? WHERE person = ?", row)

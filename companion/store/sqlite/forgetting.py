@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from ...profile_lines import lines_of, text_of
+from ..erasures import AS_OF_NOW
 from ..fact_key import fact_key
 from ..forgetting import Removed, Thing, mentions
 from . import erasure, openings, profiles, tombstones
@@ -13,7 +14,7 @@ from .times import to_microseconds
 
 def forget(db: sqlite3.Connection, user_id: str, things: Sequence[Thing]) -> Removed:
     """As ``Forgetting.forget``."""
-    moved = erasure.moved(db, user_id, erasure.latest(db))
+    moved = erasure.moved(db, user_id, AS_OF_NOW)
     there = Removed([], []) if moved is None or moved.user_id == user_id else forget_here(db, moved.user_id, things)
     here = forget_here(db, user_id, things)
     return Removed([*there.lines, *here.lines], [*there.facts, *here.facts])

@@ -7,8 +7,8 @@ from typing import Final
 from uuid import uuid4
 
 from ...profile_lines import lines_of, text_of
-from ..erasures import PendingErasure
-from ..forgetting import Thing
+from ..erasures import AS_OF_NOW, PendingErasure
+from ..forgetting import Forgotten, Thing
 from . import erasure, forgetting, profiles, tombstones
 from .times import to_microseconds
 
@@ -29,8 +29,11 @@ _MOVED: Final = (
 
 def move(db: sqlite3.Connection, earlier: Sequence[str], user_id: str) -> list[PendingErasure]:
     """As ``Store.move_user``."""
+    # An id that one of these was moved to is an earlier id as well: of another key, or before the key was removed.
+    moved = [erasure.moved(db, each, AS_OF_NOW) for each in (*earlier, user_id)]
+    ids = dict.fromkeys([*earlier, *(each.user_id for each in moved if each is not None)])
     with erasure.checked(db):
-        return [_move(db, old, user_id) for old in earlier if old != user_id and _has_any(db, old)]
+        return [_move(db, old, user_id) for old in ids if old != user_id and _has_any(db, old)]
 
 
 def _has_any(db: sqlite3.Connection, user_id: str) -> bool:
@@ -40,21 +43,23 @@ def _has_any(db: sqlite3.Connection, user_id: str) -> bool:
     )
 
 
-def _forget_again(db: sqlite3.Connection, old: str, new: str) -> None:
-    """What the person asked to forget under the new id does not come back with the old one."""
-    if (forgotten := tombstones.forgotten(db, new)).tombstones:
+def _forget_again(db: sqlite3.Connection, forgotten: Forgotten, user_id: str) -> None:
+    """Forget under one id what the person asked to forget under the other: whichever is moved first, it is gone."""
+    if forgotten.tombstones:
         texts = [
             text
             for table in ("profiles", "profile_versions", "memories")
-            for (text,) in db.execute(f"SELECT text FROM {table} WHERE user_id = ?", (old,))
+            for (text,) in db.execute(f"SELECT text FROM {table} WHERE user_id = ?", (user_id,))
         ]
         gone = {line for text in texts for line in lines_of(text) if forgotten.has(line)}
         if gone:
-            forgetting.forget_here(db, old, [Thing(line) for line in sorted(gone)])
+            forgetting.forget_here(db, user_id, [Thing(line) for line in sorted(gone)])
 
 
 def _move(db: sqlite3.Connection, old: str, new: str) -> PendingErasure:
-    _forget_again(db, old, new)
+    forgotten = {user_id: tombstones.forgotten(db, user_id) for user_id in (old, new)}
+    _forget_again(db, forgotten[new], old)
+    _forget_again(db, forgotten[old], new)
     theirs, known = profiles.text_of(db, old), profiles.text_of(db, new)
     for statement in _MOVED:
         db.execute(statement, {"old": old, "new": new})

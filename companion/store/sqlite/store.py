@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from ...text import storable
 from ..base import StoreError
-from ..erasures import Moved, PendingErasure
+from ..erasures import AS_OF_NOW, Moved, PendingErasure
 from ..forgetting import Forgotten, Removed, Thing, known_to_be_forgotten
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
@@ -36,7 +36,6 @@ SELECT turns.role, substr(turns.text, 1, :chars), chosen.at, turns.conversation_
 FROM chosen JOIN turns USING (seq) ORDER BY chosen.place, chosen.at, seq
 """
 _T = TypeVar("_T")
-_NOW = 2**63 - 1  # the erasures that a writer knows of who writes after all of them
 _WHOLE = 2**31 - 1  # characters: more than a text can have
 
 
@@ -96,7 +95,7 @@ class SqliteStore:
     async def restore_profile(self, user_id: str, number: int) -> bool:
         now = to_microseconds(datetime.now(UTC))
         restore = partial(profiles.restore, user_id=user_id, number=number, now=now)
-        return await self._write("restore_profile", user_id, _NOW, restore)
+        return await self._write("restore_profile", user_id, AS_OF_NOW, restore)
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:
         at = to_microseconds(turn.at)
@@ -128,7 +127,7 @@ class SqliteStore:
         return await self._writing.write("remove_memory", facts.REMOVE, (user_id, storable(text)))
 
     async def forget(self, user_id: str, things: Sequence[Thing]) -> Removed:
-        return await self._write("forget", user_id, _NOW, lambda db: forgetting.forget(db, user_id, things))
+        return await self._write("forget", user_id, AS_OF_NOW, lambda db: forgetting.forget(db, user_id, things))
 
     async def forgotten(self, user_id: str) -> Forgotten:
         return await self._reading.read("forgotten", lambda db: tombstones.forgotten(db, user_id))
@@ -209,7 +208,7 @@ class SqliteStore:
                 await self._writing.maintain("move_user", erasures.scrub)
         return moved
 
-    async def moved(self, user_id: str, since: int) -> Moved | None:
+    async def moved(self, user_id: str, since: int = AS_OF_NOW) -> Moved | None:
         return await self._reading.read("moved", lambda db: erasures.moved(db, user_id, since))
 
     async def latest_erasure(self, within: float | None = None) -> int:

@@ -15,7 +15,7 @@ from supabase import AsyncClient
 
 from ...text import storable
 from ..base import PersonErased, StoreError
-from ..erasures import Moved, PendingErasure
+from ..erasures import AS_OF_NOW, Moved, PendingErasure
 from ..forgetting import Forgotten, Removed, Thing
 from ..outbox import DataKind, OutboxRow
 from ..profile_history import ProfileAuthor, ProfileVersion, StoredProfile
@@ -28,7 +28,6 @@ from .api_key import public_kind
 from .client import Query, SupabaseClient, dated, reason_of
 
 _T = TypeVar("_T")
-_NOW: Final = 2**63 - 1  # the erasures that a writer knows of who writes after all of them
 _ERASED: Final = "HTTP 410 PT410"  # what the database's guards answer
 
 
@@ -93,7 +92,7 @@ class SupabaseStore:
     async def restore_profile(self, user_id: str, number: int) -> bool:
         arguments = {"p_user_id": user_id, "p_version": number}
         # A version that is there was written after any erasure.
-        return await self._call("restore_profile", "companion_restore_profile", arguments, answers.yes_or_no, _NOW)
+        return await self._call("restore_profile", "companion_restore_profile", arguments, answers.yes_or_no, AS_OF_NOW)
 
     async def add_turn(self, user_id: str, turn: Turn) -> None:
         row, first = payloads.turn(user_id, turn), not turn.skipped
@@ -128,7 +127,7 @@ class SupabaseStore:
     async def forget(self, user_id: str, things: Sequence[Thing]) -> Removed:
         arguments = {"p_user_id": user_id, "p_things": payloads.things(things)}
         # It adds nothing, so no erasure is in its way.
-        return await self._call("forget", "companion_forget_things", arguments, answers.removed, _NOW)
+        return await self._call("forget", "companion_forget_things", arguments, answers.removed, AS_OF_NOW)
 
     async def forgotten(self, user_id: str) -> Forgotten:
         arguments = {"p_user_id": user_id}
@@ -196,7 +195,7 @@ class SupabaseStore:
         arguments = {"p_earlier": list(earlier), "p_user_id": user_id}
         return await self._call("move_user", "companion_move", arguments, answers.all_of(answers.pending_erasure))
 
-    async def moved(self, user_id: str, since: int) -> Moved | None:
+    async def moved(self, user_id: str, since: int = AS_OF_NOW) -> Moved | None:
         arguments = {"p_user_id": user_id, "p_since": since}
         return await self._call("moved", "companion_moved", arguments, answers.first_of(answers.moved))
 

@@ -195,6 +195,23 @@ async def test_keys_indistinguishable_from_ours_are_in_a_documented_family_and_t
     assert await cache.get("user:9:orders") == "bread"
 
 
+async def test_too_much_pending_of_one_user_reaches_only_ours(own_redis: RedisServer, make_cache: Make) -> None:
+    """Of one user what is known by name is deleted without a scan."""
+    cache = await connected(own_redis, make_cache)
+    write_others(own_redis)
+    await write_ours(cache)
+    await settled(cache, own_redis)
+    own_redis.pause()
+    await until(lambda: not cache.connected)
+    for number in range(101):
+        await cache.invalidate(f"no-such-key-{number}", user_id="7")
+    assert not engine_of(cache).pending.covers("user:1:notes"), "that would be all users"
+    own_redis.resume()
+    await settled(cache, own_redis)
+    assert await cache.get_many(OURS) == {"user:1:notes": "old"}
+    assert others(own_redis) == []
+
+
 async def test_with_encryption_values_of_either_kind_are_ours(own_redis: RedisServer, make_cache: Make) -> None:
     """A fleet that has begun to encrypt has values of both kinds."""
     plain = await connected(own_redis, make_cache)

@@ -11,7 +11,7 @@ import pytest
 
 from cache import RedisCache, keys
 from cache.coherence.pending import MAX_USERS
-from cache.core.maintenance import Maintenance
+from cache.core.engine import Engine
 from tests.inside import engine_of
 from tests.real.redis.redis_server import RedisServer, unused_port
 from tests.wait import initialised, until
@@ -212,7 +212,7 @@ async def test_an_invalidation_pending_during_a_set_stays_pending(
         await asyncio.sleep(0)
     with monkeypatch.context() as busy:
         busy.setattr(wire, "capacity", 0)  # full
-        busy.setattr(Maintenance, "redeliver_soon", lambda _: None)  # it would be rejected too
+        busy.setattr(Engine, "redeliver_soon", lambda _: None)  # it would be rejected too
         assert await cache.delete(key) == 0
         assert await storing in (True, "old")
     assert await cache.get(key) is None

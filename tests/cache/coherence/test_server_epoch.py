@@ -122,14 +122,16 @@ async def test_keys_of_the_recall_are_removed_and_others_stay(own_redis: RedisSe
 
 @pytest.mark.one_server
 @pytest.mark.parametrize(
-    "problem", [None, LookupError("what Ada said"), asyncio.sleep], ids=["says no", "raises", "never ends"]
+    "problem",
+    [None, LookupError("what Ada said"), asyncio.CancelledError("what Ada said"), asyncio.sleep],
+    ids=["says no", "raises", "is cancelled", "never ends"],
 )
 async def test_without_a_list_of_changes_everything_is_cleared(
     own_redis: RedisServer,
     make_cache: Make,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    problem: Exception | Callable[[float], Awaitable[None]] | None,
+    problem: BaseException | Callable[[float], Awaitable[None]] | None,
 ) -> None:
     monkeypatch.setattr("cache.coherence.server_epoch.RETRY_EVERY", 0.05)
     monkeypatch.setattr("cache.coherence.server_epoch.REVALIDATE_TIMEOUT", 0.1)
@@ -137,7 +139,7 @@ async def test_without_a_list_of_changes_everything_is_cleared(
     dump = await old_dump(own_redis, cache)
 
     async def ask() -> bool:
-        if isinstance(problem, Exception):
+        if isinstance(problem, BaseException):
             raise problem
         if problem is not None:
             await problem(3600)

@@ -421,7 +421,7 @@ async def test_the_count_is_true_while_others_write_and_delete(cache: RedisCache
 
 @pytest.mark.one_server
 async def test_a_sweep_that_is_interrupted_is_finished_later(own_redis: RedisServer, connect: Any) -> None:
-    cache = await connect(own_redis.url, deadline=0.05)
+    cache = await connect(own_redis.url, deadline=0.5)
     own_redis.cli("EVAL", "for n = 1, 30000 do redis.call('SET', 'user:' .. n .. ':profile', 'x') end", 0)
     own_redis.cli("SET", "user:1:settings", "kept")
     sweeping = asyncio.create_task(cache.invalidate("user:*:profile"))
@@ -444,7 +444,7 @@ async def test_a_sweep_that_is_interrupted_is_finished_later(own_redis: RedisSer
 async def test_clearing_a_user_that_is_interrupted_is_finished_later(
     own_redis: RedisServer, connect: Any, size: str
 ) -> None:
-    cache = await connect(own_redis.url, deadline=0.05)
+    cache = await connect(own_redis.url, deadline=0.5)
     await written(cache, "1")
     await written(cache, "2")
     own_redis.cli("SET", "user:1:by hand", "x")

@@ -9,7 +9,6 @@ import pytest
 from cache import RedisCache, keys
 from cache.coherence.pending import MAX_PATTERNS_PER_USER, PendingInvalidations, PendingPattern, PendingQueue
 from cache.exceptions import CommandRejected
-from cache.invalidation.redelivery import Redelivery
 from tests.inside import engine_of
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
@@ -50,79 +49,57 @@ async def test_what_is_refused_holds_up_nothing_else(
     await until(lambda: redis_server.cli("HGET", keys.system_stats(), "cache_misses") != flushed)
 
 
-async def test_one_key_among_many_is_found_and_a_server_that_takes_nothing_is_left_alone() -> None:
-    pending = PendingQueue()
-    names = [f"k{number}" for number in range(600)]
-    pending.add(*names)
-    deliveries: list[int] = []
+async def test_one_key_among_many_is_found(narrow: RedisCache, redis_server: RedisServer) -> None:
+    names = [f"user:{number}:note" for number in range(250)]
+    for name in names:
+        redis_server.cli("SET", name, "old")
+    narrow.invalidations.enqueue(PendingInvalidations((*names[:7], "app:1", *names[7:])))
+    await until(lambda: narrow.invalidations.pending == PendingInvalidations(("app:1",)))
+    assert redis_server.cli("EXISTS", *names) == 0
 
-    async def remove(batch: Any) -> int:
-        deliveries.append(len(batch))
-        if "k7" in batch:
-            raise CommandRejected("NOPERM this one")
-        return 0
 
-    async def sweep(pattern: PendingPattern, sequence: int) -> None:
-        raise AssertionError
+async def test_many_rejected_keys_hold_up_neither_keys_nor_patterns(
+    narrow: RedisCache, redis_server: RedisServer
+) -> None:
+    rejected = [f"app:{number}" for number in range(150)]
+    redis_server.cli("MSET", KEY, "old", NOTE, "old")
+    narrow.invalidations.enqueue(PendingInvalidations((*rejected, KEY), (PendingPattern("user:1:n*", "1"),)))
+    await until(lambda: not engine_of(narrow).pending.covers(KEY) and not engine_of(narrow).pending.covers(NOTE))
+    assert redis_server.cli("EXISTS", KEY, NOTE) == 0
+    assert set(narrow.invalidations.pending.keys) == set(rejected)
 
-    with pytest.raises(CommandRejected):
-        await Redelivery(pending, remove, sweep).run()
-    assert pending.invalidations == PendingInvalidations(("k7",))
-    assert len(deliveries) < 25
 
-    async def read_only(batch: Any) -> int:
-        deliveries.append(len(batch))
+async def test_a_server_that_takes_nothing_is_left_alone(
+    redis_server: RedisServer, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, deliveries = await connect(redis_server.url), 0
+
+    async def read_only(*_: Any, **__: Any) -> int:
+        nonlocal deliveries
+        deliveries += 1
         raise CommandRejected("READONLY you are asking a replica")
 
-    pending.add(*names)
-    deliveries.clear()
-    with pytest.raises(CommandRejected):
-        await Redelivery(pending, read_only, sweep).run()
-    assert deliveries == [500]
-
-
-async def test_a_round_of_refusals_ends_and_the_next_begins_with_the_others() -> None:
-    pending = PendingQueue()
-    bad = [f"bad{number}" for number in range(40)]
-    pending.add(*bad, "good")
-    deliveries: list[str] = []
-
-    async def remove(batch: Any) -> int:
-        deliveries.extend(batch if len(batch) == 1 else [])
-        if any(name.startswith("bad") for name in batch):
-            raise CommandRejected("NOPERM")
-        return 0
-
-    async def sweep(pattern: PendingPattern, sequence: int) -> None:
-        """Nothing is queued for it."""
-
-    for _ in range(3):
-        deliveries.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_of(cache).transport, "unlink", read_only)
+        engine_of(cache).pending.add(*(f"k{number}" for number in range(600)))
         with pytest.raises(CommandRejected):
-            await Redelivery(pending, remove, sweep).run()
-        assert len(deliveries) <= 17
-    assert set(pending.invalidations.keys) == set(bad)
+            await cache.invalidations.redeliver()
+        assert deliveries == 1
+    await until(lambda: not cache.invalidations.undelivered)
 
 
-async def test_rejected_patterns_of_many_users_hold_up_no_other() -> None:
-    pending = PendingQueue()
-    for number in range(40):
-        pending.add_pattern(f"user:bad{number}:*", None)
-    pending.add_pattern("user:good:*", None)
-
-    async def remove(batch: Any) -> int:
-        raise AssertionError
-
-    async def sweep(pattern: PendingPattern, sequence: int) -> None:
-        if pattern.glob.startswith("user:bad"):
-            raise CommandRejected("NOPERM")
-        pending.acknowledge(pattern, sequence)
-
-    for _ in range(3):
-        with pytest.raises(CommandRejected):
-            await Redelivery(pending, remove, sweep).run()
-    assert not pending.covers(keys.profile("good"))
-    assert len(pending.invalidations.patterns) == 40
+async def test_rejected_patterns_of_many_users_hold_up_no_other(redis_server: RedisServer, connect: Any) -> None:
+    permitted = [f"~{name}" for name in ("user:good:*", "*:{user:good:*", "index:{good}", "system:*")]
+    redis_server.cli("ACL", "SETUSER", "one", "on", ">pw", "resetkeys", *permitted, "&*", "+@all")
+    cache = await connect(redis_server.url.replace("redis://", "redis://one:pw@"))
+    users = [f"bad{number}" for number in range(40)]
+    cache.invalidations.enqueue(
+        PendingInvalidations(patterns=tuple(PendingPattern(f"user:{user}:*", user) for user in (*users, "good")))
+    )
+    assert engine_of(cache).pending.covers(keys.profile("good"))
+    await until(lambda: not engine_of(cache).pending.covers(keys.profile("good")))
+    assert {pattern.user_id for pattern in cache.invalidations.pending.patterns} == set(users)
+    redis_server.cli("ACL", "DELUSER", "one")
 
 
 async def test_patterns_of_users_do_not_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,19 +177,49 @@ async def test_two_loads_that_wait_for_each_other_raise(pair: list[RedisCache]) 
     assert await cache.get_or_load("k0", Loader("free"), ttl=60) == "free"
 
 
-async def test_a_ring_through_another_process_ends_with_the_time_out(pair: list[RedisCache]) -> None:
-    begun: set[int] = set()
+async def test_a_ring_through_another_cache_raises_and_through_another_process_ends(
+    pair: list[RedisCache], connect: Any, redis_server: RedisServer
+) -> None:
+    elsewhere = await connect(redis_server.url.replace("127.0.0.1", "localhost"))  # as in another process
 
-    def ask(cache: RedisCache, n: int) -> Awaitable[Any]:
-        return cache.get_or_load(f"k{n}", lambda: load(cache, n), ttl=60, load_timeout=0.3)
+    async def ring(one: RedisCache, other: RedisCache, names: tuple[str, str], load_timeout: float) -> set[Any]:
+        both = asyncio.Barrier(2)
 
-    async def load(cache: RedisCache, n: int) -> Any:
-        begun.add(n)
-        await until(lambda: len(begun) == 2)
-        return await ask(cache, 1 - n)
+        def ask(cache: RedisCache, name: str) -> Awaitable[Any]:
+            return cache.get_or_load(name, lambda: load(cache, name), ttl=60, load_timeout=load_timeout)
 
-    outcomes = await asyncio.wait_for(asyncio.gather(ask(pair[0], 0), ask(pair[1], 1), return_exceptions=True), 10)
-    assert all(isinstance(outcome, LoadCycle | LoadTimeout) for outcome in outcomes)
+        async def load(cache: RedisCache, name: str) -> Any:
+            await both.wait()
+            return await ask(other if cache is one else one, names[name == names[0]])
+
+        asked = [ask(one, names[0]), ask(other, names[1])]
+        return {type(outcome) for outcome in await asyncio.gather(*asked, return_exceptions=True)}
+
+    async with asyncio.timeout(10):
+        assert await ring(*pair, ("k0", "k1"), 60) == {LoadCycle}
+        assert await ring(pair[0], elsewhere, ("k2", "k3"), 0.3) <= {LoadCycle, LoadTimeout}
+
+
+@pytest.mark.parametrize("how", ["to_thread", "run_coroutine_threadsafe"])
+async def test_a_loader_that_asks_in_a_thread_raises(redis_server: RedisServer, connect: Any, how: str) -> None:
+    """A cache of the same process, in a loop of its own."""
+    cache, loop = await connect(redis_server.url), asyncio.get_running_loop()
+
+    async def ask_elsewhere() -> Any:
+        other = RedisCache(redis_server.url)
+        try:
+            return await other.get_or_load(KEY, Loader("other"), ttl=60)
+        finally:
+            await other.close()
+
+    async def own() -> Any:
+        if how == "to_thread":
+            return await asyncio.to_thread(asyncio.run, ask_elsewhere())
+        asking = cache.get_or_load(KEY, Loader("inner"), ttl=60)
+        return await asyncio.to_thread(lambda: asyncio.run_coroutine_threadsafe(asking, loop).result(5))
+
+    with pytest.raises(LoadCycle):
+        await asyncio.wait_for(cache.get_or_load(KEY, own, ttl=60), 8)
 
 
 async def test_a_hit_inside_its_own_load_raises_too(pair: list[RedisCache], redis_server: RedisServer) -> None:
@@ -334,7 +364,7 @@ async def test_who_joins_a_young_load_waits_the_rest(
     pair: list[RedisCache], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "SLOW", 0.6)
-    monkeypatch.setattr("cache.loading.leader.SLOW", 0.6)
+    monkeypatch.setattr("cache.loading.fill.SLOW", 0.6)
     terms = {"ttl": 60, "stale_for": 60}
     await pair[0].get_or_load(KEY, Loader("good"), **terms)
     redis_server.cli("DEL", KEY)

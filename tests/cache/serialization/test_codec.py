@@ -47,6 +47,8 @@ def same(a: Any, b: Any) -> bool:
 @example("\ud800")
 @example({"\udfff": ["\ud800"]})
 @example(["é", "\x00", "😀"])
+@example("\ud83d\ude00")  # the two halves of a character, which JSON's escapes would join
+@example({"\ud83d\ude00": ["\ud83d\ude00"]})
 def test_round_trip(value: Any) -> None:
     assert same(codec.decode(codec.encode(value)), value)
 
@@ -112,9 +114,6 @@ for _ in range(100_000):
         (bytearray(b"bytes"), "is a bytearray"),
         ({"a": {1, 2}}, "is a set"),
         (Colour.RED, "is a Colour"),
-        ("\ud83d\ude00", "two halves"),
-        ({"a": ["\ud83d\ude00"]}, "two halves"),
-        ({"\ud83d\ude00": 1}, "two halves"),
         (object(), "is a object"),
         pytest.param(loop, "contains itself", id="loop"),
         pytest.param(deep, "nested too deeply", id="deep"),

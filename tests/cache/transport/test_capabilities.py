@@ -25,7 +25,7 @@ MISSING = {
     "DEL": (set[str](), "UNLINK takes its place"),
     "UNLINK DEL": ({"delete", "pattern"}, "nothing is deleted in Redis"),  # scripts do, behind a proxy
     "EVALSHA": (set[str](), "EVAL takes its place"),
-    "SCRIPT": (set[str](), ""),
+    "SCRIPT": (set[str](), "EVAL takes the place of EVALSHA"),
     "EVALSHA EVAL": ({"load stored"}, "what is loaded is not stored"),
     "SCAN": ({"pattern"}, "what a pattern matches is not deleted"),
     "INFO": ({"stats"}, "a restart, restore or failover"),
@@ -51,7 +51,7 @@ async def what_works(cache: RedisCache, server: RedisServer) -> set[str]:
     return {name for name, worked in works.items() if worked}
 
 
-@pytest.fixture(params=["a server", "a proxy", "a proxy without RESP3"])
+@pytest.fixture(params=["a server", "a proxy", "a proxy without RESP3", "a proxy that hangs up"])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
     """Makes the port and the server of a place where these commands are refused."""
     async with AsyncExitStack() as stack:
@@ -62,6 +62,9 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
                 server = stack.enter_context(RedisServer(tmp_path / "redis", args=args))
                 return server.port, server
             server = stack.enter_context(RedisServer(tmp_path / "redis"))
+            if request.param == "a proxy that hangs up":
+                unknown = {"HELLO", "CLIENT", *commands.split()}
+                return await stack.enter_async_context(refusing(server.port, {}, hang_up=unknown)), server
             errors = dict.fromkeys(commands.split(), "unsupported: not here")
             if request.param == "a proxy without RESP3":
                 errors["HELLO"] = "invalid request"
@@ -108,3 +111,74 @@ async def test_a_right_that_comes_back_is_noticed_and_none_is_named_twice(
     await cache.get_or_load(keys.state("1"), _loaded, ttl=60)
     assert own_redis.cli("GET", keys.state("1")) == "loaded"
     await cache.close()
+
+
+class FirstTime:
+    """HELLO, the first time it is sent."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __contains__(self, name: str) -> bool:
+        self.times += name == "HELLO"
+        return name == "HELLO" and self.times == 1
+
+
+async def test_what_twemproxy_carries_is_cached_behind_it(redis_server: RedisServer, make_cache: Any) -> None:
+    unknown = {"HELLO", "CLIENT", "INFO", "SCAN", "SCRIPT", "CLUSTER", "DBSIZE", "SELECT", "ROLE"}
+    async with refusing(redis_server.port, {}, hang_up=unknown) as port:
+        url = f"redis://127.0.0.1:{port}/0?retry_on_timeout=no"
+        cache = make_cache(url, deadline=2.0, connect_wait=5.0)
+        await initialised(cache)
+        redis_server.cli("SCRIPT", "FLUSH")
+        assert await what_works(cache, redis_server) == EVERYTHING - {"pattern", "stats"}
+        assert cache.connected
+        await cache.close()
+
+
+async def test_a_proxy_that_knows_hello_and_hangs_up_over_client(redis_server: RedisServer, make_cache: Any) -> None:
+    async with refusing(redis_server.port, {}, hang_up={"CLIENT"}) as port:
+        cache = make_cache(f"redis://127.0.0.1:{port}/0", deadline=2.0, connect_wait=5.0)
+        await initialised(cache)
+        assert await what_works(cache, redis_server) == EVERYTHING
+        await cache.close()
+
+
+@pytest.mark.parametrize("what", ["HELLO", "HELLO PING", "HELLO once"])
+async def test_a_server_that_hung_up_once_is_not_taken_for_such_a_proxy(
+    redis_server: RedisServer, make_cache: Any, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    unknown: Any = FirstTime() if "once" in what else set(what.split())
+    async with refusing(redis_server.port, {}, hang_up=unknown) as port:
+        cache = make_cache(f"redis://127.0.0.1:{port}/0", deadline=2.0, connect_wait=5.0)
+        cache.enable()
+        transport = engine_of(cache).transport
+        if what == "HELLO":
+            await until(lambda: transport.pooled and cache.connected)
+            assert await cache.set(KEY, "one", ttl=60)
+        else:
+            await until(lambda: "connection lost while connecting" in caplog.text)
+            assert not transport.pooled
+        if isinstance(unknown, set):
+            unknown.clear()
+        await until(lambda: transport.multiplexed and engine_of(cache).tracking)
+        assert not transport.pooled
+        assert await cache.set(KEY, "two", ttl=60)
+        await cache.close()
+
+
+async def test_a_wrong_password_behind_such_a_proxy_is_named(
+    own_redis: RedisServer, make_cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_redis.cli("ACL", "SETUSER", "ann", "on", ">right", "~*", "&*", "+@all")
+    async with refusing(own_redis.port, {}, hang_up={"HELLO", "CLIENT"}) as port:
+        wrong, right = (
+            make_cache(f"redis://ann:{word}@127.0.0.1:{port}/0", deadline=2.0, connect_wait=5.0)
+            for word in ("wrong", "right")
+        )
+        assert await wrong.initialize() is False
+        assert "refused (WRONGPASS)" in caplog.text
+        await initialised(right)
+        assert await right.set(KEY, "one", ttl=60)
+        await wrong.close()
+        await right.close()

@@ -11,7 +11,8 @@ import pytest
 
 from cache.exceptions import CacheUnavailable, CommandRejected
 from cache.redis_url import Endpoint
-from cache.transport import handshake
+from cache.transport import attempts
+from cache.transport.handshake import REJECTED
 from tests.cache.conftest import Clients
 from tests.cache.loading.clock import seconds_until
 from tests.real.proxy import Proxy
@@ -75,10 +76,10 @@ async def test_a_client_that_is_refused_attempts_less_and_less_often(
     own_redis: RedisServer, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for failing_for in (0.0, 6.0, 3_600.0, 1e9):
-        pauses = [handshake.backoff(handshake.REJECTED, failing_for) for _ in range(100)]
-        expected = min(max(handshake.REJECTED, failing_for * handshake.BACKOFF_SHARE), 30.0)
+        pauses = [attempts.backoff(REJECTED, failing_for) for _ in range(100)]
+        expected = min(max(REJECTED, failing_for * attempts.BACKOFF_SHARE), 30.0)
         assert 0.79 * expected < min(pauses) < max(pauses) <= expected
-    monkeypatch.setattr(handshake, "BACKOFF_SHARE", 2.0)
+    monkeypatch.setattr(attempts, "BACKOFF_SHARE", 2.0)
 
     def connections() -> int:
         return int(own_redis.cli("INFO", "stats").split("total_connections_received:")[1].split()[0])

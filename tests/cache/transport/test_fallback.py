@@ -11,7 +11,7 @@ import pytest
 
 from cache import LockUnavailable, RedisCache, keys
 from cache.coherence.pending import PendingInvalidations
-from cache.core.maintenance import Maintenance
+from cache.core.engine import Engine
 from tests.cache.loading.clock import timed
 from tests.cache.loading.loader import Loader
 from tests.inside import engine_of
@@ -272,7 +272,7 @@ async def test_a_reply_overtaken_by_a_pending_invalidation_is_not_served(
 
     for name in ("send", "send_all", "send_each"):
         monkeypatch.setattr(engine.transport, name, late(getattr(engine.transport, name)))
-    monkeypatch.setattr(Maintenance, "redeliver_soon", lambda _: None)
+    monkeypatch.setattr(Engine, "redeliver_soon", lambda _: None)
     cache.invalidations.enqueue(PendingInvalidations((KEY,)))
     ask: dict[str, Any] = {
         "get": lambda: cache.get(KEY),

@@ -12,7 +12,7 @@ from cache.exceptions import CacheUnavailable, CommandRejected, CommandTimeout, 
 from cache.redis_url import Endpoint
 from cache.transport.connection import pack
 from cache.transport.multiplexer import MultiplexedClient
-from tests.cache.conftest import Clients
+from tests.cache.conftest import Clients, Listener
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
@@ -218,7 +218,7 @@ async def test_close_fails_what_is_in_flight_and_writes_what_is_queued(
 
 
 async def test_never_started(clients: Clients) -> None:
-    client = MultiplexedClient(Endpoint())
+    client = MultiplexedClient(Endpoint(), Listener())
     with pytest.raises(CacheUnavailable, match="not started"):
         await client.call("PING")
     await client.close()

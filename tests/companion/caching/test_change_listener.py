@@ -176,7 +176,7 @@ async def test_every_kind_of_data_and_of_change_is_noted(db: asyncpg.Connection,
 async def test_only_the_service_role_reads_what_is_noted(db: asyncpg.Connection) -> None:
     allowed = {
         "select * from companion_changes": ["service_role"],
-        "select companion_changes_since(0)": ["service_role"],
+        "select companion_changes_after(0)": ["service_role"],
         "delete from companion_changes": [],
         "insert into companion_changes values ('u', 'profile', 1, now())": [],
     }
@@ -617,7 +617,7 @@ async def test_missing_migrations_are_logged(postgres: Postgres, log_lines: Call
         listening(SOON)
         await until(
             lambda: any(
-                "HTTP 404 PGRST202 (the function companion_changes_since is missing: apply" in line
+                "HTTP 404 PGRST202 (the function companion_changes_after is missing: apply" in line
                 for line in log_lines()
             )
         )

@@ -23,7 +23,7 @@ from tests.contract.livekit.realtime_stand_in import SilentRealtime
 from tests.wait import until
 from tools import CacheTools, MemoryTools
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("patient")]
 ADA = "Name: Ada"
 
 
@@ -223,16 +223,16 @@ async def test_a_realtime_model_has_the_profile_in_its_instructions(known: Runti
             await until(lambda number=number: call.handed_over == number)
             await until(lambda name=name: call.model.prompts[-1].startswith(f"{name}\n\n{PROFILE_HEADING}"))
             assert call.model.prompts[-1].count(PROFILE_HEADING) == call.model.prompts[-1].count(ADA) == 1
-        await call.memory.set_profile("Name: Zoë")
+        await call.memory.known.set_profile("Name: Zoë")
         assert "Name: Zoë" in call.model.prompts[-1]
         assert ADA not in call.model.prompts[-1]
-        await call.memory.forget_everything()
+        await call.memory.known.forget_everything()
         assert "Zoë" not in call.model.prompts[-1]
 
 
 async def test_a_realtime_model_that_cannot_change_has_the_block_when_its_agent_starts(known: Runtime) -> None:
     async with calling(Agent(instructions="first"), model=SilentRealtime(mutable=False)) as call:
-        await call.memory.set_profile("Name: Zoë")
+        await call.memory.known.set_profile("Name: Zoë")
         call.session.update_agent(Agent(instructions="second"))
         await until(lambda: len(call.model.prompts) == 2)
     first, second = call.model.prompts

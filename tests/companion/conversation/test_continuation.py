@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,12 +22,11 @@ from tests.real.livekit.job_context import job_context
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("patient")]
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(continuation, "LEASE", 1)
     monkeypatch.setattr(continuation, "RENEW", 0.1)
 
 
@@ -57,13 +56,17 @@ def spoken(call: Call) -> list[str]:
     return [(message.text_content or "").strip() for message in messages if message.role != "system"]
 
 
-async def freeze(redis: RedisServer, *, expires: bool = False) -> None:
-    """Let the job do nothing more for its conversation, as when it is killed; its lease expires, or is gone."""
+def kill() -> None:
+    """Let the jobs do nothing more for their conversations, as when they are killed."""
     for task in asyncio.all_tasks():
         if task.get_name() == "conversation-lease":
             task.cancel()
-    if not expires:
-        redis.cli("DEL", *redis.cli("KEYS", "temp:*:lease"))
+
+
+async def freeze(redis: RedisServer) -> None:
+    """Kill the jobs, and let their leases expire."""
+    kill()
+    redis.cli("DEL", *redis.cli("KEYS", "temp:*:lease"))
     await until(lambda: not redis.cli("KEYS", "temp:*:lease"))
 
 
@@ -73,12 +76,12 @@ async def known(runtime: Runtime) -> Runtime:
     return runtime
 
 
-async def test_the_next_job_goes_on(known: Runtime, redis_server: RedisServer) -> None:
+async def test_the_next_job_goes_on(known: Runtime) -> None:
     async with job() as killed:
         await greeted(killed)
         await killed.say("I live in Oslo")
         await until(lambda: stored(known))
-        await freeze(redis_server, expires=True)
+        kill()  # and the next job starts at once
         async with job() as call:
             assert await call.memory.greet("Greet the user.") is None
             assert call.model.asked == [], "they have been greeted"
@@ -112,6 +115,88 @@ async def test_whom_the_killed_job_did_not_answer_is_answered(known: Runtime, re
             assert spoken(call)[-1] == "Are you there?"
 
 
+async def test_a_caller_who_has_heard_the_greeting_and_no_more_hears_no_other(
+    known: Runtime, redis_server: RedisServer
+) -> None:
+    async with job() as killed:
+        await greeted(killed)
+        await until(lambda: redis_server.cli("KEYS", "temp:*:running"))
+        await freeze(redis_server)
+        async with job() as call:
+            assert await call.memory.greet("Greet the user.") is None
+            await call.say("hello")
+            assert len(call.model.asked) == 1
+        assert [turn.text.strip() for turn in await known.store.recent_turns("ada")] == ["hello", "Done."]
+
+
+async def test_a_caller_who_has_heard_no_greeting_is_greeted(known: Runtime, redis_server: RedisServer) -> None:
+    async with job() as killed:
+        await killed.memory.known.ready()
+        await until(lambda: redis_server.cli("KEYS", "temp:*:lease"))
+        await freeze(redis_server)
+        async with job() as call:
+            await greeted(call)
+            assert "Greet the user." in call.last
+
+
+async def test_of_two_jobs_that_start_at_once_one_goes_on(
+    known: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(continuation, "PATIENCE", 0.2)
+    async with job() as killed:
+        await greeted(killed)
+        await killed.say("I live in Oslo")
+        await until(lambda: stored(known))
+        await freeze(redis_server)
+        async with job() as first, job() as second:
+            greetings = await asyncio.gather(*(call.memory.greet("Greet the user.") for call in (first, second)))
+            assert sorted(greeting is None for greeting in greetings) == [False, True]
+            for call in (first, second):
+                await call.say("Where do I live?")
+            assert sorted("I live in Oslo" in spoken(call) for call in (first, second)) == [False, True]
+    ids = [turn.id for turn in await known.store.recent_turns("ada")]
+    assert len(ids) == len(set(ids)) == 8
+
+
+async def test_a_conversation_is_wrapped_up_by_a_job_in_which_nothing_more_is_said(
+    known: Runtime, redis_server: RedisServer
+) -> None:
+    async with job() as killed:
+        await greeted(killed)
+        await killed.say("I live in Oslo")
+        await until(lambda: stored(known))
+        await freeze(redis_server)
+        async with job() as call:
+            assert await call.memory.greet("Greet the user.") is None
+        assert (await known.store.get_state("ada") or {})["conversations"] == 1
+        assert not redis_server.cli("KEYS", "temp:*")
+    assert (await known.store.get_state("ada") or {})["conversations"] == 1
+    assert len(await known.store.recent_turns("ada")) == 3
+
+
+async def test_a_store_that_does_not_answer_delays_no_caller(
+    known: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with job() as killed:
+        await greeted(killed)
+        await killed.say("I live in Oslo")
+        await until(lambda: stored(known))
+        await freeze(redis_server)
+
+        async def hang(_: str) -> Any:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(continuation, "READ_DEADLINE", 0.1)
+        monkeypatch.setattr(briefing, "DEADLINE", 0.1)
+        async with AsyncExitStack() as next_job:
+            with monkeypatch.context() as silent:
+                silent.setattr(known.contexts, "get", hang)
+                call = await next_job.enter_async_context(job())
+                assert await call.memory.greet("Greet the user.") is None  # they have been greeted
+            await call.say("hello")
+            assert spoken(call) == ["hello"]
+
+
 @pytest.mark.parametrize("other", [{"sid": "RM_2"}, {"user_id": "bob"}, {"agent": "another"}], ids=str)
 async def test_other_rooms_people_and_agents_begin_anew(
     known: Runtime, redis_server: RedisServer, other: dict[str, str]
@@ -127,7 +212,10 @@ async def test_other_rooms_people_and_agents_begin_anew(
             assert "Done. " not in call.last
 
 
-async def test_a_conversation_that_goes_on_or_has_ended_is_not_continued(known: Runtime) -> None:
+async def test_a_conversation_that_goes_on_or_has_ended_is_not_continued(
+    known: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(continuation, "PATIENCE", 0.2)
     async with job() as first:
         await greeted(first)
         await first.say("I live in Oslo")
@@ -239,7 +327,7 @@ async def test_a_silent_store_does_not_hold_the_first_word(
         async def hang(*_: object) -> None:
             await asyncio.Event().wait()
 
-        monkeypatch.setattr(continuation, "READ_BY", 0.2)
+        monkeypatch.setattr(continuation, "READ_DEADLINE", 0.2)
         monkeypatch.setattr(briefing, "DEADLINE", 0.2)
         with monkeypatch.context() as silent:
             silent.setattr(runtime.store, "context", hang)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -13,6 +14,7 @@ from companion.identity import caller_from_metadata
 
 pytestmark = pytest.mark.unit
 OPERATORS = frozenset({"root"})
+LOVELACE = '{"user_id": "lovelace"}'
 ADA = '{"user_id": "ada"}'
 
 
@@ -21,6 +23,7 @@ ADA = '{"user_id": "ada"}'
     [
         *("", " ", "not json", "[]", "{}", '"ada"', "7", "null", None, MagicMock(), "[" * 100_000, '{"language": "en"'),
         *('{"room": {"id": 7}}', '{"user": "ada"}', '{"current_user_identity": 1}', "greet the user identically"),
+        *("d2hhdCB0aGUgdXNlciBkaWQ=", b64encode(b'{"room": "x"}').decode(), "00ff", "=" * 100, "\0", "e30="),
         *('{"note": "ask for the user_id"}', '{"owner_user_id": "ada"}', "{'language': 'en'}", '{"user": {"id": 7}}'),
     ],
 )
@@ -79,6 +82,17 @@ UNREADABLE = {
     "%7B%22user%5Fid%22: lovelace": "not JSON",
     "{user\\u005fid lovelace": "not JSON",
     "ｕｓｅｒ＿ｉｄ lovelace": "not JSON",
+    '{"\\u0075\\u0073\\u0065\\u0072\\u005f\\u0069\\u0064": "lovelace"': "not JSON",
+    "{&quot;user&#95;id&quot;:&quot;lovelace&quot;}": "not JSON",
+    "%257B%2522user%255Fid%2522: lovelace": "not JSON",
+    LOVELACE.encode("utf-16-le").decode(): "not JSON",
+    LOVELACE.encode("utf-16").decode("latin-1"): "not JSON",
+    b64encode(LOVELACE.encode()).decode(): "not JSON",
+    b64encode(LOVELACE.encode("utf-16")).decode(): "not JSON",
+    f"data:application/json;base64,{b64encode(LOVELACE.encode()).decode()}": "not JSON",
+    f"eyJhbGciOiJIUzI1NiJ9.{b64encode(LOVELACE.encode()).decode().rstrip('=')}.c2lnbmVk": "not JSON",
+    json.dumps(b64encode(LOVELACE.encode()).decode()): "encoded twice",
+    LOVELACE.encode().hex(): "not JSON",
     '<user_id>"lovelace"</user_id>': "not JSON",
     '{"user_id": ' + "7" * 5000 + "}": "not JSON",
     '{"user_id": ' + "[" * 100_000: "not JSON",

@@ -57,7 +57,9 @@ def test_a_placeholder_is_an_unknown_caller_in_any_form(word: str) -> None:
         *("00000000-0000-0000-0000-000000000000", "user-00000000-0000-0000-0000-000000000000"),
         *("ffffffff-ffff-ffff-ffff-ffffffffffff", "sip_0000000000", "+000", "-0", "0.0"),
         # On a phone's keys: ANONYMOUS, BLOCKED, RESTRICTED, UNAVAILABLE, UNKNOWN.
-        *("sip_+266696687", "+2562533", "7378742833", "tel:+86282452253", "sip_8656696"),
+        *("sip_+266696687", "+2562533", "7378742833", "tel:+86282452253", "sip_8656696", "+12562533", "+18656696"),
+        *('"Anonymous" <sip:anonymous@anonymous.invalid>', "unavailable;phone-context=example.com", "+00000"),
+        *("mailto:anonymous@example.com", "xmpp:guest@example.com"),
         # Behind a country code, that a gateway puts before whatever it has.
         *("sip_+10000000000", "+10000000000", "sip_10000000000", "sip_+1anonymous", "+1Restricted", "sip_1unknown"),
         # A variable's name in place of its value, and other kinds before a value that was not set.
@@ -82,6 +84,15 @@ def test_a_placeholder_is_an_unknown_caller_in_any_form(word: str) -> None:
             "발신번호표시제한",
             "sip_Wireless Caller",
             "Toll Free",
+            "Appel masqué",
+            "unterdrueckt",
+            "Número restringido",
+            "gizli numara",
+            "dold nummer",
+            "приватный номер",
+            "プライベート",
+            "비공개",
+            "חסוי",
         ),
         # As LiveKit names a caller where the trunk hides numbers, and there is none.
         *(f"sip_{sha256(word.encode()).hexdigest()[:16]}" for word in ("anonymous", "Anonymous", "unknown", "")),
@@ -93,7 +104,17 @@ def test_these_are_placeholders_too(identity: str) -> None:
 
 
 PEOPLE = (
-    *("ada", "Guestrin", "annie-anonymous", "privateer", "unknown-soldier", "guest-4711", "guest_ab12", "anonymous1"),
+    *(
+        "ada",
+        "Guestrin",
+        "annie-anonymous",
+        "privateer",
+        "unknown-soldier",
+        "guest-4711",
+        "guest_123",
+        "guest_ab12",
+        "anonymous1",
+    ),
     *(
         "anonymously",
         "private.ryan",
@@ -121,6 +142,7 @@ PEOPLE = (
         "Beller",
     ),
     *("auth0|5f7c8ec7c33c6c004bbafe82", "google-oauth2|108", "Empty Ada", "Adán Anónimo", "Privat Müller"),
+    *("anonymous-0b8e0d5c-8d0e-4c3e-9b0e-2f5a5f0f7a11", "im-a-person", "Cache Money", "Dolda"),
     *("00000000-0000-0000-0000-000000000001", "名無し", "Anon Ymous"[:4] + "ie"),
 )
 

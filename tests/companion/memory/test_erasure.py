@@ -359,6 +359,22 @@ async def test_the_wish_for_all_ids_is_on_disk_before_the_store_is_asked(
         assert await runtime.store.is_erased(each, 0)
 
 
+async def test_a_conversation_that_knows_an_id_of_before_erases_the_person(
+    runtime: Runtime, redis_server: RedisServer, path: Path
+) -> None:
+    """It began before the person was moved, or runs in a worker without the key."""
+    await talk(runtime)
+    await runtime.store.save_profile("sip_1", WORD)
+    (moved,) = await runtime.store.move_user(["sip_1"], "ada")
+    await runtime.outbox_relay.erasures.deliver(moved)
+    await fill_redis()
+    Spool(runtime.settings.home).add("ada", [Memory(WORD, NOON)])
+    assert await erase_user("sip_1") is True
+    assert in_files(runtime.settings.home, path.parent) == []
+    assert in_redis(redis_server) == in_redis(redis_server, "ada") == []
+    assert await runtime.store.pending_erasures(60.0) == []
+
+
 async def test_who_comes_back_completes_what_was_cut_short(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """The erasure waited for the store; their next call begins before a replay has done it."""
     await talk(runtime)

@@ -301,6 +301,22 @@ async def test_a_tombstone_is_recognised_in_any_script(store: Store, user: str) 
     assert [text for text in texts if not forgotten.has(text)] == []
 
 
+async def test_a_turn_that_mentions_it_is_skipped_in_any_script(store: Store, user: str) -> None:
+    said = {
+        "Ρόδος": "Η ΡΌΔΟΣ ΕΊΝΑΙ ΩΡΑΊΑ",
+        "すしがり": "昨日はスシ、いや、すしがり",
+        "Київ": "КИЇВ МОЄ МІСТО",
+        "שלום": "שָׁלוֹם",
+        "café": "A Café In Lyon",
+    }
+    for text in said.values():
+        await store.add_turn(user, Turn("user", text, NOON, "c1"))
+    await store.forget(user, [Thing(text, words_of(text)) for text in said])
+    assert [turn.text for turn in (await store.context(user)).turns if not turn.skipped] == []
+    forgotten = await store.forgotten(user)
+    assert [text for text in said.values() if not forgotten.mentioned_in(text)] == []
+
+
 async def test_a_late_write_is_refused_if_more_was_forgotten_meanwhile(store: Store, user: str) -> None:
     await store.save_profile(user, "Name: Ada")
     before = await store.forgotten(user)

@@ -24,7 +24,7 @@ from companion.store import (
 from companion.writes import ConversationEnded, Profile
 from companion.writes.records import Write, apply_or_follow
 from tests.companion.store.supabase.test_deadlock import is_waiting
-from tests.companion.store.test_erasure import WRITES, files_with, fill
+from tests.companion.store.test_erasure import DAY, WORD, WRITES, files_with, fill
 from tests.real.supabase.postgres import connection
 from tests.real.supabase.postgrest import PostgREST
 from tests.wait import until
@@ -255,6 +255,71 @@ async def test_no_tombstone_names_an_erased_persons_ids(store: Store, user: str,
     if not isinstance(store, SqliteStore):  # of which another test reads the bytes
         async with connection(project) as db:
             assert not await db.fetchval("select count(*) from companion_erasures t where t::text ~ $1", user)
+
+
+async def test_a_person_who_is_erased_under_an_earlier_id_is_erased(store: Store, user: str) -> None:
+    old, between, new = f"sip_{user}", f"sip_+{user}", f"~==phone={user}"
+    await fill(store, old)
+    await store.move_user([old], between)
+    await store.move_user([between], new)
+    since = await store.latest_erasure()
+    number = await store.erase_user(old, "r1")
+    assert await store.export_user(new) == NOTHING
+    assert {new, old} <= {erasure.user_id for erasure in await store.pending_erasures(DAY)}
+    for each in (old, between, new):
+        assert await store.moved(each) is None
+        with pytest.raises(PersonErased):
+            await store.add_turn(new, Turn("user", "late", NOON, "c", since=since))
+    await store.save_profile(new, "Name: Ada", since=await store.latest_erasure())
+    assert await store.erase_user(old, "r1") == number  # repeated by a replay: who has come back stays
+    assert (await store.export_user(new)).profile == "Name: Ada"
+
+
+@pytest.mark.parametrize("key", ["another", None])
+async def test_a_person_is_found_again_with_another_key(store: Store, user: str, key: str | None) -> None:
+    plain, keyed = f"sip_+{user}", f"~==phone={user}"
+    await store.save_profile(plain, "Name: Ada")
+    await store.move_user([plain], keyed)
+    since = await store.latest_erasure()
+    await store.save_profile(keyed, "Name: Ada\nLikes: tea", since=since)
+    user_id, earlier = (plain, [f"sip_{user}"]) if key is None else (f"~==phone={key}-{user}", [plain])
+    assert [erasure.user_id for erasure in await store.move_user(earlier, user_id)] == [keyed]
+    assert (await store.export_user(user_id)).profile == "Name: Ada\nLikes: tea"
+    for each in (plain, keyed):
+        assert await write_late(store, each, 0 if each == plain else since) == {user_id}
+    assert await store.move_user(earlier, user_id) == []
+    await store.erase_user(user_id, "r1")
+    assert await store.move_user(earlier, user_id) == []
+
+
+async def test_ids_that_a_person_was_moved_between_in_a_circle(store: Store, user: str) -> None:
+    ids = [f"{user}-{number}" for number in range(3)]
+    await store.save_profile(ids[1], "Likes: tea")
+    await store.move_user([ids[1]], ids[2])
+    await fill(store, ids[0])
+    await store.move_user([ids[0]], ids[1])
+    await store.move_user([ids[2]], ids[0])
+    assert (await store.forget(ids[0], [Thing("Likes: tea"), Thing(f"Likes: {WORD}")])).lines
+    await store.erase_user(ids[0], "r1")
+    for each in ids:
+        assert await store.export_user(each) == NOTHING
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+async def test_what_was_forgotten_under_one_id_is_forgotten_whichever_is_moved_first(
+    store: Store, user: str, order: list[int]
+) -> None:
+    """Of two machines, say: the person asked one of them to forget it."""
+    ids, new = [f"sip_{user}", f"sip_+{user}"], f"~==phone={user}"
+    for each in ids:
+        await store.save_profile(each, "Likes: chess\nLikes: tea")
+        await store.add_memory(each, Memory("Likes: chess", NOON))
+    await store.forget(ids[0], [Thing("Likes: chess", ["chess"])])
+    await store.move_user([ids[number] for number in order], new)
+    kept = await store.export_user(new)
+    assert (kept.profile, kept.memories) == ("Likes: tea", [])
+    assert "chess" not in str(kept)
+    assert (await store.forgotten(new)).mentioned_in("about chess")
 
 
 @pytest.mark.parametrize("writes_of", ["old", "new"])

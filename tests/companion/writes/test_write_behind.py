@@ -216,7 +216,6 @@ async def test_a_late_profile_replaces_what_was_there_before(runtime: Runtime, s
 async def test_one_that_overtakes_another_replaces_what_is_there_as_well(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("companion.writes.queue.FIRST_TRY", 0.2)  # the first never returns
     await runtime.store.save_profile("ada", "Name: Ada\nLikes: chess")
     slow = asyncio.Event()
     add_turn = runtime.store.add_turn

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from livekit.agents import Agent, AgentSession, AgentTask, RunContext, function_tool, llm
+from livekit.agents.llm.chat_context import Instructions
 from livekit.agents.voice.audio_recognition import _EndOfTurnInfo, _EndOfTurnMetrics, _PreemptiveGenerationInfo
 
 from tests.contract.livekit.livekit_stand_in import PlayedLLM, calls, talking
@@ -149,6 +150,43 @@ async def test_a_session_that_begins_to_close_can_be_asked() -> None:
         assert talk.session._is_closing() is False
         talk.session.shutdown()
         assert talk.session._is_closing() is True
+
+
+async def test_a_session_that_does_not_run_is_initializing_and_can_be_started_again() -> None:
+    """``companion.conversation.session_memory`` (``aclose``, ``_on_item``): it waits for no session that does not run,
+    and takes nothing from one that is started again.
+    """
+
+    class Broken(SilentRealtime):
+        def session(self, **_: Any) -> llm.RealtimeSession[Any]:
+            raise RuntimeError("no session")
+
+    seen: list[str] = []
+    session: AgentSession[Any] = AgentSession(llm=PlayedLLM(), vad=None, turn_handling={"turn_detection": None})
+    session.on("conversation_item_added", lambda event: seen.append(event.item.type))
+    session.on("close", lambda _: seen.append(f"close in {session.agent_state != 'initializing'}"))
+    assert session.agent_state == "initializing"
+    with pytest.raises(RuntimeError, match="no session"):
+        await session.start(Agent(instructions="-", llm=Broken()))
+    assert session.agent_state == "initializing"
+    for _ in range(2):
+        await session.start(Agent(instructions="-"))
+        assert session.agent_state != "initializing"
+        await session.aclose()
+        assert session.agent_state == "initializing"
+    assert seen == ["agent_handoff", *["agent_handoff", "close in True"] * 2]
+
+
+@pytest.mark.parametrize("audio", [True, False])
+async def test_a_realtime_model_has_the_instructions_of_its_modality(audio: bool) -> None:
+    """``companion.conversation.hook`` (``_rendered``): the block is behind the text that the model has without it."""
+    model = SilentRealtime()
+    model.capabilities.audio_output = audio
+    own = Instructions("Be kind.", audio="Be brief.", text="Use lists.", dynamic="It is Monday.")
+    session: AgentSession[Any] = AgentSession(llm=model)
+    async with session:
+        await session.start(Agent(instructions=own))
+    assert model.prompts == [own.render(modality="audio" if audio else "text")]
 
 
 async def test_a_session_without_a_room_has_no_room_io() -> None:

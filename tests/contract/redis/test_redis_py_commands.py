@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 def test_the_families_of_exceptions() -> None:
     """``cache.transport.pool`` distinguishes a rejected command from a lost connection by type.
 
-    An AuthenticationError is a ConnectionError, so ``cache.transport.finder`` tests for it first.
+    An AuthenticationError is a ConnectionError, so ``cache.transport.pool`` tests for it first.
     """
     assert issubclass(AuthenticationError, RedisConnectionError)
     assert not issubclass(ResponseError, RedisConnectionError | RedisTimeoutError)
@@ -80,7 +80,7 @@ async def test_the_text_of_an_error_in_a_script_is_kept() -> None:
 
 @pytest.mark.parametrize("reply", ["WRONGPASS invalid username-password pair", "NOAUTH Authentication required."])
 async def test_a_refused_password_is_an_authentication_error(reply: str) -> None:
-    """``cache.transport.finder`` pauses longer after one before it connects again."""
+    """``cache.transport.pool`` pauses longer after one before it connects again."""
     async with connected(lambda _: f"-{reply}\r\n".encode(), password="p") as (client, _):
         assert isinstance(await failure(client.ping()), AuthenticationError)
 

@@ -34,7 +34,7 @@ class ConsistencyChecker:
         return tuple(self._latest)
 
     def start(self) -> None:
-        operations = [self._read, self._read, self._write, self._other_operation]
+        operations = [self._read_any, self._read_any, self._write, self._other_operation]
         self._tasks = [asyncio.create_task(self._repeat(operation)) for operation in operations]
 
     async def stop(self) -> None:
@@ -49,13 +49,17 @@ class ConsistencyChecker:
     def check_value(self, key: str, value: Any, floor: int) -> None:
         """Check a value read for ``key`` by a call that began when version ``floor`` was acknowledged."""
         self.reads += 1
-        owner, _, version = str(value).rpartition(" ")
-        if owner != key or not version.isdecimal() or not floor <= int(version) <= self._latest[key]:
+        version = _version(key, str(value))
+        if version is None or not floor <= version <= self._latest[key]:
             self.wrong_values.append(f"{key}: {str(value)[:40]!r} instead of {floor} to {self._latest[key]}")
 
-    async def check(self, key: str, raw: str | None) -> bool:
+    def is_latest(self, key: str, raw: str | None) -> bool:
         """Whether ``raw``, the value of ``key`` in Redis, is absent or the latest version."""
         return raw in (None, self._value(key))
+
+    def is_versioned(self, key: str, raw: str) -> bool:
+        """Whether the checker wrote ``raw`` to ``key``, in whatever version."""
+        return _version(key, raw) is not None
 
     async def _repeat(self, operation: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -65,8 +69,8 @@ class ConsistencyChecker:
     def _value(self, key: str) -> str:
         return f"{key} {self._latest[key]}"
 
-    async def _read(self) -> None:
-        key = self._rng.choice(self.keys)
+    async def read(self, key: str) -> None:
+        """Read a value through the cache and check it."""
         floor = self._acknowledged[key]
 
         async def load() -> str:
@@ -75,6 +79,9 @@ class ConsistencyChecker:
             return value
 
         self.check_value(key, await self._cache.get_or_load(key, load, ttl=TTL, stale_for=TTL), floor)
+
+    async def _read_any(self) -> None:
+        await self.read(self._rng.choice(self.keys))
 
     async def _write(self) -> None:
         key = self._rng.choice(self.keys)
@@ -107,3 +114,9 @@ class ConsistencyChecker:
                 await cache.clear_user_cache(user)
             case 7:
                 await cache.get_stats()
+
+
+def _version(key: str, value: str) -> int | None:
+    """The version that a value of this key has; None if it is no such value."""
+    owner, _, version = value.rpartition(" ")
+    return int(version) if owner == key and version.isdecimal() else None

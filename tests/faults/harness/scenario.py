@@ -29,6 +29,7 @@ from tests.faults.harness.environment import PASSWORD, Environment, connections_
 from tests.faults.harness.faults import Fault
 from tests.faults.harness.worker_setup import log_listener, worker_settings
 from tests.inside import engine_of
+from tests.real.redis.resp import RedisReplyError
 from tests.wait import until
 
 Phase = Literal["start", "middle"]
@@ -39,6 +40,7 @@ RECOVERY_LIMIT = 0.3
 DURATION = (0.8, 1.1)
 """Range of seconds: longer than detection takes, and random so that faults end at any point of a retry."""
 _RECOVERY_TIMEOUT = 4.0
+_DELIVERY_TIMEOUT = 20.0
 _UTTERANCES = ("I live in Oslo.", "What do you know about me?", "cache stats")
 
 
@@ -145,15 +147,33 @@ async def _recovery_time(call_timer: CallTimer) -> float | None:
 
 
 async def _check_redis(env: Environment, checker: ConsistencyChecker, result: ScenarioResult) -> None:
-    """Check that pending invalidations were delivered: Redis holds no outdated value."""
+    """Check that pending invalidations were delivered: Redis holds no outdated value.
+
+    What the fault wrote stays until the cache reads it, and so it is read.
+    """
 
     async def up_to_date() -> bool:
-        return all([await checker.check(key, await env.cli("GET", key)) for key in checker.keys])
+        stored = {key: await _stored(env, key) for key in checker.keys}
+        for key, raw in stored.items():
+            if raw is not None and not checker.is_versioned(key, raw):
+                await checker.read(key)
+        return all(checker.is_latest(key, raw) for key, raw in stored.items())
 
     try:
-        await until(up_to_date, 3.0)
+        await until(up_to_date, _DELIVERY_TIMEOUT)
     except AssertionError:
         result.wrong.append("an outdated value remains in Redis")
+
+
+async def _stored(env: Environment, key: str) -> str | None:
+    """The string in Redis; of another type, the server's words."""
+    try:
+        raw: str | None = await env.cli("GET", key)
+        return raw
+    except RedisReplyError as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+        return str(error)
 
 
 async def _check_store(result: ScenarioResult) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 import struct
-import threading
 import time
 import traceback
 from collections import deque
@@ -16,6 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.real.loop_thread import LIMIT, LoopThread
 from tests.real.models.openai_reply import Reply, ToolCall
 
 __all__ = ["ChatRequest", "OpenAIServer", "Reply", "ToolCall"]
@@ -90,8 +90,7 @@ class OpenAIServer:
         self._speech, self._speech_delay = struct.pack(f"<{len(samples)}h", *samples), speech_delay
         self._runner: web.AppRunner | None = None
         self._port = 0
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: LoopThread | None = None
         self.requests: list[ChatRequest] = []
         self.spoken: list[str] = []
         self.speech_status: Callable[[str], int] = lambda text: 200
@@ -124,20 +123,17 @@ class OpenAIServer:
 
     def start_in_thread(self) -> OpenAIServer:
         """Serve from a thread of its own, for tests without a free event loop."""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="openai-server", daemon=True)
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.__aenter__(), self._loop).result(10)
+        self._thread = LoopThread("openai-server")
+        self._thread.submit(self.__aenter__()).result(LIMIT)
         return self
 
     def stop(self) -> None:
         """Stop the thread; raises AssertionError as the end of the block does."""
-        assert self._loop is not None
         assert self._thread is not None
-        asyncio.run_coroutine_threadsafe(self.__aexit__(RuntimeError), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
+        try:
+            self._thread.submit(self.__aexit__(RuntimeError)).result(LIMIT)
+        finally:
+            self._thread.close()
         self._check()
 
     def _check(self) -> None:

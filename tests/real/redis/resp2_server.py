@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import hiredis
@@ -17,8 +17,18 @@ def without_resp3(port: int, words: str = UNKNOWN) -> AbstractAsyncContextManage
 
 
 @asynccontextmanager
-async def refusing(port: int, errors: Mapping[str, str], host: str = "127.0.0.1", at: int = 0) -> AsyncIterator[int]:
-    """Yields the port, on ``host``, of the relay to 127.0.0.1:``port``. ``errors``: what it answers, by command."""
+async def refusing(
+    port: int, errors: Mapping[str, str], host: str = "127.0.0.1", at: int = 0, *, hang_up: Container[str] = ()
+) -> AsyncIterator[int]:
+    """A relay to 127.0.0.1:``port``. Yields its port on ``host``.
+
+    Args:
+        port: of the server.
+        errors: what it answers, by command.
+        host: where it listens.
+        at: its port, 0 for a free one.
+        hang_up: the commands over which it ends the connection, with no answer to those before, as twemproxy does.
+    """
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -29,7 +39,7 @@ async def refusing(port: int, errors: Mapping[str, str], host: str = "127.0.0.1"
             server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
             down = asyncio.create_task(_copy(server_reader, writer))
             try:
-                await _commands(reader, server_writer, errors)
+                await _commands(reader, server_writer, errors, hang_up)
             finally:
                 server_writer.close()
                 down.cancel()
@@ -49,13 +59,17 @@ async def refusing(port: int, errors: Mapping[str, str], host: str = "127.0.0.1"
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _commands(reader: asyncio.StreamReader, up: asyncio.StreamWriter, errors: Mapping[str, str]) -> None:
+async def _commands(
+    reader: asyncio.StreamReader, up: asyncio.StreamWriter, errors: Mapping[str, str], hang_up: Container[str]
+) -> None:
     """Forward commands. For a refused one the server runs a script with that error, so that the replies keep order."""
     parser = hiredis.Reader(notEnoughData=Ellipsis)
     while data := await reader.read(1 << 16):
         parser.feed(data)
         while (command := parser.gets()) is not Ellipsis:
-            if (error := errors.get(command[0].decode().upper())) is not None:
+            if (name := command[0].decode().upper()) in hang_up:
+                return
+            if (error := errors.get(name)) is not None:
                 command = [b"EVAL", b"return redis.error_reply(ARGV[1])", b"0", error]
             up.write(hiredis.pack_command(tuple(command)))
         await up.drain()

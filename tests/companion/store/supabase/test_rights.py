@@ -60,6 +60,7 @@ FOR_USERS = {
     "companion_words(text)",
 }
 FOR_THE_SERVICE = {
+    "companion_changes_after(bigint,text,text,integer,integer)",
     "companion_claim_openings(text,double precision,integer)",
     "companion_changes_since(bigint,text,text,integer,integer)",
     "companion_erase(text,text)",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..forget_request import forget_request
-from ..prompts import transcript_line
-from ..store import Turn
+from .forget_request import forget_request
+from .prompts import transcript_line
+from .store import Turn
 
 
 def to_bring_up(turns: Sequence[Turn]) -> list[Turn]:

@@ -1,0 +1,139 @@
+"""What is known of a session's caller: its requests and its greeting are made of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from livekit.agents import llm
+
+from cache import BackgroundTasks
+
+from ..identity import Caller
+from ..memory.moving import move_at_start_async
+from ..prompts import remembered
+from ..store import mentions
+from ..text import storable
+from ..voice.tracing import StartTrace
+from .briefing import DEADLINE, Briefing, Prefetch
+from .greeting import FIRST_MEETING
+from .hook import AgentHook
+from .participant import OnChange, Partner
+from .record import Record
+
+
+class Knowledge:
+    """What is known of the person who seems to be the caller of one session.
+
+    Args:
+        record: the conversation, which may be one to continue.
+        hook: gives it to the model.
+        find: makes the partner, which calls its argument when the caller seems to be another person.
+        trace: the trace of the start.
+
+    Attributes:
+        partner: decides at each use who the conversation is with.
+        profile: the profile as the model receives it; the store may hold a newer one.
+        profile_at_answer: the profile when the model began the current answer: the base of its profile updates.
+        plan: how to open.
+        briefing: completes the knowledge of the latest person; None as long as there was none.
+    """
+
+    def __init__(
+        self, record: Record, hook: AgentHook, find: Callable[[OnChange], Partner], trace: StartTrace | None
+    ) -> None:
+        self._record, self._hook, self._trace = record, hook, trace
+        self._background = BackgroundTasks()
+        self.profile = self.profile_at_answer = self._earlier = ""
+        self.plan = FIRST_MEETING
+        self.briefing: asyncio.Task[None] | None = None
+        self._prefetch: Prefetch | None = None
+        self._stopped = False
+        self.partner = find(self.meet)
+
+    def meet(self, caller: Caller | None) -> None:
+        """Prefetch what is known of a person, instead of another."""
+        if self._stopped:
+            return
+        self._cancel()
+        self._take(Briefing())
+        self._record.leave()
+        self._prefetch = Prefetch(caller, self._trace)
+        self.briefing = self._background.spawn(self._brief(self._prefetch, caller), name="memory-briefing")
+
+    async def ready(self, timeout: float | None = None) -> None:
+        """Wait until the caller is known, ``DEADLINE`` at most, and until the briefing for them is complete.
+
+        Args:
+            timeout: seconds for both; None waits as long as the briefing allows itself.
+        """
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        if not (self._record.begun or self._stopped):
+            await self.partner.arrival(DEADLINE)
+        briefing = None
+        while self.briefing is not briefing:
+            briefing = self.briefing
+            if briefing is not None:
+                left = None if timeout is None else max(start + timeout - loop.time(), 0)
+                await asyncio.wait({briefing}, timeout=left)
+            self.partner.look()
+
+    def stop(self) -> None:
+        """Read nothing more."""
+        self._stopped = True
+        self._cancel()
+
+    def block(self, *, profile: bool, earlier: bool) -> str:
+        """The block of a request, with these parts; empty without any."""
+        if not (profile or earlier):
+            return ""
+        return remembered(self.profile if profile else "", self._earlier if earlier else "")
+
+    async def set_profile(self, profile: str) -> None:
+        """Tell the model a changed profile from its next request on, or one that could not be read before."""
+        self.profile = storable(profile)
+        await self._hook.refresh()
+
+    async def forget(self, profile: str, things: Sequence[Sequence[str]]) -> None:
+        """Tell the model nothing more of what was forgotten.
+
+        Args:
+            profile: the profile without it.
+            things: the words of each thing, see ``words_of``.
+        """
+        if self._prefetch is not None:  # what comes late was read before
+            self._prefetch.cancel()
+        if any(mentions(self._earlier, words) for words in things):
+            self._earlier = ""
+        self.plan = replace(self.plan, texts={})
+        self.profile_at_answer = storable(profile)
+        await self.set_profile(profile)
+
+    async def forget_everything(self) -> None:
+        """Go on as with a stranger: without profile, earlier conversations, and what was said in this one."""
+        self._earlier = ""
+        self._record.forget()
+        await self.forget("", [])
+        for agent in self._hook.agents:
+            await agent.update_chat_ctx(llm.ChatContext.empty())
+
+    def _cancel(self) -> None:
+        if self._prefetch is not None:
+            self._prefetch.cancel()
+        if self.briefing is not None:
+            self.briefing.cancel()
+
+    async def _brief(self, prefetch: Prefetch, caller: Caller | None) -> None:
+        if caller is not None and caller.earlier and await move_at_start_async(caller.user_id, caller.earlier):
+            prefetch.cancel()
+            self._prefetch = prefetch = Prefetch(caller, self._trace)
+        if caller is not None:
+            await self._record.open(caller)
+        self._take(await prefetch.result())
+        prefetch.deliver_late_profile(self)
+
+    def _take(self, briefing: Briefing) -> None:
+        self.profile = self.profile_at_answer = storable(briefing.profile)
+        self._earlier, self.plan = briefing.earlier, briefing.plan
