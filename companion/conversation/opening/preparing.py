@@ -69,22 +69,21 @@ async def prepare_opening(
         plan, certain, _ = await decide(user_id, context)
         if not certain:
             return  # the next start asks the model again
-    now = datetime.now(UTC)
-    opening = Opening(context.version, plan.decision(), None, prompt.hash if prompt else "", now, since)
-    if context.turns:
-        await runtime.store.save_opening(user_id, opening)
-    await read_plan(user_id)  # which fills the cache
-    age = age_of(context.turns[-1].at) if context.turns else None
-    too_old = age is not None and age > timedelta(days=runtime.settings.prepare_days)
-    if prompt is None or plan.opening == "first_meeting" or too_old:
+    if not context.turns:
         return
-    texts = await write_texts(plan, context, prompt)
-    if texts is None:
-        return
-    await runtime.store.save_opening(user_id, replace(opening, texts=texts))
+    age = age_of(context.turns[-1].at)
+    recent = age is None or age <= timedelta(days=runtime.settings.prepare_days)
+    writer = prompt if recent else None
+    texts: dict[str, str] | None = {} if writer is None else None
+    now, hash_ = datetime.now(UTC), prompt.hash if prompt is not None else ""
+    opening = Opening(context.version, plan.decision(), texts, hash_, now, since)
+    await runtime.store.save_opening(user_id, opening)
+    if writer is not None and (texts := await write_texts(plan, context, writer)) is not None:
+        await runtime.store.save_opening(user_id, replace(opening, texts=texts))
+    # A start in the meantime may have filled the cache, without the texts.
     await (await get_redis_cache()).delete(keys.greeting_instructions(user_id))
     await read_plan(user_id)
-    for text in texts.values():
+    for text in (texts or {}).values():
         await speech.prepare(user_id, text)
 
 

@@ -15,7 +15,7 @@ import pytest
 from livekit import rtc
 from livekit.agents import Agent, AgentSession, llm
 
-from cache import get_redis_cache, keys
+from cache import get_redis_cache, keys, use_redis_cache
 from companion import Caller, attach, save_user_profile_async, use_caller
 from companion.conversation import session_memory
 from companion.conversation.greeting import Plan, read_plan
@@ -266,6 +266,19 @@ async def test_a_store_that_is_away_is_covered_by_the_copy(runtime: Runtime, mon
     assert await greeted() == (LIVE, 1)
 
 
+async def test_without_redis_the_store_has_it(
+    runtime: Runtime, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await prepare(runtime)
+    monkeypatch.setenv("CACHE_DEADLINE_MS", "200")
+    await use_redis_cache(own_redis.url)
+    assert await greeted() == (FOLLOW_UP, 0)
+    own_redis.kill()
+    assert await greeted() == (FOLLOW_UP, 0)
+    await runtime.store.save_profile("ada", "Name: Eve")
+    assert await greeted() == (LIVE, 1)
+
+
 async def test_a_model_that_fails_at_the_end_leaves_the_greeting_to_the_start(runtime: Runtime, model: Writer) -> None:
     model.fails = ValueError("no model")
     await prepare(runtime)
@@ -341,7 +354,8 @@ async def test_what_a_killed_job_left_is_prepared_by_the_next_one(
     assert plan.text(PROMPT.hash) == FOLLOW_UP
     plan = Plan.of(await runtime.store.context("cem"))
     assert plan is not None
-    assert plan.texts == {}, "who was last here too long ago is not prepared for"
+    assert plan.texts == {}, "one who was last here too long ago is not prepared for"
+    assert await runtime.store.claim_openings(PROMPT.hash, older_than=-60, limit=9) == []
 
 
 async def _is_written(runtime: Runtime, user_id: str) -> bool:
