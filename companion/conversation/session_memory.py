@@ -74,7 +74,7 @@ class SessionMemory:
         self._wrapped_up: asyncio.Task[Any] | None = None
         self._released = False
         self._background = BackgroundTasks()
-        preparation = Preparation(speech_of(session, runtime.settings), runtime.settings.language)
+        preparation = Preparation(speech_of(session, runtime.settings), runtime.settings.language, parts)
         self._record = Record(runtime.write_behind, parts, place, preparation)
         self._hook = AgentHook(session, self._read_block, self._start, self._place, tasks=parts.tasks)
         self.known = Knowledge(self._record, self._hook, find, trace)

@@ -9,6 +9,7 @@ from cache import BackgroundTasks
 
 from ...identity import Caller, use_caller
 from ...voice.prepared_speech import PreparedSpeech
+from ..parts import Parts
 from .preparing import note_opening, prepare_left_over, prepare_opening
 from .prompt import GreetingPrompt
 
@@ -23,15 +24,16 @@ class Preparation:
     Args:
         speech: keeps the speech of what is prepared.
         language: the code of the language of speech.
+        parts: what the memory does, and so what the agent is told.
 
     Attributes:
         speech: as above.
         prompt: what the session's greeting is written with; None as long as it has not greeted.
     """
 
-    def __init__(self, speech: PreparedSpeech, language: str = "en") -> None:
+    def __init__(self, speech: PreparedSpeech, language: str = "en", parts: Parts | None = None) -> None:
         self.speech = speech
-        self._language = language
+        self._language, self._parts = language, parts or Parts()
         self.prompt: GreetingPrompt | None = None
         self._noting: asyncio.Task[None] | None = None
         self._background = BackgroundTasks()
@@ -43,7 +45,8 @@ class Preparation:
             persona: the lasting instructions of the agent.
             instructions: how to greet anybody.
         """
-        begun, self.prompt = self.prompt, GreetingPrompt(persona, instructions, self._language)
+        parts, begun = self._parts, self.prompt
+        self.prompt = GreetingPrompt(persona, instructions, self._language, parts.profile, parts.earlier)
         if begun is None:
             self._background.spawn(self._prepare_left_over(self.prompt), name="opening-left-over")
         return self.prompt

@@ -93,13 +93,14 @@ async def write_texts(plan: Plan, context: Context, prompt: GreetingPrompt) -> d
     Returns:
         None where the model did not answer, so that it may be asked again. A text that may not be kept is left out.
     """
-    summary = context.summary.text if context.summary else ""
-    known = remembered(profile_to_read(context.profile), earlier_conversations(summary, 0, ""))
+    summary = context.summary.text if context.summary and prompt.earlier else ""
+    profile = profile_to_read(context.profile) if prompt.profile else ""
+    known = [remembered(profile, earlier_conversations(summary, 0, ""))] if prompt.profile or prompt.earlier else []
     kinds: list[Kind] = ["follow_up", "fresh_start"] if plan.opening == "follow_up" else ["fresh_start"]
 
     async def write(kind: Kind) -> str:
         how = f"{prompt.instructions.rstrip()}\n\n{plan.instructions_for(kind, '')}\n\n{PREPARED}".lstrip()
-        return " ".join((await first_message(get_runtime().model, prompt.persona, known, how)).split())
+        return " ".join((await first_message(get_runtime().model, prompt.persona, *known, how)).split())
 
     try:
         async with asyncio.timeout(TEXT_TIMEOUT):

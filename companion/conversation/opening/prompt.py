@@ -16,15 +16,20 @@ class GreetingPrompt:
         persona: the instructions of the agent that greets, without what changes with the clock.
         instructions: how it is to greet anybody.
         language: the code of its language.
+        profile: whether the agent is told the profile.
+        earlier: whether it is told of earlier conversations.
     """
 
     persona: str
     instructions: str
     language: str
+    profile: bool = True
+    earlier: bool = True
 
     @property
     def hash(self) -> str:
         """Equal where everything is equal that a text is written with: also the wording of this version."""
         wording = (prompts.PREPARED, prompts.follow_up("", ""), prompts.fresh_start(""), prompts.remembered("", ""))
-        parts = (self.persona, self.instructions, self.language, *wording)
+        told = f"{self.profile} {self.earlier}"
+        parts = (self.persona, self.instructions, self.language, told, *wording)
         return sha256("\0".join(sha256(part.encode()).hexdigest() for part in parts).encode()).hexdigest()[:32]

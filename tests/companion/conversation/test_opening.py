@@ -333,6 +333,15 @@ async def test_the_end_prepares_what_the_greeting_of_this_conversation_was_writt
     assert "They talked about chess." in written, "the summary of the conversation that has ended"
 
 
+async def test_what_the_agent_is_not_told_is_not_in_its_greeting(runtime: Runtime, model: Writer) -> None:
+    await runtime.store.save_profile("ada", "Name: Ada")
+    for told in (True, False):
+        prompt = replace(PROMPT, profile=told)
+        await prepare(runtime, prompt=prompt)
+        assert ("Name: Ada" in str(model.asked[-1].messages())) == told
+        assert PROMPT.hash == prompt.hash if told else PROMPT.hash != prompt.hash
+
+
 async def test_a_program_that_greets_by_itself_costs_no_text(runtime: Runtime, model: Writer) -> None:
     await prepare(runtime, prompt=None)
     assert model.systems == [FOLLOW_UP_PROMPT]
