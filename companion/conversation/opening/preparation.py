@@ -35,7 +35,7 @@ class Preparation:
         self.speech = speech
         self._language, self._parts = language, parts or Parts()
         self.prompt: GreetingPrompt | None = None
-        self._noting: asyncio.Task[None] | None = None
+        self._noting: asyncio.Task[bool] | None = None
         self._background = BackgroundTasks()
 
     def greets(self, persona: str, instructions: str) -> GreetingPrompt:
@@ -52,8 +52,10 @@ class Preparation:
         return self.prompt
 
     def note(self, caller: Caller) -> None:
-        """Note in the store that the next opening of this person is to be prepared. Returns at once."""
-        if self._noting is None and self.prompt is not None:
+        """Note in the store, unless that was done, that the next opening is to be prepared. Returns at once."""
+        noting = self._noting
+        failed = noting is not None and noting.done() and (noting.cancelled() or not noting.result())
+        if (noting is None or failed) and self.prompt is not None:
             with use_caller(caller):
                 self._noting = self._background.spawn(note_opening(caller.user_id, self.prompt), name="opening-note")
 

@@ -36,13 +36,19 @@ LEFT_LIMIT: Final = 3
 """The most persons for whom one job prepares what others have left."""
 
 
-async def note_opening(user_id: str, prompt: GreetingPrompt) -> None:
-    """Note that the opening is to be prepared when this conversation ends. Raises nothing but ``CancelledError``."""
+async def note_opening(user_id: str, prompt: GreetingPrompt) -> bool:
+    """Note that the opening is to be prepared when this conversation ends. Raises nothing but ``CancelledError``.
+
+    Returns:
+        Whether it is noted: not while the store is away.
+    """
     since = await get_runtime().write_behind.beginnings.number(user_id)
     try:
         await get_runtime().store.save_opening(user_id, Opening(0, {}, None, prompt.hash, datetime.now(UTC), since))
     except StoreError as problem:
         logger.warning("that a greeting is to be prepared could not be noted: %s", problem)
+        return False
+    return True
 
 
 async def prepare_opening(

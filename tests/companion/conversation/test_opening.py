@@ -333,6 +333,24 @@ async def test_the_end_prepares_what_the_greeting_of_this_conversation_was_writt
     assert "They talked about chess." in written, "the summary of the conversation that has ended"
 
 
+async def test_while_the_store_is_away_a_later_turn_notes_it(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    preparation, ada = _prepared_with(PROMPT), Caller("ada")
+
+    async def away(*_: object) -> None:
+        raise StoreError("save_opening", "timeout")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime.store, "save_opening", away)
+        preparation.note(ada)
+        await preparation._background.ended(5.0)  # private: nothing public waits for it but the end
+    for _ in range(2):
+        preparation.note(ada)
+        await preparation._background.ended(5.0)  # private: as above
+    opening = await _opening(runtime)
+    assert opening is not None
+    assert opening.prompt == PROMPT.hash
+
+
 async def test_what_the_agent_is_not_told_is_not_in_its_greeting(runtime: Runtime, model: Writer) -> None:
     await runtime.store.save_profile("ada", "Name: Ada")
     for told in (True, False):
