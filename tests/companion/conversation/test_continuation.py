@@ -313,24 +313,3 @@ async def test_a_realtime_model_goes_on(known: Runtime, redis_server: RedisServe
             assert [(text or "").strip() for text in said] == ["Done.", "I live in Oslo", "Done."]
             assert "Oslo" not in str(call.session.history.to_dict())
             assert await call.memory.greet("Greet the user.") is None
-
-
-async def test_a_silent_store_does_not_hold_the_first_word(
-    runtime: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A conversation was cut off, and its turns cannot be read: the start waits as long as for the briefing."""
-    async with job() as call:
-        await greeted(call)
-        await call.say("hello")
-        await freeze(redis_server)
-
-        async def hang(*_: object) -> None:
-            await asyncio.Event().wait()
-
-        monkeypatch.setattr(continuation, "READ_DEADLINE", 0.2)
-        monkeypatch.setattr(briefing, "DEADLINE", 0.2)
-        with monkeypatch.context() as silent:
-            silent.setattr(runtime.store, "context", hang)
-            async with job() as second:
-                assert await second.memory.greet("Greet the user.") is None, "they have heard the greeting"
-                silent.undo()
