@@ -85,6 +85,7 @@ class Continuation:
                 self.turns = said if any(turn.role == "user" for turn in said) else []
             except StoreError as problem:
                 logger.warning("a conversation that was cut off could not be read: %s", problem)
+                self.resumed = False  # the caller may wait for an answer: they are greeted, not met with silence
 
     async def close(self) -> None:
         """Note that the conversation has ended, and give the lease back."""
