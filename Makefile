@@ -78,8 +78,8 @@ lint: .venv/.dev  ## ruff and mypy --strict
 bench: .venv/.bench  ## measure against the peers, in one run (ARGS=quick for two minutes)
 	@$(RUN) -m benchmarks $(ARGS)
 
-trace: .venv/.dev  ## the way to the first word, cold and warm, as a timeline
-	@$(RUN) -m benchmarks.first_word
+trace: .venv/.dev  ## what a caller waits for until the first sound, beside the floor, in four minutes (ARGS=1: one round)
+	@$(RUN) -m benchmarks.first_sound $(ARGS)
 
 constraints:  ## write constraints.txt anew with the newest versions that fit, to be tested then (needs uv)
 	@{ sed -n '/^#/p' constraints.txt && uv pip compile --quiet --universal --python-version 3.11 --no-header \

@@ -1,4 +1,4 @@
-"""``make trace``: the time to the first word, cold and warm, as a timeline of its spans.
+"""The time to the first token, cold and warm, as the spans of a start tell it.
 
 The real entrypoint runs in this process, with a store that takes 300 ms, a model that takes 700 ms to decide on a
 follow-up, and a room that takes 500 ms to connect (about as long as a real one). The offline voice greets.
@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,7 +27,6 @@ from companion.runtime import Runtime, set_runtime
 from companion.settings import Settings
 from companion.store import Context, SqliteStore, Turn
 from companion.voice.tracing import ROOT
-from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
 STORE, MODEL, CONNECT = 0.3, 0.7, 0.5
@@ -76,16 +72,6 @@ class Timeline:
     def context_adds(self) -> float:
         """Seconds between the connection of the room and the readiness of the context."""
         return max(0.0, self.moments["context ready"] - self.moments["connected"])
-
-    def draw(self, title: str) -> str:
-        """Render the timeline as text."""
-        width, end = 60, max(self.moments.values())
-        lines = [f"{title}: first token after {self.moments['first token'] * 1000:.0f} ms"]
-        for name, (start, stop) in sorted(self.spans.items(), key=lambda span: span[1]):
-            bar = " " * round(start / end * width) + "█" * max(1, round((stop - start) / end * width))
-            lines.append(f"  {name:<20} {bar:<{width + 1}} {start * 1000:5.0f} - {stop * 1000:.0f} ms")
-        lines += [f"  {at * 1000:6.0f} ms  {name}" for name, at in sorted(self.moments.items(), key=lambda m: m[1])]
-        return "\n".join(lines)
 
 
 def read(spans: list[ReadableSpan]) -> Timeline:
@@ -140,22 +126,3 @@ async def seed_earlier_conversation(home: Path, user: str) -> None:
     at = datetime.now(UTC) - timedelta(minutes=30)
     await store.add_turn(user, Turn("user", "I prepare a chess tournament", at, "earlier"))
     await store.close()
-
-
-async def main() -> int:
-    """Print a cold and a warm start."""
-    with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder, "redis")) as redis:
-        os.environ |= {"REDIS_URL": redis.url, "COMPANION_HOME": folder, "COMPANION_MODELS": "offline"}
-        exporter = collect_spans()
-        await seed_earlier_conversation(Path(folder), "ann")
-        print(f"Simulated latencies: store {STORE * 1000:.0f} ms, deciding model {MODEL * 1000:.0f} ms, ", end="")
-        print(f"room {CONNECT * 1000:.0f} ms.\n")
-        for title in ("cold", "warm"):
-            timeline = await start(exporter, Path(folder), "ann")
-            print(timeline.draw(title))
-            print(f"  the context adds {timeline.context_adds * 1000:.0f} ms to connecting\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
@@ -16,11 +17,12 @@ from livekit.agents.utils import log_exceptions
 from cache import BackgroundTasks
 
 from .identity import load_library
-from .runtime import get_runtime
+from .runtime import Runtime, get_runtime
 from .settings import Settings, SettingsError, check_worker
 from .voice.console import quiet_by_default, runs_locally
 from .voice.log_redaction import redact_handlers, redact_logs
 from .voice.models import import_models
+from .voice.prepared_speech import speak_phrases
 
 
 def load_settings() -> Settings:
@@ -73,4 +75,12 @@ def start_worker_services() -> None:
     runtime = get_runtime()
     runtime.write_behind.check_spool()
     if not AgentsConsole.get_instance().enabled:  # a console's only conversation starts them itself
-        runtime.start_worker_services(local=runs_locally())
+        opened = runtime.start_worker_services(local=runs_locally())
+        runtime.in_background(_speak_phrases(runtime, opened), name="speak-phrases")
+
+
+async def _speak_phrases(runtime: Runtime, opened: asyncio.Task[None] | None) -> None:
+    """Speak what everybody may hear first, as soon as there is a cache that keeps it."""
+    if opened is not None:
+        await asyncio.wait({opened})
+    await speak_phrases(runtime.settings)

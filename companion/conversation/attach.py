@@ -25,6 +25,7 @@ from livekit.agents.utils import is_given
 from ..identity import Beginning, Caller, caller_from_metadata, load_library
 from ..runtime import Runtime, acquire_runtime, release_runtime
 from ..settings import Settings
+from ..speech import keep_private
 from ..voice.console import runs_locally
 from ..voice.tracing import StartTrace
 from .participant import Partner
@@ -112,6 +113,8 @@ async def attach(
     memory = SessionMemory(
         session, runtime, parts, lambda on_change: find(on_change=on_change), place=place, caller=known, trace=trace
     )
+    its_memory = ref(memory)
+    keep_private(session, lambda: "" if (found := its_memory()) is None else found.known.words)
     if ctx is not None:
         _partners[ctx] = ref(memory.partner)
         ctx.add_shutdown_callback(memory.aclose)

@@ -32,6 +32,7 @@ class Greeter:
         refresh: gives it to a model that does not receive it with each request.
         caller: the caller, at each use.
         plan: how to open with them, by the briefing; None where the program decides.
+        blank: whether nothing is known of the caller.
         preparation: learns what the greeting is written with, and keeps its speech.
         trace: the trace of the start.
     """
@@ -46,12 +47,13 @@ class Greeter:
         refresh: Callable[[], Awaitable[None]],
         caller: Callable[[], Caller | None],
         plan: Callable[[], Plan | None],
+        blank: Callable[[], bool],
         preparation: Preparation,
         trace: StartTrace | None,
     ) -> None:
         self._session, self._partner, self._record = session, partner, record
         self._ready, self._refresh, self._caller, self._plan = ready, refresh, caller, plan
-        self._preparation = preparation
+        self._blank, self._preparation = blank, preparation
         self._trace = trace
         self._background = BackgroundTasks()
         self._later: asyncio.Task[None] | None = None
@@ -115,12 +117,14 @@ class Greeter:
         except RuntimeError:  # it is not running
             return None
         prompt = self._preparation.greets(lasting_instructions(agent), instructions)
-        text = self._text(caller, prompt)
+        text, phrase = self._text(caller, prompt)
         if caller is None or not text:
             return None
-        audio = await self._preparation.speech.find(caller.user_id, text)
+        audio = await self._preparation.speech.find(None if phrase else caller.user_id, text)
         # Meanwhile another person may have taken the caller's place, or the session have been closed.
-        if self._closed or self._text(self._caller(), prompt) != text or self._caller() != caller:
+        if self._closed or self._text(self._caller(), prompt) != (text, phrase) or self._caller() != caller:
+            return None
+        if phrase and audio is None:  # the model greets better, and takes as long
             return None
         if self._trace is not None:
             self._trace.mark("greeting said")
@@ -130,6 +134,12 @@ class Greeter:
         except RuntimeError:  # it is closing; or it has no voice, and no speech was prepared
             return None
 
-    def _text(self, caller: Caller | None, prompt: GreetingPrompt) -> str:
+    def _text(self, caller: Caller | None, prompt: GreetingPrompt) -> tuple[str, bool]:
+        """What is to be said; empty where the model greets. And whether everybody hears it."""
         plan = self._plan()
-        return plan.text(prompt.hash) if caller is not None and plan is not None else ""
+        if caller is None or plan is None:
+            return "", False
+        if text := plan.text(prompt.hash):
+            return text, False
+        known_at_first = plan.kind == "first_meeting" and not self._blank()
+        return ("" if known_at_first else prompt.phrase(plan.kind)), True

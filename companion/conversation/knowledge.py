@@ -85,6 +85,11 @@ class Knowledge:
         self._stopped = True
         self._cancel()
 
+    @property
+    def words(self) -> str:
+        """All that is known of the caller; empty where that is nothing."""
+        return "\n".join(filter(None, (self.profile, self._earlier)))
+
     def block(self, *, profile: bool, earlier: bool) -> str:
         """The block of a request, with these parts; empty without any."""
         if not (profile or earlier):

@@ -87,6 +87,7 @@ class SessionMemory:
             refresh=self._hook.refresh,
             caller=lambda: self.caller,
             plan=lambda: self.known.plan if parts.opening else None,
+            blank=lambda: not self.known.words,
             preparation=preparation,
             trace=trace,
         )

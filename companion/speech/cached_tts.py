@@ -107,7 +107,8 @@ class CachedTTS(tts.TTS[Any]):
 
     def keep_out(self, known: Callable[[], str | None]) -> None:
         """Share no text with a word of what ``known`` returns; it is asked until it returns None."""
-        self._known.append(known)
+        if known not in self._known:
+            self._known.append(known)
 
     async def warm(self, *phrases: str) -> None:
         """Speak the phrases that are not kept yet, so that nobody waits for their speech.

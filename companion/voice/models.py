@@ -53,18 +53,23 @@ def make_llm(settings: Settings) -> llm.LLM[Any]:
     return OfflineLLM()
 
 
+def make_voice(settings: Settings) -> tts.TTS[Any] | None:
+    """Build the model that speaks. Offline there is none."""
+    if settings.models == "openai":
+        from livekit.plugins import openai
+
+        return openai.TTS(**_openai(settings))
+    return inference.TTS(INFERENCE_TTS, language=settings.language) if settings.models == "inference" else None
+
+
 def make_speech_models(settings: Settings) -> SpeechModels:
     """Build the models that listen and speak. Offline there are none: the conversation is in text."""
     if settings.models == "openai":
         from livekit.plugins import openai
 
-        options = _openai(settings)
-        return SpeechModels(openai.STT(language=settings.language, **options), openai.TTS(**options))
+        return SpeechModels(openai.STT(language=settings.language, **_openai(settings)), make_voice(settings))
     if settings.models == "inference":
-        return SpeechModels(
-            inference.STT(INFERENCE_STT, language=settings.language),
-            inference.TTS(INFERENCE_TTS, language=settings.language),
-        )
+        return SpeechModels(inference.STT(INFERENCE_STT, language=settings.language), make_voice(settings))
     return SpeechModels(session_options={"vad": None, "turn_handling": {"turn_detection": None}})
 
 

@@ -7,9 +7,12 @@ from typing import Any, Protocol
 
 from livekit import rtc
 from livekit.agents import AgentSession
+from livekit.agents.utils import http_context
 
+from ..phrases import phrases
 from ..settings import Settings
-from ..speech import SessionSpeech
+from ..speech import SessionSpeech, VoiceSpeech
+from .models import make_voice
 
 
 class PreparedSpeech(Protocol):
@@ -47,6 +50,16 @@ class NoSpeech:
 
     async def prepare(self, user_id: str | None, text: str) -> None:
         """As ``PreparedSpeech.prepare``."""
+
+
+async def speak_phrases(settings: Settings) -> None:
+    """Speak what everybody may hear first, once per voice and language, and keep it for all. For a worker's start."""
+    voice = make_voice(settings) if settings.prepare_speech else None
+    if voice is not None:
+        async with http_context.open():
+            for phrase in phrases(settings.language):
+                await VoiceSpeech(voice).prepare(None, phrase)
+            await voice.aclose()
 
 
 def speech_of(session: AgentSession[Any], settings: Settings | None = None) -> PreparedSpeech:

@@ -19,6 +19,7 @@ import pytest_asyncio
 from livekit.protocol import models
 
 from cache import keys
+from companion.phrases import dropped_call
 from companion.prompts import FOLLOW_UP_PROMPT
 from companion.store import SqliteStore
 from tests.conftest import OURS
@@ -32,6 +33,7 @@ from tests.wait import until
 pytestmark = [pytest.mark.worker, pytest.mark.asyncio(loop_scope="module")]
 ROOT = Path(__file__).parents[2]
 UUID = "0b9a4f5e-8a34-4a39-9f4e-2d6f0f1c7a11"
+HEARD = ["dispatched", "signalling", "publisher_connected", "subscribed", "first_sound"]
 STATS = {
     "enabled",
     "connected",
@@ -386,3 +388,27 @@ async def test_without_redis_it_greets_answers_and_remembers(harness: WorkerHarn
             harness.redis.start()
     warnings = [line for line in harness.process.log.splitlines() if "[REDIS] Warning" in line and job.id in line]
     assert len(warnings) == 1
+
+
+async def test_who_was_cut_off_is_answered_at_once(harness: WorkerHarness) -> None:
+    """The first sound was made before: no model and no voice is asked for it."""
+    await asyncio.gather(*harness.ending)  # what they still ask would be counted
+    harness.model.audible = lambda text: text == dropped_call("en")
+    try:
+        job = await harness.lk.dispatch(metadata=user("gil"))
+        assert await job.greeting() == "Hello."
+        await job.say("I was just")
+        assert await job.next_reply() == "You said I was just."
+        await harness.end(job)
+        asked, spoken = len(harness.model.requests), len(harness.model.spoken)
+        job = await harness.lk.dispatch(metadata=user("gil"))
+        await job.wait_until(lambda: "first_sound" in job.milestones, "a sound", 30)
+        assert (len(harness.model.requests), len(harness.model.spoken)) == (asked, spoken)
+        assert await job.greeting() == dropped_call("en")
+        steps = [step for step in sorted(job.milestones, key=job.milestones.__getitem__) if step in HEARD]
+        assert steps == HEARD
+        assert (len(harness.model.requests), len(harness.model.spoken)) == (asked, spoken)
+        harness.end_in_background(job)
+    finally:
+        harness.model.audible = lambda text: False
+        harness.redis.cli("DEL", *harness.redis.cli("KEYS", "speech:*"), "speech:none")

@@ -68,6 +68,10 @@ class Preparation:
         if self._noting is not None:  # or it would replace what is prepared
             await asyncio.wait({self._noting}, timeout=_NOTE_TIMEOUT)
         await prepare_opening(user_id, self.prompt, self.speech)
+        if self.prompt is not None:
+            for kind in ("first_meeting", "dropped_call"):  # where the worker's start could not
+                if phrase := self.prompt.phrase(kind):
+                    await self.speech.prepare(None, phrase)
 
     async def close(self) -> None:
         """Stop what runs in the background."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha256
 
-from ... import prompts
+from ... import phrases, prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,17 @@ class GreetingPrompt:
     language: str
     profile: bool = True
     earlier: bool = True
+
+    def phrase(self, kind: str) -> str:
+        """What the companion says first to everybody in this kind of opening; empty where the model greets.
+
+        Other agents, and programs that greet in another way, have no phrases: who speaks, and how, is theirs.
+        """
+        if (self.persona, self.instructions) != (prompts.persona(self.language), prompts.GREETING):
+            return ""
+        if kind == "first_meeting":
+            return phrases.first_meeting(self.language)
+        return phrases.dropped_call(self.language) if kind == "dropped_call" else ""
 
     @property
     def hash(self) -> str:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from typing import Any
 
 import pytest
 from livekit.agents import APIError, inference, tts
 from livekit.agents.types import USERDATA_TIMED_TRANSCRIPT
+from livekit.agents.utils import http_context
 from livekit.plugins import openai
 
-from cache import get_redis_cache
+from cache import RedisCache, get_redis_cache
 from companion.runtime import Runtime
 from companion.speech import CachedTTS, cached_tts, recordings
 from companion.speech.recordings import PhraseMemory
 from companion.speech.voice_key import voice_key
 from tests.companion.speech.toy_voice import ToyVoice, heard, heard_pieces
+from tests.real.models.inference_server import InferenceServer
 from tests.real.models.openai_server import OpenAIServer
 from tests.real.redis.redis_server import RedisServer
+from tests.wait import initialised
 
 pytestmark = pytest.mark.integration
 PHRASE = "One moment, please."
@@ -81,6 +85,28 @@ async def test_one_synthesis_for_all_who_ask_at_once(toy: ToyVoice) -> None:
     all_heard = await asyncio.gather(*(heard(voice, PHRASE) for _ in range(5)))
     assert toy.spoken == [PHRASE]
     assert {round(one.duration, 1) for one in all_heard} == {0.3}
+
+
+async def test_one_synthesis_across_processes(
+    toy: ToyVoice, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two caches stand for two processes: they share nothing but Redis."""
+    caches = [RedisCache(redis_server.url) for _ in range(2)]
+    for cache in caches:
+        await initialised(cache)
+    turns = itertools.cycle(caches)
+
+    async def next_cache() -> RedisCache:
+        return next(turns)
+
+    monkeypatch.setattr(recordings, "get_redis_cache", next_cache)
+    toy.pause = 0.2
+    voices = [CachedTTS(toy, key="hum") for _ in range(4)]
+    all_heard = await asyncio.gather(*(heard(voice, PHRASE) for voice in voices))
+    assert toy.spoken == [PHRASE]
+    assert {round(one.duration, 1) for one in all_heard} == {0.3}
+    for cache in caches:
+        await cache.close()
 
 
 async def test_who_waits_too_long_for_another_speaks_live(toy: ToyVoice, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +217,18 @@ def test_known_voices_are_named_by_what_they_sound_like() -> None:
     before = voice_key(first)
     first.update_options(voice="another")
     assert voice_key(first) not in (before, None)
+
+
+async def test_over_the_wire_of_livekit_inference(runtime: Runtime) -> None:
+    """Its voice streams: what comes whole is kept, and what comes in pieces is not."""
+    async with InferenceServer([], tone=True) as server, http_context.open():
+        inner = inference.TTS("cartesia/sonic-3", api_key="k", api_secret="s" * 32, base_url=server.base_url)
+        voice = CachedTTS(inner)
+        for _ in range(2):
+            assert (await heard(voice, PHRASE)).duration > 0.09
+        assert (await heard_pieces(voice, ["How are you", "? And what", " about me?"])).duration > 0.09
+        assert server.spoken == [PHRASE, "How are you? And what about me?"]
+        await inner.aclose()
 
 
 async def test_over_the_wire(runtime: Runtime) -> None:

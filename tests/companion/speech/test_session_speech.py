@@ -5,46 +5,28 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from livekit import rtc
 from livekit.agents import Agent, AgentSession, ModelSettings, llm
-from livekit.agents.voice.io import AudioOutput, AudioOutputCapabilities
 
 from cache import get_redis_cache
+from companion.phrases import phrases
 from companion.runtime import Runtime
+from companion.settings import Settings
 from companion.speech import CachedTTS, session_speech
 from companion.voice.agent import CompanionAgent
-from companion.voice.prepared_speech import NoSpeech, PreparedSpeech, speech_of
-from tests.companion.speech.toy_voice import ToyVoice, frame_of
+from companion.voice.models import make_voice
+from companion.voice.prepared_speech import NoSpeech, PreparedSpeech, speak_phrases, speech_of
+from tests.companion.speech.toy_voice import Speaker, ToyVoice, frame_of
+from tests.real.models.openai_server import OpenAIServer
 from tests.real.redis.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
 TEXT = "Welcome back, Ann. How was the chess?"
-
-
-class Speaker(AudioOutput):
-    """Plays at once, and keeps what it played."""
-
-    def __init__(self) -> None:
-        super().__init__(label="speaker", capabilities=AudioOutputCapabilities(pause=False), sample_rate=24_000)
-        self.frames: list[rtc.AudioFrame] = []
-        self._segment = 0.0
-
-    async def capture_frame(self, frame: rtc.AudioFrame) -> None:
-        await super().capture_frame(frame)
-        self.frames.append(frame)
-        self._segment += frame.duration
-
-    def flush(self) -> None:
-        super().flush()
-        if self._segment:
-            self.on_playback_finished(playback_position=self._segment, interrupted=False)
-        self._segment = 0.0
-
-    def clear_buffer(self) -> None:
-        """Nothing is buffered."""
 
 
 class Shouter(Agent):
@@ -146,6 +128,19 @@ async def test_an_agents_own_sound_and_the_sessions_transforms_are_in_it(toy: Ca
     async with conversation(Agent(instructions="calm"), toy) as (_, speech, _speaker):
         assert await speech.find("1", "**Welcome** back.") is None
         assert await speech.find("1", "WELCOME BACK.") is None  # with the sound of another agent
+
+
+async def test_a_worker_speaks_the_phrases_once(runtime: Runtime, tmp_path: Path) -> None:
+    await get_redis_cache()
+    async with OpenAIServer([], tone=True) as server:
+        settings = Settings(tmp_path, "openai", openai_api_key="k", openai_base_url=server.base_url, language="de-AT")
+        for _ in range(2):
+            await speak_phrases(settings)
+        assert server.spoken == phrases("de")
+        await speak_phrases(replace(settings, prepare_speech=False, language="en"))
+        assert server.spoken == phrases("de")
+        async with conversation(CompanionAgent(), make_voice(settings)) as (_, speech, _speaker):
+            assert await speech.find(None, phrases("de")[0]) is not None
 
 
 async def test_a_broken_recording_is_not_played(toy: CachedTTS, redis_server: RedisServer) -> None:

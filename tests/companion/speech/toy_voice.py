@@ -11,6 +11,7 @@ from typing import Any
 from livekit import rtc
 from livekit.agents import APIConnectionError, APIConnectOptions, tts, utils
 from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, TimedString
+from livekit.agents.voice.io import AudioOutput, AudioOutputCapabilities
 
 NO_RETRY = APIConnectOptions(max_retry=0, timeout=5.0)
 
@@ -114,3 +115,26 @@ async def heard_pieces(voice: tts.TTS[Any], pieces: Iterable[str]) -> rtc.AudioF
             await asyncio.sleep(0)
         stream.end_input()
         return rtc.combine_audio_frames([event.frame async for event in stream])
+
+
+class Speaker(AudioOutput):
+    """Plays at once, and keeps what it played."""
+
+    def __init__(self) -> None:
+        super().__init__(label="speaker", capabilities=AudioOutputCapabilities(pause=False), sample_rate=24_000)
+        self.frames: list[rtc.AudioFrame] = []
+        self._segment = 0.0
+
+    async def capture_frame(self, frame: rtc.AudioFrame) -> None:
+        await super().capture_frame(frame)
+        self.frames.append(frame)
+        self._segment += frame.duration
+
+    def flush(self) -> None:
+        super().flush()
+        if self._segment:
+            self.on_playback_finished(playback_position=self._segment, interrupted=False)
+        self._segment = 0.0
+
+    def clear_buffer(self) -> None:
+        """Nothing is buffered."""

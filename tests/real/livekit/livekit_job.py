@@ -22,7 +22,8 @@ class Job:
 
     `milestones` maps a step to the `time.time()` of its first occurrence: dispatched, accepted, assigned,
     signalling (the agent's websocket), room_connected (it receives audio), publisher_connected (it can send audio),
-    first_transcription (the first word arrived), user_left, room_closed, agent_left, ended.
+    subscribed (to its audio), first_sound, first_transcription (the first word arrived), user_left, room_closed,
+    agent_left, ended.
     """
 
     def __init__(self, job: agent.Job, user: models.ParticipantInfo, *, joined: bool, admitted: bool) -> None:

@@ -188,7 +188,9 @@ class AgentPeer:
                 # Not earlier: an agent that is still publishing would drop the message and wait forever.
                 await self._tell(track_subscribed=pb.TrackSubscribed(track_sid=self._unheard.popleft()))
                 subscribed = True
+                self._mark("subscribed")
             if frame.to_ndarray().max() > _SILENCE:
+                self._mark("first_sound")
                 self.audio_seconds += frame.samples / frame.sample_rate
 
     async def _publisher_changed(self) -> None:

@@ -1,4 +1,4 @@
-"""LiveKit Inference on loopback: the scripted chat model, a voice that is silent, and ears that hear nothing."""
+"""LiveKit Inference on loopback: the model and the voice of an `OpenAIServer`, and ears that hear nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from aiohttp import WSMsgType, web
 from tests.real.models.openai_server import OpenAIServer
 
 __all__ = ["InferenceServer"]
-_SILENCE = b64encode(bytes(2 * 1_600)).decode()  # 0.1 s at 16 kHz
 
 
 class InferenceServer(OpenAIServer):
@@ -32,7 +31,8 @@ class InferenceServer(OpenAIServer):
                 await websocket.send_json({"type": "session.created", "session_id": "s"})
             elif event["type"] == "input_transcript":
                 self.spoken.append(event["transcript"].strip())
-                await websocket.send_json({"type": "output_audio", "session_id": "s", "audio": _SILENCE})
+                audio = b64encode(self.speech(self.spoken[-1])).decode()
+                await websocket.send_json({"type": "output_audio", "session_id": "s", "audio": audio})
             elif event["type"] == "session.flush":
                 await websocket.send_json({"type": "done", "session_id": "s"})
         return websocket

@@ -73,8 +73,8 @@ class OpenAIServer:
     `script` is a function from the request's JSON to a Reply (or a string), or a list of them, one for each
     request. A script that raises, or a list that is used up, answers 400 (which clients do not retry), and
     leaving the block raises an AssertionError that says so. `requests` holds all requests.
-    Text to speech is answered with `speech` seconds of silence, or of a tone, after `speech_delay` seconds, so that a
-    voice pipeline can run to its end; or with the HTTP error that `speech_status` returns for a text.
+    Text to speech is answered with `speech` seconds of silence, or of a tone where `audible` says so (`tone`: always),
+    after `speech_delay` seconds; or with the HTTP error that `speech_status` returns for a text.
     """
 
     def __init__(
@@ -86,8 +86,9 @@ class OpenAIServer:
         speech_delay: float = 0.0,
     ) -> None:
         self._script: Script = script if callable(script) else _one_by_one(script)
-        samples = [int(8_000 * math.sin(at / 13) * tone) for at in range(int(speech * 24_000))]
-        self._speech, self._speech_delay = struct.pack(f"<{len(samples)}h", *samples), speech_delay
+        samples = [int(8_000 * math.sin(at / 13)) for at in range(int(speech * 24_000))]
+        self._tone, self._speech_delay = struct.pack(f"<{len(samples)}h", *samples), speech_delay
+        self.audible: Callable[[str], bool] = lambda text: tone
         self._runner: web.AppRunner | None = None
         self._port = 0
         self._thread: LoopThread | None = None
@@ -206,7 +207,11 @@ class OpenAIServer:
             return error_response(status, "scripted failure")
         self.spoken.append(text)
         await asyncio.sleep(self._speech_delay)
-        return web.Response(body=self._speech, content_type="audio/pcm")
+        return web.Response(body=self.speech(text), content_type="audio/pcm")
+
+    def speech(self, text: str) -> bytes:
+        """The sound of a text: a tone, or silence."""
+        return self._tone if self.audible(text) else bytes(len(self._tone))
 
 
 def _one_by_one(replies: Iterable[Reply | str]) -> Script:

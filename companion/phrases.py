@@ -1,0 +1,48 @@
+"""What the companion says first to everybody, word for word: so that it is spoken once, and heard at once.
+
+The phrases hold nothing of a person, and stand for what the prompts of a greeting ask for (``prompts.FIRST_MEETING``,
+``prompts.after_dropped_call``). In another language, the model greets.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_FIRST_MEETING: Final = {
+    "de": "Hallo! Ich bin dein Companion, und ich erinnere mich an die Menschen, mit denen ich spreche. Wie heißt du?",
+    "en": "Hello! I am your companion, and I remember the people I talk to. What is your name?",
+    "es": "¡Hola! Soy tu compañero de voz y recuerdo a las personas con las que hablo. ¿Cómo te llamas?",
+    "fr": "Bonjour ! Je suis votre compagnon, et je me souviens de ceux avec qui je parle. Comment vous appelez-vous ?",
+    "it": "Ciao! Sono il tuo compagno di voce e mi ricordo delle persone con cui parlo. Come ti chiami?",
+    "nl": "Hallo! Ik ben je companion, en ik onthoud de mensen met wie ik praat. Hoe heet je?",
+    "pt": "Olá! Sou o seu companheiro de voz e lembro-me das pessoas com quem falo. Como se chama?",
+}
+_DROPPED_CALL: Final = {
+    "de": "Da sind wir wieder. Wo waren wir?",
+    "en": "There we are again. Where were we?",
+    "es": "Aquí estamos otra vez. ¿Por dónde íbamos?",
+    "fr": "Nous revoilà. Où en étions-nous ?",
+    "it": "Eccoci di nuovo. Dove eravamo rimasti?",
+    "nl": "Daar zijn we weer. Waar waren we?",
+    "pt": "Cá estamos outra vez. Onde é que íamos?",
+}
+
+
+def first_meeting(language: str) -> str:
+    """What is said to a person of whom nothing is known; empty where there is no phrase in the language."""
+    return _FIRST_MEETING.get(_base(language), "")
+
+
+def dropped_call(language: str) -> str:
+    """What is said to a person who was cut off moments ago; empty where there is no phrase in the language."""
+    return _DROPPED_CALL.get(_base(language), "")
+
+
+def phrases(language: str) -> list[str]:
+    """All phrases of a language."""
+    return [phrase for phrase in (first_meeting(language), dropped_call(language)) if phrase]
+
+
+def _base(language: str) -> str:
+    """The language without its region: ``pt`` for ``pt-BR``."""
+    return language.partition("-")[0].lower()

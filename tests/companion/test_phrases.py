@@ -1,0 +1,22 @@
+"""The phrases that everybody hears hold nothing that only one person may hear."""
+
+from __future__ import annotations
+
+import pytest
+
+from companion import phrases
+from companion.speech.shareable import is_shareable
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize("language", ["en", "de", "fr", "es", "it", "nl", "pt", "pt-BR", "EN-gb"])
+def test_each_language_has_both(language: str) -> None:
+    assert phrases.phrases(language) == [phrases.first_meeting(language), phrases.dropped_call(language)]
+    assert len(set(phrases.phrases(language))) == 2
+    assert all(is_shareable(phrase) for phrase in phrases.phrases(language))
+
+
+def test_in_another_language_the_model_greets() -> None:
+    assert phrases.first_meeting("ja") == phrases.dropped_call("ja") == ""
+    assert phrases.phrases("ja") == []
