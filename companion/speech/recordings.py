@@ -62,8 +62,9 @@ async def find(key: keys.Key) -> Recording | None:
     if (known := memory.get(key)) is not None:
         return known
     cache = await get_redis_cache()
-    raw = await cache.get(key)
-    return None if raw is None else await _verified(cache, key, raw)
+    if not await cache.exists(key):  # which counts as no miss: nothing can be loaded that was not spoken
+        return None
+    return await _verified(cache, key, await cache.get(key))
 
 
 async def record(key: keys.Key, speak: Speak) -> Recording | None:
