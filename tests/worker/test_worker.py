@@ -10,7 +10,8 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -360,6 +361,19 @@ async def test_a_second_conversation_starts_from_the_cache(harness: WorkerHarnes
     counted = harness.totals() - before
     assert counted["cache_hits"] >= 2
     assert counted["cache_misses"] == 0
+
+    # Half an hour later, with Redis emptied: neither a model that judges nor one that greets is asked.
+    context = await harness.store.context("dan")
+    assert context.opening is not None
+    then = (datetime.now(UTC) - timedelta(minutes=30)).isoformat()
+    plan = {**context.opening.plan, "last_seen": then}
+    await harness.store.save_opening("dan", replace(context.opening, plan=plan, version=context.version))
+    harness.redis.cli("DEL", keys.greeting_instructions("dan"))
+    asked = len(harness.model.requests)
+    job = await harness.lk.dispatch(metadata=user("dan"))
+    assert await job.greeting() == context.opening.texts["follow_up"] == "Hello."
+    assert harness.model.requests[asked:] == []
+    harness.end_in_background(job)
 
 
 async def test_without_redis_it_greets_answers_and_remembers(harness: WorkerHarness) -> None:
