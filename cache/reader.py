@@ -1,4 +1,4 @@
-"""Reads values: from the near cache or from Redis, each counted as a hit or a miss."""
+"""Reads values from the near cache or from Redis, and counts hits and misses."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Reader:
         self._counters.cache_hits += 1
         return kept if type(kept) is str else self._serializer.decode(kept)  # decode per caller: values are mutable
 
-    async def one(self, key: str, *, with_ttl: bool = False) -> tuple[Any, int]:
+    async def one(self, key: str, *, with_ttl: bool = False, counted: bool = True) -> tuple[Any, int]:
         """The value in Redis or MISSING, and the milliseconds the key has left.
 
         The second is -1 if it was not asked for, and NO_REPLY if Redis did not reply.
@@ -65,7 +65,10 @@ class Reader:
         except TransportError as problem:
             self._engine.count_error(problem)
             plain, left_ms = None, NO_REPLY
-        return self._decoded(key, None if overtaken else plain), left_ms
+        value = self._decoded(key, None if overtaken else plain)
+        if counted:
+            self._counters.count(value is not MISSING)
+        return value, left_ms
 
     async def many(self, wanted: Sequence[str]) -> dict[str, Any]:
         """The values of several keys. Keys that miss, or cannot be read, are left out."""
@@ -89,6 +92,7 @@ class Reader:
         for name, reply in zip(wanted, replies, strict=True):
             readable = isinstance(reply, bytes) and name not in overtaken
             value = self._decoded(name, self._open(name, reply) if readable else None)
+            self._counters.count(value is not MISSING)
             if value is not MISSING:
                 found[name] = value
         return found
@@ -122,16 +126,12 @@ class Reader:
             return None
 
     def _decoded(self, key: str, plain: bytes | None) -> Any:
-        """The value, counted as a hit, or MISSING, counted as a miss. What cannot be decoded is removed."""
+        """The value, or MISSING. What cannot be decoded is removed."""
         if plain is not None and not self._masked(key):
             try:
-                value = self._serializer.decode(plain)
+                return self._serializer.decode(plain)
             except UndecodableValue as problem:
                 self._remove(key, problem)
-            else:
-                self._counters.cache_hits += 1
-                return value
-        self._counters.cache_misses += 1
         return MISSING
 
     def _for_near_cache(self, plain: bytes | None) -> bytes | str | None:

@@ -7,7 +7,6 @@ with xx) raises at once, with or without Redis.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -22,10 +21,11 @@ from .core.engine import Engine
 from .invalidation.invalidator import Invalidation, Invalidator
 from .loading.fill import Filler
 from .loading.loaders import Loader
+from .loading.lookup import Lookup
 from .loading.policy import entry_options
 from .loading.waiters import Waiters
 from .locks import Locks
-from .reader import NO_REPLY, Reader
+from .reader import Reader
 from .serialization.serializer import Serializer
 from .settings import CacheSettings
 from .validation import checked_key, checked_pattern, checked_ttl
@@ -71,6 +71,7 @@ class RedisCache:
         )
         self._reader = Reader(self._engine)
         self._filler = Filler(self._engine, waiters, self.settings.safe_url)
+        self._lookup = Lookup(self._engine, self._reader, self._filler)
         self.invalidations = Invalidator(self._engine, self._filler)
         self._writer = Writer(self._engine, self._filler, self.invalidations)
         self._locks = Locks(self._engine.transport)
@@ -127,20 +128,23 @@ class RedisCache:
 
     # -- reading ---------------------------------------------------------------------------------------
 
-    async def get(self, key: str, default: Any = None, *, fresh: bool = False, timeout: float | None = None) -> Any:
+    async def get(
+        self, key: str, default: Any = None, *, fresh: bool = False, counted: bool = True, timeout: float | None = None
+    ) -> Any:
         """The value stored under ``key``, as it went in (a tuple comes back as a list).
 
         Args:
             default: answered on a miss. Pass one to tell a stored None from a miss.
             fresh: ask Redis even if the near cache knows.
+            counted: False for a program's own bookkeeping, which is no hit and no miss; it asks Redis.
             timeout: seconds for this call, here and below, where it is to answer sooner than CACHE_DEADLINE_MS.
         """
         if timeout is not None:
-            return await self._engine.answer(default, self.get(key, default, fresh=fresh), timeout)
+            return await self._engine.answer(default, self.get(key, default, fresh=fresh, counted=counted), timeout)
         checked_key(key)
-        if not fresh and (value := self._reader.near(key)) is not MISSING:
+        if not fresh and counted and (value := self._reader.near(key)) is not MISSING:
             return value
-        value, _ = await self._reader.one(key)
+        value, _ = await self._reader.one(key, counted=counted)
         return default if value is MISSING else value
 
     async def get_many(self, names: Iterable[str], *, timeout: float | None = None) -> dict[str, Any]:
@@ -185,25 +189,27 @@ class RedisCache:
             TypeError, ValueError: an argument is of the wrong type, or out of range.
             Exception: what the loader raises, unless a last good value is returned instead.
         """
-        options = entry_options(
-            ttl, stale_for, negative_ttl, self.settings.ttl_spread, refresh_after, load_timeout, retry_after
-        )
-        refresh_below_ms = options.refresh_below_ms
-        self._filler.loaders.check(checked_key(key))
-        if refresh_below_ms is None and (value := self._reader.near(key)) is not MISSING:
-            return value
-        began = asyncio.get_running_loop().time()
-        if self._engine.transport.enabled and self._filler.busy(key, options):
-            value, hit = await self._filler.fill(key, loader, options, began)
-            self._engine.counters.count(hit)
-            return value
-        value, left_ms = await self._reader.one(key, with_ttl=refresh_below_ms is not None)
-        if value is MISSING:
-            return (await self._filler.fill(key, loader, options, began, failed=left_ms == NO_REPLY))[0]
-        # A None has a TTL of its own, shorter, and is loaded again when that has passed.
-        if refresh_below_ms is not None and value is not None and 0 <= left_ms < refresh_below_ms:
-            self._filler.refresh(key, loader, options, refresh_below_ms)
-        return value
+        spread = self.settings.ttl_spread
+        options = entry_options(ttl, stale_for, negative_ttl, spread, refresh_after, load_timeout, retry_after)
+        return await self._lookup.get_or_load(checked_key(key), loader, options)
+
+    async def warm(
+        self,
+        key: str,
+        loader: Loader,
+        ttl: int | None = None,
+        *,
+        stale_for: int = 0,
+        negative_ttl: int | None = None,
+        load_timeout: float = 30.0,
+        retry_after: float = 1.0,
+    ) -> Any:
+        """Load ``key`` ahead of its lookups, unless it is there. Returns the value, and raises, as :meth:`get_or_load`.
+
+        This is no lookup: it counts as neither a hit nor a miss, and a load counts as ``warmed``.
+        """
+        options = entry_options(ttl, stale_for, negative_ttl, self.settings.ttl_spread, None, load_timeout, retry_after)
+        return await self._lookup.warm(checked_key(key), loader, options)
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -226,8 +232,7 @@ class RedisCache:
 
         Raises:
             UnserialisableValue: the value would not come back as it went in.
-            TypeError, ValueError: the value is larger than ``CACHE_MAX_VALUE_BYTES``, the TTL is no positive whole
-                number, or nx and xx are both set.
+            TypeError, ValueError: no positive whole TTL, a value beyond ``CACHE_MAX_VALUE_BYTES``, or both nx and xx.
         """
         return await self._engine.answer(False, self._writer.set(key, value, ttl, nx=nx, xx=xx), timeout)
 
@@ -250,8 +255,7 @@ class RedisCache:
     async def delete(self, *names: str, timeout: float | None = None) -> int:
         """Delete keys. Returns how many existed. Each 250 have a deadline.
 
-        If Redis does not acknowledge it, the invalidation becomes pending: this process serves none of the old values,
-        and redelivers as soon as Redis answers.
+        What Redis does not acknowledge is pending: not served by this process, and redelivered when Redis answers.
         """
         return await self._engine.answer(0, self._writer.delete([checked_key(name) for name in names]), timeout)
 
@@ -338,8 +342,7 @@ class RedisCache:
 
     async def get_stats(self) -> dict[str, Any]:
         """Return the documented statistics: the fleet's totals, or this process's own while Redis is away."""
-        counters = self._engine.counters
-        state = {"enabled": self.enabled, "connected": self.connected}
+        counters, state = self._engine.counters, {"enabled": self.enabled, "connected": self.connected}
         return state | await self._engine.answer(counters.own(), counters.fleet(self._engine.transport))
 
     async def health_check(self) -> bool:

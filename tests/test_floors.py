@@ -58,7 +58,7 @@ FLOORS: Final[dict[str, dict[str, set[str]]]] = {
         "writer": {"invalidation"},
         "invalidation": {"loading"},
         "reader": {"core"},
-        "loading": {"core"},
+        "loading": {"reader"},
         "core": {"coherence"},
         "coherence": {"transport"},
         "transport": {"serialization", "settings", "keys"},

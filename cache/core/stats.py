@@ -14,7 +14,15 @@ from redis.asyncio.cluster import RedisCluster
 from .. import keys
 from ..transport.commands import Transport
 
-FIELDS: Final = ("total_requests", "cache_hits", "cache_misses", "connection_errors", "stale_reads", "undecodable")
+FIELDS: Final = (
+    "total_requests",
+    "cache_hits",
+    "cache_misses",
+    "connection_errors",
+    "stale_reads",
+    "undecodable",
+    "warmed",
+)
 _REPORTED: Final = (*FIELDS[:3], "hit_rate", "connection_errors", "redis_keys", "redis_memory", *FIELDS[4:])
 
 
@@ -27,6 +35,7 @@ class Counters:
         self.connection_errors = 0
         self.stale_reads = 0
         self.undecodable = 0
+        self.warmed = 0
         self._sent = self.totals()
 
     @property

@@ -127,7 +127,7 @@ async def test_confined_to_one_user(cache: RedisCache, redis_server: RedisServer
     assert redis_server.cli("EXISTS", keys.profile("12"), keys.settings("12")) == 2
 
 
-async def test_stats_have_the_documented_keys_and_two_more(cache: RedisCache) -> None:
+async def test_stats_have_the_documented_keys_and_three_more(cache: RedisCache) -> None:
     for _ in range(3):
         await cache.set("k", 1)
         await cache.get("k")
@@ -146,7 +146,16 @@ async def test_stats_have_the_documented_keys_and_two_more(cache: RedisCache) ->
         "connection_errors": 0,
         "stale_reads": 0,
         "undecodable": 0,
+        "warmed": 0,
     }
+
+
+async def test_a_programs_own_bookkeeping_is_not_counted(cache: RedisCache) -> None:
+    await cache.set("k", 1)
+    assert await cache.get("k", counted=False) == 1
+    assert await cache.get("k", counted=False, timeout=1.0) == 1
+    assert await cache.get("missing", "none", counted=False) == "none"
+    assert (await cache.get_stats())["total_requests"] == 0
 
 
 @pytest.mark.one_server

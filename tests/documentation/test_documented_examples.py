@@ -124,8 +124,9 @@ async def test_stats() -> None:
         "connection_errors",
         "redis_keys",
         "redis_memory",
-        "stale_reads",  # beyond the documented nine, as is the next
+        "stale_reads",  # beyond the documented nine, as are the next two
         "undecodable",
+        "warmed",
     ]
     # Monitor hit rate
     assert not float(stats["hit_rate"].rstrip("%")) < 70

@@ -38,6 +38,7 @@ CALLS = {
     "delete": lambda c: c.delete(KEY, keys.profile("1")),
     "get_or_load": lambda c: c.get_or_load(KEY, load, ttl=60),
     "get_or_load, pending": lambda c: c.get_or_load(keys.profile("pending"), load, ttl=60),
+    "warm": lambda c: c.warm(KEY, load, ttl=60),
     "get, undecodable": lambda c: c.get("undecodable"),
     "get_many, undecodable": lambda c: c.get_many([f"undecodable{n}" for n in range(20)]),
 }

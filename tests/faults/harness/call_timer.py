@@ -34,6 +34,7 @@ CALLS = (
     "get_stats",
     *PER_STEP,
 )
+LOADS = ("get_or_load", "warm")
 _POLL_INTERVAL = 0.004  # seconds between two ticks
 _TIMER_TOLERANCE = 0.001  # seconds a timer may be late in a healthy loop
 RETENTION: Final = 120.0
@@ -46,7 +47,7 @@ class TimedCall:
 
     Attributes:
         name: the method.
-        took: seconds from call to return; for ``get_or_load`` without the loader's time.
+        took: seconds from call to return; for ``LOADS`` without the loader's time.
         stalled: seconds of these during which the loop was stalled.
     """
 
@@ -136,7 +137,7 @@ class CallTimer:
     def running(self) -> Iterator[None]:
         """Time calls within this block."""
         replaced = {name: self._timed(name, getattr(RedisCache, name)) for name in CALLS}
-        replaced["get_or_load"] = self._timed_load(RedisCache.get_or_load)
+        replaced |= {name: self._timed_load(name, getattr(RedisCache, name)) for name in LOADS}
         self.loop.start()
         try:
             with patch.multiple(RedisCache, **replaced):
@@ -154,7 +155,7 @@ class CallTimer:
 
         return timed
 
-    def _timed_load(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def _timed_load(self, name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def timed(
             cache: RedisCache, key: str, loader: Callable[[], Awaitable[Any]], *args: Any, **kw: Any
         ) -> Any:
@@ -171,7 +172,7 @@ class CallTimer:
             try:
                 return await method(cache, key, timed_loader, *args, **kw)
             finally:
-                self._record("get_or_load", *_outside_loads(loads.spans, began, time.perf_counter()))
+                self._record(name, *_outside_loads(loads.spans, began, time.perf_counter()))
 
         return timed
 

@@ -1,0 +1,54 @@
+"""Looks keys up and loads what is missing: near cache, loads under way, Redis, then the loader under a lease."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ..coherence.near_cache import MISSING
+from ..core.engine import Engine
+from ..reader import NO_REPLY, Reader
+from .fill import Filler
+from .loaders import Loader
+from .policy import EntryOptions
+
+
+class Lookup:
+    """The way from a key to its value, or to a load of it.
+
+    Args:
+        engine: the shared parts of the cache.
+        reader: reads what is there, and counts it.
+        filler: loads what is not.
+    """
+
+    def __init__(self, engine: Engine, reader: Reader, filler: Filler) -> None:
+        self._counters = engine.counters
+        self._transport = engine.transport
+        self._reader = reader
+        self._filler = filler
+
+    async def get_or_load(self, key: str, loader: Loader, options: EntryOptions) -> Any:
+        """The value, counted as a hit or a miss. Raises as :meth:`Filler.fill`."""
+        refresh_below_ms = options.refresh_below_ms
+        self._filler.loaders.check(key)
+        if refresh_below_ms is None and (value := self._reader.near(key)) is not MISSING:
+            return value
+        began = asyncio.get_running_loop().time()
+        if self._transport.enabled and self._filler.busy(key, options):
+            value, hit = await self._filler.fill(key, loader, options, began)
+            self._counters.count(hit)
+            return value
+        value, left_ms = await self._reader.one(key, with_ttl=refresh_below_ms is not None)
+        if value is MISSING:
+            return (await self._filler.fill(key, loader, options, began, failed=left_ms == NO_REPLY))[0]
+        # A None has a TTL of its own, shorter, and is loaded again when that has passed.
+        if refresh_below_ms is not None and value is not None and 0 <= left_ms < refresh_below_ms:
+            self._filler.refresh(key, loader, options, refresh_below_ms)
+        return value
+
+    async def warm(self, key: str, loader: Loader, options: EntryOptions) -> Any:
+        """The value, which is no lookup: only that it was not there is counted. Raises as :meth:`Filler.fill`."""
+        value, hit = await self._filler.fill(key, loader, options, asyncio.get_running_loop().time())
+        self._counters.warmed += not hit
+        return value
