@@ -20,8 +20,8 @@ from .exceptions import InvalidKeyPart as InvalidKeyPart
 PROFILE_TTL: Final = 3600  # profiles rarely change, and a change invalidates them
 SETTINGS_TTL: Final = 3600
 SYSTEM_CONFIG_TTL: Final = 3600
-STATE_TTL: Final = 600
-SUMMARY_TTL: Final = 600
+STATE_TTL: Final = 1800
+SUMMARY_TTL: Final = 1800
 MEMORY_TTL: Final = 300
 SPEECH_TTL: Final = 604_800  # seven days: speech is named by its text and its voice, so it cannot become wrong
 TEMP_TTL: Final = 300
@@ -105,12 +105,12 @@ def settings(user: str) -> Key:
 
 
 def state(user: str) -> Key:
-    """``user:{user_id}:state``, ten minutes."""
+    """``user:{user_id}:state``, half an hour."""
     return Key(f"user:{user_id(user)}:state", STATE_TTL)
 
 
 def summary(user: str) -> Key:
-    """``user:{user_id}:summary``, ten minutes."""
+    """``user:{user_id}:summary``, half an hour."""
     return Key(f"user:{user_id(user)}:summary", SUMMARY_TTL)
 
 

@@ -34,20 +34,23 @@ phase: ContextVar[str] = ContextVar("phase", default="start")
 
 
 def count_reads_by_family() -> None:
-    """Count every ``get_or_load`` of this process and every load."""
-    plain = RedisCache.get_or_load
+    """Count every ``get_or_load`` and ``warm`` of this process and every load."""
 
-    async def counted(self: RedisCache, key: str, loader: Any, *args: Any, **named: Any) -> Any:
-        read = f"{phase.get()} {key.split(':')[2]}"
-        reads[read] += 1
+    def counting(plain: Any) -> Any:
+        async def counted(self: RedisCache, key: str, loader: Any, *args: Any, **named: Any) -> Any:
+            read = f"{phase.get()} {key.split(':')[2]}"
+            reads[read] += 1
 
-        async def load() -> Any:
-            loads[read] += 1
-            return await loader()
+            async def load() -> Any:
+                loads[read] += 1
+                return await loader()
 
-        return await plain(self, key, load, *args, **named)
+            return await plain(self, key, load, *args, **named)
 
-    RedisCache.get_or_load = counted  # type: ignore[method-assign]  # all reads pass through this method
+        return counted
+
+    RedisCache.get_or_load = counting(RedisCache.get_or_load)  # type: ignore[method-assign]  # all lookups are here
+    RedisCache.warm = counting(RedisCache.warm)  # type: ignore[method-assign]  # and all preparing
 
 
 async def main(url: str, home: str) -> None:

@@ -9,7 +9,7 @@ from .change_listener import ChangeListener
 from .consistency import ConsistencyWatch
 from .invalidation import MAX_FACTS, PROFILE, STALE_FOR, STATE, SUMMARY, clear_speech, invalidate, profile_to_read
 from .outbox_relay import OutboxRelay
-from .read_through import read_memory_count, read_memory_search, read_user_data
+from .read_through import read_memory_count, read_memory_search, read_user_data, warm_user_data
 
 __all__ = [
     "MAX_FACTS",
@@ -26,4 +26,5 @@ __all__ = [
     "read_memory_count",
     "read_memory_search",
     "read_user_data",
+    "warm_user_data",
 ]

@@ -31,11 +31,11 @@ class CacheIdentity:
 
         A registered cache that has lost its id (flushed, or replaced behind the same address) gets it back.
         """
-        stored = await cache.get(KEY)
+        stored = await cache.get(KEY, counted=False)
         if not isinstance(stored, str) or (self.registered and stored != self._id):
             # Of several processes that see an empty cache, one gives the id.
             await cache.set(KEY, self._id or uuid4().hex, nx=stored is None)
-            stored = await cache.get(KEY)
+            stored = await cache.get(KEY, counted=False)
         if not isinstance(stored, str):
             return None
         self._id = stored

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from secrets import token_hex
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 from cache import LoadTimeout, get_redis_cache, keys
 
 from ..store import Context, Store, StoreError, search_words
-from .invalidation import MAX_FACTS, CachedData, count_key, generation_key, search_key
+from .invalidation import MAX_FACTS, PROFILE, STATE, SUMMARY, CachedData, count_key, generation_key, search_key
 
 T = TypeVar("T")
 
@@ -29,6 +30,31 @@ async def read_user_data(data: CachedData[T], user_id: str, context: Callable[[s
         StoreError: neither the cache nor the store could answer.
         ValueError: the kind of data is not a part of the context.
     """
+    return await _read_through(data.key(user_id), _loader(data, user_id, context), data.value_type, data.stale_for)
+
+
+async def warm_user_data(user_id: str, context: Callable[[str], Awaitable[Context]]) -> None:
+    """Load what a conversation begins with, ahead of it: profile, summary and state, as far as they are not cached.
+
+    Args:
+        user_id: whose data.
+        context: as in ``read_user_data``.
+
+    Raises:
+        StoreError: the store could not answer.
+    """
+    cache = await get_redis_cache()
+    tables: tuple[CachedData[Any], ...] = (PROFILE, SUMMARY, STATE)
+    loads = [(data.key(user_id), _loader(data, user_id, context), data.stale_for) for data in tables]
+    try:
+        await asyncio.gather(*(cache.warm(key, load, key.ttl, stale_for=stale) for key, load, stale in loads))
+    except LoadTimeout as problem:
+        raise StoreError("read", str(problem)) from None
+
+
+def _loader(
+    data: CachedData[T], user_id: str, context: Callable[[str], Awaitable[Context]]
+) -> Callable[[], Awaitable[T]]:
     part = data.from_context
     if part is None:
         raise ValueError("this kind of data is not a part of the context")
@@ -36,7 +62,7 @@ async def read_user_data(data: CachedData[T], user_id: str, context: Callable[[s
     async def load() -> T:
         return part(await context(user_id))
 
-    return await _read_through(data.key(user_id), load, data.value_type, data.stale_for)
+    return load
 
 
 async def read_memory_search(store: Callable[[], Store], user_id: str, query: str) -> list[str]:

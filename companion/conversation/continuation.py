@@ -71,8 +71,7 @@ class Continuation:
             if not cache.connected or asyncio.get_running_loop().time() > give_up:
                 return  # it is held by another job; or Redis is away
             await asyncio.sleep(0.05)
-        marked = await cache.exists(self._key("running"))  # so that a new conversation counts as no miss
-        running = await cache.get(self._key("running"), fresh=True) if marked else None
+        running = await cache.get(self._key("running"), counted=False)
         self.resumed = self._said = isinstance(running, str)
         # A new id is random: a count would begin anew in an emptied Redis, and name an earlier conversation again.
         self.conversation_id = running if self.resumed else uuid4().hex
@@ -123,7 +122,7 @@ class Continuation:
     async def _hold(self) -> bool:
         """Renew the lease, or take it again where Redis has lost it. Returns whether no other job has it."""
         cache = await get_redis_cache()
-        holder = await cache.get(self._key("lease"), fresh=True)
+        holder = await cache.get(self._key("lease"), counted=False)
         if holder is None:  # it has expired; or Redis was emptied, or is away
             await cache.set(self._key("lease"), self._job, ttl=LEASE, nx=True)
         elif holder == self._job:

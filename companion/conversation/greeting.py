@@ -132,11 +132,12 @@ async def get_intelligent_first_message_instructions(user_id: str, base_instruct
     return (await read_plan(user_id)).instructions(base_instructions)
 
 
-async def read_plan(user_id: str) -> Plan:
+async def read_plan(user_id: str, *, ahead: bool = False) -> Plan:
     """How to open with a user: as it was decided for the present version of what is known of them, else decided now.
 
     Args:
         user_id: the user.
+        ahead: whether this prepares the next start, and is no lookup.
 
     Returns:
         The plan, with the greetings that are prepared. While the store is away and nothing is cached, a first meeting.
@@ -160,7 +161,7 @@ async def read_plan(user_id: str) -> Plan:
     cache = await get_redis_cache()
     reading[user_id] += 1
     try:
-        found = await cache.get_or_load(key, load, ttl=key.ttl)
+        found = await (cache.warm if ahead else cache.get_or_load)(key, load, key.ttl)
         plan = Plan.from_cache(found)
         if plan is None:
             await cache.delete(key)

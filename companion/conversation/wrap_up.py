@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from ..identity import Caller, use_caller
-from ..memory.context import get_conversation_summary_async, get_user_state_async
-from ..memory.profile import get_user_profile_async
+from ..memory.context import prepare_context_async
 from ..runtime import get_runtime
 from ..store import StoreError, Summary, Turn
 from ..voice.prepared_speech import NoSpeech
@@ -79,13 +78,8 @@ async def _wrap_up(caller: Caller, conversation_id: str, turns: Sequence[Turn], 
     await asyncio.gather(
         _store_summary(caller, conversation_id, turns), get_runtime().write_behind.write(caller.user_id, ended)
     )
-    # These read what is stored by now, and thereby fill the cache for the next conversation.
-    await asyncio.gather(
-        preparation.prepare(caller.user_id),
-        get_user_profile_async(),
-        get_conversation_summary_async(),
-        get_user_state_async(),
-    )
+    # What is stored by now fills the cache for the next conversation.
+    await asyncio.gather(preparation.prepare(caller.user_id), prepare_context_async())
 
 
 async def _store_summary(caller: Caller, conversation_id: str, turns: Sequence[Turn]) -> None:

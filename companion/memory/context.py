@@ -1,7 +1,7 @@
 """The documented conversation context: summary, user state and memories of the current caller.
 
-Reads go through the cache (TTL of summary and state: ten minutes; of memory searches: five). Writes go to the store
-first and then invalidate the cache.
+Reads go through the cache (TTL of summary and state: half an hour; of memory searches: five minutes). Writes go to the
+store first and then invalidate the cache.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from ..caching import STATE, SUMMARY, read_user_data
+from ..caching import STATE, SUMMARY, read_user_data, warm_user_data
 from ..identity import current_caller
 from ..runtime import get_runtime
 from ..store import DataKind, Memory, Store, StoreError
@@ -50,6 +50,17 @@ async def get_conversation_context_async() -> tuple[str, dict[str, Any]]:
         return "", {}
     summary, state = await asyncio.gather(_summary(caller.user_id), _state(caller.user_id))
     return summary, state
+
+
+async def prepare_context_async() -> None:
+    """Fill the cache with the current caller's profile, summary and state, ahead of their next conversation."""
+    caller = current_caller()
+    if caller is None:
+        return
+    try:
+        await warm_user_data(caller.user_id, get_runtime().contexts.get)
+    except StoreError as problem:
+        logger.warning("the next conversation's context could not be read: %s", problem)
 
 
 async def _read_or(default: T, name: str, read: Callable[[str], Awaitable[T]]) -> T:

@@ -118,7 +118,7 @@ class CachedTTS(tts.TTS[Any]):
         """
         for phrase in phrases:
             if (key := self.key_of(phrase)) is not None:
-                await record(key, partial(self._speak, phrase, DEFAULT_API_CONNECT_OPTIONS))
+                await record(key, partial(self._speak, phrase, DEFAULT_API_CONNECT_OPTIONS), ahead=True)
 
     def synthesize(
         self, text: str, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS

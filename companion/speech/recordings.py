@@ -67,8 +67,13 @@ async def find(key: keys.Key) -> Recording | None:
     return await _verified(cache, key, await cache.get(key))
 
 
-async def record(key: keys.Key, speak: Speak) -> Recording | None:
+async def record(key: keys.Key, speak: Speak, *, ahead: bool = False) -> Recording | None:
     """The recording with this key; if there is none, ``speak`` is recorded, once across tasks and processes.
+
+    Args:
+        key: names text and voice.
+        speak: speaks it.
+        ahead: whether this prepares what may be played later, and is no lookup.
 
     Returns:
         None where what is kept cannot be played; it is deleted.
@@ -86,7 +91,8 @@ async def record(key: keys.Key, speak: Speak) -> Recording | None:
 
     cache = await get_redis_cache()
     for _ in range(2):  # what cannot be played is deleted, and spoken anew
-        raw = await cache.get_or_load(key, load, ttl=key.ttl, load_timeout=LOAD_TIMEOUT)
+        read = cache.warm if ahead else cache.get_or_load
+        raw = await read(key, load, key.ttl, load_timeout=LOAD_TIMEOUT)
         if (recording := await _verified(cache, key, raw)) is not None:
             return recording
     return None

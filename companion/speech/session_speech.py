@@ -68,7 +68,7 @@ class VoiceSpeech:
                 spoken = await self._transformed(text)
                 key = await self._key(user_id, spoken)
                 if key is not None and (await get_redis_cache()).connected:
-                    await record(key, lambda: self._speak(spoken))
+                    await record(key, lambda: self._speak(spoken), ahead=True)
         except Exception as problem:  # whatever a voice's client raises
             logger.warning("the speech of a greeting could not be prepared (%s)", type(problem).__name__)
 

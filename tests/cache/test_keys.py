@@ -20,7 +20,7 @@ def test_every_documented_key_and_ttl() -> None:
         keys.profile("123"): ("user:123:profile", 3600),
         keys.greeting_instructions("123"): ("user:123:greeting_instructions", 120),
         keys.settings("123"): ("user:123:settings", 3600),
-        keys.state("123"): ("user:123:state", 600),
+        keys.state("123"): ("user:123:state", 1800),
         keys.memory("123", "m1"): ("user:123:memory:m1", 300),
         keys.system_config(): ("system:config", 3600),
         keys.system_stats(): ("system:stats", None),

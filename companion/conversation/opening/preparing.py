@@ -88,7 +88,7 @@ async def prepare_opening(
         await runtime.store.save_opening(user_id, replace(opening, texts=texts))
     # A start in the meantime may have filled the cache, without the texts.
     await (await get_redis_cache()).delete(keys.greeting_instructions(user_id))
-    await read_plan(user_id)
+    await read_plan(user_id, ahead=True)
     for text in (texts or {}).values():
         await speech.prepare(user_id, text)
 

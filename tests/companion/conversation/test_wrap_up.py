@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from cache import get_redis_cache
 from companion import Caller, get_intelligent_first_message_instructions, use_caller
 from companion.conversation import wrap_up as wrap_up_module
+from companion.conversation.briefing import Prefetch
 from companion.conversation.greeting import Plan
 from companion.conversation.turn_log import TurnLog
 from companion.conversation.wrap_up import wrap_up
@@ -48,6 +50,19 @@ async def test_the_next_greeting_is_ready(runtime: Runtime, redis_server: RedisS
         assert await get_conversation_summary_async() == model.says  # the answer of this model to every request
         state = await get_user_state_async()
         assert (state["conversations"], state["stage"]) == (1, "new")
+
+
+async def test_preparing_the_next_start_is_no_lookup(runtime: Runtime, model: ScriptedLLM) -> None:
+    model.says = json.dumps({"follow_up": True, "confidence": 0.9, "topic": "the chess tournament"})
+    await runtime.store.save_profile("1", "Name: Ada")
+    await runtime.store.add_turn("1", turn("user", "I prepare a chess tournament"))
+    await wrap_up(Caller("1"), "c1", [turn("user", "I prepare a chess tournament")])
+    cache = await get_redis_cache()
+    stats = await cache.get_stats()
+    assert (stats["total_requests"], stats["warmed"]) == (0, 4)  # greeting, profile, summary, state
+    await Prefetch(Caller("1")).result()
+    stats = await cache.get_stats()
+    assert (stats["total_requests"], stats["cache_hits"], stats["warmed"]) == (4, 4, 4)
 
 
 @pytest.mark.parametrize(("minutes", "heading"), [(1, "## Back after a dropped call"), (3, "## Follow-up")])

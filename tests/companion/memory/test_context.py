@@ -32,7 +32,7 @@ async def test_summary(runtime: Runtime, redis_server: RedisServer) -> None:
     with use_caller(Caller("1")):
         assert await get_conversation_summary_async() == "They plan a chess tournament."
     assert redis_server.cli("GET", "user:1:summary") == "They plan a chess tournament."
-    assert 570 <= redis_server.cli("TTL", "user:1:summary") <= 600
+    assert 1710 <= redis_server.cli("TTL", "user:1:summary") <= 1800
 
 
 async def test_state(runtime: Runtime, redis_server: RedisServer) -> None:
@@ -41,7 +41,7 @@ async def test_state(runtime: Runtime, redis_server: RedisServer) -> None:
         assert await save_user_state_async({"stage": "new", "conversations": 1})
         assert redis_server.cli("EXISTS", "user:1:state") == 0
         assert await get_user_state_async() == {"stage": "new", "conversations": 1}
-    assert 570 <= redis_server.cli("TTL", "user:1:state") <= 600
+    assert 1710 <= redis_server.cli("TTL", "user:1:state") <= 1800
 
 
 async def test_searches_for_the_same_words_are_one_search(runtime: Runtime, redis_server: RedisServer) -> None:
