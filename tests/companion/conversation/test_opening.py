@@ -452,7 +452,7 @@ def test_edits_race_starts(redis_server: RedisServer, monkeypatch: pytest.Monkey
     """Of 10,000 by hand: see ``opening_race``."""
     for name, value in {
         "REDIS_URL": redis_server.url,
-        "CACHE_DEADLINE_MS": "2000",
+        "CACHE_DEADLINE_MS": "10000",
         "CACHE_CONNECT_WAIT_MS": "5000",
     }.items():
         monkeypatch.setenv(name, value)
