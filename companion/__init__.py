@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .conversation.attach import attach
-    from .conversation.greeting import get_intelligent_first_message_instructions
+    from .conversation.opening.greeting import get_intelligent_first_message_instructions
     from .identity import Caller, current_caller, use_caller
     from .memory.profile import get_user_profile_async, save_user_profile_async
     from .speech import CachedTTS
@@ -38,7 +38,7 @@ _MODULES = {
     "Caller": "identity",
     "attach": "conversation.attach",
     "current_caller": "identity",
-    "get_intelligent_first_message_instructions": "conversation.greeting",
+    "get_intelligent_first_message_instructions": "conversation.opening.greeting",
     "get_user_profile_async": "memory.profile",
     "save_user_profile_async": "memory.profile",
     "use_caller": "identity",

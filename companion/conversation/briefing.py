@@ -25,8 +25,8 @@ from ..memory.read_deadline import sleep_unstalled
 from ..prompts import earlier_conversations
 from ..runtime import get_runtime
 from ..voice.tracing import StartTrace
-from .follow_up import DEADLINE as FOLLOW_UP_DEADLINE
-from .greeting import FIRST_MEETING, Plan, read_plan
+from .opening.follow_up import DEADLINE as FOLLOW_UP_DEADLINE
+from .opening.greeting import FIRST_MEETING, Plan, read_plan
 
 logger = logging.getLogger("companion")
 DEADLINE: Final = 1.0

@@ -14,7 +14,7 @@ from cache import BackgroundTasks
 from ..identity import Caller, use_caller
 from ..voice.agent import lasting_instructions
 from ..voice.tracing import StartTrace
-from .greeting import Plan
+from .opening.greeting import Plan
 from .opening.preparation import Preparation
 from .opening.prompt import GreetingPrompt
 from .participant import Partner

@@ -17,8 +17,8 @@ from ..store import mentions
 from ..text import storable
 from ..voice.tracing import StartTrace
 from .briefing import DEADLINE, Briefing, Prefetch
-from .greeting import FIRST_MEETING
 from .hook import AgentHook
+from .opening.greeting import FIRST_MEETING
 from .participant import OnChange, Partner
 from .record import Record
 

@@ -11,7 +11,7 @@ import pytest
 
 from cache import keys
 from companion.caching import STALE_FOR
-from companion.conversation.greeting import MAX_TOPIC
+from companion.conversation.opening.greeting import MAX_TOPIC
 
 pytestmark = pytest.mark.unit
 ROOT = Path(__file__).parents[2]

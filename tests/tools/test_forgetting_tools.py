@@ -12,7 +12,7 @@ import pytest
 
 from cache import get_redis_cache, keys
 from companion import Caller, use_caller
-from companion.conversation.greeting import make_plan
+from companion.conversation.opening.greeting import make_plan
 from companion.conversation.turn_log import TurnLog
 from companion.memory.context import get_conversation_summary_async
 from companion.memory.facts import find_facts_async

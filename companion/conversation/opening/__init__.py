@@ -1,1 +1,1 @@
-"""What a conversation opens with, prepared when the last one has ended: the greeting's text, and its speech."""
+"""How a conversation opens: decided, and its text and speech prepared, when the last one has ended."""

@@ -12,8 +12,8 @@ import pytest
 
 from cache import get_redis_cache, keys
 from companion import get_intelligent_first_message_instructions
-from companion.conversation.follow_up import MAX_TOPIC, Decision, decide_follow_up, parse_decision
-from companion.conversation.greeting import Plan, make_plan
+from companion.conversation.opening.follow_up import MAX_TOPIC, Decision, decide_follow_up, parse_decision
+from companion.conversation.opening.greeting import Plan, make_plan
 from companion.offline.llm import OfflineLLM
 from companion.runtime import Runtime
 from companion.store import StoreError, Turn

@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from cache import get_redis_cache
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
-from companion.conversation.greeting import get_intelligent_first_message_instructions
+from companion.conversation.opening.greeting import get_intelligent_first_message_instructions
 from companion.conversation.turn_log import TurnLog
 from companion.memory.context import add_memory_async, get_conversation_summary_async, get_user_state_async
 from companion.memory.erasure import erase_user

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from companion import Caller, save_user_profile_async, use_caller
-from companion.conversation.greeting import make_plan
+from companion.conversation.opening.greeting import make_plan
 from companion.conversation.wrap_up import wrap_up
 from companion.memory.facts import remember_fact_async
 from companion.memory.forgetting import ForgottenFact, forget_fact_async

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from livekit.agents import llm
 
-from companion.conversation.follow_up import decide_follow_up
-from companion.conversation.greeting import Plan
+from companion.conversation.opening.follow_up import decide_follow_up
+from companion.conversation.opening.greeting import Plan
 from companion.offline.intent import Call, command, profile_with
 from companion.offline.llm import OfflineLLM
 from companion.offline.replies import HELP, NOTICE, answer, name_in

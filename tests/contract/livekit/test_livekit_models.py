@@ -14,7 +14,7 @@ pytestmark = pytest.mark.integration
 
 
 async def test_a_model_can_be_asked_without_a_session() -> None:
-    """``companion.conversation.follow_up`` and ``companion.conversation.summary`` use ``collect().text``."""
+    """``companion.conversation.opening.follow_up`` and ``companion.conversation.summary`` use ``collect().text``."""
     question = llm.ChatContext.empty()
     question.add_message(role="system", content="be brief")
     question.add_message(role="user", content="hello")

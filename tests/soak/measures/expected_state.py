@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from companion.conversation.follow_up import MAX_TOPIC
+from companion.conversation.opening.follow_up import MAX_TOPIC
 from companion.material import quoted_line
 from tests.soak.sessions.personas import Persona
 

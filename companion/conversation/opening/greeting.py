@@ -17,13 +17,13 @@ from typing import Any, Final, Literal, get_args
 
 from cache import LoadTimeout, get_redis_cache, keys
 
-from .. import prompts
-from ..caching import profile_to_read
-from ..identity import current_caller
-from ..relative_time import age_of, ago
-from ..runtime import get_runtime
-from ..store import Context, Opening, StoreError
-from ..transcript import to_bring_up
+from ... import prompts
+from ...caching import profile_to_read
+from ...identity import current_caller
+from ...relative_time import age_of, ago
+from ...runtime import get_runtime
+from ...store import Context, Opening, StoreError
+from ...transcript import to_bring_up
 from .follow_up import MAX_TOPIC, decide_follow_up
 
 logger = logging.getLogger("companion")

@@ -17,11 +17,11 @@ from livekit.agents import llm
 
 from cache import retrieve_exception
 
-from ..prompts import FOLLOW_UP_PROMPT, follow_up_material
-from ..relative_time import ago
-from ..store import Turn
-from ..transcript import to_bring_up, transcript
-from ..voice.model_query import ask
+from ...prompts import FOLLOW_UP_PROMPT, follow_up_material
+from ...relative_time import ago
+from ...store import Turn
+from ...transcript import to_bring_up, transcript
+from ...voice.model_query import ask
 
 logger = logging.getLogger("companion")
 DEADLINE: Final = 3.0
