@@ -314,11 +314,15 @@ async def test_what_was_forgotten_under_one_id_is_forgotten_whichever_is_moved_f
     for each in ids:
         await store.save_profile(each, "Likes: chess\nLikes: tea")
         await store.add_memory(each, Memory("Likes: chess", NOON))
+        await store.save_summary(each, Summary(each, f"{each} plays Chess.", NOON))
+        await store.add_turn(each, Turn("user", "We were playing chess", NOON, "c1", id=each))
     await store.forget(ids[0], [Thing("Likes: chess", ["chess"])])
     await store.move_user([ids[number] for number in order], new)
     kept = await store.export_user(new)
     assert (kept.profile, kept.memories) == ("Likes: tea", [])
-    assert "chess" not in str(kept)
+    assert {summary.text for summary in kept.summaries} == {""}
+    assert [turn.skipped for turn in (await store.context(new)).turns] == [True, True]
+    assert "chess" not in str(kept.versions)
     assert (await store.forgotten(new)).mentioned_in("about chess")
 
 
