@@ -98,7 +98,6 @@ class Transport:
                 largest_reply_bytes=self._largest_reply_bytes,
             )
             self.connecting_since = _now()
-            self.client.start()
             self._listener.on_connecting()
 
     def enable(self) -> None:

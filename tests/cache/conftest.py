@@ -53,7 +53,6 @@ class Clients:
         listener = Listener(**{name: options.pop(name) for name in [*options] if hasattr(TransportListener, name)})
         client = MultiplexedClient(endpoint or Endpoint("127.0.0.1", port), listener, **options)
         self.made.append(client)
-        client.start()
         if wait:
             await until(lambda: client.up)
         return client
