@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -28,6 +29,7 @@ from ..exceptions import (
     ConnectionLost,
     HandshakeFailed,
     NotConnected,
+    TransportError,
 )
 from ..settings import CacheSettings
 from .attempts import Attempts
@@ -72,7 +74,7 @@ class PooledClient:
         self.client: Redis | None = None
         self._known = asyncio.Event()  # set once it is known whether Redis answers
         self._suspect = asyncio.Event()
-        self._broken = ""  # why the client is of no use any more
+        self._demoted = False  # the server has become a replica
         self.away = False
         self._supervisor: asyncio.Task[None] | None = None
         self.background = BackgroundTasks()
@@ -98,12 +100,9 @@ class PooledClient:
 
     async def wait_up(self, timeout: float) -> bool:
         """Wait until Redis answers, a first failure, or ``timeout`` (seconds). Returns whether it answers."""
-        if self.client is None and not self._known.is_set():
-            waiter = asyncio.ensure_future(self._known.wait())
-            try:
-                await asyncio.wait({waiter}, timeout=timeout)
-            finally:
-                waiter.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._known.wait()
         return self.up
 
     def stop(self) -> None:
@@ -135,9 +134,11 @@ class PooledClient:
         client = self.client
         if client is None:
             raise NotConnected("not connected")
-        task = asyncio.ensure_future(
-            self._with_connection(client, operation) if isinstance(client, RedisCluster) else operation(client)
-        )
+        work = self._with_connection(client, operation) if isinstance(client, RedisCluster) else operation(client)
+        return await self._answer(client, work, timeout)
+
+    async def _answer(self, client: Redis, work: Awaitable[T], timeout: float) -> T:
+        task = asyncio.ensure_future(work)
         self._operations[task] = client
         task.add_done_callback(self._operations.pop)
         try:
@@ -161,7 +162,7 @@ class PooledClient:
         except ResponseError as problem:
             rejected = rejection(problem)
             if rejected.code == "READONLY" and client is self.client:
-                self._broken = REPLICA
+                self._demoted = True
                 self._suspect.set()
             raise rejected from None
         except (RedisError, RedisClusterException) as problem:
@@ -176,7 +177,7 @@ class PooledClient:
     async def _supervise(self) -> None:
         while True:
             client, probed = await self._attempts.first()
-            self.client, self._broken, self.away = client, "", False
+            self.client, self._demoted, self.away = client, False, False
             self._known.set()
             self._on_up(probed)
             try:
@@ -190,25 +191,22 @@ class PooledClient:
     async def _until_lost(self, client: Redis) -> None:
         """Return when Redis is away."""
         while True:
-            waiter = asyncio.ensure_future(self._suspect.wait())
-            try:
-                suspected, _ = await asyncio.wait({waiter}, timeout=CHECK_EVERY)
-            finally:
-                waiter.cancel()
+            suspected = False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CHECK_EVERY):
+                    suspected = await self._suspect.wait()
             self._suspect.clear()
-            if self._broken:
-                self._failed(RedisConnectionError(self._broken))
-                return
-            check = asyncio.ensure_future(check_role(client))
             try:
-                await asyncio.wait({check}, timeout=_PING_TIMEOUT)
-            finally:
-                if not check.done():
-                    self.background.abandon(check)
-            problem = check.exception() if check.done() and not check.cancelled() else RedisTimeoutError("no answer")
-            if isinstance(problem, HandshakeFailed) or (problem is not None and suspected):
-                self._failed(problem if isinstance(problem, HandshakeFailed) else RedisTimeoutError("no answer"))
+                if self._demoted:  # its user may lack the right to ask
+                    raise HandshakeFailed(REPLICA, REJECTED)
+                await self._answer(client, check_role(client), _PING_TIMEOUT)
+            except HandshakeFailed as problem:
+                self._failed(problem)
                 return
+            except TransportError:
+                if suspected:
+                    self._failed(CommandTimeout("no answer"))
+                    return
 
     def _failed(self, problem: BaseException) -> float:
         """Report the failure. Returns the seconds until the next attempt."""
