@@ -106,7 +106,7 @@ def _flag(env: Mapping[str, str], name: str, default: bool) -> bool:
     text = env.get(name, "").strip()
     try:
         return truth(text) if text else default
-    except ValueError:
+    except LookupError:
         raise CacheConfigError(f"{name} must be true or false, not {text[:20]!r}.") from None
 
 
