@@ -28,7 +28,10 @@ T = TypeVar("T")
 
 
 class Transport:
-    """The connections of one cache.
+    """The connections of one cache, and what is sent over them.
+
+    Whatever sends raises a ``TransportError`` if there is no usable reply within the deadline, at once where there is
+    no connection.
 
     Args:
         settings: where Redis is and how long a command may take.
@@ -134,11 +137,7 @@ class Transport:
     # -- what the server lacks -------------------------------------------------------------------------
 
     async def probe(self) -> None:
-        """Look again for what the server refuses.
-
-        Raises:
-            TransportError: nothing was answered.
-        """
+        """Look again for what the server refuses."""
         self._learn(Capabilities.found(await self.send_each(*PROBES)))
 
     def _learn(self, capabilities: Capabilities) -> None:
@@ -161,11 +160,7 @@ class Transport:
     # -- commands --------------------------------------------------------------------------------------
 
     async def send(self, *command: Any) -> Any:
-        """Send one command and return its reply.
-
-        Raises:
-            TransportError: no usable reply within the deadline.
-        """
+        """Send one command and return its reply."""
         client = self._usable()
         if not client.unsupported:
             return await client.call(*command)
@@ -177,8 +172,7 @@ class Transport:
 
         Args:
             commands: what to send.
-            deadline: loop time at which waiting ends, for one step of a longer call; None gives them a deadline of
-                their own.
+            deadline: loop time at which waiting ends, if that is sooner than usual: for one step of a longer call.
 
         Raises:
             TransportError: the first failure. Other commands may have been executed.
@@ -209,17 +203,14 @@ class Transport:
         before: Sequence[tuple[Any, ...]] = (),
         deadline: float | None = None,
     ) -> Any:
-        """Run a script of :mod:`cache.transport.scripts` and return its reply.
+        """Run a script and return its reply.
 
         Args:
-            script: which one.
+            script: one of :mod:`cache.transport.scripts`.
             names: its keys.
             args: its arguments.
             before: commands to send before it, in the same write.
             deadline: as for :meth:`send_all`.
-
-        Raises:
-            TransportError: no usable reply within the deadline.
         """
         client = self._usable()
         ways = self.capabilities.ways(script, names, args)
@@ -238,11 +229,7 @@ class Transport:
         raise CommandRejected(" ".join(self.capabilities.refused.values()))
 
     async def unlink(self, names: Sequence[str | bytes], *, before: Sequence[str | bytes] = ()) -> int:
-        """Delete ``before``, then ``names``. Returns how many of ``names`` existed.
-
-        Raises:
-            TransportError: no usable reply within the deadline.
-        """
+        """Delete ``before``, then ``names``. Returns how many of ``names`` existed."""
         if not names:
             return 0
         if not self._usable().unsupported:
@@ -253,23 +240,11 @@ class Transport:
         return sum(map(int, counts[len(before) :]))
 
     async def exists(self, names: Sequence[str]) -> int:
-        """Return how many of the keys exist.
-
-        Raises:
-            TransportError: no usable reply within the deadline.
-        """
+        """Return how many of the keys exist."""
         return sum(await self.send_all(*(("EXISTS", name) for name in names))) if names else 0
 
     async def call(self, operation: Callable[[Redis], Awaitable[T]], deadline: float | None = None) -> T:
-        """Run an operation on a connection of the pool.
-
-        Args:
-            operation: takes redis-py's client, returns an awaitable.
-            deadline: loop time at which waiting ends, if that is sooner than the usual deadline.
-
-        Raises:
-            TransportError: no usable reply within the deadline.
-        """
+        """Run an operation of redis-py's client on a connection of the pool. ``deadline``: as for :meth:`send_all`."""
         client = self._usable()
         if not client.unsupported and not client.up:
             raise NotConnected(client.reason)

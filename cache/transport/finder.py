@@ -21,15 +21,12 @@ from .redis_py import execute, open_client, open_cluster, rejection
 async def find_client(
     settings: CacheSettings, probes: Sequence[tuple[Any, ...]], retire: Callable[[Redis], None]
 ) -> tuple[Redis, list[Any]]:
-    """Connect with redis-py, to the server of the URL or to the cluster it belongs to.
+    """Connect with redis-py. Returns the client, and the replies to the probes, rejections among them.
 
     Args:
         settings: where and how long.
         probes: sent before the client is used. Each may be rejected.
         retire: closes a client that is not needed.
-
-    Returns:
-        A client that has been answered, and the replies to the probes, rejections among them.
 
     Raises:
         HandshakeFailed: the server is a replica or a Sentinel.

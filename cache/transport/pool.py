@@ -40,7 +40,6 @@ from .redis_py import rejection
 
 T = TypeVar("T")
 
-_PAUSE = 0.1  # seconds between two attempts that failed at once
 _PING_TIMEOUT = 0.25  # seconds a PING may take before Redis counts as away
 CHECK_EVERY = 1.0  # seconds between two looks at whether the server is still a primary
 _GRACE_TURNS = 3  # loop iterations for a reply that has arrived but was not yet read
@@ -52,7 +51,7 @@ class PooledClient:
 
     Args:
         settings: where and how long.
-        probes: the commands to send to a server before it is used. Each may be rejected.
+        probes: returns the commands that a server is sent before it is used. Each may be rejected.
         on_up: called each time Redis answers again, with the replies to them.
         on_failed: called with the reason, free of credentials, of each attempt that failed.
 
@@ -119,11 +118,7 @@ class PooledClient:
         await self.background.ended(1.0)
 
     async def call(self, operation: Callable[[Redis], Awaitable[T]], *, timeout: float) -> T:
-        """Run ``operation`` against Redis.
-
-        Args:
-            operation: takes the client, returns an awaitable.
-            timeout: seconds.
+        """Run an operation of redis-py's client. ``timeout``: seconds.
 
         Raises:
             NotConnected: Redis is away.
@@ -209,13 +204,13 @@ class PooledClient:
                     return
 
     def _failed(self, problem: BaseException) -> float:
-        """Report the failure. Returns the seconds until the next attempt."""
+        """Report the failure. Returns the seconds for which it asks until the next attempt."""
         self._known.set()
         self.away = True
         # The text of a rejection is withheld: an old server quotes the whole command, password included.
         refused = f"refused ({rejection(problem).code})" if isinstance(problem, ResponseError) else ""
         self._on_failed(refused or str(problem) or type(problem).__name__)
-        return REJECTED if isinstance(problem, AuthenticationError | ResponseError | HandshakeFailed) else _PAUSE
+        return REJECTED if isinstance(problem, AuthenticationError | ResponseError | HandshakeFailed) else 0.0
 
     def _retire(self, client: Redis) -> None:
         self.background.spawn(self._close(client), name="cache-close")
