@@ -34,9 +34,8 @@ from ..exceptions import (
 from ..settings import CacheSettings
 from .attempts import Attempts
 from .connection import REPLICA
-from .finder import check_role, find_client
 from .handshake import REJECTED
-from .redis_py import rejection
+from .redis_py import check_role, find_client, rejection
 
 T = TypeVar("T")
 
