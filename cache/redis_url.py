@@ -21,7 +21,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from .exceptions import CacheConfigError
 
 DEFAULT_URL: Final = "redis://localhost:6379/0"
-_FLAGS: Final = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
 _SCHEMES: Final = {"redis": False, "rediss": True, "valkey": False, "valkeys": True, "unix": False}  # whether with TLS
 _ONE_ADDRESS: Final = (
     "Of a cluster write the address of one node: the others are found from it. Where Sentinels watch a primary, write "
@@ -50,22 +49,20 @@ class Kind(NamedTuple):
     must_be: str
 
 
-def _number(low: float, high: int, of: type[int] | type[float]) -> Kind:
+def number(low: float, high: float, unit: str = "", of: type[int] | type[float] = float) -> Kind:
+    """Numbers, both limits included."""
+
     def read(text: str) -> float:
         value = of(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text, re.ASCII) else -1
         if not low <= value <= high:
             raise ValueError
         return value
 
-    return Kind(read, f"a {'whole number' if of is int else 'number of seconds'} from {low} to {high}")
+    whole = "whole " if of is int else ""
+    return Kind(read, f"a {whole}number{unit and f' of {unit}'} from {low} to {high}")
 
 
-def truth(text: str) -> bool:
-    """Read a flag. Raises LookupError if it is none."""
-    return _FLAGS[text.lower()]
-
-
-def _one_of(values: Mapping[str, Any], must_be: str) -> Kind:
+def one_of(values: Mapping[str, Any], must_be: str) -> Kind:
     """One of these names, in any case and with a usual prefix or without."""
     return Kind(lambda text: values[re.sub("^(CERT_|TLSV)", "", text.upper()).replace("_", ".")], must_be)
 
@@ -80,7 +77,9 @@ def _folder(text: str) -> str:
         return text
 
 
-_FLAG: Final = Kind(truth, "true or false")
+FLAG: Final = one_of(
+    dict.fromkeys(("1", "TRUE", "YES", "ON"), True) | dict.fromkeys(("0", "FALSE", "NO", "OFF"), False), "true or false"
+)
 _TEXT: Final = Kind(str, "a text")
 _TLS_1_2, _TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 _VERIFY_FLAGS: Final = Kind(
@@ -88,26 +87,26 @@ _VERIFY_FLAGS: Final = Kind(
     "names of ssl.VerifyFlags separated by commas, such as VERIFY_X509_STRICT",
 )
 _SETTINGS: Final = {
-    "max_connections": _number(1, 100_000, int),
-    "socket_connect_timeout": _number(0.01, 3600, float),
-    "socket_timeout": _number(0.01, 3600, float),
-    "retry_on_timeout": _FLAG,
-    "health_check_interval": _number(0, 3600, float),
+    "max_connections": number(1, 100_000, of=int),
+    "socket_connect_timeout": number(0.01, 3600, "seconds"),
+    "socket_timeout": number(0.01, 3600, "seconds"),
+    "retry_on_timeout": FLAG,
+    "health_check_interval": number(0, 3600, "seconds"),
 }
 SETTINGS: Final = tuple(_SETTINGS)
 """The options that are settings of the cache."""
 OPTIONS: Final = _SETTINGS | {
-    "db": _number(0, 999_999, int),
+    "db": number(0, 999_999, of=int),
     **dict.fromkeys(("username", "password"), _TEXT),
-    "ssl_cert_reqs": _one_of(
+    "ssl_cert_reqs": one_of(
         {"NONE": ssl.CERT_NONE, "OPTIONAL": ssl.CERT_OPTIONAL, "REQUIRED": ssl.CERT_REQUIRED},
         "none, optional or required (with CERT_ or without)",
     ),
-    "ssl_check_hostname": _FLAG,
+    "ssl_check_hostname": FLAG,
     **dict.fromkeys(("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), Kind(_file, "a file")),
     "ssl_ca_path": Kind(_folder, "a folder"),
     **dict.fromkeys(("ssl_ca_data", "ssl_password", "ssl_ciphers"), _TEXT),
-    "ssl_min_version": _one_of(
+    "ssl_min_version": one_of(
         {"1.2": _TLS_1_2, "771": _TLS_1_2, "1.3": _TLS_1_3, "772": _TLS_1_3},  # redis-py takes the numbers
         "1.2 or 1.3",
     ),

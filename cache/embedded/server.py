@@ -32,7 +32,7 @@ from redis.retry import Retry
 
 from ..exceptions import EmbeddedRedisError
 from . import supervisor
-from .data import DIRECTORY, FILE, LOG, remember_writer, set_aside, writer
+from .data import DIRECTORY, FILE, LOG, WRITER, set_aside
 from .discovery import find_redis_server
 from .supervisor import OWNER_LOCK, SERVER_LOCK, STOP_SECONDS, kill_group, open_lock
 
@@ -185,10 +185,11 @@ class EmbeddedRedis:
         name = f"{'Valkey' if valkey else 'Redis'} {version}"
         if int(version.partition(".")[0]) < 7:  # it ignores the directory, which a later one would read as current
             aside = set_aside(self.folder, DIRECTORY) or aside
+        written_by = self.folder / WRITER
         if aside:
-            message = "%s cannot load what %s wrote: moved to %s, the cache starts empty"
-            logger.warning(message, name, writer(self.folder), aside)
-        remember_writer(self.folder, name)
+            writer = written_by.read_text().strip() if written_by.exists() else "an unknown server"
+            logger.warning("%s cannot load what %s wrote: moved to %s, the cache starts empty", name, writer, aside)
+        written_by.write_text(f"{name}\n")
 
     def _spawn(self, binary: Path, lock: int, socket_path: str, deadline: float) -> dict[str, Any]:
         """Start a server, own it, and wait until it answers.

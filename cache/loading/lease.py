@@ -17,8 +17,7 @@ from ..background import BackgroundTasks
 from ..coherence.user_index import index_entry
 from ..core.engine import Engine
 from ..exceptions import CommandNotSent, CommandRejected, TransportError, rejected_with
-from ..transport.capabilities import Command
-from ..transport.scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW, Script
+from ..transport.scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW, Command, Script
 from .waiters import Waiters
 
 LEASE_SECONDS: Final = 3.0
