@@ -68,11 +68,7 @@ class _Hold:
 
 
 class Locks:
-    """Acquires and releases locks.
-
-    Args:
-        transport: runs the operations against Redis.
-    """
+    """Acquires and releases locks."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -81,17 +77,7 @@ class Locks:
 
     @asynccontextmanager
     async def hold(self, name: str, ttl: int, wait: float) -> AsyncIterator[None]:
-        """Hold the lock ``name`` during the ``async with`` block.
-
-        Args:
-            name: the lock's key.
-            ttl: seconds after which the lock expires.
-            wait: seconds to wait for another holder.
-
-        Raises:
-            LockUnavailable: it was not acquired.
-            LockLost: the block completed, but later than ``ttl``.
-        """
+        """See :meth:`cache.RedisCache.lock`; ``name`` is the lock's key."""
         if not self._transport.enabled:
             raise LockUnavailable("the cache is disabled, so no lock can be held")
         lock = _Hold(name, ttl)

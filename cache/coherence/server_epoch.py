@@ -46,10 +46,6 @@ REVALIDATE_TIMEOUT: Final = 60.0  # seconds of failing revalidation after which 
 class ServerEpoch:
     """Compares the server's epoch with the mark, and quarantines the users' values while they differ.
 
-    Args:
-        transport: sends the commands.
-        pending: holds the quarantine.
-
     Attributes:
         checked_at: loop time of the last check of the mark that found nothing.
         not_before: loop time of the next attempt to end a quarantine.

@@ -198,13 +198,8 @@ class Engine:
     async def answer(self, neutral: T, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """The outcome of ``work``; ``neutral``, counted as an error, if Redis is away, late or rejects it.
 
-        Args:
-            neutral: the answer without Redis.
-            work: what raises TransportError. Cancelled, it leaves a pending invalidation of what it may have stored.
-            timeout: seconds until ``neutral`` is the answer, if that is sooner than the deadline.
-
-        Raises:
-            TypeError, ValueError: the time-out is no positive number.
+        ``timeout``: seconds until ``neutral`` is the answer, if that is sooner than the deadline. It is checked here.
+        Work that is cancelled leaves a pending invalidation of what it may have stored.
         """
         try:
             async with asyncio.timeout(None if timeout is None else checked_seconds(timeout, "the timeout")):

@@ -21,9 +21,7 @@ class Maintenance:
     """The maintenance task of one cache.
 
     Args:
-        transport: sends the commands.
-        pending: invalidations to redeliver.
-        counters: counters to flush.
+        transport, pending, counters: of the cache.
         check: called a few times a second to look at the connection.
         redeliver: delivers the pending invalidations; raises TransportError.
         failed: called with a defect of ours that a round raised.

@@ -55,12 +55,8 @@ _STALE, _REFRESH = "stale", "refresh"  # flights of a key beside the plain one
 class Filler:
     """Loads what is missing.
 
-    Args:
-        engine: the shared parts of the cache.
-        waiters: callers that wait for a change of a key.
-        address: names the Redis.
-
     Attributes:
+        waiters: callers that wait for a change of a key.
         loads: loads that callers of this process wait for, and refreshes.
         loaders: the loaders that run, here or for a load of another key.
         leases: leases that this process holds, or is releasing.
@@ -114,15 +110,10 @@ class Filler:
 
         Args:
             key: the key.
-            loader: makes the value.
+            loader: makes the value. What it raises is raised, as are LoadCycle and LoadTimeout.
             options: how long it may be used.
             began: loop time of the caller's request, from which its deadline counts.
             failed: whether Redis has failed this caller already, and that was counted.
-
-        Raises:
-            LoadCycle: the loader asked for the key that it loads.
-            LoadTimeout: the loader did not end in time.
-            Exception: what the loader raises.
         """
         pending = self._engine.pending
         with self.loaders.awaiting(key):

@@ -31,16 +31,13 @@ class Singleflight:
     async def join(
         self, key: Hashable, start: Callable[[], Coroutine[Any, Any, Any]], now: int = 0, since: int = 0
     ) -> Any:
-        """Await the flight for ``key``.
+        """Await the flight for ``key``, and return or raise what it does.
 
         Args:
             key: the key.
             start: begins a flight if there is none.
             now: a number that grows; a new flight remembers it.
             since: a flight with a smaller number is detached instead of joined.
-
-        Raises:
-            Exception: what the flight raises.
         """
         flight = self._flights.get(key)
         if flight is not None and flight.began < since:
