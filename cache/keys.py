@@ -191,14 +191,9 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", text)
 
 
-def is_reserved(key: str) -> bool:
-    """Whether ``key`` belongs to the layer itself (locks, statistics, leases, indexes)."""
-    return key.startswith(RESERVED)
-
-
-def names_reserved(pattern: str) -> bool:
-    """Whether ``pattern`` literally names a reserved prefix, as ``lock:user:*`` does and ``*`` does not."""
-    return pattern.startswith(RESERVED)
+def is_reserved(text: str) -> bool:
+    """Whether a key belongs to the layer itself, or a pattern literally names such a prefix: ``lock:user:*``."""
+    return text.startswith(RESERVED)
 
 
 def shape(key: str) -> str:
