@@ -7,13 +7,13 @@ with xx) raises at once, with or without Redis.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from . import keys
+from .background import loop_time
 from .coherence.near_cache import MISSING, NearCache
 from .coherence.pending import PendingQueue
 from .coherence.pending_entries import PendingEntries
@@ -192,7 +192,7 @@ class RedisCache:
         self._filler.loaders.check(checked_key(key))
         if refresh_below_ms is None and (value := self._reader.near(key)) is not MISSING:
             return value
-        began = asyncio.get_running_loop().time()
+        began = loop_time()
         if self._engine.transport.enabled and self._filler.busy(key, options):
             value, hit = await self._filler.fill(key, loader, options, began)
             self._engine.counters.count(hit)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from . import keys
+from .background import loop_time
 from .coherence.pending_pattern import PendingInvalidations
 from .coherence.user_index import index_entry
 from .core.engine import Engine
@@ -83,7 +84,7 @@ class Writer:
         self._near.drop(key)
         self._filler.detach((key,))
         names = (key, keys.lease(key), keys.stale(key))
-        before, deadline = index_entry(key), asyncio.get_running_loop().time() + self._transport.deadline
+        before, deadline = index_entry(key), loop_time() + self._transport.deadline
         sequence = self._pending.sequence
         if adds and self._pending and self._pending.newest(key):  # what was deleted begins anew
             before = ((self._transport.capabilities.delete, *names), *before)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from .. import keys
-from ..background import BackgroundTasks
+from ..background import BackgroundTasks, loop_time
 from ..coherence.near_cache import NearCache
 from ..coherence.pending import PendingQueue
 from ..coherence.server_epoch import HANDSHAKE, ServerEpoch
@@ -234,7 +234,7 @@ class Engine:
 
     def log_once(self, kind: str, line: str) -> None:
         """Log the first failure of a kind, and when there are no more."""
-        self._availability.failed(kind, _now(), line)
+        self._availability.failed(kind, loop_time(), line)
 
     def _check(self) -> None:
         client = self.transport.client
@@ -242,7 +242,7 @@ class Engine:
             return
         if not client.unsupported:
             last_answer = None if client.up else max(client.proven_at, self.transport.connecting_since)
-            self._availability.check(_now(), last_answer, client.reason)
+            self._availability.check(loop_time(), last_answer, client.reason)
         if client.up:
             self.epoch.check()
 
@@ -250,7 +250,3 @@ class Engine:
         """Deliver what is pending now, in the background, unless something else there has to end first."""
         if self.transport.connected and not self._background:
             self._background.spawn(self._maintenance.run_once(), name="cache-redelivery")
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

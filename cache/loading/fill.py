@@ -28,7 +28,7 @@ from collections.abc import Collection, Hashable
 from types import NoneType
 from typing import Any, Final
 
-from ..background import BackgroundTasks
+from ..background import BackgroundTasks, loop_time
 from ..core.engine import Engine
 from ..exceptions import (
     LoadCycle,
@@ -135,10 +135,9 @@ class Filler:
         self, key: str, loader: Loader, options: EntryOptions, began: float, failed: bool
     ) -> tuple[bytes, bool]:
         """The value, encoded, and whether it was in the cache."""
-        loop = asyncio.get_running_loop()
-        lease = Lease(key, began + self._transport.deadline - loop.time())
-        give_up = loop.time() + options.load_timeout  # on the loads of other processes
-        while self._transport.enabled and loop.time() < give_up:
+        lease = Lease(key, began + self._transport.deadline - loop_time())
+        give_up = loop_time() + options.load_timeout  # on the loads of other processes
+        while self._transport.enabled and loop_time() < give_up:
             change = self.waiters.wait(key)  # before the look, so that no change is missed
             try:
                 try:
@@ -159,7 +158,7 @@ class Filler:
                     if not change.done():
                         return last_good, False
                 else:
-                    left = min(max(int(rest[1]), 1) / 1000, give_up - loop.time())
+                    left = min(max(int(rest[1]), 1) / 1000, give_up - loop_time())
                     await asyncio.wait({change}, timeout=left if self._engine.tracking else min(left, POLL_EVERY))
             except UndecodableValue as problem:
                 self._engine.count_undecodable(key, problem)

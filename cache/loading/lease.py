@@ -13,7 +13,7 @@ from secrets import token_hex
 from typing import Any, Final
 
 from .. import keys
-from ..background import BackgroundTasks
+from ..background import BackgroundTasks, loop_time
 from ..coherence.user_index import index_entry
 from ..core.engine import Engine
 from ..exceptions import CommandNotSent, CommandRejected, TransportError, rejected_with
@@ -79,11 +79,11 @@ class Leases:
             guards = lease.names[1:] if pending.newest_invalidation(lease.key) else lease.names[1:2]
             before = ((delete, *guards), (delete, lease.key), *before)
             last_good = False
-        asked = _now()
+        asked = loop_time()
         try:
             reply: list[Any] = await self._ask(lease, ACQUIRE, lease.names, int(last_good), before=before)
         finally:
-            lease.budget -= _now() - asked
+            lease.budget -= loop_time() - asked
         return reply
 
     async def acquire_to_refresh(self, lease: Lease, old_ms: int) -> bool:
@@ -156,7 +156,7 @@ class Leases:
 
     def _deadline(self, lease: Lease) -> float:
         """The loop time at which the next step ends. A little is always left: a reply may have arrived already."""
-        return _now() + max(lease.budget, self._transport.deadline * _LEAST_SHARE)
+        return loop_time() + max(lease.budget, self._transport.deadline * _LEAST_SHARE)
 
 
 def patience(left_ms: int) -> float:
@@ -171,7 +171,3 @@ def _lease_ms() -> int:
 def _renewed_ms() -> int:
     """Shorter than a new lease by ``SLOW``, so that the rest of a lease shows whether its load is slow."""
     return int((LEASE_SECONDS - SLOW) * 1000)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
