@@ -66,18 +66,16 @@ class Writer:
             return None
 
     async def _store(self, key: str, arguments: tuple[Any, ...], nx: bool) -> bool:
-        if not self._transport.enabled:
-            self._not_stored(key, nx)
-            return False
+        stored: bool | None = None
         try:
-            return bool(await self._run(STORE, key, arguments))
+            if self._transport.enabled:
+                stored = bool(await self._run(STORE, key, arguments))
         except TransportError as problem:
             self._engine.count_error(problem)
-            self._not_stored(key, nx)
-            return False
-        except asyncio.CancelledError:  # Redis may or may not have executed it
-            self._not_stored(key, nx)
-            raise
+        finally:  # also if the caller is cancelled: Redis may or may not have executed it
+            if stored is None and not nx:  # the old value may still be there, and is no longer the right one
+                self._invalidator.enqueue(PendingInvalidations((key,)))
+        return bool(stored)
 
     async def _run(self, script: Script, key: str, arguments: tuple[Any, ...], *, adds: bool = False) -> Any:
         """Run a script that writes ``key``, or ``adds`` to what is there. Returns its reply; raises TransportError."""
@@ -118,8 +116,3 @@ class Writer:
         if nx and xx:
             raise ValueError("nx and xx exclude each other: nothing can both exist and not exist")
         return (*arguments, "NX" if nx else "XX") if nx or xx else arguments
-
-    def _not_stored(self, key: str, nx: bool) -> None:
-        """The old value may still be in Redis, and is no longer the right one."""
-        if not nx:
-            self._invalidator.enqueue(PendingInvalidations((key,)))

@@ -160,12 +160,9 @@ class PendingQueue:
 
     # -- reading ---------------------------------------------------------------------------------------
 
-    @_locked
     def covers(self, key: str) -> bool:
         """Whether the value that Redis holds for ``key`` must not be served."""
-        if key in self.shared.keys or (self.quarantined and key.startswith(USERS)):
-            return True
-        return bool(self.hiding(key))
+        return self.newest(key) > 0
 
     @_locked
     def hiding(self, key: str) -> list[tuple[PendingPattern, int]]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from secrets import token_hex
@@ -234,13 +235,6 @@ def _parse(replies: list[Any]) -> tuple[str, str]:
         reply.decode(errors="replace") if isinstance(reply, bytes) else reply if isinstance(reply, str) else ""
         for reply in replies[:3]
     )
-    run, history = _field(server, "run_id"), _field(replication, "master_replid")
-    return f"{run}:{history}" if run and history else "", mark
-
-
-def _field(info: str, wanted: str) -> str:
-    for line in info.splitlines():
-        name, _, value = line.partition(":")
-        if name == wanted:
-            return value
-    return ""
+    run = re.search(r"^run_id:(\w+)", server, re.MULTILINE)
+    history = re.search(r"^master_replid:(\w+)", replication, re.MULTILINE)
+    return f"{run[1]}:{history[1]}" if run and history else "", mark

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from .. import keys
@@ -86,11 +87,8 @@ class Engine:
             return False
         self.transport.connect()
         if not self.transport.connected:
-            waiter = asyncio.ensure_future(self._availability.known.wait())
-            try:
-                await asyncio.wait({waiter}, timeout=self._connect_wait)
-            finally:
-                waiter.cancel()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._availability.known.wait(), self._connect_wait)
         return self.transport.connected
 
     def disable(self) -> None:
