@@ -50,6 +50,7 @@ class Maintenance:
     def start(self) -> None:
         """Begin in the background, unless that is under way."""
         if self._task is None or self._task.done():
+            self._flush_at = loop_time() + _FLUSH_EVERY
             self._task = asyncio.create_task(self._run(), name="cache-maintenance")
 
     def stop(self) -> None:
