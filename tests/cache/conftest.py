@@ -58,8 +58,15 @@ class Clients:
         return client
 
 
+@pytest.fixture(scope="module")
+def _frozen() -> None:
+    """Let the collection after each test look at what is new, and not at what a whole run has left."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
+async def clients(_frozen: None) -> AsyncIterator[Clients]:
     """Check afterwards that no task, socket or exception report remains."""
     clients = Clients()
     asyncio.get_running_loop().set_exception_handler(clients.complain)
