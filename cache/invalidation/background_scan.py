@@ -17,7 +17,7 @@ from ..coherence.pending_pattern import PendingPattern
 from ..core.engine import Engine
 from ..exceptions import CommandRejected, TransportError
 from .ownership import ours
-from .scan import delete, delete_each, delete_matching, guarded_by
+from .scan import delete, delete_each, delete_matching
 
 ON_CLOSE: Final = 5.0
 """Seconds that closing waits for a scan: a conversation may end just after it began one."""
@@ -107,7 +107,7 @@ class BackgroundScan:
         try:
             await delete(self._transport, names)
         except CommandRejected:
-            rejected = [guarded_by(name) or name for name in await delete_each(self._transport, names)]
+            rejected = [keys.guarded_by(name) or name for name in await delete_each(self._transport, names)]
             refused.update(pattern for pattern in waiting if any(map(pattern.reaches, rejected)))
         self._drop(names)
 

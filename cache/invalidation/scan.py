@@ -55,11 +55,11 @@ async def delete_matching(
             await remove(await select(page, True), True)
             if len(page) < _MATCHES_MOST * size:
                 break
-    # Only the literal prefix: a pattern with an unclosed set cannot be put between braces.
+    # Only the literal prefix: nothing can be put after a pattern with an unclosed set.
     # [ls]: the first letter of lease and stale, with which Redis discards nearly every other key at once.
-    guards = f"[ls]*:{{{keys.escape(plain_start(pattern))}*}}"
+    guards = f"[ls]*:[:{{]{keys.escape(plain_start(pattern))}*"
     async for page in pages(transport, guards, size):
-        guarded = {name for key in page if (name := guarded_by(key)) and matches(pattern, name)}
+        guarded = {name for key in page if (name := keys.guarded_by(key)) and matches(pattern, name)}
         await remove(guards_of(await select(list(guarded), False)), False)
     async for page in pages(transport, pattern, size):
         found = await select(page, True)
@@ -119,12 +119,6 @@ async def send_each(transport: Transport, commands: Sequence[tuple[Any, ...]], *
 def guards_of(names: Sequence[str]) -> list[str]:
     """Leases and last good values of these keys, found or not: a fill may have turned one into the other."""
     return [*map(keys.lease, names), *map(keys.stale, names)]
-
-
-def guarded_by(key: str) -> str:
-    """The key that a lease or a last good value belongs to; empty for another kind of key."""
-    kind, _, rest = key.partition(":{")
-    return rest[:-1] if kind in ("lease", "stale") and rest.endswith("}") else ""
 
 
 def _request(
