@@ -99,7 +99,7 @@ class RedisCache:
 
         Afterwards every call answers neutrally, as with Redis away, until the cache is initialised again.
         """
-        self._engine.transport.forbid_reconnecting()
+        self._engine.transport.closed = True
         await self._filler.close()
         await self.invalidations.close()
         await self._locks.close(2 * self._engine.transport.deadline)

@@ -239,7 +239,7 @@ class Engine:
         if client is None:
             return
         if not client.unsupported:
-            last_answer = None if client.up else max(client.proven_at, self.transport.connecting_since)
+            last_answer = None if client.up else max(client.proven_at, client.started_at)
             self._availability.check(loop_time(), last_answer, client.reason)
         if client.up:
             self.epoch.check()

@@ -25,21 +25,14 @@ _FRESH_ATTEMPT: Final = 0.2  # seconds until an attempt is begun beside one that
 
 
 def backoff(pause: float, failing_for: float) -> float:
-    """Seconds until the next attempt, at random, so that the processes of a fleet do not attempt in step.
-
-    Args:
-        pause: what this failure asks for.
-        failing_for: seconds since the first attempt.
-    """
+    """Seconds until the next attempt, at random, so that the processes of a fleet do not attempt in step."""
     return min(max(pause, failing_for * BACKOFF_SHARE), _LONGEST) * random.uniform(0.8, 1.0)
 
 
 class Attempts(Generic[T]):
-    """Repeats one attempt.
+    """Repeats one attempt, which may take ``timeout`` seconds.
 
     Args:
-        attempt: makes a connection.
-        timeout: seconds it may take.
         background: keeps dropped attempts until they have ended.
         on_failed: called with the exception of each attempt that failed; returns seconds for which it asks until the
             next one.
@@ -60,11 +53,7 @@ class Attempts(Generic[T]):
         self._failures, self._failing_since = 0, 0.0
 
     async def first(self, *, afresh: bool = True) -> T:
-        """Attempt until one succeeds, and return its connection.
-
-        Args:
-            afresh: begin at once, and with short pauses again, because the last connection was good.
-        """
+        """Attempt until one succeeds: at once and with short pauses again if ``afresh``, as after a good connection."""
         loop = asyncio.get_running_loop()
         next_at = loop.time()
         if afresh:

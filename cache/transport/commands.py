@@ -34,8 +34,6 @@ class Transport:
     no connection.
 
     Args:
-        settings: where Redis is and how long a command may take.
-        listener: learns about connections and push messages.
         handshake: commands sent on every new multiplexed connection before it is used. Each may be rejected.
         largest_reply_bytes: a larger reply costs the multiplexed connection.
 
@@ -43,10 +41,9 @@ class Transport:
         client: the multiplexed connection; None while switched off or not yet started.
         pool: the redis-py client for what the multiplexed connection does not carry.
         enabled: whether anything is sent.
-        closed: whether the cache was closed. Nothing reconnects until it is started again.
+        closed: whether the cache was closed: sending does not reconnect. :meth:`connect` makes it False again.
         deadline: seconds within which a call has to be answered.
         capabilities: what the server lacks.
-        connecting_since: loop time at which the present client began to connect.
     """
 
     def __init__(
@@ -61,7 +58,6 @@ class Transport:
         self.enabled = settings.enabled
         self.closed = False
         self.deadline = settings.deadline
-        self.connecting_since = 0.0
         self.capabilities = Capabilities()
         self.pool = PooledClient(settings, self._probes, self._on_pool_up, listener.on_pool_failed)
         self._settings = settings
@@ -100,7 +96,6 @@ class Transport:
                 on_handshake=self._on_handshake,
                 largest_reply_bytes=self._largest_reply_bytes,
             )
-            self.connecting_since = _now()
             self._listener.on_connecting()
 
     def enable(self) -> None:
@@ -112,10 +107,6 @@ class Transport:
         """Send nothing until :meth:`enable`, and disconnect."""
         self.enabled = False
         return self.disconnect()
-
-    def forbid_reconnecting(self) -> None:
-        """Do not reconnect by sending: the cache is being closed. :meth:`connect` allows it again."""
-        self.closed = True
 
     def disconnect(self) -> asyncio.Task[None] | None:
         """Stop using Redis at once. Returns the task that closes the multiplexed connection, if there is one."""

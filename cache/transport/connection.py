@@ -60,11 +60,7 @@ def _nowhere(_: bytes) -> None:
 
 
 class RespConnection(asyncio.Protocol):
-    """One RESP3 connection.
-
-    Args:
-        loop: the loop it belongs to.
-        max_in_flight: commands that may await a reply.
+    """One RESP3 connection, on which ``max_in_flight`` commands may await a reply.
 
     Attributes:
         in_flight: every command that was sent and not yet answered, oldest first: its future, the loop time of the
@@ -102,7 +98,7 @@ class RespConnection(asyncio.Protocol):
     def adopt(
         self,
         watchdog: Watchdog,
-        on_push: Callable[[list[Any]], None] | None,
+        on_push: Callable[[list[Any]], None],
         on_lost: Callable[[str, list[bytes]], None],
         largest_reply_bytes: int = 0,
     ) -> None:
@@ -112,8 +108,7 @@ class RespConnection(asyncio.Protocol):
             watchdog: enforces the deadlines.
             on_push: called with every push message.
             on_lost: called with the reason and the unanswered commands, oldest first.
-            largest_reply_bytes: a larger reply loses the connection, because it delays every other caller's reply.
-                0 allows any size.
+            largest_reply_bytes: a larger reply loses the connection: it delays all others. 0 allows any size.
         """
         self._watchdog, self._on_push, self._on_lost = watchdog, on_push, on_lost
         self._largest_reply_bytes = largest_reply_bytes

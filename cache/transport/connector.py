@@ -33,10 +33,7 @@ class Connector:
     """Makes connections to one endpoint, one after another.
 
     Args:
-        endpoint: where Redis is.
         setup: commands sent in the handshake, before the connection is used. Each may be rejected.
-        connect_timeout: seconds one attempt may take.
-        max_in_flight: commands that may await a reply on a connection.
         on_failed: called with the reason of each failed attempt; it holds no credentials.
 
     Attributes:
@@ -66,11 +63,7 @@ class Connector:
         self.unsupported = False
 
     async def connect(self, lived: float = math.inf) -> RespConnection:
-        """Attempt until a connection is made.
-
-        Args:
-            lived: seconds the last connection lasted; after a short one the pauses stay long.
-        """
+        """Attempt until a connection is made. ``lived``: seconds the last one lasted; if few, the pauses stay long."""
         asking = self._background.spawn(self._ask_in_the_other_protocol(), name="cache-other-protocol")
         try:
             connection = await self._attempts.first(afresh=lived >= _STABLE)

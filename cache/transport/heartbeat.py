@@ -32,7 +32,7 @@ class Heartbeat:
         connection: what it watches.
         deadline: seconds within which a command has to be answered.
         interval: seconds between two pings.
-        silent_after: seconds without any reply, after which the connection is closed.
+        silent_after: seconds of silence, as above.
         on_proven: called with the loop time at which a ping was sent, each time one is answered within the deadline.
         on_suspended: called with a reason when no more commands should be sent, until the next ``on_proven``.
     """

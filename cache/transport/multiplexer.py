@@ -46,6 +46,7 @@ class MultiplexedClient:
     Attributes:
         active: the connection that accepts commands; None while there is none, or it is suspended.
         connection: the present connection, also while it is suspended.
+        started_at: loop time at which it began to connect.
         proven_at: loop time at which the last answered ping was sent. A near cache may rely on it.
         reason: why no commands are accepted; empty while they are.
     """
@@ -74,7 +75,7 @@ class MultiplexedClient:
         self.active: RespConnection | None = None
         self.connection: RespConnection | None = None
         self._reported = ""  # the last reason that was reported
-        self.proven_at = -math.inf
+        self.started_at, self.proven_at = self._loop.time(), -math.inf
         self.reason = "not connected yet"
         self._spawn(self._supervise(), "cache-connection")
 
@@ -191,11 +192,7 @@ class MultiplexedClient:
 
 
 async def replies(futures: Sequence[asyncio.Future[Any]], deadline: float | None) -> list[Any]:
-    """Await the replies to several commands.
-
-    Args:
-        futures: from :meth:`MultiplexedClient.call_many`.
-        deadline: loop time at which waiting ends; None leaves it to the deadline of each command.
+    """Await replies until ``deadline`` (loop time; None leaves it to the deadline of each command).
 
     Raises:
         TransportError: the first failure.

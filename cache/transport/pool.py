@@ -49,7 +49,6 @@ class PooledClient:
     """A redis-py client, replaced whenever Redis has been away.
 
     Args:
-        settings: where and how long.
         probes: returns the commands that a server is sent before it is used. Each may be rejected.
         on_up: called each time Redis answers again, with the replies to them.
         on_failed: called with the reason, free of credentials, of each attempt that failed.

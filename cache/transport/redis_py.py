@@ -108,13 +108,7 @@ async def execute(client: Any, command: tuple[Any, ...]) -> Any:
 
 
 async def pipeline(client: Any, commands: tuple[tuple[Any, ...], ...], *, each: bool = False) -> list[Any]:
-    """Run commands on a redis-py client in one round trip (in a cluster: one per node).
-
-    Args:
-        client: the client.
-        commands: what to run.
-        each: return rejections among the replies, instead of raising the first.
-    """
+    """Run commands in one round trip (in a cluster: one per node). ``each``: return rejections among the replies."""
     pipe = client.pipeline(transaction=False)
     for command in commands:
         pipe.execute_command(*command)
@@ -134,10 +128,7 @@ async def find_client(
 ) -> tuple[Redis, list[Any]]:
     """Connect with redis-py. Returns the client, and the replies to the probes, rejections among them.
 
-    Args:
-        settings: where and how long.
-        probes: sent before the client is used. Each may be rejected.
-        retire: closes a client that is not needed.
+    ``retire`` closes a client that is not needed.
 
     Raises:
         HandshakeFailed: the server is a replica or a Sentinel.
