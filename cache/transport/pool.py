@@ -128,7 +128,11 @@ class PooledClient:
         if client is None:
             raise NotConnected("not connected")
         work = self._with_connection(client, operation) if isinstance(client, RedisCluster) else operation(client)
-        return await self._answer(client, work, timeout)
+        try:
+            return await self._answer(client, work, timeout)
+        except (CommandTimeout, ConnectionLost):
+            self._suspect.set()
+            raise
 
     async def _answer(self, client: Redis, work: Awaitable[T], timeout: float) -> T:
         task = asyncio.ensure_future(work)
@@ -145,12 +149,10 @@ class PooledClient:
             raise
         if not task.done():
             self.background.abandon(task)
-            self._suspect.set()
             raise CommandTimeout("no answer within the deadline")
         try:
             return task.result()
         except (RedisConnectionError, RedisTimeoutError, OSError, asyncio.CancelledError) as problem:
-            self._suspect.set()
             raise ConnectionLost(type(problem).__name__) from None
         except ResponseError as problem:
             rejected = rejection(problem)
@@ -197,7 +199,7 @@ class PooledClient:
                 self._failed(problem)
                 return
             except TransportError:
-                if suspected:
+                if suspected:  # otherwise all connections may be in use
                     self._failed(CommandTimeout("no answer"))
                     return
 
