@@ -16,12 +16,12 @@ from redis.asyncio import Redis
 
 from ..exceptions import CommandRejected, NotConnected
 from ..settings import CacheSettings
-from .capabilities import LOAD_SCRIPTS, PROBES, Capabilities
+from .capabilities import HUNG_UP, LOAD_SCRIPTS, PROBES, Capabilities
 from .connection import Argument
 from .listener import TransportListener
 from .multiplexer import MultiplexedClient, outcome, replies
 from .pool import PooledClient
-from .redis_py import execute, pipeline
+from .redis_py import answers, execute, pipeline
 from .scripts import Script
 
 T = TypeVar("T")
@@ -129,7 +129,9 @@ class Transport:
 
     async def probe(self) -> None:
         """Look again for what the server refuses."""
-        self._learn(Capabilities.found(await self.send_each(*PROBES)))
+        one_by_one = HUNG_UP in self.capabilities.refused.values()
+        probing = self.call(partial(answers, probes=PROBES)) if one_by_one else self.send_each(*PROBES)
+        self._learn(Capabilities.found(await probing))
 
     def _learn(self, capabilities: Capabilities) -> None:
         self.capabilities = capabilities.knowing(self.capabilities)

@@ -152,13 +152,18 @@ async def _find(
             retire(client)
             client = cast(Redis, open_cluster(settings))  # no subclass, but the methods used here are the same
             await client.initialize()
-        replies = [await _answer(client, *probe) for probe in probes]
-        if any(rejected_with(reply, HUNG_UP) for reply in replies):
-            replies.append(await _answer(client, *PROBE_EVAL))  # elsewhere it is tried once EVALSHA is refused
-        return client, replies
+        return client, await answers(client, probes)
     except BaseException:
         retire(client)
         raise
+
+
+async def answers(client: Redis, probes: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The replies to probes, rejections among them, and to ``PROBE_EVAL`` if the connection ended over one of them."""
+    replies = [await _answer(client, *probe) for probe in probes]
+    if any(rejected_with(reply, HUNG_UP) for reply in replies):
+        replies.append(await _answer(client, *PROBE_EVAL))  # elsewhere it is tried once EVALSHA is refused
+    return replies
 
 
 async def check_role(client: Redis, section: str = "replication") -> dict[str, Any]:
