@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 
+from ..background import loop_time
 from ..exceptions import CommandRejected, NotConnected
 from ..settings import CacheSettings
 from .capabilities import HUNG_UP, LOAD_SCRIPTS, PROBES, Capabilities
@@ -241,14 +242,10 @@ class Transport:
         client = self._usable()
         if not client.unsupported and not client.up:
             raise NotConnected(client.reason)
-        deadline = min(_now() + self.deadline, math.inf if deadline is None else deadline)
+        deadline = min(loop_time() + self.deadline, math.inf if deadline is None else deadline)
         if not self.pool.up:
             if client.unsupported and self.pool.away:
                 raise NotConnected("away")
             self.pool.start()
-            await self.pool.wait_up(max(0.0, deadline - _now()))
-        return await self.pool.call(operation, timeout=max(0.0, deadline - _now()))
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+            await self.pool.wait_up(max(0.0, deadline - loop_time()))
+        return await self.pool.call(operation, timeout=max(0.0, deadline - loop_time()))
