@@ -34,9 +34,7 @@ class Engine:
 
     Args:
         settings: where Redis is and how long a command may take.
-        near: values kept in this process.
-        pending: invalidations that Redis has not acknowledged.
-        serializer: values to bytes and back.
+        near, pending, serializer: of the cache.
         on_change: called with the keys that Redis reports as changed; with None when any key may have changed.
         redeliver: delivers the pending invalidations. Raises TransportError.
 
