@@ -183,6 +183,8 @@ class ServerEpoch:
             return True  # another process has verified the server; or it was flushed and is empty
         if not await self._elected():
             return False
+        if self._epoch and await self._read_mark() == self._epoch:
+            return True  # the holder before was done between our look and our claim
         if self._revalidate is not None:
             try:
                 if await self._renewing(self._revalidate()):
