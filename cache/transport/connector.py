@@ -1,14 +1,13 @@
 """Makes the multiplexed connections: addresses, handshake, and how soon after a failure the next attempt begins.
 
-After a loss an attempt begins at once; after 50 ms if the server refuses connections or is loading; after a fifth of a
-second if it rejects us; and the longer that lasts, the longer the pause (``attempts.backoff``).
+After a loss an attempt begins at once; after 10 to 80 ms if the server refuses connections or is loading; after a fifth
+of a second if it rejects us; and the longer that lasts, the longer the pause (``attempts.backoff``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
 import math
 import socket
 import ssl
@@ -78,13 +77,15 @@ class Connector:
 
     async def _ask_in_the_other_protocol(self) -> None:
         """Find out, beside the attempts, whether the URL names the wrong protocol."""
-        for pause in itertools.chain(_OTHER_PROTOCOL[:1], itertools.repeat(_OTHER_PROTOCOL[1])):
-            await asyncio.sleep(pause)
+        first, again = _OTHER_PROTOCOL
+        await asyncio.sleep(first)
+        while True:
             if self._silent and self._addresses:
                 address = self._addresses[self._next_address % len(self._addresses)]
                 self._other_protocol = await other_protocol(self._endpoint, address, _OTHER_TIMEOUT)
                 if self._other_protocol:
                     self._on_failed(self._other_protocol)
+            await asyncio.sleep(again)
 
     def _failed(self, error: BaseException) -> float:
         """Report the failure. Returns the seconds for which it asks until the next attempt."""
