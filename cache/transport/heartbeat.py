@@ -55,17 +55,17 @@ class Heartbeat:
         self._pong: asyncio.Future[Any] | None = None  # the ping in flight; unlike a command it stays when late
         self._pings, self._pinged, self._late = 0, 0.0, False
         self._checked_at = self._silence = 0.0  # loop time of the last check; seconds of silence
-        self.idle = True
+        connection.idle = True
+        connection.ended.add_done_callback(self._stop)
 
     def wake(self) -> None:
         """A command is in flight: start the timer."""
-        self.idle = False
+        self._connection.idle = False
         self._checked_at, self._silence, self._connection.received = self._loop.time(), 0.0, False
         self._schedule_check(self._checked_at)
 
-    def stop(self) -> None:
-        """Stop both timers: the connection is lost."""
-        self.idle = False
+    def _stop(self, _: object) -> None:
+        self._connection.idle = False
         self._beat_timer.cancel()
         if self._timer is not None:
             self._timer.cancel()
@@ -110,7 +110,7 @@ class Heartbeat:
         self._silence = 0.0 if connection.received else self._silence + min(now - self._checked_at, 2 * self._step)
         connection.received, self._checked_at = False, now
         if not connection.in_flight:
-            self._timer, self.idle = None, True
+            self._timer, connection.idle = None, True
         elif self._silence >= self._deadline or connection.in_flight[0][1] + self._deadline <= now:
             # Two turns, because some loops run timers before they read sockets and some after.
             self._timer = self._loop.call_soon(self._check_again)

@@ -140,7 +140,7 @@ class MultiplexedClient:
                 timer = Heartbeat(
                     connection, self._deadline, self._heartbeat, self._silent_after, self._proven, self._suspended
                 )
-                connection.adopt(timer, self._listener.on_push, self._lost, self._largest_reply_bytes)
+                connection.adopt(timer.wake, self._listener.on_push, self._lost, self._largest_reply_bytes)
                 if began - connection.greeted_at <= self._deadline:
                     self._proven(connection.greeted_at)
                 else:
