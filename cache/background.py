@@ -1,4 +1,4 @@
-"""Fire-and-forget tasks: strong references, exceptions retrieved."""
+"""Fire-and-forget tasks: strong references, exceptions retrieved. And the clock of the loop they run in."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from typing import Any, TypeVar
 
 FutureT = TypeVar("FutureT", bound=asyncio.Future[Any])
 T = TypeVar("T")
+
+
+def loop_time() -> float:
+    """Seconds by the clock of the running loop, which all deadlines are measured with."""
+    return asyncio.get_running_loop().time()
 
 
 def retrieve_exception(task: asyncio.Future[Any]) -> None:
@@ -44,9 +49,8 @@ class BackgroundTasks:
 
     async def ended(self, timeout: float) -> None:
         """Wait at most ``timeout`` seconds until no task is left, including tasks that these tasks start."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        while self._tasks and (left := deadline - loop.time()) > 0:
+        deadline = loop_time() + timeout
+        while self._tasks and (left := deadline - loop_time()) > 0:
             await asyncio.wait(set(self._tasks), timeout=left)
 
     async def cancel(self, timeout: float | None = None) -> None:

@@ -154,13 +154,25 @@ FAMILIES: Final = ("profile", "greeting_instructions", "settings", "state", "sum
 
 
 def lease(key: str) -> str:
-    """``lease:{key}``: the lease on ``key``. The braces keep both in the same cluster slot."""
-    return f"lease:{{{key}}}"
+    """``lease:{key}``: the lease on ``key``."""
+    return _guard("lease", key)
 
 
 def stale(key: str) -> str:
     """``stale:{key}``: the last good value of ``key``, served if its source fails."""
-    return f"stale:{{{key}}}"
+    return _guard("stale", key)
+
+
+def _guard(kind: str, key: str) -> str:
+    """A name in the cluster slot of ``key``: the braces make all of it the hash tag, unless it has a tag of its own."""
+    return f"{kind}::{key}" if "}" in key else f"{kind}:{{{key}}}"
+
+
+def guarded_by(name: str) -> str:
+    """The key that a lease or a last good value belongs to; empty for another kind of key."""
+    kind, _, rest = name.partition(":")
+    key = rest[1:] if rest.startswith(":") else rest[1:-1]
+    return key if kind in ("lease", "stale") and key and name == _guard(kind, key) else ""
 
 
 def index(user: str) -> str:
@@ -202,14 +214,9 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", text)
 
 
-def is_reserved(key: str) -> bool:
-    """Whether ``key`` belongs to the layer itself (locks, statistics, leases, indexes)."""
-    return key.startswith(RESERVED)
-
-
-def names_reserved(pattern: str) -> bool:
-    """Whether ``pattern`` literally names a reserved prefix, as ``lock:user:*`` does and ``*`` does not."""
-    return pattern.startswith(RESERVED)
+def is_reserved(text: str) -> bool:
+    """Whether a key belongs to the layer itself, or a pattern literally names such a prefix: ``lock:user:*``."""
+    return text.startswith(RESERVED)
 
 
 def shape(key: str) -> str:

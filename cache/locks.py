@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockNotOwnedError
 
-from .background import BackgroundTasks
+from .background import BackgroundTasks, loop_time
 from .exceptions import CacheUnavailable, CommandNotSent, CommandRejected, LockLost, LockUnavailable, TransportError
 from .transport.commands import Transport
 
@@ -68,11 +68,7 @@ class _Hold:
 
 
 class Locks:
-    """Acquires and releases locks.
-
-    Args:
-        transport: runs the operations against Redis.
-    """
+    """Acquires and releases locks."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -81,21 +77,11 @@ class Locks:
 
     @asynccontextmanager
     async def hold(self, name: str, ttl: int, wait: float) -> AsyncIterator[None]:
-        """Hold the lock ``name`` during the ``async with`` block.
-
-        Args:
-            name: the lock's key.
-            ttl: seconds after which the lock expires.
-            wait: seconds to wait for another holder.
-
-        Raises:
-            LockUnavailable: it was not acquired.
-            LockLost: the block completed, but later than ``ttl``.
-        """
+        """See :meth:`cache.RedisCache.lock`; ``name`` is the lock's key."""
         if not self._transport.enabled:
             raise LockUnavailable("the cache is disabled, so no lock can be held")
         lock = _Hold(name, ttl)
-        await self._acquire(lock, asyncio.get_running_loop().time() + wait)
+        await self._acquire(lock, loop_time() + wait)
         try:
             yield
         except BaseException:
@@ -112,7 +98,7 @@ class Locks:
     async def _acquire(self, lock: _Hold, deadline: float) -> None:
         try:
             while not await self._call(lock.acquire):
-                if not asyncio.get_running_loop().time() + _RETRY_EVERY <= deadline:  # also if it is NaN
+                if not loop_time() + _RETRY_EVERY <= deadline:  # also if it is NaN
                     raise LockUnavailable(f"{lock.name} has another holder")
                 await asyncio.sleep(_RETRY_EVERY)
         except CommandRejected:
@@ -145,9 +131,8 @@ class Locks:
             self.releasing.spawn(self._retry_release(lock), name="cache-unlock")
 
     async def _retry_release(self, lock: _Hold) -> None:
-        loop = asyncio.get_running_loop()
-        expires_at, refused, pause = loop.time() + lock.ttl, 0, _FIRST_RETRY
-        while loop.time() < expires_at:
+        expires_at, refused, pause = loop_time() + lock.ttl, 0, _FIRST_RETRY
+        while loop_time() < expires_at:
             try:
                 if await self._call(lock.release):
                     return
@@ -157,7 +142,7 @@ class Locks:
             except CommandNotSent:
                 pass  # there is no connection over which Redis could still read the request
             except CacheUnavailable:
-                expires_at = loop.time() + lock.ttl  # Redis may not have read the request yet
+                expires_at = loop_time() + lock.ttl  # Redis may not have read the request yet
             except CommandRejected as problem:
                 if _permanent(problem):
                     return

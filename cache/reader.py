@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
+from .background import loop_time
 from .coherence.near_cache import MAX_STALENESS, MISSING
 from .core.engine import Engine
 from .exceptions import TransportError, UndecodableValue
@@ -99,7 +100,7 @@ class Reader:
 
     async def _read_with_ttl(self, key: str, keep: bool) -> tuple[bytes | None, int]:
         token = self._near.begin(key) if keep else None
-        plain, left_ms, asked = None, -2, asyncio.get_running_loop().time()
+        plain, left_ms, asked = None, -2, loop_time()
         try:
             raw, left_ms = await self._transport.send_all(("GET", key), ("PTTL", key))
             plain = None if raw is None else self._open(key, raw)

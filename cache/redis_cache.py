@@ -100,7 +100,7 @@ class RedisCache:
 
         Afterwards every call answers neutrally, as with Redis away, until the cache is initialised again.
         """
-        self._engine.transport.forbid_reconnecting()
+        self._engine.transport.closed = True
         await self._filler.close()
         await self.invalidations.close()
         await self._locks.close(2 * self._engine.transport.deadline)
@@ -281,8 +281,7 @@ class RedisCache:
     async def clear_user_cache(self, user_id: str) -> int:
         """Delete every key of one user. Returns how many this call deleted.
 
-        Keys that other programs wrote may be deleted later, by a scan in the background. They do not count, and are
-        not served from now on.
+        Keys that other programs wrote may be deleted later, in the background. They are not served from now on.
 
         Raises:
             InvalidKeyPart: the id could reach further than one user's keys.

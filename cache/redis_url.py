@@ -6,22 +6,21 @@ option that is not in the table is refused. The text of an error never quotes a 
 
 from __future__ import annotations
 
-import math
+import os
 import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from pathlib import Path
-from typing import Any, Final, Never
+from typing import Any, Final, NamedTuple, Never
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from .exceptions import CacheConfigError
 
 DEFAULT_URL: Final = "redis://localhost:6379/0"
-TRUE: Final = frozenset({"1", "true", "yes", "on"})
-FALSE: Final = frozenset({"0", "false", "no", "off"})
 _SCHEMES: Final = {"redis": False, "rediss": True, "valkey": False, "valkeys": True, "unix": False}  # whether with TLS
 _ONE_ADDRESS: Final = (
     "Of a cluster write the address of one node: the others are found from it. Where Sentinels watch a primary, write "
@@ -43,87 +42,77 @@ class Endpoint:
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What the value of an option may be.
-
-    Attributes:
-        read: makes the value of its text. Raises ValueError or LookupError.
-        expected: completes "must be".
-    """
+class Kind(NamedTuple):
+    """What the value of an option may be: ``read`` makes it of its text, or raises ValueError or LookupError."""
 
     read: Callable[[str], Any]
-    expected: str
+    must_be: str
 
 
-def _whole(low: int, high: int) -> Kind:
-    return Kind(lambda text: int(_between(text, r"[0-9]+", low, high)), f"a whole number from {low} to {high}")
+def number(low: float, high: float, unit: str = "", of: type[int] | type[float] = float) -> Kind:
+    """Numbers, both limits included."""
+
+    def read(text: str) -> float:
+        value = of(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text, re.ASCII) else -1
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    whole = "whole " if of is int else ""
+    return Kind(read, f"a {whole}number{unit and f' of {unit}'} from {low} to {high}")
 
 
-def _seconds(low: float) -> Kind:
-    return Kind(lambda text: _between(text, r"[0-9]+(\.[0-9]+)?", low, 3600), f"a number of seconds from {low} to 3600")
+def one_of(values: Mapping[str, Any], must_be: str) -> Kind:
+    """One of these names, in any case and with a usual prefix or without."""
+    return Kind(lambda text: values[re.sub("^(CERT_|TLSV)", "", text.upper()).replace("_", ".")], must_be)
 
 
-def _between(text: str, form: str, low: float, high: float) -> float:
-    value = float(text) if re.fullmatch(form, text, re.ASCII) else math.nan
-    if not low <= value <= high:
-        raise ValueError
-    return value
+def _file(text: str) -> str:
+    with Path(text).open("rb"):
+        return text
 
 
-def truth(text: str) -> bool:
-    """Read a flag. Raises ValueError if it is none."""
-    if (lower := text.lower()) not in TRUE | FALSE:
-        raise ValueError
-    return lower in TRUE
+def _folder(text: str) -> str:
+    with os.scandir(text):
+        return text
 
 
-_FLAG: Final = Kind(truth, "true or false")
+FLAG: Final = one_of(
+    dict.fromkeys(("1", "TRUE", "YES", "ON"), True) | dict.fromkeys(("0", "FALSE", "NO", "OFF"), False), "true or false"
+)
 _TEXT: Final = Kind(str, "a text")
-_CERT_REQS: Final = {name: ssl.VerifyMode[f"CERT_{name}"] for name in ("NONE", "OPTIONAL", "REQUIRED")}
 _TLS_1_2, _TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
-_VERSIONS: Final = {"1.2": _TLS_1_2, "771": _TLS_1_2, "1.3": _TLS_1_3, "772": _TLS_1_3}  # redis-py takes the numbers
 _VERIFY_FLAGS: Final = Kind(
-    lambda text: [ssl.VerifyFlags[flag.strip()] for flag in text.split(",")],
+    lambda text: reduce(or_, [ssl.VerifyFlags[flag.strip()] for flag in text.split(",")]),
     "names of ssl.VerifyFlags separated by commas, such as VERIFY_X509_STRICT",
 )
-OPTIONS: Final[dict[str, Kind]] = {
-    "db": _whole(0, 999_999),
-    "username": _TEXT,
-    "password": _TEXT,
-    "max_connections": _whole(1, 100_000),
-    "socket_connect_timeout": _seconds(0.01),
-    "socket_timeout": _seconds(0.01),
-    "retry_on_timeout": _FLAG,
-    "health_check_interval": _seconds(0),
-    "ssl_cert_reqs": Kind(
-        lambda text: _CERT_REQS[text.upper().removeprefix("CERT_")],
+_SETTINGS: Final = {
+    "max_connections": number(1, 100_000, of=int),
+    "socket_connect_timeout": number(0.01, 3600, "seconds"),
+    "socket_timeout": number(0.01, 3600, "seconds"),
+    "retry_on_timeout": FLAG,
+    "health_check_interval": number(0, 3600, "seconds"),
+}
+SETTINGS: Final = tuple(_SETTINGS)
+"""The options that are settings of the cache."""
+OPTIONS: Final = _SETTINGS | {
+    "db": number(0, 999_999, of=int),
+    **dict.fromkeys(("username", "password"), _TEXT),
+    "ssl_cert_reqs": one_of(
+        {"NONE": ssl.CERT_NONE, "OPTIONAL": ssl.CERT_OPTIONAL, "REQUIRED": ssl.CERT_REQUIRED},
         "none, optional or required (with CERT_ or without)",
     ),
-    "ssl_check_hostname": _FLAG,
-    "ssl_ca_certs": _TEXT,
-    "ssl_ca_path": _TEXT,
-    "ssl_ca_data": _TEXT,
-    "ssl_certfile": _TEXT,
-    "ssl_keyfile": _TEXT,
-    "ssl_password": _TEXT,
-    "ssl_ciphers": _TEXT,
-    "ssl_min_version": Kind(
-        lambda text: _VERSIONS[text.lower().removeprefix("tlsv").replace("_", ".")],
+    "ssl_check_hostname": FLAG,
+    **dict.fromkeys(("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), Kind(_file, "a file")),
+    "ssl_ca_path": Kind(_folder, "a folder"),
+    **dict.fromkeys(("ssl_ca_data", "ssl_password", "ssl_ciphers"), _TEXT),
+    "ssl_min_version": one_of(
+        {"1.2": _TLS_1_2, "771": _TLS_1_2, "1.3": _TLS_1_3, "772": _TLS_1_3},  # redis-py takes the numbers
         "1.2 or 1.3",
     ),
-    "ssl_include_verify_flags": _VERIFY_FLAGS,
-    "ssl_exclude_verify_flags": _VERIFY_FLAGS,
+    **dict.fromkeys(("ssl_include_verify_flags", "ssl_exclude_verify_flags"), _VERIFY_FLAGS),
 }
 """The options that ``REDIS_URL`` may have after its ``?``. The names are redis-py's."""
-SETTINGS: Final[tuple[str, ...]] = (
-    "max_connections",
-    "socket_connect_timeout",
-    "socket_timeout",
-    "retry_on_timeout",
-    "health_check_interval",
-)
-"""The options that are settings of the cache."""
 _OURS: Final = re.compile(
     "client_name|connection_class|credential_provider|decode_responses|driver_info|encod.*|legacy_responses|lib_.*|"
     "parser_class|protocol|retry|retry_on_error|single_connection_client|socket_keepalive.*|socket_read_size|socket_type"
@@ -163,13 +152,12 @@ def parse(url: str) -> tuple[Endpoint, dict[str, Any], str]:
             unquote(text or "", errors="strict")
             for text in (parts.hostname, parts.path, parts.username, parts.password)
         )
-        options = _options(parse_qsl(parts.query, keep_blank_values=True, errors="strict"), tls=_SCHEMES[scheme])
+        pairs = parse_qsl(parts.query, keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
         _refuse("is percent-encoded, but not in UTF-8.")
-    except CacheConfigError:
-        raise
     except ValueError:
         _refuse(f"has a port that is not a number from 1 to 65535. An IPv6 address is written [::1]:6379. {_ENCODE}")
+    options = _options(pairs, tls=_SCHEMES[scheme])
     if "#" in url or (scheme != "unix" and "@" in path):
         _refuse(f"contains #, or an @ after the host. {_ENCODE}")
     database = "" if scheme == "unix" else path.strip("/")
@@ -204,8 +192,8 @@ def check_settings(values: Mapping[str, Any]) -> None:
     for name in SETTINGS:
         try:
             OPTIONS[name].read(str(values[name]))
-        except ValueError:
-            raise CacheConfigError(f"{name} must be {OPTIONS[name].expected}.") from None
+        except (ValueError, LookupError):
+            raise CacheConfigError(f"{name} must be {OPTIONS[name].must_be}.") from None
 
 
 def _options(pairs: list[tuple[str, str]], *, tls: bool) -> dict[str, Any]:
@@ -226,20 +214,16 @@ def _options(pairs: list[tuple[str, str]], *, tls: bool) -> dict[str, Any]:
             _refuse(f"has the option {name}, which needs TLS: write rediss:// (or valkeys://).")
         try:
             options[name] = OPTIONS[name].read(text)
+        except OSError as problem:
+            _refuse(f"has the option {name}, which cannot be used ({problem.strerror}).")
         except (ValueError, LookupError):
-            _refuse(f"has the option {name}, which must be {OPTIONS[name].expected}.")
+            _refuse(f"has the option {name}, which must be {OPTIONS[name].must_be}.")
     return options
 
 
 def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
     """The TLS context of every connection, with every file read."""
     get = options.get
-    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
-        with _naming(name):
-            if name in options:
-                Path(options[name]).open("rb").close()
-    if "ssl_ca_path" in options and not Path(options["ssl_ca_path"]).is_dir():
-        _refuse("has the option ssl_ca_path, which must be a folder.")
     with _naming("ssl_ca_certs" if "ssl_ca_certs" in options else "ssl_ca_data"):
         context = ssl.create_default_context(
             cafile=get("ssl_ca_certs"), capath=get("ssl_ca_path"), cadata=get("ssl_ca_data")
@@ -250,8 +234,8 @@ def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
             context.load_cert_chain(options["ssl_certfile"], get("ssl_keyfile"), get("ssl_password", ""))
     elif alone := {"ssl_keyfile", "ssl_password"} & options.keys():
         _refuse(f"has the option {min(alone)}, and not ssl_certfile.")
-    with _naming("ssl_ciphers"):
-        if "ssl_ciphers" in options:
+    if "ssl_ciphers" in options:
+        with _naming("ssl_ciphers"):
             context.set_ciphers(options["ssl_ciphers"])
     required = get("ssl_cert_reqs", ssl.CERT_REQUIRED)
     if required == ssl.CERT_NONE and get("ssl_check_hostname"):
@@ -259,16 +243,15 @@ def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
     context.check_hostname = get("ssl_check_hostname", True) and required != ssl.CERT_NONE
     context.verify_mode = required  # for a client, optional is the same as required
     context.minimum_version = get("ssl_min_version", context.minimum_version)
-    for flag in get("ssl_include_verify_flags", ()):
-        context.verify_flags |= flag
-    for flag in get("ssl_exclude_verify_flags", ()):
-        context.verify_flags &= ~flag
+    none = ssl.VerifyFlags(0)
+    context.verify_flags |= get("ssl_include_verify_flags", none)
+    context.verify_flags &= ~get("ssl_exclude_verify_flags", none)
     return context
 
 
 @contextmanager
 def _naming(option: str) -> Iterator[None]:
-    """Name the option whose file or value cannot be used."""
+    """Name the option whose file or value TLS cannot use."""
     try:
         yield
     except (OSError, ValueError) as problem:  # SSLError is an OSError

@@ -52,11 +52,7 @@ async def close_redis_cache() -> None:
 
 
 async def use_redis_cache(redis_url: str | None = None, *, enabled: bool | None = None) -> RedisCache:
-    """Replace the running loop's cache by one with these arguments, and initialise it.
-
-    Args:
-        redis_url: as for RedisCache.
-        enabled: as for RedisCache.
+    """Replace the running loop's cache by one with these arguments of RedisCache, and initialise it.
 
     Raises:
         CacheConfigError: a setting cannot be used.

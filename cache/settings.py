@@ -8,9 +8,10 @@ from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import Any
 
 from .exceptions import CacheConfigError
-from .redis_url import DEFAULT_URL, SETTINGS, Endpoint, check_settings, parse, truth
+from .redis_url import DEFAULT_URL, FLAG, SETTINGS, Endpoint, Kind, check_settings, number, parse
 
 NEAR_FAMILIES = {
     "profile": "profile",
@@ -19,6 +20,22 @@ NEAR_FAMILIES = {
     "greeting": "greeting_instructions",
 }
 """What ``CACHE_NEAR`` may list, and the last part of the keys it means."""
+_MILLISECONDS = number(1, 60_000, "milliseconds")
+_SECONDS = Kind(lambda text: _MILLISECONDS.read(text) / 1000, _MILLISECONDS.must_be)
+_VARIABLES = {
+    "enabled": ("REDIS_ENABLED", FLAG),
+    "deadline": ("CACHE_DEADLINE_MS", _SECONDS),
+    "connect_wait": ("CACHE_CONNECT_WAIT_MS", _SECONDS),
+    "max_value_bytes": ("CACHE_MAX_VALUE_BYTES", number(1, 512 << 20, "bytes", of=int)),
+    "ttl_spread": ("CACHE_TTL_SPREAD", number(0, 0.5)),
+    "near": (
+        "CACHE_NEAR",
+        Kind(
+            lambda text: frozenset(NEAR_FAMILIES[name.strip()] for name in text.split(",") if name.strip()),
+            f"families of keys among {', '.join(NEAR_FAMILIES)}, separated by commas",
+        ),
+    ),
+}
 _ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{43}=?")  # 32 bytes in base64url, padded or not
 
 
@@ -89,48 +106,19 @@ class CacheSettings:
         """
         env = os.environ if environ is None else environ
         url = redis_url or env.get("REDIS_URL", "").strip()
+        values: dict[str, Any] = {} if enabled is None else {"enabled": enabled}
+        for attribute, (name, kind) in _VARIABLES.items():
+            if attribute not in values and (text := env.get(name, "").strip()):
+                try:
+                    values[attribute] = kind.read(text)
+                except (ValueError, LookupError):
+                    raise CacheConfigError(f"{name} must be {kind.must_be}, not {text[:20]!r}.") from None
         return cls(
             url=url or DEFAULT_URL,
-            enabled=_flag(env, "REDIS_ENABLED", True) if enabled is None else enabled,
-            deadline=_number(env, "CACHE_DEADLINE_MS", 50, 1, 60_000, "milliseconds") / 1000,
-            connect_wait=_number(env, "CACHE_CONNECT_WAIT_MS", 250, 1, 60_000, "milliseconds") / 1000,
-            max_value_bytes=int(_number(env, "CACHE_MAX_VALUE_BYTES", 1 << 20, 1, 512 << 20, "bytes")),
-            ttl_spread=_number(env, "CACHE_TTL_SPREAD", 0.05, 0, 0.5, "(a share)"),
-            near=_families(env),
-            encryption_keys=_encryption_keys(env),
             url_is_default=url in ("", DEFAULT_URL),
+            encryption_keys=_encryption_keys(env),
+            **values,
         )
-
-
-def _flag(env: Mapping[str, str], name: str, default: bool) -> bool:
-    text = env.get(name, "").strip()
-    try:
-        return truth(text) if text else default
-    except ValueError:
-        raise CacheConfigError(f"{name} must be true or false, not {text[:20]!r}.") from None
-
-
-def _number(env: Mapping[str, str], name: str, default: float, low: float, high: float, unit: str) -> float:
-    text = env.get(name, "").strip()
-    if not text:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = low - 1
-    if not low <= value <= high:
-        raise CacheConfigError(f"{name} must be a number of {unit} from {low} to {high}, not {text[:20]!r}.")
-    return value
-
-
-def _families(env: Mapping[str, str]) -> frozenset[str]:
-    chosen = {name.strip() for name in env.get("CACHE_NEAR", "").split(",") if name.strip()}
-    if unknown := chosen - NEAR_FAMILIES.keys():
-        raise CacheConfigError(
-            f"CACHE_NEAR lists families of keys among {', '.join(NEAR_FAMILIES)}, separated by commas; "
-            f"{min(unknown)[:20]!r} is none."
-        )
-    return frozenset(NEAR_FAMILIES[name] for name in chosen)
 
 
 def _encryption_keys(env: Mapping[str, str]) -> tuple[bytes, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from . import keys
+from .background import loop_time
 from .coherence.pending_pattern import PendingInvalidations
 from .coherence.user_index import index_entry
 from .core.engine import Engine
@@ -65,25 +66,23 @@ class Writer:
             return None
 
     async def _store(self, key: str, arguments: tuple[Any, ...], nx: bool) -> bool:
-        if not self._transport.enabled:
-            self._not_stored(key, nx)
-            return False
+        stored: bool | None = None
         try:
-            return bool(await self._run(STORE, key, arguments))
+            if self._transport.enabled:
+                stored = bool(await self._run(STORE, key, arguments))
         except TransportError as problem:
             self._engine.count_error(problem)
-            self._not_stored(key, nx)
-            return False
-        except asyncio.CancelledError:  # Redis may or may not have executed it
-            self._not_stored(key, nx)
-            raise
+        finally:  # also if the caller is cancelled: Redis may or may not have executed it
+            if stored is None and not nx:  # the old value may still be there, and is no longer the right one
+                self._invalidator.enqueue(PendingInvalidations((key,)))
+        return bool(stored)
 
     async def _run(self, script: Script, key: str, arguments: tuple[Any, ...], *, adds: bool = False) -> Any:
         """Run a script that writes ``key``, or ``adds`` to what is there. Returns its reply; raises TransportError."""
         self._near.drop(key)
         self._filler.detach((key,))
         names = (key, keys.lease(key), keys.stale(key))
-        before, deadline = index_entry(key), asyncio.get_running_loop().time() + self._transport.deadline
+        before, deadline = index_entry(key), loop_time() + self._transport.deadline
         sequence = self._pending.sequence
         if adds and self._pending and self._pending.newest(key):  # what was deleted begins anew
             before = ((self._transport.capabilities.delete, *names), *before)
@@ -117,8 +116,3 @@ class Writer:
         if nx and xx:
             raise ValueError("nx and xx exclude each other: nothing can both exist and not exist")
         return (*arguments, "NX" if nx else "XX") if nx or xx else arguments
-
-    def _not_stored(self, key: str, nx: bool) -> None:
-        """The old value may still be in Redis, and is no longer the right one."""
-        if not nx:
-            self._invalidator.enqueue(PendingInvalidations((key,)))

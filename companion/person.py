@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from .identity import ENCODED, PhoneCaller, UnusableIdentity, e164, phone_caller, user_id_of
@@ -76,11 +77,16 @@ async def _kept(given: str) -> tuple[str, PersonData, list[dict[str, Any]]]:
     runtime, person = get_runtime(), _known_as(given)
     if person.earlier:
         await move_user_async(person.user_id, person.earlier)
-    moved = await runtime.store.moved(person.user_id)
-    user = person.user_id if moved is None else moved.user_id
+    user = await _present(person.user_id)
     ids = dict.fromkeys([user, person.user_id, *person.earlier])
     waiting = [fields for each in ids for fields in await runtime.write_behind.spooled(each)]
     return user, await export_user(user), waiting
+
+
+async def _present(user_id: str) -> str:
+    """The id that a person is known by now, who may have been moved."""
+    moved = await get_runtime().store.moved(user_id)
+    return user_id if moved is None else moved.user_id
 
 
 async def forget(given: str) -> bool:
@@ -98,8 +104,11 @@ async def forget(given: str) -> bool:
     try:
         if (settings.home / "redis").is_dir():  # the private server's data, on which a later start would build
             await runtime.open_local_cache()
+        ids = [person.user_id, *person.earlier]
+        with suppress(StoreError):  # then the wish waits for the store as well
+            ids.append(await _present(person.user_id))
         complete = await erase_user(person.user_id, person.earlier)
-        return complete or await _cache_is_clear([person.user_id, *person.earlier])
+        return complete or await _cache_is_clear(ids)
     finally:
         await close_runtime()
 

@@ -9,7 +9,7 @@ from livekit.agents import RunContext, function_tool, llm
 from livekit.agents.llm import ToolFlag
 
 from companion import use_caller
-from companion.forget_request import FORGET_EVERYTHING, FORGET_FACT
+from companion.forget_request import FORGET_EVERYTHING, FORGET_FACT, forget_request
 from companion.memory.erasure import erase_user
 from companion.memory.forgetting import forget_fact_async
 from companion.memory.read_deadline import READ_DEADLINE
@@ -52,6 +52,8 @@ class ForgettingTools(llm.Toolset):
             return failure(UNKNOWN_CALLER)
         if not what.strip() or len(what) > MAX_TEXT:
             return failure(f"What I am to forget has between 1 and {MAX_TEXT} characters.")
+        if not words_of(what) and (request := forget_request(f"forget {what}")) and request.scope == "everything":
+            return failure(_SURE, needs_confirmation=True, use=FORGET_EVERYTHING)
         try:
             with use_caller(caller):
                 done = await forget_fact_async(what.strip())

@@ -31,12 +31,9 @@ MISSING: Final = object()
 
 
 class NearCache:
-    """Bounded by entries and bytes; evicts the least recently used entry. Has no clock and no connection of its own.
+    """Bounded by entries and bytes (estimated); evicts the least recently used entry. Has no clock of its own.
 
-    Args:
-        families: last parts of the keys to keep; an empty set keeps nothing.
-        max_entries: maximum number of entries.
-        max_bytes: maximum size, estimated.
+    ``families``: last parts of the keys to keep; an empty set keeps nothing.
     """
 
     def __init__(self, families: frozenset[str], *, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> None:
@@ -61,12 +58,7 @@ class NearCache:
         return key.rpartition(":")[2] in self._families and key.startswith("user:")
 
     def get(self, key: str, now: float) -> Any:
-        """The entry for ``key``, or MISSING. The caller has checked that the connection is proven.
-
-        Args:
-            key: the key.
-            now: loop time.
-        """
+        """The entry for ``key``, or MISSING. The caller has checked that the connection is proven."""
         entry = self.entries.get(key)
         if entry is None:
             return MISSING

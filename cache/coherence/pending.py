@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
-from ..keys import USERS, lease, owner, stale, user_pattern
+from ..keys import USERS, guarded_by, owner, user_pattern
 from .pending_entries import MAX_KEYS, PatternEntry, PendingEntries
 from .pending_pattern import PendingInvalidation, PendingInvalidations, PendingPattern, only_user
 
@@ -22,8 +22,6 @@ MAX_PATTERNS_PER_USER: Final = 100
 MAX_USERS: Final = 1_000
 MAX_KNOWN: Final = 10_000
 _ALL_USERS: Final = f"{USERS}*"
-_USER_PREFIXES: Final = (USERS, lease(USERS).rstrip("}"), stale(USERS).rstrip("}"))
-"""Prefixes of the users' keys and of the leases and last good values that guard them."""
 
 
 def _locked(
@@ -102,7 +100,8 @@ class PendingQueue:
         self.shared.sequence += 1
         self.shared.keys.update(dict.fromkeys(names, self.sequence))
         if len(self.shared.keys) > self.shared.keys_limit:
-            others = {name: last for name, last in self.shared.keys.items() if not name.startswith(_USER_PREFIXES)}
+            named = ((guarded_by(name) or name, name, last) for name, last in self.shared.keys.items())
+            others = {name: last for key, name, last in named if not key.startswith(USERS)}
             if len(others) < len(self.shared.keys):
                 self.add_pattern(_ALL_USERS, None, own=True)
             self.shared.keys, self.shared.keys_limit = others, len(others) + MAX_KEYS
@@ -160,12 +159,9 @@ class PendingQueue:
 
     # -- reading ---------------------------------------------------------------------------------------
 
-    @_locked
     def covers(self, key: str) -> bool:
         """Whether the value that Redis holds for ``key`` must not be served."""
-        if key in self.shared.keys or (self.quarantined and key.startswith(USERS)):
-            return True
-        return bool(self.hiding(key))
+        return self.newest(key) > 0
 
     @_locked
     def hiding(self, key: str) -> list[tuple[PendingPattern, int]]:

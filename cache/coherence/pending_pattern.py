@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..keys import USERS, is_reserved, is_user_id, names_reserved, owner, system_server, user_prefix
+from ..keys import USERS, is_reserved, is_user_id, owner, system_server, user_prefix
 from .glob import matches, plain_start
 
 
@@ -37,7 +37,7 @@ class PendingPattern(NamedTuple):
 
         The server's mark is always spared: without it the values of all users would be quarantined.
         """
-        return is_reserved(key) and (key == system_server() or not names_reserved(self.glob))
+        return is_reserved(key) and (key == system_server() or not is_reserved(self.glob))
 
     def reaches(self, key: str) -> bool:
         """Whether it includes ``key``."""

@@ -18,12 +18,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from secrets import token_hex
 from typing import Any, Final
 
 from .. import keys
+from ..background import loop_time
 from ..exceptions import CommandRejected, TransportError, rejected_with
 from ..transport.commands import Transport
 from .pending import PendingQueue
@@ -45,10 +47,6 @@ REVALIDATE_TIMEOUT: Final = 60.0  # seconds of failing revalidation after which 
 
 class ServerEpoch:
     """Compares the server's epoch with the mark, and quarantines the users' values while they differ.
-
-    Args:
-        transport: sends the commands.
-        pending: holds the quarantine.
 
     Attributes:
         checked_at: loop time of the last check of the mark that found nothing.
@@ -86,7 +84,7 @@ class ServerEpoch:
 
     def check(self) -> None:
         """Do in the background what is due. Call it a few times a second, while connected."""
-        now = _now()
+        now = loop_time()
         due = self._pending.quarantined or (self._epoch and now - self.checked_at >= CHECK_EVERY)
         if due and now >= self.not_before and (self._checking is None or self._checking.done()):
             self._checking = asyncio.create_task(self._run(), name="cache-server-epoch")
@@ -96,7 +94,7 @@ class ServerEpoch:
         self.changes += 1
         self._mark = ""
         self.checked_at = -CHECK_EVERY
-        self.not_before = _now()  # another process may have restored the mark, for which this one waits
+        self.not_before = loop_time()  # another process may have restored the mark, for which this one waits
         self.check()
 
     def on_flush(self) -> None:
@@ -108,7 +106,7 @@ class ServerEpoch:
 
     def on_delivered(self) -> None:
         """A scan has delivered what was pending, for which the mark may have waited."""
-        self.not_before = _now()
+        self.not_before = loop_time()
         self.check()
 
     async def close(self) -> None:
@@ -119,7 +117,7 @@ class ServerEpoch:
 
     def _quarantine(self) -> None:
         if not self._pending.quarantined:
-            self._since = _now()
+            self._since = loop_time()
         self._pending.quarantine()
 
     async def _run(self) -> None:
@@ -134,9 +132,9 @@ class ServerEpoch:
                 continue  # late, perhaps because our own loop was blocked
             break
         if not verified:
-            self.not_before = _now() + RETRY_EVERY * random.uniform(1.0, 2.0)
+            self.not_before = loop_time() + RETRY_EVERY * random.uniform(1.0, 2.0)
         elif changes == self.changes:  # otherwise something changed meanwhile, and is checked as well
-            self.checked_at = _now()
+            self.checked_at = loop_time()
 
     async def _verify(self) -> bool:
         """End a quarantine and restore the mark. Returns whether everything is done; raises TransportError."""
@@ -148,7 +146,7 @@ class ServerEpoch:
             mark = await self._read_mark() if self._epoch else ""
         if self._pending.undelivered:  # other processes trust a server that has the mark: deliver first
             # One of them may never be delivered: another process recovers the server then.
-            await (self._renew() if _now() - self._since < REVALIDATE_TIMEOUT else self._release())
+            await (self._renew() if loop_time() - self._since < REVALIDATE_TIMEOUT else self._release())
             return False
         if self._epoch and mark != self._epoch:
             try:  # read it too, so that the server pushes its eviction
@@ -185,12 +183,14 @@ class ServerEpoch:
             return True  # another process has verified the server; or it was flushed and is empty
         if not await self._elected():
             return False
+        if self._epoch and await self._read_mark() == self._epoch:
+            return True  # the holder before was done between our look and our claim
         if self._revalidate is not None:
             try:
                 if await self._renewing(self._revalidate()):
                     return True
             except Exception as problem:  # the source of truth is away, or the callable is defective
-                if _now() - self._since < REVALIDATE_TIMEOUT:
+                if loop_time() - self._since < REVALIDATE_TIMEOUT:
                     await self._release()  # another process may reach it
                     return False
                 logger.error("revalidation failed (%s): all users' values are deleted", type(problem).__name__)
@@ -206,10 +206,10 @@ class ServerEpoch:
 
     async def _renewing(self, revalidation: Awaitable[bool]) -> bool:
         """The outcome of ``revalidation``, under the lease. Raises TimeoutError if it takes too long."""
-        task, give_up = asyncio.ensure_future(revalidation), _now() + REVALIDATE_TIMEOUT
+        task, give_up = asyncio.ensure_future(revalidation), loop_time() + REVALIDATE_TIMEOUT
         try:
             while not task.done():
-                if (left := give_up - _now()) <= 0:
+                if (left := give_up - loop_time()) <= 0:
                     raise TimeoutError
                 await asyncio.wait({task}, timeout=min(LEASE_SECONDS / 3, left))
                 await self._renew()
@@ -237,17 +237,6 @@ def _parse(replies: list[Any]) -> tuple[str, str]:
         reply.decode(errors="replace") if isinstance(reply, bytes) else reply if isinstance(reply, str) else ""
         for reply in replies[:3]
     )
-    run, history = _field(server, "run_id"), _field(replication, "master_replid")
-    return f"{run}:{history}" if run and history else "", mark
-
-
-def _field(info: str, wanted: str) -> str:
-    for line in info.splitlines():
-        name, _, value = line.partition(":")
-        if name == wanted:
-            return value
-    return ""
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+    run = re.search(r"^run_id:(\w+)", server, re.MULTILINE)
+    history = re.search(r"^master_replid:(\w+)", replication, re.MULTILINE)
+    return f"{run[1]}:{history[1]}" if run and history else "", mark

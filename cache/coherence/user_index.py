@@ -30,11 +30,7 @@ def index_entry(key: str) -> tuple[tuple[Any, ...], ...]:
 
 
 async def names_of(transport: Transport, user_id: str) -> set[str]:
-    """Return the names in a user's index, at most ``MAX_NAMES``. An index that is no set is deleted.
-
-    Raises:
-        TransportError: no usable reply within the deadline.
-    """
+    """The names in a user's index, at most ``MAX_NAMES``. An index that is no set is deleted. Raises TransportError."""
     try:  # not SMEMBERS: a reply that is too large costs the connection
         members = await transport.send("SRANDMEMBER", keys.index(user_id), MAX_NAMES)
     except CommandRejected as problem:

@@ -65,12 +65,7 @@ class Availability:
         self.known.clear()
 
     def refuses(self, lost: dict[str, str], codes: dict[str, str]) -> bool:
-        """Log what is lost without the commands that the server refuses, once. Returns whether something changed.
-
-        Args:
-            lost: by command.
-            codes: of the errors, by command.
-        """
+        """Log once what is lost without each command that the server refuses, and why. Whether something changed."""
         before, self._refused = self._refused, lost
         if news := [command for command in lost if before.get(command) != lost[command]]:
             losses = "; ".join(f"{command} is refused ({codes[command]}): {lost[command]}" for command in news)
@@ -80,13 +75,7 @@ class Availability:
         return lost != before
 
     def failed(self, kind: str, now: float, line: str) -> None:
-        """Redis answers, but something fails all the same.
-
-        Args:
-            kind: a few words that name the failure, the same each time.
-            now: loop time.
-            line: the log line for the first of its kind.
-        """
+        """Redis answers, but something fails: log ``line`` for the first failure of its kind."""
         _, times = self._failures.get(kind, (0.0, 0))
         self._failures[kind] = now, times + 1
         if not times:
@@ -95,10 +84,7 @@ class Availability:
     def check(self, now: float, last_answer: float | None, reason: str) -> None:
         """Log what no event reports: silence that lasts, and failures that have stopped. Call it a few times a second.
 
-        Args:
-            now: loop time.
-            last_answer: loop time at which Redis last answered, or connecting began; None if it answers now.
-            reason: why it does not answer.
+        ``last_answer``: loop time at which Redis last answered, or connecting began; None if it answers now.
         """
         if last_answer is None:
             if self._logged:

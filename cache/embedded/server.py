@@ -32,7 +32,7 @@ from redis.retry import Retry
 
 from ..exceptions import EmbeddedRedisError
 from . import supervisor
-from .data import DIRECTORY, FILE, LOG, remember_writer, set_aside, writer
+from .data import DIRECTORY, FILE, LOG, WRITER, set_aside
 from .discovery import find_redis_server
 from .supervisor import OWNER_LOCK, SERVER_LOCK, STOP_SECONDS, kill_group, open_lock
 
@@ -73,7 +73,7 @@ class EmbeddedRedis:
 
     def __init__(self, home: Path) -> None:
         self.folder = home.expanduser().absolute() / "redis"
-        self._mutex = threading.Lock()  # starting and stopping run in threads
+        self._mutex = threading.RLock()  # starting and stopping run in threads
         self._wanted = False
         self._supervisor: subprocess.Popen[bytes] | None = None  # of the server that we own
 
@@ -81,7 +81,7 @@ class EmbeddedRedis:
         """Start the server, or join the one that runs, within about three seconds. Starting twice is starting once.
 
         Returns:
-            Its ``unix://`` URL; it answers there.
+            The ``unix://`` URL at which it answers.
 
         Raises:
             EmbeddedRedisError: there is no server binary, the folder cannot be used, or the server does not answer.
@@ -119,16 +119,13 @@ class EmbeddedRedis:
         return f"unix://{quote(socket_path)}"
 
     def _stop(self) -> None:
-        with self._mutex:
-            self._release()
-
-    def _release(self) -> None:
         """End the server if we own it, and wait."""
-        owned, self._supervisor = self._supervisor, None
-        if owned and owned.stdin:
-            owned.stdin.close()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                owned.wait(STOP_SECONDS + _STOP_MARGIN)
+        with self._mutex:
+            owned, self._supervisor = self._supervisor, None
+            if owned and owned.stdin:
+                owned.stdin.close()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    owned.wait(STOP_SECONDS + _STOP_MARGIN)
 
     def _join_or_launch(self, socket_path: str, deadline: float) -> None:
         lock = open_lock(str(self.folder / OWNER_LOCK))
@@ -185,21 +182,19 @@ class EmbeddedRedis:
         name = f"{'Valkey' if valkey else 'Redis'} {version}"
         if int(version.partition(".")[0]) < 7:  # it ignores the directory, which a later one would read as current
             aside = set_aside(self.folder, DIRECTORY) or aside
+        written_by = self.folder / WRITER
         if aside:
-            message = "%s cannot load what %s wrote: moved to %s, the cache starts empty"
-            logger.warning(message, name, writer(self.folder), aside)
-        remember_writer(self.folder, name)
+            writer = written_by.read_text().strip() if written_by.exists() else "an unknown server"
+            logger.warning("%s cannot load what %s wrote: moved to %s, the cache starts empty", name, writer, aside)
+        written_by.write_text(f"{name}\n")
 
     def _spawn(self, binary: Path, lock: int, socket_path: str, deadline: float) -> dict[str, Any]:
-        """Start a server, own it, and wait until it answers.
-
-        Returns:
-            Its ``INFO server``.
+        """Start a server, own it, wait until it answers, and return its ``INFO server``.
 
         Raises:
             EmbeddedRedisError: it did not answer by the deadline, or ended (``_EndedAtOnce``).
         """
-        self._release()
+        self._stop()
         log = self.folder / LOG
         settings = [part for name, value in _SETTINGS.items() for part in (f"--{name}", value)]
         command = [str(binary), *settings, "--unixsocket", socket_path]
@@ -216,7 +211,7 @@ class EmbeddedRedis:
         while not (info := _server_info(socket_path)):
             ended = self._supervisor.poll() is not None
             if ended or time.monotonic() > deadline:
-                self._release()
+                self._stop()
                 last_line = log.read_text(errors="replace").strip().rpartition("\n")[2]
                 raise (_EndedAtOnce if ended else EmbeddedRedisError)(
                     f"redis-server {'ended at once' if ended else 'gave no answer in time'}; its last words, "

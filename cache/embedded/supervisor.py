@@ -38,12 +38,7 @@ def kill_group(pid: int, number: int) -> None:
 
 
 def supervise(socket_path: str, command: list[str]) -> None:
-    """Run one server in the current directory until it ends, by itself or with its owner.
-
-    Args:
-        socket_path: where it listens.
-        command: the server and its arguments.
-    """
+    """Run one server, which listens at ``socket_path``, until it ends: by itself or with its owner."""
     lock = open_lock(SERVER_LOCK)
     ended = open_lock(SERVER_LOCK)  # opened now: the folder may be gone when the server ends
     fcntl.flock(lock, fcntl.LOCK_EX)

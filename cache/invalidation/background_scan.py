@@ -12,11 +12,12 @@ from itertools import takewhile
 from typing import Final
 
 from .. import keys
+from ..background import loop_time
 from ..coherence.pending_pattern import PendingPattern
 from ..core.engine import Engine
 from ..exceptions import CommandRejected, TransportError
 from .ownership import ours
-from .scan import delete, delete_each, delete_matching, guarded_by
+from .scan import delete, delete_each, delete_matching
 
 ON_CLOSE: Final = 5.0
 """Seconds that closing waits for a scan: a conversation may end just after it began one."""
@@ -59,7 +60,8 @@ class BackgroundScan:
 
     def start(self) -> None:
         """Begin, or repeat, a scan if one is needed."""
-        if self.interrupted and self._transport.connected and not self._transport.closed and _now() >= self._not_before:
+        usable = self._transport.connected and not self._transport.closed
+        if usable and self.interrupted and loop_time() >= self._not_before:
             self.task = self._pending.shared.scan = asyncio.create_task(self._run(), name="cache-scan")
 
     async def close(self) -> None:
@@ -75,7 +77,7 @@ class BackgroundScan:
             for pattern in waiting.keys() - refused:
                 self._pending.acknowledge(pattern, waiting[pattern])
             if refused:
-                self._not_before = _now() + RETRY_EVERY
+                self._not_before = loop_time() + RETRY_EVERY
                 return
         self._epoch.on_delivered()
 
@@ -105,7 +107,7 @@ class BackgroundScan:
         try:
             await delete(self._transport, names)
         except CommandRejected:
-            rejected = [guarded_by(name) or name for name in await delete_each(self._transport, names)]
+            rejected = [keys.guarded_by(name) or name for name in await delete_each(self._transport, names)]
             refused.update(pattern for pattern in waiting if any(map(pattern.reaches, rejected)))
         self._drop(names)
 
@@ -115,7 +117,3 @@ def _common(patterns: Collection[PendingPattern]) -> str:
     starts = [pattern.start for pattern in patterns]
     same = takewhile(lambda pair: pair[0] == pair[1], zip(min(starts), max(starts), strict=False))
     return f"{keys.escape(''.join(character for character, _ in same))}*"
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -46,10 +46,6 @@ class Invalidation:
     deleted: int = 0
     complete: bool = False
 
-    def count(self, deleted: int) -> None:
-        """Add to :attr:`deleted`."""
-        self.deleted += deleted
-
 
 class Invalidator:
     """Deletes values everywhere they are kept: in Redis, in this process, and in loads under way."""
@@ -84,11 +80,7 @@ class Invalidator:
     # -- operations ------------------------------------------------------------------------------------
 
     async def delete(self, names: Sequence[str]) -> int:
-        """Delete keys. Returns how many existed.
-
-        Raises:
-            TransportError: Redis did not acknowledge it.
-        """
+        """Delete keys. Returns how many existed. Raises TransportError."""
         self._drop(names)
         deleted = await self._transport.unlink(names, before=guards_of(names))
         self._drop(names)
@@ -118,8 +110,7 @@ class Invalidator:
     async def redeliver(self) -> None:
         """Deliver what is pending, and repeat an interrupted scan. What Redis rejects holds up nothing else.
 
-        Raises:
-            TransportError: what was not acknowledged stays pending.
+        Raises TransportError; what was not acknowledged stays pending.
         """
         names, patterns = self._pending.invalidations
         try:
@@ -209,7 +200,7 @@ class Invalidator:
             known.add(pattern.glob)
         removing = remove_names(self._transport, pattern.user_id, reached & names)
         _, deleted = await asyncio.gather(removing, self.delete(list(known)))
-        outcome.count(deleted)
+        outcome.deleted += deleted
         return known
 
     async def _scan(self, glob: str, wanted: Callable[[str], bool], outcome: Invalidation) -> None:
@@ -218,7 +209,7 @@ class Invalidator:
 
         async def remove(names: list[str], found: bool) -> None:
             deleted = await delete(self._transport, names)
-            outcome.count(deleted if found else 0)
+            outcome.deleted += deleted if found else 0
 
         await delete_matching(self._transport, glob, select, remove)
 

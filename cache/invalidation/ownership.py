@@ -20,11 +20,7 @@ _BATCH: Final = 100
 
 
 async def ours(transport: Transport, serializer: Serializer, names: Sequence[str]) -> list[str]:
-    """Those of these keys that this layer wrote.
-
-    Raises:
-        TransportError: no usable reply within the deadline.
-    """
+    """Those of these keys that this layer wrote. Raises TransportError."""
     found: list[str] = []
     for first in range(0, len(names), _BATCH):
         batch = names[first : first + _BATCH]

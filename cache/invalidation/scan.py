@@ -48,26 +48,18 @@ async def delete_matching(
 ) -> None:
     """Delete every key that matches ``pattern`` and is selected, with its lease and last good value.
 
-    Args:
-        transport: sends the commands.
-        pattern: a Redis pattern.
-        select: chooses among matching keys.
-        remove: called with each batch of keys; raises TransportError.
-        size: keys the server examines for a page, about.
-
-    Raises:
-        TransportError: Redis stopped answering; what was deleted by then stays deleted.
+    Raises TransportError; what was deleted by then stays deleted. ``size``: see :func:`pages`.
     """
     async with aclosing(pages(transport, pattern, size)) as values:
         async for page in values:
             await remove(await select(page, True), True)
             if len(page) < _MATCHES_MOST * size:
                 break
-    # Only the literal prefix: a pattern with an unclosed set cannot be put between braces.
+    # Only the literal prefix: nothing can be put after a pattern with an unclosed set.
     # [ls]: the first letter of lease and stale, with which Redis discards nearly every other key at once.
-    guards = f"[ls]*:{{{keys.escape(plain_start(pattern))}*}}"
+    guards = f"[ls]*:[:{{]{keys.escape(plain_start(pattern))}*"
     async for page in pages(transport, guards, size):
-        guarded = {name for key in page if (name := guarded_by(key)) and matches(pattern, name)}
+        guarded = {name for key in page if (name := keys.guarded_by(key)) and matches(pattern, name)}
         await remove(guards_of(await select(list(guarded), False)), False)
     async for page in pages(transport, pattern, size):
         found = await select(page, True)
@@ -78,13 +70,7 @@ async def delete_matching(
 async def pages(transport: Transport, pattern: str, size: int) -> AsyncGenerator[list[str], None]:
     """Yield the matching keys page by page, the next one requested already; a page may be empty.
 
-    Args:
-        transport: sends the commands.
-        pattern: a Redis pattern.
-        size: keys the server examines for a page, about. It answers no other command meanwhile.
-
-    Raises:
-        TransportError: Redis stopped answering.
+    ``size``: keys the server examines for a page, about; it answers no other command meanwhile. Raises TransportError.
     """
     nodes: Sequence[Any] = await transport.call(_primaries)
     for node in nodes:
@@ -102,11 +88,7 @@ async def pages(transport: Transport, pattern: str, size: int) -> AsyncGenerator
 
 
 async def delete(transport: Transport, names: Sequence[str]) -> int:
-    """Delete keys in batches. Returns how many existed.
-
-    Raises:
-        TransportError: Redis stopped answering.
-    """
+    """Delete keys in batches. Returns how many existed. Raises TransportError."""
     deleted = 0
     for start in range(0, len(names), _BATCH):
         batch = [as_bytes(name) for name in names[start : start + _BATCH]]
@@ -115,22 +97,14 @@ async def delete(transport: Transport, names: Sequence[str]) -> int:
 
 
 async def delete_each(transport: Transport, names: Sequence[str]) -> set[str]:
-    """Delete keys one by one. Returns those that Redis rejects.
-
-    Raises:
-        TransportError: Redis stopped answering, or rejects more than single commands.
-    """
+    """Delete keys one by one. Returns those that Redis rejects. Raises TransportError."""
     asked = [(transport.capabilities.delete, as_bytes(name)) for name in names]
     replies = await send_each(transport, asked, *SPECIFIC)
     return {name for name, reply in zip(names, replies, strict=True) if isinstance(reply, Exception)}
 
 
 async def send_each(transport: Transport, commands: Sequence[tuple[Any, ...]], *codes: str) -> list[Any]:
-    """The replies to these commands, with rejections of these codes among them.
-
-    Raises:
-        TransportError: Redis stopped answering, or rejects a command with another code.
-    """
+    """The replies to these commands, with rejections of these codes among them. Raises TransportError."""
 
     async def ask() -> list[Any]:
         replies = await transport.send_each(*commands)
@@ -145,12 +119,6 @@ async def send_each(transport: Transport, commands: Sequence[tuple[Any, ...]], *
 def guards_of(names: Sequence[str]) -> list[str]:
     """Leases and last good values of these keys, found or not: a fill may have turned one into the other."""
     return [*map(keys.lease, names), *map(keys.stale, names)]
-
-
-def guarded_by(key: str) -> str:
-    """The key that a lease or a last good value belongs to; empty for another kind of key."""
-    kind, _, rest = key.partition(":{")
-    return rest[:-1] if kind in ("lease", "stale") and rest.endswith("}") else ""
 
 
 def _request(

@@ -28,7 +28,7 @@ from collections.abc import Collection, Hashable
 from types import NoneType
 from typing import Any, Final
 
-from ..background import BackgroundTasks
+from ..background import BackgroundTasks, loop_time
 from ..core.engine import Engine
 from ..exceptions import (
     LoadCycle,
@@ -55,12 +55,8 @@ _STALE, _REFRESH = "stale", "refresh"  # flights of a key beside the plain one
 class Filler:
     """Loads what is missing.
 
-    Args:
-        engine: the shared parts of the cache.
-        waiters: callers that wait for a change of a key.
-        address: names the Redis.
-
     Attributes:
+        waiters: callers that wait for a change of a key.
         loads: loads that callers of this process wait for, and refreshes.
         loaders: the loaders that run, here or for a load of another key.
         leases: leases that this process holds, or is releasing.
@@ -114,15 +110,10 @@ class Filler:
 
         Args:
             key: the key.
-            loader: makes the value.
+            loader: makes the value. What it raises is raised, as are LoadCycle and LoadTimeout.
             options: how long it may be used.
             began: loop time of the caller's request, from which its deadline counts.
             failed: whether Redis has failed this caller already, and that was counted.
-
-        Raises:
-            LoadCycle: the loader asked for the key that it loads.
-            LoadTimeout: the loader did not end in time.
-            Exception: what the loader raises.
         """
         pending = self._engine.pending
         with self.loaders.awaiting(key):
@@ -144,10 +135,9 @@ class Filler:
         self, key: str, loader: Loader, options: EntryOptions, began: float, failed: bool
     ) -> tuple[bytes, bool]:
         """The value, encoded, and whether it was in the cache."""
-        loop = asyncio.get_running_loop()
-        lease = Lease(key, began + self._transport.deadline - loop.time())
-        give_up = loop.time() + options.load_timeout  # on the loads of other processes
-        while self._transport.enabled and loop.time() < give_up:
+        lease = Lease(key, began + self._transport.deadline - loop_time())
+        give_up = loop_time() + options.load_timeout  # on the loads of other processes
+        while self._transport.enabled and loop_time() < give_up:
             change = self.waiters.wait(key)  # before the look, so that no change is missed
             try:
                 try:
@@ -168,7 +158,7 @@ class Filler:
                     if not change.done():
                         return last_good, False
                 else:
-                    left = min(max(int(rest[1]), 1) / 1000, give_up - loop.time())
+                    left = min(max(int(rest[1]), 1) / 1000, give_up - loop_time())
                     await asyncio.wait({change}, timeout=left if self._engine.tracking else min(left, POLL_EVERY))
             except UndecodableValue as problem:
                 self._engine.count_undecodable(key, problem)

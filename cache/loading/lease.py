@@ -13,12 +13,11 @@ from secrets import token_hex
 from typing import Any, Final
 
 from .. import keys
-from ..background import BackgroundTasks
+from ..background import BackgroundTasks, loop_time
 from ..coherence.user_index import index_entry
 from ..core.engine import Engine
 from ..exceptions import CommandNotSent, CommandRejected, TransportError, rejected_with
-from ..transport.capabilities import Command
-from ..transport.scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW, Script
+from ..transport.scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW, Command, Script
 from .waiters import Waiters
 
 LEASE_SECONDS: Final = 3.0
@@ -57,12 +56,7 @@ class Lease:
 
 
 class Leases:
-    """Acquires, renews, uses and releases leases.
-
-    Args:
-        engine: sends the commands.
-        waiters: notifies of changed keys.
-    """
+    """Acquires, renews, uses and releases leases."""
 
     def __init__(self, engine: Engine, waiters: Waiters) -> None:
         self._engine = engine
@@ -71,14 +65,9 @@ class Leases:
         self.releasing = BackgroundTasks()
 
     async def acquire(self, lease: Lease, *, last_good: bool) -> list[Any]:
-        """Ask for the value, or else for the right to fill it. See ``ACQUIRE`` for the reply.
+        """Ask for the value, or else for the right to fill it; with ``last_good``, for the last good value too.
 
-        Args:
-            lease: what to ask for.
-            last_good: whether the last good value is wanted too.
-
-        Raises:
-            TransportError: no usable reply within the deadline.
+        See ``ACQUIRE`` for the reply. Raises TransportError.
         """
         before = index_entry(lease.key)
         pending = self._engine.pending
@@ -90,19 +79,15 @@ class Leases:
             guards = lease.names[1:] if pending.newest_invalidation(lease.key) else lease.names[1:2]
             before = ((delete, *guards), (delete, lease.key), *before)
             last_good = False
-        asked = _now()
+        asked = loop_time()
         try:
             reply: list[Any] = await self._ask(lease, ACQUIRE, lease.names, int(last_good), before=before)
         finally:
-            lease.budget -= _now() - asked
+            lease.budget -= loop_time() - asked
         return reply
 
     async def acquire_to_refresh(self, lease: Lease, old_ms: int) -> bool:
-        """Ask for the right to replace a value that has at most ``old_ms`` milliseconds left.
-
-        Raises:
-            TransportError: no usable reply within the deadline.
-        """
+        """Ask for the right to replace a value that has at most ``old_ms`` milliseconds left. Raises TransportError."""
         return bool(await self._ask(lease, REFRESH, lease.names[:2], old_ms, before=index_entry(lease.key)))
 
     async def _ask(
@@ -119,15 +104,9 @@ class Leases:
             raise
 
     async def fill(self, lease: Lease, raw: bytes, ttls_ms: tuple[int, int]) -> bool:
-        """Store ``raw`` if the lease still holds. Returns whether it did.
+        """Store the serialized value if the lease still holds. Returns whether it did; raises TransportError.
 
-        Args:
-            lease: from :meth:`acquire`.
-            raw: the serialized value.
-            ttls_ms: milliseconds for the value and for its last good value, see ``FILL``.
-
-        Raises:
-            TransportError: no usable reply within the deadline.
+        ``ttls_ms``: milliseconds for the value and for its last good value, see ``FILL``.
         """
         deadline = self._deadline(lease)
         return bool(await self._transport.run(FILL, lease.names, lease.token, raw, *ttls_ms, deadline=deadline))
@@ -152,9 +131,7 @@ class Leases:
     def release_later(self, lease: Lease, failed_for: float = 0.0) -> None:
         """Release in the background so waiters need not wait for the lease to expire.
 
-        Args:
-            lease: from :meth:`acquire`.
-            failed_for: seconds for which the last good value is served at once because the load failed.
+        ``failed_for``: seconds for which the last good value is served at once because the load failed.
         """
         self.releasing.spawn(self._release(lease, int(failed_for * 1000)), name="cache-release")
 
@@ -179,7 +156,7 @@ class Leases:
 
     def _deadline(self, lease: Lease) -> float:
         """The loop time at which the next step ends. A little is always left: a reply may have arrived already."""
-        return _now() + max(lease.budget, self._transport.deadline * _LEAST_SHARE)
+        return loop_time() + max(lease.budget, self._transport.deadline * _LEAST_SHARE)
 
 
 def patience(left_ms: int) -> float:
@@ -194,7 +171,3 @@ def _lease_ms() -> int:
 def _renewed_ms() -> int:
     """Shorter than a new lease by ``SLOW``, so that the rest of a lease shows whether its load is slow."""
     return int((LEASE_SECONDS - SLOW) * 1000)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -43,11 +43,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Loaders:
-    """The loaders of one cache.
-
-    Args:
-        address: names the Redis; another cache of the same one has the same keys.
-    """
+    """The loaders of one cache. ``address`` names its Redis: another cache of the same one has the same keys."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -77,11 +73,7 @@ class Loaders:
         raise LoadTimeout(f"the loader did not end within {timeout:g} s")
 
     def check(self, key: str) -> None:
-        """Check a call of this context.
-
-        Raises:
-            LoadCycle: it is part of a load of ``key``, or of what a load of ``key`` awaits.
-        """
+        """Raise LoadCycle if this context is part of a load of ``key``, or of what a load of ``key`` awaits."""
         if not _inside.get():
             return
         around = {load.name for load in _around()}
@@ -97,11 +89,7 @@ class Loaders:
 
     @contextmanager
     def awaiting(self, key: str) -> Iterator[None]:
-        """Record during the block that the innermost load of this context awaits ``key``.
-
-        Raises:
-            LoadCycle: as :meth:`check`.
-        """
+        """Record during the block that the innermost load of this context awaits ``key``. Raises as :meth:`check`."""
         self.check(key)
         around, name = _around(), (self._address, key)
         awaits = around[-1].awaits if around else []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
+from ..background import loop_time
 from ..coherence.near_cache import MISSING
 from ..core.engine import Engine
 from ..reader import NO_REPLY, Reader
@@ -34,7 +34,7 @@ class Lookup:
         self._filler.loaders.check(key)
         if refresh_below_ms is None and (value := self._reader.near(key)) is not MISSING:
             return value
-        began = asyncio.get_running_loop().time()
+        began = loop_time()
         if self._transport.enabled and self._filler.busy(key, options):
             value, hit = await self._filler.fill(key, loader, options, began)
             self._counters.count(hit)
@@ -49,6 +49,6 @@ class Lookup:
 
     async def warm(self, key: str, loader: Loader, options: EntryOptions) -> Any:
         """The value, which is no lookup: only that it was not there is counted. Raises as :meth:`Filler.fill`."""
-        value, hit = await self._filler.fill(key, loader, options, asyncio.get_running_loop().time())
+        value, hit = await self._filler.fill(key, loader, options, loop_time())
         self._counters.warmed += not hit
         return value

@@ -15,17 +15,10 @@ DELETE: Final = -1
 
 @dataclass(frozen=True, slots=True)
 class EntryOptions:
-    """The options of one ``get_or_load``.
+    """The options of one ``get_or_load``, as documented there.
 
-    Attributes:
-        ttl: seconds; None for no expiry.
-        stale_for: seconds beyond the TTL for which the last good value may stand in for a failing loader.
-        negative_ttl: seconds a None is kept; None keeps none, and deletes the value that was there before.
-        spread: share of a TTL by which it may be shortened at random.
-        refresh_after: seconds after which a value is refreshed; None for never. The age of a value is derived from the
-            rest of its TTL, so with ``refresh_after`` the TTL is shortened by at most that share of ``refresh_after``.
-        load_timeout: seconds after which a loader is cancelled; as long a caller waits for the load of another process.
-        retry_after: seconds after a failed load during which the last good value is served at once.
+    ``spread``: share of a TTL by which it may be shortened at random. The age of a value is derived from the rest of
+    its TTL, so with ``refresh_after`` the TTL is shortened by at most that share of ``refresh_after``.
 
     Raises:
         TypeError: a duration is no number, or a TTL is not a whole one.

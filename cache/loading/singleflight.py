@@ -31,33 +31,31 @@ class Singleflight:
     async def join(
         self, key: Hashable, start: Callable[[], Coroutine[Any, Any, Any]], now: int = 0, since: int = 0
     ) -> Any:
-        """Await the flight for ``key``.
+        """Await the flight for ``key``, and return or raise what it does.
 
         Args:
             key: the key.
             start: begins a flight if there is none.
             now: a number that grows; a new flight remembers it.
             since: a flight with a smaller number is detached instead of joined.
-
-        Raises:
-            Exception: what the flight raises.
         """
         flight = self._flights.get(key)
         if flight is not None and flight.began < since:
             self.detach((key,))
             flight = None
-        if flight is None or flight.task.done():  # done: its callback has still to run
+        if flight is None or flight.task.done():
             flight = self._flights[key] = _Flight(asyncio.create_task(start(), name="cache-fill"), now)
-            flight.task.add_done_callback(lambda task: self._ended(key, task))
+            flight.task.add_done_callback(retrieve_exception)  # its last caller may be cancelled as it ends
         flight.callers += 1
         try:
             return await asyncio.shield(flight.task)
         finally:
             flight.callers -= 1
-            if not flight.callers and not flight.task.done():
+            if not flight.callers:
                 if self._flights.get(key) is flight:
                     del self._flights[key]
-                self._detached.abandon(flight.task)
+                if not flight.task.done():
+                    self._detached.abandon(flight.task)
 
     def detach(self, names: Iterable[Hashable]) -> None:
         """Let later callers of these keys begin a new flight."""
@@ -73,12 +71,6 @@ class Singleflight:
         """Cancel every flight and wait until all have ended."""
         self.detach_all()
         await self._detached.cancel()
-
-    def _ended(self, key: Hashable, task: asyncio.Task[Any]) -> None:
-        flight = self._flights.get(key)
-        if flight is not None and flight.task is task:
-            del self._flights[key]
-        retrieve_exception(task)  # the last caller may just have been cancelled
 
 
 @dataclass(slots=True)

@@ -19,28 +19,23 @@ from ..exceptions import CommandTimeout
 T = TypeVar("T")
 BACKOFF_SHARE: Final = 1 / 32
 """Pause after a failed attempt, as a share of the time since the first one. It prolongs an outage by no more."""
+_SHORTEST: Final = (0.01, 0.02, 0.04, 0.08)  # seconds after the first failures; the last one from then on
 _LONGEST: Final = 30.0  # seconds
 _FRESH_ATTEMPT: Final = 0.2  # seconds until an attempt is begun beside one that hangs
 
 
 def backoff(pause: float, failing_for: float) -> float:
-    """Seconds until the next attempt, at random, so that the processes of a fleet do not attempt in step.
-
-    Args:
-        pause: what this failure asks for.
-        failing_for: seconds since the first attempt.
-    """
+    """Seconds until the next attempt, at random, so that the processes of a fleet do not attempt in step."""
     return min(max(pause, failing_for * BACKOFF_SHARE), _LONGEST) * random.uniform(0.8, 1.0)
 
 
 class Attempts(Generic[T]):
-    """Repeats one attempt.
+    """Repeats one attempt, which may take ``timeout`` seconds.
 
     Args:
-        attempt: makes a connection.
-        timeout: seconds it may take.
         background: keeps dropped attempts until they have ended.
-        on_failed: called with the exception of each attempt that failed; returns seconds until the next one.
+        on_failed: called with the exception of each attempt that failed; returns seconds for which it asks until the
+            next one.
         discard: called with a connection that was made too late.
     """
 
@@ -55,19 +50,16 @@ class Attempts(Generic[T]):
         self._attempt, self._timeout, self._background = attempt, timeout, background
         self._on_failed, self._discard = on_failed, discard
         self._quickest = 0.0  # the minimum: the last may have waited for an outage to end
-        self._failing_since = 0.0
+        self._failures, self._failing_since = 0, 0.0
 
-    async def first(self, pause: float = 0.0, *, afresh: bool = True) -> T:
-        """Attempt until one succeeds, and return its connection.
-
-        Args:
-            pause: seconds until the first attempt.
-            afresh: whether the pauses are short again, because the last connection was good.
-        """
+    async def first(self, *, afresh: bool = True) -> T:
+        """Attempt until one succeeds: at once and with short pauses again if ``afresh``, as after a good connection."""
         loop = asyncio.get_running_loop()
+        next_at = loop.time()
         if afresh:
-            self._failing_since = loop.time()
-        next_at = loop.time() + pause
+            self._failures, self._failing_since = 0, next_at
+        else:
+            next_at += self._pause()
         running: dict[asyncio.Task[T], float] = {}  # loop time each began, oldest first
         try:
             while True:
@@ -92,10 +84,14 @@ class Attempts(Generic[T]):
                         self._quickest = min(self._quickest or took, took)
                         return attempt.result()
                     del running[attempt]
-                    next_at = now + backoff(self._on_failed(error), now - self._failing_since)
+                    next_at = now + backoff(max(self._on_failed(error), self._pause()), now - self._failing_since)
         finally:
             for attempt in running:
                 self._drop(attempt)
+
+    def _pause(self) -> float:
+        self._failures += 1
+        return _SHORTEST[min(self._failures, len(_SHORTEST)) - 1]
 
     def _drop(self, attempt: asyncio.Task[T]) -> None:
         """Cancel an attempt, also one that has just succeeded."""

@@ -7,9 +7,8 @@ from typing import Any, Final
 
 from .. import keys
 from ..exceptions import CommandRejected
-from .scripts import ALL, RELEASE, Script
+from .scripts import ALL, RELEASE, Command, Script
 
-Command = tuple[Any, ...]
 LOAD_SCRIPTS: Final = tuple(("SCRIPT", "LOAD", script.text) for script in ALL)
 """The commands that make our scripts known to a server."""
 _NO_KEY: Final = keys.lease("no key"), keys.stale("no key")

@@ -14,25 +14,27 @@ from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 
+from ..background import loop_time
 from ..exceptions import CommandRejected, NotConnected
 from ..settings import CacheSettings
-from .capabilities import LOAD_SCRIPTS, PROBES, Capabilities
+from .capabilities import HUNG_UP, LOAD_SCRIPTS, PROBES, Capabilities
 from .connection import Argument
 from .listener import TransportListener
 from .multiplexer import MultiplexedClient, outcome, replies
 from .pool import PooledClient
-from .redis_py import execute, pipeline
+from .redis_py import answers, execute, pipeline
 from .scripts import Script
 
 T = TypeVar("T")
 
 
 class Transport:
-    """The connections of one cache.
+    """The connections of one cache, and what is sent over them.
+
+    Whatever sends raises a ``TransportError`` if there is no usable reply within the deadline, at once where there is
+    no connection.
 
     Args:
-        settings: where Redis is and how long a command may take.
-        listener: learns about connections and push messages.
         handshake: commands sent on every new multiplexed connection before it is used. Each may be rejected.
         largest_reply_bytes: a larger reply costs the multiplexed connection.
 
@@ -40,10 +42,9 @@ class Transport:
         client: the multiplexed connection; None while switched off or not yet started.
         pool: the redis-py client for what the multiplexed connection does not carry.
         enabled: whether anything is sent.
-        closed: whether the cache was closed. Nothing reconnects until it is started again.
+        closed: whether the cache was closed: sending does not reconnect. :meth:`connect` makes it False again.
         deadline: seconds within which a call has to be answered.
         capabilities: what the server lacks.
-        connecting_since: loop time at which the present client began to connect.
     """
 
     def __init__(
@@ -58,7 +59,6 @@ class Transport:
         self.enabled = settings.enabled
         self.closed = False
         self.deadline = settings.deadline
-        self.connecting_since = 0.0
         self.capabilities = Capabilities()
         self.pool = PooledClient(settings, self._probes, self._on_pool_up, listener.on_pool_failed)
         self._settings = settings
@@ -97,8 +97,6 @@ class Transport:
                 on_handshake=self._on_handshake,
                 largest_reply_bytes=self._largest_reply_bytes,
             )
-            self.connecting_since = _now()
-            self.client.start()
             self._listener.on_connecting()
 
     def enable(self) -> None:
@@ -110,10 +108,6 @@ class Transport:
         """Send nothing until :meth:`enable`, and disconnect."""
         self.enabled = False
         return self.disconnect()
-
-    def forbid_reconnecting(self) -> None:
-        """Do not reconnect by sending: the cache is being closed. :meth:`connect` allows it again."""
-        self.closed = True
 
     def disconnect(self) -> asyncio.Task[None] | None:
         """Stop using Redis at once. Returns the task that closes the multiplexed connection, if there is one."""
@@ -135,12 +129,10 @@ class Transport:
     # -- what the server lacks -------------------------------------------------------------------------
 
     async def probe(self) -> None:
-        """Look again for what the server refuses.
-
-        Raises:
-            TransportError: nothing was answered.
-        """
-        self._learn(Capabilities.found(await self.send_each(*PROBES)))
+        """Look again for what the server refuses."""
+        one_by_one = HUNG_UP in self.capabilities.refused.values()
+        probing = self.call(partial(answers, probes=PROBES)) if one_by_one else self.send_each(*PROBES)
+        self._learn(Capabilities.found(await probing))
 
     def _learn(self, capabilities: Capabilities) -> None:
         self.capabilities = capabilities.knowing(self.capabilities)
@@ -162,11 +154,7 @@ class Transport:
     # -- commands --------------------------------------------------------------------------------------
 
     async def send(self, *command: Any) -> Any:
-        """Send one command and return its reply.
-
-        Raises:
-            TransportError: no usable reply within the deadline.
-        """
+        """Send one command and return its reply."""
         client = self._usable()
         if not client.unsupported:
             return await client.call(*command)
@@ -178,8 +166,7 @@ class Transport:
 
         Args:
             commands: what to send.
-            deadline: loop time at which waiting ends, for one step of a longer call; None gives them a deadline of
-                their own.
+            deadline: loop time at which waiting ends, if that is sooner than usual: for one step of a longer call.
 
         Raises:
             TransportError: the first failure. Other commands may have been executed.
@@ -210,17 +197,14 @@ class Transport:
         before: Sequence[tuple[Any, ...]] = (),
         deadline: float | None = None,
     ) -> Any:
-        """Run a script of :mod:`cache.transport.scripts` and return its reply.
+        """Run a script and return its reply.
 
         Args:
-            script: which one.
+            script: one of :mod:`cache.transport.scripts`.
             names: its keys.
             args: its arguments.
             before: commands to send before it, in the same write.
             deadline: as for :meth:`send_all`.
-
-        Raises:
-            TransportError: no usable reply within the deadline.
         """
         client = self._usable()
         ways = self.capabilities.ways(script, names, args)
@@ -239,11 +223,7 @@ class Transport:
         raise CommandRejected(" ".join(self.capabilities.refused.values()))
 
     async def unlink(self, names: Sequence[str | bytes], *, before: Sequence[str | bytes] = ()) -> int:
-        """Delete ``before``, then ``names``. Returns how many of ``names`` existed.
-
-        Raises:
-            TransportError: no usable reply within the deadline.
-        """
+        """Delete ``before``, then ``names``. Returns how many of ``names`` existed."""
         if not names:
             return 0
         if not self._usable().unsupported:
@@ -254,34 +234,18 @@ class Transport:
         return sum(map(int, counts[len(before) :]))
 
     async def exists(self, names: Sequence[str]) -> int:
-        """Return how many of the keys exist.
-
-        Raises:
-            TransportError: no usable reply within the deadline.
-        """
+        """Return how many of the keys exist."""
         return sum(await self.send_all(*(("EXISTS", name) for name in names))) if names else 0
 
     async def call(self, operation: Callable[[Redis], Awaitable[T]], deadline: float | None = None) -> T:
-        """Run an operation on a connection of the pool.
-
-        Args:
-            operation: takes redis-py's client, returns an awaitable.
-            deadline: loop time at which waiting ends, if that is sooner than the usual deadline.
-
-        Raises:
-            TransportError: no usable reply within the deadline.
-        """
+        """Run an operation of redis-py's client on a connection of the pool. ``deadline``: as for :meth:`send_all`."""
         client = self._usable()
         if not client.unsupported and not client.up:
             raise NotConnected(client.reason)
-        deadline = min(_now() + self.deadline, math.inf if deadline is None else deadline)
+        deadline = min(loop_time() + self.deadline, math.inf if deadline is None else deadline)
         if not self.pool.up:
             if client.unsupported and self.pool.away:
                 raise NotConnected("away")
             self.pool.start()
-            await self.pool.wait_up(max(0.0, deadline - _now()))
-        return await self.pool.call(operation, timeout=max(0.0, deadline - _now()))
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+            await self.pool.wait_up(max(0.0, deadline - loop_time()))
+        return await self.pool.call(operation, timeout=max(0.0, deadline - loop_time()))

@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import hiredis
 
@@ -36,15 +36,6 @@ ROLE_SECONDS = 1.0
 _ASK_ROLE = pack((b"HELLO", 3))  # needs no right, and changes nothing
 
 
-class Watchdog(Protocol):
-    """Enforces the deadlines of a connection. While it is idle, the next command wakes it."""
-
-    idle: bool
-
-    def wake(self) -> None: ...
-    def stop(self) -> None: ...
-
-
 def fail(future: asyncio.Future[Any], error: Exception) -> None:
     """Fail a future that may have no waiter, so that asyncio logs no "never retrieved" warning."""
     future.set_exception(error)
@@ -60,16 +51,13 @@ def _nowhere(_: bytes) -> None:
 
 
 class RespConnection(asyncio.Protocol):
-    """One RESP3 connection.
-
-    Args:
-        loop: the loop it belongs to.
-        max_in_flight: commands that may await a reply.
+    """One RESP3 connection, on which ``max_in_flight`` commands may await a reply.
 
     Attributes:
         in_flight: every command that was sent and not yet answered, oldest first: its future, the loop time of the
             call, and the packed command. An abandoned one (its future is done) keeps its place until its reply is read.
-        received: whether anything arrived since the watchdog last looked.
+        received: whether anything arrived since the heartbeat last looked.
+        idle: whether the next command has to wake the heartbeat.
         capacity: commands that may be in flight now; 0 while the socket does not take what there is.
         ended: why the connection was lost, once it is.
         greeted_at: loop time at which the handshake was sent.
@@ -91,7 +79,8 @@ class RespConnection(asyncio.Protocol):
         self._lone_streak = 0
         self._transport: asyncio.Transport | None = None
         self.write: Callable[[bytes], object] = _nowhere
-        self._watchdog: Watchdog | None = None
+        self.idle = False
+        self._wake: Callable[[], None] = lambda: None
         self._on_push: Callable[[list[Any]], None] | None = None
         self._on_lost: Callable[[str, list[bytes]], None] | None = None
         self._largest_reply_bytes, self._partial = 0, 0  # bytes a reply may have; bytes of an incomplete one
@@ -101,21 +90,20 @@ class RespConnection(asyncio.Protocol):
 
     def adopt(
         self,
-        watchdog: Watchdog,
-        on_push: Callable[[list[Any]], None] | None,
+        wake: Callable[[], None],
+        on_push: Callable[[list[Any]], None],
         on_lost: Callable[[str, list[bytes]], None],
         largest_reply_bytes: int = 0,
     ) -> None:
         """Begin regular use after the handshake.
 
         Args:
-            watchdog: enforces the deadlines.
+            wake: called with the first command while the connection is :attr:`idle`.
             on_push: called with every push message.
             on_lost: called with the reason and the unanswered commands, oldest first.
-            largest_reply_bytes: a larger reply loses the connection, because it delays every other caller's reply.
-                0 allows any size.
+            largest_reply_bytes: a larger reply loses the connection: it delays all others. 0 allows any size.
         """
-        self._watchdog, self._on_push, self._on_lost = watchdog, on_push, on_lost
+        self._wake, self._on_push, self._on_lost = wake, on_push, on_lost
         self._largest_reply_bytes = largest_reply_bytes
         self._ask_role_at = self._now() + ROLE_SECONDS  # the handshake has just asked
 
@@ -139,8 +127,8 @@ class RespConnection(asyncio.Protocol):
             # the tick is a good part of what a command costs.
             in_flight.append((future, now, command))
             self.write(command)
-            if self._watchdog is not None and self._watchdog.idle:
-                self._watchdog.wake()
+            if self.idle:
+                self._wake()
             return future
         in_flight.append((future, now, command))
         out = self._out
@@ -169,8 +157,8 @@ class RespConnection(asyncio.Protocol):
             self._lone_streak = 0
             self.write(b"".join(out))
         out.clear()
-        if self._watchdog is not None and self._watchdog.idle and self.in_flight:
-            self._watchdog.wake()
+        if self.idle and self.in_flight:
+            self._wake()
 
     # -- receiving -------------------------------------------------------------------------------------
 
@@ -190,7 +178,7 @@ class RespConnection(asyncio.Protocol):
                 kind = type(reply)
                 if kind is hiredis.PushNotification:
                     self._push(reply)
-                elif (kind is dict or kind is CommandRejected) and self._watchdog and _from_a_replica(reply):
+                elif (kind is dict or kind is CommandRejected) and self._on_lost and _from_a_replica(reply):
                     self.lose(REPLICA)
                     return
                 else:
@@ -250,8 +238,6 @@ class RespConnection(asyncio.Protocol):
                 sockets.reset(self._transport)
         self.write = _nowhere
         self._out.clear()
-        if self._watchdog is not None:
-            self._watchdog.stop()
         unanswered = [command for *_, command in self.in_flight]
         while self.in_flight:
             future = self.in_flight.popleft()[0]

@@ -1,16 +1,14 @@
 """Makes the multiplexed connections: addresses, handshake, and how soon after a failure the next attempt begins.
 
-After a loss an attempt begins at once; after 10 to 100 ms if the server refuses connections or is loading; after a
-fifth of a second if it rejects us; and the longer that lasts, the longer the pause (``attempts.backoff``).
+After a loss an attempt begins at once; after 10 to 80 ms if the server refuses connections or is loading; after a fifth
+of a second if it rejects us; and the longer that lasts, the longer the pause (``attempts.backoff``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
 import math
-import random
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -21,10 +19,9 @@ from ..exceptions import CacheUnavailable, ConnectionLost, HandshakeFailed
 from ..redis_url import Endpoint
 from .attempts import Attempts
 from .connection import Argument, RespConnection
-from .handshake import NOT_YET, REJECTED, ask_without_hello, commands, judge, other_protocol
+from .handshake import REJECTED, ask_without_hello, commands, judge, other_protocol
 
-_BACKOFF = (0.01, NOT_YET)  # first and last pause in seconds, doubling, plus or minus a quarter at random
-_STABLE = 1.0  # a connection that lasted so long resets the backoff
+_STABLE = 1.0  # a connection that lasted so long makes the pauses short again
 LOOKUP_EVERY = 1.0  # seconds between two name lookups
 _LOOKUP_TIMEOUT = 0.1  # seconds an attempt waits for a lookup if it has an older result
 _OTHER_PROTOCOL = (0.25, 5.0)  # seconds of failing after which a server is asked in the other protocol, first and again
@@ -35,10 +32,7 @@ class Connector:
     """Makes connections to one endpoint, one after another.
 
     Args:
-        endpoint: where Redis is.
         setup: commands sent in the handshake, before the connection is used. Each may be rejected.
-        connect_timeout: seconds one attempt may take.
-        max_in_flight: commands that may await a reply on a connection.
         on_failed: called with the reason of each failed attempt; it holds no credentials.
 
     Attributes:
@@ -59,7 +53,6 @@ class Connector:
         self._attempts = Attempts(
             self._attempt, connect_timeout, self._background, self._failed, discard=lambda late: late.lose("not needed")
         )
-        self._failures = 0
         self._addresses: list[str] = []
         self._looked_up = -math.inf
         self._lookup: asyncio.Task[list[str]] | None = None
@@ -69,19 +62,10 @@ class Connector:
         self.unsupported = False
 
     async def connect(self, lived: float = math.inf) -> RespConnection:
-        """Attempt until a connection is made.
-
-        Args:
-            lived: seconds the last connection lasted; after a short one the backoff continues.
-        """
-        stable = lived >= _STABLE
-        if stable:
-            self._failures = 0
-        pause = self._backoff() if self._failures else 0.0
-        self._failures += 1
+        """Attempt until a connection is made. ``lived``: seconds the last one lasted; if few, the pauses stay long."""
         asking = self._background.spawn(self._ask_in_the_other_protocol(), name="cache-other-protocol")
         try:
-            connection = await self._attempts.first(pause, afresh=stable)
+            connection = await self._attempts.first(afresh=lived >= _STABLE)
         finally:
             asking.cancel()
         self.unsupported, self._other_protocol = False, ""
@@ -93,24 +77,21 @@ class Connector:
 
     async def _ask_in_the_other_protocol(self) -> None:
         """Find out, beside the attempts, whether the URL names the wrong protocol."""
-        for pause in itertools.chain(_OTHER_PROTOCOL[:1], itertools.repeat(_OTHER_PROTOCOL[1])):
-            await asyncio.sleep(pause)
+        first, again = _OTHER_PROTOCOL
+        await asyncio.sleep(first)
+        while True:
             if self._silent and self._addresses:
                 address = self._addresses[self._next_address % len(self._addresses)]
                 self._other_protocol = await other_protocol(self._endpoint, address, _OTHER_TIMEOUT)
                 if self._other_protocol:
                     self._on_failed(self._other_protocol)
-
-    def _backoff(self) -> float:
-        first, last = _BACKOFF
-        return min(first * 2.0 ** min(self._failures - 1, 10), last) * random.uniform(0.75, 1.25)
+            await asyncio.sleep(again)
 
     def _failed(self, error: BaseException) -> float:
-        """Report the failure. Returns the seconds until the next attempt."""
-        pause = self._backoff()
-        self._failures += 1
+        """Report the failure. Returns the seconds for which it asks until the next attempt."""
         answered = isinstance(error, HandshakeFailed | ssl.SSLCertVerificationError)
         self._silent = self._endpoint.unix_path is None and not answered
+        pause = 0.0
         if isinstance(error, HandshakeFailed):
             reason, pause = str(error), error.pause
             self.unsupported = error.unsupported
@@ -122,10 +103,9 @@ class Connector:
             reason = "name lookup failed"
         elif isinstance(error, CacheUnavailable):
             reason = f"{error} while connecting"
-        elif isinstance(error, OSError):
-            reason = f"cannot connect ({errno.errorcode.get(error.errno or 0, type(error).__name__)})"
         else:
-            reason, pause = f"cannot connect ({type(error).__name__})", REJECTED
+            code = errno.errorcode.get(getattr(error, "errno", None) or 0, type(error).__name__)
+            reason, pause = f"cannot connect ({code})", 0.0 if isinstance(error, OSError) else REJECTED
         self._on_failed((self._silent and self._other_protocol) or reason)
         return pause
 

@@ -22,7 +22,6 @@ REMEDIES: Final = frozenset((REPLICA, SENTINEL, NO_TLS, NEEDS_TLS))
 # Pause after a wrong password, an untrusted certificate, a full connection table. Each attempt costs the server a
 # connection, with a line in its ACL LOG or a handshake (0.3 ms with an ECDSA certificate, 1 ms with RSA).
 REJECTED: Final = 0.2
-NOT_YET: Final = 0.08  # pause while the server is loading
 _UNSUPPORTED: Final = 30.0  # pause if the server speaks no RESP3, or is no single server
 _HUNG_UP: Final = 1.0  # pause if it ends the connection over HELLO, as a server does too that is just restarted
 _NOT_YET_CODES: Final = frozenset({"LOADING", "MASTERDOWN", "BUSY"})
@@ -105,7 +104,7 @@ async def ask_without_hello(connection: RespConnection, endpoint: Endpoint, hand
 
 
 def _rejected(error: CommandRejected, what: str | None = None) -> HandshakeFailed:
-    pause = NOT_YET if error.code in _NOT_YET_CODES else REJECTED
+    pause = 0.0 if error.code in _NOT_YET_CODES else REJECTED  # while it is loading: soon
     return HandshakeFailed(f"refused ({error.code}{f': {what}' if what else ''})", pause)
 
 

@@ -17,31 +17,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from ..exceptions import CommandRejected, CommandTimeout
 from .connection import SILENT, RespConnection, fail, pack
 
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """The durations of a connection, in seconds.
-
-    Attributes:
-        deadline: within which a command has to be answered.
-        heartbeat: between two pings.
-        silent_after: without any reply, after which the connection is closed.
-    """
-
-    deadline: float
-    heartbeat: float
-    silent_after: float
-
-    @property
-    def step(self) -> float:
-        """Seconds between two checks while a command is in flight."""
-        return min(self.deadline / 4, 0.0125)
+_CHECK_EVERY: Final = 0.0125  # seconds between two checks while a command is in flight; less with a short deadline
 
 
 class Heartbeat:
@@ -49,7 +30,9 @@ class Heartbeat:
 
     Args:
         connection: what it watches.
-        timing: deadlines.
+        deadline: seconds within which a command has to be answered.
+        interval: seconds between two pings.
+        silent_after: seconds of silence, as above.
         on_proven: called with the loop time at which a ping was sent, each time one is answered within the deadline.
         on_suspended: called with a reason when no more commands should be sent, until the next ``on_proven``.
     """
@@ -57,29 +40,32 @@ class Heartbeat:
     def __init__(
         self,
         connection: RespConnection,
-        timing: Timing,
+        deadline: float,
+        interval: float,
+        silent_after: float,
         on_proven: Callable[[float], None],
         on_suspended: Callable[[str], None],
     ) -> None:
-        self._connection, self._loop, self._timing = connection, connection.loop, timing
-        self._deadline, self._step = timing.deadline, timing.step
+        self._connection, self._loop = connection, connection.loop
+        self._deadline, self._interval, self._silent_after = deadline, interval, silent_after
+        self._step = min(deadline / 4, _CHECK_EVERY)
         self._on_proven, self._on_suspended = on_proven, on_suspended
         self._timer: asyncio.Handle | None = None
-        self._beat_timer: asyncio.Handle = self._loop.call_later(timing.heartbeat, self._beat)
+        self._beat_timer: asyncio.Handle = self._loop.call_later(interval, self._beat)
         self._pong: asyncio.Future[Any] | None = None  # the ping in flight; unlike a command it stays when late
         self._pings, self._pinged, self._late = 0, 0.0, False
         self._checked_at = self._silence = 0.0  # loop time of the last check; seconds of silence
-        self.idle = True
+        connection.idle = True
+        connection.ended.add_done_callback(self._stop)
 
     def wake(self) -> None:
         """A command is in flight: start the timer."""
-        self.idle = False
+        self._connection.idle = False
         self._checked_at, self._silence, self._connection.received = self._loop.time(), 0.0, False
         self._schedule_check(self._checked_at)
 
-    def stop(self) -> None:
-        """Stop both timers: the connection is lost."""
-        self.idle = False
+    def _stop(self, _: object) -> None:
+        self._connection.idle = False
         self._beat_timer.cancel()
         if self._timer is not None:
             self._timer.cancel()
@@ -93,7 +79,7 @@ class Heartbeat:
             self._pong.add_done_callback(self._ponged)
 
     def _beat(self) -> None:
-        self._beat_timer = self._loop.call_later(self._timing.heartbeat, self._beat)
+        self._beat_timer = self._loop.call_later(self._interval, self._beat)
         self.probe()
 
     def _ponged(self, pong: asyncio.Future[Any]) -> None:
@@ -124,7 +110,7 @@ class Heartbeat:
         self._silence = 0.0 if connection.received else self._silence + min(now - self._checked_at, 2 * self._step)
         connection.received, self._checked_at = False, now
         if not connection.in_flight:
-            self._timer, self.idle = None, True
+            self._timer, connection.idle = None, True
         elif self._silence >= self._deadline or connection.in_flight[0][1] + self._deadline <= now:
             # Two turns, because some loops run timers before they read sockets and some after.
             self._timer = self._loop.call_soon(self._check_again)
@@ -145,7 +131,7 @@ class Heartbeat:
             elif not future.done():
                 fail(future, CommandTimeout("no reply within the deadline"))
         if connection.in_flight and not connection.received and self._silence >= self._deadline:
-            if self._silence >= self._timing.silent_after:
+            if self._silence >= self._silent_after:
                 connection.lose(SILENT)
                 return
             self._on_suspended(SILENT)

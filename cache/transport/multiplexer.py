@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import hiredis
 
+from ..background import BackgroundTasks
 from ..exceptions import CacheUnavailable, CommandTimeout, NotConnected, TooManyInFlight, TransportError
 from ..redis_url import Endpoint
 from .connection import TOO_LARGE, Argument, RespConnection, fail, pack
 from .connector import Connector
-from .heartbeat import Heartbeat, Timing
+from .heartbeat import Heartbeat
 from .listener import TransportListener
 
 _FULL = "too much in flight"
@@ -30,7 +31,7 @@ class MultiplexedClient:
     belong into one :meth:`call_many`.
 
     Args:
-        endpoint: where Redis is.
+        endpoint: where Redis is. Connecting begins at once, in the running loop.
         listener: learns about the connection. ``on_connected`` is run as a task, and cancelled when the connection is
             lost. A suspended connection is not lost: :attr:`up` is False meanwhile, but the server still tracks for it.
         deadline: seconds a command may take.
@@ -40,11 +41,12 @@ class MultiplexedClient:
         silent_after: seconds of silence after which a connection is closed.
         handshake: commands sent on every new connection before it is used. Each may be rejected.
         on_handshake: called with the replies to them, rejections among them, before the connection is used.
-        largest_reply_bytes: a larger reply loses the connection.
+        largest_reply_bytes: a larger reply loses the connection; 0 allows any size.
 
     Attributes:
         active: the connection that accepts commands; None while there is none, or it is suspended.
         connection: the present connection, also while it is suspended.
+        started_at: loop time at which it began to connect.
         proven_at: loop time at which the last answered ping was sent. A near cache may rely on it.
         reason: why no commands are accepted; empty while they are.
     """
@@ -63,19 +65,19 @@ class MultiplexedClient:
         on_handshake: Callable[[list[Any]], None] = lambda _: None,
         largest_reply_bytes: int = 0,
     ) -> None:
-        self._timing = Timing(deadline, heartbeat, max(deadline, silent_after))
+        self._deadline, self._heartbeat, self._silent_after = deadline, heartbeat, max(deadline, silent_after)
         self._connector = Connector(endpoint, handshake, connect_timeout, max_in_flight, self._explain)
         self._listener, self._on_handshake = listener, on_handshake
         self._largest_reply_bytes = largest_reply_bytes
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._supervisor: asyncio.Task[None] | None = None
-        self._up_task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._tasks = BackgroundTasks()
+        self._up_task: asyncio.Task[None] | None = None  # reports the present connection, if it has been up
         self.active: RespConnection | None = None
         self.connection: RespConnection | None = None
-        self._announced: RespConnection | None = None  # the last one that was reported
         self._reported = ""  # the last reason that was reported
-        self.proven_at = -math.inf
-        self.reason = "not started"
+        self.started_at, self.proven_at = self._loop.time(), -math.inf
+        self.reason = "not connected yet"
+        self._spawn(self._supervise(), "cache-connection")
 
     @property
     def up(self) -> bool:
@@ -112,63 +114,47 @@ class MultiplexedClient:
         return connection.send_together(packed)
 
     def _refuse(self, error: CacheUnavailable) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = (self._loop or asyncio.get_running_loop()).create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
         fail(future, error)
         return future
-
-    def start(self) -> None:
-        """Begin to connect, in the running loop.
-
-        Raises:
-            RuntimeError: it was started before.
-        """
-        if self._loop is not None:
-            raise RuntimeError("a client is started once")
-        self._loop, self.reason = asyncio.get_running_loop(), "not connected yet"
-        self._supervisor = self._loop.create_task(self._supervise(self._loop), name="cache-connection")
-        self._supervisor.add_done_callback(self._check)
 
     async def close(self) -> None:
         """Write what is queued, fail what is in flight, end every task and socket. Not for use in ``on_connected``."""
         self._reported = "closed"
-        connection, tasks = self.connection, {task for task in (self._supervisor, self._up_task) if task is not None}
-        for task in tasks:
-            task.cancel()
-        if connection is not None:
-            await connection.end("closed", politely=True)
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._tasks.cancel()
+        if self.connection is not None:
+            await self.connection.end("closed", politely=True)
         await self._connector.close()
         self.reason = "closed"
 
-    async def _supervise(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _supervise(self) -> None:
         lived = math.inf
         while True:
             connection = await self._connector.connect(lived)
-            began = loop.time()
+            began = self._loop.time()
             if connection.ended.done():
                 self._explain(connection.ended.result())
             else:
                 self.connection = connection
                 self._on_handshake(connection.handshake_replies)
-                timer = Heartbeat(connection, self._timing, self._proven, self._suspended)
-                connection.adopt(timer, self._listener.on_push, self._lost, self._largest_reply_bytes)
-                if began - connection.greeted_at <= self._timing.deadline:
+                timer = Heartbeat(
+                    connection, self._deadline, self._heartbeat, self._silent_after, self._proven, self._suspended
+                )
+                connection.adopt(timer.wake, self._listener.on_push, self._lost, self._largest_reply_bytes)
+                if began - connection.greeted_at <= self._deadline:
                     self._proven(connection.greeted_at)
                 else:
                     self._explain("slow")
                     timer.probe()
                 await asyncio.wait({connection.ended})
-            lived = loop.time() - began
+            lived = self._loop.time() - began
 
     def _proven(self, sent: float) -> None:
         self.proven_at = sent
-        if self.active is None and self._loop is not None:
+        if self.active is None:
             self.active, self.reason, self._reported = self.connection, "", ""
-            if self._announced is not self.connection:
-                self._announced = self.connection
-                self._up_task = self._loop.create_task(self._listener.on_connected(), name="cache-connected")
-                self._up_task.add_done_callback(self._check)
+            if self._up_task is None:
+                self._up_task = self._spawn(self._listener.on_connected(), "cache-connected")
 
     def _suspended(self, reason: str) -> None:
         self.active, self.reason = None, reason
@@ -178,9 +164,15 @@ class MultiplexedClient:
         self.proven_at = -math.inf
         if self._up_task is not None:
             self._up_task.cancel()
+            self._up_task = None
         if reason == TOO_LARGE and unanswered:
             self._listener.on_reply_too_large(_keys_read_by(unanswered[0]))
         self._explain(reason)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = self._tasks.spawn(work, name)
+        task.add_done_callback(self._check)
+        return task
 
     def _check(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -196,16 +188,11 @@ class MultiplexedClient:
                 self._report("on_disconnected failed", error)
 
     def _report(self, message: str, error: BaseException) -> None:
-        if self._loop is not None:
-            self._loop.call_exception_handler({"message": message, "exception": error})
+        self._loop.call_exception_handler({"message": message, "exception": error})
 
 
 async def replies(futures: Sequence[asyncio.Future[Any]], deadline: float | None) -> list[Any]:
-    """Await the replies to several commands.
-
-    Args:
-        futures: from :meth:`MultiplexedClient.call_many`.
-        deadline: loop time at which waiting ends; None leaves it to the deadline of each command.
+    """Await replies until ``deadline`` (loop time; None leaves it to the deadline of each command).
 
     Raises:
         TransportError: the first failure.

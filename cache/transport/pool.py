@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -28,17 +29,16 @@ from ..exceptions import (
     ConnectionLost,
     HandshakeFailed,
     NotConnected,
+    TransportError,
 )
 from ..settings import CacheSettings
 from .attempts import Attempts
 from .connection import REPLICA
-from .finder import check_role, find_client
 from .handshake import REJECTED
-from .redis_py import rejection
+from .redis_py import check_role, find_client, rejection
 
 T = TypeVar("T")
 
-_PAUSE = 0.1  # seconds between two attempts that failed at once
 _PING_TIMEOUT = 0.25  # seconds a PING may take before Redis counts as away
 CHECK_EVERY = 1.0  # seconds between two looks at whether the server is still a primary
 _GRACE_TURNS = 3  # loop iterations for a reply that has arrived but was not yet read
@@ -49,8 +49,7 @@ class PooledClient:
     """A redis-py client, replaced whenever Redis has been away.
 
     Args:
-        settings: where and how long.
-        probes: the commands to send to a server before it is used. Each may be rejected.
+        probes: returns the commands that a server is sent before it is used. Each may be rejected.
         on_up: called each time Redis answers again, with the replies to them.
         on_failed: called with the reason, free of credentials, of each attempt that failed.
 
@@ -72,7 +71,7 @@ class PooledClient:
         self.client: Redis | None = None
         self._known = asyncio.Event()  # set once it is known whether Redis answers
         self._suspect = asyncio.Event()
-        self._broken = ""  # why the client is of no use any more
+        self._demoted = False  # the server has become a replica
         self.away = False
         self._supervisor: asyncio.Task[None] | None = None
         self.background = BackgroundTasks()
@@ -98,12 +97,9 @@ class PooledClient:
 
     async def wait_up(self, timeout: float) -> bool:
         """Wait until Redis answers, a first failure, or ``timeout`` (seconds). Returns whether it answers."""
-        if self.client is None and not self._known.is_set():
-            waiter = asyncio.ensure_future(self._known.wait())
-            try:
-                await asyncio.wait({waiter}, timeout=timeout)
-            finally:
-                waiter.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._known.wait()
         return self.up
 
     def stop(self) -> None:
@@ -120,11 +116,7 @@ class PooledClient:
         await self.background.ended(1.0)
 
     async def call(self, operation: Callable[[Redis], Awaitable[T]], *, timeout: float) -> T:
-        """Run ``operation`` against Redis.
-
-        Args:
-            operation: takes the client, returns an awaitable.
-            timeout: seconds.
+        """Run an operation of redis-py's client. ``timeout``: seconds.
 
         Raises:
             NotConnected: Redis is away.
@@ -135,9 +127,15 @@ class PooledClient:
         client = self.client
         if client is None:
             raise NotConnected("not connected")
-        task = asyncio.ensure_future(
-            self._with_connection(client, operation) if isinstance(client, RedisCluster) else operation(client)
-        )
+        work = self._with_connection(client, operation) if isinstance(client, RedisCluster) else operation(client)
+        try:
+            return await self._answer(client, work, timeout)
+        except (CommandTimeout, ConnectionLost):
+            self._suspect.set()
+            raise
+
+    async def _answer(self, client: Redis, work: Awaitable[T], timeout: float) -> T:
+        task = asyncio.ensure_future(work)
         self._operations[task] = client
         task.add_done_callback(self._operations.pop)
         try:
@@ -151,17 +149,15 @@ class PooledClient:
             raise
         if not task.done():
             self.background.abandon(task)
-            self._suspect.set()
             raise CommandTimeout("no answer within the deadline")
         try:
             return task.result()
         except (RedisConnectionError, RedisTimeoutError, OSError, asyncio.CancelledError) as problem:
-            self._suspect.set()
             raise ConnectionLost(type(problem).__name__) from None
         except ResponseError as problem:
             rejected = rejection(problem)
             if rejected.code == "READONLY" and client is self.client:
-                self._broken = REPLICA
+                self._demoted = True
                 self._suspect.set()
             raise rejected from None
         except (RedisError, RedisClusterException) as problem:
@@ -176,7 +172,7 @@ class PooledClient:
     async def _supervise(self) -> None:
         while True:
             client, probed = await self._attempts.first()
-            self.client, self._broken, self.away = client, "", False
+            self.client, self._demoted, self.away = client, False, False
             self._known.set()
             self._on_up(probed)
             try:
@@ -190,34 +186,31 @@ class PooledClient:
     async def _until_lost(self, client: Redis) -> None:
         """Return when Redis is away."""
         while True:
-            waiter = asyncio.ensure_future(self._suspect.wait())
-            try:
-                suspected, _ = await asyncio.wait({waiter}, timeout=CHECK_EVERY)
-            finally:
-                waiter.cancel()
+            suspected = False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CHECK_EVERY):
+                    suspected = await self._suspect.wait()
             self._suspect.clear()
-            if self._broken:
-                self._failed(RedisConnectionError(self._broken))
-                return
-            check = asyncio.ensure_future(check_role(client))
             try:
-                await asyncio.wait({check}, timeout=_PING_TIMEOUT)
-            finally:
-                if not check.done():
-                    self.background.abandon(check)
-            problem = check.exception() if check.done() and not check.cancelled() else RedisTimeoutError("no answer")
-            if isinstance(problem, HandshakeFailed) or (problem is not None and suspected):
-                self._failed(problem if isinstance(problem, HandshakeFailed) else RedisTimeoutError("no answer"))
+                if self._demoted:  # its user may lack the right to ask
+                    raise HandshakeFailed(REPLICA, REJECTED)
+                await self._answer(client, check_role(client), _PING_TIMEOUT)
+            except HandshakeFailed as problem:
+                self._failed(problem)
                 return
+            except TransportError:
+                if suspected:  # otherwise all connections may be in use
+                    self._failed(CommandTimeout("no answer"))
+                    return
 
     def _failed(self, problem: BaseException) -> float:
-        """Report the failure. Returns the seconds until the next attempt."""
+        """Report the failure. Returns the seconds for which it asks until the next attempt."""
         self._known.set()
         self.away = True
         # The text of a rejection is withheld: an old server quotes the whole command, password included.
         refused = f"refused ({rejection(problem).code})" if isinstance(problem, ResponseError) else ""
         self._on_failed(refused or str(problem) or type(problem).__name__)
-        return REJECTED if isinstance(problem, AuthenticationError | ResponseError | HandshakeFailed) else _PAUSE
+        return REJECTED if isinstance(problem, AuthenticationError | ResponseError | HandshakeFailed) else 0.0
 
     def _retire(self, client: Redis) -> None:
         self.background.spawn(self._close(client), name="cache-close")

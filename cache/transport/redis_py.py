@@ -1,4 +1,4 @@
-"""Builds the redis-py client with bounded timeouts and retries.
+"""Builds the redis-py client with bounded timeouts and retries, and finds one that Redis answers.
 
 Differences from redis-py's defaults, and why:
 
@@ -15,19 +15,23 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
+from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from ..exceptions import CommandRejected, code_inside_script
+from ..exceptions import CommandRejected, HandshakeFailed, code_inside_script, rejected_with
 from ..settings import CacheSettings
-from .handshake import CLIENT_NAME
+from .capabilities import HUNG_UP, PROBE_EVAL
+from .connection import REPLICA
+from .handshake import CLIENT_NAME, REJECTED, SENTINEL
 
 
 class _TlsConnection(SSLConnection):
@@ -48,7 +52,7 @@ def open_client(settings: CacheSettings, *, named: bool = True) -> Redis:
         **where | _options(settings),
         db=endpoint.db,
         timeout=settings.socket_timeout,
-        redis_connect_func=_set_name if named else _connect,
+        redis_connect_func=_set_name if named else None,
     )
     return Redis.from_pool(pool)  # the client owns its pool: closing one closes the other
 
@@ -89,12 +93,8 @@ def _options(settings: CacheSettings) -> dict[str, Any]:
     }
 
 
-async def _connect(connection: AbstractConnection) -> None:
-    await connection.on_connect_check_health(check_health=False)
-
-
 async def _set_name(connection: AbstractConnection) -> None:
-    await _connect(connection)
+    await connection.on_connect_check_health(check_health=False)
     with contextlib.suppress(ResponseError):
         await connection.send_command("CLIENT", "SETNAME", CLIENT_NAME, check_health=False)
         await connection.read_response()
@@ -108,13 +108,7 @@ async def execute(client: Any, command: tuple[Any, ...]) -> Any:
 
 
 async def pipeline(client: Any, commands: tuple[tuple[Any, ...], ...], *, each: bool = False) -> list[Any]:
-    """Run commands on a redis-py client in one round trip (in a cluster: one per node).
-
-    Args:
-        client: the client.
-        commands: what to run.
-        each: return rejections among the replies, instead of raising the first.
-    """
+    """Run commands in one round trip (in a cluster: one per node). ``each``: return rejections among the replies."""
     pipe = client.pipeline(transaction=False)
     for command in commands:
         pipe.execute_command(*command)
@@ -127,3 +121,83 @@ def rejection(problem: ResponseError) -> CommandRejected:
     text = str(problem)
     code = code_inside_script(text) or problem.status_code or text.partition(" ")[0]
     return CommandRejected(f"{code[:40]} {text}")
+
+
+async def find_client(
+    settings: CacheSettings, probes: Sequence[tuple[Any, ...]], retire: Callable[[Redis], None]
+) -> tuple[Redis, list[Any]]:
+    """Connect with redis-py. Returns the client, and the replies to the probes, rejections among them.
+
+    ``retire`` closes a client that is not needed.
+
+    Raises:
+        HandshakeFailed: the server is a replica or a Sentinel.
+        redis.exceptions.RedisError: it does not answer, or rejects us.
+    """
+    try:
+        return await _find(settings, probes, retire, named=True)
+    except AuthenticationError:
+        raise
+    except RedisConnectionError:  # a proxy may end the connection over CLIENT SETNAME
+        return await _find(settings, probes, retire, named=False)
+
+
+async def _find(
+    settings: CacheSettings, probes: Sequence[tuple[Any, ...]], retire: Callable[[Redis], None], *, named: bool
+) -> tuple[Redis, list[Any]]:
+    client = open_client(settings, named=named)
+    try:
+        info = await check_role(client, "default")
+        if info.get("cluster_enabled") and await _knows_its_slots(client):
+            retire(client)
+            client = cast(Redis, open_cluster(settings))  # no subclass, but the methods used here are the same
+            await client.initialize()
+        return client, await answers(client, probes)
+    except BaseException:
+        retire(client)
+        raise
+
+
+async def answers(client: Redis, probes: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The replies to probes, rejections among them, and to ``PROBE_EVAL`` if the connection ended over one of them."""
+    replies = [await _answer(client, *probe) for probe in probes]
+    if any(rejected_with(reply, HUNG_UP) for reply in replies):
+        replies.append(await _answer(client, *PROBE_EVAL))  # elsewhere it is tried once EVALSHA is refused
+    return replies
+
+
+async def check_role(client: Redis, section: str = "replication") -> dict[str, Any]:
+    """Make sure that the server answers and is a primary. Returns that section of its INFO, empty if it is refused.
+
+    Raises:
+        HandshakeFailed: it is a replica or a Sentinel.
+        redis.exceptions.RedisError: it does not answer, or rejects us.
+    """
+    await client.ping()
+    if isinstance(client, RedisCluster):
+        return {}
+    info = await _answer(client, "INFO", section)
+    if isinstance(info, CommandRejected):
+        return {}
+    if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):  # Redis, Valkey
+        raise HandshakeFailed(SENTINEL, REJECTED)
+    if info.get("role") == "slave" and not info.get("cluster_enabled"):
+        raise HandshakeFailed(REPLICA, REJECTED)
+    return cast(dict[str, Any], info)
+
+
+async def _knows_its_slots(client: Redis) -> bool:
+    """Whether a node of a cluster answers itself. A proxy in front of one knows no slots, and is used as one server."""
+    slots = await _answer(client, "CLUSTER SLOTS")
+    return not isinstance(slots, CommandRejected) or slots.code == "NOPERM"
+
+
+async def _answer(client: Redis, *command: Any) -> Any:
+    """The reply to a command, or its rejection. Ending the connection over it, and answering a PING, is one too."""
+    try:
+        return await execute(client, command)
+    except ResponseError as problem:
+        return rejection(problem)
+    except RedisConnectionError:
+        await client.ping()
+        return CommandRejected(HUNG_UP)

@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+Command = tuple[Any, ...]
 
-@dataclass(frozen=True, slots=True)
+
 class Script:
-    """A Lua script and its digest.
+    """A Lua script.
 
     Attributes:
+        digest: its SHA-1, by which it is called.
         steps: where a server runs no scripts: the commands that do as much, made of the command that deletes, the keys
             and the arguments. The reply to the last is the script's.
     """
 
-    text: str
-    steps: Callable[[str, Sequence[Any], Sequence[Any]], tuple[tuple[Any, ...], ...]] | None = None
-    digest: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest())
+    def __init__(
+        self,
+        text: str,
+        steps: Callable[[str, Sequence[Any], Sequence[Any]], tuple[Command, ...]] | None = None,
+    ) -> None:
+        self.text, self.steps = text, steps
+        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 # KEYS: key, lease, stale. ARGV: token, lease in ms, whether the last good value is wanted.

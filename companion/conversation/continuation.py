@@ -47,7 +47,7 @@ class Continuation:
 
     Attributes:
         caller: the person.
-        conversation_id: names the conversation; None where Redis does not know it, or knows it as another job's.
+        conversation_id: names the conversation; None without Redis, and where another job holds the lease.
         resumed: whether something was said until a job was killed, if only the greeting.
         turns: what is stored of that; empty for a new conversation.
     """
@@ -67,9 +67,13 @@ class Continuation:
         """Take the lease, and read what was said if the conversation has not ended."""
         cache = await get_redis_cache()
         give_up = asyncio.get_running_loop().time() + PATIENCE
+        if not cache.enabled:
+            return
         while not await cache.set(self._key("lease"), self._job, ttl=LEASE, nx=True):
-            if not cache.connected or asyncio.get_running_loop().time() > give_up:
-                return  # it is held by another job; or Redis is away
+            if not cache.connected:
+                break  # Redis is away: it is taken when Redis is back
+            if asyncio.get_running_loop().time() > give_up:
+                return  # it is held by another job
             await asyncio.sleep(0.05)
         running = await cache.get(self._key("running"), counted=False)
         self.resumed = self._said = isinstance(running, str)

@@ -134,8 +134,11 @@ class Knowledge:
         if caller is not None and caller.earlier and await move_at_start_async(caller.user_id, caller.earlier):
             prefetch.cancel()
             self._prefetch = prefetch = Prefetch(caller, self._trace)
-        if caller is not None:
-            await self._record.open(caller)
+        # An answer that does not wait for the lease of another job knows the caller all the same.
+        opening = () if caller is None else (self._record.open(caller),)
+        await asyncio.gather(self._receive(prefetch), *opening)
+
+    async def _receive(self, prefetch: Prefetch) -> None:
         self._take(await prefetch.result())
         prefetch.deliver_late_profile(self)
 

@@ -49,8 +49,9 @@ as $$
 $$;
 
 -- Drops a write of the companion if the person was erased after the conversation had begun. How many erasures that knew
--- of is in a header; a worker of an earlier version names none, and its write has no effect; a later one gets status
--- 410. Other programs, and people, write now.
+-- of is in a header; a worker of an earlier version names none, and its write has no effect, or is refused if the person
+-- was moved (then it waits in the spool for a later worker, who knows where it belongs); a later one gets status 410.
+-- Other programs, and people, write now.
 --
 -- The lock is shared by the writes of a user and exclusive for the erasure: a write is before it or after it.
 create or replace function public.companion_refuse_erased() returns trigger
@@ -69,6 +70,12 @@ begin
   end if;
   if known is not null then
     raise exception 'erased' using errcode = 'PT410';
+  end if;
+  if exists (
+    select from public.companion_erasures e
+    where e.person = public.companion_person(new.user_id) and e.moved_to is not null
+  ) then
+    raise exception 'moved' using errcode = 'PT409';
   end if;
   return null;
 end

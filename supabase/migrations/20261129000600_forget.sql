@@ -47,8 +47,18 @@ as $$
   from public.companion_lines(p_text) l
 $$;
 
--- Whether a text has at least half of the words: letters and digits without accents (of Latin, Greek, Cyrillic, Hebrew,
--- Arabic and kana), in their stems. A short word counts as a whole; a word of a script without blanks counts anywhere.
+-- A text in lower case, without the accents of Latin, Greek, Cyrillic, Hebrew, Arabic and kana.
+create or replace function public.companion_plain(p_text text) returns text
+language sql immutable parallel safe set search_path = ''
+as $$
+  select regexp_replace(
+    normalize(lower(translate(p_text, 'İΣς', 'iσσ')), nfkd),
+    '[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u3099\u309a]', '', 'g'
+  )
+$$;
+
+-- Whether a text has at least half of the words: letters and digits without accents, in their stems. A short word
+-- counts as a whole; a word of a script without blanks counts anywhere.
 create or replace function public.companion_mentions(p_text text, p_words jsonb) returns boolean
 language sql immutable parallel safe set search_path = ''
 as $$
@@ -60,12 +70,29 @@ as $$
     end
   ) >= count(*)
   from jsonb_array_elements_text(p_words) as w (word),
-    (
-      select regexp_replace(
-        normalize(lower(translate(p_text, 'İΣς', 'iσσ')), nfkd),
-        '[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u3099\u309a]', '', 'g'
-      ) as plain
-    ) t
+    (select public.companion_plain(p_text) as plain) t
+$$;
+
+-- Whether a text mentions something that the user asked to forget, of which only hashes are kept: at least half of its
+-- words, in the stems that the companion makes.
+create or replace function public.companion_mentions_forgotten(p_text text, p_user_id text) returns boolean
+language sql stable set search_path = ''
+as $$
+  with stems as (
+    select distinct case
+      when length(w.word) > 6 and w.word like '%ing' then left(w.word, -3)
+      when length(w.word) > 3 and w.word like '%s' and w.word not like '%ss' then left(w.word, -1)
+      else w.word
+    end as stem
+    from regexp_split_to_table(public.companion_plain(p_text), '\W+') as w (word)
+  )
+  select exists (
+    select from public.companion_forgotten f
+    where f.user_id = p_user_id and f.words <> '[]' and jsonb_array_length(f.words) <= 2 * (
+      select count(*) from stems s
+      where f.words ? encode(sha256(convert_to(split_part(f.key, '$', 1) || chr(31) || s.stem, 'UTF8')), 'hex')
+    )
+  )
 $$;
 
 -- Forgets things, each {"text": a line of the profile or of a fact, "words": its words, "salt", "hashes": of those with
@@ -206,6 +233,7 @@ alter table public.companion_forgotten enable row level security;
 revoke all on function
   public.companion_forgotten_key(text, text), public.companion_lines(text),
   public.companion_without_lines(text, text[]), public.companion_mentions(text, jsonb),
+  public.companion_plain(text), public.companion_mentions_forgotten(text, text),
   public.companion_forget_things(text, jsonb), public.companion_said_again(), public.companion_refuse_forgotten(),
   public.companion_begin(text, integer, integer)
 from public, anon, authenticated, service_role;

@@ -67,6 +67,14 @@ begin
       if gone is not null then
         perform public.companion_forget_things(here, gone);
       end if;
+      continue when not exists (select from public.companion_forgotten f where f.user_id = there);
+      update public.companion_summaries s set text = ''
+      where s.user_id = here and s.text <> '' and public.companion_mentions_forgotten(s.text, there);
+      update public.companion_turns t set skipped = true
+      from (  -- of those that may become a topic
+        select l.seq, l.text from public.companion_turns l where l.user_id = here order by l.seq desc limit 200
+      ) last
+      where t.seq = last.seq and not t.skipped and public.companion_mentions_forgotten(last.text, there);
     end loop;
     update public.companion_profile_versions v
     set user_id = p_user_id, replaced_at = coalesce(v.replaced_at, now())

@@ -53,14 +53,20 @@ class Clients:
         listener = Listener(**{name: options.pop(name) for name in [*options] if hasattr(TransportListener, name)})
         client = MultiplexedClient(endpoint or Endpoint("127.0.0.1", port), listener, **options)
         self.made.append(client)
-        client.start()
         if wait:
             await until(lambda: client.up)
         return client
 
 
+@pytest.fixture(scope="module")
+def _frozen() -> None:
+    """Let the collection after each test look at what is new, and not at what a whole run has left."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
+async def clients(_frozen: None) -> AsyncIterator[Clients]:
     """Check afterwards that no task, socket or exception report remains."""
     clients = Clients()
     asyncio.get_running_loop().set_exception_handler(clients.complain)

@@ -86,3 +86,11 @@ def test_a_hostile_pattern_costs_little(pattern: str) -> None:
     found = [text for text in texts if matches(pattern, text)]
     assert time.process_time() - began < 0.5
     assert not found
+
+
+def test_a_guard_names_its_key() -> None:
+    odd = ["7", "{7}", ":7", ":{7}", "{7", "7}", "}{", "{}", ":", "lease:{7}", "lease::{7}", "user:1:a{b}c", "\n"]
+    for guard in (keys.lease, keys.stale):
+        assert [keys.guarded_by(guard(key)) for key in odd] == odd
+    for other in ("lease:car:7", "lease:{}", "lease:{a}b", "lease::a", "lease:", "stale", "lock:{a}", "user:1:x"):
+        assert keys.guarded_by(other) == "", other

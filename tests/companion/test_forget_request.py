@@ -449,7 +449,7 @@ def test_a_denial_says_what_is_not_so() -> None:
 
 
 def test_an_endless_request_takes_no_time() -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     words = (
         "forget ",
         "please ",
@@ -473,7 +473,7 @@ def test_an_endless_request_takes_no_time() -> None:
         forget_request(word * 10_000)
         denied(word * 10_000)
         profile_with(word * 10_000, "")
-    assert time.monotonic() - begun < 3
+    assert time.process_time() - begun < 3
 
 
 @pytest.mark.parametrize(

@@ -134,10 +134,10 @@ def test_what_stands_within_a_delimiter_does_not_hide_it(invisible: str) -> None
 
 
 def test_long_texts_are_quoted_at_once() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for text in ("- " * 50_000 + "x", "<" * 100_000, "< " * 50_000, "#" * 100_000, "`" * 100_000, "\n#" * 50_000):
         quoted(text)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_the_prompt_holds_date_time_and_zone() -> None:

@@ -22,7 +22,7 @@ from tests.isolation.log_capture import MARKER, SECRET, LogCapture, capture_logs
 from tests.real.redis.redis_server import RedisServer
 from tests.tools.conversation import Conversation
 
-pytestmark = [pytest.mark.isolation, pytest.mark.serial]
+pytestmark = [pytest.mark.isolation, pytest.mark.serial, pytest.mark.timeout(240)]
 SESSIONS: Final = 50
 ROUNDS: Final = 2
 MARKERS: Final = {f"person-{number:02d}": f"{MARKER}{number:02d}q" for number in range(SESSIONS)}
@@ -89,6 +89,7 @@ async def test_fifty_sessions_at_once(
     # Generous: deadlines are not under test.
     monkeypatch.setattr("companion.conversation.briefing.DEADLINE", 10.0)
     monkeypatch.setattr("companion.conversation.wrap_up.TIMEOUT", 60.0)
+    monkeypatch.setattr("companion.conversation.turn_log.TurnLog.close.__defaults__", (60.0,))
     monkeypatch.chdir(tmp_path)  # importing the agent reads the .env of the working directory
     import agent
 

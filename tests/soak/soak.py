@@ -237,7 +237,8 @@ async def soak(config: SoakConfig, directory: Path, progress: Callable[[str], No
         with worker_settings(**settings), result.log.capture(), result.call_timer.running():
             async with open_dialogue("the-first"):  # loads modules, creates the database
                 pass
-            ensure_fork_server()  # it stays
+            if config.killed:
+                ensure_fork_server()  # it stays
             gc.collect()
             gc.freeze()  # as LiveKit does before a worker's first job
             before = OpenResources.now(env.port)

@@ -143,6 +143,14 @@ async def test_nothing_is_removed_if_nothing_fits(talk: Conversation, runtime: R
     assert {turn.id: turn.skipped for turn in (await runtime.store.context("ada")).turns}["t"], "it is not brought up"
 
 
+@pytest.mark.parametrize("what", ["everything", "everything you know about me", "all of it"])
+async def test_a_wish_for_everything_is_for_the_other_tool(talk: Conversation, what: str) -> None:
+    await talk.use("updateUserProfile", add=["Name: Ada"])
+    answer = await talk.use("forgetFact", what=what)
+    assert (answer["success"], answer["needs_confirmation"], answer["use"]) == (False, True, "forgetEverything")
+    assert (await talk.use("getUserProfile"))["profile"] == "Name: Ada"
+
+
 @pytest.mark.parametrize("what", ["", " ", "x" * 4001])
 async def test_a_wish_that_is_none_forgets_nothing(talk: Conversation, what: str) -> None:
     await talk.use("updateUserProfile", add=["x"])

@@ -26,6 +26,16 @@ _MOVED: Final = (
     "UPDATE OR IGNORE forgotten SET user_id = :new WHERE user_id = :old",
 )
 
+# Turns that may become a topic: see ``Store.recent_turns``.
+_MENTIONING: Final = {
+    "SELECT rowid, text FROM summaries WHERE user_id = ? AND text <> ''": (
+        "UPDATE summaries SET text = '' WHERE rowid = ?"
+    ),
+    "SELECT seq, text FROM turns WHERE user_id = ? AND NOT skipped ORDER BY seq DESC LIMIT 200": (
+        "UPDATE turns SET skipped = 1 WHERE seq = ?"
+    ),
+}
+
 
 def move(db: sqlite3.Connection, earlier: Sequence[str], user_id: str) -> list[PendingErasure]:
     """As ``Store.move_user``."""
@@ -54,6 +64,9 @@ def _forget_again(db: sqlite3.Connection, forgotten: Forgotten, user_id: str) ->
         gone = {line for text in texts for line in lines_of(text) if forgotten.has(line)}
         if gone:
             forgetting.forget_here(db, user_id, [Thing(line) for line in sorted(gone)])
+        for selection, change in _MENTIONING.items():
+            rows = db.execute(selection, (user_id,)).fetchall()
+            db.executemany(change, [(number,) for number, text in rows if forgotten.mentioned_in(text)])
 
 
 def _move(db: sqlite3.Connection, old: str, new: str) -> PendingErasure:

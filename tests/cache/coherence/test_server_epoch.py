@@ -286,6 +286,42 @@ async def test_one_process_revalidates_for_all(own_redis: RedisServer, make_cach
 
 
 @pytest.mark.one_server
+async def test_a_claim_after_another_process_is_done_revalidates_nothing(
+    own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark and the lease are asked for one after the other, and in between the holder of the lease ended."""
+    first, second = await connected(own_redis, make_cache), await connected(own_redis, make_cache)
+    await marked(own_redis)
+    claiming, ended, asked = asyncio.Event(), asyncio.Event(), []
+    send = engine_of(second).transport.send_each
+
+    async def late(*commands: Any) -> list[Any]:
+        if commands[0][:2] == ("SET", LEASE):
+            claiming.set()
+            await ended.wait()
+        return await send(*commands)
+
+    def revalidate(n: int) -> Callable[[], Awaitable[bool]]:
+        async def ask() -> bool:
+            asked.append(n)
+            await claiming.wait()
+            return True
+
+        return ask
+
+    monkeypatch.setattr(engine_of(second).transport, "send_each", late)
+    first.recall_with(revalidate(1))
+    second.recall_with(revalidate(2))
+    await asyncio.to_thread(own_redis.restart)
+    await until(lambda: claiming.is_set() and first.connected and not first.invalidations.undelivered)
+    await marked(own_redis)
+    await until(lambda: not own_redis.cli("EXISTS", LEASE))
+    ended.set()
+    await until(lambda: not second.invalidations.undelivered)
+    assert asked == [1]
+
+
+@pytest.mark.one_server
 async def test_a_process_that_cannot_revalidate_or_was_killed_is_replaced(
     own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,7 +124,10 @@ class FirstTime:
         return name == "HELLO" and self.times == 1
 
 
-async def test_what_twemproxy_carries_is_cached_behind_it(redis_server: RedisServer, make_cache: Any) -> None:
+async def test_what_twemproxy_carries_is_cached_behind_it(
+    redis_server: RedisServer, make_cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     unknown = {"HELLO", "CLIENT", "INFO", "SCAN", "SCRIPT", "CLUSTER", "DBSIZE", "SELECT", "ROLE"}
     async with refusing(redis_server.port, {}, hang_up=unknown) as port:
         url = f"redis://127.0.0.1:{port}/0?retry_on_timeout=no"
@@ -133,6 +136,10 @@ async def test_what_twemproxy_carries_is_cached_behind_it(redis_server: RedisSer
         redis_server.cli("SCRIPT", "FLUSH")
         assert await what_works(cache, redis_server) == EVERYTHING - {"pattern", "stats"}
         assert cache.connected
+        unknown.clear()
+        unknown.add("HELLO")
+        await until(lambda: "No longer refused: INFO, SCAN, SCRIPT" in caplog.text)
+        assert await what_works(cache, redis_server) == EVERYTHING
         await cache.close()
 
 

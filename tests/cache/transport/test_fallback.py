@@ -81,6 +81,25 @@ async def test_every_documented_method(fallen: RedisCache, place: Place) -> None
     assert len(place.servers) == 1 or all(server.cli("DBSIZE") for server in place.servers)
 
 
+@pytest.mark.parametrize("key", ["orders:{7}", "{7}:cart", "user:1:a{b}c"])
+async def test_a_key_with_a_hash_tag(fallen: RedisCache, place: Place, key: str) -> None:
+    assert await fallen.set(key, 1, ttl=60)
+    assert await fallen.incr(key) == 2
+    assert await fallen.delete(key) == 1
+    loader = Loader("old", held=True)
+    load = asyncio.create_task(fallen.get_or_load(key, loader, ttl=60, stale_for=60))
+    await loader.started.wait()
+    await fallen.invalidate_pattern(key.replace("{", "[{]"))
+    loader.gate.set()
+    assert await load == "old"
+    assert place.keys("*{*") <= {"index:{1}"}, "neither a fill after the invalidation nor a lease"
+    assert await fallen.get_or_load(key, Loader("new"), ttl=60, stale_for=60) == "new"
+    assert await fallen.get(key) == "new"
+    assert place.keys("stale:*") == {keys.stale(key)}
+    await fallen.invalidate_pattern(key[:3] + "*")
+    assert place.keys("*{*") <= {"index:{1}"}
+
+
 async def test_a_foreign_type_among_many_is_a_miss_of_its_own(fallen: RedisCache, place: Place) -> None:
     names = [f"k{n}" for n in range(20)]  # on every node
     await fallen.set_many({name: name for name in names}, ttl=60)

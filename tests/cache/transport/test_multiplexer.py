@@ -217,9 +217,9 @@ async def test_close_fails_what_is_in_flight_and_writes_what_is_queued(
     assert own_redis.cli("GET", "last") == "words"
 
 
-async def test_never_started(clients: Clients) -> None:
+async def test_not_connected_yet(clients: Clients) -> None:
     client = MultiplexedClient(Endpoint(), Listener())
-    with pytest.raises(CacheUnavailable, match="not started"):
+    with pytest.raises(CacheUnavailable, match="not connected yet"):
         await client.call("PING")
     await client.close()
 

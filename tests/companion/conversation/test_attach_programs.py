@@ -254,6 +254,21 @@ async def test_a_node_that_a_program_has_kept_knows_no_caller_of_before(known: R
     assert call.blocks == [0]
 
 
+async def test_a_job_that_ends_while_a_memory_is_attached_leaves_nothing_open(known: Runtime) -> None:
+    known.settings = replace(known.settings, phone_identity=True)  # then attach loads a library in a thread
+    before = known.conversations
+    for moments in range(6):  # the job ends that many turns of the event loop later
+        async with job(a_room("ada"), {"user_id": "ada"}) as ctx:
+            session: AgentSession[Any] = AgentSession(llm=SilentRealtime())  # for which attach waits for the briefing
+            attaching = asyncio.create_task(attach(session, ctx))
+            for _ in range(2**moments - 1):
+                await asyncio.sleep(0)
+            attaching.cancel()
+            await asyncio.wait({attaching})
+        assert known.conversations == before + moments + 1, "each job acquires the runtime for the test as well"
+    assert get_runtime() is known
+
+
 async def test_a_session_that_could_not_start_is_not_waited_for(
     known: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

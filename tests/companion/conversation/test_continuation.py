@@ -234,6 +234,38 @@ async def test_a_conversation_that_goes_on_or_has_ended_is_not_continued(
     assert len({turn.conversation_id for turn in turns}) == 3
 
 
+async def test_an_answer_knows_the_caller_while_another_job_has_the_conversation(
+    known: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(continuation, "PATIENCE", 60)
+    monkeypatch.setattr("companion.conversation.session_memory.DEADLINE", 0.3)
+    async with job() as first:
+        await greeted(first)
+        async with job() as second:
+            await second.say("hello")
+            assert "Name: Ada" in second.last
+
+
+async def test_a_conversation_that_began_without_redis_goes_on_when_redis_is_back(
+    known: Runtime, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", own_redis.url)
+    monkeypatch.setenv("CACHE_CONNECT_WAIT_MS", "100")
+    monkeypatch.setenv("CACHE_DEADLINE_MS", "100")
+    own_redis.stop()
+    async with job() as killed:
+        await greeted(killed)
+        await killed.say("I live in Oslo")
+        await until(lambda: stored(known))
+        own_redis.start()
+        await until(lambda: len(own_redis.cli("KEYS", "temp:*")) == 2)
+        await freeze(own_redis)
+        async with job() as call:
+            assert await call.memory.greet("Greet the user.") is None
+            await call.say("Where do I live?")
+            assert "I live in Oslo" in spoken(call)
+
+
 async def test_a_redis_that_is_emptied_takes_nothing_away(known: Runtime, redis_server: RedisServer) -> None:
     async with job() as killed:
         await greeted(killed)

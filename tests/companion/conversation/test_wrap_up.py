@@ -23,6 +23,7 @@ from companion.runtime import Runtime
 from companion.store import StoreError, Turn
 from companion.writes.relationship import ConversationEnded, count_conversation
 from tests.companion.scripted import ScriptedLLM
+from tests.lag import within
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
@@ -129,9 +130,8 @@ async def test_a_conversation_without_a_word_changes_nothing(runtime: Runtime, r
 
 async def test_a_model_that_hangs_does_not_hold_the_end(runtime: Runtime, model: ScriptedLLM) -> None:
     model.gate.clear()
-    start = time.perf_counter()
-    await wrap_up(Caller("1"), "c1", [turn("user", "hello")], timeout=0.2)
-    assert time.perf_counter() - start < 1
+    async with within(1.0):
+        await wrap_up(Caller("1"), "c1", [turn("user", "hello")], timeout=0.2)
 
 
 async def test_a_model_that_fails_leaves_no_summary(
@@ -161,6 +161,7 @@ async def test_a_goodbye_fits_into_what_the_framework_gives(
     turns = TurnLog(Caller("1"), runtime.write_behind)
     turns.add(turn("user", "hello"))
     start = time.perf_counter()
-    await wrap_up_module.end_conversation(turns)
-    assert 0.5 < time.perf_counter() - start < 1.5
+    async with within(1.5):
+        await wrap_up_module.end_conversation(turns)
+    assert time.perf_counter() - start > 0.5
     assert len(await runtime.store.recent_turns("1")) == 1

@@ -99,11 +99,11 @@ def test_a_nationality_does_not_replace_the_name() -> None:
 
 
 def test_an_endless_sentence_takes_no_time() -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     for word in ("clear ", "cache ", "I like ", "invalidate ", "how ", "my favourite ", "a"):
         command(word * 100_000)
         profile_with(word * 100_000, "")
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 # -- what it says ------------------------------------------------------------------------------------------------

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from postgrest.exceptions import APIError
+from postgrest.types import ReturnMethod
 
 from companion.store import (
     Memory,
@@ -22,7 +25,7 @@ from companion.store import (
     Turn,
 )
 from companion.writes import ConversationEnded, Profile
-from companion.writes.records import Write, apply_or_follow
+from companion.writes.records import Write, apply_or_follow, from_line
 from tests.companion.store.supabase.test_deadlock import is_waiting
 from tests.companion.store.test_erasure import DAY, WORD, WRITES, files_with, fill
 from tests.real.supabase.postgres import connection
@@ -275,6 +278,25 @@ async def test_a_person_who_is_erased_under_an_earlier_id_is_erased(store: Store
     assert (await store.export_user(new)).profile == "Name: Ada"
 
 
+async def test_a_worker_of_the_version_before_keeps_what_it_writes_of_a_moved_person(
+    api: PostgREST, supabase_store: Store, user: str
+) -> None:
+    """It names no erasures. In its spool a worker of this version finds it, and stores it under the new id."""
+    await supabase_store.save_profile(f"sip_{user}", "Name: Ada")
+    await supabase_store.move_user([f"sip_{user}"], user)
+    old = api.client(api.secret_key)
+    old.postgrest.headers["x-companion"] = "1"
+    row = {"user_id": f"sip_{user}", "id": "f1", "text": "Has a dog", "at": NOON.isoformat()}
+    minimal, key = ReturnMethod.minimal, "user_id,id"
+    upsert = old.table("companion_memories").upsert(row, returning=minimal, on_conflict=key, ignore_duplicates=True)
+    with pytest.raises(APIError, match="PT409"):
+        await upsert.execute()
+    await old.postgrest.aclose()
+    _, write = from_line(json.dumps(row | {"kind": "memory"}))
+    assert (await apply_or_follow(write, supabase_store, f"sip_{user}", late=True))[0] == user
+    assert [fact.text for fact in await supabase_store.search_memories(user, "")] == ["Has a dog"]
+
+
 @pytest.mark.parametrize("key", ["another", None])
 async def test_a_person_is_found_again_with_another_key(store: Store, user: str, key: str | None) -> None:
     plain, keyed = f"sip_+{user}", f"~==phone={user}"
@@ -314,11 +336,15 @@ async def test_what_was_forgotten_under_one_id_is_forgotten_whichever_is_moved_f
     for each in ids:
         await store.save_profile(each, "Likes: chess\nLikes: tea")
         await store.add_memory(each, Memory("Likes: chess", NOON))
+        await store.save_summary(each, Summary(each, f"{each} plays Chess.", NOON))
+        await store.add_turn(each, Turn("user", "We were playing chess", NOON, "c1", id=each))
     await store.forget(ids[0], [Thing("Likes: chess", ["chess"])])
     await store.move_user([ids[number] for number in order], new)
     kept = await store.export_user(new)
     assert (kept.profile, kept.memories) == ("Likes: tea", [])
-    assert "chess" not in str(kept)
+    assert {summary.text for summary in kept.summaries} == {""}
+    assert [turn.skipped for turn in (await store.context(new)).turns] == [True, True]
+    assert "chess" not in str(kept.versions)
     assert (await store.forgotten(new)).mentioned_in("about chess")
 
 

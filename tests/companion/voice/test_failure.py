@@ -86,7 +86,7 @@ async def test_one_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     async with call(lambda _: Reply.silent()) as talk:
         await until(lambda: talk.ended)
         assert talk.said == [SORRY]
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 12  # of the 15 that are usual
 
 
 async def test_one_that_recovers_within_the_retries_is_not_apologised_for() -> None:

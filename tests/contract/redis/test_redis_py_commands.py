@@ -120,7 +120,7 @@ async def test_a_command_of_two_words_is_sent_as_two() -> None:
 
 
 async def test_scan_info_and_hmget_are_parsed() -> None:
-    """``cache.invalidation.scan``, ``cache.core.stats`` and ``cache.transport.finder`` use the parsed replies."""
+    """``cache.invalidation.scan``, ``cache.core.stats`` and ``cache.transport.redis_py`` use the parsed replies."""
     replies = {
         b"SCAN": b"*2\r\n$2\r\n17\r\n*2\r\n$1\r\na\r\n$1\r\n\xff\r\n",
         b"INFO": bulk(b"# Memory\r\nused_memory:1024\r\nmaxmemory_policy:noeviction\r\ncluster_enabled:0\r\n"),

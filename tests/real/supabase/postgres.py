@@ -228,11 +228,11 @@ def _reachable(install: Path, directory: Path, account: dict[str, Any]) -> Path:
 
 @contextlib.contextmanager
 def _running(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """Stop the server: fast shutdown, then immediate shutdown, then SIGKILL."""
+    """Stop the server: immediate shutdown, as its data is thrown away, then SIGKILL."""
     try:
         yield process
     finally:
-        for ending in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        for ending in (signal.SIGQUIT, signal.SIGKILL):
             process.send_signal(ending)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS / 2)

@@ -412,6 +412,8 @@ async def test_reading_functions_are_stable(db: asyncpg.Connection) -> None:
         "companion_forgotten_key": (b"i", False),
         "companion_lines": (b"i", False),
         "companion_mentions": (b"i", False),
+        "companion_mentions_forgotten": (b"s", False),
+        "companion_plain": (b"i", False),
         "companion_said_again": (b"v", True),
         "companion_refuse_forgotten": (b"v", True),
         "companion_without_lines": (b"i", False),

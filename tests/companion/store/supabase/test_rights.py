@@ -104,6 +104,8 @@ INTERNAL = {
     "companion_keep_fact_once()",
     "companion_lines(text)",
     "companion_mentions(text,jsonb)",
+    "companion_mentions_forgotten(text,text)",
+    "companion_plain(text)",
     "companion_person(text)",
     "companion_record_profiles()",
     "companion_record_removed_facts()",

@@ -18,7 +18,7 @@ import pytest
 
 from companion.caching.change_feed import ChangeFeed
 from companion.store import Memory, OutboxRow, StoreError, Summary, SupabaseStore, Turn, explain_answer
-from tests.lag import LoopLag
+from tests.lag import LoopLag, within
 from tests.real.supabase.postgres import Postgres, connection
 from tests.real.supabase.postgrest import Fault, PostgREST
 from tests.wait import until
@@ -263,7 +263,7 @@ async def test_the_databases_own_words_are_not_passed_on(
 
 
 async def test_cancelled_calls_cost_the_pool_nothing(api: PostgREST, user: str) -> None:
-    store = SupabaseStore(api.url, api.secret_key, timeout=5)
+    store = SupabaseStore(api.url, api.secret_key, timeout=PATIENCE)
     await store.save_profile(user, "still here")
     chance = random.Random(7)
     operations = [OPERATIONS[name] for name in OPERATIONS if name != "save_profile"]
@@ -281,9 +281,8 @@ async def test_cancelled_calls_cost_the_pool_nothing(api: PostgREST, user: str) 
     for _ in range(3):
         await asyncio.gather(*(cut_short(number) for number in range(100)))
     assert cut > 100
-    started = time.monotonic()
-    assert await asyncio.gather(*(store.get_profile(user) for _ in range(40))) == ["still here"] * 40
-    assert time.monotonic() - started < 2
+    async with within(2.0):
+        assert await asyncio.gather(*(store.get_profile(user) for _ in range(40))) == ["still here"] * 40
     await store.close()
 
 
