@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from tests.real.redis.redis_server import RedisServer
@@ -24,9 +26,19 @@ def let_pass(seconds: float, redis: RedisServer, database: Path) -> None:
             db.execute(f"DROP TRIGGER {name}")
         for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             _age(db, table, seconds)
+        for user, plan in db.execute("SELECT user_id, plan FROM openings").fetchall():
+            db.execute("UPDATE openings SET plan = ? WHERE user_id = ?", (_aged(plan, seconds), user))
         for _, sql in triggers:
             db.execute(sql)
     db.close()
+
+
+def _aged(plan: str, seconds: float) -> str:
+    """A plan, in which the time of the last turn is a text."""
+    fields = json.loads(plan)
+    if fields.get("last_seen"):
+        fields["last_seen"] = (datetime.fromisoformat(fields["last_seen"]) - timedelta(seconds=seconds)).isoformat()
+    return json.dumps(fields)
 
 
 def _age(db: sqlite3.Connection, table: str, seconds: float) -> None:

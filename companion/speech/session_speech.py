@@ -66,9 +66,13 @@ class VoiceSpeech:
         try:
             async with asyncio.timeout(TIMEOUT):
                 spoken = await self._transformed(text)
-                key = await self._key(user_id, spoken)
-                if key is not None and (await get_redis_cache()).connected:
-                    await record(key, lambda: self._speak(spoken), ahead=True)
+                key, cache = await self._key(user_id, spoken), await get_redis_cache()
+                if key is None or not cache.connected:
+                    return
+                recording = await record(key, lambda: self._speak(spoken), ahead=True)
+                # It lives as long as it is needed. What everybody hears may be in the memory of this process alone.
+                if not await cache.expire(key, key.ttl or keys.SPEECH_TTL) and recording and user_id is None:
+                    await cache.set(key, recording.pack(), key.ttl)
         except Exception as problem:  # whatever a voice's client raises
             logger.warning("the speech of a greeting could not be prepared (%s)", type(problem).__name__)
 
