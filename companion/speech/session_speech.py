@@ -26,6 +26,7 @@ from .voice_key import speech_id, voice_key
 logger = logging.getLogger("companion")
 TIMEOUT: Final = 4.0
 """Seconds to prepare the speech of one text: the end of a conversation has seven in all."""
+_ACTIVITY: Final = "_activity"  # the attribute of LiveKit's agents, which is None where their session is closed
 MAX_CHARACTERS: Final = 600
 """Of a text whose speech is prepared."""
 
@@ -140,7 +141,8 @@ class SessionSpeech(VoiceSpeech):
             return
         studio = None
         if agent._activity is None and self._voice is not None:  # its session is closed
-            studio = agent._activity = _Studio(self._session, agent, self._voice)  # type: ignore[assignment]  # below
+            studio = _Studio(self._session, agent, self._voice)
+            setattr(agent, _ACTIVITY, studio)
         try:
             node: Any = agent.tts_node(_stream(spoken), ModelSettings())
             frames: AsyncIterable[rtc.AudioFrame] | None = await node if asyncio.iscoroutine(node) else node
@@ -148,8 +150,8 @@ class SessionSpeech(VoiceSpeech):
                 async for frame in frames:
                     yield frame
         finally:
-            if studio is not None and agent._activity is studio:  # type: ignore[comparison-overlap]  # as above
-                agent._activity = None
+            if studio is not None and getattr(agent, _ACTIVITY) is studio:
+                setattr(agent, _ACTIVITY, None)
 
 
 class _Studio:
