@@ -136,8 +136,9 @@ class Invalidator:
             if int(size) <= SMALL:
                 await self._scan(keys.user_pattern(pattern.user_id), pattern.reaches, outcome)
             else:
-                self._pending.add_pattern(*pattern)
-                await self._deliver_by_name(pattern, self._pending.sequence_of(pattern), names, outcome)
+                known = await self._delete_by_name(pattern, names, outcome)
+                self._pending.add_pattern(*pattern)  # only now: a redelivery beside it would delete, and not count
+                self._pending.deleted_by_name(pattern, self._pending.sequence_of(pattern), known)
                 self.background_scan.start()
         self._drop_all()
         outcome.complete = True

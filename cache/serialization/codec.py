@@ -24,6 +24,7 @@ NONE: Final = b"null"
 """What None is stored as, and nothing else."""
 _BYTES_MARK: Final = bytes([BYTES])
 _ERRORS: Final = "surrogatepass"  # lone surrogates come back as they were
+_JSON_FIRST: Final = frozenset(bytes([first]) for first in b'{["-0123456789tfn')
 # What JSON could mean: it begins as an object, a list or a text, or is a number or a literal as a whole.
 _reads_as_json: Final = re.compile(
     rb'[{\["]|(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null)\Z'
@@ -62,11 +63,12 @@ def decode(raw: bytes) -> Any:
     Raises:
         UndecodableValue: the bytes are not something that :func:`encode` returns.
     """
-    if raw.startswith(_BYTES_MARK):
+    first = raw[:1]
+    if first == _BYTES_MARK:
         return raw[1:]
     try:
-        text = raw.decode(errors=_ERRORS)
-        if not _reads_as_json(raw):
+        text = raw.decode("utf-8", _ERRORS)
+        if first not in _JSON_FIRST or not _reads_as_json(raw):  # the set is quicker
             return text
         value, end = _read_json(text)
         return value if end == len(text) else json.loads(text)

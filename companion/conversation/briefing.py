@@ -100,15 +100,21 @@ class Prefetch:
         if self._tasks.get("greeting") in pending and get_runtime().judging[self._user_id]:
             await asyncio.wait({self._tasks["greeting"]}, timeout=FOLLOW_UP_DEADLINE + _MARGIN)
 
+    async def facts(self) -> Briefing | None:
+        """The briefing without how to open, on which a model may be judging; None where a part is late or failed."""
+        reads = {task for name, task in self._tasks.items() if name != "greeting"}
+        while (pending := {task for task in reads if not task.done()}) and not self._deadline.done():
+            await asyncio.wait({*pending, self._deadline}, return_when=asyncio.FIRST_COMPLETED)
+        if pending or any(task.cancelled() or task.exception() is not None for task in reads):
+            return None
+        return Briefing(profile=self._outcome("profile", ""), earlier=self._earlier())
+
     async def result(self) -> Briefing:
         """The briefing, as complete as it is by the deadline. Cancels what is late, except for the profile."""
         await self.wait()
         blank = Briefing()
         profile, plan = self._outcome("profile", blank.profile), self._outcome("greeting", blank.plan)
-        state: dict[str, Any] = self._outcome("state", {})
-        earlier = earlier_conversations(
-            self._outcome("summary", ""), state.get("conversations") or 0, state.get("stage") or ""
-        )
+        earlier = self._earlier()
         # The turns could not be read, but summary or state show that this is no first meeting.
         if earlier and plan == blank.plan:
             plan = Plan("fresh_start")
@@ -134,6 +140,12 @@ class Prefetch:
         for task in self._tasks.values():
             task.cancel()
             task.add_done_callback(retrieve_exception)
+
+    def _earlier(self) -> str:
+        state: dict[str, Any] = self._outcome("state", {})
+        return earlier_conversations(
+            self._outcome("summary", ""), state.get("conversations") or 0, state.get("stage") or ""
+        )
 
     def _fetch(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
         self._tasks[name] = asyncio.create_task(work, name=f"prefetch-{name}")

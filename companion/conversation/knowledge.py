@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from livekit.agents import llm
 
@@ -37,7 +38,8 @@ class Knowledge:
         profile: the profile as the model receives it; the store may hold a newer one.
         profile_at_answer: the profile when the model began the current answer: the base of its profile updates.
         plan: how to open.
-        briefing: completes the knowledge of the latest person; None as long as there was none.
+        reading: reads what requests hold of the latest person; None as long as there was none.
+        briefing: after it, how to open, on which a model may be judging.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Knowledge:
         self._record, self._hook, self._trace = record, hook, trace
         self._background = BackgroundTasks()
         self.profile = self.profile_at_answer = self._earlier = ""
+        self.reading: asyncio.Task[bool] | None = None
         self.plan = FIRST_MEETING
         self.briefing: asyncio.Task[None] | None = None
         self._prefetch: Prefetch | None = None
@@ -57,27 +60,30 @@ class Knowledge:
         if self._stopped:
             return
         self._cancel()
-        self._take(Briefing())
+        blank = Briefing()
+        self._take(blank)
+        self.plan = blank.plan
         self._record.leave()
         self._prefetch = Prefetch(caller, self._trace)
-        self.briefing = self._background.spawn(self._brief(self._prefetch, caller), name="memory-briefing")
+        self.reading = self._background.spawn(self._read(self._prefetch, caller), name="memory-reading")
+        self.briefing = self._background.spawn(self._brief(self.reading), name="memory-briefing")
 
     async def ready(self, timeout: float | None = None) -> None:
-        """Wait until the caller is known, ``DEADLINE`` at most, and until the briefing for them is complete.
+        """Wait until the caller is known, ``DEADLINE`` at most, and what is known of them.
 
         Args:
-            timeout: seconds for both; None waits as long as the briefing allows itself.
+            timeout: seconds for both, without how to open; None waits for that too, as long as it allows itself.
         """
         loop = asyncio.get_running_loop()
         start = loop.time()
         if not (self._record.begun or self._stopped):
             await self.partner.arrival(DEADLINE)
-        briefing = None
-        while self.briefing is not briefing:
-            briefing = self.briefing
-            if briefing is not None:
+        waited: asyncio.Task[Any] | None = None
+        while (task := self.briefing if timeout is None else self.reading) is not waited:
+            waited = task
+            if task is not None:
                 left = None if timeout is None else max(start + timeout - loop.time(), 0)
-                await asyncio.wait({briefing}, timeout=left)
+                await asyncio.wait({task}, timeout=left)
             self.partner.look()
 
     def stop(self) -> None:
@@ -127,21 +133,36 @@ class Knowledge:
     def _cancel(self) -> None:
         if self._prefetch is not None:
             self._prefetch.cancel()
-        if self.briefing is not None:
-            self.briefing.cancel()
+        for task in (self.reading, self.briefing):
+            if task is not None:
+                task.cancel()
 
-    async def _brief(self, prefetch: Prefetch, caller: Caller | None) -> None:
+    async def _read(self, prefetch: Prefetch, caller: Caller | None) -> bool:
         if caller is not None and caller.earlier and await move_at_start_async(caller.user_id, caller.earlier):
             prefetch.cancel()
             self._prefetch = prefetch = Prefetch(caller, self._trace)
         # An answer that does not wait for the lease of another job knows the caller all the same.
-        opening = () if caller is None else (self._record.open(caller),)
-        await asyncio.gather(self._receive(prefetch), *opening)
+        if caller is None:
+            return await self._receive(prefetch)
+        complete, _ = await asyncio.gather(self._receive(prefetch), self._record.open(caller))
+        return complete
 
-    async def _receive(self, prefetch: Prefetch) -> None:
-        self._take(await prefetch.result())
-        prefetch.deliver_late_profile(self)
+    async def _receive(self, prefetch: Prefetch) -> bool:
+        if (facts := await prefetch.facts()) is None:
+            return False
+        self._take(facts)
+        return True
+
+    async def _brief(self, reading: asyncio.Task[bool]) -> None:
+        complete, prefetch = await asyncio.shield(reading), self._prefetch
+        if prefetch is None:
+            return
+        briefing = await prefetch.result()
+        if not complete:
+            self._take(briefing)
+            prefetch.deliver_late_profile(self)
+        self.plan = briefing.plan
 
     def _take(self, briefing: Briefing) -> None:
         self.profile = self.profile_at_answer = storable(briefing.profile)
-        self._earlier, self.plan = briefing.earlier, briefing.plan
+        self._earlier = briefing.earlier

@@ -139,9 +139,9 @@ class SessionMemory:
         return await self._greeter.greet(instructions)
 
     async def briefed(self) -> None:
-        """Wait until the briefing is complete for a caller who is known before the session starts."""
-        if self.partner.expected is not None and self.known.briefing is not None:
-            await asyncio.wait({self.known.briefing})
+        """Wait until it is read what requests hold of a caller who is known before the session starts."""
+        if self.partner.expected is not None and self.known.reading is not None:
+            await asyncio.wait({self.known.reading})
 
     async def aclose(self) -> None:
         """Wait until the session is closed and its conversation wrapped up. A job does it when it ends."""
@@ -209,14 +209,14 @@ class SessionMemory:
 
     def _start(self, chat_ctx: llm.ChatContext) -> str:
         """Put earlier turns into the context of an agent that starts. Returns the block for its model."""
-        caller, briefing = self.partner.expected, self.known.briefing
-        if caller is None or briefing is None or not briefing.done():
+        caller, reading = self.partner.expected, self.known.reading
+        if caller is None or reading is None or not reading.done():
             return ""
         self._record.place(chat_ctx, 0)
         return self._told(caller)
 
     async def _read_block(self) -> str:
-        """The block for the model's next request; waits for the briefing, ``DEADLINE`` at most."""
+        """The block for the model's next request; waits for what is read, ``DEADLINE`` at most."""
         await self.known.ready(DEADLINE)
         self.known.profile_at_answer = self.known.profile
         return self.text

@@ -53,7 +53,7 @@ _UNOWNED_KEYS: Final = (
         "a b\nc",
     ),
 )
-_BOOKKEEPING_KEYS: Final = {"system:stats", "system:server", "system:cache"}
+BOOKKEEPING_KEYS: Final = {"system:stats", "system:server", "system:cache"}
 _TABLES: Final = ("profiles", "turns", "memories", "summaries", "states", "outbox", "forgotten")
 # Digest of every key that is not the user's. A TTL counts by the second in which it expires; the TTLs of these tests
 # expire in the middle of one. The layer's bookkeeping keys are excluded.
@@ -167,7 +167,7 @@ class FixtureData:
 
     def dump(self) -> dict[str, str]:
         """Every key and its serialized value, except the bookkeeping keys."""
-        names = sorted(self.matching() - _BOOKKEEPING_KEYS)
+        names = sorted(self.matching() - BOOKKEEPING_KEYS)
         return dict(
             zip(names, self.pipeline(("DUMP", name.encode(errors="surrogateescape")) for name in names), strict=True)
         )

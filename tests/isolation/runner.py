@@ -21,6 +21,7 @@ from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.settings import Settings
 from companion.store import Memory, SqliteStore, Summary, Turn
 from tests.conftest import OURS
+from tests.inside import engine_of
 from tests.isolation.fixture_data import OPERATOR, PASSWORD, USERS, FixtureData, marker, owns
 from tests.isolation.log_capture import MARKER, SECRET, capture_logs
 from tests.isolation.result import Result
@@ -46,11 +47,15 @@ class Runner:
         self.data = data
         self.cache = cache
         self.result = result
-        self.undisturbed = True
-        """Whether no connection was killed since the batch began."""
+        self._errors = 0
         self._deadline = deadline
         self._before: tuple[str, str] = ("", "")
         self._details: dict[str, str] = {}
+
+    @property
+    def undisturbed(self) -> bool:
+        """Whether Redis has answered every call since the batch began: no connection was killed, and none was slow."""
+        return self._errors == engine_of(self.cache).counters.connection_errors
 
     @property
     def timed_out(self) -> bool:
@@ -71,7 +76,7 @@ class Runner:
     async def acting_as(self, user: str | None) -> AsyncIterator[None]:
         """Reset the fixture data, let only ``user`` act within the block, and compare other users' data at its end."""
         await self.settle()
-        self.undisturbed = True
+        self._errors = engine_of(self.cache).counters.connection_errors
         self.data.load()
         self._snapshot(user)
         yield
@@ -81,7 +86,7 @@ class Runner:
 
     def kill_connections(self) -> None:
         """Kill every client connection. Invalidations that fail now are redelivered."""
-        self.undisturbed = False
+        self._errors = -1
         self.data.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
     def _snapshot(self, user: str | None) -> None:

@@ -420,6 +420,23 @@ async def test_the_count_is_true_while_others_write_and_delete(cache: RedisCache
 
 
 @pytest.mark.one_server
+async def test_the_count_is_true_while_what_is_pending_is_redelivered(
+    cache: RedisCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invalidation, "SMALL", 0)
+    expected = await written(cache, "1")
+    delete = cache.invalidations.delete
+
+    async def redeliver_first(names: list[str]) -> int:
+        monkeypatch.setattr(cache.invalidations, "delete", delete)
+        await cache.invalidations.redeliver()
+        return await delete(names)
+
+    monkeypatch.setattr(cache.invalidations, "delete", redeliver_first)
+    assert await cache.clear_user_cache("1") == expected
+
+
+@pytest.mark.one_server
 async def test_a_sweep_that_is_interrupted_is_finished_later(own_redis: RedisServer, connect: Any) -> None:
     cache = await connect(own_redis.url, deadline=0.5)
     own_redis.cli("EVAL", "for n = 1, 30000 do redis.call('SET', 'user:' .. n .. ':profile', 'x') end", 0)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import fields, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -20,8 +21,10 @@ from companion.conversation.session_memory import memory_of
 from companion.memory.erasure import erase_user
 from companion.prompts import PROFILE_HEADING
 from companion.runtime import Runtime, acquire_runtime, get_runtime
+from companion.store import Turn
 from tests.companion.conversation.test_attach import ADA, Call, calling, play
 from tests.companion.conversation.test_attach_rooms import a_room, begin, job
+from tests.companion.scripted import ScriptedLLM
 from tests.contract.livekit.livekit_stand_in import PlayedLLM
 from tests.contract.livekit.realtime_stand_in import SilentRealtime
 from tests.wait import until
@@ -162,6 +165,34 @@ async def test_a_context_that_the_agent_edits_holds_the_block_and_a_turn_that_it
         assert call.blocks == [1]
         assert "found" in call.last
     assert [turn.text for turn in await known.store.recent_turns("ada")] == ["edited", "Done."]
+
+
+@pytest.mark.parametrize("realtime", [False, True])
+async def test_a_caller_who_speaks_while_a_model_judges_on_the_opening_is_known(
+    known: Runtime, model: ScriptedLLM, realtime: bool
+) -> None:
+    await known.store.add_turn("ada", Turn("user", "I live in Oslo", datetime.now(UTC), "before"))
+    model.gate.clear()
+    acquire_runtime()
+    talking: Any = SilentRealtime(mutable=False) if realtime else PlayedLLM(play)
+    session: AgentSession[Any] = AgentSession(llm=talking, vad=None, turn_handling={"turn_detection": None})
+    memory = await attach(session, caller=Caller("ada"))
+    await session.start(Agent(instructions="-"))
+    if realtime:
+        assert ADA in talking.prompts[0]
+    else:
+        await session.run(user_input="hello")
+        assert blocks(talking) == [1]
+        assert ADA in str(talking.asked[0].items)
+    await until(lambda: model.asked)
+    assert memory.known.briefing is not None
+    assert not memory.known.briefing.done(), "it waits for no judgement"
+    await memory.known.set_profile("Name: Zoë")
+    model.gate.set()
+    await memory.known.ready()
+    assert memory.known.profile == "Name: Zoë"
+    await session.aclose()
+    await memory.aclose()
 
 
 # -- calls in any order ----------------------------------------------------------------------------------------------

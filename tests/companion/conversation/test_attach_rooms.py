@@ -91,7 +91,7 @@ async def test_who_is_in_the_room_is_greeted_and_remembered(known: Runtime, meta
 async def test_a_greeting_in_an_empty_room_times_out_and_a_later_caller_is_greeted(
     known: Runtime, metadata: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("companion.conversation.session_memory.DEADLINE", 0.2)
+    monkeypatch.setattr("companion.conversation.knowledge.DEADLINE", 0.2)
     room = a_room()
     async with job(room, metadata) as ctx:
         call = await begin(ctx)
@@ -106,7 +106,7 @@ async def test_a_greeting_in_an_empty_room_times_out_and_a_later_caller_is_greet
 
 
 async def test_a_room_that_stays_empty_is_left_at_once(known: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("companion.conversation.session_memory.DEADLINE", 0.2)
+    monkeypatch.setattr("companion.conversation.knowledge.DEADLINE", 0.2)
     async with job(a_room()) as ctx:
         call = await begin(ctx)
         assert await call.memory.greet() is None
@@ -157,7 +157,7 @@ async def test_a_model_that_cannot_change_knows_only_whom_the_room_is_for(
 async def test_a_realtime_model_knows_who_comes_before_it_greets(
     known: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("companion.conversation.session_memory.DEADLINE", 0.2)
+    monkeypatch.setattr("companion.conversation.knowledge.DEADLINE", 0.2)
     room = a_room()
     async with job(room, {"user_id": "ada"}) as ctx:
         call = await begin(ctx, model=SilentRealtime())
@@ -168,11 +168,11 @@ async def test_a_realtime_model_knows_who_comes_before_it_greets(
 
 
 async def test_a_session_is_let_go_when_its_job_has_ended(known: Runtime) -> None:
-    async def a_call() -> ReferenceType[Any]:
+    async def a_call() -> list[ReferenceType[Any]]:
         async with job(a_room("ada"), {"user_id": "ada"}) as ctx:
             call = await begin(ctx)
             await greeted(call)
-            return ref(call.session)
+            return [ref(one) for one in (call.session, call.memory, call.session.current_agent)]
 
     def collect() -> None:
         # A cancelled timer holds the context of its job until the loop drops those that are too many.
@@ -181,8 +181,8 @@ async def test_a_session_is_let_go_when_its_job_has_ended(known: Runtime) -> Non
         gc.collect()
 
     await asyncio.create_task(a_call())  # the services of the process begin in the context of its first job
-    session = await asyncio.create_task(a_call())
-    await until(lambda: collect() or session() is None)
+    held = await asyncio.create_task(a_call())
+    await until(lambda: collect() or not any(one() for one in held))
 
 
 async def test_two_people_have_a_memory_each(known: Runtime) -> None:

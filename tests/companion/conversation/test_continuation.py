@@ -63,8 +63,10 @@ def kill() -> None:
             task.cancel()
 
 
-async def freeze(redis: RedisServer) -> None:
-    """Kill the jobs, and let their leases expire."""
+async def freeze(redis: RedisServer, *, marked: bool = True) -> None:
+    """Kill the jobs, and let their leases expire; ``marked`` jobs hold a conversation in which something was said."""
+    names = ("lease", "running") if marked else ("lease",)
+    await until(lambda: all(redis.cli("KEYS", f"temp:*:{name}") for name in names))
     kill()
     redis.cli("DEL", *redis.cli("KEYS", "temp:*:lease"))
     await until(lambda: not redis.cli("KEYS", "temp:*:lease"))
@@ -120,7 +122,6 @@ async def test_a_caller_who_has_heard_the_greeting_and_no_more_hears_no_other(
 ) -> None:
     async with job() as killed:
         await greeted(killed)
-        await until(lambda: redis_server.cli("KEYS", "temp:*:running"))
         await freeze(redis_server)
         async with job() as call:
             assert await call.memory.greet("Greet the user.") is None
@@ -132,8 +133,7 @@ async def test_a_caller_who_has_heard_the_greeting_and_no_more_hears_no_other(
 async def test_a_caller_who_has_heard_no_greeting_is_greeted(known: Runtime, redis_server: RedisServer) -> None:
     async with job() as killed:
         await killed.memory.known.ready()
-        await until(lambda: redis_server.cli("KEYS", "temp:*:lease"))
-        await freeze(redis_server)
+        await freeze(redis_server, marked=False)
         async with job() as call:
             await greeted(call)
             assert "Greet the user." in call.last
