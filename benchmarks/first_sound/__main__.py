@@ -26,7 +26,7 @@ RETURNS: Final = {
     "dropped call": 5.0,
     "a minute later": 60.0,
     "half an hour later": 1_800.0,
-    "a week later (speech lives 7 days)": 6.5 * DAY,
+    "a week later": 6.5 * DAY,  # speech lives for seven days
 }
 """Seconds between the end of a conversation and the next."""
 Starts = dict[str, list[Start]]
