@@ -22,7 +22,7 @@ from redis.asyncio.lock import Lock
 from redis.exceptions import LockNotOwnedError
 
 from .background import BackgroundTasks, loop_time
-from .exceptions import CacheUnavailable, CommandNotSent, CommandRejected, LockLost, LockUnavailable, TransportError
+from .exceptions import CacheUnavailable, CommandNotSent, LockLost, LockUnavailable, TransportError, rejected_with
 from .transport.commands import Transport
 
 logger = logging.getLogger("cache")
@@ -101,10 +101,9 @@ class Locks:
                 if not loop_time() + _RETRY_EVERY <= deadline:  # also if it is NaN
                     raise LockUnavailable(f"{lock.name} has another holder")
                 await asyncio.sleep(_RETRY_EVERY)
-        except CommandRejected:
-            raise LockUnavailable(f"{lock.name} cannot be taken: Redis is away") from None
-        except CacheUnavailable:
-            self._release_later(lock)
+        except TransportError as problem:
+            if isinstance(problem, CacheUnavailable):
+                self._release_later(lock)
             raise LockUnavailable(f"{lock.name} cannot be taken: Redis is away") from None
         except asyncio.CancelledError:
             self._release_later(lock)
@@ -115,7 +114,7 @@ class Locks:
         try:
             return bool(await self._call(lock.release))
         except TransportError as problem:
-            if _permanent(problem):
+            if rejected_with(problem, "NOPERM"):  # a retry would change nothing
                 logger.warning("[REDIS] Warning: releasing a lock is refused (NOPERM): it frees itself after its TTL")
                 return True
             logger.warning("[REDIS] Warning: a lock could not be released; that is tried again until its TTL ends")
@@ -143,13 +142,8 @@ class Locks:
                 pass  # there is no connection over which Redis could still read the request
             except CacheUnavailable:
                 expires_at = loop_time() + lock.ttl  # Redis may not have read the request yet
-            except CommandRejected as problem:
-                if _permanent(problem):
+            except TransportError as problem:
+                if rejected_with(problem, "NOPERM"):  # a retry would change nothing
                     return
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LAST_RETRY)
-
-
-def _permanent(problem: Exception) -> bool:
-    """Whether a retry would change nothing."""
-    return isinstance(problem, CommandRejected) and problem.code == "NOPERM"

@@ -37,13 +37,13 @@ class PendingPattern(NamedTuple):
 
         The server's mark is always spared: without it the values of all users would be quarantined.
         """
-        return is_reserved(key) and (key == system_server() or not is_reserved(self.glob))
+        return key == system_server() or (is_reserved(key) and not is_reserved(self.glob))
 
     def reaches(self, key: str) -> bool:
-        """Whether it includes ``key``."""
+        """Whether it includes ``key``: keys of the layer itself only if it names their prefix literally."""
         if self.user_id is not None and not key.startswith(f"{USERS}{self.user_id}:"):
             return False
-        return not self.spares(key) and matches(self.glob, key)
+        return (not is_reserved(key) or is_reserved(self.glob)) and matches(self.glob, key)
 
 
 PendingInvalidation = str | PendingPattern

@@ -95,7 +95,9 @@ class BackgroundScan:
         """What these patterns hide, and, of what only ``own`` patterns hide, what this layer wrote."""
         chosen, doubtful = [], []
         for name in names:
-            hiding = [pattern for pattern, _ in self._pending.hiding(name) if pattern in waiting]
+            hiding = [
+                pattern for pattern, _ in self._pending.hiding(name) if pattern in waiting and not pattern.spares(name)
+            ]
             if any(not pattern.own for pattern in hiding):
                 chosen.append(name)
             elif hiding:

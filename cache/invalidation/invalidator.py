@@ -171,22 +171,17 @@ class Invalidator:
             if sequence and pattern.user_id is not None and rejections < _MAX_REJECTIONS:
                 try:
                     names = await names_of(self._transport, pattern.user_id)
-                    await self._deliver_by_name(pattern, sequence, names, Invalidation())
+                    known = await self._delete_by_name(pattern, names, Invalidation())
                 except CommandRejected as problem:
                     if problem.code not in SPECIFIC:
                         raise
                     rejections += 1
                     self._pending.requeue(pattern)
-
-    async def _deliver_by_name(
-        self, pattern: PendingPattern, sequence: int, names: set[str], outcome: Invalidation
-    ) -> None:
-        """Deliver a pending pattern of one user, as far as that needs no scan."""
-        known = await self._delete_by_name(pattern, names, outcome)
-        if pattern.own or pattern.literal:
-            self._pending.acknowledge(pattern, sequence)
-        else:
-            self._pending.deleted_by_name(pattern, sequence, known)
+                    continue
+                if pattern.own or pattern.literal:
+                    self._pending.acknowledge(pattern, sequence)
+                else:
+                    self._pending.deleted_by_name(pattern, sequence, known)
 
     async def _delete_by_name(self, pattern: PendingPattern, names: set[str], outcome: Invalidation) -> set[str]:
         """Delete what ``pattern`` reaches of one user's families and of these names. Returns the keys."""

@@ -68,7 +68,7 @@ async def freeze(redis: RedisServer, *, marked: bool = True) -> None:
     names = ("lease", "running") if marked else ("lease",)
     await until(lambda: all(redis.cli("KEYS", f"temp:*:{name}") for name in names))
     kill()
-    redis.cli("DEL", *redis.cli("KEYS", "temp:*:lease"))
+    redis.cli("DEL", *(redis.cli("KEYS", "temp:*:lease") or ["none"]))
     await until(lambda: not redis.cli("KEYS", "temp:*:lease"))
 
 
