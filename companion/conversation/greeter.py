@@ -128,6 +128,7 @@ class Greeter:
             return None
         if self._trace is not None:
             self._trace.mark("greeting said")
+            self._trace.end()
         try:
             with use_caller(self._caller):
                 return self._session.say(text, audio=NOT_GIVEN if audio is None else audio)

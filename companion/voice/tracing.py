@@ -1,8 +1,9 @@
-"""Traces the start of a conversation, up to the first token, as OpenTelemetry spans.
+"""Traces the start of a conversation, up to the first token or a prepared greeting, as OpenTelemetry spans.
 
 Each conversation has one span ``companion.start``, under LiveKit's own tracer. Its children are ``companion.context``
 (the prefetch) and ``companion.connect``; its events ``job received``, ``lookup started``, ``connected``, ``context
-ready``, ``greeting asked`` and ``first token``. No span holds anything about the caller.
+ready``, ``greeting asked`` and ``first token``; a prepared greeting has ``greeting said`` instead. No span
+holds anything about the caller.
 """
 
 from __future__ import annotations
