@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from cache import get_redis_cache
+from cache import get_redis_cache, keys
 from cache.coherence.pending import PendingInvalidations, PendingPattern
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
 from companion.runtime import Runtime, close_runtime, set_runtime
-from companion.store import StoreError
+from companion.store import PendingErasure, StoreError
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
@@ -131,6 +131,22 @@ async def test_a_private_cache_is_invalidated_for_all_that_it_missed(
     redis_server.cli("SET", "user:1:profile", "kept")
     await runtime.outbox_relay.poll_recent()
     assert redis_server.cli("GET", "user:1:profile") == "kept"  # invalidated already
+
+
+async def test_a_cache_that_was_not_used_for_days_loses_the_speech_of_an_erased_person(
+    runtime: Runtime, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """Speech lives for seven days, other values for one."""
+    cache = await get_redis_cache()
+    await cache.set(keys.speech("1", "x"), b"Welcome back, Ada.", ttl=keys.SPEECH_TTL)
+    await runtime.store.save_profile("1", "Name: Ada")
+    number = await runtime.store.erase_user("1", "request")  # by a worker with another Redis, which has acknowledged it
+    await runtime.store.acknowledge_erasure(PendingErasure("1", number))
+    with closing(sqlite3.connect(tmp_path / "store" / "companion.db")) as db, db:
+        db.execute("UPDATE erasures SET at = at - 3 * 86400000000")
+    runtime.outbox_relay.use_private_cache()
+    await runtime.outbox_relay.poll_recent()
+    await until(lambda: redis_server.cli("KEYS", "user:*:speech:*") == [])
 
 
 async def test_a_clock_that_is_set_back_hides_nothing_from_a_private_cache(
