@@ -110,12 +110,13 @@ class Greeter:
 
     async def _say_prepared(self, caller: Caller | None, instructions: str) -> SpeechHandle | None:
         """Say the greeting that was prepared for this caller and this prompt; None where there is none."""
-        if self._plan() is None or isinstance(self._session.llm, llm.RealtimeModel):
-            return None
         try:
             agent = self._session.current_agent
         except RuntimeError:  # it is not running
             return None
+        if self._plan() is None or isinstance(agent.llm or self._session.llm, llm.RealtimeModel):
+            return None
+        self._preparation.speech.greets(agent)
         prompt = self._preparation.greets(lasting_instructions(agent), instructions)
         text, phrase = self._text(caller, prompt)
         if caller is None or not text:

@@ -94,7 +94,9 @@ class Knowledge:
     @property
     def words(self) -> str:
         """All that is known of the caller; empty where that is nothing."""
-        return "\n".join(filter(None, (self.profile, self._earlier)))
+        plan = (self.plan.topic, self.plan.last_words, *self.plan.texts.values())
+        said = (turn.text for turn in self._record.earlier_turns if turn.role == "user")
+        return "\n".join(filter(None, (self.profile, self._earlier, *plan, *said)))
 
     def block(self, *, profile: bool, earlier: bool) -> str:
         """The block of a request, with these parts; empty without any."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 from livekit import rtc
-from livekit.agents import Agent, AgentSession, ConversationItemAddedEvent, ModelSettings, llm, tts
+from livekit.agents import Agent, AgentSession, ModelSettings, tts
 from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS
+from livekit.agents.utils import is_given
 from livekit.agents.voice.transcription import text_transforms
 
 from cache import get_redis_cache, keys
@@ -57,20 +58,33 @@ class VoiceSpeech:
             return None
         return None if recording is None else recording.play()
 
-    async def prepare(self, user_id: str | None, text: str) -> None:
+    def greets(self, agent: Agent) -> None:
+        """The voice is the same for all agents."""
+
+    async def prepare(
+        self, user_id: str | None, text: str, wanted: Callable[[], Awaitable[bool]] | None = None
+    ) -> None:
         """Speak a text, and keep it for :meth:`find`; within ``TIMEOUT`` seconds, and not where Redis is away.
 
         Args:
             user_id: as for :meth:`find`.
             text: the text.
+            wanted: whether the text may still be spoken and kept. It is asked under the lease of the speech, which a
+                deletion takes away: so nothing is kept of what was deleted before or after.
         """
+
+        async def speak() -> AsyncIterator[rtc.AudioFrame]:
+            if wanted is None or await wanted():
+                async for frame in self._speak(spoken):
+                    yield frame
+
         try:
             async with asyncio.timeout(TIMEOUT):
                 spoken = await self._transformed(text)
                 key, cache = await self._key(user_id, spoken), await get_redis_cache()
                 if key is None or not cache.connected:
                     return
-                recording = await record(key, lambda: self._speak(spoken), ahead=True)
+                recording = await record(key, speak, ahead=True)
                 # It lives as long as it is needed. What everybody hears may be in the memory of this process alone.
                 if not await cache.expire(key, key.ttl or keys.SPEECH_TTL) and recording and user_id is None:
                     await cache.set(key, recording.pack(), key.ttl)
@@ -104,20 +118,19 @@ class SessionSpeech(VoiceSpeech):
     """Keeps the speech of texts as one session speaks them.
 
     Args:
-        session: the session, before it starts; its first agent is the one that greets.
+        session: the session. Nothing is kept until :meth:`greets`, nor where its conversation is in text.
     """
 
     def __init__(self, session: AgentSession[Any]) -> None:
-        super().__init__(session.tts)
+        super().__init__(None)
         self._session = session
         self._agent: Agent | None = None
-        session.on("conversation_item_added", self._on_item)
 
-    def _on_item(self, event: ConversationItemAddedEvent) -> None:
-        if self._agent is None and isinstance(event.item, llm.AgentHandoff):
-            self._agent = self._session.current_agent
-            if isinstance(self._agent.tts, tts.TTS):
-                self._voice = self._agent.tts
+    def greets(self, agent: Agent) -> None:
+        """Take the voice of the agent that greets: it may have another one than its session."""
+        self._agent = agent
+        voice = agent.tts if is_given(agent.tts) else self._session.tts
+        self._voice = None if self._session.output.audio is None else voice
 
     def _name(self) -> str | None:
         name = super()._name() if self._session.output.audio_enabled else None

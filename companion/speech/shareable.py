@@ -9,6 +9,9 @@ from typing import Final
 MAX_CHARACTERS: Final = 400
 """Of a text that is kept: a phrase, not an answer."""
 _WORD: Final = re.compile(r"\w+")
+_UNSPACED: Final = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]"
+)
 
 
 def is_shareable(text: str, known: str = "") -> bool:
@@ -20,10 +23,27 @@ def is_shareable(text: str, known: str = "") -> bool:
     """
     if not text.strip() or len(text) > MAX_CHARACTERS or any(one.isnumeric() for one in text):
         return False
-    return _words(text).isdisjoint(_words(known))
+    telling, known_words = _telling(text), set(_words(known.casefold()))
+    return telling.isdisjoint(_stems(known_words)) and known_words.isdisjoint(_stems(telling))
 
 
-def _words(text: str) -> set[str]:
-    """The words of a text that can tell something: of three characters at least, or of any length beyond Latin."""
-    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    return {word for word in words if len(word) > 2 or not word.isascii()}
+def _telling(text: str) -> set[str]:
+    """The words that can tell something: of three letters at least, names of two (Bo), or any beyond Latin."""
+    words = [word for word in _words(text) if len(word) > 2 or not word.isascii() or (word[:1].isupper() and word[1:])]
+    return {word.casefold() for word in words}
+
+
+def _stems(words: set[str]) -> set[str]:
+    """The words, and without an ending of one or two letters: Annas is Anna's."""
+    return words | {word[:-cut] for word in words for cut in (1, 2) if len(word) - cut > 2}
+
+
+def _words(text: str) -> list[str]:
+    """The words of a text, without accents: Zoe is Zoë. Of scripts without spaces, each pair of letters."""
+    plain = unicodedata.normalize("NFKD", text)
+    words = _WORD.findall("".join(letter for letter in plain if not unicodedata.combining(letter)))
+    return [part for word in words for part in (_pairs(word) if _UNSPACED.search(word) else [word])]
+
+
+def _pairs(word: str) -> list[str]:
+    return [word[at : at + 2] for at in range(len(word) - 1)] or [word]

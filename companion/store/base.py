@@ -129,7 +129,8 @@ class Store(ProfileHistory, Forgetting, Outbox, Erasures, Protocol):
 
         Args:
             prompt: the hash of the prompt of those to take.
-            older_than: seconds; younger ones are left to their jobs.
+            older_than: seconds; younger ones, and those of users who have said something since, are left to their
+                jobs.
             limit: the most to take.
 
         Returns:

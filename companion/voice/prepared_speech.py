@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
 from livekit import rtc
-from livekit.agents import AgentSession
+from livekit.agents import Agent, AgentSession
 from livekit.agents.utils import http_context
 
 from ..phrases import phrases
@@ -17,6 +17,10 @@ from .models import make_voice
 
 class PreparedSpeech(Protocol):
     """Keeps the speech of texts in the voice of one session. No method raises anything but ``CancelledError``."""
+
+    def greets(self, agent: Agent) -> None:
+        """Keep the speech as this agent speaks it. To be called while its session runs, before the other methods."""
+        ...
 
     async def find(self, user_id: str | None, text: str) -> AsyncIterator[rtc.AudioFrame] | None:
         """Find the speech of a text.
@@ -31,12 +35,16 @@ class PreparedSpeech(Protocol):
         """
         ...
 
-    async def prepare(self, user_id: str | None, text: str) -> None:
+    async def prepare(
+        self, user_id: str | None, text: str, wanted: Callable[[], Awaitable[bool]] | None = None
+    ) -> None:
         """Speak a text, and keep it for ``find``. Does nothing where no speech can be kept.
 
         Args:
             user_id: as for ``find``.
             text: the text.
+            wanted: whether the text may still be spoken and kept. Where the speech is deleted after this was asked, it
+                is not kept.
         """
         ...
 
@@ -44,11 +52,16 @@ class PreparedSpeech(Protocol):
 class NoSpeech:
     """Keeps nothing: every text is spoken live."""
 
+    def greets(self, agent: Agent) -> None:
+        """As ``PreparedSpeech.greets``."""
+
     async def find(self, user_id: str | None, text: str) -> AsyncIterator[rtc.AudioFrame] | None:
         """As ``PreparedSpeech.find``."""
         return None
 
-    async def prepare(self, user_id: str | None, text: str) -> None:
+    async def prepare(
+        self, user_id: str | None, text: str, wanted: Callable[[], Awaitable[bool]] | None = None
+    ) -> None:
         """As ``PreparedSpeech.prepare``."""
 
 

@@ -58,6 +58,10 @@ as $$
     from (
       select c.user_id from public.companion_openings c
       where c.prompt = p_prompt and c.texts is null and c.at < now() - p_older_than * interval '1 second'
+        and not exists (  -- the conversation goes on, and prepares the next opening when it ends
+          select from public.companion_turns t
+          where t.user_id = c.user_id and t.at > now() - p_older_than * interval '1 second'
+        )
       order by c.at desc limit greatest(p_limit, 0) for update skip locked
     ) left_over
     where o.user_id = left_over.user_id

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 from cache import get_redis_cache, keys
@@ -31,7 +32,7 @@ MAX_TEXT: Final = 400
 TEXT_TIMEOUT: Final = 3.0
 """Seconds that the model may take for the texts."""
 LEFT_AFTER: Final = 300.0
-"""Seconds after which a job that has not written its texts counts as killed."""
+"""Seconds without a turn after which a job that has not written its texts counts as killed."""
 LEFT_LIMIT: Final = 3
 """The most persons for whom one job prepares what others have left."""
 
@@ -90,7 +91,13 @@ async def prepare_opening(
     await (await get_redis_cache()).delete(keys.greeting_instructions(user_id))
     await read_plan(user_id, ahead=True)
     for text in (texts or {}).values():
-        await speech.prepare(user_id, text)
+        await speech.prepare(user_id, text, partial(_is_prepared, user_id, text))
+
+
+async def _is_prepared(user_id: str, text: str) -> bool:
+    """Whether the store holds a text for the next opening: not after a change, a forgetting or an erasure."""
+    plan = Plan.of(await get_runtime().store.context(user_id, turns=0))
+    return plan is not None and text in plan.texts.values()
 
 
 async def write_texts(plan: Plan, context: Context, prompt: GreetingPrompt) -> dict[str, str] | None:
@@ -129,7 +136,12 @@ async def prepare_left_over(prompt: GreetingPrompt, speech: PreparedSpeech) -> N
     store = get_runtime().store
     try:
         since = await store.latest_erasure()  # before what the texts are made from is read
-        for user_id in await store.claim_openings(prompt.hash, older_than=LEFT_AFTER, limit=LEFT_LIMIT):
-            await prepare_opening(user_id, prompt, speech, since=since)
+        left = await store.claim_openings(prompt.hash, older_than=LEFT_AFTER, limit=LEFT_LIMIT)
     except StoreError as problem:
-        logger.warning("what killed jobs have left could not be prepared: %s", problem)
+        logger.warning("what killed jobs have left could not be read: %s", problem)
+        return
+    for user_id in left:
+        try:
+            await prepare_opening(user_id, prompt, speech, since=since)
+        except StoreError as problem:
+            logger.warning("what a killed job has left could not be prepared: %s", problem)

@@ -42,9 +42,12 @@ def save(db: sqlite3.Connection, user_id: str, opening: Opening) -> None:
 
 def claim(db: sqlite3.Connection, prompt: str, older_than: float, limit: int) -> list[str]:
     """As ``Store.claim_openings``."""
+    # A conversation that goes on prepares the next opening when it ends.
+    talking = f"EXISTS (SELECT 1 FROM turns t WHERE t.user_id = o.user_id AND t.at > {NOW} - :age)"
+    left = f"prompt = :prompt AND texts IS NULL AND at < {NOW} - :age AND NOT {talking}"
     chosen = db.execute(
-        f"SELECT user_id FROM openings WHERE prompt = ? AND texts IS NULL AND at < {NOW} - ? ORDER BY at DESC LIMIT ?",
-        (prompt, int(older_than * 1e6), limit),
+        f"SELECT user_id FROM openings o WHERE {left} ORDER BY at DESC LIMIT :limit",
+        {"prompt": prompt, "age": int(older_than * 1e6), "limit": limit},
     ).fetchall()
     db.executemany("UPDATE openings SET texts = '{}' WHERE user_id = ?", chosen)
     return [str(user_id) for (user_id,) in chosen]

@@ -48,6 +48,7 @@ async def conversation(
     session.output.audio = speaker
     speech = speech_of(session)
     await session.start(agent)
+    speech.greets(agent)
     try:
         yield session, speech, speaker
     finally:

@@ -106,8 +106,9 @@ async def test_what_a_killed_job_has_not_written_is_taken_once(store: Store, use
     }
     for number in range(3):
         await store.save_opening(f"{user}-{number}", replace(left, at=left.at - timedelta(minutes=number)))
-    for name, opening in others.items():
+    for name, opening in (others | {"talking": left}).items():
         await store.save_opening(f"{user}-{name}", opening)
+    await store.add_turn(f"{user}-talking", Turn("user", "It is a long call.", datetime.now(UTC), "c1"))
     taken = [await store.claim_openings(prompt, older_than=300, limit=2) for _ in range(3)]
     assert taken == [[f"{user}-0", f"{user}-1"], [f"{user}-2"], []]
     assert (await store.context(f"{user}-0")).opening == replace(left, texts={})
