@@ -1,4 +1,4 @@
-"""Statements and examples of the README are true."""
+"""Statements and examples of the README, of docs/agents.md and of docs/cache.md are true."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from tests.real.redis.redis_server import RedisServer
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = [README, *((ROOT / "docs" / name).read_text() for name in ("agents.md", "cache.md"))]
+BLOCKS = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
 
 
 def table_of_variables() -> dict[str, str]:
@@ -99,3 +100,8 @@ async def test_the_cache_by_itself(redis_server: RedisServer, monkeypatch: pytes
         assert await names["preferences"]("7") == {"voice": "warm"}  # type: ignore[operator]  # as above
     assert 3420 <= redis_server.cli("TTL", "user:7:settings") <= 3600
     await close_redis_cache()
+
+
+def test_the_table_of_pages_is_complete() -> None:
+    named = set(re.findall(r"(?m)^\| `(docs/\w+\.md)` \|", README))
+    assert named == {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}

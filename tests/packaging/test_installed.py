@@ -103,7 +103,7 @@ assert not hasattr(companion, "nothing of ours")
 
 
 def readme(word: str) -> str:
-    """The README's example with that word, as a user of the wheel writes it."""
+    """The documented example with that word, as a user of the wheel writes it."""
     block = next(block for block in BLOCKS if word in block)
     return block.replace("from cache import", "from livekit_companion.cache import")
 
