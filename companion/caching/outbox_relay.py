@@ -37,7 +37,7 @@ _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _CLOCK_SKEW: Final = 300.0  # seconds by which the clocks of Redis, store and worker may differ
 _PAGE: Final = 100  # rows of the outbox read at a time
 MAX_ROWS: Final = 1000  # from more invalidations than that on, clearing the cache costs less
-POLLED: Final = "system:polled"  # the age of this key is the time since a cache heard what was written lately
+POLLED: Final = "system:polled"  # the age of this key is the time since a cache was last cleared of what was written
 
 
 class OutboxRelay:
@@ -213,14 +213,14 @@ class OutboxRelay:
         await self.invalidate_written(user_id, await work)
 
     async def _is_registered(self, cache_id: str) -> bool:
-        """Whether this cache is the registered one. Another first hears what was written lately, then may become it."""
+        """Whether this cache is the registered one. Another is cleared of recent writes first, then may become it."""
         known, store = self._identity.registered, self._store()
         registered = await store.register_cache(cache_id, take_over=False)
         if not registered:
             await self.poll_recent()
             registered = await store.register_cache(cache_id, take_over=True)
         if known is not registered and not registered:
-            logger.info("the store has another Redis registered: this one hears of changes and acknowledges none")
+            logger.info("the store has another Redis registered: this one follows changes and acknowledges none")
         self._identity.registered = registered
         return registered
 

@@ -56,6 +56,7 @@ async def attach(
     trace: StartTrace | None = None,
 ) -> SessionMemory:
     """Give a session a memory of its caller. To be called before ``session.start``; waits for no participant.
+
     Where a model may be a speech-to-speech one, it waits until it has read what is known of a caller who is named.
 
     The caller is whom the job's metadata names (``{"user_id": ...}``), else the participant to whom the session is
@@ -65,13 +66,13 @@ async def attach(
         session: the session.
         ctx: the job. Without one, call ``SessionMemory.aclose`` when the session is closed.
         caller: the caller, where the program knows better than the metadata; None for a stranger.
-        profile: tell the model the caller's profile.
-        earlier: tell the model of earlier conversations.
+        profile: give the model the caller's profile.
+        earlier: give the model earlier conversations.
         turns: store what is said.
         opening: let ``greet`` open by what was said last: as a first meeting, a follow-up, after a dropped call.
         wrap_up: sum the conversation up when it has ended, count it, and prepare the next greeting.
         resume: go on with the conversation of a job in the same room that was killed: needs Redis.
-        tasks: tell an ``AgentTask`` of the caller as well.
+        tasks: give both to an ``AgentTask`` as well.
         link: link the session to the participant whom the metadata names, if another came first.
         trace: the trace of the start.
 

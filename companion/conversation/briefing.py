@@ -100,7 +100,7 @@ class Prefetch:
         if self._tasks.get("greeting") in pending and get_runtime().judging[self._user_id]:
             await asyncio.wait({self._tasks["greeting"]}, timeout=FOLLOW_UP_DEADLINE + _MARGIN)
 
-    async def facts(self) -> Briefing | None:
+    async def without_plan(self) -> Briefing | None:
         """The briefing without how to open, on which a model may be judging; None where a part is late or failed."""
         reads = {task for name, task in self._tasks.items() if name != "greeting"}
         while (pending := {task for task in reads if not task.done()}) and not self._deadline.done():

@@ -46,7 +46,7 @@ class AgentHook:
         self._session, self._read_block, self._start, self._place = session, read_block, start, place
         self._tasks = tasks
         self._nodes: WeakKeyDictionary[Agent, tuple[Any, Any]] = WeakKeyDictionary()
-        self._told: WeakKeyDictionary[Agent, tuple[str | Instructions, str]] = WeakKeyDictionary()
+        self._renewed: WeakKeyDictionary[Agent, tuple[str | Instructions, str]] = WeakKeyDictionary()
         self._removed = False
         self._refreshing: asyncio.Task[None] | None = None
         self._background = BackgroundTasks()
@@ -67,7 +67,7 @@ class AgentHook:
         if isinstance(self._model(agent), llm.RealtimeModel):
             # It gets both when the agent starts, for some models once and for all. LiveKit has no public way to change
             # them now: its methods are coroutines, and the agent starts as soon as this one returns.
-            renewed = self._tell(agent, self._start(agent._chat_ctx))
+            renewed = self._renew(agent, self._start(agent._chat_ctx))
             if renewed is not None:
                 agent._instructions = renewed
         node, _ = self._nodes.get(agent, (_NONE, _NONE))
@@ -88,7 +88,7 @@ class AgentHook:
     def remove(self) -> None:
         """Give the agents back as they were."""
         self._removed = True
-        for agent, (instructions, renewed) in list(self._told.items()):
+        for agent, (instructions, renewed) in list(self._renewed.items()):
             if agent.instructions == renewed:
                 agent._instructions = instructions
         for agent, (node, own) in list(self._nodes.items()):
@@ -120,7 +120,7 @@ class AgentHook:
 
     async def _refresh(self, agent: Agent) -> None:
         block = await self._read_block()
-        if (renewed := self._tell(agent, block)) is not None:
+        if (renewed := self._renew(agent, block)) is not None:
             await agent.update_instructions(renewed)
         model, context = self._model(agent), agent.chat_ctx.copy()
         self._place(context, 0)
@@ -130,19 +130,19 @@ class AgentHook:
 
     def _own(self, agent: Agent) -> str | Instructions:
         """The instructions that the program gave an agent."""
-        own, told = self._told.get(agent, (agent.instructions, ""))
-        return own if agent.instructions == told else agent.instructions
+        own, renewed = self._renewed.get(agent, (agent.instructions, ""))
+        return own if agent.instructions == renewed else agent.instructions
 
-    def _tell(self, agent: Agent, block: str) -> str | None:
+    def _renew(self, agent: Agent, block: str) -> str | None:
         """The instructions of a realtime model with a block at their end; None if they are these already."""
         if self._has(agent, block):
             return None
         renewed = self._with(agent, block)
-        self._told[agent] = self._own(agent), renewed
+        self._renewed[agent] = self._own(agent), renewed
         return renewed
 
     def _has(self, agent: Agent, block: str) -> bool:
-        return self._with(agent, block) == agent.instructions if block or agent in self._told else True
+        return self._with(agent, block) == agent.instructions if block or agent in self._renewed else True
 
     def _with(self, agent: Agent, block: str) -> str:
         return "\n\n".join(filter(None, (self._rendered(agent, self._own(agent)), block)))

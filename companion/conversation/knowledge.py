@@ -150,9 +150,9 @@ class Knowledge:
         return complete
 
     async def _receive(self, prefetch: Prefetch) -> bool:
-        if (facts := await prefetch.facts()) is None:
+        if (stored := await prefetch.without_plan()) is None:
             return False
-        self._take(facts)
+        self._take(stored)
         return True
 
     async def _brief(self, reading: asyncio.Task[bool]) -> None:

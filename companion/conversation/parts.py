@@ -10,13 +10,13 @@ class Parts:
     """What a memory does.
 
     Attributes:
-        profile: tells the model the caller's profile.
-        earlier: tells the model of earlier conversations.
+        profile: gives the model the caller's profile.
+        earlier: gives the model earlier conversations.
         turns: stores what is said.
         opening: greets by what was said last: as a first meeting, a follow-up, after a dropped call.
         wrap_up: sums the conversation up, counts it, and prepares the next greeting.
         resume: goes on with a conversation whose job was killed.
-        tasks: tells an ``AgentTask`` of the caller as well.
+        tasks: gives both to an ``AgentTask`` as well.
     """
 
     profile: bool = True

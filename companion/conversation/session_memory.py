@@ -53,7 +53,7 @@ class SessionMemory:
         trace: the trace of the start.
 
     Attributes:
-        known: what is known of the caller, and what the model is told of it.
+        known: what is known of the caller, and what the model receives of it.
         partner: decides at each use who the conversation is with.
     """
 
@@ -122,7 +122,7 @@ class SessionMemory:
     @property
     def text(self) -> str:
         """The block about the caller that requests contain now; empty where the caller is unknown."""
-        return self._told(self.caller)
+        return self._block_for(self.caller)
 
     async def greet(self, instructions: str = GREETING) -> SpeechHandle | None:
         """Greet the caller, in the way that suits what was said last. Use it instead of ``session.generate_reply``.
@@ -202,7 +202,7 @@ class SessionMemory:
         if self.caller is not None:
             self._record.on_tools(event)
 
-    def _told(self, caller: Caller | None) -> str:
+    def _block_for(self, caller: Caller | None) -> str:
         if caller is None:
             return ""
         return self.known.block(profile=self._parts.profile, earlier=self._parts.earlier)
@@ -213,7 +213,7 @@ class SessionMemory:
         if caller is None or reading is None or not reading.done():
             return ""
         self._record.place(chat_ctx, 0)
-        return self._told(caller)
+        return self._block_for(caller)
 
     async def _read_block(self) -> str:
         """The block for the model's next request; waits for what is read, ``DEADLINE`` at most."""
@@ -228,6 +228,6 @@ class SessionMemory:
         """
         while not self.closed:
             self.partner.look()
-            self._hook.check(self._told(self.partner.caller))
+            self._hook.check(self._block_for(self.partner.caller))
             self._changed.clear()
             await within(self._changed.wait(), _POLL)

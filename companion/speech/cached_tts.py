@@ -111,7 +111,7 @@ class CachedTTS(tts.TTS[Any]):
             self._known.append(known)
 
     async def warm(self, *phrases: str) -> None:
-        """Speak the phrases that are not kept yet, so that nobody waits for their speech.
+        """Speak the phrases that are not kept yet, so that no conversation waits for their speech.
 
         Raises:
             APIError: the voice failed.

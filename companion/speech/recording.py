@@ -84,10 +84,10 @@ class Recording:
                 raise UnusableRecording("it is silent")
             samples, channels = whole.samples_per_channel, whole.num_channels
             made = cls(whole.sample_rate, channels, samples, _encode(whole), words, first_byte)
-            heard = sum(frame.samples_per_channel for frame in made.decode())
+            decoded = sum(frame.samples_per_channel for frame in made.decode())
         except (ValueError, av.FFmpegError) as problem:
             raise UnusableRecording(f"it cannot be encoded ({type(problem).__name__})") from None
-        if heard != made.samples:
+        if decoded != made.samples:
             raise UnusableRecording("it does not come back as long as it was")
         return made
 

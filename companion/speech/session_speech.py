@@ -152,10 +152,10 @@ class SessionSpeech(VoiceSpeech):
             async for frame in super()._speak(spoken):
                 yield frame
             return
-        studio = None
+        stand_in = None
         if agent._activity is None and self._voice is not None:  # its session is closed
-            studio = _Studio(self._session, agent, self._voice)
-            setattr(agent, _ACTIVITY, studio)
+            stand_in = _StandInActivity(self._session, agent, self._voice)
+            setattr(agent, _ACTIVITY, stand_in)
         try:
             node: Any = agent.tts_node(_stream(spoken), ModelSettings())
             frames: AsyncIterable[rtc.AudioFrame] | None = await node if asyncio.iscoroutine(node) else node
@@ -163,12 +163,12 @@ class SessionSpeech(VoiceSpeech):
                 async for frame in frames:
                     yield frame
         finally:
-            if studio is not None and getattr(agent, _ACTIVITY) is studio:
+            if stand_in is not None and getattr(agent, _ACTIVITY) is stand_in:
                 setattr(agent, _ACTIVITY, None)
 
 
-class _Studio:
-    """Stands in for the activity of an agent whose session is closed: what a ``tts_node`` asks of it.
+class _StandInActivity:
+    """The activity of an agent whose session is closed, as far as a ``tts_node`` asks for it.
 
     LiveKit has no public way to run a node without a session.
     """

@@ -144,9 +144,9 @@ class Store(ProfileHistory, Forgetting, Outbox, Erasures, Protocol):
 
     async def move_user(self, earlier: Sequence[str], user_id: str) -> list[PendingErasure]:
         """Move all that is kept of a person under earlier ids to another id, and erase those, in one transaction.
-        The openings are not moved: they are made anew.
 
-        A write under an earlier id is refused from then on, with PersonErased; ``moved`` says where it belongs.
+        The openings are not moved: they are made anew. A write under an earlier id is refused from then on,
+        with PersonErased; ``moved`` says where it belongs.
 
         Args:
             earlier: the ids. Those that they, or ``user_id``, were moved to before are moved as well.

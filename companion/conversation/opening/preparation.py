@@ -24,7 +24,7 @@ class Preparation:
     Args:
         speech: keeps the speech of what is prepared.
         language: the code of the language of speech.
-        parts: what the memory does, and so what the agent is told.
+        parts: what the memory does, and so what the agent receives.
 
     Attributes:
         speech: as above.

@@ -16,8 +16,8 @@ class GreetingPrompt:
         persona: the instructions of the agent that greets, without what changes with the clock.
         instructions: how it is to greet anybody.
         language: the code of its language.
-        profile: whether the agent is told the profile.
-        earlier: whether it is told of earlier conversations.
+        profile: whether the agent receives the profile.
+        earlier: whether it receives earlier conversations.
     """
 
     persona: str
@@ -41,6 +41,6 @@ class GreetingPrompt:
     def hash(self) -> str:
         """Equal where everything is equal that a text is written with: also the wording of this version."""
         wording = (prompts.PREPARED, prompts.follow_up("", ""), prompts.fresh_start(""), prompts.remembered("", ""))
-        told = f"{self.profile} {self.earlier}"
-        parts = (self.persona, self.instructions, self.language, told, *wording)
+        received = f"{self.profile} {self.earlier}"
+        parts = (self.persona, self.instructions, self.language, received, *wording)
         return sha256("\0".join(sha256(part.encode()).hexdigest() for part in parts).encode()).hexdigest()[:32]
