@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Final
 
 from livekit import rtc
-from livekit.agents import APIConnectOptions, APIError, inference, tts
+from livekit.agents import APIConnectOptions, inference, tts
 from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS
 from opentelemetry import metrics
 
@@ -186,9 +186,10 @@ class CachedTTS(tts.TTS[Any]):
         try:
             await asyncio.wait({recording}, timeout=PATIENCE)
             return await recording if recording.done() or spoken() else None
-        except APIError:  # the voice's own: it says what is wrong, and whether to try again
-            raise
-        except (UnusableRecording, LoadTimeout, ValueError) as problem:
+        except Exception as problem:
+            if spoken() and not isinstance(problem, UnusableRecording | LoadTimeout | ValueError):
+                raise  # the voice's own: it says what is wrong, and whether to try again
+            # Where the voice of another conversation failed, this one tries by itself.
             logger.info("the speech of a phrase is not kept (%s)", type(problem).__name__)
             return None
         finally:

@@ -64,7 +64,8 @@ async def find(key: keys.Key) -> Recording | None:
     cache = await get_redis_cache()
     if not await cache.exists(key):  # which counts as no miss: nothing can be loaded that was not spoken
         return None
-    return await _verified(cache, key, await cache.get(key))
+    raw = await cache.get(key)
+    return None if raw is None else await _verified(cache, key, raw)  # it may have been deleted meanwhile
 
 
 async def record(key: keys.Key, speak: Speak, *, ahead: bool = False) -> Recording | None:

@@ -27,6 +27,8 @@ from .voice_key import speech_id, voice_key
 logger = logging.getLogger("companion")
 TIMEOUT: Final = 4.0
 """Seconds to prepare the speech of one text: the end of a conversation has seven in all."""
+FIND_TIMEOUT: Final = 0.5
+"""Seconds to find it: a caller waits, whose greeting is spoken live then."""
 _ACTIVITY: Final = "_activity"  # the attribute of LiveKit's agents, which is None where their session is closed
 MAX_CHARACTERS: Final = 600
 """Of a text whose speech is prepared."""
@@ -50,10 +52,11 @@ class VoiceSpeech:
             text: the text, as :meth:`prepare` received it.
         """
         try:
-            if (key := await self._key(user_id, await self._transformed(text))) is None:
-                return None
-            recording = await find(key)
-        except Exception as problem:  # of the program's text transforms: a start says its text live then
+            async with asyncio.timeout(FIND_TIMEOUT):
+                if (key := await self._key(user_id, await self._transformed(text))) is None:
+                    return None
+                recording = await find(key)
+        except Exception as problem:  # Redis is late, or a text transform of the program failed: it is spoken live
             logger.warning("the prepared speech could not be found (%s)", type(problem).__name__)
             return None
         return None if recording is None else recording.play()

@@ -161,6 +161,14 @@ async def test_a_voice_that_fails_is_one_error_and_nothing_is_kept(toy: ToyVoice
     assert abs((await heard(voice, PHRASE)).duration - 0.3) < 0.05
 
 
+async def test_who_waits_for_a_voice_that_fails_speaks_live(toy: ToyVoice) -> None:
+    voice = CachedTTS(toy, key="hum")
+    toy.pause, toy.fails = 0.05, 1
+    both = await asyncio.gather(heard(voice, PHRASE), heard(voice, PHRASE), return_exceptions=True)
+    assert len([one for one in both if isinstance(one, APIError)]) == 1
+    assert [round(one.duration, 1) for one in both if not isinstance(one, BaseException)] == [0.3]
+
+
 async def test_what_cannot_be_played_is_spoken_anew(toy: ToyVoice, forget: Any, redis_server: RedisServer) -> None:
     voice = CachedTTS(toy, key="hum")
     await heard(voice, PHRASE)

@@ -118,3 +118,16 @@ async def test_in_text_no_voice_is_asked_and_another_agent_has_its_own(runtime: 
         await speech.prepare("1", TEXT)
         assert first.voice.spoken == []  # type: ignore[attr-defined]  # the toy's own
         assert second.voice.spoken == spoken  # type: ignore[attr-defined]  # the toy's own
+
+
+async def test_a_redis_that_is_late_delays_no_start_for_long(runtime: Runtime, redis_server: RedisServer) -> None:
+    await get_redis_cache()
+    speech = VoiceSpeech(CachedTTS(ToyVoice(), key="hum"))
+    await speech.prepare("1", TEXT)
+    redis_server.pause()
+    try:
+        began = asyncio.get_running_loop().time()
+        assert await speech.find("1", TEXT) is None
+        assert asyncio.get_running_loop().time() - began < 1.9, "the cache alone would take two seconds"
+    finally:
+        redis_server.resume()

@@ -43,6 +43,7 @@ class ToyVoice(tts.TTS[Any]):
         )
         self.pause = pause
         self.broken = False
+        self.fails = 0  # so many times
         self.closed = False
         self.spoken: list[str] = []
 
@@ -69,7 +70,8 @@ class ToyVoice(tts.TTS[Any]):
         """Hum a text."""
         self.spoken.append(text)
         await asyncio.sleep(self.pause)
-        if self.broken:
+        if self.broken or self.fails:
+            self.fails = max(self.fails - 1, 0)
             raise APIConnectionError("the toy is broken", retryable=False)
         for index, word in enumerate(text.split()):
             emitter.push_timed_transcript(TimedString(f"{word} ", start_time=index / 10, end_time=index / 10 + 0.1))
