@@ -80,7 +80,11 @@ def part(value: object, what: str = "key part") -> str:
 
 
 def user_id(value: object) -> str:
-    """Return ``value`` if it is a usable user id. Raises InvalidKeyPart otherwise."""
+    """Return ``value`` if it is a usable user id.
+
+    Raises:
+        InvalidKeyPart: it is none.
+    """
     return part(value, "user id")
 
 

@@ -30,7 +30,11 @@ def index_entry(key: str) -> tuple[tuple[Any, ...], ...]:
 
 
 async def names_of(transport: Transport, user_id: str) -> set[str]:
-    """The names in a user's index, at most ``MAX_NAMES``. An index that is no set is deleted. Raises TransportError."""
+    """The names in a user's index, at most ``MAX_NAMES``. An index that is no set is deleted.
+
+    Raises:
+        TransportError: Redis gave no usable reply.
+    """
     try:  # not SMEMBERS: a reply that is too large costs the connection
         members = await transport.send("SRANDMEMBER", keys.index(user_id), MAX_NAMES)
     except CommandRejected as problem:

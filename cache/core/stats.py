@@ -75,7 +75,11 @@ class Counters:
         return _report(self.totals(), 0, "0B")
 
     async def fleet(self, transport: Transport) -> dict[str, Any]:
-        """The documented statistics of the fleet, what is unsent included. Raises TransportError."""
+        """The documented statistics of the fleet, what is unsent included.
+
+        Raises:
+            TransportError: Redis gave no usable reply.
+        """
         stored, size, memory = await transport.call(_ask)
         totals = {name: int(value or 0) for name, value in zip(FIELDS, stored, strict=True)}
         used = sum(int(node["used_memory"]) for node in memory)

@@ -80,7 +80,11 @@ class Invalidator:
     # -- operations ------------------------------------------------------------------------------------
 
     async def delete(self, names: Sequence[str]) -> int:
-        """Delete keys. Returns how many existed. Raises TransportError."""
+        """Delete keys. Returns how many existed.
+
+        Raises:
+            TransportError: Redis gave no usable reply.
+        """
         self._drop(names)
         deleted = await self._transport.unlink(names, before=guards_of(names))
         self._drop(names)
@@ -110,7 +114,8 @@ class Invalidator:
     async def redeliver(self) -> None:
         """Deliver what is pending, and repeat an interrupted scan. What Redis rejects holds up nothing else.
 
-        Raises TransportError; what was not acknowledged stays pending.
+        Raises:
+            TransportError: Redis gave no usable reply; what was not acknowledged stays pending.
         """
         names, patterns = self._pending.invalidations
         try:

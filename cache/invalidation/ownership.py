@@ -20,7 +20,11 @@ _BATCH: Final = 100
 
 
 async def ours(transport: Transport, serializer: Serializer, names: Sequence[str]) -> list[str]:
-    """Those of these keys that this layer wrote. Raises TransportError."""
+    """Those of these keys that this layer wrote.
+
+    Raises:
+        TransportError: Redis gave no usable reply.
+    """
     found: list[str] = []
     for first in range(0, len(names), _BATCH):
         batch = names[first : first + _BATCH]

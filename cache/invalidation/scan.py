@@ -48,7 +48,15 @@ async def delete_matching(
 ) -> None:
     """Delete every key that matches ``pattern`` and is selected, with its lease and last good value.
 
-    Raises TransportError; what was deleted by then stays deleted. ``size``: see :func:`pages`.
+    Args:
+        transport: sends the commands.
+        pattern: the Redis pattern.
+        select: chooses among the keys of a page.
+        remove: deletes what was chosen.
+        size: see :func:`pages`.
+
+    Raises:
+        TransportError: Redis gave no usable reply; what was deleted by then stays deleted.
     """
     async with aclosing(pages(transport, pattern, size)) as values:
         async for page in values:
@@ -70,7 +78,13 @@ async def delete_matching(
 async def pages(transport: Transport, pattern: str, size: int) -> AsyncGenerator[list[str], None]:
     """Yield the matching keys page by page, the next one requested already; a page may be empty.
 
-    ``size``: keys the server examines for a page, about; it answers no other command meanwhile. Raises TransportError.
+    Args:
+        transport: sends the commands.
+        pattern: the Redis pattern.
+        size: keys the server examines for a page, about; it answers no other command meanwhile.
+
+    Raises:
+        TransportError: Redis gave no usable reply.
     """
     nodes: Sequence[Any] = await transport.call(_primaries)
     for node in nodes:
@@ -88,7 +102,11 @@ async def pages(transport: Transport, pattern: str, size: int) -> AsyncGenerator
 
 
 async def delete(transport: Transport, names: Sequence[str]) -> int:
-    """Delete keys in batches. Returns how many existed. Raises TransportError."""
+    """Delete keys in batches. Returns how many existed.
+
+    Raises:
+        TransportError: Redis gave no usable reply.
+    """
     deleted = 0
     for start in range(0, len(names), _BATCH):
         batch = [as_bytes(name) for name in names[start : start + _BATCH]]
@@ -97,14 +115,22 @@ async def delete(transport: Transport, names: Sequence[str]) -> int:
 
 
 async def delete_each(transport: Transport, names: Sequence[str]) -> set[str]:
-    """Delete keys one by one. Returns those that Redis rejects. Raises TransportError."""
+    """Delete keys one by one. Returns those that Redis rejects.
+
+    Raises:
+        TransportError: Redis gave no usable reply.
+    """
     asked = [(transport.capabilities.delete, as_bytes(name)) for name in names]
     replies = await send_each(transport, asked, *SPECIFIC)
     return {name for name, reply in zip(names, replies, strict=True) if isinstance(reply, Exception)}
 
 
 async def send_each(transport: Transport, commands: Sequence[tuple[Any, ...]], *codes: str) -> list[Any]:
-    """The replies to these commands, with rejections of these codes among them. Raises TransportError."""
+    """The replies to these commands, with rejections of these codes among them.
+
+    Raises:
+        TransportError: Redis gave no usable reply.
+    """
 
     async def ask() -> list[Any]:
         replies = await transport.send_each(*commands)

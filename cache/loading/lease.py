@@ -67,7 +67,10 @@ class Leases:
     async def acquire(self, lease: Lease, *, last_good: bool) -> list[Any]:
         """Ask for the value, or else for the right to fill it; with ``last_good``, for the last good value too.
 
-        See ``ACQUIRE`` for the reply. Raises TransportError.
+        See ``ACQUIRE`` for the reply.
+
+        Raises:
+            TransportError: Redis gave no usable reply.
         """
         before = index_entry(lease.key)
         pending = self._engine.pending
@@ -87,7 +90,11 @@ class Leases:
         return reply
 
     async def acquire_to_refresh(self, lease: Lease, old_ms: int) -> bool:
-        """Ask for the right to replace a value that has at most ``old_ms`` milliseconds left. Raises TransportError."""
+        """Ask for the right to replace a value that has at most ``old_ms`` milliseconds left.
+
+        Raises:
+            TransportError: Redis gave no usable reply.
+        """
         return bool(await self._ask(lease, REFRESH, lease.names[:2], old_ms, before=index_entry(lease.key)))
 
     async def _ask(

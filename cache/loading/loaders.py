@@ -73,7 +73,11 @@ class Loaders:
         raise LoadTimeout(f"the loader did not end within {timeout:g} s")
 
     def check(self, key: str) -> None:
-        """Raise LoadCycle if this context is part of a load of ``key``, or of what a load of ``key`` awaits."""
+        """Refuse a load that would wait for itself.
+
+        Raises:
+            LoadCycle: this context is part of a load of ``key``, or of what a load of ``key`` awaits.
+        """
         if not _inside.get():
             return
         around = {load.name for load in _around()}
@@ -89,7 +93,11 @@ class Loaders:
 
     @contextmanager
     def awaiting(self, key: str) -> Iterator[None]:
-        """Record during the block that the innermost load of this context awaits ``key``. Raises as :meth:`check`."""
+        """Record during the block that the innermost load of this context awaits ``key``.
+
+        Raises:
+            LoadCycle: see :meth:`check`.
+        """
         self.check(key)
         around, name = _around(), (self._address, key)
         awaits = around[-1].awaits if around else []

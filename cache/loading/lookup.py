@@ -29,7 +29,13 @@ class Lookup:
         self._filler = filler
 
     async def get_or_load(self, key: str, loader: Loader, options: EntryOptions) -> Any:
-        """The value, counted as a hit or a miss. Raises as :meth:`Filler.fill`."""
+        """The value, counted as a hit or a miss.
+
+        Raises:
+            LoadCycle: the loader asked for its own key.
+            LoadTimeout: the loader did not end in time.
+            Exception: what the loader raises.
+        """
         refresh_below_ms = options.refresh_below_ms
         self._filler.loaders.check(key)
         if refresh_below_ms is None and (value := self._reader.near(key)) is not MISSING:
@@ -48,7 +54,11 @@ class Lookup:
         return value
 
     async def warm(self, key: str, loader: Loader, options: EntryOptions) -> Any:
-        """The value, which is no lookup: only that it was not there is counted. Raises as :meth:`Filler.fill`."""
+        """Load the value unless it is there. That is no lookup: a load counts as warmed, a value that is there not.
+
+        Raises:
+            Exception: as :meth:`get_or_load`.
+        """
         value, hit = await self._filler.fill(key, loader, options, loop_time())
         self._counters.warmed += not hit
         return value

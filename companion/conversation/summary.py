@@ -36,7 +36,8 @@ COMBINE_TIMEOUT: Final = 2.0
 async def summarise(turns: Sequence[Turn], model: llm.LLM[Any]) -> str:
     """The summary of ``turns``, all that may be brought up; empty if there are none, or the model answers nothing.
 
-    Raises whatever the model's client raises, if no part of the conversation could be summarised.
+    Raises:
+        Exception: what the model's client raises, if no part of the conversation could be summarised.
     """
     turns = to_bring_up(turns)
     if not any(turn.role == "user" for turn in turns):

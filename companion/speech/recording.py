@@ -21,7 +21,7 @@ from livekit.agents import NOT_GIVEN, utils
 from livekit.agents.types import USERDATA_TIMED_TRANSCRIPT, TimedString
 
 MAX_SECONDS: Final = 60.0
-"""Of a recording: it is for a phrase or a greeting, not for a story."""
+"""The longest recording, in seconds: it is for a phrase or a greeting, not for a story."""
 _BITS_PER_SECOND: Final = 24_000  # of a channel: speech of four seconds takes about 12 KiB
 _OPUS_RATES: Final = (8_000, 12_000, 16_000, 24_000, 48_000)
 _DIGEST_BYTES: Final = 32

@@ -18,7 +18,7 @@ logger = logging.getLogger("companion")
 LOAD_TIMEOUT: Final = 60.0
 """Seconds that a voice may take for a whole recording."""
 MEMORY_BYTES: Final = 4 << 20
-"""Of the recordings that a process keeps: about four hundred phrases."""
+"""Bytes of the recordings that a process keeps: about four hundred phrases."""
 
 Speak = Callable[[], AsyncIterable[rtc.AudioFrame]]
 

@@ -31,7 +31,7 @@ FIND_TIMEOUT: Final = 0.5
 """Seconds to find it: a caller waits, whose greeting is spoken live then."""
 _ACTIVITY: Final = "_activity"  # the attribute of LiveKit's agents, which is None where their session is closed
 MAX_CHARACTERS: Final = 600
-"""Of a text whose speech is prepared."""
+"""Characters of the longest text whose speech is prepared."""
 
 
 class VoiceSpeech:

@@ -7,7 +7,7 @@ import unicodedata
 from typing import Final
 
 MAX_CHARACTERS: Final = 400
-"""Of a text that is kept: a phrase, not an answer."""
+"""Characters of the longest text that is kept: a phrase, not an answer."""
 _WORD: Final = re.compile(r"\w+")
 _UNSPACED: Final = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]"

@@ -10,12 +10,15 @@ from ..text import storable
 
 
 async def ask(model: llm.LLM[Any], prompt: str, material: str) -> str:
-    """The answer of ``model``, complete. Raises whatever the model's client raises.
+    """The answer of ``model``, complete.
 
     Args:
         model: the model.
         prompt: the system prompt.
         material: what the prompt is about, as the user's message.
+
+    Raises:
+        Exception: what the model's client raises.
     """
     question = llm.ChatContext.empty()
     question.add_message(role="system", content=storable(prompt))
@@ -24,7 +27,11 @@ async def ask(model: llm.LLM[Any], prompt: str, material: str) -> str:
 
 
 async def first_message(model: llm.LLM[Any], *instructions: str) -> str:
-    """What ``model`` says first, by these instructions: asked as a session asks for a greeting. Raises as ``ask``."""
+    """What ``model`` says first, by these instructions: asked as a session asks for a greeting.
+
+    Raises:
+        Exception: what the model's client raises.
+    """
     question = llm.ChatContext.empty()
     for text in instructions:
         question.add_message(role="system", content=storable(text))
