@@ -6,6 +6,7 @@ import asyncio
 import re
 import ssl
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from ..exceptions import CommandRejected, HandshakeFailed
@@ -130,5 +131,7 @@ async def other_protocol(endpoint: Endpoint, address: str, timeout: float) -> st
                 return NO_TLS if await reader.read(1) in (b"+", b"-") else ""
             finally:
                 writer.transport.abort()
+                with suppress(OSError):  # retrieved, or asyncio may report that nothing has
+                    await writer.wait_closed()
     except (OSError, TimeoutError):
         return ""

@@ -156,6 +156,9 @@ class Proxy:
             if link.server:
                 _reset(link.server)
             self._links.discard(link)
+        # Retrieve what they were lost with, or asyncio may report that nothing has.
+        ends = [end.wait_closed() for end in (writer, link.server) if end]
+        await asyncio.gather(*ends, return_exceptions=True)
 
     async def _receive(
         self,
