@@ -116,6 +116,8 @@ class Greeter:
             return None
         if self._plan() is None or isinstance(agent.llm or self._session.llm, llm.RealtimeModel):
             return None
+        if any(_has_spoken(said) for said in (self._session.history, agent.chat_ctx)):
+            return None  # what was prepared does not answer it
         self._preparation.speech.greets(agent)
         prompt = self._preparation.greets(lasting_instructions(agent), instructions)
         text, phrase = self._text(caller, prompt)
@@ -145,3 +147,7 @@ class Greeter:
             return text, False
         known_at_first = plan.kind == "first_meeting" and not self._blank()
         return ("" if known_at_first else prompt.phrase(plan.kind)), True
+
+
+def _has_spoken(said: llm.ChatContext) -> bool:
+    return any(isinstance(item, llm.ChatMessage) and item.role == "user" for item in said.items)

@@ -173,6 +173,22 @@ async def test_it_is_for_one_language_and_wording(runtime: Runtime, monkeypatch:
     assert PROMPT.hash != before
 
 
+async def test_it_is_not_said_in_the_middle_of_a_conversation(runtime: Runtime) -> None:
+    """A greeting of a second agent, or one that gets an earlier conversation: the model knows what was said."""
+    await prepare(runtime)
+    async with session() as (speech, memory, _):
+        await (await memory.greet(PROMPT.instructions))  # type: ignore[misc]  # it greets
+        await speech.run(user_input="The chess is over, I quit.")
+        speech.update_agent(Agent(instructions="Be kind."))
+        await (await memory.greet(PROMPT.instructions))  # type: ignore[misc]  # it greets
+        heard = [message.text_content.strip() for message in speech.history.messages() if message.text_content]
+    assert heard == [FOLLOW_UP, "The chess is over, I quit.", LIVE, LIVE]
+    await prepare(runtime)
+    earlier = llm.ChatContext.empty()
+    earlier.add_message(role="user", content="The chess is over, I quit.")
+    assert await greeted(Agent(instructions="Be kind.", chat_ctx=earlier)) == (LIVE, 1)
+
+
 def test_the_clock_in_an_agents_instructions_does_not_count() -> None:
     agent = CompanionAgent(language="en")
     assert "## Date and time" in agent.instructions
