@@ -118,8 +118,8 @@ class Greeter:
             return None
         if any(_has_spoken(said) for said in (self._session.history, agent.chat_ctx)):
             return None  # what was prepared does not answer it
-        self._preparation.speech.greets(agent)
-        prompt = self._preparation.greets(lasting_instructions(agent), instructions)
+        self._preparation.speech.speak_as(agent)
+        prompt = self._preparation.note_prompt(lasting_instructions(agent), instructions)
         text, phrase = self._text(caller, prompt)
         if caller is None or not text:
             return None

@@ -61,7 +61,7 @@ class VoiceSpeech:
             return None
         return None if recording is None else recording.play()
 
-    def greets(self, agent: Agent) -> None:
+    def speak_as(self, agent: Agent) -> None:
         """The voice is the same for all agents."""
 
     async def prepare(
@@ -121,7 +121,7 @@ class SessionSpeech(VoiceSpeech):
     """Keeps the speech of texts as one session speaks them.
 
     Args:
-        session: the session. Nothing is kept until :meth:`greets`, nor where its conversation is in text.
+        session: the session. Nothing is kept until :meth:`speak_as`, nor where its conversation is in text.
     """
 
     def __init__(self, session: AgentSession[Any]) -> None:
@@ -129,7 +129,7 @@ class SessionSpeech(VoiceSpeech):
         self._session = session
         self._agent: Agent | None = None
 
-    def greets(self, agent: Agent) -> None:
+    def speak_as(self, agent: Agent) -> None:
         """Take the voice of the agent that greets: it may have another one than its session."""
         self._agent = agent
         voice = agent.tts if is_given(agent.tts) else self._session.tts

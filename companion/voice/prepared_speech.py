@@ -18,7 +18,7 @@ from .models import make_voice
 class PreparedSpeech(Protocol):
     """Keeps the speech of texts in the voice of one session. No method raises anything but ``CancelledError``."""
 
-    def greets(self, agent: Agent) -> None:
+    def speak_as(self, agent: Agent) -> None:
         """Keep the speech as this agent speaks it. To be called while its session runs, before the other methods."""
         ...
 
@@ -52,8 +52,8 @@ class PreparedSpeech(Protocol):
 class NoSpeech:
     """Keeps nothing: every text is spoken live."""
 
-    def greets(self, agent: Agent) -> None:
-        """As ``PreparedSpeech.greets``."""
+    def speak_as(self, agent: Agent) -> None:
+        """As ``PreparedSpeech.speak_as``."""
 
     async def find(self, user_id: str | None, text: str) -> AsyncIterator[rtc.AudioFrame] | None:
         """As ``PreparedSpeech.find``."""

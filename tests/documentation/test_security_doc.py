@@ -56,8 +56,8 @@ def test_every_promise_names_a_test() -> None:
 
 
 def test_the_table_of_keys_is_the_codes() -> None:
-    told = dict(re.findall(r"(?m)^\| `([a-z]+:[^`]+)` \| (\d+|for ever) \|", DOCUMENT))
-    assert told == {name: "for ever" if key.ttl is None else str(key.ttl) for name, key in KEYS.items()}
+    documented = dict(re.findall(r"(?m)^\| `([a-z]+:[^`]+)` \| (\d+|for ever) \|", DOCUMENT))
+    assert documented == {name: "for ever" if key.ttl is None else str(key.ttl) for name, key in KEYS.items()}
 
 
 def test_figures_are_the_codes() -> None:

@@ -10,7 +10,7 @@ from cache import BackgroundTasks
 from ...identity import Caller, use_caller
 from ...voice.prepared_speech import PreparedSpeech
 from ..parts import Parts
-from .preparing import note_opening, prepare_left_over, prepare_opening
+from .next_opening import note_opening, prepare_left_over, prepare_opening
 from .prompt import GreetingPrompt
 
 IDLE_AFTER: Final = 5.0
@@ -38,7 +38,7 @@ class Preparation:
         self._noting: asyncio.Task[bool] | None = None
         self._background = BackgroundTasks()
 
-    def greets(self, persona: str, instructions: str) -> GreetingPrompt:
+    def note_prompt(self, persona: str, instructions: str) -> GreetingPrompt:
         """Note what the greeting is written with; when the job is idle, prepare with it what killed jobs have left.
 
         Args:

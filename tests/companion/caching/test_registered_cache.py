@@ -1,4 +1,4 @@
-"""One store and several Redis servers: the workers of one of them acknowledge, and every one hears of each write."""
+"""One store and several Redis servers: the workers of one of them acknowledge, and each is cleared of every write."""
 
 from __future__ import annotations
 

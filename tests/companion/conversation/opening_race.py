@@ -25,7 +25,7 @@ from livekit.agents import llm
 
 from companion import Caller, save_user_profile_async, use_caller
 from companion.conversation.opening.greeting import read_plan
-from companion.conversation.opening.preparing import prepare_opening
+from companion.conversation.opening.next_opening import prepare_opening
 from companion.conversation.opening.prompt import GreetingPrompt
 from companion.memory.context import add_memory_async
 from companion.prompts import FOLLOW_UP_PROMPT

@@ -18,7 +18,7 @@ from livekit.agents import Agent, AgentSession, llm
 from cache import get_redis_cache, keys, use_redis_cache
 from companion import Caller, attach, save_user_profile_async, use_caller
 from companion.conversation import session_memory
-from companion.conversation.opening import preparing
+from companion.conversation.opening import next_opening
 from companion.conversation.opening.greeting import Plan, read_plan
 from companion.conversation.opening.preparation import Preparation
 from companion.conversation.opening.prompt import GreetingPrompt
@@ -77,7 +77,7 @@ async def prepare(runtime: Runtime, hours_ago: float = 1.0, prompt: GreetingProm
     """Prepare the next greeting of Ada, who was last here so many hours ago."""
     await runtime.store.add_turn("ada", said(hours_ago))
     with use_caller(Caller("ada")):
-        await preparing.prepare_opening("ada", prompt, NoSpeech())
+        await next_opening.prepare_opening("ada", prompt, NoSpeech())
 
 
 @asynccontextmanager
@@ -369,11 +369,11 @@ async def test_while_the_store_is_away_a_later_turn_notes_it(runtime: Runtime, m
 
 async def test_what_the_agent_is_not_told_is_not_in_its_greeting(runtime: Runtime, model: Writer) -> None:
     await runtime.store.save_profile("ada", "Name: Ada")
-    for told in (True, False):
-        prompt = replace(PROMPT, profile=told)
+    for received in (True, False):
+        prompt = replace(PROMPT, profile=received)
         await prepare(runtime, prompt=prompt)
-        assert ("Name: Ada" in str(model.asked[-1].messages())) == told
-        assert PROMPT.hash == prompt.hash if told else PROMPT.hash != prompt.hash
+        assert ("Name: Ada" in str(model.asked[-1].messages())) == received
+        assert PROMPT.hash == prompt.hash if received else PROMPT.hash != prompt.hash
 
 
 async def test_a_program_that_greets_by_itself_costs_no_text(runtime: Runtime, model: Writer) -> None:
@@ -417,8 +417,8 @@ async def test_an_end_that_is_cut_short_leaves_the_decision(runtime: Runtime, mo
         await asyncio.Event().wait()
 
     with pytest.MonkeyPatch.context() as patch, use_caller(Caller("ada")):
-        patch.setattr(preparing, "write_texts", hang)
-        ending = asyncio.create_task(preparing.prepare_opening("ada", PROMPT, NoSpeech()))
+        patch.setattr(next_opening, "write_texts", hang)
+        ending = asyncio.create_task(next_opening.prepare_opening("ada", PROMPT, NoSpeech()))
         await writes.wait()
         ending.cancel()
         await asyncio.wait({ending})

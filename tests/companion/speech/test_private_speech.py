@@ -12,7 +12,7 @@ from livekit.agents import Agent, AgentSession
 
 from cache import get_redis_cache
 from companion import Caller, attach, save_user_profile_async, use_caller
-from companion.conversation.opening.preparing import prepare_opening
+from companion.conversation.opening.next_opening import prepare_opening
 from companion.conversation.opening.prompt import GreetingPrompt
 from companion.memory.erasure import erase_user
 from companion.memory.forgetting import forget_fact_async
@@ -114,7 +114,7 @@ async def test_in_text_no_voice_is_asked_and_another_agent_has_its_own(runtime: 
             await session.start(Agent(instructions="First."))
             session.update_agent(greeting := Agent(instructions="Second.", tts=second))
             await until(lambda: session.current_agent is greeting)  # noqa: B023  # awaited within the round
-            speech.greets(greeting)
+            speech.speak_as(greeting)
         await speech.prepare("1", TEXT)
         assert first.voice.spoken == []  # type: ignore[attr-defined]  # the toy's own
         assert second.voice.spoken == spoken  # type: ignore[attr-defined]  # the toy's own

@@ -48,7 +48,7 @@ async def conversation(
     session.output.audio = speaker
     speech = speech_of(session)
     await session.start(agent)
-    speech.greets(agent)
+    speech.speak_as(agent)
     try:
         yield session, speech, speaker
     finally:

@@ -231,7 +231,7 @@ async def test_late_writes_beside_an_erasure_never_stay(store: Store, user: str)
 
 
 async def test_rows_of_a_worker_of_the_version_before(api: PostgREST, supabase_store: Store, user: str) -> None:
-    """It names no erasures: what it writes of an erased person has no effect, and it hears of no error."""
+    """It names no erasures: what it writes of an erased person has no effect, and raises no error."""
     old = api.client(api.secret_key)
     old.postgrest.headers["x-companion"] = "1"
     for known in (user, f"{user}-2"):
