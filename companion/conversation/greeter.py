@@ -14,6 +14,7 @@ from cache import BackgroundTasks
 from ..identity import Caller, use_caller
 from ..voice.agent import lasting_instructions
 from ..voice.tracing import StartTrace
+from .hook import model_of
 from .opening.greeting import Plan
 from .opening.preparation import Preparation
 from .opening.prompt import GreetingPrompt
@@ -99,7 +100,7 @@ class Greeter:
         if self._trace is not None:
             self._trace.mark("greeting asked")
         # A realtime model would need two more updates of its tools.
-        options: dict[str, Any] = {} if isinstance(self._session.llm, llm.RealtimeModel) else {"tools": []}
+        options: dict[str, Any] = {} if isinstance(model_of(self._session), llm.RealtimeModel) else {"tools": []}
         try:
             with use_caller(self._caller):
                 return self._session.generate_reply(instructions=instructions, tool_choice="none", **options)
@@ -114,7 +115,7 @@ class Greeter:
             agent = self._session.current_agent
         except RuntimeError:  # it is not running
             return None
-        if self._plan() is None or isinstance(agent.llm or self._session.llm, llm.RealtimeModel):
+        if self._plan() is None or isinstance(model_of(self._session, agent), llm.RealtimeModel):
             return None
         if any(_has_spoken(said) for said in (self._session.history, agent.chat_ctx)):
             return None  # what was prepared does not answer it

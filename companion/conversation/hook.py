@@ -163,11 +163,26 @@ class AgentHook:
         return agent if agent in self._nodes else None
 
     def _model(self, agent: Agent) -> object:
-        return agent.llm if isinstance(agent.llm, llm.RealtimeModel | llm.LLM) else self._session.llm
+        return model_of(self._session, agent)
 
     def _mutable(self, agent: Agent | None) -> bool:
         model = self._model(agent) if agent is not None else None
         return isinstance(model, llm.RealtimeModel) and model.capabilities.mutable_instructions
+
+
+def model_of(session: AgentSession[Any], agent: Agent | None = None) -> object:
+    """The model with which an agent of a session talks: its own, else the session's.
+
+    Args:
+        session: the session.
+        agent: the agent; the one that talks now where None.
+    """
+    if agent is None:
+        try:
+            agent = session.current_agent
+        except RuntimeError:  # the session is not running
+            return session.llm
+    return agent.llm if isinstance(agent.llm, llm.RealtimeModel | llm.LLM) else session.llm
 
 
 def place(chat_ctx: llm.ChatContext, block: str) -> int:

@@ -367,6 +367,20 @@ async def test_an_agents_own_realtime_model_has_the_block_when_it_starts(known: 
     assert ADA in prompt
 
 
+@pytest.mark.parametrize("own", [True, False])
+async def test_a_realtime_model_greets_without_an_update_of_its_tools(
+    known: Runtime, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    """Whether it is the session's or the agent's own, beside a model of another kind."""
+    realtime = SilentRealtime()
+    agent = Agent(instructions="-", llm=realtime) if own else Agent(instructions="-")
+    asked: list[dict[str, Any]] = []
+    async with calling(agent, model=None if own else realtime) as call:
+        monkeypatch.setattr(call.session, "generate_reply", lambda **options: asked.append(options))
+        await call.memory.greet("Greet the user.")
+    assert [options.keys() for options in asked] == [{"instructions", "tool_choice"}]
+
+
 async def test_a_realtime_model_forgets_a_caller_whose_place_another_takes(known: Runtime) -> None:
     async with job(a_room("ada", "bob"), {"user_id": "ada"}) as ctx:
         call = await begin(ctx, model=SilentRealtime())
