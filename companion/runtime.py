@@ -194,8 +194,16 @@ def get_runtime() -> Runtime:
 
 
 def set_runtime(runtime: Runtime) -> Runtime:
-    """Make ``runtime`` the running loop's."""
-    _runtimes[asyncio.get_running_loop()] = runtime
+    """Make ``runtime`` the running loop's. To be called before the loop's first conversation.
+
+    Raises:
+        RuntimeError: conversations have acquired another one: what they say would be in the stores of both.
+    """
+    loop = asyncio.get_running_loop()
+    running = _runtimes.get(loop)
+    if running is not None and running is not runtime and running.conversations > 0:
+        raise RuntimeError("conversations of this event loop use another runtime: set one before the first attach")
+    _runtimes[loop] = runtime
     recall_with(runtime.outbox_relay.redeliver_recent)
     return runtime
 

@@ -10,7 +10,7 @@ import pytest
 from cache import get_redis_cache
 from cache.embedded import EmbeddedRedis
 from companion.caching.change_listener import ChangeListener, OnChange
-from companion.runtime import Runtime, close_runtime, get_runtime, set_runtime
+from companion.runtime import Runtime, acquire_runtime, close_runtime, get_runtime, release_runtime, set_runtime
 from companion.settings import Settings
 from tests.real.redis.redis_server import RedisServer, unused_port
 from tests.wait import until
@@ -126,3 +126,16 @@ async def test_a_process_says_once_that_it_has_no_cache(
         await runtime.open_local_cache()
         await close_runtime()
     assert [record.getMessage()[:27] for record in caplog.records] == ["Going on without a cache: n"]
+
+
+async def test_a_runtime_that_conversations_use_is_not_replaced(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, models="offline")
+    runtime = set_runtime(Runtime(settings))
+    assert acquire_runtime() is set_runtime(runtime), "the same one is no other"
+    with pytest.raises(RuntimeError, match="before the first attach"):
+        set_runtime(Runtime(settings))
+    assert get_runtime() is runtime
+    await release_runtime()  # the last one closes it
+    other = set_runtime(Runtime(settings))
+    assert get_runtime() is other
+    await close_runtime()
