@@ -116,5 +116,14 @@ class CompanionAgent(Agent):
 
 
 def lasting_instructions(agent: Agent) -> str:
-    """The instructions of an agent, without what changes with the clock where that is known."""
-    return agent.lasting_instructions if isinstance(agent, CompanionAgent) else str(agent.instructions)
+    """The instructions of an agent, without what changes with the clock or with each call where that is known.
+
+    System messages that the program has given it count, as they may be about the caller; LiveKit's own repeat the rest.
+    """
+    own = agent.lasting_instructions if isinstance(agent, CompanionAgent) else agent.instructions
+    given = (
+        item.text_content or ""
+        for item in agent.chat_ctx.items
+        if isinstance(item, llm.ChatMessage) and item.role in ("system", "developer") and not item.id.startswith("lk.")
+    )
+    return "\n\n".join([own if isinstance(own, str) else own.render_static(modality="audio"), *given])

@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 from livekit import rtc
 from livekit.agents import Agent, AgentSession, llm
+from livekit.agents.beta import Instructions
 
 from cache import get_redis_cache, keys, use_redis_cache
 from companion import Caller, attach, save_user_profile_async, use_caller
@@ -157,9 +158,21 @@ async def test_a_change_by_hand_counts_when_the_copy_is_gone(runtime: Runtime) -
     assert await greeted() == (LIVE, 1)
 
 
+def given(text: str) -> llm.ChatContext:
+    """What a program may give an agent beside its instructions."""
+    context = llm.ChatContext.empty()
+    context.add_message(role="system", content=text)
+    return context
+
+
 @pytest.mark.parametrize(
     ("agent", "instructions"),
-    [(Agent(instructions="Be rude."), PROMPT.instructions), (Agent(instructions="Be kind."), "Greet them in verse.")],
+    [
+        (Agent(instructions="Be rude."), PROMPT.instructions),
+        (Agent(instructions="Be kind."), "Greet them in verse."),
+        (Agent(instructions=Instructions("Be kind.", audio="Be brief.")), PROMPT.instructions),
+        (Agent(instructions="Be kind.", chat_ctx=given("Ada has not paid.")), PROMPT.instructions),
+    ],
 )
 async def test_it_is_for_one_prompt(runtime: Runtime, agent: Agent, instructions: str) -> None:
     await prepare(runtime)
@@ -187,6 +200,14 @@ async def test_it_is_not_said_in_the_middle_of_a_conversation(runtime: Runtime) 
     earlier = llm.ChatContext.empty()
     earlier.add_message(role="user", content="The chess is over, I quit.")
     assert await greeted(Agent(instructions="Be kind.", chat_ctx=earlier)) == (LIVE, 1)
+
+
+def test_what_changes_with_each_call_does_not_count() -> None:
+    personas = {
+        lasting_instructions(Agent(instructions=Instructions("Be kind.", audio="Be brief.", dynamic=text)))
+        for text in ("It is noon.", "It is one.")
+    }
+    assert personas == {"Be kind.\n\nBe brief."}
 
 
 def test_the_clock_in_an_agents_instructions_does_not_count() -> None:
