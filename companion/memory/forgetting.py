@@ -16,7 +16,7 @@ from ..caching import clear_speech
 from ..identity import current_caller
 from ..profile_lines import lines_of
 from ..runtime import get_runtime
-from ..store import DataKind, Removed, Thing, fact_key, mentions, search_words, shares_word, stem, words_of
+from ..store import DataKind, Removed, Thing, fact_key, mentions, shares_word, stems_of, unspaced, words_of
 from .read_deadline import within_deadline
 
 logger = logging.getLogger("companion")
@@ -104,7 +104,7 @@ def matching(what: str, known: Sequence[str]) -> list[str]:
     if not about and signs_of(what):
         return known
     for words in (about, {_SAME.get(word, word) for word in about}):
-        if words and (having := [text for text in known if words <= _words(text)]):
+        if words and (having := [text for text in known if words <= _words(text) | _within(what, text)]):
             return having
     return [text for text in known if set(words_of(text)) <= about] if about else []
 
@@ -141,7 +141,12 @@ def _similar(what: str, known: Sequence[str]) -> list[str]:
 
 
 def _words(text: str) -> set[str]:
-    return {stem(word) for word in search_words(text)}
+    return set(stems_of(text))
+
+
+def _within(what: str, text: str) -> set[str]:
+    """Words within sentences without blanks: another word may hold them, so only if everything about them is meant."""
+    return {word for word in words_of(what) if unspaced(word) and mentions(text, [word])} if _ALL.match(what) else set()
 
 
 async def _known(user_id: str, what: str) -> list[str]:
@@ -149,7 +154,12 @@ async def _known(user_id: str, what: str) -> list[str]:
     runtime = get_runtime()
     waiting = runtime.write_behind.waiting_facts(user_id)
     pending = runtime.write_behind.pending_profile(user_id) or ""
-    query = " ".join([what, *(_SAME.get(word, "") for word in words_of(what))])
+    # A search finds no word within a sentence without blanks: all facts are looked at.
+    query = (
+        ""
+        if unspaced(what) and _ALL.match(what)
+        else " ".join([what, *(_SAME.get(word, "") for word in words_of(what))])
+    )
     stored, facts = await asyncio.gather(
         runtime.store.get_profile(user_id), runtime.store.search_memories(user_id, query, _SEARCHED)
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .base import PersonErased, Store, StoreError
 from .erasures import Moved, PendingErasure
 from .fact_key import fact_key
-from .forgetting import Forgotten, Removed, Thing, knowing, mentions, stem, words_of
+from .forgetting import Forgotten, Removed, Thing, knowing
 from .outbox import DataKind, OutboxRow
 from .person_json import person_from_json, person_to_json
 from .profile_history import ProfileAuthor, ProfileVersion, StoredProfile
@@ -21,6 +21,7 @@ from .supabase.diagnosis import explain_answer, explain_failure
 
 if TYPE_CHECKING:
     from .supabase.store import SupabaseStore
+from .word_stems import mentions, stems_of, unspaced, words_of
 
 __all__ = [
     "Context",
@@ -57,7 +58,8 @@ __all__ = [
     "public_kind",
     "search_words",
     "shares_word",
-    "stem",
+    "stems_of",
+    "unspaced",
     "words_of",
 ]
 

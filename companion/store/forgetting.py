@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,49 +11,10 @@ from typing import Final, Protocol
 from uuid import uuid4
 
 from ..profile_lines import lines_of, text_of
-from .fact_key import ALIKE, fact_key
-from .search_terms import search_words
+from .fact_key import fact_key
+from .word_stems import LOOKED_AT, findable
 
-_SCRIPT_WITHOUT_BLANKS: Final = re.compile("[\u2e80-\uffff]")
-_MARKS: Final = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u3099\u309a]")  # as in the migration
 _SEPARATOR: Final = "$"  # between the salt and the hash in the key of a tombstone
-_SHORT: Final = 4  # letters below which a word counts as a whole only
-# Words that say nothing of what is meant: "Likes: chess" is about chess, and "I like it" about nothing.
-_EMPTY: Final = frozenset(
-    """
-    like love enjoy adore prefer say said tell told know remember think thing
-    fact also really lot everything anything something
-    """.split()  # noqa: SIM905 - as a list it fills a page
-)
-_GENERIC: Final = _EMPTY | frozenset(
-    "live work name call called favourite favorite much go get use want need person user".split()  # noqa: SIM905 - likewise
-)
-"""With those that say it where there are no others: "my name"."""
-
-
-def words_of(text: str) -> list[str]:
-    """The words that a text is about: in their stems, without accents, and without generic ones if there are others.
-
-    None where all that is left are words that every turn could have.
-    """
-    words = [word for word in search_words(text) if not _EMPTY.intersection((word, stem(word)))]
-    telling = [word for word in words if not _GENERIC.intersection((word, stem(word)))]
-    return list(dict.fromkeys(map(stem, telling or words)))
-
-
-def stem(word: str) -> str:
-    """The stem of a word, roughly: without accents, and without an ending of the plural or the gerund."""
-    word = _plain(word)
-    if len(word) > _SHORT + 2 and word.endswith("ing"):
-        return word[:-3]
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
-
-
-def mentions(text: str, words: Sequence[str]) -> bool:
-    """Whether a text has at least half of the words (and one); what ``words_of`` makes of a thing to forget."""
-    plain = _plain(text)
-    found = sum(re.search(_pattern(word), plain) is not None for word in words)
-    return bool(words) and 2 * found >= len(words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +87,7 @@ class Forgotten:
     def mentioned_in(self, text: str) -> bool:
         """Whether a text mentions one of them."""
         stones = [stone for stone in self.tombstones if stone.words]
-        words = {stem(word) for word in search_words(_plain(text))} if stones else set()
+        words = findable(text[:LOOKED_AT]) if stones else set()
         hashes = {salt: set(word_hashes(salt, words)) for salt in {stone.salt for stone in stones}}
         return any(2 * len(hashes[stone.salt].intersection(stone.words)) >= len(stone.words) for stone in stones)
 
@@ -208,13 +167,3 @@ def word_hashes(salt: str, words: Iterable[str]) -> list[str]:
 
 def _hash(salt: str, text: str) -> str:
     return sha256(f"{salt}\x1f{text}".encode()).hexdigest()
-
-
-def _plain(text: str) -> str:
-    return _MARKS.sub("", unicodedata.normalize("NFKD", text.translate(ALIKE).lower()))
-
-
-def _pattern(word: str) -> str:
-    if _SCRIPT_WITHOUT_BLANKS.search(word):
-        return word
-    return rf"(?<!\w){word}s?(?!\w)" if len(word) < _SHORT else rf"(?<!\w){word}"

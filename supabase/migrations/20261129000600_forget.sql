@@ -47,14 +47,33 @@ as $$
   from public.companion_lines(p_text) l
 $$;
 
--- A text in lower case, without the accents of Latin, Greek, Cyrillic, Hebrew, Arabic and kana.
+-- A text in lower case, without accents, with blanks between its words. What separates words is listed, and not what
+-- they are made of: a combining mark is part of a word (the vowels of Hindi and Thai), whatever the locale takes it for.
+-- As in companion/store/word_stems.py.
 create or replace function public.companion_plain(p_text text) returns text
 language sql immutable parallel safe set search_path = ''
 as $$
-  select regexp_replace(
-    normalize(lower(translate(p_text, 'İΣς', 'iσσ')), nfkd),
-    '[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u3099\u309a]', '', 'g'
-  )
+  select case
+    -- Without regular expressions, which take several times as long.
+    when octet_length(p_text) = length(p_text) then translate(
+      lower(p_text),
+      E'\x01\x02\x03\x04\x05\x06\x07\x08\t\n\v\f\r\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f'
+      '!"#$%&\'()*+,-./:;<=>?@[\\]^`{|}~\x7f',
+      repeat(' ', 63)
+    )
+    else regexp_replace(
+      regexp_replace(
+        normalize(lower(translate(p_text, 'İΣς', 'iσσ')), nfkd),
+        '[\u0001-/:-@\[-^`{-\u00ac\u00ae-\u00bf\u00d7\u00f7\u037e\u0387\u055a-\u055f\u0589\u058a\u05be\u05c0\u05c3\u05c6\u05f3\u05f4'
+        '\u060c\u061b\u061f\u066a-\u066d\u06d4\u0700-\u070d\u0964\u0965\u0970\u0e4f\u0e5a\u0e5b\u0f04-\u0f14\u104a-\u104f'
+        '\u1361-\u1368\u166e\u1680\u17d4-\u17d6\u17d8-\u17db\u1800-\u180a\u2000-\u200b\u200e-\u206f\u207a-\u207e\u208a-\u208e'
+        '\u20a0-\u20cf\u2190-\u2bff\u2e00-\u2e7f\u3000-\u3003\u3008-\u3020\u3030\u303d-\u303f\u30a0\u30fb\ua92e\ua9c1-\ua9cd'
+        '\ufd3e\ufd3f\ufe10-\ufe19\ufe30-\ufe6b\uff01-\uff0f\uff1a-\uff20\uff61-\uff65\ufffd\U0001f000-\U0001faff]+',
+        ' ', 'g'
+      ),
+      '[\u00ad\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u200c\u200d\u20d0-\u20f0\u3099\u309a\ufe00-\ufe0f]', '', 'g'
+    )
+  end
 $$;
 
 -- Whether a text has at least half of the words: letters and digits without accents, in their stems. A short word
@@ -63,28 +82,41 @@ create or replace function public.companion_mentions(p_text text, p_words jsonb)
 language sql immutable parallel safe set search_path = ''
 as $$
   select count(*) > 0 and 2 * count(*) filter (
-    where t.plain ~ case
-      when w.word ~ '[\u2e80-\uffff]' then w.word
-      when length(w.word) < 4 then '\m' || w.word || 's?\M'
-      else '\m' || w.word
+    where case
+      when w.word ~ '[\u0e00-\u109f\u1780-\u17ff\u1950-\u1aaf\u1b00-\u1b7f\u2e80-\uffff\U0001b000-\U0001b2ff\U00020000-\U0003ffff]'
+        then strpos(t.plain, w.word) > 0
+      when length(w.word) < 4 then strpos(t.plain, ' ' || w.word || ' ') > 0 or strpos(t.plain, ' ' || w.word || 's ') > 0
+      else strpos(t.plain, ' ' || w.word) > 0
     end
   ) >= count(*)
   from jsonb_array_elements_text(p_words) as w (word),
-    (select public.companion_plain(p_text) as plain) t
+    (select ' ' || public.companion_plain(p_text) || ' ' as plain offset 0) t  -- once, and not for each word
 $$;
 
 -- Whether a text mentions something that the user asked to forget, of which only hashes are kept: at least half of its
--- words, in the stems that the companion makes.
+-- words, in the stems that the companion makes; of a sentence without blanks, its parts of up to twelve characters.
 create or replace function public.companion_mentions_forgotten(p_text text, p_user_id text) returns boolean
 language sql stable set search_path = ''
 as $$
-  with stems as (
-    select distinct case
+  with words as (
+    select distinct w.word
+    from unnest(string_to_array(public.companion_plain(left(p_text, 10000)), ' ')) as w (word) where w.word <> ''
+  ), stems as materialized (
+    select case
       when length(w.word) > 6 and w.word like '%ing' then left(w.word, -3)
       when length(w.word) > 3 and w.word like '%s' and w.word not like '%ss' then left(w.word, -1)
       else w.word
     end as stem
-    from regexp_split_to_table(public.companion_plain(p_text), '\W+') as w (word)
+    from words w
+    union
+    select left(p.part, l.length)
+    from words w,
+      lateral (
+        select string_agg(c.char, '') over (order by c.place rows between current row and 11 following) as part
+        from unnest(string_to_array(w.word, null)) with ordinality c (char, place)
+      ) p,
+      generate_series(1, 12) l (length)
+    where w.word ~ '[\u0e00-\u109f\u1780-\u17ff\u1950-\u1aaf\u1b00-\u1b7f\u2e80-\uffff\U0001b000-\U0001b2ff\U00020000-\U0003ffff]'
   )
   select exists (
     select from public.companion_forgotten f

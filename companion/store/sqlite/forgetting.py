@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from ...profile_lines import lines_of, text_of
 from ..erasures import AS_OF_NOW
 from ..fact_key import fact_key
-from ..forgetting import Removed, Thing, mentions
+from ..forgetting import Removed, Thing
+from ..word_stems import mentions
 from . import erasure, openings, profiles, tombstones
 from .times import to_microseconds
 

@@ -68,6 +68,30 @@ async def test_a_replayed_write_does_not_bring_it_back(runtime: Runtime, number:
     assert plan.last_words == "I like tea"
 
 
+@pytest.mark.parametrize(
+    ("what", "line", "fact"),
+    [
+        ("下棋", "我喜欢下棋", "昨天我下棋了"),
+        ("将棋", "趣味は将棋です", "毎週将棋をする"),
+        ("หมากรุก", "ฉันชอบหมากรุก", "เล่นหมากรุกทุกวัน"),
+        ("शतरंज", "मुझे शतरंज पसंद है", "शतरंज रोज़ खेलता है"),
+    ],
+)
+async def test_a_word_is_forgotten_in_any_script(runtime: Runtime, what: str, line: str, fact: str) -> None:
+    """Also within a sentence without blanks, where the store's search finds no word."""
+    other = "name: Ada 人 ม म"
+    await runtime.store.save_profile("ada", f"{line}\n{other}")
+    await runtime.store.add_memory("ada", Memory(fact, LATER))
+    assert set((await forget(what)).candidates) == {line, fact}, "asks which"
+    assert set((await forget(f"everything about {what}")).removed) == {line, fact}
+    assert what not in await everything(runtime)
+    late = [Turn("user", f"{what}?", LATER, "c"), Summary("c", f"{line}.", LATER), Turn("user", "tea", LATER, "c")]
+    Spool(runtime.settings.home).add("ada", late)
+    await runtime.write_behind.spool_replay.replay()
+    assert what not in await everything(runtime)
+    assert [turn.skipped for turn in (await runtime.store.context("ada")).turns] == [True, False]
+
+
 async def test_nor_does_a_write_of_this_process_that_waited_for_the_store(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
