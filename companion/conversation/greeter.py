@@ -90,7 +90,8 @@ class Greeter:
         if caller is not None and self._record.resumed:
             # They have been greeted; and whom the killed job did not answer is answered.
             said = self._record.earlier_turns
-            return self._session.generate_reply() if said and said[-1].role == "user" else None
+            unanswered = said and said[-1].role == "user" and not _has_spoken(self._session.history)
+            return self._session.generate_reply() if unanswered else None
         if (speech := await self._say_prepared(caller, instructions)) is not None:
             return speech
         if self._closed:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from livekit.agents import ConversationItemAddedEvent, FunctionToolsExecutedEvent, llm
 
@@ -34,12 +34,14 @@ class Record:
         self._place = place if parts.resume else ""
         self._log: TurnLog | None = None
         self._continued: Continuation | None = None
+        self._opening: Continuation | None = None
+        self._waiting: list[Callable[[], None]] = []  # what happened while a lease was waited for
         self._background = BackgroundTasks()
 
     @property
     def begun(self) -> bool:
         """Whether the conversation has begun."""
-        return self._log is not None
+        return self._log is not None or bool(self._waiting)
 
     @property
     def earlier_turns(self) -> Sequence[Turn]:
@@ -55,32 +57,48 @@ class Record:
         """Look whether a conversation with this person was cut off in the room."""
         if not self._place or self.begun:
             return
-        continued = Continuation(self._place, caller, self._part)
+        self._opening = continued = Continuation(self._place, caller, self._part)
         try:
             await continued.open()
-        except asyncio.CancelledError:
+        except BaseException:
+            if self._opening is continued:
+                self._opened()
             await continued.close()
             raise
-        if self.begun:
-            await continued.close()
-        else:
+        if self._opening is continued:
             self._continued = continued
+            self._opened()
+        else:
+            await continued.close()
+
+    def _opened(self) -> None:
+        """Do what waited: the caller may speak before the lease of a killed job has expired."""
+        self._opening = None
+        waiting, self._waiting = self._waiting, []
+        for happened in waiting:
+            happened()
 
     def leave(self) -> None:
         """Give back what :meth:`open` took: the conversation is with another person."""
+        self._opened()
         if self._continued is not None:
             self._background.spawn(self._continued.close(), name="conversation-leave")
             self._continued = None
 
     def begin(self, caller: Caller) -> None:
-        """Begin, unless that was done."""
-        if self._log is None:
+        """Begin, unless that was done; where it may be one to continue, as soon as that is known."""
+        if self._opening is not None:
+            if not self._waiting:
+                self._waiting.append(partial(self.begin, caller))
+        elif self._log is None:
             id_ = self._continued.conversation_id if self._continued is not None else None
             self._log = TurnLog(caller, self._writes, id_, self.earlier_turns)
 
     def forget(self) -> None:
         """Go on without what was said before."""
-        if self._continued is not None:
+        if self._opening is not None:
+            self._waiting.append(self.forget)
+        elif self._continued is not None:
             self._continued.turns.clear()
 
     def place(self, chat_ctx: llm.ChatContext, index: int) -> None:
@@ -90,7 +108,9 @@ class Record:
 
     def on_item(self, event: ConversationItemAddedEvent) -> None:
         """Store what was said."""
-        if self._log is not None and self._parts.turns:
+        if self._opening is not None and self._waiting:
+            self._waiting.append(partial(self.on_item, event))
+        elif self._log is not None and self._parts.turns:
             self._log.on_item(event)
             if self._parts.wrap_up and self._log.turns and self._log.turns[-1].role == "user" and self._log.caller:
                 self._preparation.note(self._log.caller)
@@ -99,11 +119,14 @@ class Record:
 
     def on_tools(self, event: FunctionToolsExecutedEvent) -> None:
         """Mark what was asked to be forgotten."""
-        if self._log is not None:
+        if self._opening is not None and self._waiting:
+            self._waiting.append(partial(self.on_tools, event))
+        elif self._log is not None:
             self._log.on_tools(event)
 
     async def end(self) -> None:
         """Flush the turns and wrap up. To be called once."""
+        self._opened()
         if self._continued is not None:
             await self._continued.close()
             if self._continued.turns:  # also if nothing more was said: no other job will wrap them up

@@ -99,6 +99,33 @@ async def test_the_next_job_goes_on(known: Runtime) -> None:
         assert (await known.store.get_state("ada") or {})["conversations"] == 1
 
 
+async def test_what_is_said_before_the_lease_has_expired_goes_on(known: Runtime) -> None:
+    async with job() as killed:
+        await greeted(killed)
+        await killed.say("I live in Oslo")
+        await until(lambda: stored(known))
+        kill()
+        async with job() as call:  # which listens sooner than it knows what was said
+            await call.say("Where do I live?")
+            assert spoken(call) == (said := ["Done.", "I live in Oslo", "Done.", "Where do I live?"])
+            assert await call.memory.greet("Greet the user.") is None
+        turns = await known.store.recent_turns("ada")
+        assert [turn.text.strip() for turn in turns] == [*said, "Done."]
+        assert len({turn.conversation_id for turn in turns}) == 1
+
+
+async def test_what_is_said_while_a_lease_is_waited_for_is_stored_at_the_end(
+    known: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(continuation, "PATIENCE", 60)
+    monkeypatch.setattr("companion.conversation.session_memory.DEADLINE", 0.1)
+    async with job() as first:
+        await greeted(first)
+        async with job() as second:
+            await second.say("hello")
+        assert [turn.text.strip() for turn in await known.store.recent_turns("ada")] == ["hello", "Done."]
+
+
 async def stored(runtime: Runtime) -> bool:
     return len(await runtime.store.recent_turns("ada")) == 3
 
