@@ -25,6 +25,7 @@ from opentelemetry import metrics
 from cache import LoadTimeout, keys, retrieve_exception
 
 from .cached_streams import CachedChunkedStream, CachedSynthesizeStream, Emitter
+from .private_words import private_words
 from .recording import Recording, UnusableRecording
 from .recordings import Speak, find, record
 from .shareable import is_shareable
@@ -76,7 +77,6 @@ class CachedTTS(tts.TTS[Any]):
         self.saved = Saved()
         self._label = self.voice.label
         self._named = key
-        self._known: list[Callable[[], str | None]] = []
         self.voice.on("metrics_collected", self._forward_metrics)
 
     class Markup(tts.TTS.Markup):
@@ -104,11 +104,6 @@ class CachedTTS(tts.TTS[Any]):
     def voice_key(self) -> str | None:
         """The name of the other voice as it is set up now; None where nothing can be kept."""
         return voice_key(self.voice, self._named)
-
-    def keep_out(self, known: Callable[[], str | None]) -> None:
-        """Share no text with a word of what ``known`` returns; it is asked until it returns None."""
-        if known not in self._known:
-            self._known.append(known)
 
     async def warm(self, *phrases: str) -> None:
         """Speak the phrases that are not kept yet, so that no conversation waits for their speech.
@@ -142,9 +137,7 @@ class CachedTTS(tts.TTS[Any]):
 
     def key_of(self, text: str) -> keys.Key | None:
         """The key of the speech of a text; None where it is not kept."""
-        known = [(one, one()) for one in self._known]
-        self._known = [one for one, words in known if words is not None]
-        if not is_shareable(text, " ".join(words for _, words in known if words)):
+        if not is_shareable(text, private_words()):
             return None
         name = self.voice_key
         return None if name is None else keys.shared_speech(speech_id(name, text.strip()))

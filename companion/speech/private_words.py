@@ -1,19 +1,23 @@
-"""Keeps what is known of a caller, and what they say, out of the phrases that a ``CachedTTS`` shares."""
+"""What is known of the callers of this process, and what they say: no phrase that a ``CachedTTS`` shares holds it.
+
+It is kept by the process and not by a voice: a voice may be anywhere, inside an adapter or in an agent's own node.
+"""
 
 from __future__ import annotations
 
 from asyncio import Event
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 from weakref import ref
 
-from livekit.agents import AgentSession, ConversationItemAddedEvent, llm
+from livekit.agents import AgentSession, llm
 
-from .cached_tts import CachedTTS
+_known: Final[list[Callable[[], str | None]]] = []
 
 
 def keep_private(session: AgentSession[Any], known: Callable[[], str]) -> None:
-    """Let the voices of a session, and of its agents, share no text with a word that is known of its caller.
+    """Let no voice share a text with a word that is known of the caller of a session, until it is closed.
 
     Args:
         session: the session.
@@ -25,17 +29,25 @@ def keep_private(session: AgentSession[Any], known: Callable[[], str]) -> None:
         session = None if closed.is_set() else its_session()
         return None if session is None else "\n".join([known(), *_said(session.history)])
 
-    def keep_out_of(voice: object) -> None:
-        if isinstance(voice, CachedTTS):
-            voice.keep_out(words)
-
-    def on_item(event: ConversationItemAddedEvent) -> None:
-        if isinstance(event.item, llm.AgentHandoff) and (session := its_session()) is not None:
-            keep_out_of(session.current_agent.tts)
-
-    keep_out_of(session.tts)
-    session.on("conversation_item_added", on_item)
+    keep_out(words)
     session.on("close", lambda _: closed.set())
+
+
+def keep_out(known: Callable[[], str | None]) -> None:
+    """Let no voice share a text with a word of what ``known`` returns; it is asked until it returns None."""
+    _known.append(known)
+
+
+def private_words() -> str:
+    """All that is known, and said, at this moment."""
+    found = []
+    for known in tuple(_known):
+        if (words := known()) is not None:
+            found.append(words)
+        else:
+            with suppress(ValueError):  # another thread has removed it
+                _known.remove(known)
+    return "\n".join(found)
 
 
 def _said(history: llm.ChatContext) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from livekit.agents import Agent
+from livekit.agents import Agent, tts
 
 from cache import get_redis_cache
 from companion.runtime import Runtime
@@ -14,13 +14,14 @@ from tests.companion.speech.toy_voice import ToyVoice
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize("where", ["session", "agent"])
+@pytest.mark.parametrize("where", ["session", "agent", "an adapter"])
 async def test_nothing_of_the_caller_is_shared(runtime: Runtime, where: str) -> None:
     await runtime.store.save_profile("ada", "Name: Ada")
     await get_redis_cache()
     voice = CachedTTS(ToyVoice(), key="hum")
     agent = Agent(instructions="kind", **({"tts": voice} if where == "agent" else {}))
-    async with calling(agent, session={"tts": voice} if where == "session" else None) as call:
+    adapted = {"tts": tts.FallbackAdapter([voice])} if where == "an adapter" else None
+    async with calling(agent, session={"tts": voice} if where == "session" else adapted) as call:
         await call.memory.briefed()
         assert voice.key_of("One moment, please.") is not None
         assert voice.key_of("Nice to see you, Ada.") is None  # of the profile
