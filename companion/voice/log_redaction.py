@@ -26,8 +26,16 @@ from .provider_errors import comes_from_provider, format_exception, without_resp
 
 _LOGGERS: Final = ("livekit", "livekit.agents", "livekit.plugins.openai", "asyncio")
 _OUR_LOGGERS: Final = ("companion", "cache")
-# As SIP and E.164 write it. Of other digits only a room's name shows that they are a number.
-_NUMBER: Final = re.compile(r"(?:\bsips?[_:]|\btel:)\+?\d[\d().-]*|\+\d(?:[().\- ]{0,2}\d){6,14}", re.IGNORECASE)
+# As SIP and E.164 write it, also in an address, in a key (as user_id_of encodes it) and in LiveKit's attributes. Of
+# other digits only a room's name shows that they are a number.
+_PLUS: Final = r"(?:[+\uff0b]|%2b|=2b)"
+_BETWEEN: Final = r"(?:[().\-/ \xa0\u2010-\u2015]|[%=](?:20|28|29))"
+_NUMBER: Final = re.compile(
+    rf"(?<![a-z\d])(?:sips?[_:]|tel:)(?:{_PLUS}?\d[\d().-]*|{_BETWEEN}{{0,2}}\d(?:{_BETWEEN}{{0,3}}\d){{6,14}})"
+    rf"|{_PLUS}\d(?:{_BETWEEN}{{0,3}}\d){{6,14}}"
+    rf"|(?<=phonenumber)(?P<is>['\"]?[:=] ?['\"]?)\d(?:{_BETWEEN}{{0,3}}\d){{6,14}}",
+    re.IGNORECASE,
+)
 _DIGITS: Final = re.compile(r"\+?\d{7,}")
 _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -125,7 +133,7 @@ def _field_without_numbers(name: str, text: str) -> str:
 
 
 def _without_numbers(text: str) -> str:
-    return _NUMBER.sub("[number]", text)
+    return _NUMBER.sub(lambda found: f"{found['is'] or ''}[number]", text)
 
 
 def _tells_too_much(error: BaseException) -> bool:

@@ -43,7 +43,21 @@ NUMBERS = ("+15551234567", "+1 (555) 123-4567", "sip_15551234567", "sip_+1555123
 
 
 @pytest.mark.parametrize(
-    "number", [*NUMBERS, "tel:+1-555-123-4567", "Phone +15551234567", "user:sip_+15551234567:profile"]
+    "number",
+    [
+        *NUMBERS,
+        "tel:+1-555-123-4567",
+        "Phone +15551234567",
+        "user:sip_+15551234567:profile",
+        "https://project.supabase.co/x?user_id=sip_%2B15551234567",
+        "user:=sip_=28555=29=20123-4567:profile",
+        "user:=sip_=2b1=20555=20123=204567:profile",
+        "sip_(555) 123-4567",
+        "+1\u00a0555\u2011123\u00a04567",
+        "\uff0b15551234567",
+        "{'sip.phoneNumber': '15551234567'}",
+        "trunkPhoneNumber=5551234567",
+    ],
 )
 def test_telephone_numbers_are_removed(caplog: pytest.LogCaptureFixture, number: str) -> None:
     redact_logs()
