@@ -1,20 +1,22 @@
 """A real worker that is killed, with its jobs, in the middle of a conversation while its store is away.
 
-What was said is stored by the next worker, in which the conversation goes on.
+What was said is stored by the next worker, in which the conversation goes on. Who heard half a greeting is greeted.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from companion.store import SqliteStore
 from companion.writes import Spool
 from tests.real.livekit.livekit_server import LiveKitServer
-from tests.real.models.openai_server import OpenAIServer
+from tests.real.models.openai_server import OpenAIServer, Reply
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 from tests.worker.test_worker import ROOT, model, user, wait_for_turns, worker
@@ -22,19 +24,31 @@ from tests.worker.test_worker import ROOT, model, user, wait_for_turns, worker
 pytestmark = pytest.mark.worker
 COMMAND = ["-m", "livekit.agents", "start", str(ROOT / "agent.py"), "--dev"]
 
+LONG = "Hello Bea, it is good to hear from you."
 
-async def test_what_was_said_is_stored_by_the_next_start(tmp_path: Path) -> None:
+
+def greeting_bea(body: dict[str, Any]) -> Reply | str:
+    """What ``model`` answers, but for the greeting of one caller."""
+    answer = model(body)
+    return LONG if answer == "Hello." and "Likes: bees" in json.dumps(body) else answer
+
+
+async def test_what_was_said_is_stored_by_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, spool = tmp_path / "home", Spool(tmp_path / "home")
     store = SqliteStore(home / "companion.db")
-    await store.get_profile("ada")  # creates the file
+    await store.save_profile("bea", "Likes: bees")
     (tmp_path / "redis").mkdir()
     with RedisServer(tmp_path / "redis") as redis:
-        async with LiveKitServer() as lk, OpenAIServer(model) as openai:
+        async with LiveKitServer() as lk, OpenAIServer(greeting_bea) as openai:
             settings = {"REDIS_URL": redis.url, "OPENAI_BASE_URL": openai.base_url, "OPENAI_API_KEY": "test"}
             with closing(sqlite3.connect(home / "companion.db", isolation_level=None)) as other:
                 async with worker(COMMAND, lk, home, killed=True, **settings):
-                    job = await lk.dispatch(metadata=user("ada"))
+                    short = openai.speech
+                    # The instance's method: a greeting that lasts until the worker is killed.
+                    monkeypatch.setattr(openai, "speech", lambda text: (300 if text == LONG else 1) * short(text))
+                    job, greeted = [await lk.dispatch(metadata=user(name)) for name in ("ada", "bea")]
                     assert await job.greeting() == "Hello."
+                    await greeted.wait_until(lambda: "first_transcription" in greeted.milestones, "a greeting", 30)
                     other.execute("BEGIN IMMEDIATE")  # until the worker is dead
                     await job.say("I live in Oslo")
                     assert await job.next_reply() == "You said I live in Oslo."
@@ -43,11 +57,16 @@ async def test_what_was_said_is_stored_by_the_next_start(tmp_path: Path) -> None
                         return "You said I live in Oslo." in "".join(path.read_text() for path in spool.files())
 
                     await until(spooled)
-            assert await store.recent_turns("ada") == []
+            assert await store.recent_turns("ada") == await store.recent_turns("bea") == []
+            assert [stream.finished_at for stream in greeted.transcripts] == [None], "in the middle of it"
+            monkeypatch.undo()
             async with worker(COMMAND, lk, home, **settings):
-                next_job = await lk.dispatch(metadata=user("bea"))
+                next_job = await lk.dispatch(metadata=user("bea"), after=greeted)
                 await until(lambda: not spool.files(), timeout=30)
-                await next_job.greeting()
+                assert await next_job.greeting() == LONG
+                await next_job.say("I am here")
+                assert await next_job.next_reply() == "You said I am here."
+                bea = await wait_for_turns(store, "bea", "You said I am here.")
                 said = [(turn.role, turn.text) for turn in await store.recent_turns("ada")]
                 asked = len(openai.requests)
                 resumed = await lk.dispatch(metadata=user("ada"), after=job)
@@ -61,6 +80,7 @@ async def test_what_was_said_is_stored_by_the_next_start(tmp_path: Path) -> None
     assert said == [("assistant", "Hello."), ("user", "I live in Oslo"), ("assistant", "You said I live in Oslo.")]
     assert turns == [*said, ("user", "Where do I live?"), ("assistant", "You said Where do I live?.")]
     assert [message["content"] for message in request.messages[2:]] == [text for _, text in turns[:-1]]
+    assert bea == [("assistant", LONG), ("user", "I am here"), ("assistant", "You said I am here.")]
     assert len({turn.conversation_id for turn in await store.recent_turns("ada")}) == 1
     assert (await store.get_state("ada") or {})["conversations"] == 1
     await store.close()
