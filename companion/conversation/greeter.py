@@ -96,7 +96,10 @@ class Greeter:
             return speech
         if self._closed:
             return None
-        if self._caller() is not None and (plan := self._plan()) is not None:
+        plan = self._plan() if self._caller() is not None else None
+        if plan is not None and plan.kind == "dropped_call" and _has_spoken(self._session.history):
+            plan = None  # who has spoken is back already; and what was said last may be that
+        if plan is not None:
             instructions = plan.instructions(instructions).lstrip()
         if self._trace is not None:
             self._trace.mark("greeting asked")

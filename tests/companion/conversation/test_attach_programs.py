@@ -225,6 +225,18 @@ async def test_a_session_that_runs_may_get_a_memory(
         assert blocks(session.llm) == [0, *[int(known_caller)] * 2]
 
 
+@pytest.mark.parametrize("speaks", [False, True])
+async def test_who_has_spoken_is_not_greeted_as_after_a_dropped_call(known: Runtime, speaks: bool) -> None:
+    await known.store.add_turn("ada", Turn("user", "I live in Oslo", datetime.now(UTC), "c0"))
+    async with calling(Agent(instructions="-")) as call:
+        await call.memory.known.ready()
+        if speaks:
+            await call.say("hello")
+        await call.memory.greet("Welcome them.")
+        await until(lambda: call.model.asked and "Welcome them." in call.last)
+        assert ("dropped call" in call.last) is not speaks
+
+
 async def test_of_greetings_before_the_start_the_last_is_said(known: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("companion.conversation.knowledge.DEADLINE", 0.1)
     async with job(a_room("ada"), {"user_id": "ada"}) as ctx:
