@@ -210,6 +210,18 @@ async def test_tools_can_be_left_out_of_one_reply() -> None:
     assert talk.offered == [set(), {"look"}]
 
 
+async def test_livekits_own_system_messages_differ_from_a_programs() -> None:
+    """``companion.voice.agent`` (``lasting_instructions``): their ids begin with ``lk.``."""
+    context = llm.ChatContext.empty()
+    context.add_message(role="system", content="given")
+    agent = Agent(instructions=Instructions("be kind", dynamic="noon"), chat_ctx=context)
+    async with talking(agent) as talk:
+        await talk.say("hello")
+        messages = [item for item in agent.chat_ctx.items if isinstance(item, llm.ChatMessage)]
+        system = {item.text_content: item.id.startswith("lk.") for item in messages if item.role == "system"}
+    assert system == {"be kind": True, "noon": True, "given": False}
+
+
 async def test_instructions_of_a_realtime_model_change_and_are_in_the_history() -> None:
     """``companion.conversation.hook`` (``refresh``): ``update_instructions`` reaches the model, and the history.
 
