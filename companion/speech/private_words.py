@@ -5,7 +5,6 @@ It is kept by the process and not by a voice: a voice may be anywhere, inside an
 
 from __future__ import annotations
 
-from asyncio import Event
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final
@@ -23,14 +22,14 @@ def keep_private(session: AgentSession[Any], known: Callable[[], str]) -> None:
         session: the session.
         known: returns what is known of the caller at that moment.
     """
-    its_session, closed = ref(session), Event()
+    its_session = ref(session, lambda _: _drop(words))
 
     def words() -> str | None:
-        session = None if closed.is_set() else its_session()
+        session = its_session()
         return None if session is None else "\n".join([known(), *_said(session.history)])
 
     keep_out(words)
-    session.on("close", lambda _: closed.set())
+    session.on("close", lambda _: _drop(words))
 
 
 def keep_out(known: Callable[[], str | None]) -> None:
@@ -45,9 +44,13 @@ def private_words() -> str:
         if (words := known()) is not None:
             found.append(words)
         else:
-            with suppress(ValueError):  # another thread has removed it
-                _known.remove(known)
+            _drop(known)
     return "\n".join(found)
+
+
+def _drop(known: Callable[[], str | None]) -> None:
+    with suppress(ValueError):  # it is removed already
+        _known.remove(known)
 
 
 def _said(history: llm.ChatContext) -> Iterator[str]:

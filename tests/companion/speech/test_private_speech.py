@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from weakref import ref
 
 import pytest
 from livekit.agents import Agent, AgentSession
@@ -17,7 +19,7 @@ from companion.conversation.opening.prompt import GreetingPrompt
 from companion.memory.erasure import erase_user
 from companion.memory.forgetting import forget_fact_async
 from companion.runtime import Runtime, acquire_runtime
-from companion.speech import CachedTTS, SessionSpeech, VoiceSpeech
+from companion.speech import CachedTTS, SessionSpeech, VoiceSpeech, keep_private
 from companion.store import Opening, Turn
 from companion.voice.prepared_speech import NoSpeech
 from tests.companion.scripted import ScriptedLLM
@@ -131,3 +133,16 @@ async def test_a_redis_that_is_late_delays_no_start_for_long(runtime: Runtime, r
         assert asyncio.get_running_loop().time() - began < 1.9, "the cache alone would take two seconds"
     finally:
         redis_server.resume()
+
+
+async def test_nothing_is_held_of_a_session_that_has_ended() -> None:
+    def known() -> str:
+        return "Name: Ada"
+
+    session: AgentSession[Any] = AgentSession()
+    keep_private(session, known)
+    held = ref(known)
+    session.emit("close", None)
+    del session, known
+    gc.collect()
+    assert held() is None
