@@ -104,7 +104,8 @@ class SupabaseStore:
 
     async def expire_turns(self, days: int, limit: int) -> int:
         arguments = {"p_days": days, "p_limit": max(limit, 0)}
-        return await self._call("expire_turns", "companion_expire_turns", arguments, answers.count)
+        # It is about persons who may have been erased or moved before, and adds nothing.
+        return await self._call("expire_turns", "companion_expire_turns", arguments, answers.count, AS_OF_NOW)
 
     async def add_memory(self, user_id: str, memory: Memory) -> None:
         row = payloads.memory(user_id, memory)
@@ -157,7 +158,8 @@ class SupabaseStore:
 
     async def claim_openings(self, prompt: str, *, older_than: float, limit: int) -> list[str]:
         chosen = {"p_prompt": prompt, "p_older_than": older_than, "p_limit": max(limit, 0)}
-        return await self._call("claim_openings", "companion_claim_openings", chosen, answers.user_ids)
+        # As expire_turns.
+        return await self._call("claim_openings", "companion_claim_openings", chosen, answers.user_ids, AS_OF_NOW)
 
     async def pending_changes(self, limit: int = 100, older_than: float = 0) -> list[OutboxRow]:
         arguments = {"p_limit": max(limit, 0), "p_older_than": older_than}

@@ -47,6 +47,17 @@ async def test_an_opening_comes_with_the_context_as_it_went_in(store: Store, use
     assert (await store.context(f"{user}-2")).opening is None
 
 
+async def came_back(store: Store, user: str, *, moved: bool) -> int:
+    """Erase a user, or move one away and back; the number of the latest erasure."""
+    await store.add_turn(user, Turn("user", "hello", NOON, "c1"))
+    if moved:
+        await store.move_user([user], f"{user}-2")
+        await store.move_user([f"{user}-2"], user)
+    else:
+        await store.erase_user(user, "r1")
+    return await store.latest_erasure()
+
+
 CHANGES: dict[str, Callable[[Store, str], Awaitable[object]]] = {
     "a profile": lambda store, user: store.save_profile(user, "Name: Ada"),
     "a turn": lambda store, user: store.add_turn(user, Turn("user", "hello", NOON, "c2")),
@@ -112,6 +123,37 @@ async def test_what_a_killed_job_has_not_written_is_taken_once(store: Store, use
     taken = [await store.claim_openings(prompt, older_than=300, limit=2) for _ in range(3)]
     assert taken == [[f"{user}-0", f"{user}-1"], [f"{user}-2"], []]
     assert (await store.context(f"{user}-0")).opening == replace(left, texts={})
+
+
+@pytest.mark.parametrize("moved", [False, True])
+async def test_the_opening_of_a_person_who_was_erased_or_moved_before_is_taken_too(
+    store: Store, user: str, moved: bool
+) -> None:
+    since, prompt = await came_back(store, user, moved=moved), uuid4().hex
+    left = Opening(0, {}, None, prompt, datetime.now(UTC) - timedelta(minutes=10), since)
+    for each in (user, f"{user}-other"):
+        await store.save_opening(each, left)
+    taken = [await store.claim_openings(prompt, older_than=300, limit=2) for _ in range(2)]
+    assert [sorted(users) for users in taken] == [[user, f"{user}-other"], []]
+
+
+@pytest.mark.parametrize("moved", [False, True])
+async def test_old_turns_of_a_person_who_was_erased_or_moved_before_are_deleted_too(
+    store: Store, user: str, moved: bool
+) -> None:
+    while await store.expire_turns(30, 1000) == 1000:  # what other tests have left
+        pass
+    since, now = await came_back(store, user, moved=moved), datetime.now(UTC)
+    for text, at in (("old", now - timedelta(days=31)), ("in 2099", now + timedelta(days=30_000)), ("today", now)):
+        await store.add_turn(user, Turn("user", text, at, "c2", since=since))
+    opening = Opening((await store.context(user)).version, PLAN, TEXTS, "p", now, since)
+    await store.save_opening(user, opening)
+    await store.expire_turns(30, 1000)
+    context = await store.context(user)
+    assert context.opening is not None
+    ages = {turn.text: turn.at for turn in context.turns}
+    assert "old" not in ages
+    assert abs(ages["in 2099"] - now) < timedelta(minutes=5)
 
 
 async def test_the_deletion_of_old_turns_keeps_a_plan_and_deletes_an_old_one(store: Store, user: str) -> None:
