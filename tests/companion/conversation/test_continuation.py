@@ -50,6 +50,17 @@ async def greeted(call: Call) -> None:
     await until(lambda: call.session.history.messages())
 
 
+async def stored(runtime: Runtime) -> bool:
+    return len(await runtime.store.recent_turns("ada")) == 3
+
+
+async def conversed(call: Call, runtime: Runtime) -> None:
+    """Greet, hear where the caller lives, and wait until the turns are stored."""
+    await greeted(call)
+    await call.say("I live in Oslo")
+    await until(lambda: stored(runtime))
+
+
 def spoken(call: Call) -> list[str]:
     """What was said, as the last request has it."""
     messages = [item for item in call.model.asked[-1].items if isinstance(item, llm.ChatMessage)]
@@ -80,9 +91,7 @@ async def known(runtime: Runtime) -> Runtime:
 
 async def test_the_next_job_goes_on(known: Runtime) -> None:
     async with job() as killed:
-        await greeted(killed)
-        await killed.say("I live in Oslo")
-        await until(lambda: stored(known))
+        await conversed(killed, known)
         kill()  # and the next job starts at once
         async with job() as call:
             assert await call.memory.greet("Greet the user.") is None
@@ -101,9 +110,7 @@ async def test_the_next_job_goes_on(known: Runtime) -> None:
 
 async def test_what_is_said_before_the_lease_has_expired_goes_on(known: Runtime) -> None:
     async with job() as killed:
-        await greeted(killed)
-        await killed.say("I live in Oslo")
-        await until(lambda: stored(known))
+        await conversed(killed, known)
         kill()
         async with job() as call:  # which listens sooner than it knows what was said
             await call.say("Where do I live?")
@@ -124,10 +131,6 @@ async def test_what_is_said_while_a_lease_is_waited_for_is_stored_at_the_end(
         async with job() as second:
             await second.say("hello")
         assert [turn.text.strip() for turn in await known.store.recent_turns("ada")] == ["hello", "Done."]
-
-
-async def stored(runtime: Runtime) -> bool:
-    return len(await runtime.store.recent_turns("ada")) == 3
 
 
 async def test_whom_the_killed_job_did_not_answer_is_answered(known: Runtime, redis_server: RedisServer) -> None:
@@ -171,9 +174,7 @@ async def test_of_two_jobs_that_start_at_once_one_goes_on(
 ) -> None:
     monkeypatch.setattr(continuation, "PATIENCE", 0.2)
     async with job() as killed:
-        await greeted(killed)
-        await killed.say("I live in Oslo")
-        await until(lambda: stored(known))
+        await conversed(killed, known)
         await freeze(redis_server)
         async with job() as first, job() as second:
             greetings = await asyncio.gather(*(call.memory.greet("Greet the user.") for call in (first, second)))
@@ -189,9 +190,7 @@ async def test_a_conversation_is_wrapped_up_by_a_job_in_which_nothing_more_is_sa
     known: Runtime, redis_server: RedisServer
 ) -> None:
     async with job() as killed:
-        await greeted(killed)
-        await killed.say("I live in Oslo")
-        await until(lambda: stored(known))
+        await conversed(killed, known)
         await freeze(redis_server)
         async with job() as call:
             assert await call.memory.greet("Greet the user.") is None
@@ -205,9 +204,7 @@ async def test_a_store_that_does_not_answer_delays_no_caller(
     known: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with job() as killed:
-        await greeted(killed)
-        await killed.say("I live in Oslo")
-        await until(lambda: stored(known))
+        await conversed(killed, known)
         await freeze(redis_server)
 
         async def hang(_: str) -> Any:
@@ -229,9 +226,7 @@ async def test_other_rooms_people_and_agents_begin_anew(
     known: Runtime, redis_server: RedisServer, other: dict[str, str]
 ) -> None:
     async with job() as killed:
-        await greeted(killed)
-        await killed.say("I live in Oslo")
-        await until(lambda: stored(known))
+        await conversed(killed, known)
         await freeze(redis_server)
         async with job(**other) as call:
             await greeted(call)
@@ -244,9 +239,7 @@ async def test_a_conversation_that_goes_on_or_has_ended_is_not_continued(
 ) -> None:
     monkeypatch.setattr(continuation, "PATIENCE", 0.2)
     async with job() as first:
-        await greeted(first)
-        await first.say("I live in Oslo")
-        await until(lambda: stored(known))
+        await conversed(first, known)
         async with job() as second:  # a second job for the same room, by mistake
             await greeted(second)
             await second.say("I am here too")
@@ -281,9 +274,7 @@ async def test_a_conversation_that_began_without_redis_goes_on_when_redis_is_bac
     monkeypatch.setenv("CACHE_DEADLINE_MS", "100")
     own_redis.stop()
     async with job() as killed:
-        await greeted(killed)
-        await killed.say("I live in Oslo")
-        await until(lambda: stored(known))
+        await conversed(killed, known)
         own_redis.start()
         await until(lambda: len(own_redis.cli("KEYS", "temp:*")) == 2)
         await freeze(own_redis)
@@ -295,9 +286,7 @@ async def test_a_conversation_that_began_without_redis_goes_on_when_redis_is_bac
 
 async def test_a_redis_that_is_emptied_takes_nothing_away(known: Runtime, redis_server: RedisServer) -> None:
     async with job() as killed:
-        await greeted(killed)
-        await killed.say("I live in Oslo")
-        await until(lambda: stored(known))
+        await conversed(killed, known)
         await freeze(redis_server)
         async with job() as call:  # its number is not the first
             await call.memory.greet("Greet the user.")
@@ -327,9 +316,7 @@ async def test_a_job_that_was_taken_for_dead_goes_on_as_a_conversation_of_its_ow
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with job() as first:
-        await greeted(first)
-        await first.say("I live in Oslo")
-        await until(lambda: stored(known))
+        await conversed(first, known)
         monkeypatch.setattr(continuation, "RENEW", 0.6)  # it is cut off for a while
         await until(lambda: redis_server.cli("DEL", *redis_server.cli("KEYS", "temp:*:lease") or ["none"]) == 0)
         async with job() as second:
@@ -349,9 +336,7 @@ async def test_a_job_that_was_taken_for_dead_and_hears_nothing_more_counts_no_co
     known: Runtime, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with job() as first:
-        await greeted(first)
-        await first.say("I live in Oslo")
-        await until(lambda: stored(known))
+        await conversed(first, known)
         lease = redis_server.cli("KEYS", "temp:*:lease")[0]
         redis_server.cli("SET", lease, "another job")
         await until(lambda: "as one of its own" in caplog.text)
@@ -361,9 +346,7 @@ async def test_a_job_that_was_taken_for_dead_and_hears_nothing_more_counts_no_co
 @pytest.mark.parametrize(("mutable", "named"), [(False, True), (True, True), (True, False)])
 async def test_a_realtime_model_goes_on(known: Runtime, redis_server: RedisServer, mutable: bool, named: bool) -> None:
     async with job() as killed:
-        await greeted(killed)
-        await killed.say("I live in Oslo")
-        await until(lambda: stored(known))
+        await conversed(killed, known)
         await freeze(redis_server)
         async with job(model=SilentRealtime(mutable=mutable), named=named) as call:
             agent = call.session.current_agent
