@@ -24,6 +24,7 @@ def exporter(
 ) -> Iterator[InMemorySpanExporter]:
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")
+    monkeypatch.setenv("CACHE_CONNECT_WAIT_MS", "5000")  # a start that finds no Redis in time fills nothing
     monkeypatch.chdir(tmp_path)
     yield collect_spans()
     set_tracer_provider(NoOpTracerProvider())

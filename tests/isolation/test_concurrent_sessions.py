@@ -89,6 +89,7 @@ async def test_fifty_sessions_at_once(
     # Generous: deadlines are not under test.
     monkeypatch.setattr("companion.conversation.briefing.DEADLINE", 10.0)
     monkeypatch.setattr("companion.conversation.wrap_up.TIMEOUT", 60.0)
+    monkeypatch.setattr("companion.conversation.session_memory.TIMEOUT", 60.0)
     monkeypatch.setattr("companion.conversation.turn_log.TurnLog.close.__defaults__", (60.0,))
     monkeypatch.chdir(tmp_path)  # importing the agent reads the .env of the working directory
     import agent
