@@ -142,24 +142,34 @@ async def spoken_within_deadline(
 ) -> AsyncIterator[T]:
     """What ``speak`` makes of ``text``.
 
+    Where ``text`` fails, as a text transform of the program may, what came of it is still spoken: LiveKit's own node
+    would wait for the rest for ever.
+
     Raises:
         TimeoutError: there was no sound ``ANSWER_DEADLINE`` seconds after the last piece of text.
+        Exception: what ``text`` or ``speak`` raises.
     """
     loop = asyncio.get_running_loop()
     silent = True
+    problem: Exception | None = None
 
     async def noted() -> AsyncIterator[str]:
-        async for piece in text:
-            if silent:
-                limit.reschedule(loop.time() + ANSWER_DEADLINE)
-            yield piece
+        nonlocal problem
+        try:
+            async for piece in text:
+                if silent:
+                    limit.reschedule(loop.time() + ANSWER_DEADLINE)
+                yield piece
+        except Exception as raised:
+            problem = raised
 
     async with asyncio.timeout(None) as limit:
         frames = aiter(speak(noted()))
         first = await anext(frames, None)
         silent = False
-    if first is None:
-        return
-    yield first
-    async for frame in frames:
-        yield frame
+    if first is not None:
+        yield first
+        async for frame in frames:
+            yield frame
+    if problem is not None:
+        raise problem

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -18,6 +18,7 @@ from companion.prompts import GREETING
 from companion.voice import failure
 from companion.voice.agent import CompanionAgent
 from companion.voice.failure import FailureHandler, apology, spoken_within_deadline
+from tests.companion.speech.toy_voice import Speaker, ToyVoice
 from tests.real.models.openai_server import OpenAIServer, Reply, Script
 from tests.wait import until
 
@@ -143,3 +144,28 @@ async def test_a_voice_without_a_sound_fails(monkeypatch: pytest.MonkeyPatch) ->
     assert [sound async for sound in spoken_within_deadline(text(), at_the_end)] == ["Hello you there", "."]
     with pytest.raises(TimeoutError):
         [sound async for sound in spoken_within_deadline(text(), never)]
+
+
+@pytest.mark.parametrize("before", [[], ["Hello there. ", "How are "]], ids=["at once", "in the middle"])
+async def test_a_text_transform_that_raises_fails_as_a_voice_does(before: list[str]) -> None:
+    """LiveKit's own node waits for the rest of the text, and no reply after it is heard."""
+    ended: list[str] = []
+
+    def broken(text: AsyncIterable[str]) -> AsyncIterable[str]:
+        async def pieces() -> AsyncIterator[str]:
+            for piece in before:
+                yield piece
+            raise ValueError("the transform is broken")
+
+        return pieces()
+
+    session: AgentSession[Any] = AgentSession(
+        tts=ToyVoice(), vad=None, turn_handling={"turn_detection": None}, tts_text_transforms=[broken]
+    )
+    speaker = session.output.audio = Speaker()
+    async with session:
+        await session.start(CompanionAgent(failure=FailureHandler(session, "en", ended.append)))
+        session.say("Hello there. How are you?")
+        await until(lambda: ended)
+        assert [str(item.text_content) for item in session.history.messages()][-1] == SORRY
+    assert bool(speaker.frames) is bool(before)  # what came is spoken
