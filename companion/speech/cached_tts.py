@@ -137,10 +137,10 @@ class CachedTTS(tts.TTS[Any]):
 
     def key_of(self, text: str) -> keys.Key | None:
         """The key of the speech of a text; None where it is not kept."""
-        if not is_shareable(text, private_words()):
-            return None
         name = self.voice_key
-        return None if name is None else keys.shared_speech(speech_id(name, text.strip()))
+        if name is None or not is_shareable(text, private_words()):
+            return None
+        return keys.shared_speech(speech_id(name, text.strip()))
 
     async def _say(self, text: str, emitter: Emitter, conn_options: APIConnectOptions) -> None:
         """Give an emitter the speech of a text."""

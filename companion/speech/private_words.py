@@ -5,14 +5,17 @@ It is kept by the process and not by a voice: a voice may be anywhere, inside an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 from weakref import ref
 
 from livekit.agents import AgentSession, llm
 
-_known: Final[list[Callable[[], str | None]]] = []
+from .shareable import KnownWords
+
+Known = Callable[[], Iterable[KnownWords]]
+_known: Final[list[Known]] = []
 
 
 def keep_private(session: AgentSession[Any], known: Callable[[], str]) -> None:
@@ -23,32 +26,27 @@ def keep_private(session: AgentSession[Any], known: Callable[[], str]) -> None:
         known: returns what is known of the caller at that moment.
     """
     its_session = ref(session, lambda _: _drop(words))
+    read: dict[str, KnownWords] = {}
 
-    def words() -> str | None:
-        session = its_session()
-        return None if session is None else "\n".join([known(), *_said(session.history)])
+    def words() -> Iterable[KnownWords]:
+        nonlocal read
+        if (session := its_session()) is not None:
+            # The words of a text are found once: a sentence waits for this, and a history is long.
+            texts = (known(), *_said(session.history))
+            read = {text: read.get(text) or KnownWords(text) for text in texts}
+        return read.values()
 
-    keep_out(words)
+    _known.append(words)
     session.on("close", lambda _: _drop(words))
 
 
-def keep_out(known: Callable[[], str | None]) -> None:
-    """Let no voice share a text with a word of what ``known`` returns; it is asked until it returns None."""
-    _known.append(known)
-
-
-def private_words() -> str:
-    """All that is known, and said, at this moment."""
-    found = []
+def private_words() -> Iterator[KnownWords]:
+    """The words of all that is known, and said, at this moment."""
     for known in tuple(_known):
-        if (words := known()) is not None:
-            found.append(words)
-        else:
-            _drop(known)
-    return "\n".join(found)
+        yield from known()
 
 
-def _drop(known: Callable[[], str | None]) -> None:
+def _drop(known: Known) -> None:
     with suppress(ValueError):  # it is removed already
         _known.remove(known)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Final
 
 MAX_CHARACTERS: Final = 400
@@ -14,7 +15,25 @@ _UNSPACED: Final = re.compile(
 )
 
 
-def is_shareable(text: str, known: str = "") -> bool:
+class KnownWords:
+    """The words of a text that is known of a person, or was said by them.
+
+    Args:
+        text: the text.
+    """
+
+    __slots__ = ("_stems", "_words")
+
+    def __init__(self, text: str) -> None:
+        self._words = frozenset(_words(text.casefold()))
+        self._stems = _stems(self._words)
+
+    def are_in(self, telling: frozenset[str], stems: frozenset[str]) -> bool:
+        """Whether one of them is among the telling words of another text, or among their stems, or the other way."""
+        return not (self._stems.isdisjoint(telling) and self._words.isdisjoint(stems))
+
+
+def is_shareable(text: str, known: Iterable[KnownWords] = ()) -> bool:
     """Whether the speech of a text may be kept for everybody.
 
     Args:
@@ -23,17 +42,18 @@ def is_shareable(text: str, known: str = "") -> bool:
     """
     if not text.strip() or len(text) > MAX_CHARACTERS or any(one.isnumeric() for one in text):
         return False
-    telling, known_words = _telling(text), set(_words(known.casefold()))
-    return telling.isdisjoint(_stems(known_words)) and known_words.isdisjoint(_stems(telling))
+    telling = _telling(text)
+    stems = _stems(telling)
+    return not any(words.are_in(telling, stems) for words in known)
 
 
-def _telling(text: str) -> set[str]:
+def _telling(text: str) -> frozenset[str]:
     """The words that can tell something: of three letters at least, names of two (Bo), or any beyond Latin."""
     words = [word for word in _words(text) if len(word) > 2 or not word.isascii() or (word[:1].isupper() and word[1:])]
-    return {word.casefold() for word in words}
+    return frozenset(word.casefold() for word in words)
 
 
-def _stems(words: set[str]) -> set[str]:
+def _stems(words: frozenset[str]) -> frozenset[str]:
     """The words, and without an ending of one or two letters: Annas is Anna's."""
     return words | {word[:-cut] for word in words for cut in (1, 2) if len(word) - cut > 2}
 

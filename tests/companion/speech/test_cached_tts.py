@@ -8,15 +8,14 @@ import logging
 from typing import Any
 
 import pytest
-from livekit.agents import APIError, inference, tts
+from livekit.agents import AgentSession, APIError, inference, tts
 from livekit.agents.types import USERDATA_TIMED_TRANSCRIPT
 from livekit.agents.utils import http_context
 from livekit.plugins import openai
 
 from cache import RedisCache, get_redis_cache
 from companion.runtime import Runtime
-from companion.speech import CachedTTS, cached_tts, recordings
-from companion.speech.private_words import keep_out
+from companion.speech import CachedTTS, cached_tts, keep_private, recordings
 from companion.speech.recordings import PhraseMemory
 from companion.speech.voice_key import voice_key
 from tests.companion.speech.toy_voice import ToyVoice, heard, heard_pieces
@@ -120,14 +119,14 @@ async def test_who_waits_too_long_for_another_speaks_live(toy: ToyVoice, monkeyp
 
 async def test_what_is_personal_is_spoken_anew(toy: ToyVoice, redis_server: RedisServer) -> None:
     voice = CachedTTS(toy, key="hum")
-    talking = ["Likes chess"]
-    keep_out(lambda: talking[0] if talking else None)
+    session: AgentSession[Any] = AgentSession()
+    keep_private(session, lambda: "Likes chess")
     for text in ("How is the chess?", "It is 7."):
         assert (await heard(voice, text)).duration > 0.1
         await heard(voice, text)
     assert len(toy.spoken) == 4
     assert kept(redis_server) == []
-    talking.clear()
+    session.emit("close", None)
     assert voice.key_of("How is the chess?") is not None
 
 

@@ -19,7 +19,8 @@ from companion.conversation.opening.prompt import GreetingPrompt
 from companion.memory.erasure import erase_user
 from companion.memory.forgetting import forget_fact_async
 from companion.runtime import Runtime, acquire_runtime
-from companion.speech import CachedTTS, SessionSpeech, VoiceSpeech, keep_private
+from companion.speech import CachedTTS, SessionSpeech, VoiceSpeech, keep_private, private_words
+from companion.speech.shareable import KnownWords
 from companion.store import Opening, Turn
 from companion.voice.prepared_speech import NoSpeech
 from tests.companion.scripted import ScriptedLLM
@@ -146,3 +147,28 @@ async def test_nothing_is_held_of_a_session_that_has_ended() -> None:
     del session, known
     gc.collect()
     assert held() is None
+
+
+async def test_the_words_of_a_long_history_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sentence waits for it. What is edited or taken away is read as it is now."""
+    read: list[str] = []
+
+    class Counted(KnownWords):
+        def __init__(self, text: str) -> None:
+            read.append(text)
+            super().__init__(text)
+
+    monkeypatch.setattr(private_words, "KnownWords", Counted)
+    voice = CachedTTS(ToyVoice(), key="hum")
+    session: AgentSession[Any] = AgentSession()
+    keep_private(session, lambda: "Name: Ada")
+    said = [session.history.add_message(role="user", content=text) for text in ("I play chess.", "I have a cat.")]
+    for _ in range(3):
+        assert voice.key_of("How is Ada's chess?") is None
+    assert sorted(read) == ["I have a cat.", "I play chess.", "Name: Ada"]
+    said[0].content = ["I play go."]
+    assert voice.key_of("How is the chess?") is not None
+    assert read[3:] == ["I play go."]
+    assert voice.key_of("How is the cat?") is None
+    session.emit("close", None)
+    assert voice.key_of("How is the cat?") is not None

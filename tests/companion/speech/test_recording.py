@@ -11,7 +11,7 @@ from livekit.agents.types import USERDATA_TIMED_TRANSCRIPT, TimedString
 from companion.speech import recording as recording_module
 from companion.speech.recording import Recording, UnusableRecording
 from companion.speech.recordings import PhraseMemory
-from companion.speech.shareable import MAX_CHARACTERS, is_shareable
+from companion.speech.shareable import MAX_CHARACTERS, KnownWords, is_shareable
 from tests.companion.speech.toy_voice import frame_of
 
 pytestmark = pytest.mark.unit
@@ -98,4 +98,4 @@ async def test_the_memory_is_bounded_and_keeps_nothing_of_a_person() -> None:
     ],
 )
 def test_what_everybody_may_hear(text: str, known: str, shareable: bool) -> None:
-    assert is_shareable(text, known) is shareable
+    assert is_shareable(text, [KnownWords(known)]) is shareable
