@@ -98,7 +98,8 @@ class Forgotten:
     def among(self, lines: Iterable[str]) -> Forgotten:
         """Those of them that are among these lines."""
         salts = {stone.salt for stone in self.tombstones}
-        keys = {key_hash(salt, line) for line in lines for salt in salts}
+        texts = {fact_key(line) for line in lines} if salts else set()
+        keys = {key_hash(salt, text) for text in texts for salt in salts}
         return Forgotten([stone for stone in self.tombstones if stone.key in keys])
 
 
@@ -156,8 +157,8 @@ def new_salt() -> str:
 
 
 def key_hash(salt: str, text: str) -> str:
-    """The key of a tombstone."""
-    return f"{salt}{_SEPARATOR}{_hash(salt, fact_key(text))}"
+    """The key of a tombstone; ``text`` is the ``fact_key`` of the thing."""
+    return f"{salt}{_SEPARATOR}{_hash(salt, text)}"
 
 
 def word_hashes(salt: str, words: Iterable[str]) -> list[str]:

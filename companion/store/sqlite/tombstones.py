@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 
 from ..base import StoreError
+from ..fact_key import fact_key
 from ..forgetting import MORE_FORGOTTEN, Forgotten, Thing, Tombstone, key_hash, new_salt, word_hashes
 
 
@@ -14,7 +15,7 @@ def add(db: sqlite3.Connection, user_id: str, things: Sequence[Thing]) -> None:
     salt = new_salt()
     db.executemany(
         "INSERT OR REPLACE INTO forgotten (user_id, key, words) VALUES (?, ?, ?)",
-        [(user_id, key_hash(salt, one.text), json.dumps(word_hashes(salt, one.words))) for one in things],
+        [(user_id, key_hash(salt, fact_key(one.text)), json.dumps(word_hashes(salt, one.words))) for one in things],
     )
 
 
