@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from livekit.agents import llm
@@ -19,7 +18,7 @@ from ..text import storable
 from ..voice.tracing import StartTrace
 from .briefing import DEADLINE, Briefing, Prefetch
 from .hook import AgentHook
-from .opening.greeting import FIRST_MEETING
+from .opening.greeting import FIRST_MEETING, Kind, Plan
 from .participant import OnChange, Partner
 from .record import Record
 
@@ -116,17 +115,19 @@ class Knowledge:
             profile: the profile without it.
             things: the words of each thing, see ``words_of``.
         """
-        if self._prefetch is not None:  # what comes late was read before
+        if self._prefetch is not None:  # what it has read, and what comes late, is from before
             self._prefetch.cancel()
+            self._prefetch = None
         if any(mentions(self._earlier, words) for words in things):
             self._earlier = ""
-        self.plan = replace(self.plan, texts={})
+        plain: Kind = "fresh_start" if self.plan.opening == "follow_up" else self.plan.opening
+        self.plan = Plan(plain, self.plan.last_seen)
         self.profile_at_answer = storable(profile)
         await self.set_profile(profile)
 
     async def forget_everything(self) -> None:
         """Go on as with a stranger: without profile, earlier conversations, and what was said in this one."""
-        self._earlier = ""
+        self._earlier, self.plan = "", FIRST_MEETING
         self._record.forget()
         await self.forget("", [])
         for agent in self._hook.agents:
@@ -150,7 +151,8 @@ class Knowledge:
         return complete
 
     async def _receive(self, prefetch: Prefetch) -> bool:
-        if (stored := await prefetch.without_plan()) is None:
+        stored = await prefetch.without_plan()
+        if stored is None or self._prefetch is not prefetch:  # late; or something was forgotten since
             return False
         self._take(stored)
         return True
@@ -160,6 +162,8 @@ class Knowledge:
         if prefetch is None:
             return
         briefing = await prefetch.result()
+        if self._prefetch is not prefetch:
+            return
         if not complete:
             self._take(briefing)
             prefetch.deliver_late_profile(self)

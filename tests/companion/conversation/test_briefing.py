@@ -7,11 +7,15 @@ import json
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
 from companion import Caller
+from companion.conversation import briefing
 from companion.conversation.briefing import Prefetch
+from companion.conversation.knowledge import Knowledge
+from companion.conversation.opening.greeting import FIRST_MEETING
 from companion.runtime import Runtime
 from companion.store import StoreError, Turn
 from tests.companion.scripted import ScriptedLLM
@@ -113,3 +117,46 @@ async def test_a_stalled_process_is_no_silent_store(known: Runtime) -> None:
         await asyncio.sleep(0)
         time.sleep(0.4)  # noqa: ASYNC251 - the stall
     assert (await prefetch.result()).profile == "Name: Ada"
+
+
+@pytest.mark.parametrize("complete", [True, False])
+async def test_what_is_forgotten_after_it_was_read_stays_forgotten(
+    known: Runtime, model: ScriptedLLM, monkeypatch: pytest.MonkeyPatch, complete: bool
+) -> None:
+    """The reading waits for the lease of another job meanwhile; also where a part of it could not be read."""
+
+    async def fail() -> str:
+        raise StoreError("no summary")
+
+    async def wait_for_lease(_: Caller) -> None:
+        await lease.wait()
+
+    if not complete:
+        monkeypatch.setattr(briefing, "get_conversation_summary_async", fail)
+    model.says = FOLLOW_UP
+    lease, record, hook = asyncio.Event(), Mock(earlier_turns=()), Mock(refresh=AsyncMock())
+    record.open = wait_for_lease
+    knowledge = Knowledge(record, hook, Mock(), None)
+    knowledge.meet(ADA)
+    prefetch = knowledge._prefetch
+    assert prefetch is not None
+    await prefetch.wait()
+    await until(lambda: bool(knowledge.profile) is complete)
+    await knowledge.forget("", [["chess"]])
+    lease.set()
+    assert knowledge.briefing is not None
+    await knowledge.briefing
+    assert (knowledge.profile, knowledge.plan.topic, knowledge.plan.last_words, knowledge.words) == ("", "", "", "")
+
+
+async def test_nothing_that_was_to_be_picked_up_outlasts_a_forgetting(known: Runtime, model: ScriptedLLM) -> None:
+    model.says = FOLLOW_UP
+    knowledge = Knowledge(Mock(earlier_turns=(), open=AsyncMock()), Mock(refresh=AsyncMock(), agents=[]), Mock(), None)
+    knowledge.meet(ADA)
+    assert knowledge.briefing is not None
+    await knowledge.briefing
+    assert (knowledge.plan.opening, knowledge.plan.topic) == ("follow_up", "the chess tournament")
+    await knowledge.forget("Name: Ada", [["chess"]])
+    assert (knowledge.plan.opening, knowledge.plan.topic, knowledge.words) == ("fresh_start", "", "Name: Ada")
+    await knowledge.forget_everything()
+    assert (knowledge.plan, knowledge.words) == (FIRST_MEETING, "")
