@@ -29,7 +29,7 @@ class Surface:
         self.server = server
         self.patience = patience
         self.settings = CacheSettings(
-            url=url, url_is_default=False, deadline=1.0, connect_wait=2.0, ttl_spread=0.0, near=frozenset({"profile"})
+            url=url, url_is_default=False, deadline=5.0, connect_wait=5.0, ttl_spread=0.0, near=frozenset({"profile"})
         )
         self.outcomes: dict[str, Any] = {}
 
