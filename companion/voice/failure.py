@@ -26,6 +26,7 @@ ANSWER_DEADLINE: Final = 15.0
 PLAYOUT_TIMEOUT: Final = 20.0
 """Seconds that the end of the job waits for the apology."""
 _START_TIMEOUT: Final = 5.0
+_HANG_UP_AFTER: Final = 1.0  # seconds
 _APOLOGIES: Final = {
     "de": "Es tut mir leid, ich habe gerade ein technisches Problem und kann nicht weitersprechen. "
     "Bitte versuche es später noch einmal.",
@@ -46,11 +47,20 @@ def apology(language: str) -> str:
 
 
 def end_call(ctx: JobContext, reason: str) -> None:
-    """End the job. A phone caller would stay on a silent line, so that their room is closed, which hangs up."""
+    """End the job. A phone caller would stay on a silent line, so that their room is closed, which hangs up.
+
+    Not at once: what was played last is still on its way to them.
+    """
     kinds = {participant.kind for participant in ctx.room.remote_participants.values()}
-    if rtc.ParticipantKind.PARTICIPANT_KIND_SIP in kinds:
+    if rtc.ParticipantKind.PARTICIPANT_KIND_SIP not in kinds:
+        ctx.shutdown(reason)
+        return
+
+    def hang_up() -> None:
         ctx.delete_room()
-    ctx.shutdown(reason)
+        ctx.shutdown(reason)
+
+    asyncio.get_running_loop().call_later(_HANG_UP_AFTER, hang_up)
 
 
 class FailureHandler:
