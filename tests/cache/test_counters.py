@@ -87,8 +87,9 @@ async def _is(cache: RedisCache, key: str, wanted: Any) -> bool:
     return bool(await cache.get(key) == wanted)
 
 
+@pytest.mark.parametrize("by", [1, 0])
 async def test_a_deleted_counter_begins_anew_also_if_the_delete_is_pending(
-    own_redis: RedisServer, connect: Any
+    own_redis: RedisServer, connect: Any, by: int
 ) -> None:
     cache = await connect(own_redis.url)
     assert await cache.incr(KEY, 7, ttl=60) == 7
@@ -97,9 +98,9 @@ async def test_a_deleted_counter_begins_anew_also_if_the_delete_is_pending(
     assert await cache.get(KEY) is None
     assert await cache.incr(KEY, ttl=60) is None  # it cannot be deleted yet
     own_redis.cli("ACL", "SETUSER", "default", "+unlink")
-    assert await cache.incr(KEY, ttl=60) == 1
+    assert await cache.incr(KEY, by, ttl=60) == by
     await until(lambda: not cache.invalidations.undelivered)
-    assert await cache.get(KEY) == 1
+    assert await cache.get(KEY) == by
 
 
 async def test_without_redis_the_answer_is_none_and_nothing_is_pending(make_cache: Any) -> None:
