@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from ..caching import PROFILE, read_user_data
 from ..identity import Caller, current_caller
@@ -14,8 +16,11 @@ from ..store import ProfileAuthor, StoreError
 from ..text import storable
 from ..writes import Profile
 from .profile_change import ProfileChange
+from .read_deadline import within_deadline
 
 logger = logging.getLogger("companion")
+_STORED_DEADLINE: Final = 0.5
+"""Seconds that a reader of a profile that waits for the store waits for the stored one, if that is not known."""
 
 
 async def get_user_profile_async() -> str:
@@ -26,27 +31,41 @@ async def get_user_profile_async() -> str:
     that, whole lines up to the limit are read.
 
     Returns:
-        Empty when there is none, when the caller is unknown, or when the store is away and nothing is cached.
+        Empty when there is none, when the caller is unknown, or when the store is away and nothing is cached. A
+        profile that waits for the store is applied to the stored one.
     """
     caller = current_caller()
     if caller is None:
         return ""
-    if (pending := get_runtime().write_behind.pending_profile(caller.user_id)) is not None:
-        return within_limit(pending)[0]
-    unseen = get_runtime().write_behind.unseen_profiles
-    before = get_runtime().write_behind.stored_profile(caller.user_id)
+    write_behind = get_runtime().write_behind
+    pending = write_behind.pending_profile(caller.user_id)
+    if pending is None:
+        return within_limit(await _stored_profile(caller.user_id))[0]  # another version may have cached a longer one
+    if write_behind.stored_profile(caller.user_id) is None:
+        # What waits is shown on top of what is stored; alone, if that cannot be read soon.
+        with suppress(StoreError):
+            await within_deadline(_stored_profile(caller.user_id), "get_profile", seconds=_STORED_DEADLINE)
+        waits, stored = write_behind.pending_profile(caller.user_id), write_behind.stored_profile(caller.user_id)
+        pending = next(text for text in (waits, stored, pending) if text is not None)
+    return within_limit(pending)[0]
+
+
+async def _stored_profile(user_id: str) -> str:
+    """The stored profile; empty when there is none, or when the store is away and nothing is cached."""
+    write_behind = get_runtime().write_behind
+    before = write_behind.stored_profile(user_id)
     try:
-        profile = await read_user_data(PROFILE, caller.user_id, get_runtime().contexts.get)
+        profile = await read_user_data(PROFILE, user_id, get_runtime().contexts.get)
     except StoreError as problem:
-        unseen.add(caller.user_id)
+        write_behind.unseen_profiles.add(user_id)
         logger.warning("the profile could not be read: %s", problem)
         return ""
     except asyncio.CancelledError:  # a prefetch past its deadline: the conversation goes on without the profile
-        unseen.add(caller.user_id)
+        write_behind.unseen_profiles.add(user_id)
         raise
-    unseen.discard(caller.user_id)
-    get_runtime().write_behind.saw_profile(caller.user_id, profile, before=before)
-    return within_limit(profile)[0]  # another version of the companion may have cached it
+    write_behind.unseen_profiles.discard(user_id)
+    write_behind.saw_profile(user_id, profile, before=before)
+    return profile
 
 
 async def save_user_profile_async(profile_text: str, *, made_from: str | None = None) -> bool:

@@ -90,8 +90,8 @@ class WriteBehind:
         return None if queue is None else queue.stored_profile
 
     def saw_profile(self, user_id: str, text: str, *, before: str | None) -> None:
-        """Note the stored profile, as it was read, in a conversation; see ``WriteQueue.saw_profile``."""
-        if self._conversations[user_id] > 0:
+        """Note the stored profile, as it was read, where it is of use; see ``WriteQueue.saw_profile``."""
+        if self._conversations[user_id] > 0 or user_id in self._queues:
             self._queue(user_id).saw_profile(text, before=before)
 
     def waiting_facts(self, user_id: str) -> list[str]:
@@ -211,6 +211,8 @@ class WriteBehind:
         async def work() -> DataKind:
             owner, profile = await apply_or_follow(write, self._store(), user_id, late=late)
             on_stored(Stored(profile))  # before the invalidation, which the caller need not wait for
+            if profile is not None and (queue := self._queues.get(owner)) is not None:
+                queue.stored_profile = profile.text  # of a later conversation, or of one that did not write it
             if profile is not None and profile.facts_changed:
                 await self._outbox_relay.invalidate_written(owner, "memory")
             if owner != user_id:
