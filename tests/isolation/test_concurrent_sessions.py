@@ -22,7 +22,7 @@ from tests.isolation.log_capture import MARKER, SECRET, LogCapture, capture_logs
 from tests.real.redis.redis_server import RedisServer
 from tests.tools.conversation import Conversation
 
-pytestmark = [pytest.mark.isolation, pytest.mark.serial, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.isolation, pytest.mark.timeout(240)]
 SESSIONS: Final = 50
 ROUNDS: Final = 2
 MARKERS: Final = {f"person-{number:02d}": f"{MARKER}{number:02d}q" for number in range(SESSIONS)}
