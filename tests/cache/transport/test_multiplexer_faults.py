@@ -277,7 +277,6 @@ async def test_replies_that_arrived_during_a_stall_are_delivered(own_redis: Redi
     assert [await call for call in calls] == [b"%d" % i for i in range(200)]
 
 
-@pytest.mark.serial
 async def test_a_loop_that_stalls_all_the_time_still_notices_a_dead_server(
     own_redis: RedisServer, clients: Clients
 ) -> None:

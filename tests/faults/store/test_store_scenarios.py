@@ -40,5 +40,6 @@ async def test_no_user_turn_is_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)  # importing the agent reads the .env of the working directory
-    result = await run_store_scenario(fault, phase, tmp_path, redis_server, postgres, timeout=0.4)
+    timeout = 0.2 if fault.kind == "SQLite" else 0.4  # a file answers sooner than an HTTP server and PostgreSQL
+    result = await run_store_scenario(fault, phase, tmp_path, redis_server, postgres, timeout=timeout)
     assert result.violations == [], result
