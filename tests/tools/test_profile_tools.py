@@ -297,7 +297,13 @@ async def test_an_unknown_caller_reads_and_writes_nothing(runtime: Runtime, redi
 
 
 @pytest.fixture
-async def broken(redis: RedisServer, tmp_path: Path) -> AsyncIterator[Runtime]:
+def short_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversation does not wait long at its end for a store that stays away."""
+    monkeypatch.setattr("companion.conversation.turn_log.TurnLog.close.__defaults__", (0.2,))
+
+
+@pytest.fixture
+async def broken(redis: RedisServer, tmp_path: Path, short_flush: None) -> AsyncIterator[Runtime]:
     """A runtime whose database cannot be opened: its path is a directory."""
     yield set_runtime(Runtime(Settings.from_env(), store=SqliteStore(tmp_path)))
     await close_runtime()
@@ -346,7 +352,7 @@ async def test_what_could_not_be_read_at_first_is_neither_lost_nor_unknown_for_l
 
 
 async def test_what_waits_is_not_said_to_be_all_that_is_known(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, short_flush: None
 ) -> None:
     await runtime.store.save_profile("ada", "Name: Ada\nAllergic to: nuts")
 
