@@ -18,6 +18,7 @@ from .records import Write, kind_of
 logger = logging.getLogger("companion")
 FIRST_TRY: Final = 2.0
 """Seconds that a conversation waits for the outcome of a write's first try."""
+_INVALIDATION: Final = 1.0  # seconds: longer than an invalidation takes, with Redis or without
 _BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between tries while the store fails; the last one repeats
 
 
@@ -142,9 +143,14 @@ class WriteQueue:
             self._drop(entry)
 
     async def drained(self, timeout: float) -> None:
-        """Wait until no write is pending, at most ``timeout`` seconds."""
+        """Wait until no write is pending, at most ``timeout`` seconds; longer for the invalidation of a stored one.
+
+        What reads the cache before that gets an older value: only this queue knows the new one.
+        """
         if self._writer is not None:
             await asyncio.wait({self._writer}, timeout=timeout)
+            for entry in [entry for entry in self._entries if entry.outcome is not None]:
+                await _wait(entry.tried, _INVALIDATION)
 
     async def stop(self) -> list[Write]:
         """Retry no more.
@@ -220,6 +226,7 @@ class WriteQueue:
 
     def _mark_stored(self, entry: Entry, outcome: Stored) -> None:
         entry.outcome = outcome
+        entry.tried.clear()  # of an earlier try: this one ends with the invalidation
         if outcome.profile is not None:
             self.stored_profile = outcome.profile.text
 

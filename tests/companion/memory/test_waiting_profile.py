@@ -113,3 +113,22 @@ async def test_what_is_replayed_is_a_part_of_what_is_shown(runtime: Runtime, gat
     gate.open.clear()
     runtime.write_behind.add("ada", Profile(f"{STORED}\nLikes: tea", made_from=STORED))
     assert lines_of(await get_user_profile_async()) == [*lines_of(STORED), "Work: pilot", "Likes: tea"]
+
+
+async def test_a_queue_ends_after_the_invalidation_of_what_it_has_stored(
+    runtime: Runtime, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes, rows = runtime.write_behind, runtime.store.pending_changes_of
+
+    async def slow(*args: Any) -> Any:
+        await asyncio.sleep(0.2)
+        return await rows(*args)
+
+    writes.begin_conversation("ada")
+    for _ in range(2):
+        assert await get_user_profile_async() == STORED  # it is cached now
+    monkeypatch.setattr(runtime.store, "pending_changes_of", slow)
+    writes.add("ada", Profile("Name: Ada", made_from=STORED))
+    await until(lambda: writes.stored_profile("ada") == "Name: Ada")
+    await writes.end_conversation("ada", 0)
+    assert await get_user_profile_async() == "Name: Ada"
