@@ -11,10 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from unittest.mock import patch
 
-from companion.writes import Profile, Write, WriteBehind
-from companion.writes.order import Stored
 from tests.companion.processes import ensure_fork_server
 from tests.faults.harness.call_timer import CallTimer
 from tests.faults.harness.dialogue import open_dialogue
@@ -27,6 +24,7 @@ from tests.soak.measures.expected_state import ExpectedState
 from tests.soak.measures.leak_check import OpenResources
 from tests.soak.measures.log_capture import LogCapture
 from tests.soak.measures.memory_use import Memory
+from tests.soak.measures.submissions import recorded_profiles
 from tests.soak.sessions.erasers import Erasers
 from tests.soak.sessions.personas import Persona
 from tests.soak.sessions.profile_writers import ProfileWriters
@@ -262,17 +260,8 @@ async def _leaked(before: OpenResources, port: int) -> list[str]:
 def _expected_state(directory: Path) -> Iterator[ExpectedState]:
     """The expected state, informed of every profile submitted for writing."""
     expected = ExpectedState(directory / "home" / "companion.db")
-    write = WriteBehind.write
-
-    async def recorded_write(queue: WriteBehind, user_id: str, what: Write) -> Stored | None:
-        if isinstance(what, Profile):
-            expected.submit(user_id, what.text, what.made_from)
-            if (pending := queue.pending_profile(user_id)) is not None:
-                expected.submit(user_id, what.applied_to(pending), pending)
-        return await write(queue, user_id, what)
-
     try:
-        with patch.object(WriteBehind, "write", recorded_write):
+        with recorded_profiles(expected):
             yield expected
     finally:
         expected.close()
