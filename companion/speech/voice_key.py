@@ -45,7 +45,19 @@ def voice_key(voice: tts.TTS[Any], named: str | None = None) -> str | None:
         _warn_once(kind, "how it is set up is not known: name it, CachedTTS(voice, key=...)")
         return None
     settings = {name: repr(value) for name, value in asdict(options).items() if name not in _NO_SOUND}
-    return json.dumps([*form, voice.provider, sorted(settings.items())])
+    return json.dumps([*form, voice.provider, _address(inner), sorted(settings.items())])
+
+
+def _address(voice: object) -> str:
+    """A hash of what OpenAI's client adds to each request: behind one host, a path or a header may choose the voice."""
+    client = getattr(voice, "_client", None)  # LiveKit has no public way to ask
+    if client is None:
+        return ""
+    added = [
+        str(client.base_url),
+        *(sorted(map(repr, more.items())) for more in (client._custom_query, client._custom_headers)),
+    ]
+    return sha256(json.dumps(added).encode()).hexdigest()[:16]  # it may hold a credential
 
 
 def speech_id(voice: str, text: str) -> str:

@@ -12,6 +12,7 @@ from livekit.agents import AgentSession, APIError, inference, tts
 from livekit.agents.types import USERDATA_TIMED_TRANSCRIPT
 from livekit.agents.utils import http_context
 from livekit.plugins import openai
+from openai import AsyncOpenAI
 
 from cache import RedisCache, get_redis_cache
 from companion.runtime import Runtime
@@ -221,6 +222,17 @@ def test_known_voices_are_named_by_what_they_sound_like() -> None:
     changes: list[dict[str, Any]] = [{"voice": "onyx"}, {"speed": 1.2}, {"model": "tts-1"}, {"instructions": "Low."}]
     assert len({named(), *(named(**change) for change in changes)}) == 5
     assert "sk-" not in (named() or "")
+    at, azure = "https://gateway.test/v1/{}".format, {"azure_endpoint": "https://a.test", "api_version": "1"}
+    deployments = [
+        voice_key(openai.TTS.with_azure(api_key="sk-1", azure_deployment=name, **azure)) for name in ("ada", "onyx")
+    ]
+    clients = [
+        AsyncOpenAI(api_key="sk-1", base_url=at(""), default_headers={"x-provider": name}, default_query={"v": value})
+        for name, value in (("a", "1"), ("b", "1"), ("a", "2"))
+    ]
+    behind_one_host = [*(named(base_url=at(path)) for path in ("a", "b")), *(named(client=one) for one in clients)]
+    assert named(base_url=at("a")) == named(base_url=at("a"), api_key="sk-2")
+    assert len({*deployments, *behind_one_host}) == 7
     keys = {"api_key": "secret-k", "api_secret": "secret-s"}
     first, second = (inference.TTS("cartesia/sonic-3", language=code, **keys) for code in ("en", "de"))
     assert voice_key(first) not in (voice_key(second), None)

@@ -37,6 +37,9 @@ def test_the_options_of_known_voices_say_how_they_sound() -> None:
             *("api_key", "api_secret", "fallback", "conn_options"),
         },
     ]
+    client = openai.TTS(api_key="k", base_url="https://a.test/v1")._client
+    assert str(client.base_url) == "https://a.test/v1/"
+    assert client._custom_query == client._custom_headers == {}
 
 
 def test_an_adapter_holds_the_voice_that_it_wraps() -> None:
