@@ -18,6 +18,11 @@ def let_pass(seconds: float, redis: RedisServer, database: Path) -> None:
         left = redis.cli("PTTL", key)
         if left > 0:
             redis.cli("PEXPIRE", key, int(left - seconds * 1000)) if left > seconds * 1000 else redis.cli("DEL", key)
+    age_store(seconds, database)
+
+
+def age_store(seconds: float, database: Path) -> None:
+    """Age what is in the store by ``seconds``."""
     with sqlite3.connect(database, timeout=10) as db:
         # Without the triggers, which would take it for a change of what is known.
         triggers = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()

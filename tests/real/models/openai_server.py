@@ -74,7 +74,8 @@ class OpenAIServer:
     request. A script that raises, or a list that is used up, answers 400 (which clients do not retry), and
     leaving the block raises an AssertionError that says so. `requests` holds all requests.
     Text to speech is answered with `speech` seconds of silence, or of a tone where `audible` says so (`tone`: always),
-    after `speech_delay` seconds; or with the HTTP error that `speech_status` returns for a text.
+    after `speech_delay` seconds; or with the HTTP error that `speech_status` returns for a text; or never, where
+    `speech_hangs` says so. At `other_url` the voice is another one, which is always silent (`spoken_by_other`).
     """
 
     def __init__(
@@ -94,6 +95,8 @@ class OpenAIServer:
         self._thread: LoopThread | None = None
         self.requests: list[ChatRequest] = []
         self.spoken: list[str] = []
+        self.spoken_by_other: list[str] = []
+        self.speech_hangs: Callable[[str], bool] = lambda text: False
         self.speech_status: Callable[[str], int] = lambda text: 200
         self.errors: list[str] = []
 
@@ -101,6 +104,11 @@ class OpenAIServer:
     def base_url(self) -> str:
         """The value for `base_url=` or `OPENAI_BASE_URL`."""
         return f"http://127.0.0.1:{self._port}/v1"
+
+    @property
+    def other_url(self) -> str:
+        """As `base_url`: the same model on the same host, but another voice."""
+        return self.base_url.replace("/v1", "/other/v1")
 
     async def __aenter__(self) -> OpenAIServer:
         app = web.Application(client_max_size=32 * 1024 * 1024)
@@ -113,8 +121,9 @@ class OpenAIServer:
 
     def add_routes(self, app: web.Application) -> None:
         """Add what the server answers."""
-        app.router.add_post("/v1/chat/completions", self._chat)
-        app.router.add_post("/v1/audio/speech", self._speak)
+        for prefix, speak in (("", self._speak), ("/other", self._speak_as_other)):
+            app.router.add_post(f"{prefix}/v1/chat/completions", self._chat)
+            app.router.add_post(f"{prefix}/v1/audio/speech", speak)
 
     async def __aexit__(self, kind: object, *_: object) -> None:
         assert self._runner is not None
@@ -206,8 +215,14 @@ class OpenAIServer:
         if (status := self.speech_status(text)) != 200:
             return error_response(status, "scripted failure")
         self.spoken.append(text)
+        if self.speech_hangs(text):
+            await asyncio.Event().wait()
         await asyncio.sleep(self._speech_delay)
         return web.Response(body=self.speech(text), content_type="audio/pcm")
+
+    async def _speak_as_other(self, request: web.Request) -> web.Response:
+        self.spoken_by_other.append((await request.json())["input"])
+        return web.Response(body=bytes(len(self._tone)), content_type="audio/pcm")
 
     def speech(self, text: str) -> bytes:
         """The sound of a text: a tone, or silence."""
