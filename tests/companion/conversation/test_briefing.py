@@ -138,7 +138,7 @@ async def test_what_is_forgotten_after_it_was_read_stays_forgotten(
     record.open = wait_for_lease
     knowledge = Knowledge(record, hook, Mock(), None)
     knowledge.meet(ADA)
-    prefetch = knowledge._prefetch
+    prefetch = knowledge._prefetch  # private: nothing public waits for it
     assert prefetch is not None
     await prefetch.wait()
     await until(lambda: bool(knowledge.profile) is complete)

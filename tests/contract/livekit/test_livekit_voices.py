@@ -37,7 +37,7 @@ def test_the_options_of_known_voices_say_how_they_sound() -> None:
             *("api_key", "api_secret", "fallback", "conn_options"),
         },
     ]
-    client = openai.TTS(api_key="k", base_url="https://a.test/v1")._client
+    client = openai.TTS(api_key="k", base_url="https://a.test/v1")._client  # private: the contract
     assert str(client.base_url) == "https://a.test/v1/"
     assert client._custom_query == client._custom_headers == {}
 
