@@ -79,9 +79,9 @@ async def forget_fact_async(what: str) -> ForgottenFact:
     forgotten = await within_deadline(runtime.store.forgotten(caller.user_id), "forget")
     # What the caller says again from here on is kept, even if the store is away by then.
     caller.beginning.forgotten = forgotten.among(texts).number
+    note = runtime.write_behind.reading_profile(caller.user_id)
     profile = await within_deadline(runtime.store.get_profile(caller.user_id), "get_profile") or ""
-    stored = runtime.write_behind.stored_profile(caller.user_id)
-    runtime.write_behind.saw_profile(caller.user_id, profile, before=stored)
+    note(profile)
     return ForgottenFact(list(dict.fromkeys([*removed.lines, *removed.facts])), profile=profile)
 
 

@@ -53,7 +53,7 @@ async def get_user_profile_async() -> str:
 async def _stored_profile(user_id: str) -> str:
     """The stored profile; empty when there is none, or when the store is away and nothing is cached."""
     write_behind = get_runtime().write_behind
-    before = write_behind.stored_profile(user_id)
+    note = write_behind.reading_profile(user_id)
     try:
         profile = await read_user_data(PROFILE, user_id, get_runtime().contexts.get)
     except StoreError as problem:
@@ -64,7 +64,7 @@ async def _stored_profile(user_id: str) -> str:
         write_behind.unseen_profiles.add(user_id)
         raise
     write_behind.unseen_profiles.discard(user_id)
-    write_behind.saw_profile(user_id, profile, before=before)
+    note(profile)
     return profile
 
 

@@ -53,6 +53,7 @@ class WriteBehind:
         self._queues: dict[str, WriteQueue] = {}
         self._keepers: dict[str, SpoolKeeper] = {}
         self._in_flight: dict[str, tuple[Write, asyncio.Task[None]]] = {}
+        self._ended = 0  # queues so far, of any user: what they had stored is not known any more
         self._conversations: Counter[str] = Counter()
         self._background = BackgroundTasks()
         self.unseen_profiles: set[str] = set()
@@ -89,10 +90,19 @@ class WriteBehind:
         queue = self._queues.get(user_id)
         return None if queue is None else queue.stored_profile
 
-    def saw_profile(self, user_id: str, text: str, *, before: str | None) -> None:
-        """Note the stored profile, as it was read, where it is of use; see ``WriteQueue.saw_profile``."""
-        if self._conversations[user_id] > 0 or user_id in self._queues:
-            self._queue(user_id).saw_profile(text, before=before)
+    def reading_profile(self, user_id: str) -> Callable[[str], None]:
+        """To be called when a read of the stored profile begins.
+
+        Returns:
+            What notes the profile that was read, where it is of use, unless a newer one may have been stored since.
+        """
+        before, ended = self.stored_profile(user_id), self._ended
+
+        def note(text: str) -> None:
+            if self._ended == ended and (self._conversations[user_id] > 0 or user_id in self._queues):
+                self._queue(user_id).saw_profile(text, before=before)
+
+        return note
 
     def waiting_facts(self, user_id: str) -> list[str]:
         """The user's facts that readers of store and cache may not find yet, the newest last."""
@@ -231,6 +241,7 @@ class WriteBehind:
         queue, keeper = self._queues.pop(user_id, None), self._keepers.pop(user_id, None)
         if queue is None or keeper is None:
             return 0
+        self._ended += 1
         pending = await queue.stop()
         in_flight, task = self._in_flight.pop(user_id, (None, None))
         try:

@@ -132,3 +132,30 @@ async def test_a_queue_ends_after_the_invalidation_of_what_it_has_stored(
     await until(lambda: writes.stored_profile("ada") == "Name: Ada")
     await writes.end_conversation("ada", 0)
     assert await get_user_profile_async() == "Name: Ada"
+
+
+async def test_a_read_that_outlives_its_conversation_is_not_taken_for_what_is_stored(
+    runtime: Runtime, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes, read = runtime.write_behind, runtime.contexts.get
+    has_read, may_return = asyncio.Event(), asyncio.Event()
+
+    async def held(user_id: str) -> Any:
+        context = await read(user_id)
+        has_read.set()
+        await may_return.wait()
+        return context
+
+    writes.begin_conversation("ada")
+    with monkeypatch.context() as slow:
+        slow.setattr(runtime.contexts, "get", held)
+        reading = asyncio.create_task(get_user_profile_async())
+        await has_read.wait()
+    assert await save_user_profile_async("Name: Ada\nLives in: Bergen")
+    await writes.end_conversation("ada", 5)
+    writes.begin_conversation("ada")
+    may_return.set()
+    assert await reading == STORED
+    gate.open.clear()
+    writes.add("ada", Profile("Work: pilot", made_from=""))
+    assert lines_of(await get_user_profile_async()) == ["Name: Ada", "Lives in: Bergen", "Work: pilot"]
