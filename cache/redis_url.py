@@ -21,17 +21,23 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from .exceptions import CacheConfigError
 
 DEFAULT_URL: Final = "redis://localhost:6379/0"
-_SCHEMES: Final = {"redis": False, "rediss": True, "valkey": False, "valkeys": True, "unix": False}  # whether with TLS
+_TCP: Final = {"redis": False, "rediss": True, "valkey": False, "valkeys": True}  # whether with TLS
+_BY_SENTINEL: Final = {f"{scheme}+sentinel": tls for scheme, tls in _TCP.items()}
+_SCHEMES: Final = _TCP | _BY_SENTINEL | {"unix": False}
+SENTINEL_FORM: Final = "redis+sentinel://host1:26379,host2:26379/mymaster/0"
 _ONE_ADDRESS: Final = (
     "Of a cluster write the address of one node: the others are found from it. Where Sentinels watch a primary, write "
-    "an address that follows the primary."
+    f"{SENTINEL_FORM}."
 )
 _ENCODE: Final = "If the password contains characters such as / # ? or @, write them percent-encoded (%2F %23 %3F %40)."
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Address and credentials of Redis. With ``unix_path``, host, port and ssl_context are not used."""
+    """Address and credentials of Redis. With ``unix_path``, host, port and ssl_context are not used.
+
+    Nor are host and port with ``sentinels``: the server is the one that these name as the primary of ``master``.
+    """
 
     host: str = "localhost"
     port: int = 6379
@@ -40,6 +46,8 @@ class Endpoint:
     password: str | None = field(default=None, repr=False)
     db: int = 0
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
+    sentinels: tuple[Endpoint, ...] = ()
+    master: str = ""
 
 
 class Kind(NamedTuple):
@@ -97,7 +105,7 @@ SETTINGS: Final = tuple(_SETTINGS)
 """The options that are settings of the cache."""
 OPTIONS: Final = _SETTINGS | {
     "db": number(0, 999_999, of=int),
-    **dict.fromkeys(("username", "password"), _TEXT),
+    **dict.fromkeys(("username", "password", "sentinel_username", "sentinel_password"), _TEXT),
     "ssl_cert_reqs": one_of(
         {"NONE": ssl.CERT_NONE, "OPTIONAL": ssl.CERT_OPTIONAL, "REQUIRED": ssl.CERT_REQUIRED},
         "none, optional or required (with CERT_ or without)",
@@ -142,25 +150,30 @@ def parse(url: str) -> tuple[Endpoint, dict[str, Any], str]:
         )
     if re.search(r"[\s\x00-\x1f\x7f\ud800-\udfff]", url):  # a surrogate: the environment holds no UTF-8
         _refuse(f"contains a space, a control character, or what is no UTF-8. {_ENCODE}")
-    credentials, _, place = re.split("[/?]", url.partition("://")[2])[0].rpartition("@")
-    if "," in place or re.search("@.*,", credentials):
-        _refuse(f"names several hosts, and only one can be used. {_ONE_ADDRESS} {_ENCODE}")
+    sentinel, rest = scheme in _BY_SENTINEL, url.partition("://")[2]
+    before, at, place = (authority := re.split("[/?]", rest)[0]).rpartition("@")
+    if re.search("@.*,", before) or ("," in place and not sentinel):
+        only = "credentials belong before the first one only." if sentinel else f"only one can be used. {_ONE_ADDRESS}"
+        _refuse(f"names several hosts, and {only} {_ENCODE}")
     try:
-        parts = urlsplit(url)
-        port = parts.port
-        host, path, username, password = (
-            unquote(text or "", errors="strict")
-            for text in (parts.hostname, parts.path, parts.username, parts.password)
+        parts = urlsplit(f"{scheme}://{before}{at}{rest[len(authority) :]}")
+        hosts = [_host_and_port(one) for one in place.split(",")]
+        path, username, password = (
+            unquote(text or "", errors="strict") for text in (parts.path, parts.username, parts.password)
         )
         pairs = parse_qsl(parts.query, keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
         _refuse("is percent-encoded, but not in UTF-8.")
     except ValueError:
         _refuse(f"has a port that is not a number from 1 to 65535. An IPv6 address is written [::1]:6379. {_ENCODE}")
-    options = _options(pairs, tls=_SCHEMES[scheme])
+    options = _options(pairs, tls=_SCHEMES[scheme], sentinel=sentinel)
     if "#" in url or (scheme != "unix" and "@" in path):
         _refuse(f"contains #, or an @ after the host. {_ENCODE}")
-    database = "" if scheme == "unix" else path.strip("/")
+    database, master = "" if scheme == "unix" else path.strip("/"), ""
+    if sentinel:
+        master, _, database = database.partition("/")
+        if not re.fullmatch(r"[\w.-]+", master, re.ASCII) or not all(host for host, _ in hosts):
+            _refuse(f"must name the hosts of the Sentinels, and the master that they watch, as in {SENTINEL_FORM}.")
     if database and not re.fullmatch("[0-9]{1,6}", database, re.ASCII):
         _refuse(f"must end in a database number, as in {DEFAULT_URL}, or in nothing. {_ENCODE}")
     named: dict[str, str | int] = {"username": username, "password": password, "db": int(database) if database else ""}
@@ -168,19 +181,30 @@ def parse(url: str) -> tuple[Endpoint, dict[str, Any], str]:
         if value != "" and options.setdefault(name, value) != value:
             _refuse(f"has the option {name}, and another value before the ?. One of them has to go.")
     db = options.pop("db", 0)
-    where: dict[str, Any] = {"host": host or "localhost", "port": port or 6379}
+    settings = {name: options.pop(name) for name in SETTINGS if name in options}
+    who = {name: options.pop(name, None) for name in ("username", "password")}
+    asking = {name: options.pop(f"sentinel_{name}", None) for name in who}
+    tls = _tls(options) if _SCHEMES[scheme] else None
     if scheme == "unix":
         if place or not path.strip("/") or re.search(r"[\x00-\x1f\x7f]", path):
             _refuse("must be unix:///path/to/socket, with three slashes and no control character.")
-        where = {"unix_path": path}
-        shown = f"unix://{path}" + (f"?db={db}" if db else "")
-    elif port == 0 or not re.fullmatch(r"[\w.:%-]*", host):
+        return Endpoint(unix_path=path, **who, db=db), settings, f"unix://{path}" + (f"?db={db}" if db else "")
+    if any(port == 0 or not re.fullmatch(r"[\w.:%-]*", host) for host, port in hosts):
         _refuse("must name a host and a port from 1 to 65535, as in redis://host:6379/0.")
-    else:
-        shown = f"{scheme}://{f'[{host}]' if ':' in host else where['host']}:{where['port']}/{db}"
-    settings = {name: options.pop(name) for name in SETTINGS if name in options}
-    who = {name: options.pop(name, None) for name in ("username", "password")}
-    return Endpoint(**where, **who, db=db, ssl_context=_tls(options) if _SCHEMES[scheme] else None), settings, shown
+    default = 26379 if sentinel else 6379
+    places = [(host or "localhost", port or default) for host, port in hosts]
+    shown = ",".join(f"{f'[{host}]' if ':' in host else host}:{port}" for host, port in places)
+    if sentinel:
+        sentinels = tuple(Endpoint(*one, **asking, ssl_context=tls) for one in places)
+        endpoint = Endpoint(**who, db=db, ssl_context=tls, sentinels=sentinels, master=master)
+        return endpoint, settings, f"{scheme}://{shown}/{master}/{db}"
+    return Endpoint(*places[0], **who, db=db, ssl_context=tls), settings, f"{scheme}://{shown}/{db}"
+
+
+def _host_and_port(text: str) -> tuple[str, int | None]:
+    """The host, empty if none is named, and the port. Raises ValueError."""
+    parts = urlsplit(f"//{text}")
+    return unquote(parts.hostname or "", errors="strict"), parts.port
 
 
 def check_settings(values: Mapping[str, Any]) -> None:
@@ -196,7 +220,7 @@ def check_settings(values: Mapping[str, Any]) -> None:
             raise CacheConfigError(f"{name} must be {OPTIONS[name].must_be}.") from None
 
 
-def _options(pairs: list[tuple[str, str]], *, tls: bool) -> dict[str, Any]:
+def _options(pairs: list[tuple[str, str]], *, tls: bool, sentinel: bool) -> dict[str, Any]:
     """The values of the options."""
     options: dict[str, Any] = {}
     for name, text in pairs:
@@ -212,6 +236,8 @@ def _options(pairs: list[tuple[str, str]], *, tls: bool) -> dict[str, Any]:
             _refuse(f"has the option {name} twice.")
         if name.startswith("ssl_") and not tls:
             _refuse(f"has the option {name}, which needs TLS: write rediss:// (or valkeys://).")
+        if name.startswith("sentinel_") and not sentinel:
+            _refuse(f"has the option {name}, which needs Sentinels: write {SENTINEL_FORM}.")
         try:
             options[name] = OPTIONS[name].read(text)
         except OSError as problem:

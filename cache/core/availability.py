@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Final
 
 from ..transport.handshake import REMEDIES
@@ -22,28 +22,30 @@ class Availability:
     Args:
         address: the URL without credentials.
         on_error: called for each failure, logged or not.
+        remedies: reasons that say what to change: logged also when the outage began with another one.
 
     Attributes:
         known: set once it is known whether Redis answers.
     """
 
-    def __init__(self, address: str, on_error: Callable[[], None]) -> None:
+    def __init__(self, address: str, on_error: Callable[[], None], remedies: Set[str] = REMEDIES) -> None:
         self.known = asyncio.Event()
         self._address = address
         self._on_error = on_error
         self._logged = False
         self._refused: dict[str, str] = {}
-        self._remedies: set[str] = set()  # those logged in the present outage
+        self._remedies = remedies
+        self._logged_remedies: set[str] = set()  # in the present outage
         self._failures: dict[str, tuple[float, int]] = {}  # loop time of the last one, and their number
 
     def went_down(self, reason: str) -> None:
         """Redis does not answer. ``reason`` must not hold credentials."""
         self._on_error()
         self.known.set()
-        news = reason in REMEDIES and reason not in self._remedies
+        news = reason in self._remedies and reason not in self._logged_remedies
         if not self._logged or news:
             self._logged = True
-            self._remedies.add(reason)
+            self._logged_remedies.add(reason)
             logger.warning(
                 "[REDIS] Warning: Connection failed (%s: %s). Continuing without the cache; "
                 "it is used again as soon as Redis answers.",
@@ -54,7 +56,7 @@ class Availability:
     def came_up(self, note: str = "") -> None:
         """Redis answers. ``note`` follows the address in the log."""
         self._logged = False
-        self._remedies.clear()
+        self._logged_remedies.clear()
         self.known.set()
         logger.info("[REDIS] Connected (%s%s)", self._address, note)
 

@@ -16,6 +16,8 @@ from ..exceptions import CommandRejected, TransportError
 from ..serialization.serializer import Serializer
 from ..settings import CacheSettings
 from ..transport.commands import Transport
+from ..transport.connection import REPLICA
+from ..transport.handshake import REMEDIES
 from ..validation import checked_seconds
 from .availability import Availability
 from .maintenance import Maintenance
@@ -66,7 +68,9 @@ class Engine:
         self.epoch = ServerEpoch(self.transport, pending)
         self._connect_wait = settings.connect_wait
         self._on_change = on_change
-        self._availability = Availability(settings.safe_url, self.count_error)
+        # Sentinels may name a replica for the moment that a failover takes: nothing has to be changed.
+        remedies = REMEDIES - {REPLICA} if settings.endpoint.sentinels else REMEDIES
+        self._availability = Availability(settings.safe_url, self.count_error, remedies)
         self._maintenance = Maintenance(
             self.transport,
             pending,

@@ -139,6 +139,8 @@ class Transport:
         self._listener.on_capabilities(self.capabilities.lost())
 
     def _on_handshake(self, replies: list[Any]) -> None:
+        if self._settings.endpoint.sentinels:
+            self.pool.stop()  # its client may still be with the primary of before; it connects when it is needed
         own = len(self._handshake)
         self._learn(Capabilities.found(replies[-len(PROBES) :]))
         self._listener.on_handshake(replies[:own])

@@ -28,7 +28,7 @@ _HEAD_START = 32
 _CLOSE_TIMEOUT = 0.25
 # Reasons for which a connection is lost over a reply.
 SILENT, TOO_LARGE = "silent", "reply too large"
-REPLICA = "a replica, which refuses writes and may be behind: write the primary's address, or a name that follows it"
+REPLICA = "a replica, which refuses writes and may be behind: the URL has to name the primary, or what follows it"
 REPLICA_ROLES = (b"replica", b"slave")
 # A primary may be demoted under an open connection. Past this age of the last question for its role, a command is
 # preceded by another, in the same write: its reply comes first, and ends the connection before that one's is served.

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
+import socket
 import ssl
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 
-from ..exceptions import CommandRejected, HandshakeFailed
-from ..redis_url import Endpoint
+from ..exceptions import CacheUnavailable, CommandRejected, HandshakeFailed
+from ..redis_url import SENTINEL_FORM, Endpoint
 from .connection import REPLICA, REPLICA_ROLES, Argument, RespConnection, pack
 
 CLIENT_NAME: Final = "companion-cache"
 """The name of every connection in ``CLIENT LIST``."""
-SENTINEL: Final = "a Sentinel, which holds no data: write the address of the primary that it watches"
+SENTINEL: Final = f"a Sentinel, which holds no data: write {SENTINEL_FORM}"
+NO_SENTINEL: Final = "no Sentinel answers, but a server: write redis:// in place of redis+sentinel://"
+NO_MASTER: Final = "the Sentinels watch no master of this name: write the one of their sentinel monitor"
+SENTINEL_REFUSES: Final = "the Sentinels refuse us: check the options sentinel_username and sentinel_password"
 NO_TLS: Final = "the server speaks no TLS: write redis:// in place of rediss://"
 NEEDS_TLS: Final = "the server speaks TLS: write rediss:// in place of redis://"
-REMEDIES: Final = frozenset((REPLICA, SENTINEL, NO_TLS, NEEDS_TLS))
+REMEDIES: Final = frozenset((REPLICA, SENTINEL, NO_SENTINEL, NO_MASTER, SENTINEL_REFUSES, NO_TLS, NEEDS_TLS))
 """Reasons that say what to change. They are logged also when the outage began with another one."""
 # Pause after a wrong password, an untrusted certificate, a full connection table. Each attempt costs the server a
 # connection, with a line in its ACL LOG or a handshake (0.3 ms with an ECDSA certificate, 1 ms with RSA).
@@ -82,6 +87,28 @@ async def judge(answers: list[asyncio.Future[Any]], setup_count: int) -> list[An
     return replies
 
 
+def auth(endpoint: Endpoint) -> list[tuple[Argument, ...]]:
+    """The command that authenticates without HELLO, if there are credentials."""
+    who = (endpoint.username,) if endpoint.username else ()
+    return [(b"AUTH", *who, endpoint.password or "")] if endpoint.username or endpoint.password else []
+
+
+def failure(error: BaseException) -> str:
+    """Why connecting failed, free of credentials."""
+    if isinstance(error, HandshakeFailed):
+        return str(error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "TLS certificate not accepted"
+    if isinstance(error, ssl.SSLError):
+        return "TLS handshake failed"
+    if isinstance(error, socket.gaierror):
+        return "name lookup failed"
+    if isinstance(error, CacheUnavailable):
+        return f"{error} while connecting"
+    code = errno.errorcode.get(getattr(error, "errno", None) or 0, type(error).__name__)
+    return f"cannot connect ({code})"
+
+
 async def ask_without_hello(connection: RespConnection, endpoint: Endpoint, handshake: list[bytes]) -> None:
     """Find out why the last connection ended over the handshake.
 
@@ -92,10 +119,8 @@ async def ask_without_hello(connection: RespConnection, endpoint: Endpoint, hand
         HandshakeFailed: there is no RESP3, or the credentials are rejected.
         CacheUnavailable: the connection was lost before.
     """
-    who = (endpoint.username,) if endpoint.username else ()
-    auth = [(b"AUTH", *who, endpoint.password or "")] if endpoint.username or endpoint.password else []
     try:
-        for answer in connection.send_together([pack(command) for command in (*auth, (b"PING",))]):
+        for answer in connection.send_together([pack(command) for command in (*auth(endpoint), (b"PING",))]):
             await answer
     except CommandRejected as error:
         raise _rejected(error) from None

@@ -34,8 +34,10 @@ from ..exceptions import (
 from ..settings import CacheSettings
 from .attempts import Attempts
 from .connection import REPLICA
+from .dial import Names
 from .handshake import REJECTED
 from .redis_py import check_role, find_client, rejection
+from .sentinel import MOVED, PrimaryFinder
 
 T = TypeVar("T")
 
@@ -66,17 +68,19 @@ class PooledClient:
         on_up: Callable[[list[Any]], None],
         on_failed: Callable[[str], None],
     ) -> None:
-        self._on_up = on_up
+        self._settings, self._probes, self._on_up = settings, probes, on_up
         self._on_failed = on_failed
         self.client: Redis | None = None
         self._known = asyncio.Event()  # set once it is known whether Redis answers
         self._suspect = asyncio.Event()
-        self._demoted = False  # the server has become a replica
+        self._deposed = ""  # why the server in use is not the primary any more
         self.away = False
         self._supervisor: asyncio.Task[None] | None = None
         self.background = BackgroundTasks()
+        self._server = settings.endpoint  # what the last attempt connected to
+        self._primary = PrimaryFinder(settings.endpoint, Names(self.background), self.background)
         self._attempts = Attempts(
-            lambda: find_client(settings, probes(), self._retire),
+            self._attempt,
             settings.socket_connect_timeout,
             self.background,
             on_failed=self._failed,
@@ -157,7 +161,7 @@ class PooledClient:
         except ResponseError as problem:
             rejected = rejection(problem)
             if rejected.code == "READONLY" and client is self.client:
-                self._demoted = True
+                self._deposed = REPLICA
                 self._suspect.set()
             raise rejected from None
         except (RedisError, RedisClusterException) as problem:
@@ -169,19 +173,31 @@ class PooledClient:
         async with self._free_connections:
             return await operation(client)
 
+    async def _attempt(self) -> tuple[Redis, list[Any]]:
+        self._server = await self._primary.find()
+        return await find_client(self._settings, self._server, self._probes(), self._retire)
+
     async def _supervise(self) -> None:
         while True:
             client, probed = await self._attempts.first()
-            self.client, self._demoted, self.away = client, False, False
+            self.client, self._deposed, self.away = client, "", False
+            watching = self._primary.watch(self._server, self._moved)
             self._known.set()
             self._on_up(probed)
             try:
                 await self._until_lost(client)
             finally:
+                if watching is not None:
+                    watching.cancel()
                 if self.client is client:
                     self.client = None
                     self._known.clear()
                 self._retire(client)
+
+    def _moved(self) -> None:
+        """The server is no longer the one that the Sentinels name."""
+        self._deposed = MOVED
+        self._suspect.set()
 
     async def _until_lost(self, client: Redis) -> None:
         """Return when Redis is away."""
@@ -192,8 +208,8 @@ class PooledClient:
                     suspected = await self._suspect.wait()
             self._suspect.clear()
             try:
-                if self._demoted:  # its user may lack the right to ask
-                    raise HandshakeFailed(REPLICA, REJECTED)
+                if self._deposed:  # its user may lack the right to ask
+                    raise HandshakeFailed(self._deposed, REJECTED)
                 await self._answer(client, check_role(client), _PING_TIMEOUT)
             except HandshakeFailed as problem:
                 self._failed(problem)

@@ -28,6 +28,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from ..exceptions import CommandRejected, HandshakeFailed, code_inside_script, rejected_with
+from ..redis_url import Endpoint
 from ..settings import CacheSettings
 from .capabilities import HUNG_UP, PROBE_EVAL
 from .connection import REPLICA
@@ -42,9 +43,8 @@ class _TlsConnection(SSLConnection):
         self.ssl_context.context = tls
 
 
-def open_client(settings: CacheSettings, *, named: bool = True) -> Redis:
-    """Return a client for one server, with the documented settings. It has not connected yet."""
-    endpoint = settings.endpoint
+def open_client(settings: CacheSettings, endpoint: Endpoint, *, named: bool = True) -> Redis:
+    """Return a client for the server of ``endpoint``, with the documented settings. It has not connected yet."""
     where: dict[str, Any] = {"host": endpoint.host, "port": endpoint.port, "connection_class": Connection}
     if endpoint.unix_path is not None:
         where = {"path": endpoint.unix_path, "connection_class": UnixDomainSocketConnection}
@@ -124,9 +124,9 @@ def rejection(problem: ResponseError) -> CommandRejected:
 
 
 async def find_client(
-    settings: CacheSettings, probes: Sequence[tuple[Any, ...]], retire: Callable[[Redis], None]
+    settings: CacheSettings, endpoint: Endpoint, probes: Sequence[tuple[Any, ...]], retire: Callable[[Redis], None]
 ) -> tuple[Redis, list[Any]]:
-    """Connect with redis-py. Returns the client, and the replies to the probes, rejections among them.
+    """Connect to ``endpoint`` with redis-py. Returns the client, and the replies to the probes, rejections among them.
 
     ``retire`` closes a client that is not needed.
 
@@ -135,17 +135,22 @@ async def find_client(
         redis.exceptions.RedisError: it does not answer, or rejects us.
     """
     try:
-        return await _find(settings, probes, retire, named=True)
+        return await _find(settings, endpoint, probes, retire, named=True)
     except AuthenticationError:
         raise
     except RedisConnectionError:  # a proxy may end the connection over CLIENT SETNAME
-        return await _find(settings, probes, retire, named=False)
+        return await _find(settings, endpoint, probes, retire, named=False)
 
 
 async def _find(
-    settings: CacheSettings, probes: Sequence[tuple[Any, ...]], retire: Callable[[Redis], None], *, named: bool
+    settings: CacheSettings,
+    endpoint: Endpoint,
+    probes: Sequence[tuple[Any, ...]],
+    retire: Callable[[Redis], None],
+    *,
+    named: bool,
 ) -> tuple[Redis, list[Any]]:
-    client = open_client(settings, named=named)
+    client = open_client(settings, endpoint, named=named)
     try:
         info = await check_role(client, "default")
         if info.get("cluster_enabled") and await _knows_its_slots(client):

@@ -79,6 +79,20 @@ REFUSED = {
     "redis://u:s3cret@h1:6379,u:s3cret@h2:6379/0": "several hosts",
     "redis://h1:6379,redis://h2:6379": "several hosts",
     "redis-sentinel://h:26379/mymaster": "redis-sentinel://.*Sentinel",
+    "redis+sentinel://h:26379": r"master that they watch, as in redis\+sentinel://",
+    "redis+sentinel:///mymaster": "hosts of the Sentinels",
+    "redis+sentinel://h1,,h2/mymaster": "hosts of the Sentinels",
+    "redis+sentinel://h/my%20master": "master that they watch",
+    "redis+sentinel://h/mymaster/zero": "database number",
+    "redis+sentinel://h/mymaster/0/1": "database number",
+    "redis+sentinel://h/mymaster/1?db=2": "db, and another",
+    "redis+sentinel://h1:26379,h2:port/mymaster": "from 1 to 65535",
+    "redis+sentinel://h1:26379,h2:0/mymaster": "from 1 to 65535",
+    "redis+sentinel://u:s3cret@h1,u:s3cret@h2/mymaster": "credentials belong before the first",
+    "redis+sentinel://h/mymaster?sentinel_password=": "option=value",
+    "redis+sentinel://h/mymaster?ssl_cert_reqs=none": "ssl_cert_reqs, which needs TLS",
+    "redis://h?sentinel_password=s3cret": "sentinel_password, which needs Sentinels",
+    "sentinel://h:26379;sentinel://h2:26379": r"sentinel://\. .*redis\+sentinel://",
     "redis+cluster://h": r"redis\+cluster://.*cluster",
     "http://u:s3cret@h": "begin with redis://",
     "localhost:6379": "begin with redis://",
@@ -151,6 +165,21 @@ def test_what_cannot_be_used_is_refused_in_one_line_that_names_it(url: str) -> N
 def test_what_can_be_used(url: str, endpoint: Endpoint, shown: str) -> None:
     settings = CacheSettings(url=url)
     assert (settings.endpoint, settings.safe_url) == (endpoint, shown)
+
+
+def test_sentinels_are_named_with_their_master() -> None:
+    settings = CacheSettings(
+        url="redis+sentinel://u:p%40@h1:1,[::1]:2,H3/my.master-1/4?sentinel_username=ann&sentinel_password=s3c&socket_timeout=2"
+    )
+    assert settings.safe_url == "redis+sentinel://h1:1,[::1]:2,h3:26379/my.master-1/4"
+    places = [("h1", 1), ("::1", 2), ("h3", 26379)]
+    sentinels = tuple(Endpoint(*place, username="ann", password="s3c") for place in places)
+    assert settings.endpoint == Endpoint(username="u", password="p@", db=4, sentinels=sentinels, master="my.master-1")
+    assert "s3c" not in repr(settings.endpoint)
+    assert settings.socket_timeout == 2
+    tls = CacheSettings(url="valkeys+sentinel://h/m?ssl_cert_reqs=none").endpoint
+    assert tls.ssl_context is not None
+    assert (tls.sentinels[0].ssl_context, tls.password, tls.db) == (tls.ssl_context, None, 0)
 
 
 def test_options_are_settings() -> None:

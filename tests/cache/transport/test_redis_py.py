@@ -113,7 +113,7 @@ async def test_a_file_that_vanishes_later_raises_in_no_call(
 def test_options_hold_for_every_client_of_redis_py() -> None:
     options = "max_connections=4&socket_timeout=3&socket_connect_timeout=2&health_check_interval=9"
     settings = CacheSettings(url=f"rediss://u:p%40@127.0.0.1:7?ssl_ca_certs={PEM}&{options}")
-    pool: Any = open_client(settings).connection_pool
+    pool: Any = open_client(settings, settings.endpoint).connection_pool
     cluster = open_cluster(settings)
     node = cluster.startup_nodes[0]
     found = ClusterNode("127.0.0.2", 7, **cluster.nodes_manager.connection_kwargs)
@@ -140,7 +140,8 @@ async def test_retry_on_timeout_means_what_it_says(flag: str, times: int) -> Non
 
     async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        client = open_client(CacheSettings(url=f"redis://127.0.0.1:{port}?retry_on_timeout={flag}"))
+        settings = CacheSettings(url=f"redis://127.0.0.1:{port}?retry_on_timeout={flag}")
+        client = open_client(settings, settings.endpoint)
         with pytest.raises(ConnectionError):
             await client.get("k")
         await client.aclose()

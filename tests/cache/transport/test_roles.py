@@ -15,7 +15,7 @@ import pytest
 
 from cache import RedisCache
 from cache.exceptions import ConnectionLost
-from cache.transport import connection, connector, pool
+from cache.transport import connection, dial, pool
 from cache.transport.connection import REPLICA
 from tests.cache.conftest import Clients
 from tests.real.proxy import Proxy
@@ -90,7 +90,7 @@ async def test_a_sentinel_is_refused_and_named(
         cache = make_cache(f"redis://127.0.0.1:{port}/0", connect_wait=2.0)
         assert await cache.initialize() is False
         assert await stays_away(cache)
-        assert caplog.text.count("a Sentinel, which holds no data: write the address of the primary") == 1
+        assert caplog.text.count("a Sentinel, which holds no data: write redis+sentinel://") == 1
         await cache.close()
 
 
@@ -183,7 +183,7 @@ async def test_a_failover_by_dns_is_followed(
     own_redis: RedisServer, tmp_path: Path, make_cache: Any, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """The name stands for two addresses, of which one is a replica; or the address behind it changes."""
-    monkeypatch.setattr(connector, "LOOKUP_EVERY", 0.1)
+    monkeypatch.setattr(dial, "LOOKUP_EVERY", 0.1)
     with RedisServer(tmp_path / "second") as second:
         async with refusing(second.port, {}, host="127.0.0.2", at=own_redis.port) as port:
             found = ["127.0.0.1"] if how == "another answer" else ["127.0.0.1", "127.0.0.2"]

@@ -1,0 +1,218 @@
+"""Sentinels: asked before each attempt to connect, believed only where a primary is, followed through a failover."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import hiredis
+import pytest
+
+from cache import RedisCache, keys
+from cache.transport import connection, handshake, sentinel
+from tests.inside import engine_of
+from tests.real.proxy import Proxy
+from tests.real.redis.redis_server import RedisServer, unused_port
+from tests.real.redis.resp2_server import without_resp3
+from tests.real.redis.sentinels import Watched, watched
+from tests.wait import initialised, until
+
+pytestmark = pytest.mark.integration
+PEM = Path(__file__).parents[2] / "real" / "localhost.pem"
+
+
+@pytest.fixture(scope="module")
+def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A primary, a replica and three Sentinels, with passwords."""
+    with watched(tmp_path_factory.mktemp("watched")) as servers:
+        yield servers
+
+
+@asynccontextmanager
+async def scripted(
+    name: Callable[[], int | bytes | None], tls: ssl.SSLContext | None = None, epoch: int = 1
+) -> AsyncIterator[int]:
+    """The port of a Sentinel that names this port of 127.0.0.1, sends these bytes, or is silent."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        commands = hiredis.Reader()
+        with suppress(ConnectionError):
+            while received := await reader.read(65536):
+                commands.feed(received)
+                while commands.gets() and (named := name()) is not None:
+                    facts = f"ip 127.0.0.1 port {named} config-epoch {epoch}".split()
+                    reply = "".join(f"${len(fact)}\r\n{fact}\r\n" for fact in facts)
+                    writer.write(named if isinstance(named, bytes) else f"*6\r\n{reply}".encode())
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+def url(ports: Sequence[int], scheme: str = "redis", options: str = "") -> str:
+    return f"{scheme}+sentinel://{','.join(f'127.0.0.1:{port}' for port in ports)}/callers{options}"
+
+
+def quarantined(cache: RedisCache) -> int:
+    return engine_of(cache).pending.quarantined
+
+
+async def test_a_planned_failover_is_followed(trio: Watched, connect: Callable[..., Awaitable[RedisCache]]) -> None:
+    await until(trio.ready, timeout=30)
+    cache = await connect(trio.url)
+    primary, replica = trio.primary(), trio.replica()
+    trio.sentinels[0].cli("SENTINEL", "FAILOVER", "callers")
+    await until(lambda: trio.primary() is replica, timeout=30)
+
+    async def arrives() -> bool:
+        return await cache.set("k", "new") and replica.cli("GET", "k") == "new"
+
+    await until(arrives)
+    assert primary.cli("ROLE")[0] == "master", "it takes the Sentinels ten seconds to make it a replica"
+    # Or the next test waits for what this cache leaves unfinished.
+    await until(lambda: replica.cli("GET", "system:server").partition(":")[0] in replica.cli("INFO", "server"))
+    await until(lambda: not replica.cli("EXISTS", keys.lease(keys.system_server())))
+    primary.cli("REPLICAOF", "127.0.0.1", replica.port)  # the next test need not wait for it
+
+
+async def test_a_failover_is_followed_and_nothing_stale_is_served(
+    trio: Watched, connect: Callable[..., Awaitable[RedisCache]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The primary dies with deletes that its replica has not seen, while callers read and write."""
+    await until(trio.ready, timeout=30)
+    one, other = [await connect(trio.url, near=frozenset({"profile"})) for _ in range(2)]
+    await until(lambda: not quarantined(one) and not quarantined(other))
+    truth = {f"user:{number}:profile": "old" for number in range(30)}
+    for key in truth:
+        assert await one.set(key, "old", ttl=600)
+        assert await other.get(key) == "old"
+    primary, replica = trio.primary(), trio.replica()
+    await until(lambda: replica.cli("DBSIZE") == primary.cli("DBSIZE"))
+    replica.cli("CONFIG", "SET", "masterauth", "wrong")
+    primary.cli("CLIENT", "KILL", "TYPE", "replica")
+    await until(lambda: "connected_slaves:0" in primary.cli("INFO", "replication"))
+    for key in list(truth)[:10]:
+        truth[key] = "new"
+        assert await one.delete(key) == 1
+    stale: list[str] = []
+    over = asyncio.Event()
+
+    async def talk(cache: RedisCache, seed: int) -> None:
+        chance = random.Random(seed)
+        while not over.is_set():
+            for key in chance.sample(sorted(truth), 5):
+                if await cache.get(key, "none") not in ("none", truth[key]):
+                    stale.append(key)
+            await cache.set(f"user:{seed}:note", seed, ttl=60)
+            await asyncio.sleep(0.005)
+
+    talking = [asyncio.create_task(talk(cache, seed)) for seed, cache in enumerate((one, other))]
+    primary.kill()
+    await until(lambda: not one.connected and not other.connected)
+    await until(lambda: one.connected and other.connected, timeout=30)
+    await until(lambda: not quarantined(one) and not quarantined(other), timeout=30)
+    over.set()
+    await asyncio.gather(*talking)
+    assert (trio.primary(), stale) == (replica, [])
+    assert await one.set("user:1:profile", "new")
+    assert await other.get("user:1:profile") == "new"
+    assert replica.cli("GET", "user:1:profile") == "new"
+    assert (await one.get_stats())["redis_keys"] > 0, "the pool has followed too"
+    lost = [record for record in caplog.records if "Connection failed" in record.message]
+    assert len(lost) <= 2 * 2, "a line for the multiplexed connection and one for the pool"
+
+
+@pytest.mark.parametrize("resp3", [True, False])
+async def test_what_the_sentinels_name_next_is_used_next(
+    own_redis: RedisServer, redis_server: RedisServer, make_cache: Any, resp3: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that they still name is refused; over the pool as over the multiplexed connection."""
+    monkeypatch.setattr(sentinel, "ASK_EVERY", 0.01)
+    monkeypatch.setattr(connection, "ROLE_SECONDS", 0.1)
+    async with AsyncExitStack() as stack:
+        ports = [own_redis.port, redis_server.port]
+        if not resp3:
+            ports = [await stack.enter_async_context(without_resp3(port)) for port in ports]
+        named = ports[0]
+        asked = await stack.enter_async_context(scripted(lambda: named))
+        cache = make_cache(url([asked]), deadline=2.0, connect_wait=5.0)
+        await initialised(cache)
+        await until(lambda: cache.set("k", "first"))
+        own_redis.cli("REPLICAOF", "127.0.0.1", unused_port())
+        await until(lambda: not cache.connected)
+        await asyncio.sleep(0.1)
+        assert (cache.connected, await cache.get("k")) == (False, None)
+        named = ports[1]
+        await until(lambda: cache.set("k", "second"))
+        assert (own_redis.cli("GET", "k"), redis_server.cli("GET", "k")) == ("first", "second")
+        await cache.close()
+
+
+async def test_one_that_hangs_is_dead_or_behind_does_no_harm(
+    redis_server: RedisServer, own_redis: RedisServer, make_cache: Any
+) -> None:
+    async with AsyncExitStack() as stack:
+        right = await stack.enter_async_context(scripted(lambda: redis_server.port, epoch=2))
+        behind = await stack.enter_async_context(scripted(lambda: own_redis.port, epoch=1))
+        hanging = await stack.enter_async_context(scripted(lambda: None))
+        for ports in ([hanging, unused_port(), right], [behind, behind, right]):
+            cache = make_cache(url(ports), deadline=2.0, connect_wait=5.0)
+            await initialised(cache)
+            assert await cache.set("k", ports[0])
+            assert redis_server.cli("GET", "k") == str(ports[0])
+            await cache.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"-ERR No such master with that name\r\n", handshake.NO_MASTER),
+        (b"-NOAUTH Authentication required.\r\n", handshake.SENTINEL_REFUSES),
+        (b"-ERR unknown command 'SENTINEL', with args\r\n", handshake.NO_SENTINEL),
+        (b"-LOADING wait\r\n", "a Sentinel refuses (LOADING)"),
+        (b"+OK\r\n", handshake.NO_SENTINEL),
+        (None, "no Sentinel answers: cannot connect (TimeoutError)"),
+    ],
+)
+async def test_what_is_wrong_is_logged_in_one_line(
+    make_cache: Any,
+    answer: bytes | None,
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sentinel, "ANSWER_TIMEOUT", 0.05)
+    async with scripted(lambda: answer) as port:
+        cache = make_cache(url([port], options="?sentinel_password=s3cret"), connect_wait=0.5)
+        assert await cache.initialize() is False
+        await until(lambda: caplog.text.count("Connection failed") == 1)
+        assert reason in caplog.text
+        assert "s3cret" not in caplog.text
+        await cache.close()
+
+
+async def test_a_wrong_password_of_the_sentinels_is_named(
+    trio: Watched, make_cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = [trio.url.partition("?")[0], trio.url + "x", trio.url.replace("?", "?sentinel_username=nemo&")]
+    for address in wrong:
+        cache = make_cache(address, connect_wait=5.0)
+        assert await cache.initialize() is False
+        await cache.close()
+    assert caplog.text.count(handshake.SENTINEL_REFUSES) == len(wrong)
+
+
+async def test_tls_holds_for_the_sentinels_and_the_server(redis_server: RedisServer, make_cache: Any) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(PEM)
+    async with Proxy(redis_server.port, ssl_context=context) as proxy, scripted(lambda: proxy.port, context) as port:
+        cache = make_cache(url([port], "rediss", f"?ssl_ca_certs={PEM}"), deadline=2.0, connect_wait=5.0)
+        await initialised(cache)
+        assert await cache.set("k", 1)
+        assert engine_of(cache).transport.multiplexed
+        await cache.close()
