@@ -181,8 +181,10 @@ class EmbeddedRedis:
     def _failed(self, how: str) -> EmbeddedRedisError:
         log = self.folder / LOG
         last_line = log.read_text(errors="replace").strip().rpartition("\n")[2]
+        words = last_line.rpartition(" # ")[2]
         return EmbeddedRedisError(
-            f"redis-server {how}; its last words, from {log}: {last_line.rpartition(' # ')[2] or 'none'!r}"
+            f"redis-server {how}; "
+            + (f"its last words, from {log}: {words!r}" if words else f"{log} is empty: is the disk full?")
         )
 
     def _socket_path(self) -> str:
