@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -105,12 +106,12 @@ class AgentProcess:
         assert code == 0, f"the agent ended with code {code}\n{self.tail}"
 
     async def kill(self) -> None:
-        """Kill the process group. No effect if it has ended."""
-        for pid in self.processes():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        """Kill the process group, all at once: a job that sees its worker end would still tell the room so.
+
+        No effect if it has ended.
+        """
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         await self._process.wait()
         self._reading.cancel()
         await asyncio.wait([self._reading])
