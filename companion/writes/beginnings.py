@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from cache import BackgroundTasks
 
-from ..identity import Caller, current_caller
+from ..identity import Caller, current_caller, use_caller
 from ..store import Memory, Store, StoreError
 from .profile_write import Profile
 from .records import Write
@@ -67,6 +67,19 @@ class Beginnings:
             return replace(write, since=number, knows=caller.beginning.forgotten)
         return write if write.since == number else replace(write, since=number)
 
+    def date_later(self, user_id: str, write: _WriteT) -> Callable[[], Awaitable[_WriteT]] | None:
+        """What dates a write when the beginning of its conversation is known; None where it is known by now."""
+        caller = current_caller()
+        if caller is None or caller.user_id != user_id or caller.beginning.erasures is not None:
+            return None
+
+        async def date() -> _WriteT:
+            with use_caller(caller):
+                await self.number(user_id)
+                return self.dated(user_id, write)
+
+        return date
+
     async def number(self, user_id: str) -> int:
         """The beginning of the current conversation; waits until it is known, at most ``_DEADLINE`` seconds."""
         caller = current_caller()
@@ -86,7 +99,7 @@ class Beginnings:
         return self._known if number is None else number
 
     async def _read(self, caller: Caller) -> None:
-        beginning = caller.beginning
+        beginning, known = caller.beginning, self._known
         try:
             async with asyncio.timeout(_DEADLINE):
                 await self._complete_erasures()  # or else this conversation would count as one of before
@@ -95,7 +108,8 @@ class Beginnings:
                 )
             beginning.forgotten = max(beginning.forgotten, forgotten.number)
             beginning.erasures = number
-            self.learn(number)
+            if number > self._known or self._known == known:  # else it is older than what was learned meanwhile
+                self.learn(number)
         except (StoreError, TimeoutError):
             self._known = max(self._known, await asyncio.to_thread(self._recalled))
             beginning.erasures = self._known

@@ -7,11 +7,15 @@ write may be tried before or after any.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from ..store import Memory, fact_key
 from .profile_write import Profile, StoredText
 from .records import Write
+
+Date = Callable[[], Awaitable[Write]]
+"""Returns a write with what the store had erased and forgotten when its conversation began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Entry:
         late: whether other writers may have written since.
         outcome: what has become of it; None while the store has not confirmed it.
         tried: set after a try.
+        date: dates the write before its first try; None where it is dated.
     """
 
     write: Write
@@ -46,6 +51,7 @@ class Entry:
     late: bool = False
     outcome: Stored | None = None
     tried: asyncio.Event = field(default_factory=asyncio.Event)
+    date: Date | None = None
 
 
 class Entries(list[Entry]):

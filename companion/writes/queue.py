@@ -11,7 +11,7 @@ from itertools import count
 from typing import Final
 
 from ..store import Memory, PersonErased, StoreError, fact_key
-from .order import Entries, Entry, Stored
+from .order import Date, Entries, Entry, Stored
 from .profile_write import Profile
 from .records import Write, kind_of
 
@@ -107,10 +107,17 @@ class WriteQueue:
         self._entries[:] = others
         return facts
 
-    def add(self, write: Write) -> None:
-        """Enqueue a write, behind the others. Returns at once."""
+    def add(self, write: Write, date: Date | None = None) -> None:
+        """Enqueue a write, behind the others. Returns at once.
+
+        Args:
+            write: the write.
+            date: dates it before its first try, where its conversation has only just begun.
+        """
         if self._entries.of_fact(write) is None:
-            self._enqueue(self._entry(write))
+            entry = self._entry(write)
+            entry.date = date
+            self._enqueue(entry)
 
     async def write(self, write: Write) -> Stored | None:
         """Enqueue a write, ahead of the others, and wait at most ``FIRST_TRY`` seconds for its first try.
@@ -198,6 +205,10 @@ class WriteQueue:
     async def _try(self, entry: Entry, failures: int) -> bool:
         """Whether the store has taken the write, or refused it for good; then it is removed."""
         try:
+            if entry.date is not None:
+                entry.write, entry.date = await entry.date(), None
+                if entry not in self._entries:  # withdrawn, or dropped, meanwhile
+                    return True
             # One that waited behind others is late too: other writers may have written since.
             late = entry.late or asyncio.get_running_loop().time() - entry.since > FIRST_TRY
             await self._store(entry.write, late, partial(self._mark_stored, entry))

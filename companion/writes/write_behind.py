@@ -65,7 +65,7 @@ class WriteBehind:
     def add(self, user_id: str, *writes: Write) -> None:
         """Enqueue writes of a user. Returns at once."""
         for write in writes:
-            self._queue(user_id).add(self.beginnings.dated(user_id, write))
+            self._queue(user_id).add(self.beginnings.dated(user_id, write), self.beginnings.date_later(user_id, write))
 
     async def write(self, user_id: str, write: Write) -> Stored | None:
         """Enqueue a write of a user, and wait a short while for its first try.

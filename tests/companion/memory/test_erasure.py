@@ -195,6 +195,66 @@ async def test_who_comes_back_is_remembered_anew(runtime: Runtime) -> None:
         assert await get_user_profile_async() == f"Likes: {WORD}"
 
 
+async def test_who_comes_back_and_speaks_at_once_is_remembered(runtime: Runtime) -> None:
+    """Words are dated when it is known when their conversation began, also if another process has erased."""
+    await runtime.store.erase_user("ada", "by another process")
+    log = TurnLog(Caller("ada"), runtime.write_behind)
+    log.add(Turn("user", "I am back", NOON, log.conversation_id))
+    assert await log.close() == 0
+    assert [turn.text for turn in await runtime.store.recent_turns("ada")] == ["I am back"]
+
+
+async def test_what_is_withdrawn_before_it_is_dated_is_not_stored(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, answer = runtime.store.latest_erasure, asyncio.Event()
+
+    async def late() -> int:
+        await answer.wait()
+        return await read()
+
+    monkeypatch.setattr(runtime.store, "latest_erasure", late)
+    log = TurnLog(Caller("ada"), runtime.write_behind)
+    with use_caller(log.caller):
+        runtime.write_behind.add("ada", Memory("likes tea", NOON), Memory("likes rum", NOON))
+    assert len(await runtime.write_behind.withdraw_fact("ada", "likes rum")) == 1
+    assert len(await runtime.write_behind.withdraw_fact("ada", "likes tea")) == 1
+    answer.set()
+    assert await log.close() == 0
+    assert await export_user("ada") == NOTHING
+
+
+async def test_a_late_answer_of_before_an_erasure_is_not_the_latest(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, asked, answer = runtime.store.latest_erasure, asyncio.Event(), asyncio.Event()
+
+    async def late() -> int:
+        number = await read()
+        asked.set()
+        await answer.wait()
+        return number
+
+    async def fail() -> int:
+        raise StoreError("latest_erasure", "timeout")
+
+    with monkeypatch.context() as slow:
+        slow.setattr(runtime.store, "latest_erasure", late)
+        bob = Caller("bob")
+        others = TurnLog(bob, runtime.write_behind)
+        await asked.wait()
+    assert await erase_user("ada") is True
+    answer.set()
+    await until(lambda: bob.beginning.erasures is not None)
+    with monkeypatch.context() as outage:
+        outage.setattr(runtime.store, "latest_erasure", fail)
+        log = TurnLog(Caller("ada"), runtime.write_behind)
+        log.add(Turn("user", "I am back", NOON, log.conversation_id))
+        assert await log.close() == 0
+    assert [turn.text for turn in await runtime.store.recent_turns("ada")] == ["I am back"]
+    await others.close()
+
+
 async def test_a_conversation_that_begins_in_an_outage_is_known_as_a_later_one(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 from companion.identity import current_caller
 from companion.writes import Profile, Write
-from companion.writes.order import Stored
+from companion.writes.order import Date, Stored
 from companion.writes.queue import WriteQueue
 from tests.soak.measures.expected_state import ExpectedState
 
@@ -31,9 +31,9 @@ def recorded_profiles(expected: ExpectedState) -> Iterator[None]:
         record(queue, what)
         return await write(queue, what)
 
-    def recorded_add(queue: WriteQueue, what: Write) -> None:  # of a caller who is cancelled
+    def recorded_add(queue: WriteQueue, what: Write, date: Date | None = None) -> None:  # of a caller who is cancelled
         record(queue, what)
-        add(queue, what)
+        add(queue, what, date)
 
     with patch.multiple(WriteQueue, write=recorded_write, add=recorded_add):
         yield
