@@ -156,8 +156,9 @@ class WriteQueue:
         """
         if self._writer is not None:
             await asyncio.wait({self._writer}, timeout=timeout)
-            for entry in [entry for entry in self._entries if entry.outcome is not None]:
-                await _wait(entry.tried, _INVALIDATION)
+            stored = next((entry for entry in self._entries if entry.outcome is not None), None)
+            if stored is not None:  # one at most: they are written one at a time
+                await _wait(stored.tried, _INVALIDATION)
 
     async def stop(self) -> list[Write]:
         """Retry no more.
