@@ -11,7 +11,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from .exceptions import CacheConfigError
-from .redis_url import DEFAULT_URL, FLAG, SETTINGS, Endpoint, Kind, check_settings, number, parse
+from .redis_url import DEFAULT_URL, Endpoint, parse
+from .url_options import FLAG, SETTINGS, Kind, check_settings, number
 
 NEAR_FAMILIES = {
     "profile": "profile",

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from cache import CacheConfigError, CacheSettings
-from cache.redis_url import DEFAULT_URL, OPTIONS, SETTINGS, Endpoint, parse
+from cache.redis_url import DEFAULT_URL, Endpoint, parse
+from cache.url_options import OPTIONS, SETTINGS
 from companion.settings import Settings, SettingsError
 
 pytestmark = pytest.mark.unit

@@ -23,20 +23,9 @@ from . import erasure as erasures
 from . import facts, forgetting, moving, openings, profiles, tombstones
 from .thread import SqliteThread
 from .times import NOW, from_microseconds, to_microseconds
+from .turns import expire_turns, last_turns
 
-# Conversations in the order of their last stored turn; within one, its own times count.
-_LAST_TURNS = """
-WITH latest AS (
-    SELECT seq, conversation_id, at FROM turns WHERE user_id = :user_id ORDER BY seq DESC LIMIT max(:count, 200)
-), chosen AS (
-    SELECT seq, at, max(seq) OVER (PARTITION BY conversation_id) AS place FROM latest
-    ORDER BY place DESC, at DESC, seq DESC LIMIT :count
-)
-SELECT turns.role, substr(turns.text, 1, :chars), chosen.at, turns.conversation_id, turns.id, turns.skipped
-FROM chosen JOIN turns USING (seq) ORDER BY chosen.place, chosen.at, seq
-"""
 _T = TypeVar("_T")
-_WHOLE = 2**31 - 1  # characters: more than a text can have
 
 
 class SqliteStore:
@@ -51,7 +40,7 @@ class SqliteStore:
             "context",
             lambda db: Context(
                 profile=profiles.text_of(db, user_id),
-                turns=_turns(db, user_id, turns, MAX_TURN_TEXT),
+                turns=last_turns(db, user_id, turns, MAX_TURN_TEXT),
                 summary=_summary(db, user_id),
                 state=_state(db, user_id),
                 version=openings.version_of(db, user_id),
@@ -107,10 +96,10 @@ class SqliteStore:
         await self._write("add_turn", user_id, turn.since, lambda db: db.execute(statement, row).rowcount)
 
     async def recent_turns(self, user_id: str, limit: int = 20) -> list[Turn]:
-        return await self._reading.read("recent_turns", lambda db: _turns(db, user_id, limit))
+        return await self._reading.read("recent_turns", lambda db: last_turns(db, user_id, limit))
 
     async def expire_turns(self, days: int, limit: int) -> int:
-        return await self._writing.change("expire_turns", lambda db: _expire_turns(db, days, max(limit, 0)))
+        return await self._writing.change("expire_turns", lambda db: expire_turns(db, days, max(limit, 0)))
 
     async def add_memory(self, user_id: str, memory: Memory) -> None:
         row = user_id, memory.id, storable(memory.text), to_microseconds(memory.at)
@@ -245,27 +234,6 @@ class SqliteStore:
             return [OutboxRow(*row) for row in rows]
 
         return await self._reading.read(operation, work)
-
-
-def _turns(db: sqlite3.Connection, user_id: str, count: int, chars: int = _WHOLE) -> list[Turn]:
-    found = db.execute(_LAST_TURNS, {"user_id": user_id, "count": max(count, 0), "chars": chars})
-    return [
-        Turn(role, text, from_microseconds(at), conversation_id, id, bool(skipped))
-        for role, text, at, conversation_id, id, skipped in found
-    ]
-
-
-def _expire_turns(db: sqlite3.Connection, days: int, limit: int) -> int:
-    if days < 1:
-        raise ValueError("turns are kept for at least one day")
-    day = 86_400_000_000  # microseconds
-    db.execute(f"UPDATE turns SET at = {NOW} WHERE at > {NOW} + {day}")
-    openings.expire(db, days * day)
-    query = f"SELECT seq, user_id FROM turns WHERE at < {NOW} - ? ORDER BY at LIMIT ?"
-    old = db.execute(query, (days * day, limit)).fetchall()
-    db.executemany("DELETE FROM turns WHERE seq = ?", [(seq,) for seq, _ in old])
-    openings.keep_current(db, [user_id for _, user_id in old])
-    return len(old)
 
 
 def _summary(db: sqlite3.Connection, user_id: str) -> Summary | None:
