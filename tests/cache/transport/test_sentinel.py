@@ -199,7 +199,7 @@ async def test_what_is_wrong_is_logged_in_one_line(
 async def test_a_wrong_password_of_the_sentinels_is_named(
     trio: Watched, make_cache: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wrong = [trio.url.partition("?")[0], trio.url + "x", trio.url.replace("?", "?sentinel_username=nemo&")]
+    wrong = [trio.url.partition("?")[0], trio.url + "x", trio.url.replace("=asker", "=nemo")]
     for address in wrong:
         cache = make_cache(address, connect_wait=5.0)
         assert await cache.initialize() is False

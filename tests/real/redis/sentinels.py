@@ -14,6 +14,8 @@ from tests.real.redis.redis_server import RedisServer, unused_port
 MASTER: Final = "callers"
 SERVER_PASSWORD: Final = "of the server"
 SENTINEL_PASSWORD: Final = "of the sentinel"
+ASKER: Final = ("asker", "asks")
+"""The user as whom clients ask the Sentinels, with the rights that docs/redis.md names, and the password."""
 DOWN_AFTER_MS: Final = 500
 
 
@@ -34,8 +36,9 @@ class Watched:
     @property
     def url(self) -> str:
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        server, sentinel = (password.replace(" ", "%20") for password in (SERVER_PASSWORD, SENTINEL_PASSWORD))
-        return f"redis+sentinel://:{server}@{hosts}/{MASTER}?sentinel_password={sentinel}"
+        user, password = ASKER
+        as_asker = f"sentinel_username={user}&sentinel_password={password}"
+        return f"redis+sentinel://:{SERVER_PASSWORD.replace(' ', '%20')}@{hosts}/{MASTER}?{as_asker}"
 
     def primary(self) -> RedisServer:
         """The server that the first Sentinel names."""
@@ -98,6 +101,7 @@ def _sentinel(directory: Path, port: int, primary: RedisServer, replica: RedisSe
         f"dir {directory}",
         f'requirepass "{SENTINEL_PASSWORD}"',
         f'sentinel sentinel-pass "{SENTINEL_PASSWORD}"',
+        "user {} on >{} -@all +auth +sentinel|master +subscribe resetchannels &+switch-master".format(*ASKER),
         f"sentinel myid {port:040d}",
         f"sentinel monitor {MASTER} 127.0.0.1 {primary.port} 2",
         f'sentinel auth-pass {MASTER} "{SERVER_PASSWORD}"',
