@@ -1,14 +1,15 @@
 """Notes for each conversation what the store had erased and forgotten when it began, and dates its writes with that.
 
 It is read in the background when a conversation begins; nothing waits for it but the first write. If the store
-does not answer by then, the last number that this machine knows is taken. It is in a file of ``COMPANION_HOME``, since
-each conversation may have a process of its own.
+does not answer by then, the last number that this machine knew is taken, and each further try asks again. It is in a
+file of ``COMPANION_HOME``, since each conversation may have a process of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +19,15 @@ from cache import BackgroundTasks
 
 from ..identity import Caller, current_caller, use_caller
 from ..store import Memory, Store, StoreError
+from .order import Date
 from .profile_write import Profile
 from .records import Write
 
 _DEADLINE: Final = 1.0
+"""Seconds that a write waits for it."""
+AT_ONCE: Final = 1.0
 """Seconds from the beginning. A later answer may count an erasure that the conversation began before."""
+_MARGIN: Final = 10.0  # seconds: longer than the store takes to answer
 _WriteT = TypeVar("_WriteT", bound=Write)
 
 
@@ -49,9 +54,10 @@ class Beginnings:
         beginning, reading = caller.beginning, caller.beginning.reading
         if beginning.erasures is not None:
             return
-        # One that was cancelled, or that belongs to a loop which is closed, ends without an answer.
+        # One that failed or was cancelled, or that belongs to a loop which is closed, ends without an answer.
         if reading is None or reading.done() or reading.get_loop() is not asyncio.get_running_loop():
-            beginning.reading = self._background.spawn(self._read(caller), name="erasures-read")
+            read = self._read(caller, first=reading is None)
+            beginning.reading = self._background.spawn(read, name="erasures-read")
 
     def learn(self, number: int) -> None:
         """Note the number of an erasure that this process has done, or has read."""
@@ -67,16 +73,16 @@ class Beginnings:
             return replace(write, since=number, knows=caller.beginning.forgotten)
         return write if write.since == number else replace(write, since=number)
 
-    def date_later(self, user_id: str, write: _WriteT) -> Callable[[], Awaitable[_WriteT]] | None:
-        """What dates a write when the beginning of its conversation is known; None where it is known by now."""
+    def date_later(self, user_id: str, write: Write) -> Date | None:
+        """What dates a write of a conversation whose beginning is not known yet; None where it is."""
         caller = current_caller()
         if caller is None or caller.user_id != user_id or caller.beginning.erasures is not None:
             return None
 
-        async def date() -> _WriteT:
+        async def date() -> tuple[Write, bool]:
             with use_caller(caller):
                 await self.number(user_id)
-                return self.dated(user_id, write)
+                return self.dated(user_id, write), caller.beginning.erasures is not None
 
         return date
 
@@ -95,24 +101,31 @@ class Beginnings:
 
     def _number(self, user_id: str) -> int:
         caller = current_caller()
-        number = caller.beginning.erasures if caller is not None and caller.user_id == user_id else None
-        return self._known if number is None else number
+        if caller is None or caller.user_id != user_id:
+            return self._known
+        self.note(caller)
+        return caller.beginning.known if caller.beginning.erasures is None else caller.beginning.erasures
 
-    async def _read(self, caller: Caller) -> None:
-        beginning, known = caller.beginning, self._known
+    async def _read(self, caller: Caller, *, first: bool) -> None:
+        beginning = caller.beginning
+        if first:  # what this machine learns afterwards may be of later
+            recalled = await asyncio.to_thread(self._recalled)
+            beginning.known = self._known = max(self._known, recalled)
+        known = self._known
         try:
-            async with asyncio.timeout(_DEADLINE):
-                await self._complete_erasures()  # or else this conversation would count as one of before
-                forgotten, number = await asyncio.gather(
-                    self._store().forgotten(caller.user_id), self._store().latest_erasure()
-                )
-            beginning.forgotten = max(beginning.forgotten, forgotten.number)
-            beginning.erasures = number
-            if number > self._known or self._known == known:  # else it is older than what was learned meanwhile
+            await self._complete_erasures()  # or else this conversation would count as one of before
+            forgotten, number = await asyncio.gather(
+                self._store().forgotten(caller.user_id), self._store().latest_erasure()
+            )
+            late = time.monotonic() - beginning.at
+            if late > AT_ONCE and await self._store().latest_erasure(late + _MARGIN):
+                number = beginning.known
+            elif number > self._known or self._known == known:  # else it is older than what was learned meanwhile
                 self.learn(number)
-        except (StoreError, TimeoutError):
-            self._known = max(self._known, await asyncio.to_thread(self._recalled))
-            beginning.erasures = self._known
+        except StoreError:
+            return  # asked again when there is something to write
+        beginning.forgotten = max(beginning.forgotten, forgotten.number)
+        beginning.erasures = number
 
     def _recalled(self) -> int:
         with contextlib.suppress(OSError, ValueError):

@@ -14,8 +14,8 @@ from ..store import Memory, fact_key
 from .profile_write import Profile, StoredText
 from .records import Write
 
-Date = Callable[[], Awaitable[Write]]
-"""Returns a write with what the store had erased and forgotten when its conversation began."""
+Date = Callable[[], Awaitable[tuple[Write, bool]]]
+"""Returns a write with what was erased and forgotten when its conversation began; and whether that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Entry:
         late: whether other writers may have written since.
         outcome: what has become of it; None while the store has not confirmed it.
         tried: set after a try.
-        date: dates the write before its first try; None where it is dated.
+        date: dates the write before a try; None where it is dated.
     """
 
     write: Write

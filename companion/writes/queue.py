@@ -112,25 +112,24 @@ class WriteQueue:
 
         Args:
             write: the write.
-            date: dates it before its first try, where its conversation has only just begun.
+            date: dates it, where it is not known yet when its conversation began.
         """
         if self._entries.of_fact(write) is None:
-            entry = self._entry(write)
-            entry.date = date
-            self._enqueue(entry)
+            self._enqueue(self._entry(write, date))
 
-    async def write(self, write: Write) -> Stored | None:
+    async def write(self, write: Write, date: Date | None = None) -> Stored | None:
         """Enqueue a write, ahead of the others, and wait at most ``FIRST_TRY`` seconds for its first try.
 
         Args:
             write: the write.
+            date: as of ``add``.
 
         Returns:
             The outcome. None: it is not stored, and the queue retries it, also when the caller is cancelled.
         """
         entry = self._entries.of_fact(write)
         if entry is None:
-            entry = self._entry(write)
+            entry = self._entry(write, date)
             self._enqueue(entry, first=True)
         elif entry.outcome is not None:
             return entry.outcome
@@ -145,7 +144,9 @@ class WriteQueue:
         Args:
             number: the number of the erasure; writes of later conversations stay. None: all are dropped.
         """
-        dropped = [entry for entry in self._entries if number is None or entry.write.since < number]
+        dropped = [
+            entry for entry in self._entries if number is None or (entry.date is None and entry.write.since < number)
+        ]
         for entry in dropped:
             self._drop(entry)
 
@@ -172,8 +173,8 @@ class WriteQueue:
         pending, self._entries = self.writes(), Entries()
         return pending
 
-    def _entry(self, write: Write) -> Entry:
-        return Entry(write, next(self._numbers), asyncio.get_running_loop().time())
+    def _entry(self, write: Write, date: Date | None) -> Entry:
+        return Entry(write, next(self._numbers), asyncio.get_running_loop().time(), date=date)
 
     def _enqueue(self, entry: Entry, *, first: bool = False) -> None:
         if first:
@@ -207,16 +208,17 @@ class WriteQueue:
         """Whether the store has taken the write, or refused it for good; then it is removed."""
         try:
             if entry.date is not None:
-                entry.write, entry.date = await entry.date(), None
+                entry.write, known = await entry.date()
+                entry.date = None if known else entry.date
                 if entry not in self._entries:  # withdrawn, or dropped, meanwhile
                     return True
             # One that waited behind others is late too: other writers may have written since.
             late = entry.late or asyncio.get_running_loop().time() - entry.since > FIRST_TRY
             await self._store(entry.write, late, partial(self._mark_stored, entry))
-        except PersonErased:
-            self._drop(entry)
-            return True
         except Exception as problem:  # whatever a store may raise, the write is kept and retried
+            if isinstance(problem, PersonErased) and entry.date is None:  # else it may be of a later conversation
+                self._drop(entry)
+                return True
             if not failures:
                 reason = problem if isinstance(problem, StoreError) else type(problem).__name__
                 logger.warning("a %s waits for the store: %s", kind_of(entry.write), reason)

@@ -73,12 +73,8 @@ class WriteBehind:
         Returns:
             The outcome. None: it is not stored, and the queue retries it.
         """
-        try:
-            await self.beginnings.number(user_id)
-        except asyncio.CancelledError:
-            self.add(user_id, write)
-            raise
-        return await self._queue(user_id).write(self.beginnings.dated(user_id, write))
+        date = self.beginnings.date_later(user_id, write)
+        return await self._queue(user_id).write(self.beginnings.dated(user_id, write), date)
 
     def pending_profile(self, user_id: str) -> str | None:
         """The user's profile as it will be when the pending ones are stored; None when none is pending."""

@@ -204,6 +204,69 @@ async def test_who_comes_back_and_speaks_at_once_is_remembered(runtime: Runtime)
     assert [turn.text for turn in await runtime.store.recent_turns("ada")] == ["I am back"]
 
 
+async def test_who_comes_back_to_a_store_that_is_away_is_remembered(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused as words of before the erasure, they wait until it is known when their conversation began."""
+    await runtime.store.erase_user("ada", "by another process")
+
+    async def fail() -> int:
+        raise StoreError("latest_erasure", "timeout")
+
+    log = TurnLog(Caller("ada"), runtime.write_behind)
+    with monkeypatch.context() as outage:
+        outage.setattr(runtime.store, "latest_erasure", fail)
+        log.add(Turn("user", "I am back", NOON, log.conversation_id))
+        with use_caller(log.caller):
+            assert await add_memory_async(Memory("likes tea", NOON)) is False, "not yet"
+        assert await runtime.store.recent_turns("ada") == []
+    assert await log.close() == 0
+    kept = await export_user("ada")
+    assert ([turn.text for turn in kept.turns], [fact.text for fact in kept.memories]) == (["I am back"], ["likes tea"])
+
+
+@pytest.mark.parametrize("erased", [False, True])
+async def test_an_answer_that_is_late_counts_no_erasure_after_the_beginning(
+    runtime: Runtime, path: Path, monkeypatch: pytest.MonkeyPatch, erased: bool
+) -> None:
+    """Where no person was erased since, it is as good as an answer in time; else what was said may be of before."""
+    await runtime.store.erase_user("ada", "long ago")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE erasures SET at = at - 3600000000")
+    monkeypatch.setattr("companion.writes.beginnings.AT_ONCE", 0.0)
+    ada = Caller("ada")
+    if erased:
+        await runtime.store.erase_user("ada", "after the beginning")
+    log = TurnLog(ada, runtime.write_behind)
+    log.add(Turn("user", "my secret", NOON, log.conversation_id))
+    assert await log.close() == 0
+    assert len(await runtime.store.recent_turns("ada")) == (not erased)
+
+
+async def test_a_conversation_of_before_does_not_learn_of_the_erasure_from_a_later_one(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its store was away as it began, and another conversation of its process has begun after the erasure."""
+
+    async def fail() -> int:
+        raise StoreError("latest_erasure", "timeout")
+
+    monkeypatch.setattr("companion.writes.beginnings.AT_ONCE", 0.0)
+    with monkeypatch.context() as outage:
+        outage.setattr(runtime.store, "latest_erasure", fail)
+        before = TurnLog(Caller("ada"), runtime.write_behind)
+        with use_caller(before.caller):
+            await runtime.write_behind.beginnings.number("ada")
+        number = await runtime.store.erase_user("ada", "by another process")
+        runtime.write_behind.beginnings.learn(number)
+        before.add(Turn("user", "still away", NOON, before.conversation_id))
+        await asyncio.sleep(0.2)
+        assert await runtime.store.recent_turns("ada") == []
+    before.add(Turn("user", "and back", NOON, before.conversation_id))
+    assert await before.close() == 0
+    assert await export_user("ada") == NOTHING
+
+
 async def test_what_is_withdrawn_before_it_is_dated_is_not_stored(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,8 +25,16 @@ from tests.companion.scripted import ScriptedLLM
 from tests.wait import until
 
 pytestmark = pytest.mark.integration
-ADA = Caller("ada")
 LATER = datetime.now(UTC) + timedelta(days=1)  # a clock that is wrong changes nothing
+
+
+@pytest.fixture
+async def ada(runtime: Runtime) -> Caller:
+    """The caller of a conversation that began before anything was forgotten."""
+    caller = Caller("ada")
+    with use_caller(caller):
+        await runtime.write_behind.beginnings.number("ada")
+    return caller
 
 
 async def forget(what: str) -> ForgottenFact:
@@ -93,7 +101,7 @@ async def test_a_word_is_forgotten_in_any_script(runtime: Runtime, what: str, li
 
 
 async def test_nor_does_a_write_of_this_process_that_waited_for_the_store(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, ada: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object, **__: object) -> None:
         raise StoreError("write", "away")
@@ -103,7 +111,7 @@ async def test_nor_does_a_write_of_this_process_that_waited_for_the_store(
     monkeypatch.setattr("companion.writes.queue._BACKOFF", (0.05,))  # private: a shorter pause than a person's
     runtime.write_behind.begin_conversation("ada")
     runtime.write_behind.add("ada", *lines())
-    with use_caller(ADA):
+    with use_caller(ada):
         assert await remember_fact_async("Likes: chess") == "waiting"
     await forget("I like chess")
     monkeypatch.undo()
@@ -111,11 +119,11 @@ async def test_nor_does_a_write_of_this_process_that_waited_for_the_store(
     assert "hess" not in await everything(runtime)
 
 
-async def test_nor_does_a_conversation_that_has_read_it(runtime: Runtime) -> None:
+async def test_nor_does_a_conversation_that_has_read_it(runtime: Runtime, ada: Caller) -> None:
     read = "Name: Ada\nLikes: chess"
     await runtime.store.save_profile("ada", read)
     await forget("I like chess")
-    with use_caller(ADA):
+    with use_caller(ada):
         for change in (
             rewritten(read, f"{read}\nLikes: tea"),
             patched(read, ["Work: nurse"], [], []),
@@ -128,10 +136,10 @@ async def test_nor_does_a_conversation_that_has_read_it(runtime: Runtime) -> Non
     assert "hess" not in await everything(runtime)
 
 
-async def test_what_is_said_again_is_kept(runtime: Runtime) -> None:
+async def test_what_is_said_again_is_kept(runtime: Runtime, ada: Caller) -> None:
     await runtime.store.save_profile("ada", "Likes: chess")
     await forget("I like chess")
-    with use_caller(ADA):
+    with use_caller(ada):
         saved = await change_user_profile_async(patched("", ["Likes: chess"], [], []))
         assert saved.text == "Likes: chess"
         assert await save_user_profile_async("Likes: chess\nName: Ada")
@@ -182,7 +190,7 @@ async def test_what_is_said_again_while_the_store_is_away_is_kept(
     assert [fact.text for fact in await runtime.store.search_memories("ada", "", 9)] == ["I like chess"]
 
 
-async def test_another_conversation_does_not_summarise_it(runtime: Runtime, model: ScriptedLLM) -> None:
+async def test_another_conversation_does_not_summarise_it(runtime: Runtime, ada: Caller, model: ScriptedLLM) -> None:
     turns = [
         Turn("user", words, datetime.now(UTC) + timedelta(seconds=number), "running")
         for number, words in enumerate(["My sister visits on Friday", "I like chess a lot", "It rains"])
@@ -191,18 +199,20 @@ async def test_another_conversation_does_not_summarise_it(runtime: Runtime, mode
         await runtime.store.add_turn("ada", turn)
     await forget("chess")
     model.says = "A note."
-    await wrap_up(ADA, "running", turns)
+    await wrap_up(ada, "running", turns)
     (asked, *_) = [str(item.messages()) for item in model.asked if "note a voice companion" in str(item.messages())]
     assert "sister" in asked
     assert "chess" not in asked
 
 
-async def test_nor_if_it_is_forgotten_while_the_model_summarises(runtime: Runtime, model: ScriptedLLM) -> None:
+async def test_nor_if_it_is_forgotten_while_the_model_summarises(
+    runtime: Runtime, ada: Caller, model: ScriptedLLM
+) -> None:
     for text, kept in (("They like chess.", ""), ("Their sister visits.", "Their sister visits.")):
         model.says, asked = text, len(model.asked)
         model.gate.clear()
         turns = [Turn("user", "My sister and I play chess", datetime.now(UTC), text)]
-        ending = asyncio.create_task(wrap_up(ADA, text, turns))
+        ending = asyncio.create_task(wrap_up(ada, text, turns))
         await until(lambda asked=asked: len(model.asked) > asked)
         await forget("chess")
         model.gate.set()
@@ -212,7 +222,7 @@ async def test_nor_if_it_is_forgotten_while_the_model_summarises(runtime: Runtim
 
 
 async def test_nor_if_it_is_forgotten_at_the_moment_of_the_write(
-    runtime: Runtime, model: ScriptedLLM, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, ada: Caller, model: ScriptedLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model.says, save = "They like chess.", runtime.store.save_summary
 
@@ -223,28 +233,30 @@ async def test_nor_if_it_is_forgotten_at_the_moment_of_the_write(
 
     monkeypatch.setattr(runtime.store, "save_summary", just_before)
     runtime.write_behind.begin_conversation("ada")
-    await wrap_up(ADA, "c", [Turn("user", "I play chess", datetime.now(UTC), "c")])
+    await wrap_up(ada, "c", [Turn("user", "I play chess", datetime.now(UTC), "c")])
     assert runtime.store.save_summary == save, "it was written"
     assert await runtime.write_behind.end_conversation("ada", 5.0) == 0
     assert await runtime.store.latest_summary("ada") is None
 
 
-async def test_what_is_mentioned_again_is_summarised(runtime: Runtime, model: ScriptedLLM) -> None:
+async def test_what_is_mentioned_again_is_summarised(runtime: Runtime, ada: Caller, model: ScriptedLLM) -> None:
     await forget("chess")
     model.says = "They like chess again."
-    await wrap_up(ADA, "c", [Turn("user", "I play chess again", datetime.now(UTC), "c")])
+    await wrap_up(ada, "c", [Turn("user", "I play chess again", datetime.now(UTC), "c")])
     summary = await runtime.store.latest_summary("ada")
     assert summary is not None
     assert summary.text == model.says
 
 
-async def test_what_waits_is_found_and_forgotten(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_waits_is_found_and_forgotten(
+    runtime: Runtime, ada: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def fail(*_: object, **__: object) -> None:
         raise StoreError("write", "away")
 
     monkeypatch.setattr(runtime.store, "add_memory", fail)
     runtime.write_behind.begin_conversation("ada")
-    with use_caller(ADA):
+    with use_caller(ada):
         for fact in ("My sister visits on Friday", "My sister lives in Rome"):
             assert await remember_fact_async(fact) == "waiting"
     assert len((await forget("my sister")).candidates) == 2

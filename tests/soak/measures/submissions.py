@@ -27,11 +27,11 @@ def recorded_profiles(expected: ExpectedState) -> Iterator[None]:
             if (pending := queue.pending_profile) is not None:
                 expected.submit(caller.user_id, what.applied_to(pending), pending)
 
-    async def recorded_write(queue: WriteQueue, what: Write) -> Stored | None:
+    async def recorded_write(queue: WriteQueue, what: Write, date: Date | None = None) -> Stored | None:
         record(queue, what)
-        return await write(queue, what)
+        return await write(queue, what, date)
 
-    def recorded_add(queue: WriteQueue, what: Write, date: Date | None = None) -> None:  # of a caller who is cancelled
+    def recorded_add(queue: WriteQueue, what: Write, date: Date | None = None) -> None:
         record(queue, what)
         add(queue, what, date)
 
