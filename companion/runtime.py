@@ -169,6 +169,11 @@ class Runtime:
             await self._model.aclose()
         if self._store is not None:
             await self._store.close()
+        successor = _runtimes.get(asyncio.get_running_loop())
+        if successor is not None and successor is not self and successor.conversations > 0:
+            # A conversation has begun meanwhile, with the cache of this loop: it closes it, and the server behind it.
+            successor._embedded = successor._embedded or self._embedded
+            return
         await close_redis_cache()
         if self._embedded is not None:
             await self._embedded.stop()

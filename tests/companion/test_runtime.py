@@ -12,6 +12,7 @@ from cache.embedded import EmbeddedRedis
 from companion.caching.change_listener import ChangeListener, OnChange
 from companion.runtime import Runtime, acquire_runtime, close_runtime, get_runtime, release_runtime, set_runtime
 from companion.settings import Settings
+from companion.store import SqliteStore
 from tests.real.redis.redis_server import RedisServer, unused_port
 from tests.wait import until
 
@@ -139,3 +140,38 @@ async def test_a_runtime_that_conversations_use_is_not_replaced(tmp_path: Path) 
     other = set_runtime(Runtime(settings))
     assert get_runtime() is other
     await close_runtime()
+
+
+async def test_a_conversation_that_begins_while_another_one_ends_keeps_its_cache(
+    tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it reads is not cancelled: it would greet without the profile."""
+    monkeypatch.setenv("REDIS_URL", redis_server.url)
+    monkeypatch.setenv("COMPANION_HOME", str(tmp_path))
+    loading, loaded = asyncio.Event(), asyncio.Event()
+
+    async def load() -> str:
+        loading.set()
+        await loaded.wait()
+        return "Likes: chess"
+
+    class EndsSlowly(SqliteStore):
+        async def close(self) -> None:
+            ending.set()
+            await loading.wait()
+            await super().close()
+
+    ending = asyncio.Event()
+    set_runtime(Runtime(Settings(home=tmp_path, models="offline"), store=EndsSlowly(tmp_path / "companion.db")))
+    acquire_runtime()
+    cache = await get_redis_cache()
+    closing = asyncio.create_task(release_runtime())
+    await ending.wait()
+    acquire_runtime()
+    reading = asyncio.create_task((await get_redis_cache()).get_or_load("user:1:profile", load, ttl=60))
+    await closing
+    loaded.set()
+    assert await reading == "Likes: chess"
+    assert cache.connected
+    await release_runtime()
+    assert not cache.connected

@@ -24,10 +24,17 @@ _ERASE_SHARE: Final = 0.3
 
 @dataclass(eq=False)
 class _Conversation:
-    caller: Caller
+    caller: Caller | None
+    """None when it has ended: the soak judges what Python holds."""
     said: set[str] = field(default_factory=set)
     erased: bool = False
     """Whether its person was erased after it had begun."""
+    known: bool = False
+    """Whether it knew when it began, as it ended."""
+
+    @property
+    def knows_when_it_began(self) -> bool:
+        return self.known if self.caller is None else self.caller.beginning.erasures is not None
 
 
 @dataclass
@@ -95,11 +102,12 @@ class Erasers:
 
     async def _talk(self, user: _User, *, may_erase: bool) -> None:
         runtime = acquire_runtime()
-        talk = _Conversation(Caller(user.user_id))
+        caller = Caller(user.user_id)
+        talk = _Conversation(caller)
         user.conversations.append(talk)
         try:
-            with use_caller(talk.caller):
-                log = TurnLog(talk.caller, runtime.write_behind)
+            with use_caller(caller):
+                log = TurnLog(caller, runtime.write_behind)
                 for _ in range(self._rng.randint(1, 3)):
                     await self._say(user, talk, log)
                 if may_erase and self._rng.random() < _ERASE_SHARE:
@@ -107,6 +115,7 @@ class Erasers:
                     await self._say(user, talk, log)  # the conversation goes on
                 await log.close(_FLUSH_TIMEOUT)
         finally:
+            talk.known, talk.caller = talk.knows_when_it_began, None
             await release_runtime()
 
     async def _say(self, user: _User, talk: _Conversation, log: TurnLog) -> None:
@@ -127,7 +136,7 @@ class Erasers:
 
     async def _erase(self, user: _User) -> None:
         # What a conversation says before it knows when it began may come after the erasure.
-        begun = [talk for talk in user.conversations if talk.caller.beginning.erasures is not None]
+        begun = [talk for talk in user.conversations if talk.knows_when_it_began]
         # One that waits for the store also erases what is said until then.
         user.waits |= not await erase_user(user.user_id)
         self.erasures += 1
