@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextvars import Context
 from threading import Lock
 from weakref import WeakKeyDictionary
 
@@ -86,7 +87,8 @@ def _make(settings: CacheSettings) -> tuple[RedisCache, asyncio.Task[bool]]:
     loop = asyncio.get_running_loop()
     cache = RedisCache(settings=settings, pending=_pending.setdefault(settings.safe_url, PendingEntries()))
     cache.recall_with(_revalidates.get(loop))
-    made = (cache, loop.create_task(cache.initialize(), name="cache-initialise"))
+    # Its tasks last as long as it: in the context of the first caller they would hold all of it, such as a session.
+    made = (cache, loop.create_task(cache.initialize(), name="cache-initialise", context=Context()))
     with _lock:
         for closed in [other for other in _caches if other.is_closed()]:  # their caches were not
             del _caches[closed]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -97,7 +98,7 @@ class PooledClient:
     def start(self) -> None:
         """Begin connecting in the background. Does nothing when that is under way."""
         if self._supervisor is None or self._supervisor.done():
-            self._supervisor = asyncio.create_task(self._supervise(), name="cache-pool")
+            self._supervisor = asyncio.create_task(self._supervise(), name="cache-pool", context=Context())
 
     async def wait_up(self, timeout: float) -> bool:
         """Wait until Redis answers, a first failure, or ``timeout`` (seconds). Returns whether it answers."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any, Final
 
 from cache import BackgroundTasks, get_redis_cache, keys
@@ -52,7 +53,7 @@ class ConsistencyWatch:
             kind: the kind of data.
         """
         if not self._closed and random.random() < self._share and len(self._checks) < _MAX_CHECKS:
-            self._checks.spawn(self._check(user_id, CACHED_DATA[kind]), name="consistency-watch")
+            self._checks.spawn(self._check(user_id, CACHED_DATA[kind]), name="consistency-watch", context=Context())
 
     async def close(self) -> None:
         """Cancel the pending comparisons, and schedule no more."""

@@ -15,6 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextvars import Context
 from typing import Any, Final
 
 from cache import BackgroundTasks, RedisCache, get_redis_cache, keys
@@ -123,7 +124,7 @@ class OutboxRelay:
         ``deliver_pending``.
         """
         if not len(self._polling):
-            self._polling.spawn(self._poll(), name="outbox-poll")
+            self._polling.spawn(self._poll(), name="outbox-poll", context=Context())  # it outlasts its caller
 
     async def deliver_pending(self, older_than: float = GRACE) -> int:
         """Deliver every row that has been pending for ``older_than`` seconds, of any user.

@@ -33,6 +33,7 @@ class WriteQueue:
         store: stores a write, which may be repeated, and invalidates the cache. It receives the write, whether it is
             late, and a callable to call with the outcome as soon as the store has confirmed.
         on_added: called with the queue when a write was enqueued.
+        on_empty: called with the queue when no write is left.
 
     Attributes:
         stored_profile: the newest stored profile that is known here; None if none was read or stored yet.
@@ -42,9 +43,10 @@ class WriteQueue:
         self,
         store: Callable[[Write, bool, Callable[[Stored], None]], Awaitable[None]],
         on_added: Callable[[WriteQueue], None] = lambda _: None,
+        on_empty: Callable[[WriteQueue], None] = lambda _: None,
     ) -> None:
         self._store = store
-        self._on_added = on_added
+        self._on_added, self._on_empty = on_added, on_empty
         self._entries = Entries()
         self._numbers = count()
         self.stored_profile: str | None = None
@@ -203,6 +205,7 @@ class WriteQueue:
             if not stored:
                 await _wait(self._retry_now, _BACKOFF[min(failures, len(_BACKOFF) - 1)])
             failures = 0 if stored else failures + 1
+        self._on_empty(self)
 
     async def _try(self, entry: Entry, failures: int) -> bool:
         """Whether the store has taken the write, or refused it for good; then it is removed."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Final
 
 from cache import BackgroundTasks
@@ -40,7 +41,7 @@ class SpoolReplay:
     def start(self) -> None:
         """Replay in the background, now and every ``POLL_INTERVAL`` seconds."""
         if not len(self._polling):
-            self._polling.spawn(self._poll(), name="spool-replay")
+            self._polling.spawn(self._poll(), name="spool-replay", context=Context())  # it outlasts its caller
 
     async def close(self) -> None:
         """Stop. Writes not stored by then stay in the spool."""

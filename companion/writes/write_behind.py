@@ -208,8 +208,17 @@ class WriteBehind:
     def _queue(self, user_id: str) -> WriteQueue:
         if user_id not in self._queues:
             self._keepers[user_id] = SpoolKeeper(user_id, self._spool.new_file())
-            self._queues[user_id] = WriteQueue(partial(self._write, user_id), self._keepers[user_id].watch)
+            store, forget = partial(self._write, user_id), partial(self._forget_queue, user_id)
+            self._queues[user_id] = WriteQueue(store, self._keepers[user_id].watch, forget)
         return self._queues[user_id]
+
+    def _forget_queue(self, user_id: str, queue: WriteQueue) -> None:
+        """Drop an empty queue, unless a conversation goes on: its tasks hold whatever their caller's context holds."""
+        if self._conversations[user_id] <= 0 and self._queues.get(user_id) is queue:
+            del self._queues[user_id]
+            self._ended += 1
+            self._in_flight.pop(user_id, None)
+            self._background.spawn(self._keepers.pop(user_id).finish(()), name="spool-finish")
 
     async def _write(self, user_id: str, write: Write, late: bool, on_stored: Callable[[Stored], None]) -> None:
         """Raises StoreError. A caller's cancellation does not stop the write."""

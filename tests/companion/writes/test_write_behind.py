@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -510,4 +513,28 @@ async def test_what_ends_well_while_all_is_being_closed_is_not_stored_again(
     assert await runtime.write_behind.end_conversation("ada", 0.02) == 1
     assert len(spool_of(runtime).files()) == 1
     await runtime.close()
+    assert spool_of(runtime).files() == []
+
+
+async def test_nothing_is_held_of_who_writes_without_a_conversation(runtime: Runtime) -> None:
+    """As a conversation does that wraps up: a task holds the context of its caller, and so their session."""
+
+    class Session:
+        pass
+
+    async def write() -> None:
+        session.set(Session())
+        held.append(ref(session.get()))
+        with use_caller(Caller("ada")):
+            assert await add_memory_async(Memory("likes tea", NOON))
+
+    session: ContextVar[Session] = ContextVar("session")
+    held: list[ref[Session]] = []
+    await asyncio.create_task(write())
+
+    def nothing() -> bool:
+        gc.collect()
+        return held[0]() is None
+
+    await until(nothing)
     assert spool_of(runtime).files() == []
