@@ -25,7 +25,7 @@ ifeq ($(wildcard .venv/bin/pytest),)
 $(shell rm -f .venv/.dev)
 endif
 
-.PHONY: console test test-fast contract chaos soak lint bench trace format setup constraints help clean
+.PHONY: console test test-fast contract chaos soak lint bench trace format configuration setup constraints help clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -88,6 +88,9 @@ constraints:  ## write constraints.txt anew with the newest versions that fit, t
 
 format: .venv/.dev  ## let ruff put the code in order
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+configuration: .venv/.runtime  ## write docs/configuration.md and .env.example from the settings classes
+	@$(RUN) docs/write_configuration.py
 
 clean:  ## remove .venv and caches (not .companion, where the memories are)
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

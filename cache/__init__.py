@@ -9,7 +9,7 @@
     profile = await redis_cache.get(key)
 """
 
-from . import keys
+from . import keys, variables
 from .background import BackgroundTasks, retrieve_exception
 from .exceptions import (
     CacheConfigError,
@@ -43,4 +43,5 @@ __all__ = [
     "recall_with",
     "retrieve_exception",
     "use_redis_cache",
+    "variables",
 ]

@@ -7,12 +7,14 @@ import re
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 from .exceptions import CacheConfigError
 from .redis_url import DEFAULT_URL, Endpoint, parse
-from .url_options import FLAG, SETTINGS, Kind, check_settings, number
+from .url_options import SETTINGS, check_settings
+from .variables import FLAG, Kind, number, variable, variables_of
 
 NEAR_FAMILIES = {
     "profile": "profile",
@@ -23,21 +25,13 @@ NEAR_FAMILIES = {
 """What ``CACHE_NEAR`` may list, and the last part of the keys it means."""
 _MILLISECONDS = number(1, 60_000, "milliseconds")
 _SECONDS = Kind(lambda text: _MILLISECONDS.read(text) / 1000, _MILLISECONDS.must_be)
-_VARIABLES = {
-    "enabled": ("REDIS_ENABLED", FLAG),
-    "deadline": ("CACHE_DEADLINE_MS", _SECONDS),
-    "connect_wait": ("CACHE_CONNECT_WAIT_MS", _SECONDS),
-    "max_value_bytes": ("CACHE_MAX_VALUE_BYTES", number(1, 512 << 20, "bytes", of=int)),
-    "ttl_spread": ("CACHE_TTL_SPREAD", number(0, 0.5)),
-    "near": (
-        "CACHE_NEAR",
-        Kind(
-            lambda text: frozenset(NEAR_FAMILIES[name.strip()] for name in text.split(",") if name.strip()),
-            f"families of keys among {', '.join(NEAR_FAMILIES)}, separated by commas",
-        ),
-    ),
-}
+_FAMILIES = Kind(
+    lambda text: frozenset(NEAR_FAMILIES[name.strip()] for name in text.split(",") if name.strip()),
+    f"families of keys among {', '.join(NEAR_FAMILIES)}, separated by commas",
+)
 _ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{43}=?")  # 32 bytes in base64url, padded or not
+_MAKE_KEY = "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+_redis = partial(variable, section="Redis")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +58,83 @@ class CacheSettings:
         safe_url: the URL without credentials and options.
     """
 
-    url: str = field(default=DEFAULT_URL, repr=False)
-    enabled: bool = True
-    deadline: float = 0.05
-    connect_wait: float = 0.25
+    url: str = field(
+        default=DEFAULT_URL,
+        repr=False,
+        metadata=_redis(
+            "REDIS_URL",
+            "`redis://user:password@host:port/db`, `rediss://` for TLS, `unix:///path/to/socket`, "
+            "`redis+sentinel://user:password@host1:26379,host2:26379/mymaster/0`. Characters such as `/ # ? @` in a "
+            "password are percent-encoded. Options after a `?`: `docs/redis.md`",
+            shown=DEFAULT_URL,
+            exact=True,  # its parser says more
+        ),
+    )
+    enabled: bool = field(
+        default=True,
+        metadata=_redis("REDIS_ENABLED", "`false`: no cache, everything comes from the store", FLAG, shown="true"),
+    )
+    deadline: float = field(
+        default=0.05,
+        metadata=_redis(
+            "CACHE_DEADLINE_MS",
+            "milliseconds within which every cache call answers, whatever Redis does",
+            _SECONDS,
+            shown="50",
+        ),
+    )
+    connect_wait: float = field(
+        default=0.25,
+        metadata=_redis(
+            "CACHE_CONNECT_WAIT_MS",
+            "milliseconds that a start waits for Redis; connecting continues afterwards",
+            _SECONDS,
+            shown="250",
+        ),
+    )
     max_connections: int = 50
     socket_connect_timeout: float = 5.0
     socket_timeout: float = 5.0
     retry_on_timeout: bool = True
     health_check_interval: float = 30
-    max_value_bytes: int = 1 << 20
-    ttl_spread: float = 0.05
-    near: frozenset[str] = frozenset()
-    encryption_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    max_value_bytes: int = field(
+        default=1 << 20,
+        metadata=_redis(
+            "CACHE_MAX_VALUE_BYTES",
+            "larger values are refused",
+            number(1, 512 << 20, "bytes", of=int),
+            shown="1048576",
+        ),
+    )
+    ttl_spread: float = field(
+        default=0.05,
+        metadata=_redis(
+            "CACHE_TTL_SPREAD",
+            "share by which `get_or_load` may shorten a TTL (with `refresh_after=`: that share of it) at random, so "
+            "that keys do not expire together; `0`: never",
+            number(0, 0.5),
+            shown="0.05",
+        ),
+    )
+    near: frozenset[str] = field(
+        default=frozenset(),
+        metadata=_redis(
+            "CACHE_NEAR",
+            "families of keys kept in the process too, coherent by the server's pushes: "
+            f"{', '.join(f'`{name}`' for name in NEAR_FAMILIES)}, separated by commas",
+            _FAMILIES,
+        ),
+    )
+    encryption_keys: tuple[bytes, ...] = field(
+        default=(),
+        repr=False,
+        metadata=_redis(
+            "CACHE_ENCRYPTION_KEYS",
+            "encrypts what Redis holds: keys of 32 bytes in base64url, separated by commas; the first encrypts, all "
+            f"decrypt. Make one with: `{_MAKE_KEY}` (`docs/security.md`)",
+            Kind(lambda text: _encryption_keys(text), "keys of 32 bytes in base64url"),
+        ),
+    )
     url_is_default: bool = True
     endpoint: Endpoint = field(init=False, repr=False, compare=False)
     safe_url: str = field(init=False)
@@ -95,7 +153,7 @@ class CacheSettings:
         enabled: bool | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> CacheSettings:
-        """Read ``REDIS_URL``, ``REDIS_ENABLED`` and the ``CACHE_...`` variables of the README.
+        """Read ``REDIS_URL``, ``REDIS_ENABLED`` and the ``CACHE_...`` variables of ``docs/configuration.md``.
 
         Args:
             redis_url: used instead of ``REDIS_URL``.
@@ -106,32 +164,23 @@ class CacheSettings:
             CacheConfigError: a value cannot be used; the text names the variable.
         """
         env = os.environ if environ is None else environ
-        url = redis_url or env.get("REDIS_URL", "").strip()
-        values: dict[str, Any] = {} if enabled is None else {"enabled": enabled}
-        for attribute, (name, kind) in _VARIABLES.items():
-            if attribute not in values and (text := env.get(name, "").strip()):
-                try:
-                    values[attribute] = kind.read(text)
-                except (ValueError, LookupError):
-                    raise CacheConfigError(f"{name} must be {kind.must_be}, not {text[:20]!r}.") from None
-        return cls(
-            url=url or DEFAULT_URL,
-            url_is_default=url in ("", DEFAULT_URL),
-            encryption_keys=_encryption_keys(env),
-            **values,
-        )
+        given: dict[str, Any] = {"url": redis_url or None, "enabled": enabled}
+        values = {name: value for name, value in given.items() if value is not None}
+        for name, its in variables_of(cls):
+            if name not in values and (text := its.text(env)):
+                values[name] = its.read(text)
+        return cls(**values, url_is_default=values.get("url", DEFAULT_URL) == DEFAULT_URL)
 
 
-def _encryption_keys(env: Mapping[str, str]) -> tuple[bytes, ...]:
-    text = env.get("CACHE_ENCRYPTION_KEYS", "").strip()
-    listed = [one.strip() for one in text.split(",")] if text else []
+def _encryption_keys(text: str) -> tuple[bytes, ...]:
+    listed = [one.strip() for one in text.split(",")]
     for position, one in enumerate(listed, 1):
         if not _ENCRYPTION_KEY.fullmatch(one):
             raise CacheConfigError(
                 f"CACHE_ENCRYPTION_KEYS: key {position} of {len(listed)} is not 32 bytes in base64url. "
-                "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+                f"Make one with: {_MAKE_KEY}"
             )
-    if listed and find_spec("cryptography") is None:
+    if find_spec("cryptography") is None:
         raise CacheConfigError(
             "CACHE_ENCRYPTION_KEYS is set, but the package cryptography is not installed: pip install cryptography"
         )

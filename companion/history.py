@@ -22,7 +22,7 @@ async def history(user_id: str) -> str:
         StoreError: the store failed.
         SettingsError: a setting is missing or unusable.
     """
-    runtime = set_runtime(Runtime(Settings.load()))
+    runtime = set_runtime(Runtime(Settings.load_with_home()))
     try:
         versions = await runtime.store.profile_versions(user_id, _SHOWN + 1)
         return _table(versions) or f"No version of {user_id} is kept."
@@ -42,7 +42,7 @@ async def restore(user_id: str, number: int) -> bool:
         StoreError: the store failed.
         SettingsError: a setting is missing or unusable.
     """
-    runtime = set_runtime(Runtime(Settings.load()))
+    runtime = set_runtime(Runtime(Settings.load_with_home()))
     restored = False
 
     async def work() -> DataKind:

@@ -46,7 +46,7 @@ async def export(given: str) -> str:
         StoreError: the store failed.
         SettingsError: a setting is missing or unusable.
     """
-    set_runtime(Runtime(Settings.load()))
+    set_runtime(Runtime(Settings.load_with_home()))
     try:
         user, data, waiting = await _kept(given)
         return person_to_json(user, data, waiting)
@@ -61,7 +61,7 @@ async def known_things(given: str) -> str:
         StoreError: the store failed.
         SettingsError: a setting is missing or unusable.
     """
-    set_runtime(Runtime(Settings.load()))
+    set_runtime(Runtime(Settings.load_with_home()))
     try:
         _, data, waiting = await _kept(given)
         return _described(data, len(waiting))
@@ -99,7 +99,7 @@ async def forget(given: str) -> bool:
         StoreError: neither the store nor the spool could be written.
         SettingsError: a setting is missing or unusable.
     """
-    settings, person = Settings.load(), _known_as(given)
+    settings, person = Settings.load_with_home(), _known_as(given)
     runtime = set_runtime(Runtime(settings))
     try:
         if (settings.home / "redis").is_dir():  # the private server's data, on which a later start would build

@@ -18,7 +18,7 @@ from cache import BackgroundTasks
 
 from .identity import load_library
 from .runtime import Runtime, get_runtime
-from .settings import Settings, SettingsError, check_worker
+from .settings import Settings, SettingsError, check_worker, holds_conversations
 from .voice.console import quiet_by_default, runs_locally
 from .voice.log_redaction import redact_handlers, redact_logs
 from .voice.models import import_models
@@ -31,9 +31,10 @@ def load_settings() -> Settings:
     Raises:
         SystemExit: a setting is missing or unusable; the line says which.
     """
+    starting = parent_process() is None and holds_conversations(sys.argv)
     try:
-        settings = Settings.load()
-        if parent_process() is None:
+        settings = Settings.load_with_home() if starting else Settings.load()
+        if starting:
             check_worker(sys.argv)
     except SettingsError as problem:
         raise SystemExit(f"companion: {problem}") from None

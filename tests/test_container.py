@@ -14,7 +14,8 @@ import pytest
 import yaml
 from livekit.agents.worker import DRAIN_TIMEOUT
 
-from tests.documentation.test_readme import README, table_of_variables
+from tests.documentation.test_configuration import VARIABLES
+from tests.documentation.test_readme import README
 from tests.real.redis.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
@@ -110,7 +111,7 @@ def test_what_is_copied_is_all_the_worker_needs_and_its_health_is_asked_at_its_p
 
 def test_every_variable_is_known() -> None:
     names = {name for line in said("ENV") for name in re.findall(r"(\w+)=", line)}
-    assert names | WORKER["environment"].keys() <= {"PYTHONUNBUFFERED", *table_of_variables()}
+    assert names | WORKER["environment"].keys() <= {"PYTHONUNBUFFERED", *(its.name for _, its in VARIABLES)}
 
 
 def test_memories_and_cache_outlive_their_containers() -> None:

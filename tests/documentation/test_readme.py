@@ -22,32 +22,6 @@ PAGES = [README, *((ROOT / "docs" / name).read_text() for name in ("agents.md", 
 BLOCKS = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
 
 
-def table_of_variables() -> dict[str, str]:
-    section = README.partition("## Configuration")[2].partition("\n## ")[0]
-    return {name: default.strip("` ") for name, default in re.findall(r"(?m)^\| `([A-Z_]+)` \| (.*?) ?\|", section)}
-
-
-def test_the_table_and_the_example_agree() -> None:
-    example = dict(re.findall(r"(?m)^# ([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text()))
-    table = table_of_variables()
-    assert table
-    assert set(table) == set(example)
-    shown = {name: value for name, value in example.items() if value}
-    assert shown == {name: table[name] for name in shown}
-
-
-def test_every_variable_that_is_read_is_listed() -> None:
-    read: set[str] = set()
-    for path in [
-        ROOT / "agent.py",
-        *ROOT.glob("cache/**/*.py"),
-        *ROOT.glob("companion/**/*.py"),
-        *ROOT.glob("tools/*.py"),
-    ]:
-        read |= set(re.findall(r"\"((?:REDIS|CACHE|SUPABASE|OPENAI|COMPANION|LIVEKIT)_[A-Z_]+)\"", path.read_text()))
-    assert read <= set(table_of_variables()), "a variable is read that the README does not list"
-
-
 def test_every_make_target_exists() -> None:
     targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
     named = {one or other for one, other in re.findall(r"`make ([a-z-]+)`|\$ make ([a-z-]+)", README)}

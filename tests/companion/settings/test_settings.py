@@ -59,7 +59,7 @@ def test_which_models(env: dict[str, str], models: str) -> None:
         ),
         ({"SUPABASE_URL": "https://[x", "SUPABASE_SECRET_KEY": "s3cret"}, "SUPABASE_URL"),
         ({"COMPANION_MODELS": "openai"}, "OPENAI_API_KEY"),
-        ({"OPENAI_BASE_URL": "http://localhost:11434/v1"}, "OPENAI_API_KEY"),
+        ({"OPENAI_BASE_URL": "https://api.openai.com/v1"}, "OPENAI_API_KEY"),
         ({"COMPANION_MODELS": "inference", "LIVEKIT_URL": "wss://a.livekit.cloud"}, "LIVEKIT_API_KEY"),
         ({"COMPANION_MODELS": "gpt"}, "COMPANION_MODELS"),
         ({"COMPANION_USER_ID": "a*"}, "COMPANION_USER_ID"),
