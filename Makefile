@@ -25,7 +25,8 @@ ifeq ($(wildcard .venv/bin/pytest),)
 $(shell rm -f .venv/.dev)
 endif
 
-.PHONY: console test test-fast contract chaos soak lint bench trace format configuration setup constraints help clean
+.PHONY: console test test-fast contract chaos soak lint bench trace pictures docs format configuration setup constraints \
+	help clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -81,6 +82,9 @@ bench: .venv/.bench  ## measure against the peers, in one run (ARGS=quick for tw
 trace: .venv/.dev  ## what a caller waits for until the first sound, beside the floor, in four minutes (ARGS=1: one round)
 	@$(RUN) -m benchmarks.first_sound $(ARGS)
 
+pictures: .venv/.dev  ## record the terminal for the README, and draw the picture of the first sound from its figures
+	@$(RUN) docs/pictures/record_console.py && $(RUN) -m benchmarks.first_sound.picture
+
 constraints:  ## write constraints.txt anew with the newest versions that fit, to be tested then (needs uv)
 	@{ sed -n '/^#/p' constraints.txt && uv pip compile --quiet --universal --python-version 3.11 --no-header \
 		--no-annotate --no-emit-index-url --strip-extras requirements-bench.txt; } > .constraints.new \
@@ -92,5 +96,8 @@ format: .venv/.dev  ## let ruff put the code in order
 configuration: .venv/.runtime  ## write docs/configuration.md and .env.example from the settings classes
 	@$(RUN) docs/write_configuration.py
 
+docs: .venv/.dev  ## show the documentation as a site, at http://127.0.0.1:8000
+	@$(BIN)/mkdocs serve
+
 clean:  ## remove .venv and caches (not .companion, where the memories are)
-	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,14 +8,18 @@ five; times are from the moment the agent is in the room.
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import tempfile
 from contextlib import AsyncExitStack
+from datetime import date
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.first_sound.elapsed import let_pass
+from benchmarks.first_sound.picture import FIGURES
+from benchmarks.first_sound.picture import main as draw_picture
 from benchmarks.first_sound.stage import FIRST_BYTE, FIRST_TOKEN, STEPS, Stage, Start, stage
 from companion.phrases import phrases
 from tests.real.redis.redis_server import RedisServer
@@ -29,6 +33,9 @@ RETURNS: Final = {
     "a week later": 6.5 * DAY,  # speech lives for seven days
 }
 """Seconds between the end of a conversation and the next."""
+FLOOR: Final = "floor: frames from memory"
+OTHERS: Final = {FLOOR: "floor_agent.py", "stock agent: model, then voice": "stock_agent.py"}
+"""What the companion is compared with, in the same run."""
 Starts = dict[str, list[Start]]
 
 
@@ -45,12 +52,15 @@ async def silent_store() -> asyncio.Server:
     return await asyncio.start_server(take, "127.0.0.1", 0)
 
 
-async def play_round(number: int, floor: Stage, worker: Stage, redis: RedisServer, home: Path, starts: Starts) -> None:
+async def play_round(
+    number: int, others: dict[str, Stage], worker: Stage, redis: RedisServer, home: Path, starts: Starts
+) -> None:
     """One start of every kind: the same person comes back again and again."""
     user = f"caller{number}"
-    job, start = await floor.start(user)
-    starts.setdefault("floor: frames from memory", []).append(start)
-    await job.end()
+    for name, other in others.items():
+        job, start = await other.start(user)
+        starts.setdefault(name, []).append(start)
+        await job.end()
     job, start = await worker.start(user)
     starts.setdefault("first meeting", []).append(start)
     for name, seconds in RETURNS.items():
@@ -68,13 +78,14 @@ async def measure(rounds: int = ROUNDS) -> Starts:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         redis, spare = (stack.enter_context(RedisServer(folder / name)) for name in ("redis", "spare"))
         home = folder / "worker" / "home"
-        floor = await stack.enter_async_context(
-            stage("benchmarks/first_sound/floor_agent.py", folder / "floor" / "home")
-        )
+        others = {
+            name: await stack.enter_async_context(stage(f"benchmarks/first_sound/{file}", folder / file / "home"))
+            for name, file in OTHERS.items()
+        }
         said = phrases("en")
         worker = await stack.enter_async_context(stage("agent.py", home, speaks=said, REDIS_URL=redis.url))
         for number in range(rounds):
-            await play_round(number, floor, worker, redis, home, starts)
+            await play_round(number, others, worker, redis, home, starts)
             print(".", end="", flush=True, file=sys.stderr)
         store = await silent_store()
         stack.callback(store.close)
@@ -94,7 +105,7 @@ async def measure(rounds: int = ROUNDS) -> Starts:
 
 def table(starts: Starts) -> str:
     """The table, as Markdown."""
-    zero = median(start.first_sound for start in starts["floor: frames from memory"])
+    zero = median(start.first_sound for start in starts[FLOOR])
     lines = [
         "| start | first sound after joining | above the floor | model calls | voice calls |",
         "|---|---:|---:|---:|---:|",
@@ -125,9 +136,34 @@ def picture(starts: Starts) -> str:
     return "\n".join(lines)
 
 
+def figures(starts: Starts) -> dict[str, Any]:
+    """What ``docs/pictures/first-sound.svg`` is drawn from."""
+    rows = []
+    for name, runs in starts.items():
+        times = [round(start.first_sound * 1000) for start in runs]
+        middle = sorted(runs, key=lambda one: one.first_sound)[len(runs) // 2]
+        rows.append(
+            {
+                "name": name,
+                "median_ms": round(median(times)),
+                "least_ms": min(times),
+                "greatest_ms": max(times),
+                "model_calls": median(start.models for start in runs),
+                "voice_calls": median(start.voices for start in runs),
+                "steps_ms": {step: round(at * 1000) for step, at in middle.moments.items()},
+            }
+        )
+    delays = {"first_token_ms": round(FIRST_TOKEN * 1000), "first_byte_ms": round(FIRST_BYTE * 1000)}
+    return {"measured": f"{date.today()}", "rounds": len(starts[FLOOR]), **delays, "rows": rows}
+
+
 def main() -> int:
-    """Measure, and print."""
-    starts = asyncio.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS))
+    """Measure, print, and keep the figures of a whole run for the picture in the README."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    starts = asyncio.run(measure(rounds))
+    if rounds >= ROUNDS:
+        FIGURES.write_text(f"{json.dumps(figures(starts), indent=1)}\n")
+        draw_picture()
     print(f"\nA model whose first token takes {FIRST_TOKEN * 1000:.0f} ms, a voice whose first byte takes ", end="")
     print(f"{FIRST_BYTE * 1000:.0f} ms; medians of {len(starts['first meeting'])} [least greatest].\n")
     print(table(starts))

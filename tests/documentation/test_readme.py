@@ -1,31 +1,34 @@
-"""Statements and examples of the README, of docs/agents.md and of docs/cache.md are true."""
+"""Statements and examples of the README and of other pages are true."""
 
 from __future__ import annotations
 
-import ast
+import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jwt
 import pytest
-from livekit.agents import AgentSession
+from livekit.agents import AgentServer, AgentSession, JobContext
 
 from cache import close_redis_cache
+from tests.documentation.pages import ROOT, block_with, text_of
 from tests.real.redis.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-PAGES = [README, *((ROOT / "docs" / name).read_text() for name in ("agents.md", "cache.md"))]
-BLOCKS = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
+README = text_of(ROOT / "README.md")
 
 
-def test_every_make_target_exists() -> None:
-    targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
-    named = {one or other for one, other in re.findall(r"`make ([a-z-]+)`|\$ make ([a-z-]+)", README)}
-    assert {"console", "test"} <= named <= targets
+def test_the_readme_sets_up_talks_and_tests() -> None:
+    assert re.findall(r"(?m)^\$ (.*?) +#", README)[:4] == [
+        "sudo apt install make python3-venv",
+        "make setup",
+        "make console",
+        "make test",
+    ]
+    assert len(README.splitlines()) <= 120, "a page of its own says it better"
 
 
 def test_make_help_lists_the_two_commands() -> None:
@@ -34,14 +37,9 @@ def test_make_help_lists_the_two_commands() -> None:
     assert "test" in shown
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_every_python_block_is_python(number: int) -> None:
-    ast.parse(BLOCKS[number])
-
-
 async def test_the_agent_in_ten_lines_can_call_the_tools() -> None:
     names: dict[str, object] = {}
-    block = next(block for block in BLOCKS if "CacheTools()" in block)
+    block = block_with("CacheTools()")
     exec(block.replace("AgentSession(", "AgentSession(vad=None, "), names)
     session = names["session"]
     assert isinstance(session, AgentSession)
@@ -58,7 +56,7 @@ def test_what_is_copied_into_another_project_is_all_it_needs(tmp_path: Path) -> 
     shutil.copytree(ROOT / "cache", tmp_path / "cache")
     (tmp_path / "tools").mkdir()
     shutil.copy(ROOT / "tools" / "cache_tools.py", tmp_path / "tools")
-    (tmp_path / "mine.py").write_text(next(block for block in BLOCKS if "CacheTools()" in block))
+    (tmp_path / "mine.py").write_text(block_with("CacheTools()"))
     script = "import asyncio, sys, runpy\nasync def main(): runpy.run_path('mine.py')\n"
     script += "sys.path.insert(0, '')\nasyncio.run(main())\nassert 'companion' not in sys.modules"
     ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -69,13 +67,31 @@ async def test_the_cache_by_itself(redis_server: RedisServer, monkeypatch: pytes
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")
     names: dict[str, object] = {}
-    exec(next(block for block in BLOCKS if "get_or_load" in block), names)
+    exec(block_with("get_or_load"), names)
     for _ in range(2):
         assert await names["preferences"]("7") == {"voice": "warm"}  # type: ignore[operator]  # as above
     assert 3420 <= redis_server.cli("TTL", "user:7:settings") <= 3600
     await close_redis_cache()
 
 
-def test_the_table_of_pages_is_complete() -> None:
-    named = set(re.findall(r"(?m)^\| `(docs/\w+\.md)` \|", README))
-    assert named == {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+def test_the_token_of_the_readme_dispatches_the_agent_with_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEKIT_API_KEY", "key")
+    monkeypatch.setenv("LIVEKIT_API_SECRET", "a secret of thirty-two characters")
+    names: dict[str, object] = {}
+    exec(block_with("RoomAgentDispatch"), names)
+    claims = jwt.decode(str(names["token"]), "a secret of thirty-two characters", algorithms=["HS256"])
+    (agent,) = claims["roomConfig"]["agents"]
+    assert agent["agentName"] == "companion"
+    assert json.loads(agent["metadata"]) == {"user_id": "123"}
+    assert (claims["sub"], claims["video"]["room"]) == ("ada", "my-room")
+
+
+@pytest.mark.parametrize("name", ["companion", ""])
+def test_a_variable_names_the_worker_that_is_dispatched(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEKIT_AGENT_NAME", name)
+    server = AgentServer()
+
+    @server.rtc_session()
+    async def entrypoint(ctx: JobContext) -> None: ...
+
+    assert server._agent_name == name  # LiveKit's, which has no public way to read it

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.documentation.pages import PYTHON
 from tests.packaging.conftest import ROOT
 
 pytestmark = [pytest.mark.console, pytest.mark.timeout(180)]
@@ -44,10 +46,14 @@ def mypy(*arguments: str | Path, cwd: Path, **env: str) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_a_users_file_and_the_examples(thin: Path, tmp_path: Path) -> None:
+def test_a_users_file_the_examples_and_the_documentation(thin: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(USERS_FILE)
+    for name, code in PYTHON:
+        # docs/agents.md: with the wheel, `from cache import ...` is `from livekit_companion.cache import ...`.
+        (tmp_path / f"{name}.py").write_text(re.sub(r"(?m)^from (cache|tools)\b", r"from livekit_companion.\1", code))
     examples = sorted((ROOT / "examples").glob("*.py"))
-    mypy("--python-executable", thin / "bin" / "python", "--python-version", "3.11", "mine.py", *examples, cwd=tmp_path)
+    own = ["mine.py", *(f"{name}.py" for name, _ in PYTHON)]
+    mypy("--python-executable", thin / "bin" / "python", "--python-version", "3.11", *own, *examples, cwd=tmp_path)
 
 
 def test_the_wheel(thin: Path, tmp_path: Path) -> None:
