@@ -106,3 +106,14 @@ def test_every_command_that_is_shown_exists() -> None:
             r"(?m)^\$ companion ([a-z]+)", shown
         )
         assert set(called) <= commands, page.name
+
+
+def test_every_line_that_troubleshooting_quotes_is_in_the_code() -> None:
+    """The constant parts of each line; what varies in it (numbers, variables, kinds, ``...``) is not compared."""
+    code = "\n".join(text_of(path) for folder in ("cache", "companion") for path in (ROOT / folder).rglob("*.py"))
+    varying = re.compile(r"\.\.\.|\d+|[()]|[A-Z]+_[A-Z_]+|^companion: |^an? \w+ |'s \w+ ")
+    quoted = re.findall(r"(?m)^\| ([^|]+) \|", text_of(ROOT / "docs" / "troubleshooting.md"))
+    lines = [line for cell in quoted for line in re.findall(r"`([^`]+)`", cell) if " " in line]
+    parts = [part.strip(" :,.;") for line in lines for part in varying.split(line)]
+    assert len(lines) > 15
+    assert [part for part in parts if len(part) > 5 and part not in code] == []
