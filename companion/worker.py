@@ -23,13 +23,14 @@ from .voice.console import quiet_by_default, runs_locally
 from .voice.log_redaction import redact_handlers, redact_logs
 from .voice.models import import_models
 from .voice.prepared_speech import speak_phrases
+from .voice.start_check.check import check_at_start
 
 
 def load_settings() -> Settings:
     """Load the settings, and prepare models and logs for them. To be called at program start, on the main thread.
 
     Raises:
-        SystemExit: a setting is missing or unusable; the line says which.
+        SystemExit: a setting is missing or unusable, or a provider refuses a model; the line says which.
     """
     starting = parent_process() is None and holds_conversations(sys.argv)
     try:
@@ -39,6 +40,8 @@ def load_settings() -> Settings:
     except SettingsError as problem:
         raise SystemExit(f"companion: {problem}") from None
     import_models(settings)
+    if starting:
+        check_at_start(settings, sys.argv)
     if settings.phone_identity:
         load_library()
     quiet_by_default(sys.argv)

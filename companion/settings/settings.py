@@ -285,4 +285,6 @@ def _values(env: Mapping[str, str]) -> dict[str, Any]:
     values = {name: its.read(text) for name, its in variables.items() if (text := texts[its.name] or its.shown)}
     values["supabase_key"] = values.get("supabase_key") or values.get("supabase_legacy_key")
     values["models"] = choose_models(texts)
+    if values["models"] == "openai":
+        values.setdefault("openai_api_key", "none")  # OpenAI's client sends one, also to a server that wants none
     return values

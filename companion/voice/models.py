@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from livekit.agents import NOT_GIVEN, AgentSession, inference, llm, stt, tts
 from livekit.agents.voice.room_io import RoomOptions
 
 from ..offline.llm import OfflineLLM
-from ..settings import Settings
+from ..settings import OFF, Settings
 
-OPENAI_LLM = "gpt-4.1-mini"
-INFERENCE_LLM = "openai/gpt-4.1-mini"
-INFERENCE_STT = "deepgram/nova-3"
-INFERENCE_TTS = "cartesia/sonic-3"
+DEFAULTS: Final = {
+    "openai": {
+        "COMPANION_LLM": "gpt-4.1-mini",
+        "COMPANION_STT": "gpt-4o-mini-transcribe",
+        "COMPANION_TTS": "gpt-4o-mini-tts",
+    },
+    "inference": {
+        "COMPANION_LLM": "openai/gpt-4.1-mini",
+        "COMPANION_STT": "deepgram/nova-3",
+        "COMPANION_TTS": "cartesia/sonic-3",
+    },
+}
+"""The models that are used where none is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,35 +51,52 @@ def import_models(settings: Settings) -> None:
         import livekit.plugins.openai  # noqa: F401 - importing it registers it
 
 
+def name_of(settings: Settings, variable: str) -> str:
+    """The name of the model that a variable chooses, or else the usual one. Offline there is none."""
+    named = {"COMPANION_LLM": settings.llm, "COMPANION_STT": settings.stt, "COMPANION_TTS": settings.tts}[variable]
+    return named or DEFAULTS.get(settings.models, {}).get(variable, "")
+
+
 def make_llm(settings: Settings) -> llm.LLM[Any]:
     """Build the language model."""
+    name = name_of(settings, "COMPANION_LLM")
     if settings.models == "openai":
         from livekit.plugins import openai
 
-        return openai.LLM(model=OPENAI_LLM, **_openai(settings))
-    if settings.models == "inference":
-        return inference.LLM(INFERENCE_LLM)
-    return OfflineLLM()
+        return openai.LLM(model=name, **_openai(settings))
+    return inference.LLM(name) if settings.models == "inference" else OfflineLLM()
 
 
 def make_voice(settings: Settings) -> tts.TTS[Any] | None:
-    """Build the model that speaks. Offline there is none."""
+    """Build the model that speaks. Offline, and where it is off, there is none."""
+    name, voice = name_of(settings, "COMPANION_TTS"), settings.voice
+    if name == OFF or settings.models == "offline":
+        return None
     if settings.models == "openai":
         from livekit.plugins import openai
 
-        return openai.TTS(**_openai(settings))
-    return inference.TTS(INFERENCE_TTS, language=settings.language) if settings.models == "inference" else None
+        options = _openai(settings) | ({"voice": voice} if voice else {})
+        return openai.TTS(model=name, **options)
+    return inference.TTS(name, language=settings.language, voice=voice or NOT_GIVEN)
+
+
+def make_ears(settings: Settings) -> stt.STT[Any] | None:
+    """Build the model that listens. Offline, and where it is off, there is none."""
+    name = name_of(settings, "COMPANION_STT")
+    if name == OFF or settings.models == "offline":
+        return None
+    if settings.models == "openai":
+        from livekit.plugins import openai
+
+        return openai.STT(model=name, language=settings.language, **_openai(settings))
+    # provider/model:language says it itself, as does provider/model:multi
+    return inference.STT(name, language=NOT_GIVEN if ":" in name else settings.language)
 
 
 def make_speech_models(settings: Settings) -> SpeechModels:
-    """Build the models that listen and speak. Offline there are none: the conversation is in text."""
-    if settings.models == "openai":
-        from livekit.plugins import openai
-
-        return SpeechModels(openai.STT(language=settings.language, **_openai(settings)), make_voice(settings))
-    if settings.models == "inference":
-        return SpeechModels(inference.STT(INFERENCE_STT, language=settings.language), make_voice(settings))
-    return SpeechModels(session_options={"vad": None, "turn_handling": {"turn_detection": None}})
+    """Build the models that listen and speak. Without ears the conversation is in text."""
+    ears, voice = make_ears(settings), make_voice(settings)
+    return SpeechModels(ears, voice, {} if ears else {"vad": None, "turn_handling": {"turn_detection": None}})
 
 
 def make_session(settings: Settings, model: llm.LLM[Any]) -> tuple[AgentSession[Any], RoomOptions]:

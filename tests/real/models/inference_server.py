@@ -7,6 +7,7 @@ from base64 import b64encode
 
 from aiohttp import WSMsgType, web
 
+from companion.voice.start_check.check import CHECK
 from tests.real.models.openai_server import OpenAIServer
 
 __all__ = ["InferenceServer"]
@@ -30,8 +31,10 @@ class InferenceServer(OpenAIServer):
             if event["type"] == "session.create":
                 await websocket.send_json({"type": "session.created", "session_id": "s"})
             elif event["type"] == "input_transcript":
-                self.spoken.append(event["transcript"].strip())
-                audio = b64encode(self.speech(self.spoken[-1])).decode()
+                text = event["transcript"].strip()
+                if text != CHECK:
+                    self.spoken.append(text)
+                audio = b64encode(self.speech(text)).decode()
                 await websocket.send_json({"type": "output_audio", "session_id": "s", "audio": audio})
             elif event["type"] == "session.flush":
                 await websocket.send_json({"type": "done", "session_id": "s"})

@@ -41,6 +41,7 @@ class Reply:
     fault: Fault = "none"
     delay: float = 0.0
     pause: float = 0.0
+    code: str = ""
 
     @classmethod
     def say(cls, text: str) -> Reply:
@@ -64,9 +65,9 @@ class Reply:
         )
 
     @classmethod
-    def error(cls, status: int = 500) -> Reply:
+    def error(cls, status: int = 500, reason: str = "", code: str = "") -> Reply:
         """An HTTP error with the body OpenAI sends."""
-        return cls(status=status)
+        return cls(reason, status=status, code=code)
 
     @classmethod
     def cut(cls, text: str = "") -> Reply:

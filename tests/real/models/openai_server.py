@@ -9,12 +9,13 @@ import struct
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
+from companion.voice.start_check.check import CHECK
 from tests.real.loop_thread import LIMIT, LoopThread
 from tests.real.models.openai_reply import Reply, ToolCall
 
@@ -61,6 +62,11 @@ class ChatRequest:
         """The last user message; empty if there is none."""
         return next((_text(m) for m in reversed(self.messages) if m["role"] == "user"), "")
 
+    @property
+    def is_check(self) -> bool:
+        """Whether a worker or a console asks it before it starts."""
+        return len(self.messages) == 1 and self.user_text == CHECK
+
 
 def _text(message: dict[str, Any]) -> str:
     content = message.get("content") or ""
@@ -69,6 +75,9 @@ def _text(message: dict[str, Any]) -> str:
 
 class OpenAIServer:
     """`async with OpenAIServer(script) as server:` then point a client at `server.base_url`.
+
+    A check of the models at a start is answered without the script (`checks`). With `models` the server knows these
+    only, and lists them; without, it takes any name, and has no list.
 
     `script` is a function from the request's JSON to a Reply (or a string), or a list of them, one for each
     request. A script that raises, or a list that is used up, answers 400 (which clients do not retry), and
@@ -85,6 +94,7 @@ class OpenAIServer:
         speech: float = 0.1,
         tone: bool = False,
         speech_delay: float = 0.0,
+        models: Sequence[str] | None = None,
     ) -> None:
         self._script: Script = script if callable(script) else _one_by_one(script)
         samples = [int(8_000 * math.sin(at / 13)) for at in range(int(speech * 24_000))]
@@ -93,7 +103,10 @@ class OpenAIServer:
         self._runner: web.AppRunner | None = None
         self._port = 0
         self._thread: LoopThread | None = None
+        self._models = models
         self.requests: list[ChatRequest] = []
+        self.checks: list[ChatRequest] = []
+        self.check_reply: Reply | str = "ready"
         self.spoken: list[str] = []
         self.spoken_by_other: list[str] = []
         self.speech_hangs: Callable[[str], bool] = lambda text: False
@@ -123,7 +136,9 @@ class OpenAIServer:
         """Add what the server answers."""
         for prefix, speak in (("", self._speak), ("/other", self._speak_as_other)):
             app.router.add_post(f"{prefix}/v1/chat/completions", self._chat)
+            app.router.add_post(f"{prefix}/v1/audio/transcriptions", self._hear)
             app.router.add_post(f"{prefix}/v1/audio/speech", speak)
+        app.router.add_get("/v1/models", self._list)
 
     async def __aexit__(self, kind: object, *_: object) -> None:
         assert self._runner is not None
@@ -151,9 +166,12 @@ class OpenAIServer:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        self.requests.append(ChatRequest(body, dict(request.headers)))
+        received = ChatRequest(body, dict(request.headers))
+        (self.checks if received.is_check else self.requests).append(received)
+        if (refused := self._refused(body.get("model", ""))) is not None:
+            return refused
         try:
-            scripted = self._script(body)
+            scripted = self.check_reply if received.is_check else self._script(body)
         except Exception as error:
             self.errors.append("".join(traceback.format_exception(error)))
             return error_response(400, "the script failed")
@@ -162,7 +180,7 @@ class OpenAIServer:
             await asyncio.Event().wait()
         await asyncio.sleep(reply.delay)
         if reply.status != 200:
-            return error_response(reply.status, "scripted failure")
+            return refusal(reply) if reply.text else error_response(reply.status, "scripted failure")
         send = self._stream if body.get("stream") else self._whole
         return await send(request, body, reply)
 
@@ -210,8 +228,27 @@ class OpenAIServer:
         request.transport.close()
         return response
 
+    def _refused(self, model: str) -> web.Response | None:
+        """The answer to a name that is not known, as Ollama gives it."""
+        if self._models is None or model in self._models:
+            return None
+        return refusal(Reply.error(404, f"model '{model}' not found"))
+
+    async def _list(self, _: web.Request) -> web.Response:
+        if self._models is None:
+            raise web.HTTPNotFound
+        listed = [{"id": f"{name}:latest", "object": "model", "owned_by": "library"} for name in self._models]
+        return web.json_response({"object": "list", "data": listed})
+
+    async def _hear(self, request: web.Request) -> web.Response:
+        model = (await request.post())["model"]
+        return self._refused(str(model)) or web.json_response({"text": ""})
+
     async def _speak(self, request: web.Request) -> web.Response:
-        text = (await request.json())["input"]
+        body = await request.json()
+        text = body["input"]
+        if text == CHECK:
+            return self._refused(body["model"]) or web.Response(body=self.speech(text), content_type="audio/pcm")
         if (status := self.speech_status(text)) != 200:
             return error_response(status, "scripted failure")
         self.spoken.append(text)
@@ -221,7 +258,8 @@ class OpenAIServer:
         return web.Response(body=self.speech(text), content_type="audio/pcm")
 
     async def _speak_as_other(self, request: web.Request) -> web.Response:
-        self.spoken_by_other.append((await request.json())["input"])
+        if (text := (await request.json())["input"]) != CHECK:
+            self.spoken_by_other.append(text)
         return web.Response(body=bytes(len(self._tone)), content_type="audio/pcm")
 
     def speech(self, text: str) -> bytes:
@@ -242,6 +280,12 @@ def _one_by_one(replies: Iterable[Reply | str]) -> Script:
 
 def _envelope(body: dict[str, Any], kind: str) -> dict[str, Any]:
     return {"id": "chatcmpl-1", "object": kind, "created": int(time.time()), "model": body.get("model", "")}
+
+
+def refusal(reply: Reply) -> web.Response:
+    """The reason that a provider gives."""
+    detail = {"message": reply.text, "type": "invalid_request_error", "param": None, "code": reply.code or None}
+    return web.json_response({"error": detail}, status=reply.status)
 
 
 def error_response(status: int, message: str) -> web.Response:
