@@ -14,7 +14,7 @@ from tests.documentation.pages import DOCS, OTHERS, PAGES, PYTHON, ROOT, blocks,
 
 pytestmark = pytest.mark.unit
 FEATURES = ["agents", "cache", "deployments", "encryption", "first-word", "forgetting", "invalidation", "memory"]
-FEATURES += ["near-cache", "security", "speech", "supabase", "telephony"]
+FEATURES += ["near-cache", "redis", "security", "speech", "supabase", "telephony"]
 NAMED = sorted(
     {(path, name) for page in PAGES for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text_of(page))}
 )
