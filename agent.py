@@ -7,7 +7,13 @@ python agent.py start             the same, for production
 
 from __future__ import annotations
 
+import sys
 from functools import partial
+
+from companion.console.start import begin, wants_text
+
+if __name__ == "__main__":
+    begin(sys.argv)  # something is on the screen before LiveKit is imported
 
 from livekit.agents import AgentServer, JobContext, cli
 
@@ -16,7 +22,7 @@ from companion import attach, use_caller
 from companion.prompts import GREETING
 from companion.runtime import get_runtime
 from companion.voice.agent import CompanionAgent
-from companion.voice.console import allow_text_without_portaudio, show, text_console
+from companion.voice.console import check_audio, log_level
 from companion.voice.failure import FailureHandler, end_call
 from companion.voice.models import make_session
 from companion.voice.native_client import make_native_client
@@ -25,7 +31,7 @@ from companion.worker import hold_next, load_settings, start_worker_services
 from tools import CacheTools, MemoryTools
 from tools import __name__ as tools_package
 
-load_settings()
+settings = load_settings()
 server = AgentServer(
     setup_fnc=make_native_client,
     log_level="INFO",
@@ -49,7 +55,6 @@ async def entrypoint(ctx: JobContext) -> None:
     memory = session.userdata = await attach(session, ctx, link=True, trace=trace)  # tools find userdata.caller
     ctx.add_shutdown_callback(lambda: runtime.release_model(model))
     hold_next(session, ctx, entrypoint)
-    show(session, text_console())
     with use_caller(lambda: memory.caller):
         with trace.phase("connect"):
             await ctx.connect()
@@ -66,8 +71,12 @@ async def entrypoint(ctx: JobContext) -> None:
 
 
 def main() -> None:
-    """Run LiveKit's command line with this worker."""
-    allow_text_without_portaudio()
+    """Run the text console, or LiveKit's command line, with this worker."""
+    if wants_text(sys.argv):
+        from companion.console.talk import talk
+
+        raise SystemExit(talk(entrypoint, log_level=log_level(sys.argv)))
+    check_audio(sys.argv, settings)
     cli.run_app(server)
 
 

@@ -29,7 +29,6 @@ CLI_FILES: Final = {
 """What the Supabase CLI wants beside the migrations, as in the repository."""
 
 WORKER_COMMANDS: Final = {
-    "console": "Talk to the companion in this terminal (--text: by typing).",
     "dev": "Run a worker for your LiveKit project, for development.",
     "start": "Run a worker for your LiveKit project, for production.",
     "connect": "Run a worker for one room of your LiveKit project.",
@@ -132,6 +131,17 @@ def make_app(version: str, run_worker: Callable[[], None]) -> Typer:
 
     def run(_: Context) -> None:
         run_worker()
+
+    extra = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+    @app.command(context_settings=extra)
+    def console(
+        text: Annotated[bool, Option("--text", help="By typing: the default.")] = False,
+        audio: Annotated[bool, Option("--audio", help="With microphone and loudspeaker.")] = False,
+        log_level: Annotated[str, Option("--log-level", help="From which level on the log is shown.")] = "WARN",
+    ) -> None:
+        """Talk to the companion in this terminal, or through a pipe."""
+        run_worker()  # which reads the options itself, as the command line has them
 
     for name, text in WORKER_COMMANDS.items():
         app.command(name, help=text, context_settings=theirs, add_help_option=False)(run)

@@ -48,7 +48,7 @@ async def export(given: str) -> str:
     """
     set_runtime(Runtime(Settings.load_with_home()))
     try:
-        user, data, waiting = await _kept(given)
+        user, data, waiting = await kept(given)
         return person_to_json(user, data, waiting)
     finally:
         await close_runtime()
@@ -63,16 +63,19 @@ async def known_things(given: str) -> str:
     """
     set_runtime(Runtime(Settings.load_with_home()))
     try:
-        _, data, waiting = await _kept(given)
-        return _described(data, len(waiting))
+        _, data, waiting = await kept(given)
+        return described(data, len(waiting))
     finally:
         await close_runtime()
 
 
-async def _kept(given: str) -> tuple[str, PersonData, list[dict[str, Any]]]:
+async def kept(given: str) -> tuple[str, PersonData, list[dict[str, Any]]]:
     """The id that a person is known by now, and what is kept of them: in the store, and in the spool of this machine.
 
     In the spool it may be under an id of before, which the replay looks up as this does.
+
+    Raises:
+        StoreError: the store failed.
     """
     runtime, person = get_runtime(), _known_as(given)
     if person.earlier:
@@ -127,7 +130,8 @@ async def _cache_is_clear(user_ids: Sequence[str]) -> bool:
     return False
 
 
-def _described(data: PersonData, waiting: int) -> str:
+def described(data: PersonData, waiting: int) -> str:
+    """How much is kept of a person, in a few words; empty for nothing."""
     counts = {
         "profile": int(data.profile is not None or bool(data.versions)),
         "turn": len(data.turns),

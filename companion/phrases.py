@@ -26,6 +26,15 @@ _DROPPED_CALL: Final = {
     "nl": "Daar zijn we weer. Waar waren we?",
     "pt": "Cá estamos outra vez. Onde é que íamos?",
 }
+_GOODBYE: Final = {
+    "de": "Auf Wiedersehen, bis zum nächsten Mal.",
+    "en": "Goodbye, until next time.",
+    "es": "Adiós, hasta la próxima.",
+    "fr": "Au revoir, à la prochaine.",
+    "it": "Arrivederci, alla prossima.",
+    "nl": "Tot ziens, tot de volgende keer.",
+    "pt": "Adeus, até à próxima.",
+}
 
 
 def first_meeting(language: str) -> str:
@@ -38,8 +47,18 @@ def dropped_call(language: str) -> str:
     return _DROPPED_CALL.get(_base(language), "")
 
 
+def goodbye(language: str) -> str:
+    """What is said to a person who leaves; in English where there is no phrase in the language."""
+    return _GOODBYE.get(_base(language), _GOODBYE["en"])
+
+
+def is_goodbye(text: str) -> bool:
+    """Whether a text is :func:`goodbye`, in whatever language."""
+    return text in _GOODBYE.values()
+
+
 def phrases(language: str) -> list[str]:
-    """All phrases of a language."""
+    """What is said first in a language."""
     return [phrase for phrase in (first_meeting(language), dropped_call(language)) if phrase]
 
 

@@ -27,6 +27,7 @@ SIDE_FACES: Final = {"cache.embedded"}
 PACKAGES: Final = {"agent": {"tools"}, "tools": {"companion"}, "companion": {"cache"}, "cache": set[str]()}
 FLOORS: Final[dict[str, dict[str, set[str]]]] = {
     "companion": {
+        "console": {"conversation", "person", "worker"},
         "worker": {"runtime"},
         "cli": {"history", "person"},
         "person": {"memory"},

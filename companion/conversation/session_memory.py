@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
@@ -113,6 +113,11 @@ class SessionMemory:
         if caller is not None:
             self._record.begin(caller)
         return caller
+
+    @property
+    def moments(self) -> Mapping[str, float]:
+        """When each moment of the start was, by ``time.perf_counter``; empty without a trace."""
+        return {} if self._trace is None else self._trace.moments
 
     @property
     def closed(self) -> bool:

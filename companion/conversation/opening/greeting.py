@@ -20,6 +20,7 @@ from cache import LoadTimeout, get_redis_cache, keys
 from ... import prompts
 from ...caching import profile_to_read
 from ...identity import current_caller
+from ...phrases import is_goodbye
 from ...relative_time import age_of, ago
 from ...runtime import get_runtime
 from ...store import Context, Opening, StoreError
@@ -46,6 +47,7 @@ class Plan:
         last_words: the last thing the caller said.
         texts: greetings that are prepared, by the kind of opening.
         prompt: the hash of the prompt that they were written with.
+        goodbye: whether the companion has said goodbye: then nothing was cut off.
     """
 
     opening: Kind
@@ -54,6 +56,7 @@ class Plan:
     last_words: str = ""
     texts: dict[str, str] = field(default_factory=dict)
     prompt: str = ""
+    goodbye: bool = False
 
     @classmethod
     def from_cache(cls, value: Any) -> Plan | None:
@@ -64,7 +67,7 @@ class Plan:
                 return None
         except (TypeError, ValueError):
             return None
-        if not isinstance(plan.texts, dict) or plan.opening not in get_args(Kind):
+        if not isinstance(plan.texts, dict) or plan.opening not in get_args(Kind) or not isinstance(plan.goodbye, bool):
             return None
         texts = (plan.topic, plan.last_words, plan.prompt, *plan.texts, *plan.texts.values())
         return plan if all(isinstance(text, str) for text in texts) else None
@@ -83,7 +86,7 @@ class Plan:
         age = age_of(datetime.fromisoformat(self.last_seen)) if self.last_seen else None
         if self.opening == "first_meeting":
             return "first_meeting"
-        if age is not None and age < DROPPED_WITHIN:
+        if age is not None and age < DROPPED_WITHIN and not self.goodbye:
             return "dropped_call"
         too_old = age is not None and age > FRESH_AFTER
         return "follow_up" if self.opening == "follow_up" and not too_old else "fresh_start"
@@ -108,7 +111,7 @@ class Plan:
     def _ago(self) -> str:
         return ago(datetime.fromisoformat(self.last_seen)) if self.last_seen else "a while ago"
 
-    def decision(self) -> dict[str, str]:
+    def decision(self) -> dict[str, Any]:
         """What the store keeps of the plan itself."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("texts", "prompt")}
 
@@ -215,11 +218,12 @@ async def decide(user_id: str, context: Context) -> tuple[Plan, bool, bool]:
     if not turns:
         return FIRST_MEETING, True, False
     last_seen = turns[-1].at
+    goodbye = turns[-1].role == "assistant" and is_goodbye(turns[-1].text)
     said = [turn.text for turn in to_bring_up(turns) if turn.role == "user"]
     last_words = " ".join(said[-1].split())[:MAX_TOPIC] if said else ""
     age = age_of(last_seen)
     if not said or (age is not None and age > FRESH_AFTER):
-        return Plan("fresh_start", last_seen.isoformat(), last_words=last_words), True, False
+        return Plan("fresh_start", last_seen.isoformat(), last_words=last_words, goodbye=goodbye), True, False
     summary = context.summary.text if context.summary else ""
     runtime.judging[user_id] += 1
     try:
@@ -227,7 +231,8 @@ async def decide(user_id: str, context: Context) -> tuple[Plan, bool, bool]:
     finally:
         runtime.judging -= Counter([user_id])  # which forgets a user at zero
     opening: Kind = "follow_up" if decision.follow_up else "fresh_start"
-    return Plan(opening, last_seen.isoformat(), decision.topic, last_words), decision.certain, True
+    plan = Plan(opening, last_seen.isoformat(), decision.topic, last_words, goodbye=goodbye)
+    return plan, decision.certain, True
 
 
 async def _keep(user_id: str, context: Context, plan: Plan) -> None:

@@ -1,7 +1,8 @@
 """The ``companion`` command: the companion's own commands, and above them the worker's."""
 
-from . import __version__
-from .companion.cli import make_app
+import sys
+
+from .companion.console.start import begin, text_by_default
 
 
 def run_worker() -> None:
@@ -11,7 +12,15 @@ def run_worker() -> None:
     main()
 
 
-app = make_app(__version__, run_worker)
+def main() -> None:
+    """Run the ``companion`` command. A console shows its title before anything else is imported."""
+    sys.argv = text_by_default(sys.argv)
+    begin(sys.argv)
+    from . import __version__
+    from .companion.cli import make_app
+
+    make_app(__version__, run_worker)(prog_name="companion")
+
 
 if __name__ == "__main__":
-    app(prog_name="companion")
+    main()

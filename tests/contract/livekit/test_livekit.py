@@ -40,7 +40,7 @@ async def test_messages_are_announced_in_order() -> None:
 
 
 async def test_executed_tools_are_announced_with_their_outputs() -> None:
-    """``companion.voice.console`` prints each call with its whole output; the framework prints three values."""
+    """``companion.console.conversation`` shows each call, and ``/trace`` its whole output."""
 
     @function_tool
     async def weather(city: str) -> str:
