@@ -12,6 +12,7 @@ import pytest
 from cache.embedded import redis_answers
 from companion.phrases import goodbye
 from companion.voice.failure import apology
+from companion.voice.start_check.check import CHECK
 from tests.console.leftovers import working_in
 from tests.console.terminal import AGENT, pipe
 from tests.real.models.openai_server import OpenAIServer, Reply
@@ -84,7 +85,7 @@ def test_without_any_redis_it_says_so_in_one_line(user: str, tmp_path: Path) -> 
 
 def test_a_console_that_cannot_be_answered_ends_with_an_error(user: str, tmp_path: Path) -> None:
     """Here without a standard input, which is one without a word."""
-    server = OpenAIServer(lambda _: Reply.error(401)).start_in_thread()
+    server = OpenAIServer(lambda body: "Ready." if CHECK in str(body) else Reply.error(401)).start_in_thread()
     env = {"OPENAI_API_KEY": "test", "OPENAI_BASE_URL": server.base_url}
     without_input = ("-c", "import os, sys; os.close(0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])")
     try:

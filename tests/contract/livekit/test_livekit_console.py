@@ -63,7 +63,8 @@ async def test_a_console_takes_each_session_and_gets_its_texts(monkeypatch: pyte
     room that it is given is not used; each text comes in pieces, and is flushed when it is complete.
     """
     sink = Sink()
-    monkeypatch.setattr(AgentsConsole, "_instance", console := Console(sink))
+    console = Console(sink)
+    monkeypatch.setattr(AgentsConsole, "_instance", console)  # private: how a console makes itself known
     for number in (1, 2):
         session: AgentSession[Any] = AgentSession(llm=PlayedLLM(), vad=None, turn_handling={"turn_detection": None})
         async with asyncio.timeout(SOON), session:
@@ -79,7 +80,7 @@ async def test_a_console_takes_each_session_and_gets_its_texts(monkeypatch: pyte
 
 def test_a_program_that_is_no_console_has_none_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
     """``companion.voice.console`` (``runs_locally``) calls ``get_instance()`` in every worker: none is enabled."""
-    monkeypatch.setattr(AgentsConsole, "_instance", None)  # other tests of this process may have made one
+    monkeypatch.setattr(AgentsConsole, "_instance", None)  # private: other tests of this process may have made one
     assert AgentsConsole.get_instance().enabled is False
     assert not is_dev_mode()
 
