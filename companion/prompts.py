@@ -6,7 +6,8 @@ the delimiters of ``material``, which its own text cannot hold.
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import datetime, timedelta
 from typing import Final
 
 from .material import block, quoted, quoted_line
@@ -87,8 +88,7 @@ def _time(now: datetime | None, zone: str) -> str:
     now = now or datetime.now().astimezone()
     offset = now.strftime("%z")
     of_zone = f"{zone or now.tzname() or 'local time'} (UTC{offset[:3]}:{offset[3:5]})"
-    # Not strftime: its names are in the language of the process.
-    day = f"{_DAYS[now.weekday()]}, {now.day} {_MONTHS[now.month - 1]} {now.year}"
+    day = date_in_words(now)
     whose = (
         "Take it for the person's own, unless they say that they are elsewhere."
         if zone
@@ -96,6 +96,20 @@ def _time(now: datetime | None, zone: str) -> str:
         "say which time you mean, or ask what time it is for them."
     )
     return f"It is {day}, {now:%H:%M} in the time zone {of_zone}. {whose}"
+
+
+def date_in_words(now: datetime) -> str:
+    """The day as "Monday, 30 November 2026". ``strftime`` would name it in the language of the process."""
+    return f"{_DAYS[now.weekday()]}, {now.day} {_MONTHS[now.month - 1]} {now.year}"
+
+
+def offset_in(system: str) -> timedelta | None:
+    """The offset from UTC of the time zone that a system prompt names; None where it names none."""
+    found = re.search(r"\(UTC([+-])(\d\d):(\d\d)\)", system)
+    if found is None:
+        return None
+    offset = timedelta(hours=int(found.group(2)), minutes=int(found.group(3)))
+    return -offset if found.group(1) == "-" else offset
 
 
 _DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

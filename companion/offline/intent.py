@@ -1,12 +1,15 @@
-"""What a sentence asks for, found by its words: which tool to call, or what it tells about the person."""
+"""What words ask for, and what they make of the profile: which tool to call, with what."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..forget_request import FORGET_EVERYTHING, FORGET_FACT, forget_request, plain
+from .statements import Fact, expanded, facts_in
+from .tables import labels, pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,9 @@ class Call:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
+REMEMBER: Final = "rememberFact"
+READING: Final = ("getUserProfile", "recallFacts", "getConversationContext", "getRedisCacheStats")
+"""Tools that change nothing: what was stated beside the question is stored first."""
 _POLITE: Final = r"^(?:please,? |can you |could you |would you |and |now |ok,? )*"
 # Words, the tool they ask for, and the argument that the first group is. The first that fits wins.
 _COMMANDS: Final[tuple[tuple[str, str, str], ...]] = (
@@ -34,34 +40,9 @@ _COMMANDS: Final[tuple[tuple[str, str, str], ...]] = (
     (r"\bdo you (?:still )?(?:remember|know) (?:(?:(?:any|some)thing )?about )?me\b", "getUserProfile", ""),
     (r"\bwho am i\b|\bwhat(?:'s| is) my name\b|\b(?:show|see|read)\b.*\bmy profile\b", "getUserProfile", ""),
     (r"^(?:when|where|who|what|which|how)\b.*\b(my .{2,}\?)$", "recallFacts", "query"),
-    (rf"{_POLITE}remember(?: that)? (?!me\b)(.{{3,}})", "rememberFact", "fact"),
+    (rf"{_POLITE}remember(?: that)? (?!me\b)(.{{3,}})", REMEMBER, "fact"),
 )
 _NEGATED: Final = re.compile(r"\b(?:don't|do not|never(?! mind)|not to|should not|shouldn't)\b", re.IGNORECASE)
-
-# A thing ends where the next one begins.
-_THING: Final = r"(?!(?:it|this|that|you|your|to know)\b)[^.,!?;]{2,60}?"
-_END: Final = r"(?= and i\b| but\b|[.,!?;]|$)"
-_ABOUT_ME: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
-    (
-        re.compile(
-            r"(?i:\b(?:my name is|my name's|i am called|i'm called)) (?!not\b)(\w[\w'-]{1,30}(?: [A-Z][\w'-]{1,30})?)"
-        ),
-        "Name",
-    ),
-    (re.compile(r"\b(?:[Cc]all me|[Ii]'m|[Ii] am) ([A-Z][a-z'-]{1,30})(?=[.,!]|$| and\b)"), "Name"),
-    (re.compile(rf"\bi (?:really )?(?:like|love|enjoy) ({_THING}){_END}", re.IGNORECASE), "Likes"),
-    (re.compile(rf"\bi (?:live|am living) in ({_THING}){_END}", re.IGNORECASE), "Lives in"),
-    (re.compile(rf"\bi work ((?:as|at|for|in) {_THING}){_END}", re.IGNORECASE), "Work"),
-    (re.compile(rf"\bmy favou?rite (?=[\w ]{{2,20}} is )({_THING}){_END}", re.IGNORECASE), "Favourite"),
-)
-# In the same clause, before the fact: "I never said that I like chess". "Don't forget that I like chess" tells it.
-_NOT_SO: Final = re.compile(
-    r"(?:\b(?:not|never(?! mind)|nobody|doubt|wrong|false|untrue|if|whether|unless|pretend|wish|hardly|neither|nor"
-    r"|you (?:said|say|think|thought|claimed?))\b|n't\b)(?! (?:ever )?forget\b)[^,;:]*$",
-    re.IGNORECASE,
-)
-_NAMED: Final = re.compile(r"\b(?:my name|called|call me)\b", re.IGNORECASE)
-_ONLY_ONE: Final = ("Name", "Lives in", "Work")
 
 
 def command(said: str) -> Call | None:
@@ -71,8 +52,8 @@ def command(said: str) -> Call | None:
             return Call(FORGET_FACT, {"what": request.what})
         return Call(FORGET_EVERYTHING, {"confirm": False}) if request.scope == "everything" else None
     said = plain(said)
-    for pattern, tool, argument in _COMMANDS:
-        found = re.search(pattern, said, re.IGNORECASE)
+    for words, tool, argument in _COMMANDS:
+        found = re.search(words, said, re.IGNORECASE)
         if found is None or (tool in ("clearUserCache", "invalidateCache") and _NEGATED.search(said)):
             continue
         if not argument:
@@ -82,37 +63,130 @@ def command(said: str) -> Call | None:
     return None
 
 
-def stated_facts(said: str) -> list[tuple[str, str]]:
-    """The facts that the words state about the person: ("Name", "Ada"), ("Likes", "chess").
+# -- the profile -------------------------------------------------------------------------------------------------
 
-    A question states none, and neither does what is to be forgotten, or is said not to be so.
+
+_CORRECTING: Final = r"\W*(?:no|nope|sorry|wait|correction|oops|i meant?)\b"
+_COMMON: Final = {"called", "is", "in", "and", "as", "at", "to", "for", "i", "you"}
+"""Words of a value by which no question means it."""
+_BARE: Final = (
+    r"(?:(?:no|nope|sorry|wait|oops|correction|actually|it is|i (?:said|meant?)|make that)\b\W*)*"
+    r"(?P<right>(?-i:[A-Z\d])[\w'-]*(?: [\w'-]+){0,2}?|(?<=meant )[\w'-]+(?: [\w'-]+)?)"
+)
+_CORRECTIONS: Final = (
+    rf"{_BARE}(?:,? (?:and )?not (?P<wrong>[^.,!?]{{2,40}}))?\W*$",
+    rf"(?:(?:no|nope|sorry|wait|actually|it is|i am)\b\W*)*not (?P<wrong>[^.,!?]{{2,40}}?)(?:,| but)+ {_BARE}\W*$",
+)
+
+
+def profile_with(said: str, profile: str, before: str = "") -> str | None:
+    """``profile`` with what ``said`` states about the person; None if it states nothing new.
+
+    Args:
+        said: the person's words.
+        profile: the lines that are known.
+        before: what the person said before, which a "no, ..." corrects.
     """
-    found = []
-    while (request := forget_request(said)) is not None:
-        said = request.rest
-    for sentence in re.findall(r"[^.!?]+[.!?]?", plain(said)):
-        if sentence.endswith("?"):
+    old = [line for line in profile.splitlines() if line.strip()]
+    facts, lines = facts_in(said), list(old)
+    correcting = pattern(_CORRECTING).match(expanded(said)) is not None
+    stated = [fact for fact in facts if fact.so]
+    if not stated:
+        lines = _corrected(expanded(said), lines, facts_in(before) if correcting else [])
+    elif correcting:
+        wrong = [fact for fact in facts_in(before) if any(fact.label == new.label for new in stated)]
+        lines = [line for line in lines if line not in map(line_of, wrong)]
+    for fact in facts:
+        if not stated or (fact.so and known(fact, lines)):
             continue
-        for pattern, label in _ABOUT_ME:
-            if (match := pattern.search(sentence)) and not _NOT_SO.search(sentence[: match.start()]):
-                value = match.group(1).strip()
-                found.append((label, f"{value[:1].upper()}{value[1:]}" if label == "Name" else value))
-    return found
+        named = (
+            fact.label != "Name"
+            or correcting
+            or pattern(r"\b(?:my name|called|calls? me|go by|speaking)\b").search(said)
+        )
+        if not named and any(_split(line)[0] == "name" for line in old):
+            continue  # "I am Groot" is no new name
+        lines = [line for line in lines if not _goes(line, fact)]
+        if fact.so:
+            lines.insert(0 if fact.label == "Name" else len(lines), line_of(fact))
+    return "\n".join(lines) if lines != old else None
 
 
-def profile_with(said: str, profile: str) -> str | None:
-    """``profile`` with what ``said`` tells about the person; None if it tells nothing new."""
-    before = [line for line in profile.splitlines() if line.strip()]
-    lines = list(before)
-    for label, value in stated_facts(said):
-        line = f"{label}: {value}"
-        if line in lines or (label == "Name" and not _NAMED.search(said) and _has_name(before)):
-            continue  # "I am German" is no new name
-        if label in _ONLY_ONE:
-            lines = [other for other in lines if not other.lower().startswith(f"{label.lower()}:")]
-        lines.insert(0 if label == "Name" else len(lines), line)
-    return "\n".join(lines) if lines != before else None
+def says(line: str, fact: Fact) -> bool:
+    """Whether a line of a profile says just this fact, or the opposite where it is a dislike."""
+    label, value = _split(line)
+    opposite = "likes" if fact.label == "Dislikes" else ""
+    return label in (fact.label.lower(), opposite) and _items(value) <= _items(fact.value)
 
 
-def _has_name(lines: list[str]) -> bool:
-    return any(line.lower().startswith("name:") for line in lines)
+def answer_from(question: str, lines: Sequence[str]) -> str:
+    """The answer of a profile to a question; empty if it is none, or the profile does not know."""
+    asked = expanded(question).lower()
+    if not re.match(
+        r"(?:do you (?:know|remember) |tell me |and |so )*(?:what|where|when|who|which|how|do|am|is|can)\b", asked
+    ):
+        return ""
+    for name, label in labels().items():
+        if not pattern(label.asked).search(asked):
+            continue
+        values = [value for known, value in map(_split, lines) if known == name.lower()]
+        mentioned = [value for value in values if (_words(value) - _COMMON) & _words(asked)]
+        if chosen := mentioned or ([] if re.match(r"(?:do|am|is|can)\b(?! you)", asked) else values):
+            found = re.sub(r"\b(?:my|our)\b", "your", label.clause.format("; ".join(chosen)))
+            return f"{found[:1].upper()}{found[1:]}."
+    return ""
+
+
+def line_of(fact: Fact) -> str:
+    """The fact as a line of a profile."""
+    return f"{fact.label}: {fact.value}"
+
+
+def known(fact: Fact, lines: Sequence[str]) -> bool:
+    """Whether lines of a profile say a fact already, in whatever case, punctuation and order."""
+    values = [value for label, value in map(_split, lines) if label == fact.label.lower()]
+    if labels()[fact.label].longer and any(_words(fact.value) <= _words(value) for value in values):
+        return True
+    if any(re.findall(r"\w+", line.casefold()) == re.findall(r"\w+", line_of(fact).casefold()) for line in lines):
+        return True
+    return _items(fact.value) <= set().union(*map(_items, values))
+
+
+def _goes(line: str, fact: Fact) -> bool:
+    """Whether a line is no longer true, or needless, when the fact is."""
+    label, value = _split(line)
+    if label == labels()[fact.label].opposite.lower():
+        return _items(value) <= _items(fact.value)
+    if label != fact.label.lower():
+        return False
+    if not fact.so:
+        return _items(value) <= _items(fact.value)
+    slot = labels()[fact.label].slot
+    both = [pattern(slot).match(text) for text in (value, fact.value)] if slot is not None else [None]
+    if all(both) and len({found.group(found.lastindex or 0).casefold() for found in both if found}) == 1:
+        return True
+    return _items(value) <= _items(fact.value) or (labels()[fact.label].longer and _words(value) <= _words(fact.value))
+
+
+def _corrected(said: str, lines: list[str], before: Sequence[Fact]) -> list[str]:
+    """The lines after "it is Bergen, not Oslo", or "no, Bergen" straight after "I live in Oslo"."""
+    found = next(filter(None, (pattern(words).match(said) for words in _CORRECTIONS)), None)
+    wrong = (found["wrong"] or (before[-1].value if before else "")) if found else ""
+    if not found or not wrong:
+        return lines
+    return [pattern(rf"\b{re.escape(wrong)}\b").sub(lambda _: str(found["right"]), line) for line in lines]
+
+
+def _split(line: str) -> tuple[str, str]:
+    label, _, value = line.partition(":")
+    return label.strip().lower(), value.strip()
+
+
+def _items(value: str) -> set[str]:
+    """What a value lists, without what may be left out."""
+    parts = re.split(r",? and |, |/", " ".join(re.findall(r"[^.!?;'’\"]+", value.casefold())))
+    return {re.sub(r"^(?:(?:the|an?|some|all|my|to|playing|really|of) )*", "", part.strip()) for part in parts}
+
+
+def _words(value: str) -> set[str]:
+    return set(re.findall(r"\w+", value.casefold())) - {"a", "an", "the", "my", "one"}

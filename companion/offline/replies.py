@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from itertools import takewhile
 from typing import Final
 
 from livekit.agents import llm
 
 from ..forget_request import FORGET_EVERYTHING, FORGET_FACT, denied, forget_request
-from ..prompts import FOLLOW_UP_PROMPT, SUMMARY_PROMPT, profile_in, remembered_line_in
+from ..prompts import FOLLOW_UP_PROMPT, SUMMARY_PROMPT, date_in_words, offset_in, profile_in, remembered_line_in
 from . import tool_replies
-from .intent import Call, command, profile_with, stated_facts
+from .intent import READING, REMEMBER, Call, answer_from, command, profile_with, says
+from .statements import Fact, all_stated, expanded, facts_in, secret_in, stated_facts
+from .tables import asked, talk
 
 NOTICE: Final = (
     "(Offline voice: set OPENAI_API_KEY, or LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET of LiveKit Cloud, "
@@ -27,7 +30,18 @@ HELP: Final = (
     "Tell me your name, or something you like. Then try: remember that my sister visits on Friday; "
     "what do you know about me; cache stats; clear my cache."
 )
-
+_SELF: Final = "I am the offline voice of your companion: I answer from rules, and remember what you say of yourself."
+_CANNOT_ANSWER: Final = (
+    "I am the offline voice and cannot answer that without a real model: set OPENAI_API_KEY to get one."
+)
+_NOT_KEPT: Final = (
+    "I see. I am the offline voice: I answer from rules and have kept nothing of that; set OPENAI_API_KEY for more.",
+    "I see. I am the offline voice: I keep plain facts such as “I live in Oslo”; for all else set OPENAI_API_KEY.",
+    "I see. I am the offline voice: say “remember that ...” and I keep it, or set OPENAI_API_KEY for a real model.",
+)
+"""In turn, so that no answer is the one before it."""
+_NO_SECRETS: Final = "I keep no passwords, codes or card numbers, so I have not stored that."
+_KEPT: Final = "All right, I keep it."
 _FAREWELL: Final = re.compile(r"(?:bye|goodbye|good night|see you)\b", re.IGNORECASE)
 
 
@@ -38,15 +52,9 @@ def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
         return HELP
     last = items[-1]
     said = [_text(item) for item in items if _role(item) == "user"]
-    if isinstance(last, llm.FunctionCallOutput):
-        new = stated_facts(said[-1] if said else "")
-        if another := _another(items, said):
-            return another
-        done = last.name == FORGET_FACT and tool_replies.fields_of(last.output).get("success")
-        if done and new and "updateUserProfile" in tools:
-            return Call("updateUserProfile", {"add": [f"{label}: {value}" for label, value in new]})
-        return tool_replies.tell(last.name, last.output, new)
     system = "\n\n".join(_text(item) for item in items if _role(item) == "system")
+    if isinstance(last, llm.FunctionCallOutput):
+        return _another(items, said) or _next(last, said, profile_in(system), tools)
     if system.startswith(FOLLOW_UP_PROMPT[:60]):
         return _follow_up(_text(last))
     if system.startswith(SUMMARY_PROMPT[:60]):
@@ -54,7 +62,7 @@ def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
     profile = profile_in(system)
     if last.role == "system":
         return greeting(_text(last), profile)
-    return _chosen(items, tools) or _reply(said, profile, tools)
+    return _chosen(items, tools) or _reply(said, profile, tools, system)
 
 
 def name_in(profile: str) -> str:
@@ -102,8 +110,8 @@ def _follow_up(question: str) -> str:
 
 
 def _talk(said: list[str]) -> tuple[list[str], list[str]]:
-    """The statements among the lines, and all lines but requests to forget."""
-    said = [line for line in said if forget_request(line) is None]
+    """The statements among the lines, and all lines but requests to forget and secrets."""
+    said = [line for line in said if forget_request(line) is None and not secret_in(line)]
     return [line for line in said if len(line.split()) >= 3 and command(line) is None], said
 
 
@@ -118,32 +126,70 @@ def _summary(transcript: str) -> str:
 # -- talking ---------------------------------------------------------------------------------------------------
 
 
-def _reply(said: list[str], profile: str, tools: set[str]) -> str | Call:
+def _reply(said: list[str], profile: str, tools: set[str], system: str) -> str | Call:
     words = said[-1].strip() if said else ""
+    lines = profile.splitlines()
     call = _forgetting(said, profile) or command(words)
-    if call is not None:
-        return call if call.tool in tools else "I would need a tool for that, and I do not have it here."
-    changed = profile_with(words, profile)
+    facts = stated_facts(words)
+    if call is not None and call.tool == REMEMBER:
+        if secret_in(words):
+            return _NO_SECRETS
+        call = None if facts and all_stated(call.arguments["fact"]) else call
+    if call is not None and not (facts and call.tool in READING):
+        answered = answer_from(words, lines) if call.tool in ("recallFacts", "getUserProfile") else ""
+        return answered or (call if call.tool in tools else "I would need a tool for that, and I do not have it here.")
+    changed = profile_with(words, profile, said[-2] if len(said) > 1 else "")
     if changed is not None and "updateUserProfile" in tools:
         return Call("updateUserProfile", {"profile": changed})
+    if facts and "updateUserProfile" in tools:
+        return call or f"I know that {tool_replies.clauses(facts)}."
+    if secret_in(words):
+        return _NO_SECRETS
+    if answered := answer_from(words, lines):
+        return answered
+    return _talk_back(said, profile, tools, system)
+
+
+def _next(last: llm.FunctionCallOutput, said: list[str], profile: str, tools: set[str]) -> str | Call:
+    """What follows the answer of a tool: what else was said, or the answer in words."""
+    words = said[-1] if said else ""
+    done = tool_replies.fields_of(last.output).get("success")
+    if done and last.name == FORGET_FACT and "updateUserProfile" in tools and not denied(words):
+        changed = profile_with(words, profile)
+        old, new = profile.splitlines(), (changed or profile).splitlines()
+        if changed is not None:
+            add, remove = [line for line in new if line not in old], [line for line in old if line not in new]
+            return Call("updateUserProfile", {"add": add} | ({"remove": remove} if remove else {}))
+    call = command(words) if last.name == "updateUserProfile" else None
+    if call is not None and call.tool in READING and call.tool in tools:
+        return call
+    return tool_replies.tell(last.name, last.output, stated_facts(words))
+
+
+def _talk_back(said: list[str], profile: str, tools: set[str], system: str) -> str:
+    words = said[-1].strip() if said else ""
     name = name_in(profile)
-    plain = re.sub(r"[^\w\s']", "", words.lower()).strip()
-    if re.match(r"(hi|hello|hey|good (morning|evening|afternoon))\b", plain):
-        return f"Hello{f' {name}' if name else ''}! {'What shall we talk about?' if profile else HELP}"
-    if re.search(r"\b(help|what can you do|how does this work)\b", plain):
-        return HELP
-    if _FAREWELL.match(plain):
-        return f"Goodbye{f', {name}' if name else ''}. I will remember what you told me."
-    if re.search(r"\b(thanks|thank you)\b", plain):
-        return "You are welcome."
-    if re.search(r"\bwhat did (we|i) (talk|speak|say)\b", plain):
+    plain = re.sub(r"[^\w\s']", "", expanded(words).lower()).strip()
+    if re.search(r"\bwhat did (?:we|i) (?:talk|speak|say)\b", plain):
         earlier = [f"“{line}”" for line in said[:-1][-3:]]
         return f"You said {', then '.join(earlier)}." if earlier else "This is the first thing you have said today."
+    if reply := next((reply for said_so, reply in talk() if said_so.match(plain)), ""):
+        offset = offset_in(system)
+        now = datetime.now(timezone(offset)) if offset is not None else datetime.now().astimezone()
+        return reply.format(
+            time=f"{now:%H:%M}",
+            date=date_in_words(now),
+            name=f" {name}" if name else "",
+            comma_name=f", {name}" if name else "",
+            help=HELP,
+            self=_SELF,
+            next="What shall we talk about?" if profile else HELP,
+        )
     if forget_request(words):
         return "All right."
-    if words.endswith("?"):
-        return "I cannot look that up without a real model. What I can do is remember: tell me about yourself."
-    return f"I see. {_follow(words, len(said))}"
+    if words.endswith("?") or asked().match(plain):
+        return _CANNOT_ANSWER
+    return _NOT_KEPT[len(said) % len(_NOT_KEPT)]
 
 
 def _forgetting(said: list[str], profile: str) -> Call | None:
@@ -156,13 +202,15 @@ def _forgetting(said: list[str], profile: str) -> Call | None:
             return None
         learnt = [f"{label}: {value}" for label, value in stated_facts(before[-1])]
         kept = command(before[-1])
-        fact = kept.arguments["fact"] if kept is not None and kept.tool == "rememberFact" else before[-1].strip()
+        fact = kept.arguments["fact"] if kept is not None and kept.tool == REMEMBER else before[-1].strip()
         return Call(FORGET_FACT, {"what": learnt[-1] if learnt else fact})
-    if request is None and said and (statement := denied(said[-1])):
-        # "I don't like chess" corrects a profile that says otherwise; else it is just talk.
-        lines = profile.splitlines()
-        facts = (f"{label}: {value}" for label, value in stated_facts(statement))
-        line = next((fact for fact in facts if fact in lines), "")
+    if request is None and said:
+        # "I don't like chess" corrects a profile that says otherwise; else it is just talk, or a dislike.
+        facts = facts_in(said[-1])
+        so = [Fact(label, value) for label, value in stated_facts(denied(said[-1]))]
+        if not any(fact.so and fact.label != "Dislikes" for fact in facts):
+            so += [fact._replace(so=True) for fact in facts if not fact.so]
+        line = next((line for line in profile.splitlines() for fact in so if says(line, fact)), "")
         return Call(FORGET_FACT, {"what": line}) if line else None
     return None
 
@@ -218,10 +266,10 @@ def _chosen(items: Sequence[llm.ChatMessage | llm.FunctionCallOutput], tools: se
         sure = again or (_YES.search(words) and not _BUT.search(words))
         if sure:
             return Call(FORGET_EVERYTHING, {"confirm": True})
-        return "All right, I keep it." if _NO.search(words) else None
+        return _KEPT if _NO.search(words) else None
     candidates = [str(one) for one in question.get("candidates") or []]
     if candidates and _REFUSED.search(words):
-        return "All right, I keep it." if _NO.search(words) else None
+        return _KEPT if _NO.search(words) else None
     other = command(words)
     if stated_facts(words) or (other is not None and other.tool != FORGET_FACT):
         return None  # something else: "I like tea" does not choose "Likes: tea"
@@ -237,18 +285,3 @@ def _chosen(items: Sequence[llm.ChatMessage | llm.FunctionCallOutput], tools: se
     if any(scores) and scores.count(max(scores)) == 1:
         return Call(asked[-1].name, {"what": candidates[scores.index(max(scores))]})
     return None
-
-
-def _follow(words: str, turn: int) -> str:
-    """A question that goes with what was said, not the same one each time."""
-    questions = (
-        "What matters most to you about that?",
-        "How did that come about?",
-        "Tell me a little more.",
-        "And how do you feel about it?",
-    )
-    if re.search(r"\b(sad|tired|stressed|worried|afraid|angry)\b", words, re.IGNORECASE):
-        return "That sounds hard. Do you want to tell me more about it?"
-    if re.search(r"\b(happy|glad|excited|great|wonderful)\b", words, re.IGNORECASE):
-        return "I am glad to hear it. What made it so good?"
-    return questions[turn % len(questions)]

@@ -75,7 +75,7 @@ def test_words_ask_for_tools(said: str, call: Call | None) -> None:
         ("My name is not important", None),
         ("I'm happy", None),
         ("I like it", None),
-        ("I don't like chess", None),
+        ("I don't like chess", "Dislikes: chess"),
         ("Do I like chess?", None),
         ("I would like to know the time", None),
         ("", None),
@@ -94,7 +94,8 @@ def test_a_profile_grows_and_is_corrected() -> None:
 
 
 def test_a_nationality_does_not_replace_the_name() -> None:
-    assert profile_with("I am German.", "Name: Ada") is None
+    assert profile_with("I am German.", "Name: Ada") == "Name: Ada\nIs: German"
+    assert profile_with("I am Groot.", "Name: Ada") is None
     assert profile_with("No, my name is Bea.", "Name: Ada") == "Name: Bea"
 
 

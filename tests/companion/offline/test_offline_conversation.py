@@ -94,7 +94,12 @@ async def test_it_forgets_what_it_is_asked_to(talk: Talk, runtime: Runtime, monk
             ["forgetFact"],
             "I have forgotten it. It was: Likes: chess.",
         )
-        assert (await ask(session, "I don't like chess"))[0] == [], "it is just talk when nothing says otherwise"
+        assert await ask(session, "I don't like chess") == (
+            ["updateUserProfile"],
+            "I will remember that you do not like chess.",
+        ), "it is a dislike when nothing says otherwise"
+        assert (await ask(session, "I don't like chess")) == ([], "I know that you do not like chess.")
+        await ask(session, "Forget that")
         await ask(session, "I live in Oslo")
         assert await ask(session, "I no longer live in Oslo, I live in Rome") == (
             ["forgetFact", "updateUserProfile"],
