@@ -1,7 +1,8 @@
 """A TCP proxy that simulates a bad network: latency, split packets, black holes, resets, refused connections.
 
 It obeys TCP: a connection never loses bytes in the middle. A connection that lost some in a black hole stays silent
-after `heal()` too, as behind a NAT that dropped its state; otherwise later replies would be misaligned.
+after `heal()` too, as behind a NAT that dropped its state; otherwise later replies would be misaligned. The server's
+side of it ends when the client has closed it and the black hole is over.
 """
 
 from __future__ import annotations
@@ -59,8 +60,9 @@ class Proxy:
         self._reserved: socket.socket | None = None
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._black = False
+        self._forwarding = asyncio.Event()  # not set: a black hole
         self._flowing = asyncio.Event()
+        self._forwarding.set()
         self._flowing.set()
 
     @property
@@ -87,7 +89,7 @@ class Proxy:
 
     def blackhole(self) -> None:
         """Drop bytes and FINs in both directions from now on. Connections are still accepted."""
-        self._black = True
+        self._forwarding.clear()
 
     def stall(self) -> None:
         """Hold all bytes back until `heal()`, which delivers them late, as after lost packets."""
@@ -113,7 +115,7 @@ class Proxy:
 
     async def heal(self) -> None:
         """End blackhole, stall and refuse. Delays and splitting stay as they are set."""
-        self._black = False
+        self._forwarding.set()
         self._flowing.set()
         if self._reserved:
             self._listening, self._reserved = self._reserved, None
@@ -192,7 +194,7 @@ class Proxy:
             if (wait := due - now()) > 0:
                 await asyncio.sleep(wait)
             await self._flowing.wait()
-            link.lost_bytes = link.lost_bytes or self._black
+            link.lost_bytes = link.lost_bytes or not self._forwarding.is_set()
             if not piece:
                 break
             if link.lost_bytes:
@@ -208,6 +210,10 @@ class Proxy:
         if not link.lost_bytes:
             writer.close()
             await writer.wait_closed()
+        elif not from_server:  # the server keeps its side until it sends something: in a test, that may be never
+            await self._forwarding.wait()
+            _reset(link.client)
+            _reset(writer)
 
 
 def pieces(data: bytes, choice: random.Random) -> Iterator[bytes]:

@@ -136,6 +136,25 @@ async def test_a_black_hole_is_silent_and_old_connections_stay_in_it(proxy: Prox
         each.close()
 
 
+@pytest.mark.parametrize("closed", ["before", "after"])
+async def test_what_a_black_hole_cut_off_ends_with_its_client(
+    proxy: Proxy, client: Client, redis_server: RedisServer, closed: str
+) -> None:
+    """Closed before the network is back, or after: else each would keep two files of this process open."""
+    assert await client.ask("CLIENT SETNAME cut-off") == b"+OK\r\n"
+    proxy.blackhole()
+    client.writer.write(b"PING\r\n")
+    assert await client.is_silent()
+    if closed == "after":
+        await proxy.heal()
+    client.close()
+    await until(lambda: proxy.connections_open == 0)
+    if closed == "before":
+        assert "cut-off" in redis_server.cli("CLIENT", "LIST"), "the server cannot know yet"
+        await proxy.heal()
+    await until(lambda: "cut-off" not in redis_server.cli("CLIENT", "LIST"))
+
+
 async def test_a_stall_delivers_late(proxy: Proxy, client: Client) -> None:
     proxy.stall()
     client.writer.write(b"PING\r\n")
