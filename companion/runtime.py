@@ -28,7 +28,7 @@ from cache.embedded import EmbeddedRedis, EmbeddedRedisError, redis_answers
 
 from .caching import ChangeListener, ConsistencyWatch, OutboxRelay, invalidate
 from .settings import Settings
-from .store import ContextBatcher, SqliteStore, Store
+from .store import ContextBatcher, SqliteStore, Store, StoreError
 from .voice.models import make_llm
 from .writes import Spool, WriteBehind, expire_turns
 
@@ -67,11 +67,18 @@ class Runtime:
         self._embedded: EmbeddedRedis | None = None
         self._listener: ChangeListener | None = None
         self._background = BackgroundTasks()
+        self._closed = False
 
     @property
     def store(self) -> Store:
-        """The source of truth."""
+        """The source of truth.
+
+        Raises:
+            StoreError: the runtime was closed before it was needed: one opened now would never be closed.
+        """
         if self._store is None:
+            if self._closed:
+                raise StoreError("open_store", "closed")
             self._store = open_store(self.settings)
         return self._store
 
@@ -167,6 +174,7 @@ class Runtime:
         await self.write_behind.finish_spool_updates()
         if self._model is not None:
             await self._model.aclose()
+        self._closed = True
         if self._store is not None:
             await self._store.close()
         successor = _runtimes.get(asyncio.get_running_loop())

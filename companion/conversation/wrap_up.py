@@ -64,9 +64,11 @@ async def wrap_up(
     with use_caller(caller):
         work = _wrap_up(caller, conversation_id, turns, preparation or Preparation(NoSpeech()))
         task = asyncio.create_task(work, name="wrap-up")
-    await asyncio.wait({task}, timeout=timeout)
+    try:
+        await asyncio.wait({task}, timeout=timeout)
+    finally:
+        task.cancel()  # also where the wait itself is cancelled: the runtime is closed then
     if not task.done():
-        task.cancel()
         await asyncio.wait({task}, timeout=_CANCEL_TIMEOUT)
         logger.warning("wrapping up timed out: the next greeting is prepared on demand")
     elif not task.cancelled() and (problem := task.exception()) is not None:

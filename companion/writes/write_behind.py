@@ -56,6 +56,7 @@ class WriteBehind:
         self._ended = 0  # queues so far, of any user: what they had stored is not known any more
         self._conversations: Counter[str] = Counter()
         self._background = BackgroundTasks()
+        self._closed = False
         self.unseen_profiles: set[str] = set()
         self.beginnings = Beginnings(store, spool.folder.parent, lambda: self.eraser.resume())
         self.eraser = Eraser(store, spool, self.beginnings, outbox_relay, self._drop_pending)
@@ -64,6 +65,9 @@ class WriteBehind:
 
     def add(self, user_id: str, *writes: Write) -> None:
         """Enqueue writes of a user. Returns at once."""
+        if self._closed:
+            self._spool_late(user_id, *writes)
+            return
         for write in writes:
             self._queue(user_id).add(self.beginnings.dated(user_id, write), self.beginnings.date_later(user_id, write))
 
@@ -71,8 +75,11 @@ class WriteBehind:
         """Enqueue a write of a user, and wait a short while for its first try.
 
         Returns:
-            The outcome. None: it is not stored, and the queue retries it.
+            The outcome. None: it is not stored, and the queue retries it, or the spool has it.
         """
+        if self._closed:
+            self._spool_late(user_id, write)
+            return None
         date = self.beginnings.date_later(user_id, write)
         return await self._queue(user_id).write(self.beginnings.dated(user_id, write), date)
 
@@ -190,10 +197,11 @@ class WriteBehind:
         return await self._spool_pending(user_id)
 
     async def close(self) -> None:
-        """Spool every pending write, without another try."""
+        """Spool every pending write, without another try, and from now on each that is added."""
         await self.spool_replay.close()
         await self.eraser.close()
         await self.beginnings.close()
+        self._closed = True
         for user_id in list(self._queues):
             await self._spool_pending(user_id)
 
@@ -238,6 +246,13 @@ class WriteBehind:
         self._in_flight[user_id] = write, task
         await asyncio.shield(task)
 
+    def _spool_late(self, user_id: str, *writes: Write) -> None:
+        """Spool what comes after the end. Blocks, because what waited for a thread would end with the loop."""
+        try:
+            self._spool.add(user_id, [self.beginnings.dated(user_id, write) for write in writes])
+        except OSError as problem:
+            _log_lost(len(writes), problem)
+
     async def _spool_pending(self, user_id: str) -> int:
         # In a task: a cancelled caller must not lose the writes.
         return await asyncio.shield(self._background.spawn(self._move_to_spool(user_id), name="spool-add"))
@@ -252,8 +267,7 @@ class WriteBehind:
         try:
             path = await keeper.finish(pending)
         except OSError as problem:
-            reason = problem.strerror or type(problem).__name__
-            logger.error("not stored, and lost: %d. COMPANION_HOME cannot be written (%s)", len(pending), reason)
+            _log_lost(len(pending), problem)
             return len(pending)
         if path is None:
             return 0
@@ -266,3 +280,8 @@ class WriteBehind:
     def _remove_if_stored(self, path: Path, write: Write, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is None:
             self._background.spawn(asyncio.to_thread(self._spool.remove, path, write), name="spool-remove")
+
+
+def _log_lost(count: int, problem: OSError) -> None:
+    reason = problem.strerror or type(problem).__name__
+    logger.error("not stored, and lost: %d. COMPANION_HOME cannot be written (%s)", count, reason)

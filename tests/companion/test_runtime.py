@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from cache.embedded import EmbeddedRedis
 from companion.caching.change_listener import ChangeListener, OnChange
 from companion.runtime import Runtime, acquire_runtime, close_runtime, get_runtime, release_runtime, set_runtime
 from companion.settings import Settings
-from companion.store import SqliteStore
+from companion.store import SqliteStore, StoreError
 from tests.real.redis.redis_server import RedisServer, unused_port
 from tests.wait import until
 
@@ -140,6 +141,15 @@ async def test_a_runtime_that_conversations_use_is_not_replaced(tmp_path: Path) 
     other = set_runtime(Runtime(settings))
     assert get_runtime() is other
     await close_runtime()
+
+
+async def test_a_closed_runtime_opens_no_store(tmp_path: Path) -> None:
+    """For work that comes late: what it opened, nothing would close."""
+    runtime = Runtime(Settings(home=tmp_path, models="offline"))
+    await runtime.close()
+    with pytest.raises(StoreError, match="closed"):
+        await runtime.contexts.get("1")
+    assert os.listdir(tmp_path) == []
 
 
 async def test_a_conversation_that_begins_while_another_one_ends_keeps_its_cache(

@@ -66,6 +66,16 @@ async def test_preparing_the_next_start_is_no_lookup(runtime: Runtime, model: Sc
     assert (stats["total_requests"], stats["cache_hits"], stats["warmed"]) == (4, 4, 4)
 
 
+async def test_a_cancelled_wrap_up_leaves_nothing_running(runtime: Runtime, model: ScriptedLLM) -> None:
+    """The end of the job cancels it, and closes the runtime: what went on would open another one."""
+    model.gate.clear()
+    wrapping_up = asyncio.create_task(wrap_up(Caller("1"), "c1", [turn("user", "I like tea")]))
+    await until(lambda: model.asked)
+    wrapping_up.cancel()
+    await asyncio.wait({wrapping_up})
+    await until(lambda: "wrap-up" not in {task.get_name() for task in asyncio.all_tasks()})
+
+
 @pytest.mark.parametrize(("minutes", "heading"), [(1, "## Back after a dropped call"), (3, "## Follow-up")])
 def test_back_within_two_minutes_is_a_dropped_call(minutes: float, heading: str) -> None:
     at = (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat()

@@ -330,3 +330,18 @@ async def test_what_waits_under_an_earlier_id_is_stored_under_the_new_one(
     assert await store.search_memories("sip_1", "") == []
     assert spool.files() == []
     assert unreadable.exists()
+
+
+@pytest.mark.parametrize("how", ["add", "write"])
+async def test_what_comes_after_the_end_is_left_to_the_next_start(runtime: Runtime, how: str) -> None:
+    """A tool that ends late: no call would end a queue that began now, and none would spool what is in it."""
+    ended = Runtime(runtime.settings)
+    await ended.close()
+    fact = Memory("plays chess", datetime.now(UTC))
+    if how == "add":
+        ended.write_behind.add("1", fact)
+    else:
+        assert await ended.write_behind.write("1", fact) is None
+    assert [spooled["text"] for spooled in await runtime.write_behind.spooled("1")] == ["plays chess"]
+    assert await runtime.write_behind.spool_replay.replay() == 1
+    assert [kept.text for kept in await runtime.store.search_memories("1", "")] == ["plays chess"]
