@@ -1,8 +1,7 @@
-"""What holds for every test of the suite: a module says what kind of test it has, and serial tests run alone."""
+"""What holds for every test of the suite: a module says what kind of test it has, and tests of time run apart."""
 
 from __future__ import annotations
 
-import fcntl
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any, Final, Never
 import pytest
 
 from tests.real.redis.redis_server import installed_servers, missing_servers, server_name
-from tests.scheduling import SerialLast, note_serial
+from tests.scheduling import SerialLast, note_held
+from tests.turns import KINDS, kind_of, turn
 
 CATEGORIES: Final = ("unit", "integration", "console", "worker", "faults", "isolation", "soak")
 HINT: Final = (
@@ -58,20 +58,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the tests for parallel runs.
 
     pytest-xdist's ``worksteal`` takes from the end of what another worker has still to do. So what takes longest, and
-    shares a worker process or an installed wheel, comes first and stays together. Serial tests come last.
+    shares a worker process or an installed wheel, comes first and stays together. Paired tests and serial ones come
+    last.
     """
-    items.sort(key=lambda item: (_is_serial(item), _length(item)))
+    items.sort(key=lambda item: (KINDS.index(kind_of(item)), _length(item)))
     if items and hasattr(items[0].config, "workerinput"):
-        note_serial(items[0].config, [item.nodeid for item in items if _is_serial(item)])
+        note_held(items[0].config, [item.nodeid for item in items if kind_of(item) != "ordinary"])
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SerialLast | None:
     return SerialLast(config, log) if config.option.dist == "worksteal" else None
-
-
-def _is_serial(item: pytest.Item) -> bool:
-    return item.get_closest_marker("serial") is not None
 
 
 def _length(item: pytest.Item) -> int:
@@ -81,17 +78,14 @@ def _length(item: pytest.Item) -> int:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """With pytest-xdist, run a serial test while no other worker runs a test.
+    """With pytest-xdist, run a test when it may run beside what the other workers run.
 
-    A readers-writer lock between processes that prefers readers: a serial test waits until nothing else runs, and the
-    others do not wait for it. So serial tests run when the others are done. All this is outside of pytest-timeout's
-    hook: waiting for other workers is not the test's time.
+    All this is outside of pytest-timeout's hook: waiting for other workers is not the test's time.
     """
     if not hasattr(item.config, "workerinput"):
         return (yield)
-    # Beside the workers' own directories, and so of this run. POSIX locks: no forked process inherits them.
-    with Path(item.config.option.basetemp).with_name("serial.lock").open("w+b") as lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX if _is_serial(item) else fcntl.LOCK_SH)
+    # Beside the workers' own directories, and so of this run.
+    with turn(kind_of(item), Path(item.config.option.basetemp).with_name("serial.lock")):
         return (yield)
 
 

@@ -1,6 +1,6 @@
-"""Distributes the tests among pytest-xdist's workers: the serial ones when nothing else is left to run.
+"""Distributes the tests among pytest-xdist's workers: paired and serial ones when nothing else is left to run.
 
-A worker that has come to a serial test waits until no other runs a test. With serial tests among what ``worksteal``
+A worker that has come to such a test waits until no other runs an ordinary one. With them among what ``worksteal``
 hands out, one worker after the other would wait while the last has everything else still to do.
 """
 
@@ -14,19 +14,19 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler.worksteal import MIN_PENDING, WorkStealingScheduling
 
-NAMES: Final = "serial tests"
-"""The file, beside the workers' own directories, in which they note the names of the serial tests."""
+NAMES: Final = "held tests"
+"""The file, beside the workers' own directories, in which they note the names of the tests that are held back."""
 
 
-def note_serial(config: pytest.Config, names: Iterable[str]) -> None:
-    """In a worker: note which tests are serial, for the process that distributes them and does not collect any."""
-    own = Path(config.option.basetemp).with_suffix(".serial")
+def note_held(config: pytest.Config, names: Iterable[str]) -> None:
+    """In a worker: note which tests to hold back, for the process that distributes them and does not collect any."""
+    own = Path(config.option.basetemp).with_suffix(".held")
     own.write_text("\n".join(names))
     own.replace(own.with_name(NAMES))
 
 
 class SerialLast(WorkStealingScheduling):
-    """``worksteal``, with the serial tests held back."""
+    """``worksteal``, with paired and serial tests held back."""
 
     def __init__(self, config: pytest.Config, log: Producer) -> None:
         super().__init__(config, log)
@@ -35,9 +35,9 @@ class SerialLast(WorkStealingScheduling):
     def check_schedule(self) -> None:
         if self._held is None and self.collection is not None:  # at first all tests are pending
             names = (self.config._tmp_path_factory.getbasetemp() / NAMES).read_text().split("\n")
-            serial = set(names) & set(self.collection)
-            self._held = [index for index in self.pending if self.collection[index] in serial]
-            self.pending = [index for index in self.pending if self.collection[index] not in serial]
+            held = set(names) & set(self.collection)
+            self._held = [index for index in self.pending if self.collection[index] in held]
+            self.pending = [index for index in self.pending if self.collection[index] not in held]
         if self._held and self._nothing_to_steal():
             self.pending, self._held = self._held, []
         super().check_schedule()

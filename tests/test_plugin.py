@@ -24,7 +24,9 @@ import pytest
 pytestmark = pytest.mark.unit
 
 @pytest.mark.parametrize("number", range(4))
-@pytest.mark.parametrize("kind", [pytest.param("serial", marks=pytest.mark.serial), "parallel"])
+@pytest.mark.parametrize(
+    "kind", ["parallel", *(pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("paired", "serial"))]
+)
 def test_it(kind, number):
     began = time.monotonic()
     time.sleep(0.1)
@@ -95,19 +97,27 @@ def test_a_unit_test_starts_no_process(tmp_path: Path) -> None:
     assert "a unit test starts no process" in done.stdout
 
 
-def test_a_serial_test_runs_alone(tmp_path: Path) -> None:
+def test_a_serial_test_runs_alone_and_paired_ones_two_at_a_time(tmp_path: Path) -> None:
     module = tmp_path / "test_timed.py"
     module.write_text(TIMED)
     done = run(module, "-n", "3", "--dist", "worksteal")
-    assert "8 passed" in done.stdout, done.stdout
+    assert "12 passed" in done.stdout, done.stdout
     times = {
         kind: [tuple(map(float, path.read_text().strip("[]").split(","))) for path in tmp_path.glob(f"{kind}-*")]
-        for kind in ("serial", "parallel")
+        for kind in ("serial", "paired", "parallel")
     }
-    assert [len(some) for some in times.values()] == [4, 4]
-    for began, ended in times["serial"]:
-        others = [span for span in times["serial"] + times["parallel"] if span != (began, ended)]
-        assert all(other_end <= began or ended <= other_began for other_began, other_end in others)
+    assert [len(some) for some in times.values()] == [4, 4, 4]
+
+    def beside(span: tuple[float, ...], kind: str) -> int:
+        """How many of a kind ran at some moment of a test, itself aside."""
+        (began, ended), others = span, [other for other in times[kind] if other != span]
+        return sum(began < other_end and other_began < ended for other_began, other_end in others)
+
+    assert not any(beside(span, kind) for span in times["serial"] for kind in times)
+    assert not any(beside(span, "parallel") for span in times["paired"])
+    began = [span[0] for span in times["paired"]]
+    at_once = [sum(other[0] <= moment < other[1] for other in times["paired"]) for moment in began]
+    assert max(at_once) <= 2
 
 
 class Worker:

@@ -9,18 +9,21 @@ import pytest
 from tests.faults.harness.faults import FAULTS, Fault
 from tests.faults.harness.scenario import DURATION, PHASES, Phase, run_scenario
 
-pytestmark = [pytest.mark.faults, pytest.mark.serial]
+pytestmark = [pytest.mark.faults, pytest.mark.paired]
 DETECTED_LATE = ("server stopped (SIGSTOP)", "slow link, 50 ms", "black hole")
 """Faults by silence or latency count as an outage only after half a second."""
 
 ONE_COMMAND = ("NOPERM GET", "NOPERM SET", "NOPERM EVALSHA", "NOPERM UNLINK", "NOPERM CLIENT")
 """The effect of each missing right is tested in tests/cache/test_acl.py."""
 
+BUSY = ("reply of 100 MB",)
+"""Faults that take a core for themselves."""
+
 
 @pytest.mark.parametrize(
     ("fault", "phase"),
     [
-        pytest.param(fault, PHASES[number % 2], id=fault.name)
+        pytest.param(fault, PHASES[number % 2], id=fault.name, marks=[pytest.mark.serial] if fault.name in BUSY else [])
         for number, fault in enumerate(FAULTS)
         if fault.name not in ONE_COMMAND
     ],
