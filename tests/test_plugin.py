@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,45 +36,62 @@ def test_it(kind, number):
 """
 
 
-def run(module: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """One pytest run over ``module`` alone, with this project's settings."""
-    command = [sys.executable, "-m", "pytest", "-p", "tests.plugin", "-p", "no:cacheprovider"]
-    command += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(module.parent), str(module), *arguments]
+MODULES = {
+    "test_without.py": "import pytest\ndef test_nothing(): pass\n",
+    "test_two.py": "import pytest\npytestmark = [pytest.mark.unit, pytest.mark.soak]\ndef test_nothing(): pass\n",
+    "test_unknown.py": "import pytest\npytestmark = pytest.mark.fast\ndef test_nothing(): pass\n",
+    "test_one.py": "import pytest\npytestmark = pytest.mark.unit\ndef test_nothing(): pass\n",
+    "test_process.py": (
+        "import pytest, subprocess, sys\npytestmark = pytest.mark.unit\n"
+        "def test_it():\n    subprocess.run([sys.executable, '-c', ''])\n"
+    ),
+}
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """One pytest run over the modules of ``folder`` alone, with this project's settings."""
+    command = [sys.executable, "-m", "pytest", "-p", "tests.plugin", "-p", "no:cacheprovider", "-rA"]
+    command += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder), str(folder), *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
+@pytest.fixture(scope="module", params=[[], ["-n", "2"]], ids=["one process", "two workers"])
+def said(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a run over all of ``MODULES`` says: one run, because each costs a second."""
+    folder = tmp_path_factory.mktemp("modules")
+    for name, source in MODULES.items():
+        (folder / name).write_text(source)
+    done = run(folder, "--continue-on-collection-errors", *request.param)
+    assert done.returncode == 1, done.stdout
+    return done.stdout
+
+
+def outcomes_of(module: str, said: str) -> set[str]:
+    """What the summary says of a module's collection, or else of its tests."""
+    return set(re.findall(rf"(?m)^([A-Z]+) \S*{module}\b", said))
+
+
 @pytest.mark.parametrize(
-    ("marks", "parallel", "says"),
+    ("module", "says"),
     [
-        ("", [], "test_tiny.py has 0 categories and needs exactly one"),
-        ("", ["-n", "2"], "test_tiny.py has 0 categories and needs exactly one"),
-        (
-            "pytestmark = [pytest.mark.unit, pytest.mark.soak]",
-            [],
-            "test_tiny.py has 2 categories and needs exactly one",
-        ),
-        ("pytestmark = pytest.mark.fast", [], "'fast' not found in `markers` configuration option"),
+        ("test_without.py", f"test_without.py has 0 categories and {plugin.HINT}"),
+        ("test_two.py", f"test_two.py has 2 categories and {plugin.HINT}"),
+        ("test_unknown.py", "'fast' not found in `markers` configuration option"),
     ],
-    ids=["no category", "no category, two workers", "two", "an unknown one"],
+    ids=["no category", "two", "an unknown one"],
 )
-def test_a_module_without_one_category_is_not_collected(
-    tmp_path: Path, marks: str, parallel: list[str], says: str
-) -> None:
-    module = tmp_path / "test_tiny.py"
-    module.write_text(f"import pytest\n{marks}\ndef test_nothing(): pass\n")
-    done = run(module, *parallel)
-    assert done.returncode != 0
-    assert says in done.stdout
-    assert ("tests/README.md" in done.stdout) == ("exactly one" in says)
-    assert "passed" not in done.stdout
+def test_a_module_without_one_category_is_not_collected(said: str, module: str, says: str) -> None:
+    assert says in said
+    assert outcomes_of(module, said) == {"ERROR"}
 
 
-def test_a_module_with_one_category_is_collected(tmp_path: Path) -> None:
-    module = tmp_path / "test_tiny.py"
-    module.write_text("import pytest\npytestmark = pytest.mark.unit\ndef test_nothing(): pass\n")
-    done = run(module)
-    assert done.returncode == 0, done.stdout
-    assert "1 passed" in done.stdout
+def test_a_module_with_one_category_is_collected(said: str) -> None:
+    assert outcomes_of("test_one.py", said) == {"PASSED"}
+
+
+def test_a_unit_test_starts_no_process(said: str) -> None:
+    assert outcomes_of("test_process.py", said) == {"FAILED"}
+    assert "a unit test starts no process" in said
 
 
 def test_the_summary_names_the_servers_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,21 +104,9 @@ def test_the_summary_names_the_servers_that_are_missing(monkeypatch: pytest.Monk
     assert lines == ["not on this machine, and so not tested: Redis 6"]
 
 
-def test_a_unit_test_starts_no_process(tmp_path: Path) -> None:
-    module = tmp_path / "test_tiny.py"
-    module.write_text(
-        "import pytest, subprocess, sys\npytestmark = pytest.mark.unit\n"
-        "def test_it():\n    subprocess.run([sys.executable, '-c', ''])\n"
-    )
-    done = run(module)
-    assert done.returncode == 1
-    assert "a unit test starts no process" in done.stdout
-
-
 def test_a_serial_test_runs_alone_and_paired_ones_two_at_a_time(tmp_path: Path) -> None:
-    module = tmp_path / "test_timed.py"
-    module.write_text(TIMED)
-    done = run(module, "-n", "3", "--dist", "worksteal")
+    (tmp_path / "test_timed.py").write_text(TIMED)
+    done = run(tmp_path, "-n", "3", "--dist", "worksteal")
     assert "12 passed" in done.stdout, done.stdout
     times = {
         kind: [tuple(map(float, path.read_text().strip("[]").split(","))) for path in tmp_path.glob(f"{kind}-*")]
