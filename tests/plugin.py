@@ -10,10 +10,12 @@ from typing import Any, Final, Never
 import pytest
 
 from tests.real.redis.redis_server import installed_servers, missing_servers, server_name
-from tests.scheduling import SerialLast, note_held
+from tests.scheduling import SlowFirstHeldLast, note_plan
 from tests.turns import KINDS, kind_of, turn
 
 CATEGORIES: Final = ("unit", "integration", "console", "worker", "faults", "isolation", "soak")
+SLOW: Final = ("worker", "console")
+"""Categories of which a test takes seconds."""
 HINT: Final = (
     "needs exactly one category: add 'pytestmark = pytest.mark.unit' (or another of "
     f"{', '.join(CATEGORIES[1:])}) below its imports. tests/README.md says which."
@@ -55,25 +57,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests for parallel runs.
-
-    pytest-xdist's ``worksteal`` takes from the end of what another worker has still to do. So what takes longest, and
-    shares a worker process or an installed wheel, comes first and stays together. Paired tests and serial ones come
-    last.
+    """Order the tests for parallel runs: what takes longest, and shares a worker process or an installed wheel, comes
+    first and stays together; paired tests come last, and behind them serial ones.
     """
-    items.sort(key=lambda item: (KINDS.index(kind_of(item)), _length(item)))
+    items.sort(key=lambda item: (KINDS.index(kind_of(item)), _slowness(item)))
     if items and hasattr(items[0].config, "workerinput"):
-        note_held(items[0].config, [item.nodeid for item in items if kind_of(item) != "ordinary"])
+        ordinary = [item for item in items if kind_of(item) == "ordinary"]
+        slow = [[item.nodeid for item in ordinary if _slowness(item) == place] for place in range(len(SLOW))]
+        note_plan(items[0].config, slow, [item.nodeid for item in items if kind_of(item) != "ordinary"])
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SerialLast | None:
-    return SerialLast(config, log) if config.option.dist == "worksteal" else None
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SlowFirstHeldLast | None:
+    return SlowFirstHeldLast(config, log) if config.option.dist == "worksteal" else None
 
 
-def _length(item: pytest.Item) -> int:
-    slow = ("worker", "console")
-    return next((place for place, name in enumerate(slow) if item.get_closest_marker(name)), len(slow))
+def _slowness(item: pytest.Item) -> int:
+    return next((place for place, name in enumerate(SLOW) if item.get_closest_marker(name)), len(SLOW))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

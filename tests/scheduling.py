@@ -1,12 +1,17 @@
-"""Distributes the tests among pytest-xdist's workers: paired and serial ones when nothing else is left to run.
+"""Distributes the tests among pytest-xdist's workers: what takes longest first, paired and serial ones last.
 
-A worker that has come to such a test waits until no other runs an ordinary one. With them among what ``worksteal``
-hands out, one worker after the other would wait while the last has everything else still to do.
+``worksteal`` gives each worker a part of the tests, and lets it take from the end of what another one has still to do.
+Here each slow kind of test begins a part of its own: in one part, they would run one after the other to the end.
+
+A worker that has come to a paired or serial test waits until no other runs an ordinary one. With them among what
+``worksteal`` hands out, one worker after the other would wait while the last has everything else still to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -14,19 +19,25 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler.worksteal import MIN_PENDING, WorkStealingScheduling
 
-NAMES: Final = "held tests"
-"""The file, beside the workers' own directories, in which they note the names of the tests that are held back."""
+PLAN: Final = "plan.json"
+"""The file, beside the workers' own directories, in which they note the names of the tests that are not like others."""
 
 
-def note_held(config: pytest.Config, names: Iterable[str]) -> None:
-    """In a worker: note which tests to hold back, for the process that distributes them and does not collect any."""
-    own = Path(config.option.basetemp).with_suffix(".held")
-    own.write_text("\n".join(names))
-    own.replace(own.with_name(NAMES))
+def note_plan(config: pytest.Config, slow: Iterable[Sequence[str]], held: Sequence[str]) -> None:
+    """In a worker: note the names of some tests, for the process that distributes them and does not collect any.
+
+    Args:
+        config: the worker's.
+        slow: the tests of each slow kind.
+        held: the tests to hold back.
+    """
+    own = Path(config.option.basetemp).with_suffix(".plan")
+    own.write_text(json.dumps({"slow": [*slow], "held": held}))
+    own.replace(own.with_name(PLAN))
 
 
-class SerialLast(WorkStealingScheduling):
-    """``worksteal``, with paired and serial tests held back."""
+class SlowFirstHeldLast(WorkStealingScheduling):
+    """``worksteal``, with each slow kind at the beginning of a part, and paired and serial tests held back."""
 
     def __init__(self, config: pytest.Config, log: Producer) -> None:
         super().__init__(config, log)
@@ -34,16 +45,32 @@ class SerialLast(WorkStealingScheduling):
 
     def check_schedule(self) -> None:
         if self._held is None and self.collection is not None:  # at first all tests are pending
-            names = (self.config._tmp_path_factory.getbasetemp() / NAMES).read_text().split("\n")
-            held = set(names) & set(self.collection)
-            self._held = [index for index in self.pending if self.collection[index] in held]
-            self.pending = [index for index in self.pending if self.collection[index] not in held]
+            plan = json.loads((self.config._tmp_path_factory.getbasetemp() / PLAN).read_text())
+            *slow, self._held = (self._indices(names) for names in (*plan["slow"], plan["held"]))
+            special = {*self._held, *chain(*slow)}
+            self.pending = _dealt(slow, [index for index in self.pending if index not in special], len(self.nodes))
         if self._held and self._nothing_to_steal():
             self.pending, self._held = self._held, []
         super().check_schedule()
+
+    def _indices(self, names: Iterable[str]) -> list[int]:
+        wanted = set(names)
+        return [index for index, name in enumerate(self.collection or ()) if name in wanted]
 
     def _nothing_to_steal(self) -> bool:
         """Whether a worker is idle, and no other has more than it needs itself."""
         lengths = [len(pending) for node, pending in self.node2pending.items() if not node.shutting_down]
         settled = not self.pending and self.steal_requested_from_node is None
         return settled and bool(lengths) and min(lengths) < MIN_PENDING and max(lengths) <= MIN_PENDING
+
+
+def _dealt(slow: Sequence[Sequence[int]], others: Sequence[int], parts: int) -> list[int]:
+    """The tests in such an order that, cut into so many equal parts, each slow kind begins one of them."""
+    dealt, left, rest = list[int](), sum(map(len, slow)) + len(others), list(others)
+    for number in range(parts):
+        size = left // (parts - number)  # as ``worksteal`` cuts it
+        part = [*chain(*slow[number : number + 1 if number < parts - 1 else None])]
+        part, rest = part + rest[: max(0, size - len(part))], rest[max(0, size - len(part)) :]
+        dealt += part
+        left -= size
+    return dealt + rest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from tests import plugin
 from tests.real.redis import redis_server
-from tests.scheduling import NAMES, SerialLast
+from tests.scheduling import PLAN, SlowFirstHeldLast
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[1]
@@ -157,12 +158,13 @@ class Worker:
 
 def test_serial_tests_are_handed_out_when_nothing_else_is_left(tmp_path: Path) -> None:
     names = [f"parallel {number}" for number in range(20)] + [f"serial {number}" for number in range(10)]
-    (tmp_path / NAMES).write_text("\n".join(names[20:]))
+    (tmp_path / PLAN).write_text(json.dumps({"slow": [names[10:13], names[13:15]], "held": names[20:]}))
     factory = SimpleNamespace(getbasetemp=lambda: tmp_path)
     config: Any = SimpleNamespace(_tmp_path_factory=factory, getvalue=lambda name: ["popen"] * 2)
-    scheduler: Any = SerialLast(config, None)
+    scheduler: Any = SlowFirstHeldLast(config, None)
     slow, fast = Worker(scheduler, names), Worker(scheduler, names)
     scheduler.schedule()
+    assert [scheduler.node2pending[worker][:3] for worker in (slow, fast)] == [[10, 11, 12], [13, 14, 7]]
     for _ in range(40):
         for worker in (slow, fast, fast, fast):
             worker.run_one()
