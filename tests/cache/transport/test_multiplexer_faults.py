@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import socket
 import time
@@ -44,7 +45,9 @@ async def test_100k_cancellations_through_a_bad_network(own_redis: RedisServer, 
 
         async def caller(name: int) -> None:
             nonlocal wrong, right, cancelled, refused
-            for turn in range(50):  # a tenth more: some are answered before they are cancelled
+            for turn in itertools.count():
+                if turn >= 45 and cancelled > 100_000:  # more, as far as some are answered before they are cancelled
+                    return
                 call = asyncio.ensure_future(client.call("ECHO", f"{name}.{turn}"))
                 if draw.random() < 0.9:
                     for _ in range(draw.randrange(4)):
@@ -251,7 +254,7 @@ async def test_stalled_loop_keeps_deadlines_with_a_dead_server(own_redis: RedisS
     own_redis.resume()
 
 
-@pytest.mark.paired
+@pytest.mark.serial
 async def test_a_stalled_loop_does_not_count_as_silence(own_redis: RedisServer, clients: Clients) -> None:
     lost: list[str] = []
     client = await clients(own_redis.port, on_disconnected=lost.append, heartbeat=0.02)

@@ -145,7 +145,7 @@ async def test_a_stored_write_is_confirmed_before_its_invalidation(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large keyspace on a server that evicts is scanned, which may take seconds."""
-    monkeypatch.setattr("companion.writes.queue.FIRST_TRY", 0.3)
+    monkeypatch.setattr("companion.writes.queue.FIRST_TRY", 1.0)
     invalidating, invalidate = asyncio.Event(), runtime.outbox_relay.invalidate_written
 
     async def slowly(*args: Any) -> None:

@@ -172,11 +172,13 @@ def test_plugins_register_on_the_main_thread_only() -> None:
 async def test_an_audio_resampler_makes_the_native_client() -> None:
     """``companion.voice.native_client``: two threads may create two clients, and one receives no events.
 
-    A resampler is the cheapest object that creates it. Tested in a process without one.
+    A resampler is the cheapest object that creates it. Tested in a process without one, which leaves without the end of
+    the interpreter: the client's threads may abort it there, where the machine is busy.
     """
     code = (
-        "from livekit import rtc; from livekit.rtc._ffi_client import FfiClient as client;"
-        "assert client._instance is None; rtc.AudioResampler(16_000, 8_000); assert client._instance is not None"
+        "from livekit import rtc; from livekit.rtc._ffi_client import FfiClient as client; import os;"
+        "assert client._instance is None; rtc.AudioResampler(16_000, 8_000); assert client._instance is not None;"
+        "os._exit(0)"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
     async with asyncio.timeout(3 * SOON):
