@@ -37,6 +37,7 @@ async def test_a_change_reaches_the_cache(
 ) -> None:
     """And the runtime stops the listener when it is closed."""
     monkeypatch.setenv("REDIS_URL", redis_server.url)
+    monkeypatch.setenv("CACHE_CONNECT_WAIT_MS", "5000")
     monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")
     listeners: list[Listener] = []
 
@@ -157,6 +158,7 @@ async def test_a_conversation_that_begins_while_another_one_ends_keeps_its_cache
 ) -> None:
     """What it reads is not cancelled: it would greet without the profile."""
     monkeypatch.setenv("REDIS_URL", redis_server.url)
+    monkeypatch.setenv("CACHE_CONNECT_WAIT_MS", "5000")
     monkeypatch.setenv("COMPANION_HOME", str(tmp_path))
     loading, loaded = asyncio.Event(), asyncio.Event()
 

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(autouse=True)
 async def _environment(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     monkeypatch.setenv("REDIS_URL", redis_server.url)
+    monkeypatch.setenv("CACHE_CONNECT_WAIT_MS", "5000")
     monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")
     yield
     await close_runtime()

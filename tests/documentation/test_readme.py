@@ -65,6 +65,7 @@ def test_what_is_copied_into_another_project_is_all_it_needs(tmp_path: Path) -> 
 
 async def test_the_cache_by_itself(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", redis_server.url)
+    monkeypatch.setenv("CACHE_CONNECT_WAIT_MS", "5000")
     monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")
     names: dict[str, object] = {}
     exec(block_with("get_or_load"), names)

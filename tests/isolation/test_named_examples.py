@@ -91,6 +91,7 @@ async def test_identities(
 ) -> None:
     assert caller_from_identity(identity, frozenset({"*", "x"})) is None
     monkeypatch.setenv("REDIS_URL", redis_server.url)
+    monkeypatch.setenv("CACHE_CONNECT_WAIT_MS", "5000")
     monkeypatch.setenv("COMPANION_MODELS", "offline")
     monkeypatch.chdir(tmp_path)  # importing the agent reads the .env of the working directory
     from agent import entrypoint
