@@ -67,8 +67,9 @@ chaos: .venv/.dev  ## every fault, 100,000 cancellations and hostile inputs, wit
 soak: .venv/.dev  ## ten minutes of conversations while Redis and the store misbehave, with a table (ARGS="--minutes 1 --seed 2")
 	@$(RUN) -m tests.soak $(ARGS)
 
-lint: .venv/.dev  ## ruff and mypy --strict
+lint: .venv/.dev  ## ruff and mypy --strict, also as on Windows
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy --strict agent.py cache companion tools distribution/*.py
+	@$(BIN)/mypy --config-file .ci/mypy-windows.ini agent.py cache companion tools
 
 .venv/.bench: requirements-bench.txt .venv/.dev
 	@echo "Installing what the benchmarks compare with into .venv..."

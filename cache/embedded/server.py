@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import signal
@@ -30,6 +29,13 @@ from ..exceptions import EmbeddedRedisError
 from . import supervisor
 from .data import LOG, note_writer, set_aside
 from .discovery import find_redis_server, redis_answers, server_info
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    _HAS_LOCKS = False
+else:
+    _HAS_LOCKS = True
 
 START_SECONDS: Final = 3.0
 _STOP_SECONDS: Final = supervisor.STOP_SECONDS + 1.0
@@ -76,6 +82,10 @@ class EmbeddedRedis:
         Raises:
             EmbeddedRedisError: there is no server binary, the folder cannot be used, or the server does not answer.
         """
+        if not _HAS_LOCKS:
+            raise EmbeddedRedisError(
+                "there is no private server on a system without fcntl: on Windows use WSL, or set REDIS_URL"
+            )
         async with self._turn:
             try:
                 _make_private(self.folder)

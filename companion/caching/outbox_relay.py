@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextvars import Context
@@ -33,8 +34,6 @@ GRACE: Final = 5.0
 """Seconds for which a pending row is left to the relay of the process that wrote it."""
 _READ_TIMEOUT: Final = 0.25  # seconds an invalidation waits for the pending rows; without them it acknowledges none
 DRAIN_TIMEOUT: Final = 2.0  # seconds that closing waits for deliveries under way
-# Runs on while the machine sleeps, unlike the loop's clock, and is never set, unlike that of the day.
-_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _CLOCK_SKEW: Final = 300.0  # seconds by which the clocks of Redis, store and worker may differ
 _PAGE: Final = 100  # rows of the outbox read at a time
 MAX_ROWS: Final = 1000  # from more invalidations than that on, clearing the cache costs less
@@ -186,7 +185,7 @@ class OutboxRelay:
             StoreError: the outbox cannot be read.
         """
         cache = await get_redis_cache()
-        now = time.clock_gettime(_CLOCK)
+        now = _sleepless_clock()
         left = max(await cache.ttl(POLLED), 0)
         last_at, known = self._last_poll or (now - MAX_LIFETIME + left, set())
         within = now - last_at + _CLOCK_SKEW
@@ -248,3 +247,10 @@ class OutboxRelay:
 async def _invalidate_all(cache: RedisCache, rows: Iterable[OutboxRow]) -> None:
     for row in rows:
         await invalidate(cache, row.user_id, row.kind)
+
+
+def _sleepless_clock() -> float:
+    """Runs on while the machine sleeps, unlike the loop's clock, and is never set, unlike that of the day."""
+    if sys.platform == "win32":
+        return time.monotonic()  # does so there
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from cache import CacheConfigError
 from cache.variables import FLAG, Kind, number
@@ -68,13 +68,23 @@ def language(text: str) -> str:
     return text
 
 
+def _timezone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)  # raises an OSError for a folder of names
+    except ZoneInfoNotFoundError:
+        if not available_timezones():
+            raise CacheConfigError(
+                "COMPANION_TIMEZONE is set, but this system has no time zones: pip install tzdata"
+            ) from None
+        raise
+
+
 DAYS: Final = number(1, 36_500, "days", of=int)
 PHONE_IDENTITY: Final = Kind(_phone_identity, FLAG.must_be)
 ID_KEY: Final = Kind(_id_key, f"a text of {_MIN_ID_KEY} characters and more")
 SHARE: Final = Kind(_share, "a number from 0 (no write is checked) to 1 (every one is)")
 LANGUAGE: Final = Kind(language, "a language code such as en, de or pt-BR")
-# ZoneInfo raises an OSError for a folder of names.
-TIMEZONE: Final = Kind(ZoneInfo, "the name of a time zone such as Europe/Berlin")
+TIMEZONE: Final = Kind(_timezone, "the name of a time zone such as Europe/Berlin")
 LOG_LEVEL: Final = Kind(
     lambda text: {name: name for name in ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "CRITICAL")}[text.upper()],
     "TRACE, DEBUG, INFO, WARN, ERROR or CRITICAL",

@@ -7,12 +7,13 @@ and the next process that replays the spool drains it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
+
+from ..file_lock import BINARY, KEEPS_LOCK, lock
 
 _MODE: Final = 0o600
 
@@ -76,20 +77,33 @@ class SpoolFile:
         """Write the file as a whole or not at all; the new one is locked before it has the name of the old one."""
         create_folder(self._path.parent)
         new = self._path.with_suffix(".new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, _MODE)
+        descriptor = _open(new, os.O_CREAT | os.O_TRUNC)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(descriptor)
             _write(descriptor, lines)
-            new.replace(self._path)
+            if KEEPS_LOCK:
+                new.replace(self._path)
         except OSError:
             os.close(descriptor)
             new.unlink(missing_ok=True)
             raise
         self._close()
-        self._descriptor = descriptor
+        self._descriptor = descriptor if KEEPS_LOCK else self._renamed(descriptor, new)
+
+    def _renamed(self, descriptor: int, new: Path) -> int:
+        """Give the file its name while it is closed, where an open one cannot have another."""
+        os.close(descriptor)
+        new.replace(self._path)
+        descriptor = _open(self._path)
+        with contextlib.suppress(OSError):  # another process has it already, and stores what is in it
+            lock(descriptor)
+        return descriptor
 
     def _delete(self) -> None:
-        if self._is_ours():
+        ours = self._is_ours()
+        if not KEEPS_LOCK:
+            self._close()
+        if ours:
             self._path.unlink()
         self._close()
 
@@ -107,6 +121,10 @@ def create_folder(folder: Path) -> None:
     """
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _open(path: Path, more: int = 0) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | BINARY | more, _MODE)
 
 
 def _write(descriptor: int, lines: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from ..file_lock import KEEPS_LOCK, lock
 from .records import Write, from_line
 
 # What to_line begins a line with: all that is left of a line whose writing was cut short.
@@ -68,7 +68,7 @@ def write_lines(path: Path, lines: Sequence[str]) -> None:
     new = path.with_suffix(".new")
     try:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # so that no other process takes it for one that was left behind
+            lock(file.fileno(), wait=True)  # so that no other process takes it for one that was left behind
             file.writelines(f"{line}\n" for line in lines)
             file.flush()
             os.fsync(file.fileno())
@@ -88,8 +88,12 @@ def locked(path: Path) -> Iterator[list[str] | None]:
         return
     with open(descriptor, encoding="utf-8", errors="replace") as file:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(descriptor)
             same = os.path.samestat(os.fstat(descriptor), path.stat())
         except OSError:
             same = False
-        yield file.read().splitlines() if same else None
+        lines = file.read().splitlines() if same else None
+        if KEEPS_LOCK:
+            yield lines
+    if not KEEPS_LOCK:  # the caller may replace or delete the file
+        yield lines

@@ -6,7 +6,6 @@ when it begins. SQLite would refuse a transaction that reads first and writes la
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import math
 import os
@@ -17,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from ...file_lock import lock
 from ..base import PersonErased, StoreError
 from ..fact_key import fact_key
 from .schema import create_schema
@@ -208,7 +208,7 @@ def _file_lock(path: Path) -> Iterator[None]:
     # SQLite's own locks do not cover a switch to WAL and the DDL of several processes at once.
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock(handle, wait=True)
         yield
     finally:
         os.close(handle)
