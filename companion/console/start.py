@@ -129,10 +129,10 @@ def _keep_typed_ahead(descriptor: int) -> None:
 
     A terminal in its usual mode would mix them with the output, and would take Ctrl-D for the end of a line.
     """
-    try:
-        import termios
-    except ImportError:  # Windows
+    if sys.platform == "win32":
         return
+    import termios
+
     try:
         usual = termios.tcgetattr(descriptor)
         quiet = termios.tcgetattr(descriptor)

@@ -1,4 +1,4 @@
-"""Imports everything and holds two conversations where ``fcntl`` cannot be imported, as on Windows."""
+"""Imports everything and holds a conversation in the console where ``fcntl`` cannot be imported, as on Windows."""
 
 from __future__ import annotations
 
@@ -25,26 +25,6 @@ def import_everything() -> None:
         for module in pkgutil.walk_packages(getattr(top, "__path__", []), f"{package}."):
             importlib.import_module(module.name)
     assert "fcntl" not in sys.modules, "something has loaded it all the same"
-
-
-async def conversation(text: str) -> list[str]:
-    """What the offline voice answers."""
-    from livekit.agents import AgentSession
-
-    from companion import Caller, attach
-    from companion.offline.llm import OfflineLLM
-    from companion.voice.agent import CompanionAgent
-    from tools import MemoryTools
-
-    session: AgentSession[Any] = AgentSession(llm=OfflineLLM(), vad=None, turn_handling={"turn_detection": None})
-    memory = await attach(session, caller=Caller("ada"))
-    session.userdata = memory
-    async with session:
-        await session.start(CompanionAgent(tools=[MemoryTools()]))
-        await memory.greet()
-        await session.run(user_input=text)
-    await memory.aclose()
-    return [str(each.text_content) for each in session.history.messages() if each.role == "assistant"]
 
 
 def spool() -> None:
@@ -77,19 +57,11 @@ async def private_server() -> str:
     return ""
 
 
-async def main() -> None:
-    from companion.runtime import get_runtime
-
-    await get_runtime().open_local_cache()
-    said = await conversation("my name is Ada and I love chess")
-    said += await conversation("what do you know about me?")
-    print("PRIVATE SERVER:", await private_server())
-    await asyncio.to_thread(spool)
-    print("SAID:", *said, sep="\n")
-
-
 if __name__ == "__main__":
     builtins.__import__ = without_fcntl
     sys.modules.pop("fcntl", None)
     import_everything()
-    asyncio.run(main())
+    print("PRIVATE SERVER:", asyncio.run(private_server()))
+    spool()
+    sys.argv = ["agent.py", "console", "--text"]
+    importlib.import_module("agent").main()

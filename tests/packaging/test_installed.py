@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documentation.test_readme import BLOCKS
+from tests.documentation.pages import block_with
 from tests.packaging.conftest import ROOT, Installation
 from tests.real.redis.redis_server import RedisServer
 
@@ -104,8 +104,7 @@ assert not hasattr(companion, "nothing of ours")
 
 def readme(word: str) -> str:
     """The documented example with that word, as a user of the wheel writes it."""
-    block = next(block for block in BLOCKS if word in block)
-    return block.replace("from cache import", "from livekit_companion.cache import")
+    return block_with(word).replace("from cache import", "from livekit_companion.cache import")
 
 
 def redis_environment(server: RedisServer) -> dict[str, str]:

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,7 @@ from .schema import create_schema
 logger = logging.getLogger("companion")
 
 _T = TypeVar("_T")
+_one_at_a_time = threading.Lock()  # of this process, where the system has no lock for files
 _CLOSE_TIMEOUT = 2.0  # seconds
 BUSY_TIMEOUT_MS = 2000  # short: the write-behind queue retries, and others wait behind this statement
 
@@ -208,8 +210,9 @@ def _file_lock(path: Path) -> Iterator[None]:
     # SQLite's own locks do not cover a switch to WAL and the DDL of several processes at once.
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        lock(handle, wait=True)
-        yield
+        with _one_at_a_time:
+            lock(handle, wait=True)
+            yield
     finally:
         os.close(handle)
 

@@ -58,13 +58,15 @@ def check_at_start(settings: Settings, arguments: Sequence[str]) -> None:
 
     Args:
         settings: the settings.
-        arguments: the command line, ``sys.argv``. The models of a worker are asked to listen and speak as well.
+        arguments: the command line, ``sys.argv``. Unless it is a console in text, those that listen and speak are
+            asked as well.
 
     Raises:
         SystemExit: something is wrong that stays so. In production a server that does not answer is no reason to end:
             it may be there before the first call.
     """
-    found = asyncio.run(check_models(settings, speech=arguments[1] != "console"))
+    in_text = arguments[1] == "console" and "--text" in arguments
+    found = asyncio.run(check_models(settings, speech=not in_text))
     ending = [one for one in found if one.lasting and not (one.unreachable and arguments[1] == "start")]
     for one in found:
         print(f"companion: {one.line}", file=sys.stderr)
