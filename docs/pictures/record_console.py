@@ -38,7 +38,7 @@ LONGEST_PAUSE: Final = 1.5
 KEY_PAUSE: Final = 0.04
 SETTLED: Final = 1.2
 """Seconds after which an answer that has begun is complete."""
-CTRL_C: Final = "\x03"
+CTRL_D: Final = "\x04"
 ON_TERMINAL: Final = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -46,17 +46,26 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 """The terminal must control the session, or Ctrl-C has no effect."""
 CONVERSATIONS: Final = (
-    (("", "What is your name?"), ("my name is Ada and I love chess", "Ada."), ("I moved to Oslo", "I see")),
-    (("", ", Ada!"), ("what do you know about me", "chess")),
+    (("", "name?"), ("my name is Ada and I love chess", "Ada"), ("I moved to Oslo", "Oslo")),
+    (("", "Ada"), ("what do you know about me", "chess"), ("/stats", "the store")),
 )
 """What is typed, and what is on the screen then."""
+
+
+class Screen(pyte.Screen):
+    """A screen on which faint text, which pyte does not know, is grey."""
+
+    def select_graphic_rendition(self, *attributes: int, **options: bool) -> None:
+        of_a_colour = {at + 1 for at, code in enumerate(attributes) if code in (38, 48)}  # "38;2;r;g;b"
+        faint = (90 if code == 2 and at not in of_a_colour else code for at, code in enumerate(attributes))
+        super().select_graphic_rendition(*faint, **options)
 
 
 @dataclass
 class Recording:
     """The screen of one run, and when each of its rows got its text."""
 
-    screen: pyte.Screen = field(default_factory=lambda: pyte.Screen(COLUMNS, ROWS))
+    screen: pyte.Screen = field(default_factory=lambda: Screen(COLUMNS, ROWS))
     changed: dict[int, float] = field(default_factory=dict)
     seen: list[str] = field(default_factory=lambda: [""] * ROWS)
 
@@ -126,7 +135,7 @@ class Run:
 
     def end(self) -> None:
         """End the conversation, and wait for the end of the program."""
-        self._terminal.send(CTRL_C)
+        self._terminal.send(CTRL_D)
         give_up = time.monotonic() + PATIENCE
         while self._process.poll() is None and time.monotonic() < give_up:
             self._read()

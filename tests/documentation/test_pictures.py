@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 
@@ -30,3 +31,12 @@ def test_no_model_and_no_voice_is_asked_before_the_first_sound_of_the_companion(
     assert len(ours) == 6
     assert [row["name"] for row in ours if row["model_calls"] or row["voice_calls"]] == []
     assert "the usual way" in title(MEASURED)
+
+
+def test_the_recorded_terminal_shows_a_caller_who_comes_back() -> None:
+    """What was recorded in a real run, as text: rows of an SVG, with hard spaces."""
+    svg = (ROOT / "docs" / "pictures" / "console.svg").read_text(encoding="utf-8")
+    shown = html.unescape(re.sub(r"<[^>]+>", "", svg)).replace("\xa0", " ")
+    first, second = shown.split("$ make console")[1:]
+    assert "my name is Ada" in first
+    assert "Ada" in second.partition("❯")[0], "the second greeting has the name: make pictures"
