@@ -13,7 +13,17 @@ from companion.cli import make_app
 from tests.documentation.pages import DOCS, OTHERS, PAGES, PYTHON, ROOT, blocks, prose, text_of
 
 pytestmark = pytest.mark.unit
-FEATURES = ["agents", "cache", "deployments", "encryption", "first-word", "forgetting", "invalidation", "memory"]
+FEATURES = [
+    "agents",
+    "cache",
+    "console",
+    "deployments",
+    "encryption",
+    "first-word",
+    "forgetting",
+    "invalidation",
+    "memory",
+]
 FEATURES += ["near-cache", "redis", "security", "speech", "supabase", "telephony"]
 NAMED = sorted(
     {(path, name) for page in PAGES for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text_of(page))}
