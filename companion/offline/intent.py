@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..forget_request import FORGET_EVERYTHING, FORGET_FACT, forget_request, plain
-from .statements import Fact, expanded, facts_in
-from .tables import labels, pattern
+from .profile_facts import corrected, known, line_of, replaced_by
+from .statements import expanded, facts_in
+from .tables import pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +63,8 @@ def command(said: str) -> Call | None:
     return None
 
 
-# -- the profile -------------------------------------------------------------------------------------------------
-
-
 _CORRECTING: Final = r"\W*(?:no|nope|sorry|wait|correction|oops|i meant?)\b"
-_COMMON: Final = {"called", "is", "in", "and", "as", "at", "to", "for", "i", "you"}
-"""Words of a value by which no question means it."""
-_BARE: Final = (
-    r"(?:(?:no|nope|sorry|wait|oops|correction|actually|it is|i (?:said|meant?)|make that)\b\W*)*"
-    r"(?P<right>(?-i:[A-Z\d])[\w'-]*(?: [\w'-]+){0,2}?|(?<=meant )[\w'-]+(?: [\w'-]+)?)"
-)
-_CORRECTIONS: Final = (
-    rf"{_BARE}(?:,? (?:and )?not (?P<wrong>[^.,!?]{{2,40}}))?\W*$",
-    rf"(?:(?:no|nope|sorry|wait|actually|it is|i am)\b\W*)*not (?P<wrong>[^.,!?]{{2,40}}?)(?:,| but)+ {_BARE}\W*$",
-)
+_NAMED: Final = r"\b(?:my name|called|calls? me|go by|speaking)\b"
 
 
 def profile_with(said: str, profile: str, before: str = "") -> str | None:
@@ -88,105 +76,21 @@ def profile_with(said: str, profile: str, before: str = "") -> str | None:
         before: what the person said before, which a "no, ..." corrects.
     """
     old = [line for line in profile.splitlines() if line.strip()]
-    facts, lines = facts_in(said), list(old)
-    correcting = pattern(_CORRECTING).match(expanded(said)) is not None
+    words, facts, lines = expanded(said), facts_in(said), list(old)
     stated = [fact for fact in facts if fact.so]
+    wrong = facts_in(before) if pattern(_CORRECTING).match(words) else []
     if not stated:
-        lines = _corrected(expanded(said), lines, facts_in(before) if correcting else [])
-    elif correcting:
-        wrong = [fact for fact in facts_in(before) if any(fact.label == new.label for new in stated)]
-        lines = [line for line in lines if line not in map(line_of, wrong)]
-    for fact in facts:
-        if not stated or (fact.so and known(fact, lines)):
+        lines = corrected(words, lines, wrong)
+    elif wrong:
+        gone = [line_of(fact) for fact in wrong if any(fact.label == new.label for new in stated)]
+        lines = [line for line in lines if line not in gone]
+    renamed = bool(wrong) or facts != stated or pattern(_NAMED).search(words) is not None
+    for fact in facts if stated else ():
+        if fact.so and known(fact, lines):
             continue
-        named = (
-            fact.label != "Name"
-            or correcting
-            or pattern(r"\b(?:my name|called|calls? me|go by|speaking)\b").search(said)
-        )
-        if not named and any(_split(line)[0] == "name" for line in old):
+        if fact.label == "Name" and not renamed and any(line.lower().startswith("name:") for line in lines):
             continue  # "I am Groot" is no new name
-        lines = [line for line in lines if not _goes(line, fact)]
+        lines = [line for line in lines if not replaced_by(fact, line)]
         if fact.so:
             lines.insert(0 if fact.label == "Name" else len(lines), line_of(fact))
     return "\n".join(lines) if lines != old else None
-
-
-def says(line: str, fact: Fact) -> bool:
-    """Whether a line of a profile says just this fact, or the opposite where it is a dislike."""
-    label, value = _split(line)
-    opposite = "likes" if fact.label == "Dislikes" else ""
-    return label in (fact.label.lower(), opposite) and _items(value) <= _items(fact.value)
-
-
-def answer_from(question: str, lines: Sequence[str]) -> str:
-    """The answer of a profile to a question; empty if it is none, or the profile does not know."""
-    asked = expanded(question).lower()
-    if not re.match(
-        r"(?:do you (?:know|remember) |tell me |and |so )*(?:what|where|when|who|which|how|do|am|is|can)\b", asked
-    ):
-        return ""
-    for name, label in labels().items():
-        if not pattern(label.asked).search(asked):
-            continue
-        values = [value for known, value in map(_split, lines) if known == name.lower()]
-        mentioned = [value for value in values if (_words(value) - _COMMON) & _words(asked)]
-        if chosen := mentioned or ([] if re.match(r"(?:do|am|is|can)\b(?! you)", asked) else values):
-            found = re.sub(r"\b(?:my|our)\b", "your", label.clause.format("; ".join(chosen)))
-            return f"{found[:1].upper()}{found[1:]}."
-    return ""
-
-
-def line_of(fact: Fact) -> str:
-    """The fact as a line of a profile."""
-    return f"{fact.label}: {fact.value}"
-
-
-def known(fact: Fact, lines: Sequence[str]) -> bool:
-    """Whether lines of a profile say a fact already, in whatever case, punctuation and order."""
-    values = [value for label, value in map(_split, lines) if label == fact.label.lower()]
-    if labels()[fact.label].longer and any(_words(fact.value) <= _words(value) for value in values):
-        return True
-    if any(re.findall(r"\w+", line.casefold()) == re.findall(r"\w+", line_of(fact).casefold()) for line in lines):
-        return True
-    return _items(fact.value) <= set().union(*map(_items, values))
-
-
-def _goes(line: str, fact: Fact) -> bool:
-    """Whether a line is no longer true, or needless, when the fact is."""
-    label, value = _split(line)
-    if label == labels()[fact.label].opposite.lower():
-        return _items(value) <= _items(fact.value)
-    if label != fact.label.lower():
-        return False
-    if not fact.so:
-        return _items(value) <= _items(fact.value)
-    slot = labels()[fact.label].slot
-    both = [pattern(slot).match(text) for text in (value, fact.value)] if slot is not None else [None]
-    if all(both) and len({found.group(found.lastindex or 0).casefold() for found in both if found}) == 1:
-        return True
-    return _items(value) <= _items(fact.value) or (labels()[fact.label].longer and _words(value) <= _words(fact.value))
-
-
-def _corrected(said: str, lines: list[str], before: Sequence[Fact]) -> list[str]:
-    """The lines after "it is Bergen, not Oslo", or "no, Bergen" straight after "I live in Oslo"."""
-    found = next(filter(None, (pattern(words).match(said) for words in _CORRECTIONS)), None)
-    wrong = (found["wrong"] or (before[-1].value if before else "")) if found else ""
-    if not found or not wrong:
-        return lines
-    return [pattern(rf"\b{re.escape(wrong)}\b").sub(lambda _: str(found["right"]), line) for line in lines]
-
-
-def _split(line: str) -> tuple[str, str]:
-    label, _, value = line.partition(":")
-    return label.strip().lower(), value.strip()
-
-
-def _items(value: str) -> set[str]:
-    """What a value lists, without what may be left out."""
-    parts = re.split(r",? and |, |/", " ".join(re.findall(r"[^.!?;'’\"]+", value.casefold())))
-    return {re.sub(r"^(?:(?:the|an?|some|all|my|to|playing|really|of) )*", "", part.strip()) for part in parts}
-
-
-def _words(value: str) -> set[str]:
-    return set(re.findall(r"\w+", value.casefold())) - {"a", "an", "the", "my", "one"}

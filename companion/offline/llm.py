@@ -55,9 +55,9 @@ class _OfflineStream(llm.LLMStream):
     async def _run(self) -> None:
         names = {tool.info.name for tool in self._tools if isinstance(tool, llm.FunctionTool)}
         last = self._chat_ctx.items[-1] if self._chat_ctx.items else None
-        if isinstance(last, llm.ChatMessage) and last.role == "user" and self._tools:
-            await asyncio.sleep(PACE)
-        answer = replies.answer(self._chat_ctx, names)
+        pace = PACE if isinstance(last, llm.ChatMessage) and last.role == "user" and self._tools else 0
+        # In a thread: the first answer compiles the rules, which takes as long as the pause.
+        answer, _ = await asyncio.gather(asyncio.to_thread(replies.answer, self._chat_ctx, names), asyncio.sleep(pace))
         chunk_id = uuid4().hex
         if isinstance(answer, Call):
             call = llm.FunctionToolCall(

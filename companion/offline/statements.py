@@ -96,8 +96,8 @@ def _statement(sentence: str) -> str:
 def _facts_of(sentence: str) -> Iterator[Fact | None]:
     rest, last = sentence, None
     for _ in range(_MOST):
-        rest = pattern("<lead>").sub("", rest, count=1)
-        if found := _match(rest, last):
+        begun, rest = rest, pattern("<lead>").sub("", rest, count=1)
+        if found := _match(rest, last) or (_match(begun.strip(), last) if begun != rest else None):
             last, rest = found, found.rest
             if not secret_in(f"{found.fact.label} {found.fact.value}"):
                 yield found.fact
@@ -116,9 +116,9 @@ def _facts_of(sentence: str) -> Iterator[Fact | None]:
 def _match(rest: str, last: _Match | None) -> _Match | None:
     """The first rule that fits where ``rest`` begins, also where it goes on from ``last`` ("and work as a nurse")."""
     readings = [(rest, True)]
+    if last is not None and rest.lower().startswith("not "):
+        return _rule(last.before + rest[4:], so=False)
     if last is not None and pattern(r"(?:my|our) (?:<relative>|<pet>)\b").match(last.before) is None:
-        if rest.lower().startswith("not "):
-            return _rule(last.before + rest[4:], so=False)
         readings += [(f"{start} {rest}", True) for start in ("i", "i am", "i am a", "i have")]
     if last is not None and not last.fact.so:
         readings.append((last.before + pattern(r"(?:it is|rather|in) ").sub("", rest, count=1), True))
@@ -134,8 +134,7 @@ def _rule(text: str, *, so: bool, elided: bool = False) -> _Match | None:
             if found is None or (elided and so and name == "Name" and text.startswith("i am ")):
                 continue
             if value := _value(name, rule.form.format(*found.groups())):
-                start = found.start(1) if found.re.groups else 0
-                return _Match(Fact(name, value, so), text[:start], text[found.end() :])
+                return _Match(Fact(name, value, so), text[: found.start(found.lastindex or 0)], text[found.end() :])
     return None
 
 
@@ -145,8 +144,12 @@ def _value(name: str, words: str) -> str:
     if name == "Age":
         years = int(value) if value.isdecimal() else sum(map(number, re.split("[ -]", value.lower())))
         return str(years) if 0 < years <= _BIGGEST_AGE else ""
-    if labels()[name].longer:
-        return pattern(r"^an? (?=\w+(?<!s)s called|children called)").sub("", value)
-    if labels()[name].proper and value.islower() and not re.match("(?:the|an?|near|outside|just) ", value):
+    label = labels()[name]
+    if label.longer:
+        what, called, names = value.partition(" called ")
+        one = pattern(r"an? (?=\w+(?<!s)s$|children$)").sub("", what) if called else what
+        return one + called + pattern(r"\b(?!and\b)[^\W\d_]").sub(lambda first: first.group().upper(), names)
+    small = value.islower() or (value[:1].islower() and " " not in value)
+    if label.proper and small and not re.match("(?:the|an?|near|outside|just) ", value):
         return value.title()
     return value[:1].upper() + value[1:] if name == "Name" else value

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .tables import labels
+from .profile_facts import clauses
+from .statements import Fact
 
 
 def tell(tool: str, output: str, facts: Sequence[tuple[str, str]] = ()) -> str:
@@ -49,17 +49,11 @@ def _is_json(output: str) -> bool:
 
 def _updated(facts: Sequence[tuple[str, str]]) -> str:
     name = next((value for label, value in facts if label == "Name"), "")
-    learnt = clauses([fact for fact in facts if fact[0] != "Name"])
+    learnt = clauses([Fact(*fact) for fact in facts if fact[0] != "Name"])
     hello = f"Nice to meet you, {name}. I will remember your name" if name else ""
     if not learnt:
         return f"{hello}. What do you like to do?" if name else "I will remember that."
     return f"{hello}, and that {learnt}." if name else f"I will remember that {learnt}."
-
-
-def clauses(facts: Sequence[tuple[str, str]]) -> str:
-    """The facts in a sentence: "you like tea and you live in Rome"."""
-    said = [labels()[label].clause.format(value) for label, value in facts]
-    return re.sub(r"\b(?:my|our)\b", "your", " and ".join(said))
 
 
 def _plain(result: dict[str, Any]) -> str:
