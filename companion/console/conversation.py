@@ -62,7 +62,7 @@ class Conversation:
         self._speech: SpeechHandle | None = None
         self._loop, self._context = asyncio.get_running_loop(), contextvars.copy_context()
         session.input.audio = session.output.audio = None
-        session.output.transcription = _Sink(screen.companion)
+        session.output.transcription = _Sink(screen)
         session.on("function_tools_executed", self._on_tools)
         session.on("speech_created", self._on_speech)
 
@@ -153,20 +153,22 @@ class Conversation:
 
 
 class _Sink(io.TextOutput):
-    """Where the session's texts go: shows each when it is complete."""
+    """Where the session's texts go: shows each as it grows, and when it is complete."""
 
-    def __init__(self, show: Callable[[str], None]) -> None:
+    def __init__(self, screen: Screen) -> None:
         super().__init__(label="Companion console", next_in_chain=None)
-        self._show = show
-        self._pieces: list[str] = []
+        self._screen = screen
+        self._text = ""
 
     async def capture_text(self, text: str) -> None:
-        self._pieces.append(text)
+        self._text += text
+        self._screen.growing(self._text)
 
     def flush(self) -> None:
-        text, self._pieces = "".join(self._pieces).strip(), []
+        text, self._text = self._text.strip(), ""
+        self._screen.growing("")
         if text:
-            self._show(text)
+            self._screen.companion(text)
 
 
 class TextConsole(AgentsConsole):

@@ -25,10 +25,13 @@ class Keyboard:
     Args:
         waiting: how many lines wait for an answer, that of the present one included.
         interrupt: called at Ctrl-C while an answer is awaited.
+        unfinished: the lines of a text that is not complete, which are above the prompt.
     """
 
-    def __init__(self, waiting: Callable[[], int], interrupt: Callable[[], None]) -> None:
-        self._waiting = waiting
+    def __init__(
+        self, waiting: Callable[[], int], interrupt: Callable[[], None], unfinished: Callable[[], list[str]]
+    ) -> None:
+        self._waiting, self._unfinished = waiting, unfinished
         keys = KeyBindings()
 
         @keys.add("c-c", eager=True)
@@ -66,13 +69,16 @@ class Keyboard:
 
     def forget(self) -> None:
         """Forget what was typed: it was another person's, or is erased."""
-        self._session.history = self._session.default_buffer.history = InMemoryHistory()
+        typed = self._session.default_buffer
+        self._session.history = typed.history = InMemoryHistory()
+        typed.reset(typed.document)  # what is being typed stays
 
     def _message(self) -> StyleAndTextTuples:
         waiting = self._waiting()
+        above: StyleAndTextTuples = [("", f"{line}\n") for line in self._unfinished()]
         if not waiting:
-            return [("ansicyan", start.encodable(f"{PROMPT} "))]
-        return [("ansibrightblack", start.encodable(f"{'…' if waiting == 1 else f'… +{waiting - 1}'} "))]
+            return [*above, ("ansicyan", start.encodable(f"{PROMPT} "))]
+        return [*above, ("ansibrightblack", start.encodable(f"{'…' if waiting == 1 else f'… +{waiting - 1}'} "))]
 
 
 def _input() -> Input:

@@ -30,11 +30,15 @@ class _Handler(logging.Handler):
     def __init__(self, screen: Screen) -> None:
         super().__init__()
         self._screen = screen
+        self._last = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             verbose = logging.getLogger().getEffectiveLevel() <= logging.DEBUG
             text = self.format(record) if verbose else _line(record)
+            if text == self._last:  # the console has two event loops, with a cache each
+                return
+            self._last = text
             if record.levelno >= logging.WARNING and not verbose:
                 self._screen.warning(text)
             else:

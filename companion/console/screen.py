@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,8 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _ASIDE: Final = re.compile(r"(\([^()]*\))\s+(.*)", re.DOTALL)
 _LONG: Final = 100_000
 """Columns of what is no terminal: its reader breaks the lines."""
+_UNFINISHED: Final = 4
+"""Lines of a text that is not complete: the prompt must stay in the window."""
 MARK: Final = "●"
 PROMPT: Final = "❯"
 
@@ -35,6 +38,8 @@ class Screen:
 
     def __init__(self, *, prompted: bool) -> None:
         self._prompted = prompted
+        self._growing = ""
+        self._redraw: Callable[[], None] = lambda: None
         self._loop = asyncio.get_running_loop()
         self._blocks: asyncio.Queue[_Block | None] = asyncio.Queue()
         self._showing = asyncio.create_task(self._show(), name="screen")
@@ -49,6 +54,24 @@ class Screen:
         aside, said = found.groups() if found is not None else ("", text)
         body = Text(aside, "dim").append("\n" if aside else "", "not dim").append(said, "not dim")
         self._add(Text(f"{MARK} ", "green"), body)
+
+    def growing(self, text: str) -> None:
+        """What the companion has said of a text so far: shown above the prompt until the text is complete."""
+        self._growing = text
+        if self._prompted:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._redraw)
+
+    def unfinished(self) -> list[str]:
+        """The last lines of a text that is not complete."""
+        if not self._growing.strip():
+            return []
+        shown = render(Text(f"{MARK} "), Text(clean(self._growing)), styled=False).splitlines()
+        return shown[-_UNFINISHED:]
+
+    def redraw_with(self, redraw: Callable[[], None]) -> None:
+        """Redraw the prompt by ``redraw`` where a text grows."""
+        self._redraw = redraw
 
     def tool(self, name: str, arguments: str, output: str) -> None:
         """One tool call, folded into one line."""
@@ -72,7 +95,7 @@ class Screen:
 
     async def close(self) -> None:
         """Show what has been given, and end."""
-        self._blocks.put_nowait(None)
+        self._loop.call_soon(self._blocks.put_nowait, None)  # behind what was given before, which comes so too
         await asyncio.wait({self._showing})
 
     def _add(self, mark: Text, body: Text, *, gap: bool = False) -> None:
@@ -96,9 +119,9 @@ class _Block:
     gap: bool
 
 
-def render(mark: Text, body: Text, *, gap: bool = False) -> str:
+def render(mark: Text, body: Text, *, gap: bool = False, styled: bool = True) -> str:
     """``body`` behind ``mark``, wrapped at the present width of the terminal, as the terminal takes it."""
-    terminal, plain = start.is_terminal(sys.stdout), start.plain()
+    terminal, plain = start.is_terminal(sys.stdout), start.plain() or not styled
     width = max(start.columns() - 1, 10) if terminal else _LONG
     console = Console(
         file=StringIO(), width=width, force_terminal=not plain, color_system=None if plain else "auto", highlight=False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -18,6 +19,7 @@ from .typed import Pipe
 
 _AHEAD: Final = 100
 """Lines that wait for their answers; a pipe is read no further."""
+_THREAD_TIMEOUT: Final = 1.0
 
 
 class Source(Protocol):
@@ -46,7 +48,15 @@ def talk(entrypoint: Entrypoint, *, log_level: str = "WARNING") -> int:
     Returns:
         The exit code: 0 after a deliberate end, 1 where the console cannot start, or a pipe is not answered.
     """
-    return asyncio.run(_talk(entrypoint, log_level))
+    code = asyncio.run(_talk(entrypoint, log_level))
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join(_THREAD_TIMEOUT)
+            if (
+                thread.is_alive()
+            ):  # a job that does not end, as in a tool that blocks: Python would wait for it for ever
+                start.leave_now(code)
+    return code
 
 
 async def _talk(entrypoint: Entrypoint, log_level: str) -> int:
@@ -75,7 +85,9 @@ class _Talk:
     def _keyboard(self) -> Source:
         from .keyboard import Keyboard
 
-        return Keyboard(lambda: self._lines.qsize() + self._busy, self._stop_answer)
+        keyboard = Keyboard(lambda: self._lines.qsize() + self._busy, self._stop_answer, self._screen.unfinished)
+        self._screen.redraw_with(keyboard.redraw)
+        return keyboard
 
     async def hold(self) -> int:
         loop = asyncio.get_running_loop()

@@ -105,4 +105,4 @@ async def _lookup(caller: Caller) -> tuple[float, bool]:
 
 def ms(milliseconds: float) -> str:
     """Milliseconds with the digits that mean something: 0.8 ms, 41 ms, 1,065 ms."""
-    return f"{milliseconds:.1f} ms" if milliseconds < 10 else f"{milliseconds:,.0f} ms"
+    return f"{milliseconds:.1f} ms" if milliseconds < 9.95 else f"{milliseconds:,.0f} ms"

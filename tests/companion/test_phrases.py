@@ -20,3 +20,10 @@ def test_each_language_has_both(language: str) -> None:
 def test_in_another_language_the_model_greets() -> None:
     assert phrases.first_meeting("ja") == phrases.dropped_call("ja") == ""
     assert phrases.phrases("ja") == []
+
+
+@pytest.mark.parametrize("language", ["en", "de", "fr", "es", "it", "nl", "pt", "pt-BR", "ja"])
+def test_a_goodbye_is_known_by_its_words(language: str) -> None:
+    assert phrases.is_goodbye(phrases.goodbye(language))
+    assert not phrases.is_goodbye(f"{phrases.goodbye(language)} Or stay.")
+    assert phrases.goodbye(language) not in phrases.phrases(language), "it is not said first"

@@ -14,6 +14,7 @@ from companion import get_intelligent_first_message_instructions
 from companion.conversation.opening.follow_up import MAX_TOPIC, Decision, decide_follow_up, parse_decision
 from companion.conversation.opening.greeting import Plan, make_plan
 from companion.offline.llm import OfflineLLM
+from companion.phrases import goodbye
 from companion.runtime import Runtime
 from companion.store import StoreError, Turn
 from tests.companion.scripted import ScriptedLLM
@@ -73,6 +74,20 @@ async def test_a_turn_from_the_future_was_a_while_ago(runtime: Runtime, model: S
         assert "a while ago" in text
         assert "dropped call" not in text
         assert "moments ago" not in text + str(model.asked[-1].messages())
+
+
+async def test_after_a_goodbye_of_the_companion_nothing_was_cut_off(runtime: Runtime, model: ScriptedLLM) -> None:
+    model.says = FOLLOW
+    await talked(runtime, 0.01)
+    assert "## Back after a dropped call" in await get_intelligent_first_message_instructions("1", "")
+    said = Turn(role="assistant", text=goodbye("de"), at=datetime.now(UTC), conversation_id="c")
+    await runtime.store.add_turn("1", said)
+    await (await get_redis_cache()).clear_user_cache("1")
+    for _ in range(2):  # decided, and from the cache
+        assert "## Follow-up" in await get_intelligent_first_message_instructions("1", "")
+    await talked(runtime, 0)
+    await (await get_redis_cache()).clear_user_cache("1")
+    assert "## Back after a dropped call" in await get_intelligent_first_message_instructions("1", "")
 
 
 async def test_the_last_words_are_of_the_last_conversation_after_a_clock_was_set_back(runtime: Runtime) -> None:
