@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.formatted_text import StyleAndTextTuples
@@ -87,6 +88,9 @@ def _input() -> Input:
         from prompt_toolkit.input.posix_utils import PosixStdinReader
 
         keys.stdin_reader = PosixStdinReader(sys.stdin.fileno(), errors=LATIN_1, encoding=encoding_of_input())
+    # What is shown above the prompt asks for no input: in the terminal's usual mode, a key that is pressed meanwhile
+    # would be echoed in the middle of it.
+    keys.cooked_mode = nullcontext  # type: ignore[method-assign] # of this one input
     return keys
 
 

@@ -112,8 +112,9 @@ def test_a_first_and_a_second_conversation(terminal: Open, user: str, tmp_path: 
     assert "  /export FILE  the same, into a file\n" in second.screen, "nothing wraps in 40 columns"
     second.press("/trace\r")
     second.wait_for("ms  context ready")
-    second.resize(100, 50)
     second.press("a line that is longer than the small window was, which had forty columns")
+    second.wait_for("ich had forty columns")
+    second.resize(100, 50)
     second.wait_for("\n> a line that is longer than the small window was, which had forty columns\n")
     second.press(CTRL_C + CTRL_C)  # the line; the console
     assert second.end() == 0, second.screen
