@@ -24,7 +24,7 @@ from companion.runtime import get_runtime
 from companion.voice.agent import CompanionAgent
 from companion.voice.console import check_audio, log_level
 from companion.voice.failure import FailureHandler, end_call
-from companion.voice.models import make_session
+from companion.voice.models import make_session, speak
 from companion.voice.native_client import make_native_client
 from companion.voice.tracing import StartTrace
 from companion.worker import hold_next, load_settings, start_worker_services
@@ -54,17 +54,18 @@ async def entrypoint(ctx: JobContext) -> None:
     session, options = make_session(settings, model)
     memory = session.userdata = await attach(session, ctx, link=True, trace=trace)  # tools find userdata.caller
     ctx.add_shutdown_callback(lambda: runtime.release_model(model))
+    memory.on_language(partial(speak, session, settings))
     hold_next(session, ctx, entrypoint)
     with use_caller(lambda: memory.caller):
         with trace.phase("connect"):
             await ctx.connect()
         trace.mark("connected")
         agent = CompanionAgent(
-            language=settings.language,
+            language=lambda: memory.language,
             timezone=settings.timezone,
             tools=[CacheTools(), MemoryTools()],
             trace=trace,
-            failure=FailureHandler(session, settings.language, partial(end_call, ctx)),
+            failure=FailureHandler(session, lambda: memory.language, partial(end_call, ctx)),
         )
         await session.start(agent=agent, room=ctx.room, room_options=options)
     await memory.greet(GREETING)

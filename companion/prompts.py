@@ -60,7 +60,10 @@ def instructions(language: str = "en", *, now: datetime | None = None, zone: str
 
 def persona(language: str = "en") -> str:
     """What the system prompt says at any time of day: who the companion is, and its language."""
-    speak = f'Speak the language with the code "{language}" unless the person speaks another one.'
+    speak = (
+        f'Speak the language with the code "{language}" unless the person speaks another one. When they want another '
+        'one from now on, keep it in their profile as one line: "Language:" and its code.'
+    )
     return f"{PERSONA}\n\n## Language\n{speak}"
 
 

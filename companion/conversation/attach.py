@@ -22,7 +22,7 @@ from livekit.agents import NOT_GIVEN, AgentSession, JobContext, NotGivenOr, llm
 from livekit.agents.cli import AgentsConsole
 from livekit.agents.utils import is_given
 
-from ..identity import Beginning, Caller, caller_from_metadata, load_library
+from ..identity import Beginning, Caller, caller_from_metadata, language_from_metadata, load_library
 from ..runtime import Runtime, acquire_runtime, release_runtime
 from ..settings import Settings
 from ..speech import keep_private
@@ -60,7 +60,8 @@ async def attach(
     Where a model may be a speech-to-speech one, it waits until it has read what is known of a caller who is named.
 
     The caller is whom the job's metadata names (``{"user_id": ...}``), else the participant to whom the session is
-    linked; in the console, ``COMPANION_USER_ID``. When another takes their place, nothing personal is read or written.
+    linked; in the console, ``COMPANION_USER_ID``. The metadata may name their language too
+    (``SessionMemory.language``). When another takes their place, nothing personal is read or written.
 
     Args:
         session: the session.
@@ -95,7 +96,10 @@ async def attach(
         raise
     runtime.outbox_relay.start()
     runtime.write_behind.spool_replay.start()
-    named, known = _named(ctx, runtime.settings) if not is_given(caller) else (True, _copy(caller))
+    language = "" if ctx is None else language_from_metadata(ctx.job.metadata)
+    named, known = _named(ctx, runtime.settings) if not is_given(caller) else (True, caller)
+    if known is not None:  # of one conversation: a program may give the same object for each
+        known = replace(known, beginning=Beginning(), language=language or known.language)
     room = None if ctx is None or AgentsConsole.get_instance().enabled else ctx.room
     earlier_one = _partners.get(ctx) if ctx is not None and not is_given(caller) else None
     before = earlier_one() if earlier_one is not None else None
@@ -108,11 +112,19 @@ async def attach(
         named=named,
         strict=before is not None and before.met,
         link=link,
+        language=language,
     )
     parts = Parts(profile, earlier, turns, opening, wrap_up, resume and turns, tasks)
     place = "" if ctx is None or ctx.is_fake_job() else f"{ctx.job.room.sid or ctx.job.room.name}\0{ctx.job.agent_name}"
     memory = SessionMemory(
-        session, runtime, parts, lambda on_change: find(on_change=on_change), place=place, caller=known, trace=trace
+        session,
+        runtime,
+        parts,
+        lambda on_change: find(on_change=on_change),
+        place=place,
+        caller=known,
+        language="" if named else language,
+        trace=trace,
     )
     its_memory = ref(memory)
     keep_private(session, lambda: "" if (found := its_memory()) is None else found.known.words)
@@ -131,11 +143,6 @@ def _refuse_second(session: AgentSession[Any]) -> None:
     memory = memory_of(session)
     if memory is not None and not memory.closed:
         raise ValueError("this session has a memory already")
-
-
-def _copy(caller: Caller | None) -> Caller | None:
-    """The caller of one conversation: a program may give the same object for each."""
-    return None if caller is None else replace(caller, beginning=Beginning())
 
 
 def _named(ctx: JobContext | None, settings: Settings) -> tuple[bool, Caller | None]:

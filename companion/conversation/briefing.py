@@ -18,7 +18,7 @@ from opentelemetry.trace import Span
 
 from cache import BackgroundTasks, retrieve_exception
 
-from ..identity import Caller, use_caller
+from ..identity import Caller, language_code, use_caller
 from ..memory.context import get_conversation_summary_async, get_user_state_async
 from ..memory.profile import get_user_profile_async
 from ..memory.read_deadline import sleep_unstalled
@@ -43,11 +43,13 @@ class Briefing:
         profile: the caller's profile; empty when nothing is known.
         plan: how to open.
         earlier: what the system prompt says of earlier conversations; empty when there were none.
+        language: the code of the language that was spoken with them; empty where it is not known.
     """
 
     profile: str = ""
     plan: Plan = FIRST_MEETING
     earlier: str = ""
+    language: str = ""
 
 
 class Reader(Protocol):
@@ -107,7 +109,7 @@ class Prefetch:
             await asyncio.wait({*pending, self._deadline}, return_when=asyncio.FIRST_COMPLETED)
         if pending or any(task.cancelled() or task.exception() is not None for task in reads):
             return None
-        return Briefing(profile=self._outcome("profile", ""), earlier=self._earlier())
+        return Briefing(profile=self._outcome("profile", ""), earlier=self._earlier(), language=self._language())
 
     async def result(self) -> Briefing:
         """The briefing, as complete as it is by the deadline. Cancels what is late, except for the profile."""
@@ -118,7 +120,7 @@ class Prefetch:
         # The turns could not be read, but summary or state show that this is no first meeting.
         if earlier and plan == blank.plan:
             plan = Plan("fresh_start")
-        return Briefing(profile, plan, earlier)
+        return Briefing(profile, plan, earlier, self._language())
 
     def deliver_late_profile(self, reader: Reader) -> None:
         """Hand over a profile that missed the deadline, when it has been read.
@@ -146,6 +148,11 @@ class Prefetch:
         return earlier_conversations(
             self._outcome("summary", ""), state.get("conversations") or 0, state.get("stage") or ""
         )
+
+    def _language(self) -> str:
+        state: dict[str, Any] = self._outcome("state", {})
+        language = state.get("language")
+        return language_code(language) if isinstance(language, str) else ""
 
     def _fetch(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
         self._tasks[name] = asyncio.create_task(work, name=f"prefetch-{name}")

@@ -10,7 +10,7 @@ from livekit.agents import llm
 
 from cache import BackgroundTasks
 
-from ..identity import Caller
+from ..identity import Caller, language_in
 from ..memory.moving import move_at_start_async
 from ..prompts import remembered
 from ..store import mentions
@@ -46,7 +46,7 @@ class Knowledge:
     ) -> None:
         self._record, self._hook, self._trace = record, hook, trace
         self._background = BackgroundTasks()
-        self.profile = self.profile_at_answer = self._earlier = ""
+        self.profile = self.profile_at_answer = self._earlier = self._language = ""
         self.reading: asyncio.Task[bool] | None = None
         self.plan = FIRST_MEETING
         self.briefing: asyncio.Task[None] | None = None
@@ -97,6 +97,11 @@ class Knowledge:
         said = (turn.text for turn in self._record.earlier_turns if turn.role == "user")
         return "\n".join(filter(None, (self.profile, self._earlier, *plan, *said)))
 
+    @property
+    def language(self) -> str:
+        """The code of the caller's language: what their profile says, else what was spoken; empty without either."""
+        return language_in(self.profile) or self._language
+
     def block(self, *, profile: bool, earlier: bool) -> str:
         """The block of a request, with these parts; empty without any."""
         if not (profile or earlier):
@@ -127,7 +132,8 @@ class Knowledge:
 
     async def forget_everything(self) -> None:
         """Go on as with a stranger: without profile, earlier conversations, and what was said in this one."""
-        self._earlier, self.plan = "", FIRST_MEETING
+        self._earlier = self._language = ""
+        self.plan = FIRST_MEETING
         self._record.forget()
         await self.forget("", [])
         for agent in self._hook.agents:
@@ -171,4 +177,4 @@ class Knowledge:
 
     def _take(self, briefing: Briefing) -> None:
         self.profile = self.profile_at_answer = storable(briefing.profile)
-        self._earlier = briefing.earlier
+        self._earlier, self._language = briefing.earlier, briefing.language

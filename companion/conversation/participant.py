@@ -47,6 +47,7 @@ class Partner:
         named: whether they name one.
         strict: accept as the named caller only who has their identity, because another was taken for them before.
         link: link the session to the participant whom the metadata names, if it was linked to another first.
+        language: the language that the job names, for a caller who is known by their identity.
         on_change: called when another participant is the caller, where none is named.
 
     Attributes:
@@ -63,11 +64,12 @@ class Partner:
         named: bool,
         strict: bool = False,
         link: bool = False,
+        language: str = "",
         on_change: OnChange = lambda *_: None,
     ) -> None:
         self._session, self._room, self._settings = session, room, settings
         self._caller, self._named, self._link = caller, named, link
-        self._on_change = on_change
+        self._language, self._on_change = language, on_change
         self._identity: str | None = None
         self._begun = False
         self._warned = False
@@ -171,7 +173,7 @@ class Partner:
             logger.warning("nothing is remembered in this conversation: %s", problem)
             return None
         operator = known.user_id in self._settings.operators
-        return Caller(known.user_id, operator=operator, earlier=known.earlier)
+        return Caller(known.user_id, operator=operator, earlier=known.earlier, language=self._language)
 
     def _people(self) -> list[rtc.RemoteParticipant]:
         participants = self._room.remote_participants.values() if self._room is not None else ()

@@ -40,6 +40,10 @@ def memory_of(session: AgentSession[Any]) -> SessionMemory | None:
     return None if found is None else found()
 
 
+def _ignore(_: str) -> None:
+    """No model follows the language."""
+
+
 class SessionMemory:
     """Remembers the caller of one session, until the session is closed. Made by ``attach``.
 
@@ -50,6 +54,7 @@ class SessionMemory:
         find: makes the partner, which calls its argument when the caller seems to be another person.
         place: names the room and the agent in it; empty where no conversation is continued.
         caller: the caller whom the job or the program names; None as long as they are not known.
+        language: the language that the job names, with any caller; empty where it names none, or a user's.
         trace: the trace of the start.
 
     Attributes:
@@ -66,6 +71,7 @@ class SessionMemory:
         *,
         place: str = "",
         caller: Caller | None = None,
+        language: str = "",
         trace: StartTrace | None = None,
     ) -> None:
         self._session, self._parts, self._trace = session, parts, trace
@@ -74,7 +80,10 @@ class SessionMemory:
         self._wrapped_up: asyncio.Task[Any] | None = None
         self._released = False
         self._background = BackgroundTasks()
-        preparation = Preparation(speech_of(session, runtime.settings), runtime.settings.language, parts)
+        self._usual_language = language or runtime.settings.language
+        self._language = self._usual_language
+        self._speak: Callable[[str], None] = _ignore
+        preparation = Preparation(speech_of(session, runtime.settings), lambda: self._language, parts)
         self._record = Record(runtime.write_behind, parts, place, preparation)
         self._hook = AgentHook(session, self._read_block, self._start, self._place, tasks=parts.tasks)
         self.known = Knowledge(self._record, self._hook, find, trace)
@@ -83,7 +92,7 @@ class SessionMemory:
             session,
             self.partner,
             self._record,
-            ready=self.known.ready,
+            ready=self._ready,
             refresh=self._hook.refresh,
             caller=lambda: self.caller,
             plan=lambda: self.known.plan if parts.opening else None,
@@ -100,6 +109,7 @@ class SessionMemory:
         if session.agent_state != "initializing":  # it runs already
             self._begin_agent()
         self.partner.look()
+        self._follow_language()
         self._background.spawn(self._watch(), name="memory-watch")
 
     def room_changed(self, *_: object) -> None:
@@ -128,6 +138,19 @@ class SessionMemory:
     def text(self) -> str:
         """The block about the caller that requests contain now; empty where the caller is unknown."""
         return self._block_for(self.caller)
+
+    @property
+    def language(self) -> str:
+        """The language code of the conversation: the caller's where it is known, else ``COMPANION_LANGUAGE``."""
+        return self._language
+
+    def on_language(self, speak: Callable[[str], None]) -> None:
+        """Call ``speak`` with the language, now and when it changes, so that a program's models follow.
+
+        It changes when it becomes known who the caller is, or what their profile says (``Language: German``).
+        """
+        self._speak = speak
+        speak(self._language)
 
     async def greet(self, instructions: str = GREETING) -> SpeechHandle | None:
         """Greet the caller, in the way that suits what was said last. Use it instead of ``session.generate_reply``.
@@ -220,9 +243,20 @@ class SessionMemory:
         self._record.place(chat_ctx, 0)
         return self._block_for(caller)
 
+    async def _ready(self, timeout: float | None = None) -> None:
+        await self.known.ready(timeout)
+        self._follow_language()
+
+    def _follow_language(self) -> None:
+        caller = self.partner.expected
+        own = "" if caller is None else caller.language or self.known.language
+        if (language := own or self._usual_language) != self._language:
+            self._language = language
+            self._speak(language)
+
     async def _read_block(self) -> str:
         """The block for the model's next request; waits for what is read, ``DEADLINE`` at most."""
-        await self.known.ready(DEADLINE)
+        await self._ready(DEADLINE)
         self.known.profile_at_answer = self.known.profile
         return self.text
 
@@ -233,6 +267,7 @@ class SessionMemory:
         """
         while not self.closed:
             self.partner.look()
+            self._follow_language()
             self._hook.check(self._block_for(self.partner.caller))
             self._changed.clear()
             await within(self._changed.wait(), _POLL)

@@ -76,7 +76,7 @@ async def wrap_up(
 
 
 async def _wrap_up(caller: Caller, conversation_id: str, turns: Sequence[Turn], preparation: Preparation) -> None:
-    ended = ConversationEnded(conversation_id, datetime.now(UTC))
+    ended = ConversationEnded(conversation_id, datetime.now(UTC), language=caller.language)
     await asyncio.gather(
         _store_summary(caller, conversation_id, turns), get_runtime().write_behind.write(caller.user_id, ended)
     )

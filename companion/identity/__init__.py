@@ -2,7 +2,8 @@
 
 from .beginning import Beginning
 from .caller import Caller, caller_from_identity, current_caller, person, use_caller
-from .metadata import caller_from_metadata
+from .language import language_code, language_in
+from .metadata import caller_from_metadata, language_from_metadata
 from .phone import DIALLED, NUMBER, PhoneCaller, e164, load_library, phone_caller
 from .user_id import ENCODED, UnusableIdentity, identity_of, user_id_of
 
@@ -19,6 +20,9 @@ __all__ = [
     "current_caller",
     "e164",
     "identity_of",
+    "language_code",
+    "language_from_metadata",
+    "language_in",
     "load_library",
     "person",
     "phone_caller",

@@ -31,6 +31,7 @@ class Caller:
         operator: may invalidate cache entries of other users.
         beginning: when the conversation began; each conversation has a Caller of its own.
         earlier: ids under which something of them may still be kept.
+        language: the language code that the job or the program names for them; empty where that is none.
 
     Raises:
         cache.keys.InvalidKeyPart: ``user_id`` could match more than one user's keys.
@@ -40,6 +41,7 @@ class Caller:
     operator: bool = False
     beginning: Beginning = field(default_factory=Beginning, compare=False, repr=False)
     earlier: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    language: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         keys.user_id(self.user_id)

@@ -1,4 +1,4 @@
-"""The caller that a job's metadata names: ``{"user_id": ...}``, a JSON object.
+"""The caller, and their language, that a job's metadata names: ``{"user_id": ..., "language": ...}``, a JSON object.
 
 The dispatcher that writes of a user id means one particular user. So where the text cannot be read, or holds the id
 where it does not belong, the caller is unknown, and one warning says why; the participant in the room may be another.
@@ -18,6 +18,7 @@ from unicodedata import normalize
 from urllib.parse import unquote
 
 from .caller import Caller, caller_from_identity
+from .language import language_code
 
 logger = logging.getLogger("companion")
 _MENTION = re.compile(r"user[\W_]{0,3}id(?![a-z])", re.IGNORECASE)  # in any spelling: user_id, userId, "user-id"
@@ -71,6 +72,20 @@ def caller_from_metadata(metadata: object, operators: frozenset[str]) -> tuple[b
     if _names_user(content):
         return _unknown('it has the id in another place, or by another name, than {"user_id": ...}')
     return False, None
+
+
+def language_from_metadata(metadata: object) -> str:
+    """The code of the language that the job's metadata names, ``{"language": "de"}``; empty where it names none."""
+    try:
+        content = json.loads(metadata) if isinstance(metadata, str) and metadata else None
+    except (ValueError, RecursionError):  # said where the caller is read of it
+        return ""
+    if not isinstance(content, dict) or (named := content.get("language")) in (None, ""):
+        return ""
+    code = language_code(named) if isinstance(named, str) else ""
+    if not code:
+        logger.warning("the language in the job's metadata is no language code such as de or pt-BR")
+    return code
 
 
 def _unreadable(metadata: str, reason: str) -> tuple[bool, None]:

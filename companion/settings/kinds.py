@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from cache import CacheConfigError
 from cache.variables import FLAG, Kind, number
 
-from ..identity import UnusableIdentity, user_id_of
+from ..identity import UnusableIdentity, language_code, user_id_of
 from .models import OFF, require
 
 MAKE_KEY: Final = "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
@@ -57,15 +57,10 @@ def _share(text: str) -> float:
     return share
 
 
-def language(text: str) -> str:
-    """A language code.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not (2 <= len(text) <= 12 and text.replace("-", "").isalnum() and text.isascii() and text[:2].isalpha()):
+def _language(text: str) -> str:
+    if not (code := language_code(text)):
         raise ValueError
-    return text
+    return code
 
 
 def _timezone(name: str) -> ZoneInfo:
@@ -83,7 +78,7 @@ DAYS: Final = number(1, 36_500, "days", of=int)
 PHONE_IDENTITY: Final = Kind(_phone_identity, FLAG.must_be)
 ID_KEY: Final = Kind(_id_key, f"a text of {_MIN_ID_KEY} characters and more")
 SHARE: Final = Kind(_share, "a number from 0 (no write is checked) to 1 (every one is)")
-LANGUAGE: Final = Kind(language, "a language code such as en, de or pt-BR")
+LANGUAGE: Final = Kind(_language, "a language code such as en, de or pt-BR")
 TIMEZONE: Final = Kind(_timezone, "the name of a time zone such as Europe/Berlin")
 LOG_LEVEL: Final = Kind(
     lambda text: {name: name for name in ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "CRITICAL")}[text.upper()],

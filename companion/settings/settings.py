@@ -32,8 +32,7 @@ _own = partial(variable, section="Companion")
 class Settings:
     """Every setting of the companion. ``repr`` shows no credential.
 
-    What a field means is said by its variable, from which ``docs/configuration.md`` is written. A field that is None
-    has no value of its own: the address and key of a Supabase project, for example, for SQLite in ``home``.
+    What a field means is said by its variable, from which ``docs/configuration.md`` is written; None is unset.
     """
 
     home: Path = field(
@@ -107,11 +106,7 @@ class Settings:
     supabase_key: str | None = field(
         default=None,
         repr=False,
-        metadata=_supabase(
-            "SUPABASE_SECRET_KEY",
-            "its secret key (`sb_secret_...`), for servers only",
-            secret=True,
-        ),
+        metadata=_supabase("SUPABASE_SECRET_KEY", "its secret key (`sb_secret_...`), for servers only", secret=True),
     )
     supabase_legacy_key: str | None = field(
         default=None,
@@ -184,7 +179,13 @@ class Settings:
         ),
     )
     language: str = field(
-        default="en", metadata=_own("COMPANION_LANGUAGE", "language code of speech", kinds.LANGUAGE, shown="en")
+        default="en",
+        metadata=_own(
+            "COMPANION_LANGUAGE",
+            "language of speech, such as `de` or `pt-BR`; what a person has chosen wins (`docs/memory.md`)",
+            kinds.LANGUAGE,
+            shown="en",
+        ),
     )
     timezone: ZoneInfo | None = field(
         default=None,
@@ -247,12 +248,10 @@ class Settings:
 
     @classmethod
     def load_with_home(cls) -> Settings:
-        """As :meth:`load`, for a program that is about to use the store: ``home`` can be written where that is in it.
-
-        With a Supabase project, a home that cannot be written is logged by the worker instead.
+        """As :meth:`load`, for a program that is about to use the store.
 
         Raises:
-            SettingsError: it cannot be; see :meth:`load`.
+            SettingsError: the store is in a ``home`` that cannot be written; see :meth:`load`.
         """
         settings = cls.load()
         if settings.supabase_url is None:

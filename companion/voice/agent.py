@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -28,7 +28,7 @@ class CompanionAgent(Agent):
     What it knows of the caller comes from ``attach``.
 
     Args:
-        language: language code of speech.
+        language: language code of speech; or a function that finds it at each request.
         timezone: the caller's time zone; None where it is not known.
         tools: the tools that the model may call.
         trace: the trace of the start; gets the event of the first token.
@@ -38,13 +38,14 @@ class CompanionAgent(Agent):
     def __init__(
         self,
         *,
-        language: str = "en",
+        language: str | Callable[[], str] = "en",
         timezone: ZoneInfo | None = None,
         tools: Sequence[llm.Tool | llm.Toolset] = (),
         trace: StartTrace | None = None,
         failure: FailureHandler | None = None,
     ) -> None:
-        self._language, self._timezone = language, timezone
+        self._language = language if callable(language) else lambda: language
+        self._timezone = timezone
         super().__init__(instructions=self._render(), tools=list(tools))
         self._trace = trace
         self._failure = failure
@@ -53,7 +54,7 @@ class CompanionAgent(Agent):
     @property
     def lasting_instructions(self) -> str:
         """The instructions without what changes with the clock."""
-        return persona(self._language)
+        return persona(self._language())
 
     async def on_exit(self) -> None:
         """Stop what runs in the background."""
@@ -94,14 +95,14 @@ class CompanionAgent(Agent):
 
     def _render(self) -> str:
         """The instructions, with the time as it is now."""
-        self._rendered_at = time.monotonic()
+        self._rendered_at, self._rendered_in = time.monotonic(), self._language()
         zone = self._timezone
         now = None if zone is None else datetime.now(zone)
-        return instructions(self._language, now=now, zone=zone.key if zone else "")
+        return instructions(self._rendered_in, now=now, zone=zone.key if zone else "")
 
     async def _with_clock(self, context: llm.ChatContext) -> llm.ChatContext:
-        """``context`` with a time in the instructions that is not older than ``MAX_CLOCK_AGE``."""
-        if time.monotonic() - self._rendered_at <= MAX_CLOCK_AGE:
+        """``context`` with the present language, and a time that is not older than ``MAX_CLOCK_AGE``, in it."""
+        if time.monotonic() - self._rendered_at <= MAX_CLOCK_AGE and self._rendered_in == self._language():
             return context
         old, new = self.instructions, self._render()
         await self.update_instructions(new)

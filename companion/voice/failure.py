@@ -68,13 +68,15 @@ class FailureHandler:
 
     Args:
         session: the session; it need not have started.
-        language: language code of speech.
+        language: language code of speech, or a function that finds it.
         end_job: ends the job, for a reason.
     """
 
-    def __init__(self, session: AgentSession[Any], language: str, end_job: Callable[[str], None]) -> None:
+    def __init__(
+        self, session: AgentSession[Any], language: str | Callable[[], str], end_job: Callable[[str], None]
+    ) -> None:
         self._session = session
-        self._apology = apology(language)
+        self._language = language if callable(language) else lambda: language
         self._end_job = end_job
         self._background = BackgroundTasks()
         self._failed = False
@@ -100,7 +102,7 @@ class FailureHandler:
 
     def _say(self) -> SpeechHandle | None:
         try:
-            return self._session.say(self._apology, allow_interruptions=False)
+            return self._session.say(apology(self._language()), allow_interruptions=False)
         except RuntimeError:  # the session is not running yet, or no longer
             return None
 

@@ -122,6 +122,26 @@ def make_session(settings: Settings, model: llm.LLM[Any]) -> tuple[AgentSession[
     return session, RoomOptions(audio_input=hears, audio_output=speaks)
 
 
+def speak(session: AgentSession[Any], settings: Settings, language: str) -> None:
+    """Let the models of a session listen and speak in another language.
+
+    Args:
+        session: what :func:`make_session` made.
+        settings: what it was made with.
+        language: the language code. A model whose name has a language keeps it.
+    """
+    if settings.models == "openai":
+        from livekit.plugins import openai
+
+        if isinstance(session.stt, openai.STT):
+            session.stt.update_options(language=language)
+        return  # its voice hears the language from the text
+    if isinstance(session.stt, inference.STT) and ":" not in name_of(settings, "COMPANION_STT"):
+        session.stt.update_options(language=language)
+    if isinstance(session.tts, inference.TTS):
+        session.tts.update_options(language=language)
+
+
 def _openai(settings: Settings) -> dict[str, Any]:
     options = {"api_key": settings.openai_api_key, "base_url": settings.openai_base_url}
     return {name: value for name, value in options.items() if value}

@@ -24,7 +24,12 @@ _TYPES: Final[dict[DataKind, type[Any]]] = {
     "state": ConversationEnded,
 }
 
-_LATER_FIELDS: Final = {"since": 0, "knows": 0, "skipped": False}  # in a line where they are not neutral
+_LATER_FIELDS: Final = {
+    "since": 0,
+    "knows": 0,
+    "skipped": False,
+    "language": "",
+}  # in a line where they are not neutral
 
 
 def kind_of(write: Write) -> DataKind:

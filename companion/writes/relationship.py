@@ -19,11 +19,13 @@ class ConversationEnded:
         conversation_id: the conversation.
         at: when it ended.
         since: as of a turn.
+        language: the code of the language that the job named for the person; empty where it named none.
     """
 
     conversation_id: str
     at: datetime
     since: int = field(default=0, compare=False)
+    language: str = ""
 
 
 def count_conversation(state: dict[str, Any], ended: ConversationEnded) -> dict[str, Any]:
@@ -44,4 +46,5 @@ def count_conversation(state: dict[str, Any], ended: ConversationEnded) -> dict[
     count = (before if isinstance(before, int) else 0) + 1
     stage = next(name for least, name in STAGES if count >= least)
     latest = [*latest, ended.conversation_id][-_REMEMBERED:]
-    return {**state, "conversations": count, "stage": stage, "last_counted": latest}
+    spoken = {"language": ended.language} if ended.language else {}
+    return {**state, **spoken, "conversations": count, "stage": stage, "last_counted": latest}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from cache import BackgroundTasks
@@ -23,7 +24,7 @@ class Preparation:
 
     Args:
         speech: keeps the speech of what is prepared.
-        language: the code of the language of speech.
+        language: finds the code of the language of speech.
         parts: what the memory does, and so what the agent receives.
 
     Attributes:
@@ -31,7 +32,9 @@ class Preparation:
         prompt: what the session's greeting is written with; None as long as it has not greeted.
     """
 
-    def __init__(self, speech: PreparedSpeech, language: str = "en", parts: Parts | None = None) -> None:
+    def __init__(
+        self, speech: PreparedSpeech, language: Callable[[], str] = lambda: "en", parts: Parts | None = None
+    ) -> None:
         self.speech = speech
         self._language, self._parts = language, parts or Parts()
         self.prompt: GreetingPrompt | None = None
@@ -46,7 +49,7 @@ class Preparation:
             instructions: how to greet anybody.
         """
         parts, begun = self._parts, self.prompt
-        self.prompt = GreetingPrompt(persona, instructions, self._language, parts.profile, parts.earlier)
+        self.prompt = GreetingPrompt(persona, instructions, self._language(), parts.profile, parts.earlier)
         if begun is None:
             self._background.spawn(self._prepare_left_over(self.prompt), name="opening-left-over")
         return self.prompt
@@ -67,6 +70,8 @@ class Preparation:
         """
         if self._noting is not None:  # or it would replace what is prepared
             await asyncio.wait({self._noting}, timeout=_NOTE_TIMEOUT)
+        if self.prompt is not None:
+            self.prompt = self.prompt.spoken(self._language())
         await prepare_opening(user_id, self.prompt, self.speech)
         if self.prompt is not None:
             for kind in ("first_meeting", "dropped_call"):  # where the worker's start could not

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from ... import phrases, prompts
@@ -36,6 +36,12 @@ class GreetingPrompt:
         if kind == "first_meeting":
             return phrases.first_meeting(self.language)
         return phrases.dropped_call(self.language) if kind == "dropped_call" else ""
+
+    def spoken(self, language: str) -> GreetingPrompt:
+        """This prompt as it will be in another language, which the caller may have asked for since."""
+        if language == self.language or self.persona != prompts.persona(self.language):
+            return self
+        return replace(self, persona=prompts.persona(language), language=language)
 
     @property
     def hash(self) -> str:

@@ -101,7 +101,7 @@ def test_a_key_holds_no_space_and_no_letter_of_another_script(its: Variable, cha
         ("COMPANION_OPERATORS", ["ada,*", "a?b"]),
         ("COMPANION_PHONE_IDENTITY", ["2", "-1", "y"]),
         ("COMPANION_ID_KEY", ["short", "-1", '"short"']),
-        ("COMPANION_LANGUAGE", ["e", "-1", "42", "en_US", "English please", "d\u00e9"]),
+        ("COMPANION_LANGUAGE", ["e", "-1", "42", "en_US_x", "English please", "d\u00e9"]),
         ("COMPANION_TIMEZONE", ["UTC+1", "-1", "../etc/passwd", "/etc/localtime", "Europe", "x" * 5000]),
         ("COMPANION_RETENTION_DAYS", ["-1", "0", "1.5", "36501"]),
         ("COMPANION_PREPARE_SPEECH", ["2", "-1"]),

@@ -76,6 +76,8 @@ def _text(message: dict[str, Any]) -> str:
 class OpenAIServer:
     """`async with OpenAIServer(script) as server:` then point a client at `server.base_url`.
 
+    `heard` holds the model and the language of all that was to be transcribed, as silence.
+
     A check of the models at a start is answered without the script (`checks`). With `models` the server knows these
     only, and lists them; without, it takes any name, and has no list.
 
@@ -108,6 +110,7 @@ class OpenAIServer:
         self.checks: list[ChatRequest] = []
         self.check_reply: Reply | str = "ready"
         self.spoken: list[str] = []
+        self.heard: list[tuple[str, str]] = []
         self.spoken_by_other: list[str] = []
         self.speech_hangs: Callable[[str], bool] = lambda text: False
         self.speech_status: Callable[[str], int] = lambda text: 200
@@ -241,8 +244,10 @@ class OpenAIServer:
         return web.json_response({"object": "list", "data": listed})
 
     async def _hear(self, request: web.Request) -> web.Response:
-        model = (await request.post())["model"]
-        return self._refused(str(model)) or web.json_response({"text": ""})
+        fields = await request.post()
+        model = str(fields["model"])
+        self.heard.append((model, str(fields.get("language"))))
+        return self._refused(model) or web.json_response({"text": ""})
 
     async def _speak(self, request: web.Request) -> web.Response:
         body = await request.json()
