@@ -509,6 +509,7 @@ async def test_what_ends_well_while_all_is_being_closed_is_not_stored_again(
         await save(*args, **kwargs)
 
     monkeypatch.setattr(runtime.store, "save_profile", slowly)
+    monkeypatch.setattr("companion.caching.outbox_relay.DRAIN_TIMEOUT", 10.0)
     runtime.write_behind.add("ada", Profile("Lives in: Paris"))
     assert await runtime.write_behind.end_conversation("ada", 0.02) == 1
     assert len(spool_of(runtime).files()) == 1
