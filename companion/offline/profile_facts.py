@@ -45,15 +45,24 @@ def answer_from(question: str, lines: Sequence[str]) -> str | None:
     if whether := pattern(_WHETHER).match(asked):
         verb, who, rest = whether.groups()
         facts = facts_in(f"{who} {rest}" if verb == "do" else f"{who} {verb} {rest}")
-        return (f"Yes, {clauses(facts)}." if all(known(fact, lines) for fact in facts) else "") if facts else None
+        if facts and all(known(fact, lines) for fact in facts):
+            return f"Yes, {clauses(facts)}."
+        otherwise = [other for fact in facts for other in _instead_of(fact, lines)]
+        return f"No, {clauses(otherwise)}." if otherwise else "" if facts else None
     answer = None
     for name, label in labels().items():
         if not answer and pattern(label.asked).search(asked):
-            facts = [Fact(name, value) for known, value in map(_split, lines) if known == name.lower()]
+            facts = _of(name, lines)
             # Of another person, a line answers only what it is about.
             mentioned = [fact for fact in facts if len(_stems(fact.value) & _stems(asked)) > (label.clause == "{}")]
             answer = clauses(mentioned or [fact for fact in facts if label.clause != "{}"])
     return f"{answer[:1].upper()}{answer[1:]}." if answer else answer
+
+
+def mentioning(words: str, lines: Sequence[str]) -> list[Fact]:
+    """The facts of a profile that share a word with a search for facts."""
+    facts = [fact for name in labels() for fact in _of(name, lines)]
+    return [fact for fact in facts if _stems(fact.value) & _stems(words)]
 
 
 def known(fact: Fact, lines: Sequence[str]) -> bool:
@@ -96,6 +105,19 @@ def corrected(said: str, lines: list[str], before: Sequence[Fact]) -> list[str]:
         return right.title() if old.group().istitle() and right.islower() else right
 
     return [pattern(rf"\b{re.escape(wrong)}\b").sub(replace, line) for line in lines] if wrong else lines
+
+
+def _of(name: str, lines: Sequence[str]) -> list[Fact]:
+    return [Fact(name, value) for label, value in map(_split, lines) if label == name.lower()]
+
+
+def _instead_of(fact: Fact, lines: Sequence[str]) -> list[Fact]:
+    """What a profile says otherwise: the opposite, or the one value that there can be."""
+    label = labels()[fact.label]
+    opposite = Fact(label.opposite, fact.value) if label.opposite else None
+    if opposite is not None and known(opposite, lines):
+        return [opposite]
+    return _of(fact.label, lines) if label.slot == "" else []
 
 
 def _split(line: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from ..prompts import FOLLOW_UP_PROMPT, SUMMARY_PROMPT, date_in_words, offset_in
 from . import tool_replies
 from .forgetting import another, asked_to_forget, chosen
 from .intent import READING, REMEMBER, Call, command, profile_with
-from .profile_facts import answer_from, clauses, known
+from .profile_facts import answer_from, clauses, known, mentioning
 from .statements import all_stated, facts_in, secret_in, stated_facts
 from .tables import asked
 from .turns import bare, role_of, said_in, small_talk, text_of
@@ -102,9 +102,9 @@ def _follow_up(question: str) -> str:
 
 
 def _talk(said: list[str]) -> tuple[list[str], list[str]]:
-    """The statements among the lines, and all lines but requests to forget and secrets."""
-    said = [line for line in said if forget_request(line) is None and not secret_in(line)]
-    return [line for line in said if len(line.split()) >= 3 and command(line) is None], said
+    """The statements among the lines, and all that may be quoted: no small talk, secrets, requests to forget."""
+    said = [line for line in said if not (forget_request(line) or secret_in(line) or small_talk(line))]
+    return [line for line in said if len(line.split()) >= 3 and command(line) is None and not line.endswith("?")], said
 
 
 def _summary(transcript: str) -> str:
@@ -159,6 +159,9 @@ def _next(last: llm.FunctionCallOutput, said: list[str], profile: str, tools: se
     call = command(words) if last.name == "updateUserProfile" else None
     if call is not None and call.tool in READING and call.tool in tools:
         return call
+    about = mentioning(words, profile.splitlines()) if last.name == "recallFacts" else []
+    if about and not tool_replies.fields_of(last.output).get("facts"):
+        return f"All I know of that is that {clauses(about)}."
     return tool_replies.tell(last.name, last.output, stated_facts(words))
 
 

@@ -11,7 +11,7 @@ from livekit.agents import llm
 
 from companion.offline.intent import Call
 from companion.offline.replies import answer
-from companion.prompts import instructions, remembered
+from companion.prompts import FOLLOW_UP_PROMPT, SUMMARY_PROMPT, instructions, remembered
 
 from .sayings import PLAIN, QUESTIONS, ROUGH, SEQUENCES
 
@@ -48,7 +48,7 @@ def conversation(*said: str, profile: str = "") -> tuple[str, str]:
     turns: list[llm.ChatItem] = []
     reply: str | Call = ""
     for words in said:
-        turns.append(llm.ChatMessage(role="user", content=[words]))
+        turns.append(_user(words))
         reply = _answer(turns, profile)
         while isinstance(reply, Call) and reply.tool in ("updateUserProfile", "forgetFact"):
             lines = reply.arguments.get("profile", profile).splitlines()
@@ -63,6 +63,10 @@ def conversation(*said: str, profile: str = "") -> tuple[str, str]:
             reply = _answer(turns, profile)
         turns.append(llm.ChatMessage(role="assistant", content=[str(reply)]))
     return profile, reply.tool if isinstance(reply, Call) else reply
+
+
+def _user(said: str) -> llm.ChatMessage:
+    return llm.ChatMessage(role="user", content=[said])
 
 
 def _answer(turns: list[llm.ChatItem], profile: str) -> str | Call:
@@ -94,3 +98,40 @@ def test_what_is_said_after_each_other(said: tuple[str, ...], stored: tuple[str,
 @pytest.mark.parametrize(("profile", "question", "reply"), QUESTIONS)
 def test_what_is_asked_of_the_profile(profile: str, question: str, reply: str) -> None:
     assert conversation(question, profile=profile) == (profile, reply)
+
+
+@pytest.mark.parametrize("said", ["ada", "Ada.", "it's ada", "hi, I’m Ada!", "im ada"])
+def test_a_name_alone_answers_the_question_for_it(said: str) -> None:
+    asked = llm.ChatMessage(role="assistant", content=["What is your name?"])
+    assert _answer([asked, _user(said)], "") == Call("updateUserProfile", {"profile": "Name: Ada"})
+    assert not isinstance(_answer([_user("ada")], ""), Call)
+
+
+@pytest.mark.parametrize(
+    "said", ["no", "Hello!", "why?", "not telling you", "I'm fine, thanks", "what's yours", "my cat"]
+)
+def test_what_is_no_name_is_not_taken_for_one(said: str) -> None:
+    asked = llm.ChatMessage(role="assistant", content=["What is your name?"])
+    assert not isinstance(_answer([asked, _user(said)], ""), Call)
+
+
+def test_a_search_that_finds_no_fact_finds_the_profile() -> None:
+    found = llm.FunctionCallOutput(
+        name="recallFacts", call_id="1", output='{"success":true,"facts":[]}', is_error=False
+    )
+    profile = "People: my brother moved to Rome"
+    assert _answer([_user("Where does my brother live?"), found], profile) == (
+        "All I know of that is that your brother moved to Rome."
+    )
+    assert _answer([_user("Where is my key?"), found], profile) == "I do not remember anything about that."
+
+
+@pytest.mark.parametrize("prompt", [FOLLOW_UP_PROMPT, SUMMARY_PROMPT])
+def test_no_secret_and_no_small_talk_is_brought_up(prompt: str) -> None:
+    lines = ("My sister visits on Friday", "my password is hunter2", "how are you today", "What is the sky?", "bye")
+    context = llm.ChatContext.empty()
+    context.add_message(role="system", content=prompt)
+    context.add_message(role="user", content="<transcript>\n" + "\n".join(f"user: {line}" for line in lines))
+    answered = str(answer(context, set()))
+    assert "My sister visits on Friday" in answered
+    assert not any(line in answered for line in lines[1:])
