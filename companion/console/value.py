@@ -1,4 +1,8 @@
-"""What the cache was worth in this run: how long it took to know the person, and from where, as measured."""
+"""What the cache is worth in this run: from where the person was known, and what each way takes, as measured.
+
+A start does much else at the same moment, and shows in ``/trace`` when it knew the person. So both ways are measured
+right after it: the same reads once more, from the cache, and from the store.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,6 @@ from time import perf_counter
 from cache import get_redis_cache
 
 from ..conversation.opening.greeting import read_plan
-from ..conversation.session_memory import SessionMemory
 from ..identity import Caller, use_caller
 from ..memory.context import get_conversation_summary_async, get_user_state_async
 from ..memory.profile import get_user_profile_async
@@ -24,69 +27,63 @@ class Value:
     """What was measured.
 
     Attributes:
-        lookup_ms: from the first question to the last answer about the person, at the start of the conversation or now.
-        asked_store: whether the store had to be asked in that time.
-        other_ms: what the other way takes: the store if the cache knew, the cache if the store was asked. None if that
-            way is closed.
+        asked_store: whether the store was asked, because the cache did not know all of it.
+        cache_ms: what the reads take from the cache; None where it does not answer.
+        store_ms: what they take from the store; None where it does not answer.
         known: whether anything is known of the person.
-        cached: whether there is a cache.
     """
 
-    lookup_ms: float
     asked_store: bool
-    other_ms: float | None
+    cache_ms: float | None
+    store_ms: float | None
     known: bool
-    cached: bool
 
     def __str__(self) -> str:
-        took = ms(self.lookup_ms)
+        first, other = ("store", "cache") if self.asked_store else ("cache", "store")
+        took, besides = (self.store_ms, self.cache_ms) if self.asked_store else (self.cache_ms, self.store_ms)
+        within = "" if took is None else f" in {ms(took)}"
         if not self.known:
-            return f"knew nothing of you yet: asked in {took}"
-        if not self.asked_store:
-            other = "" if self.other_ms is None else f" (the store: {ms(self.other_ms)})"
-            return f"knew you in {took} from the cache{other}"
-        if not self.cached:
-            return f"knew you in {took} from the store: there is no cache"
-        other = "" if self.other_ms is None else f" (from the cache it is {ms(self.other_ms)} now)"
-        return f"knew you in {took} from the store{other}"
+            return f"knew nothing of you yet: asked the {first}{within}"
+        if besides is None:
+            return f"knew you{within} from the {first}: the {other} does not answer"
+        return f"knew you{within} from the {first} (the {other}: {ms(besides)}{' now' if self.asked_store else ''})"
 
 
 async def value_of_start(conversation: Conversation) -> Value | None:
-    """What the start of a conversation took, and beside it the other way, measured now. To be called in its job.
+    """Where the start of a conversation knew the person from, and what that takes. To be called in its job.
 
     Returns:
-        None where the caller is unknown, or the lookup has not ended.
+        None where the caller is unknown.
     """
-    memory = conversation.memory
-    caller, moments = memory.caller, memory.moments
-    begun, ended = moments.get("lookup started"), moments.get("context ready")
-    if caller is None or begun is None or ended is None:
-        return None
     # The runtime is the conversation's own: what it has read, it has read for this start.
-    return await _beside(memory, caller, (ended - begun) * 1000, asked_store=get_runtime().contexts.reads > 0)
+    return await _value(conversation, asked_store=get_runtime().contexts.reads > 0)
 
 
 async def value_now(conversation: Conversation) -> Value | None:
-    """What the lookup of a start takes now, and beside it the other way. To be called in the conversation's job."""
+    """Where a start would know the person from now, and what that takes. To be called in the conversation's job."""
+    return await _value(conversation, asked_store=None)
+
+
+async def _value(conversation: Conversation, *, asked_store: bool | None) -> Value | None:
     memory = conversation.memory
     if (caller := memory.caller) is None:
         return None
-    lookup_ms, asked_store = await _lookup(caller)
-    return await _beside(memory, caller, lookup_ms, asked_store=asked_store)
-
-
-async def _beside(memory: SessionMemory, caller: Caller, lookup_ms: float, *, asked_store: bool) -> Value:
-    cached = bool((await (await get_redis_cache()).get_stats()).get("connected"))
-    other_ms: float | None = None
-    if not asked_store:
-        begun = perf_counter()
-        with suppress(StoreError):
-            await get_runtime().store.context(caller.user_id)
-            other_ms = (perf_counter() - begun) * 1000
-    elif cached:
-        again_ms, asked_again = await _lookup(caller)
-        other_ms = None if asked_again else again_ms
-    return Value(lookup_ms, asked_store, other_ms, known=bool(memory.known.words), cached=cached)
+    cache_ms, asked_now = await _lookup(caller)
+    if asked_now and (await (await get_redis_cache()).get_stats()).get("connected"):
+        cache_ms, asked_again = await _lookup(caller)  # which has it by now
+    else:
+        asked_again = asked_now
+    store_ms: float | None = None
+    begun = perf_counter()
+    with suppress(StoreError):
+        await get_runtime().store.context(caller.user_id)
+        store_ms = (perf_counter() - begun) * 1000
+    return Value(
+        asked_store=asked_now if asked_store is None else asked_store,
+        cache_ms=None if asked_again else cache_ms,
+        store_ms=store_ms,
+        known=bool(memory.known.words),
+    )
 
 
 async def _lookup(caller: Caller) -> tuple[float, bool]:

@@ -79,7 +79,7 @@ def test_a_first_and_a_second_conversation(terminal: Open, user: str, tmp_path: 
     first.wait_for("The cache is healthy")
     (call,) = [line for line in first.screen.splitlines() if "getRedisCacheStats" in line]
     assert re.search(r"⚙ getRedisCacheStats .*→ enabled: true, connected: true", call)
-    assert re.search(r"\n  knew nothing of you yet: asked in \d+(\.\d)? ms\n", first.screen)
+    assert re.search(r"\n  knew nothing of you yet: asked the store in \d+(\.\d)? ms\n", first.screen)
 
     first.press("\x1b[A")  # arrow up: the last line again
     first.wait_for(f"{READY}cache stats\n  ⚙")  # in the conversation

