@@ -23,7 +23,6 @@ from livekit.agents.voice import SpeechHandle, io
 
 from ..conversation.session_memory import SessionMemory, memory_of
 from ..phrases import goodbye
-from ..runtime import get_runtime
 from .screen import Screen
 
 T = TypeVar("T")
@@ -137,8 +136,8 @@ class Conversation:
         """
         await self.interrupt()
         if farewell:
-            with suppress(RuntimeError):
-                speech = self.session.say(goodbye(get_runtime().settings.language), allow_interruptions=False)
+            with suppress(RuntimeError, Ended):
+                speech = self.session.say(goodbye(self.memory.language), allow_interruptions=False)
                 await asyncio.wait({asyncio.ensure_future(speech.wait_for_playout())}, timeout=_GOODBYE_TIMEOUT)
         self.ctx.shutdown(_LEFT)
 
