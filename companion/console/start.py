@@ -22,6 +22,7 @@ _STAND_INS: Final = str.maketrans(
     | dict.fromkeys("‘’", "'")
 )
 """Signs for those that an encoding does not have."""
+_left: Final[list[bool]] = []
 _at_the_end = ExitStack()
 atexit.register(_at_the_end.close)
 
@@ -118,6 +119,14 @@ def write(text: str) -> None:
         sys.stdout.flush()
 
 
+def note_left() -> None:
+    """Note that the person leaves: what they type from now on is for the shell.
+
+    Where the console ends by itself, what was typed ahead was for the companion, and a shell must not execute it.
+    """
+    _left.append(True)
+
+
 def leave_now(code: int) -> NoReturn:
     """End the process without waiting for anything, and leave the terminal as it was."""
     _at_the_end.close()
@@ -143,6 +152,8 @@ def _keep_typed_ahead(descriptor: int) -> None:
 
     def restore() -> None:
         with suppress(termios.error):  # it is gone
+            if not _left:
+                termios.tcflush(descriptor, termios.TCIFLUSH)
             termios.tcsetattr(descriptor, termios.TCSANOW, usual)
 
     _at_the_end.callback(restore)

@@ -101,6 +101,7 @@ class _Talk:
                 while (line := await self._next_line()) is not None:
                     await self._handle(line)
                 self._jobs.left.set()
+                start.note_left()
                 await self._jobs.end(farewell=self._farewell)
         except CannotStart as problem:
             self._screen.warning(str(problem))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,21 @@ def test_a_model_that_fails_is_apologised_for_and_the_console_stays(terminal: Op
     finally:
         server.stop()
     assert b"Traceback" not in console.everything
+
+
+def test_what_was_typed_ahead_of_a_failed_start_goes_to_no_shell(terminal: Open, slow_livekit: str) -> None:
+    """Neither is it executed there, nor is the terminal left without an echo."""
+    Path(slow_livekit, "livekit", "__init__.py").write_text(
+        "import sys\nprint('reading', file=sys.stderr)\ninput()\n1 / 0"
+    )
+    shell = f'{sys.executable} {AGENT} console --text; echo ended with $?; read line; echo "[$line]"'
+    console = terminal("-c", f"import os; os.execv('/bin/sh', ['sh', '-c', {shell!r}])", PYTHONPATH=slow_livekit)
+    console.wait_for("reading")
+    console.press("first\rrm -rf everything\r")
+    console.wait_for("ended with 1")
+    console.press("safe\r")
+    console.wait_for("[safe]")
+    assert console.end() == 0
 
 
 def test_an_option_of_another_console_is_named(terminal: Open) -> None:
