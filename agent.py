@@ -22,6 +22,7 @@ from companion import attach, use_caller
 from companion.prompts import GREETING
 from companion.runtime import get_runtime
 from companion.voice.agent import CompanionAgent
+from companion.voice.closed_room import connect
 from companion.voice.console import check_audio, log_level
 from companion.voice.failure import FailureHandler, end_call
 from companion.voice.models import make_session, speak
@@ -58,7 +59,8 @@ async def entrypoint(ctx: JobContext) -> None:
     hold_next(session, ctx, entrypoint)
     with use_caller(lambda: memory.caller):
         with trace.phase("connect"):
-            await ctx.connect()
+            if not await connect(ctx):
+                return
         trace.mark("connected")
         agent = CompanionAgent(
             language=lambda: memory.language,

@@ -19,6 +19,7 @@ from cache import BackgroundTasks
 from .identity import load_library
 from .runtime import Runtime, get_runtime
 from .settings import Settings, SettingsError, check_worker, holds_conversations
+from .voice.closed_room import quiet_closed_rooms
 from .voice.console import quiet_by_default, runs_locally
 from .voice.log_redaction import redact_handlers, redact_logs
 from .voice.models import import_models
@@ -46,6 +47,7 @@ def load_settings() -> Settings:
         load_library()
     quiet_by_default(sys.argv)
     redact_logs()
+    quiet_closed_rooms()
     return settings
 
 

@@ -77,6 +77,23 @@ async def job(
         yield Conversation(session, session.llm)
 
 
+async def test_a_room_that_cannot_be_joined_is_one_line(
+    entrypoint: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refused(*_: object, **__: object) -> None:
+        raise rtc.ConnectError("engine: signal failure: the room does not exist")
+
+    ended: list[str] = []
+    monkeypatch.setattr(JobContext, "connect", refused)
+    monkeypatch.setattr(JobContext, "shutdown", lambda _, reason="": ended.append(reason))
+    async with job_context(create_mock_room.__wrapped__(), json.dumps({"user_id": "ada"})) as ctx:
+        await entrypoint(ctx)
+    assert ended == ["the room cannot be joined"]
+    (line,) = [each for each in caplog.records if "cannot be joined" in each.getMessage()]
+    assert line.getMessage().endswith("the job ends: engine: signal failure: the room does not exist")
+    assert line.exc_info is None
+
+
 def join(room: Any, identity: str, kind: rtc.ParticipantKind.ValueType = STANDARD) -> None:
     """Put a participant into a mock of a room."""
     other = create_autospec(rtc.RemoteParticipant, instance=True)
