@@ -9,6 +9,7 @@
     │   │   │   ├── NotConnected
     │   │   │   └── TooManyInFlight
     │   │   ├── HandshakeFailed     a new connection cannot be used
+    │   │   │   └── WrongKind       ... by this kind of client
     │   │   ├── ConnectionLost      the command may have been executed
     │   │   └── CommandTimeout      the command may have been executed
     │   └── CommandRejected         Redis answered with an error; ``code`` says which
@@ -29,6 +30,7 @@ A ``TransportError`` never leaves :class:`cache.RedisCache`: its operations answ
 from __future__ import annotations
 
 import re
+from typing import Any
 
 # How servers report a command that failed inside a script. Before version 7 the code is in the text, or missing; since
 # then the reply begins with it, except that a command the user may not run is an ``ERR``.
@@ -73,13 +75,25 @@ class HandshakeFailed(CacheUnavailable):
 
     Attributes:
         pause: seconds until the next attempt.
-        unsupported: whether the server does not speak RESP3, or is no single server.
     """
 
-    def __init__(self, reason: str, pause: float, *, unsupported: bool = False) -> None:
+    def __init__(self, reason: str, pause: float) -> None:
         super().__init__(reason)
         self.pause = pause
-        self.unsupported = unsupported
+
+
+class WrongKind(HandshakeFailed):
+    """Another kind of client is needed for this server.
+
+    Attributes:
+        resp3: whether it speaks RESP3.
+        slots: the reply to CLUSTER SLOTS, where it is a node of a cluster; empty where it does not say; else None.
+    """
+
+    def __init__(self, reason: str, pause: float, *, resp3: bool = True, slots: list[Any] | None = None) -> None:
+        super().__init__(reason, pause)
+        self.resp3 = resp3
+        self.slots = slots
 
 
 class ConnectionLost(CacheUnavailable):

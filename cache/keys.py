@@ -15,6 +15,7 @@ import re
 from typing import Final
 
 from .exceptions import InvalidKeyPart as InvalidKeyPart
+from .slots import hash_slot, tag_of_slot
 
 # Seconds that each kind of value lives.
 PROFILE_TTL: Final = 3600  # profiles rarely change, and a change invalidates them
@@ -168,14 +169,22 @@ def stale(key: str) -> str:
 
 
 def _guard(kind: str, key: str) -> str:
-    """A name in the cluster slot of ``key``: the braces make all of it the hash tag, unless it has a tag of its own."""
-    return f"{kind}::{key}" if "}" in key else f"{kind}:{{{key}}}"
+    """A name in the cluster slot of ``key``.
+
+    The braces make all of it the hash tag. A key with a closing brace has a tag of its own, or gets one of its slot.
+    """
+    if "}" not in key:
+        return f"{kind}:{{{key}}}"
+    if hash_slot(name := f"{kind}::{key}") == (slot := hash_slot(key)):
+        return name
+    return f"{kind}:{{{tag_of_slot(slot)}}}:{key}"
 
 
 def guarded_by(name: str) -> str:
     """The key that a lease or a last good value belongs to; empty for another kind of key."""
     kind, _, rest = name.partition(":")
-    key = rest[1:] if rest.startswith(":") else rest[1:-1]
+    tagged = re.match(r"\{[0-9a-z]{4}\}:", rest)
+    key = rest[1:] if rest.startswith(":") else rest[tagged.end() :] if tagged else rest[1:-1]
     return key if kind in ("lease", "stale") and key and name == _guard(kind, key) else ""
 
 
@@ -184,9 +193,12 @@ def index(user: str) -> str:
     return f"index:{{{user}}}"
 
 
-def system_server() -> str:
-    """``system:server``: the epoch under which the values were last known to be right (see ``server_epoch``)."""
-    return "system:server"
+def system_server(tag: str = "") -> str:
+    """``system:server``: the epoch under which the values were last known to be right (see ``server_epoch``).
+
+    In a cluster each node has one of its own, with a hash ``tag`` that puts it there.
+    """
+    return f"system:server:{{{tag}}}" if tag else "system:server"
 
 
 def owner(key: str) -> tuple[str, str] | None:

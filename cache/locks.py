@@ -1,4 +1,6 @@
-"""Distributed locks, on redis-py's own (a token per holder, released only by that holder).
+"""Distributed locks: a key with a token per holder, released only by that holder.
+
+On one server, as the documentation of SET describes it. A lock does not survive a failover that loses it.
 
 A lock that cannot be acquired raises :class:`LockUnavailable`, also while Redis is away: code that continues without
 the lock it asked for is worse than code that stops. So locks are for work that may be left undone; nothing on the way
@@ -17,13 +19,10 @@ from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Final
 
-from redis.asyncio import Redis
-from redis.asyncio.lock import Lock
-from redis.exceptions import LockNotOwnedError
-
 from .background import BackgroundTasks, loop_time
 from .exceptions import CacheUnavailable, CommandNotSent, LockLost, LockUnavailable, TransportError, rejected_with
 from .transport.commands import Transport
+from .transport.scripts import RELEASE
 
 logger = logging.getLogger("cache")
 _RETRY_EVERY: Final = 0.05  # seconds between two attempts while another holder has the lock
@@ -48,23 +47,19 @@ class _Hold:
     token: str = field(default_factory=lambda: token_hex(16))
     requested: bool = False
 
-    async def acquire(self, client: Redis) -> bool:
-        self.requested = True
-        if await self._lock(client).acquire(token=self.token):
-            return True
-        # After a lost connection redis-py repeats the request over another one: we may be the holder already.
-        return bool(await client.get(self.name) == self.token.encode())
-
-    async def release(self, client: Redis) -> bool:
-        """Whether it was still ours."""
+    async def acquire(self, transport: Transport) -> bool:
+        requested, self.requested = self.requested, True
+        # The GET, because a request that is repeated over another connection finds its own lock.
+        request = ("SET", self.name, self.token, "NX", "PX", self.ttl * 1000), ("GET", self.name)
         try:
-            await self._lock(client).do_release(self.token.encode())
-        except LockNotOwnedError:
-            return False
-        return True
+            return bool((await transport.send_all(*request))[1] == self.token.encode())
+        except CommandNotSent:
+            self.requested = requested
+            raise
 
-    def _lock(self, client: Redis) -> Lock:
-        return client.lock(self.name, timeout=self.ttl, blocking=False, thread_local=False)
+    async def release(self, transport: Transport) -> bool:
+        """Whether it was still ours."""
+        return bool(await transport.run(RELEASE, (self.name, self.name), self.token, 0))
 
 
 class Locks:
@@ -72,7 +67,6 @@ class Locks:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._call = transport.call
         self.releasing = BackgroundTasks()
 
     @asynccontextmanager
@@ -97,7 +91,7 @@ class Locks:
 
     async def _acquire(self, lock: _Hold, deadline: float) -> None:
         try:
-            while not await self._call(lock.acquire):
+            while not await lock.acquire(self._transport):
                 if not loop_time() + _RETRY_EVERY <= deadline:  # also if it is NaN
                     raise LockUnavailable(f"{lock.name} has another holder")
                 await asyncio.sleep(_RETRY_EVERY)
@@ -112,7 +106,7 @@ class Locks:
     async def _release(self, lock: _Hold) -> bool:
         """Release. False if the lock was no longer ours; True also if Redis is away and it is released later."""
         try:
-            return bool(await self._call(lock.release))
+            return bool(await lock.release(self._transport))
         except TransportError as problem:
             if rejected_with(problem, "NOPERM"):  # a retry would change nothing
                 logger.warning("[REDIS] Warning: releasing a lock is refused (NOPERM): it frees itself after its TTL")
@@ -133,7 +127,7 @@ class Locks:
         expires_at, refused, pause = loop_time() + lock.ttl, 0, _FIRST_RETRY
         while loop_time() < expires_at:
             try:
-                if await self._call(lock.release):
+                if await lock.release(self._transport):
                     return
                 refused += 1
                 if refused == _NOT_OURS:

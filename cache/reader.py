@@ -40,7 +40,7 @@ class Reader:
         if not self._near_on or client is None or (self._pending and self._pending.covers(key)):
             return MISSING
         now = asyncio.get_running_loop().time()
-        kept: Any = MISSING if now - client.proven_at > MAX_STALENESS else self._near.get(key, now)
+        kept: Any = MISSING if now - client.node_of(key).proven_at > MAX_STALENESS else self._near.get(key, now)
         if kept is MISSING:
             return MISSING
         self._counters.cache_hits += 1
@@ -54,8 +54,8 @@ class Reader:
         if not self._transport.enabled:
             return MISSING, -2
         keep = self._near_on and self._near.keeps(key) and not self._masked(key)
-        client = self._transport.multiplexed
-        overtaken = client is None and self._masked(key)
+        client = self._transport.client
+        overtaken = (client is None or not client.ordered) and self._masked(key)
         left_ms = -1
         try:
             if keep or with_ttl:
@@ -81,8 +81,9 @@ class Reader:
     async def _batch(self, wanted: Sequence[str]) -> dict[str, Any]:
         if not self._transport.enabled:
             return {}
-        pooled = self._transport.multiplexed is None
-        overtaken = {name for name in wanted if self._masked(name)} if pooled else set()
+        client = self._transport.client
+        unordered = client is None or not client.ordered
+        overtaken = {name for name in wanted if self._masked(name)} if unordered else set()
         try:
             replies = await self._transport.send_each(*(("GET", name) for name in wanted))
         except TransportError as problem:
@@ -99,7 +100,7 @@ class Reader:
         return found
 
     async def _read_with_ttl(self, key: str, keep: bool) -> tuple[bytes | None, int]:
-        token = self._near.begin(key) if keep else None
+        token = self._near.begin(key) if keep and self._engine.tracks(key) else None
         plain, left_ms, asked = None, -2, loop_time()
         try:
             raw, left_ms = await self._transport.send_all(("GET", key), ("PTTL", key))
@@ -113,8 +114,8 @@ class Reader:
     def _masked(self, key: str) -> bool:
         """Whether a pending invalidation forbids serving what Redis holds for ``key``.
 
-        Over the pool this is asked before the request as well as after the reply: a pending invalidation may be
-        delivered, over another connection, after the read it forbids.
+        Without one connection that orders both, this is asked before the request as well as after the reply: a pending
+        invalidation may be delivered, over another connection, after the read it forbids.
         """
         return bool(self._pending) and self._pending.covers(key)
 

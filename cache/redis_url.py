@@ -120,6 +120,29 @@ def _host_and_port(text: str) -> tuple[str, int | None]:
     return unquote(parts.hostname or "", errors="strict"), parts.port
 
 
+def read_address_map(text: str) -> dict[str, str]:
+    """Pairs ``announced=reachable``, separated by commas. Each is a host with a port, or both are without.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    addresses: dict[str, str] = {}
+    for pair in filter(None, (pair.strip() for pair in text.split(","))):
+        (announced, with_port), (reachable, to_port) = map(_place, pair.split("="))
+        if announced in addresses or with_port != to_port:
+            raise ValueError
+        addresses[announced] = reachable
+    return addresses
+
+
+def _place(text: str) -> tuple[str, bool]:
+    """A host, with its port if it has one; and whether it has. Raises ValueError."""
+    host, port = _host_and_port(text.strip())
+    if not re.fullmatch(r"[\w.:%-]+", host) or port == 0:
+        raise ValueError
+    return host if port is None else f"{host}:{port}", port is not None
+
+
 def _options(pairs: list[tuple[str, str]], *, tls: bool, sentinel: bool) -> dict[str, Any]:
     """The values of the options."""
     options: dict[str, Any] = {}

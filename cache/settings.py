@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from .exceptions import CacheConfigError
-from .redis_url import DEFAULT_URL, Endpoint, parse
+from .redis_url import DEFAULT_URL, Endpoint, parse, read_address_map
 from .url_options import SETTINGS, check_settings
 from .variables import FLAG, Kind, number, variable, variables_of
 
@@ -28,6 +28,9 @@ _SECONDS = Kind(lambda text: _MILLISECONDS.read(text) / 1000, _MILLISECONDS.must
 _FAMILIES = Kind(
     lambda text: frozenset(NEAR_FAMILIES[name.strip()] for name in text.split(",") if name.strip()),
     f"families of keys among {', '.join(NEAR_FAMILIES)}, separated by commas",
+)
+_ADDRESSES = Kind(
+    read_address_map, "pairs like 10.0.0.1:6379=127.0.0.1:7001 or 10.0.0.1=203.0.113.5, separated by commas"
 )
 _ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{43}=?")  # 32 bytes in base64url, padded or not
 _MAKE_KEY = "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
@@ -52,6 +55,8 @@ class CacheSettings:
         ttl_spread: share of a TTL by which ``get_or_load`` may shorten it at random, so that keys that were filled
             together do not expire together (a share of ``refresh_after``, where that is given); 0 turns it off.
         near: families of keys that the near cache keeps.
+        cluster_address_map: where to connect to a cluster's nodes, by the address that they announce: ``host:port``, or
+            a host for all of its ports. For nodes behind NAT.
         encryption_keys: 32 bytes each. The first encrypts, all of them decrypt; without any, values stay readable.
         url_is_default: the URL was not configured, so an embedded server may take its place.
         endpoint: what the URL says, checked.
@@ -114,6 +119,16 @@ class CacheSettings:
             "that keys do not expire together; `0`: never",
             number(0, 0.5),
             shown="0.05",
+        ),
+    )
+    cluster_address_map: Mapping[str, str] = field(
+        default_factory=dict,
+        hash=False,
+        metadata=_redis(
+            "CACHE_CLUSTER_ADDRESS_MAP",
+            "where to connect to a cluster's nodes, by the address that they announce, for nodes behind NAT: "
+            "`10.0.0.1:6379=127.0.0.1:7001,...`, or a host for all of its ports",
+            _ADDRESSES,
         ),
     )
     near: frozenset[str] = field(

@@ -99,13 +99,27 @@ class Writer:
         deleted = 0
         try:
             while names and self._transport.enabled:
-                deleted += await self._invalidator.delete(names[:BATCH])
-                names = names[BATCH:]
+                groups = self._transport.by_node(names[:BATCH])
+                names = names[BATCH:]  # from here on each group answers for its own
+                one = len(groups) == 1
+                counts = [await self._delete(groups[0])] if one else await asyncio.gather(*map(self._delete, groups))
+                deleted += sum(counts)
+        except TransportError as problem:
+            self._engine.count_error(problem)
+        finally:  # also if the caller is cancelled
+            self._invalidator.enqueue(PendingInvalidations(tuple(names)))
+        return deleted
+
+    async def _delete(self, names: Sequence[str]) -> int:
+        deleted: int | None = None
+        try:
+            deleted = await self._invalidator.delete(names)
         except TransportError as problem:
             self._engine.count_error(problem)
         finally:  # also if the caller is cancelled: Redis may or may not have executed it
-            self._invalidator.enqueue(PendingInvalidations(tuple(names)))
-        return deleted
+            if deleted is None:
+                self._invalidator.enqueue(PendingInvalidations(tuple(names)))
+        return deleted or 0
 
     def _arguments(self, key: str, value: Any, ttl: int | None, nx: bool, xx: bool) -> tuple[Any, ...]:
         """The arguments of SET after the key, all checked."""

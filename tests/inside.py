@@ -7,14 +7,21 @@ and what Redis says (``redis_server.cli``). What is taken from here is the part'
 from __future__ import annotations
 
 from cache import RedisCache
+from cache.coherence.server_epoch import ServerEpoch
 from cache.core.engine import Engine
 from cache.loading.fill import Filler
 from cache.locks import Locks
 
 
 def engine_of(cache: RedisCache) -> Engine:
-    """Its transport, near cache, pending invalidations, epoch and counters."""
+    """Its transport, near cache, pending invalidations, epochs and counters."""
     return cache._engine  # private: a user of the cache has no business with its connection
+
+
+def epoch_of(cache: RedisCache) -> ServerEpoch:
+    """Of its only server."""
+    (epoch,) = engine_of(cache).epochs.values()
+    return epoch
 
 
 def filler_of(cache: RedisCache) -> Filler:

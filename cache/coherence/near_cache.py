@@ -6,7 +6,7 @@ Five rules, each of which some near cache lacks:
 - A value is read on the connection that receives the invalidation messages, so the server tracks it for us.
 - A token is registered before the GET is sent; an invalidation message, a write or a delete invalidates the token. A
   value that was already old when its reply was read is never kept.
-- When the connection is lost everything is dropped, and nothing is kept until tracking is armed again.
+- When a connection is lost everything read over it is dropped, and nothing is kept until the next one is tracked.
 - Nothing is served unless a ping sent within the last second has been answered: a dead connection that reports no
   error turns hits into misses, never into old values.
 - An entry never outlives the TTL of its key.
@@ -18,7 +18,7 @@ A change by this process is seen at once.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 MAX_STALENESS: Final = 1.0
@@ -42,8 +42,6 @@ class NearCache:
         self.entries: OrderedDict[str, tuple[bytes | str, float]] = OrderedDict()
         self._bytes = 0
         self._reading: dict[str, object] = {}  # the valid tokens
-        self.armed = False
-        """Whether the server tracks what is read on the present connection."""
 
     @property
     def on(self) -> bool:
@@ -69,8 +67,8 @@ class NearCache:
         return entry[0]
 
     def begin(self, key: str) -> object:
-        """Return the token for a GET that is about to be sent. None while nothing may be kept."""
-        return self._reading.setdefault(key, object()) if self.armed else None
+        """Return the token for a GET that is about to be sent, on a connection for which the server tracks."""
+        return self._reading.setdefault(key, object())
 
     def end(self, key: str, token: object, value: bytes | str | None, expires_at: float) -> None:
         """Keep the reply to the GET if the token is still valid. Call it also if there was no reply.
@@ -107,15 +105,9 @@ class NearCache:
         self._bytes = 0
         self._reading.clear()
 
-    def disarm(self) -> None:
-        """The connection is lost: keep and serve nothing until tracking is armed again."""
-        self.armed = False
-        self.drop_all()
-
-    def arm(self) -> None:
-        """The server tracks this connection from now on. What was read before is dropped."""
-        self.drop_all()
-        self.armed = self.on
+    def drop_where(self, includes: Callable[[str], bool]) -> None:
+        """As :meth:`drop`, for each key that this includes."""
+        self.drop_many([key for key in (*self.entries, *self._reading) if includes(key)])
 
     def _forget(self, key: str) -> None:
         entry = self.entries.pop(key, None)

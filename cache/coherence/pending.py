@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from functools import wraps
-from typing import Concatenate, Final, ParamSpec, TypeVar
+from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from ..keys import USERS, guarded_by, owner, user_pattern
 from .pending_entries import MAX_KEYS, PatternEntry, PendingEntries
@@ -35,6 +35,13 @@ def _locked(
     return locked
 
 
+class Quarantine(NamedTuple):
+    """Users' values that are not served, whatever the server holds: its sequence number, and which keys it includes."""
+
+    sequence: int
+    includes: Callable[[str], bool]
+
+
 class PendingQueue:
     """The queue of pending invalidations, and every other reason not to serve what Redis holds.
 
@@ -50,12 +57,12 @@ class PendingQueue:
 
     Attributes:
         shared: the entries.
-        quarantined: sequence number of the quarantine of all users' values (see ``server_epoch``); 0 for none.
+        quarantines: of users' values (see ``server_epoch``), by what is not trusted.
     """
 
     def __init__(self, shared: PendingEntries | None = None) -> None:
         self.shared = PendingEntries() if shared is None else shared
-        self.quarantined = 0
+        self.quarantines: dict[object, Quarantine] = {}
 
     @property
     def sequence(self) -> int:
@@ -64,12 +71,12 @@ class PendingQueue:
 
     def __bool__(self) -> bool:
         """Whether any key must not be served."""
-        return bool(self.shared.keys or self.shared.patterns or self.quarantined)
+        return bool(self.shared.keys or self.shared.patterns or self.quarantines)
 
     @property
     def undelivered(self) -> bool:
         """Whether there is a quarantine, or anything in :attr:`invalidations`."""
-        return bool(self.quarantined) or any(self.invalidations)
+        return bool(self.quarantines) or any(self.invalidations)
 
     @_locked
     def undelivered_for(self, users: Collection[str], *, scanning: bool) -> set[str]:
@@ -77,7 +84,7 @@ class PendingQueue:
 
         ``scanning``: whether a scan is under way; otherwise every pattern that waits for one counts.
         """
-        if self.quarantined:
+        if self.quarantines:
             return set(users)
         owners = {name.split(":", 2)[1] for name in self.shared.keys if name.startswith(USERS)}
         starts = [pattern.start for pattern, entry in self.shared.of_patterns() if not (scanning and entry.by_name)]
@@ -107,10 +114,12 @@ class PendingQueue:
             self.shared.keys, self.shared.keys_limit = others, len(others) + MAX_KEYS
 
     @_locked
-    def add_pattern(self, glob: str, user_id: str | None, own: bool = False) -> None:
+    def add_pattern(
+        self, glob: str, user_id: str | None, own: bool = False, where: Callable[[str], bool] | None = None
+    ) -> None:
         """Enqueue a pattern; see :class:`PendingPattern`."""
         user_id = user_id or only_user(glob)
-        self._queue(PendingPattern(glob, user_id, own))
+        self._queue(PendingPattern(glob, user_id, own, where))
         if user_id is not None and len(self.shared.patterns[user_id]) > MAX_PATTERNS_PER_USER:
             del self.shared.patterns[user_id]
             self._queue(PendingPattern(user_pattern(user_id), user_id, own=True))
@@ -147,15 +156,24 @@ class PendingQueue:
             entry.by_name, entry.known = True, entry.known | known
 
     @_locked
-    def quarantine(self) -> None:
-        """Serve no value of any user from now on."""
-        self.shared.sequence += 1
-        self.quarantined = self.sequence
+    def quarantine(self, source: object, includes: Callable[[str], bool]) -> int:
+        """Serve no value of any user from ``source`` from now on. Returns the quarantine's sequence number.
 
-    def release(self, quarantine: int) -> None:
-        """End the quarantine with this sequence number; a later one stays in force."""
-        if self.quarantined == quarantine:
-            self.quarantined = 0
+        ``includes``: whether a key is on it.
+        """
+        self.shared.sequence += 1
+        self.quarantines[source] = Quarantine(self.sequence, includes)
+        return self.sequence
+
+    def quarantined(self, source: object) -> int:
+        """The sequence number of the quarantine of ``source``; 0 for none."""
+        found = self.quarantines.get(source)
+        return 0 if found is None else found.sequence
+
+    def release(self, source: object, quarantine: int | None = None) -> None:
+        """End the quarantine of ``source`` that has this sequence number; a later one stays in force."""
+        if quarantine is None or self.quarantined(source) == quarantine:
+            self.quarantines.pop(source, None)
 
     # -- reading ---------------------------------------------------------------------------------------
 
@@ -181,7 +199,10 @@ class PendingQueue:
 
     def newest(self, key: str) -> int:
         """As :meth:`newest_invalidation`, and a quarantine that includes ``key`` counts too."""
-        return max(self.newest_invalidation(key), self.quarantined if key.startswith(USERS) else 0)
+        newest = self.newest_invalidation(key)
+        if self.quarantines and key.startswith(USERS):
+            newest = max(newest, *(each.sequence for each in self.quarantines.values() if each.includes(key)), 0)
+        return newest
 
     @_locked
     def sequence_of(self, entry: PendingInvalidation) -> int:

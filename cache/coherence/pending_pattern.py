@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ..keys import USERS, is_reserved, is_user_id, owner, system_server, user_prefix
@@ -14,6 +15,7 @@ class PendingPattern(NamedTuple):
     Attributes:
         glob: the Redis pattern.
         user_id: the user whose keys it is limited to; None for all users.
+        where: whether a key is in the place that is meant, a node of a cluster; None for everywhere.
         own: whether only keys that this layer wrote are deleted (see ``invalidation.ownership``). All that the pattern
             reaches are masked until that is done.
     """
@@ -21,6 +23,7 @@ class PendingPattern(NamedTuple):
     glob: str
     user_id: str | None
     own: bool = False
+    where: Callable[[str], bool] | None = None
 
     @property
     def start(self) -> str:
@@ -35,13 +38,15 @@ class PendingPattern(NamedTuple):
     def spares(self, key: str) -> bool:
         """Whether it leaves alone a key that matches: one of the layer itself whose prefix it does not literally name.
 
-        The server's mark is always spared: without it the values of all users would be quarantined.
+        A server's mark is always spared: without it the values of all users would be quarantined.
         """
-        return key == system_server() or (is_reserved(key) and not is_reserved(self.glob))
+        return key.startswith(system_server()) or (is_reserved(key) and not is_reserved(self.glob))
 
     def reaches(self, key: str) -> bool:
         """Whether it includes ``key``: keys of the layer itself only if it names their prefix literally."""
         if self.user_id is not None and not key.startswith(f"{USERS}{self.user_id}:"):
+            return False
+        if self.where is not None and not self.where(key):
             return False
         return (not is_reserved(key) or is_reserved(self.glob)) and matches(self.glob, key)
 

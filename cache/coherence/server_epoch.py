@@ -10,7 +10,8 @@ invalidated again what changed lately, or, if it cannot, until all that this lay
 One process does that for all, under a lease; the others wait for its mark.
 
 A server without a mark is accepted if it is empty. If the mark may not be read it counts as missing; if the epoch may
-not be read the server is accepted. A cluster, and a server without RESP3, are accepted too.
+not be read the server is accepted. A server without RESP3 is accepted too. In a cluster each primary has an epoch and
+a mark of its own.
 """
 
 from __future__ import annotations
@@ -27,26 +28,28 @@ from typing import Any, Final
 from .. import keys
 from ..background import loop_time
 from ..exceptions import CommandRejected, TransportError, rejected_with
+from ..transport.client import Command, Node, send_all, send_each
 from ..transport.commands import Transport
 from .pending import PendingQueue
 
 logger = logging.getLogger("cache")
-_GET_MARK: Final = ("GET", keys.system_server())
-_GET_EPOCH: Final = (("INFO", "server"), ("INFO", "replication"), _GET_MARK)
-HANDSHAKE: Final = (*_GET_EPOCH, ("DBSIZE",))
-"""What a new connection asks. Each command may be rejected."""
+_GET_EPOCH: Final = (("INFO", "server"), ("INFO", "replication"))
 Revalidate = Callable[[], Awaitable[bool]]
 """Invalidates again what changed lately. Returns whether that covers everything; raises if it cannot say now."""
 CHECK_EVERY: Final = 30.0  # seconds between two checks of the mark, where the server does not push its changes
 RETRY_EVERY: Final = 1.0  # seconds between two attempts to end a quarantine
 LEASE_SECONDS: Final = 5.0  # after which a process that was killed while it revalidated is replaced
-_LEASE: Final = keys.lease(keys.system_server())
 _ATTEMPTS: Final = 3  # in a row, if a reply does not come in time
 REVALIDATE_TIMEOUT: Final = 60.0  # seconds of failing revalidation after which everything is deleted
 
 
 class ServerEpoch:
-    """Compares the server's epoch with the mark, and quarantines the users' values while they differ.
+    """Compares the epoch of one server with its mark, and quarantines the users' values on it while they differ.
+
+    Args:
+        node: the server.
+        transport: of the cache.
+        pending: of the cache.
 
     Attributes:
         checked_at: loop time of the last check of the mark that found nothing.
@@ -54,10 +57,13 @@ class ServerEpoch:
         changes: notifications so far that the mark or all data may have changed.
     """
 
-    def __init__(self, transport: Transport, pending: PendingQueue) -> None:
+    def __init__(
+        self, node: Node, transport: Transport, pending: PendingQueue, revalidate: Callable[[], Revalidate | None]
+    ) -> None:
+        self._node = node
         self._transport = transport
         self._pending = pending
-        self._revalidate: Revalidate | None = None
+        self._revalidate = revalidate
         self._epoch = ""  # empty if it may not be read
         self.checked_at = self.not_before = -CHECK_EVERY
         self._mark = ""  # as last read; empty again when the server reports that it changed
@@ -68,24 +74,35 @@ class ServerEpoch:
         self._token = token_hex(8)
         self._leading = False  # this process has the lease
 
-    def revalidate_with(self, revalidate: Revalidate | None) -> None:
-        """Set what invalidates again after a restart; None deletes everything of all users instead."""
-        self._revalidate = revalidate
+    @property
+    def mark_key(self) -> str:
+        """Where the mark is."""
+        client = self._transport.client
+        return keys.system_server("" if client is None else client.tag_of(self._node))
+
+    @property
+    def handshake(self) -> tuple[Command, ...]:
+        """What a new connection asks. Each command may be rejected."""
+        return *_GET_EPOCH, ("GET", self.mark_key), ("DBSIZE",)
+
+    @property
+    def _lease(self) -> str:
+        return keys.lease(self.mark_key)
 
     def on_handshake(self, replies: list[Any]) -> None:
-        """Begin with a new connection. ``replies``: to the commands of ``HANDSHAKE``."""
+        """Begin with a new connection. ``replies``: to :attr:`handshake`."""
         self._epoch, mark = _parse(replies)
         self._mark = ""
         self.changes += 1
         self.checked_at = self.not_before = -CHECK_EVERY
         empty = replies[-1] == 0
         if self._epoch and mark != self._epoch and (mark or not empty):
-            self._quarantine()
+            self.quarantine()
 
     def check(self) -> None:
         """Do in the background what is due. Call it a few times a second, while connected."""
         now = loop_time()
-        due = self._pending.quarantined or (self._epoch and now - self.checked_at >= CHECK_EVERY)
+        due = self._quarantined or (self._epoch and now - self.checked_at >= CHECK_EVERY)
         if due and now >= self.not_before and (self._checking is None or self._checking.done()):
             self._checking = asyncio.create_task(self._run(), name="cache-server-epoch")
 
@@ -99,9 +116,9 @@ class ServerEpoch:
 
     def on_flush(self) -> None:
         """The server was flushed, or has loaded another server's data."""
-        if self._epoch and not self._pending.quarantined:
-            self._quarantine()
-            self._tentative = self._pending.quarantined
+        if self._epoch and not self._quarantined:
+            self.quarantine()
+            self._tentative = self._quarantined
         self.on_change()
 
     def on_delivered(self) -> None:
@@ -110,15 +127,30 @@ class ServerEpoch:
         self.check()
 
     async def close(self) -> None:
-        """Stop checking. A quarantine stays in force."""
+        """Stop checking. A quarantine stays in force while the server is used."""
         if self._checking is not None:
             self._checking.cancel()
             await asyncio.wait({self._checking})
 
-    def _quarantine(self) -> None:
-        if not self._pending.quarantined:
+    def quarantine(self) -> None:
+        """Serve no user's value of this server until it is known what is right."""
+        if not self._quarantined:
             self._since = loop_time()
-        self._pending.quarantine()
+        self._pending.quarantine(self._node, self._includes)
+
+    def forget(self) -> None:
+        """The server is not used any more."""
+        self._pending.release(self._node)
+        if self._checking is not None:
+            self._checking.cancel()
+
+    @property
+    def _quarantined(self) -> int:
+        return self._pending.quarantined(self._node)
+
+    def _includes(self, key: str) -> bool:
+        client = self._transport.client
+        return client is None or client.node_of(key) is self._node
 
     async def _run(self) -> None:
         changes = self.changes
@@ -139,18 +171,20 @@ class ServerEpoch:
     async def _verify(self) -> bool:
         """End a quarantine and restore the mark. Returns whether everything is done; raises TransportError."""
         mark = await self._read_mark() if self._epoch else ""
-        if quarantine := self._pending.quarantined:
+        if quarantine := self._quarantined:
             if not await self._nothing_old(quarantine, mark):
                 return False
-            self._pending.release(quarantine)
+            self._pending.release(self._node, quarantine)
             mark = await self._read_mark() if self._epoch else ""
-        if self._pending.undelivered:  # other processes trust a server that has the mark: deliver first
+        if self._quarantined or any(
+            self._pending.invalidations
+        ):  # other processes trust a server that has the mark: deliver first
             # One of them may never be delivered: another process recovers the server then.
             await (self._renew() if loop_time() - self._since < REVALIDATE_TIMEOUT else self._release())
             return False
         if self._epoch and mark != self._epoch:
             try:  # read it too, so that the server pushes its eviction
-                await self._transport.send_all(("SET", keys.system_server(), self._epoch), _GET_MARK)
+                await send_all(self._node, (("SET", self.mark_key, self._epoch), ("GET", self.mark_key)))
             except CommandRejected as problem:
                 if problem.code != "NOPERM":
                     raise
@@ -161,17 +195,17 @@ class ServerEpoch:
         """Return the mark. Quarantines a server with a new epoch or an unknown mark; raises TransportError."""
         changes, replies = self.changes, await self._read()
         if rejected_with(replies[-1], "WRONGTYPE"):
-            await self._transport.unlink((keys.system_server(),))
+            await self._delete(self.mark_key)
             changes, replies = self.changes, await self._read()
         epoch, mark = _parse(replies)
         if epoch != self._epoch or mark not in (epoch, self._mark):  # also if it is gone and no push says so: SWAPDB
-            self._quarantine()
+            self.quarantine()
         self._epoch, self._mark = epoch, mark if changes == self.changes else ""
         return mark
 
     async def _read(self) -> list[Any]:
         """Return the replies for epoch and mark, NOPERM and WRONGTYPE among them; raises any other TransportError."""
-        replies = await self._transport.send_each(*_GET_EPOCH)
+        replies = await send_each(self._node, (*_GET_EPOCH, ("GET", self.mark_key)))
         for reply in replies:
             if isinstance(reply, Exception) and not rejected_with(reply, "NOPERM", "WRONGTYPE"):
                 raise reply
@@ -185,22 +219,22 @@ class ServerEpoch:
             return False
         if self._epoch and await self._read_mark() == self._epoch:
             return True  # the holder before was done between our look and our claim
-        if self._revalidate is not None:
+        if (revalidate := self._revalidate()) is not None:
             try:
-                if await self._renewing(self._revalidate()):
+                if await self._renewing(revalidate()):
                     return True
             except Exception as problem:  # the source of truth is away, or the callable is defective
                 if loop_time() - self._since < REVALIDATE_TIMEOUT:
                     await self._release()  # another process may reach it
                     return False
                 logger.error("revalidation failed (%s): all users' values are deleted", type(problem).__name__)
-        self._pending.add_pattern(f"{keys.USERS}*", None, own=True)
+        self._pending.add_pattern(f"{keys.USERS}*", None, own=True, where=self._includes)
         return True
 
     async def _elected(self) -> bool:
         """Whether this process is the one that revalidates. So is each that may not use the lease."""
-        claim = ("SET", _LEASE, self._token, "NX", "PX", int(LEASE_SECONDS * 1000))
-        holder = (await self._transport.send_each(claim, ("GET", _LEASE)))[1] if self._epoch else None
+        claim = ("SET", self._lease, self._token, "NX", "PX", int(LEASE_SECONDS * 1000))
+        holder = (await send_each(self._node, (claim, ("GET", self._lease))))[1] if self._epoch else None
         self._leading = not isinstance(holder, bytes) or holder == self._token.encode()
         return self._leading
 
@@ -222,13 +256,16 @@ class ServerEpoch:
     async def _renew(self) -> None:
         if self._leading:
             with suppress(TransportError):
-                await self._transport.send("PEXPIRE", _LEASE, int(LEASE_SECONDS * 1000))
+                await self._node.call("PEXPIRE", self._lease, int(LEASE_SECONDS * 1000))
+
+    async def _delete(self, key: str) -> None:
+        await self._node.call(self._transport.capabilities.delete, key)
 
     async def _release(self) -> None:
         if self._leading:
             self._leading = False
             with suppress(TransportError):  # it expires
-                await self._transport.unlink((_LEASE,))
+                await self._delete(self._lease)
 
 
 def _parse(replies: list[Any]) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Set
 from typing import Final
 
+from ..background import loop_time
 from ..transport.handshake import REMEDIES
 
 logger = logging.getLogger("cache")
@@ -33,24 +34,33 @@ class Availability:
         self._address = address
         self._on_error = on_error
         self._logged = False
+        self._announced = False  # that Redis answers
+        self._ended_at = -_QUIET  # loop time of the end of the last outage that was logged
         self._refused: dict[str, str] = {}
         self._remedies = remedies
         self._logged_remedies: set[str] = set()  # in the present outage
         self._failures: dict[str, tuple[float, int]] = {}  # loop time of the last one, and their number
 
-    def went_down(self, reason: str) -> None:
-        """Redis does not answer. ``reason`` must not hold credentials."""
+    def went_down(self, reason: str, *, partly: bool = False, lasting: bool = False) -> None:
+        """Redis does not answer; ``partly``: for some keys. ``reason`` must not hold credentials.
+
+        What comes just after the end of an outage is logged once it is ``lasting``: a server that pauses may answer and
+        fall silent several times a second.
+        """
         self._on_error()
         self.known.set()
+        if not lasting and loop_time() - self._ended_at < _QUIET and reason not in self._remedies:
+            return
         news = reason in self._remedies and reason not in self._logged_remedies
         if not self._logged or news:
-            self._logged = True
+            self._logged, self._announced = True, False
             self._logged_remedies.add(reason)
             logger.warning(
-                "[REDIS] Warning: Connection failed (%s: %s). Continuing without the cache; "
+                "[REDIS] Warning: Connection failed (%s: %s). Continuing without the cache%s; "
                 "it is used again as soon as Redis answers.",
                 self._address,
                 reason.partition("\n")[0][:160],
+                " for the keys of that node" if partly else "",
             )
 
     def came_up(self, note: str = "") -> None:
@@ -58,11 +68,13 @@ class Availability:
         self._logged = False
         self._logged_remedies.clear()
         self.known.set()
-        logger.info("[REDIS] Connected (%s%s)", self._address, note)
+        if not self._announced:
+            self._announced, self._ended_at = True, loop_time()
+            logger.info("[REDIS] Connected (%s%s)", self._address, note)
 
     def reset(self) -> None:
         """The cache no longer connects, so nothing is known."""
-        self._logged = False
+        self._logged = self._announced = False
         self._failures.clear()
         self.known.clear()
 
@@ -83,7 +95,7 @@ class Availability:
         if not times:
             logger.warning("[REDIS] Warning: %s", line)
 
-    def check(self, now: float, last_answer: float | None, reason: str) -> None:
+    def check(self, now: float, last_answer: float | None, reason: str, *, partly: bool = False) -> None:
         """Log what no event reports: silence that lasts, and failures that have stopped. Call it a few times a second.
 
         ``last_answer``: loop time at which Redis last answered, or connecting began; None if it answers now.
@@ -92,7 +104,7 @@ class Availability:
             if self._logged:
                 self.came_up()
         elif not self._logged and now - last_answer > _TOLERANCE:
-            self.went_down(reason)
+            self.went_down(reason, partly=partly, lasting=True)
         for kind, (seen, times) in list(self._failures.items()):
             if now - seen > _QUIET:
                 del self._failures[kind]

@@ -11,10 +11,11 @@ from .. import keys
 from ..background import BackgroundTasks, loop_time
 from ..coherence.near_cache import NearCache
 from ..coherence.pending import PendingQueue
-from ..coherence.server_epoch import HANDSHAKE, ServerEpoch
+from ..coherence.server_epoch import Revalidate, ServerEpoch
 from ..exceptions import CommandRejected, TransportError
 from ..serialization.serializer import Serializer
 from ..settings import CacheSettings
+from ..transport.client import Command, Node
 from ..transport.commands import Transport
 from ..transport.connection import REPLICA
 from ..transport.handshake import REMEDIES
@@ -25,7 +26,8 @@ from .stats import Counters
 
 LARGEST_REPLY_BYTES: Final = 16 << 20  # bytes; no value of ours comes near it
 T = TypeVar("T")
-_EPOCH_KEY: Final = keys.system_server().encode()
+_CLUSTER: Final = "; a cluster"
+_OVER_THE_POOL: Final = "; no RESP3: over the pool, without the near cache"
 _TRACKING: Final = ("CLIENT", "TRACKING", "ON")
 # Client-side caching as in the Redis documentation. Not NOLOOP, although we know our own writes: the server would not
 # report what our commands evict, expire early or fill, and would stop tracking those keys.
@@ -43,8 +45,7 @@ class Engine:
     Attributes:
         counters: what this process did.
         transport: sends the commands.
-        epoch: whether the server is the one whose values were known to be right.
-        tracking: whether the server pushes changes of what was read over the multiplexed connection.
+        epochs: for each server in use, whether it is the one whose values were known to be right.
     """
 
     def __init__(
@@ -61,11 +62,12 @@ class Engine:
         self.near = near
         self.pending = pending
         self.serializer = serializer
-        self.tracking = False
-        self._tracking_reply: Any = None
+        self._tracked: set[Node] = set()  # which push changes of what was read over the present connection
+        self._tracking_replies: dict[Node, Any] = {}
+        self._revalidate: Revalidate | None = None
         largest = max(LARGEST_REPLY_BYTES, 2 * settings.max_value_bytes)
-        self.transport = Transport(settings, self, handshake=(*HANDSHAKE, _TRACKING), largest_reply_bytes=largest)
-        self.epoch = ServerEpoch(self.transport, pending)
+        self.transport = Transport(settings, self, handshake=self._handshake, largest_reply_bytes=largest)
+        self.epochs: dict[Node, ServerEpoch] = {}
         self._connect_wait = settings.connect_wait
         self._on_change = on_change
         # Sentinels may name a replica for the moment that a failover takes: nothing has to be changed.
@@ -79,7 +81,7 @@ class Engine:
             redeliver=redeliver,
             failed=self._maintenance_failed,
         )
-        self._background = BackgroundTasks()  # redelivering and disconnecting
+        self._background = BackgroundTasks()  # redelivering
 
     # -- start and stop --------------------------------------------------------------------------------
 
@@ -95,7 +97,8 @@ class Engine:
 
     def disable(self) -> None:
         """From now on: neutral answers and no traffic."""
-        self._disconnected(self.transport.disable())
+        self.transport.disable()
+        self._disconnected()
 
     def enable(self) -> None:
         """Switch on again. Connecting begins at once, in the background."""
@@ -105,17 +108,45 @@ class Engine:
         """Run maintenance once more and close every connection."""
         if self.transport.connected:
             await self._maintenance.run_once()
-        self._disconnected(self.transport.disconnect())
+        self.transport.disconnect()
+        checking = list(self.epochs.values())
+        self._disconnected()
+        await self.transport.disconnected()
         await self._background.ended(2.0)
-        await self.epoch.close()
-        await self.transport.pool.closed()
+        for epoch in checking:
+            await epoch.close()
 
-    def _disconnected(self, closing: asyncio.Task[None] | None) -> None:
-        if closing is not None:
-            self._background.keep(closing)
+    def recall_with(self, revalidate: Revalidate | None) -> None:
+        """See :meth:`cache.RedisCache.recall_with`."""
+        self._revalidate = revalidate
+
+    def tracks(self, key: str) -> bool:
+        """Whether changes of ``key`` are pushed, once it was read."""
+        client = self.transport.client
+        return client is not None and client.node_of(key) in self._tracked
+
+    def delivered(self) -> None:
+        """A scan has delivered what was pending."""
+        for epoch in self.epochs.values():
+            epoch.on_delivered()
+
+    def _disconnected(self) -> None:
         self._maintenance.stop()
-        self._drop_tracking()
+        for epoch in self.epochs.values():
+            epoch.forget()
+        self.epochs.clear()
+        self._tracked.clear()
+        self.near.drop_all()
+        self._on_change(None)
         self._availability.reset()
+
+    def _epoch(self, node: Node) -> ServerEpoch:
+        if node not in self.epochs:
+            self.epochs[node] = ServerEpoch(node, self.transport, self.pending, lambda: self._revalidate)
+        return self.epochs[node]
+
+    def _handshake(self, node: Node) -> tuple[Command, ...]:
+        return *self._epoch(node).handshake, _TRACKING
 
     # -- TransportListener -----------------------------------------------------------------------------
 
@@ -123,50 +154,64 @@ class Engine:
         """The transport has begun to connect, also for a command that was sent before :meth:`start`."""
         self._maintenance.start()
 
-    def on_handshake(self, replies: list[Any]) -> None:
+    def on_handshake(self, node: Node, replies: list[Any]) -> None:
         """Compare the server with the one whose values were known to be right."""
-        *found, self._tracking_reply = replies
-        self.epoch.on_handshake(found)
+        if replies:
+            *found, self._tracking_replies[node] = replies
+            self._epoch(node).on_handshake(found)
 
     def on_capabilities(self, lost: dict[str, str]) -> None:
         """Log what the server refuses, and what is lost."""
         if self._availability.refuses(lost, self.transport.capabilities.refused):
             self._maintenance.probe_soon()
 
-    async def on_connected(self) -> None:
+    async def on_connected(self, node: Node) -> None:
         """Rely on tracking, and deliver what is pending."""
-        if self.transport.client is None:
-            return
-        self._availability.came_up()
-        if isinstance(self._tracking_reply, TransportError):
-            self.count_error(self._tracking_reply)  # no right to it: no near cache, and waiters poll
-        else:
-            self.tracking = True
-            self.near.arm()
-            self._on_change(None)  # changes while tracking was off went unreported
-        self.epoch.check()
+        if self.transport.complete:
+            whole = node is self.transport.client
+            self._availability.came_up("" if whole and node.ordered else _OVER_THE_POOL if whole else _CLUSTER)
+        tracking = self._tracking_replies.pop(node, None)
+        if isinstance(tracking, TransportError):
+            self.count_error(tracking)  # no right to it: no near cache, and waiters poll
+        elif tracking is not None:
+            self._tracked.add(node)
+            self._forget_read_over(node)  # changes while tracking was off went unreported
+        if node in self.epochs:
+            self.epochs[node].check()
         await self._maintenance.run_once()
 
-    def on_disconnected(self, reason: str) -> None:
-        """Drop what the lost connection kept coherent, and fall back to the pool if the server needs that."""
-        self._drop_tracking()
-        if self.transport.pooled:
-            self.transport.pool.start()
-        elif self.transport.client is not None:
-            self._availability.went_down(reason)
+    def on_disconnected(self, node: Node, reason: str) -> None:
+        """Drop what the lost connection kept coherent."""
+        self._tracked.discard(node)
+        self._forget_read_over(node)
+        if self.transport.client is not None:
+            self._availability.went_down(reason, partly=self.transport.connected)
 
-    def on_push(self, push: list[Any]) -> None:
+    def on_moved(self, includes: Callable[[str], bool]) -> None:
+        """Forget what was read from other servers, and which those were."""
+        self.near.drop_where(includes)
+        self._on_change(None)
+        used = () if self.transport.client is None else self.transport.client.nodes()
+        for node in [node for node in self.epochs if node not in used]:
+            self.epochs.pop(node).forget()
+        for epoch in self.epochs.values():
+            epoch.on_change()  # its mark may have another name
+            if self.pending.quarantines:  # keys of a server that is not trusted may have moved to it
+                epoch.quarantine()
+
+    def on_push(self, node: Node, push: list[Any]) -> None:
         """Apply an invalidation message of client-side caching."""
         if push[0] != b"invalidate":
             return
         names: list[bytes] | None = push[1]
+        epoch = self._epoch(node)
         if names is None:  # FLUSHALL or FLUSHDB
-            self.near.drop_all()
-            self.epoch.on_flush()
+            self._forget_read_over(node)
+            epoch.on_flush()
         else:
-            if _EPOCH_KEY in names:
-                self.near.drop_all()  # other data may have taken the place of what the server tracked (SWAPDB)
-                self.epoch.on_change()
+            if epoch.mark_key.encode() in names:
+                self._forget_read_over(node)  # other data may have taken the place of what it tracked (SWAPDB)
+                epoch.on_change()
             self.near.drop_many(name.decode(errors="surrogateescape") for name in names)
         self._on_change(names)
 
@@ -176,21 +221,12 @@ class Engine:
             self.count_undecodable(key, ValueError("too large to be read"))
             self.pending.add(key)
 
-    def on_pool_connected(self) -> None:
-        """Redis answers over the pool."""
-        if self.transport.pooled and self.transport.client is not None:
-            self._availability.came_up(f"; {self.transport.client.reason}: over the pool, without the near cache")
-
-    def on_pool_failed(self, reason: str) -> None:
-        """The pool could not connect."""
-        if self.transport.pooled:
-            self._availability.went_down(reason)
+    def _forget_read_over(self, node: Node) -> None:
+        client = self.transport.client
+        if client is None or client is node:
+            self.near.drop_all()
         else:
-            self.count_error()
-
-    def _drop_tracking(self) -> None:
-        self.tracking = False
-        self.near.disarm()
+            self.near.drop_where(lambda key: client.node_of(key) is node)
         self._on_change(None)
 
     # -- failures --------------------------------------------------------------------------------------
@@ -240,11 +276,11 @@ class Engine:
         client = self.transport.client
         if client is None:
             return
-        if not client.unsupported:
-            last_answer = None if client.up else max(client.proven_at, client.started_at)
-            self._availability.check(loop_time(), last_answer, client.reason)
-        if client.up:
-            self.epoch.check()
+        last_answer = None if client.complete else client.last_answer
+        self._availability.check(loop_time(), last_answer, client.reason, partly=client.up)
+        for node, epoch in self.epochs.items():
+            if node.up:
+                epoch.check()
 
     def redeliver_soon(self) -> None:
         """Deliver what is pending now, in the background, unless something else there has to end first."""

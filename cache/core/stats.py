@@ -6,10 +6,9 @@ are added to a hash in Redis now and then, off the hot path, and once more at cl
 
 from __future__ import annotations
 
+import asyncio
+import re
 from typing import Any, Final
-
-from redis.asyncio import Redis
-from redis.asyncio.cluster import RedisCluster
 
 from .. import keys
 from ..transport.commands import Transport
@@ -23,6 +22,7 @@ FIELDS: Final = (
     "undecodable",
     "warmed",
 )
+_USED: Final = re.compile(r"^used_memory:(\d+)", re.MULTILINE)
 _REPORTED: Final = (*FIELDS[:3], "hit_rate", "connection_errors", "redis_keys", "redis_memory", *FIELDS[4:])
 
 
@@ -80,25 +80,24 @@ class Counters:
         Raises:
             TransportError: Redis gave no usable reply.
         """
-        stored, size, memory = await transport.call(_ask)
+
+        async def ask() -> tuple[dict[str, int], list[Any]]:  # in one turn: what is unsent by then is in no reply
+            return self.unsent(), await transport.send("HMGET", keys.system_stats(), *FIELDS)
+
+        (unsent, stored), sizes, memory = await asyncio.gather(
+            ask(),
+            transport.on_each_node("DBSIZE"),
+            transport.on_each_node("INFO", "memory"),
+        )
         totals = {name: int(value or 0) for name, value in zip(FIELDS, stored, strict=True)}
-        used = sum(int(node["used_memory"]) for node in memory)
-        return _report({name: totals[name] + amount for name, amount in self.unsent().items()}, int(size), _human(used))
+        used = sum(int(found[1]) for each in memory if (found := _USED.search(text_of(each))))
+        totals = {name: totals[name] + amount for name, amount in unsent.items()}
+        return _report(totals, sum(map(int, sizes)), _human(used))
 
 
-async def _ask(client: Redis) -> tuple[list[Any], int, list[dict[str, Any]]]:
-    """The stored totals, the number of keys, and the memory section of INFO of each node."""
-    if isinstance(client, RedisCluster):  # no pipeline: the last two go to every node
-        stored = await client.hmget(keys.system_stats(), list(FIELDS))
-        primaries = client.get_primaries()
-        sizes = [await client.dbsize(target_nodes=node) for node in primaries]
-        return stored, sum(sizes), [await client.info("memory", target_nodes=node) for node in primaries]
-    pipe = client.pipeline(transaction=False)
-    pipe.hmget(keys.system_stats(), list(FIELDS))
-    pipe.dbsize()
-    pipe.info("memory")
-    stored, size, memory = await pipe.execute()
-    return stored, size, [memory]
+def text_of(info: Any) -> str:
+    """A reply to INFO, which RESP3 brings as a text and RESP2 as bytes."""
+    return info.decode(errors="replace") if isinstance(info, bytes) else str(info)
 
 
 def _human(size: int) -> str:

@@ -43,7 +43,7 @@ class BackgroundScan:
         self._transport = engine.transport
         self._pending = engine.pending
         self._serializer = engine.serializer
-        self._epoch = engine.epoch
+        self._engine = engine
         self._drop = drop
         self._not_before = 0.0
         self.task: asyncio.Task[None] | None = None
@@ -79,7 +79,7 @@ class BackgroundScan:
             if refused:
                 self._not_before = loop_time() + RETRY_EVERY
                 return
-        self._epoch.on_delivered()
+        self._engine.delivered()
 
     async def _scan(self, waiting: Waiting) -> set[PendingPattern]:
         """Deliver these patterns. Returns those that Redis did not acknowledge."""

@@ -135,10 +135,10 @@ class Invalidator:
         elif pattern.own or pattern.literal:
             await self._delete_by_name(pattern, await names_of(self._transport, pattern.user_id), outcome)
         else:
-            # Two commands in one loop tick. Not send_all: in a cluster DBSIZE goes to every node.
-            counting, indexed = self._transport.send("DBSIZE"), names_of(self._transport, pattern.user_id)
-            size, names = await asyncio.gather(counting, indexed)
-            if int(size) <= SMALL:
+            # Two commands in one loop tick.
+            counting, indexed = self._transport.on_each_node("DBSIZE"), names_of(self._transport, pattern.user_id)
+            sizes, names = await asyncio.gather(counting, indexed)
+            if sum(map(int, sizes)) <= SMALL:
                 await self._scan(keys.user_pattern(pattern.user_id), pattern.reaches, outcome)
             else:
                 known = await self._delete_by_name(pattern, names, outcome)

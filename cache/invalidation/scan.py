@@ -20,12 +20,11 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from redis.asyncio.cluster import RedisCluster
-
 from .. import keys
 from ..background import retrieve_exception
 from ..coherence.glob import matches, plain_start
-from ..exceptions import CacheUnavailable, rejected_with
+from ..exceptions import CacheUnavailable, ConnectionLost, TransportError, rejected_with
+from ..transport.client import Node
 from ..transport.commands import Transport
 
 T = TypeVar("T")
@@ -65,7 +64,7 @@ async def delete_matching(
                 break
     # Only the literal prefix: nothing can be put after a pattern with an unclosed set.
     # [ls]: the first letter of lease and stale, with which Redis discards nearly every other key at once.
-    guards = f"[ls]*:[:{{]{keys.escape(plain_start(pattern))}*"
+    guards = f"[ls]*[:{{]{keys.escape(plain_start(pattern))}*"
     async for page in pages(transport, guards, size):
         guarded = {name for key in page if (name := keys.guarded_by(key)) and matches(pattern, name)}
         await remove(guards_of(await select(list(guarded), False)), False)
@@ -86,7 +85,8 @@ async def pages(transport: Transport, pattern: str, size: int) -> AsyncGenerator
     Raises:
         TransportError: Redis gave no usable reply.
     """
-    nodes: Sequence[Any] = await transport.call(_primaries)
+    nodes, topology = await transport.nodes()
+    problem: TransportError | None = None
     for node in nodes:
         request: asyncio.Task[tuple[int, list[bytes]]] | None = _request(transport, node, 0, pattern, size)
         try:
@@ -96,9 +96,15 @@ async def pages(transport: Transport, pattern: str, size: int) -> AsyncGenerator
                 again = partial(_request, transport, node, cursor, pattern, size)
                 request = again() if cursor else None
                 yield [key.decode(errors="surrogateescape") for key in found]
+        except TransportError as failure:
+            problem = failure  # the other nodes of a cluster still delete what they have
         finally:
             if request is not None:
                 request.cancel()
+    if problem is None and len(nodes) > 1 and (await transport.nodes())[1] != topology:
+        problem = ConnectionLost("keys have moved to a node that was scanned before")
+    if problem is not None:
+        raise problem
 
 
 async def delete(transport: Transport, names: Sequence[str]) -> int:
@@ -148,10 +154,9 @@ def guards_of(names: Sequence[str]) -> list[str]:
 
 
 def _request(
-    transport: Transport, node: Any, cursor: int, pattern: str, size: int
+    transport: Transport, node: Node, cursor: int, pattern: str, size: int
 ) -> asyncio.Task[tuple[int, list[bytes]]]:
-    page = transport.call(partial(_scan, node=node, cursor=cursor, pattern=pattern, size=size))
-    task = asyncio.create_task(page, name="cache-scan")
+    task = asyncio.create_task(_scan(transport, node, cursor, pattern, size), name="cache-scan")
     task.add_done_callback(retrieve_exception)
     return task
 
@@ -173,13 +178,6 @@ def as_bytes(name: str) -> bytes:
     return name.encode(errors="surrogateescape")
 
 
-async def _primaries(client: Any) -> Sequence[Any]:
-    return client.get_primaries() if isinstance(client, RedisCluster) else [None]
-
-
-async def _scan(client: Any, node: Any, cursor: int, pattern: str, size: int) -> tuple[int, list[bytes]]:
-    if node is None:
-        position, found = await client.scan(cursor, match=pattern, count=size)
-        return int(position), found
-    positions, found = await client.scan(cursor, match=pattern, count=size, target_nodes=node)
-    return int(next(iter(positions.values()))), found
+async def _scan(transport: Transport, node: Node, cursor: int, pattern: str, size: int) -> tuple[int, list[bytes]]:
+    position, found = await transport.send_to(node, "SCAN", cursor, "MATCH", pattern, "COUNT", size)
+    return int(position), found

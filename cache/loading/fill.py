@@ -159,7 +159,7 @@ class Filler:
                         return last_good, False
                 else:
                     left = min(max(int(rest[1]), 1) / 1000, give_up - loop_time())
-                    await asyncio.wait({change}, timeout=left if self._engine.tracking else min(left, POLL_EVERY))
+                    await asyncio.wait({change}, timeout=left if self._engine.tracks(key) else min(left, POLL_EVERY))
             except UndecodableValue as problem:
                 self._engine.count_undecodable(key, problem)
                 self._engine.pending.add(key)  # the next attempt deletes it first

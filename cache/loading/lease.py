@@ -123,7 +123,7 @@ class Leases:
         change = self._waiters.wait(lease.key)
         try:
             while True:
-                await asyncio.wait({change}, timeout=RENEW_EVERY if self._engine.tracking else POLL_EVERY)
+                await asyncio.wait({change}, timeout=RENEW_EVERY if self._engine.tracks(lease.key) else POLL_EVERY)
                 self._waiters.leave(lease.key, change)
                 change = self._waiters.wait(lease.key)  # before the look, so that no change is missed
                 try:

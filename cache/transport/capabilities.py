@@ -27,7 +27,7 @@ HUNG_UP: Final = "HANGUP"
 """The code of a command over which a proxy ends the connection, instead of answering with an error."""
 _LOST: Final = {
     "UNLINK": "DEL takes its place",
-    "DEL": "UNLINK takes its place, and locks end with their TTL",
+    "DEL": "UNLINK takes its place",
     "SCRIPT": "EVAL takes the place of EVALSHA until the server knows a script",
     "EVALSHA": "EVAL takes its place",
     "EVAL": "what is loaded is not stored, loads are not shared, nothing is counted; set and get work",

@@ -1,31 +1,27 @@
-"""Sends commands to Redis: over the multiplexed connection, or over the pool where there cannot be one.
+"""Sends commands to Redis, through the client that suits what answers at the URL.
 
-Single commands, small groups and scripts share one connection per event loop. The pool carries what takes long or
-needs a connection of its own (scans, INFO, locks), and everything if the server does not speak RESP3 or is a cluster.
+That is one multiplexed connection; in a cluster one for each node in use; and redis-py's pool where the server does not
+speak RESP3. The handshake of the first connection tells, and a later one may tell otherwise.
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
-from redis.asyncio import Redis
-
-from ..background import loop_time
-from ..exceptions import CommandRejected, NotConnected
+from ..background import BackgroundTasks
+from ..exceptions import CommandRejected, NotConnected, WrongKind
+from ..redis_url import Endpoint
 from ..settings import CacheSettings
-from .capabilities import HUNG_UP, LOAD_SCRIPTS, PROBES, Capabilities
-from .connection import Argument
-from .listener import TransportListener
-from .multiplexer import MultiplexedClient, outcome, replies
-from .pool import PooledClient
-from .redis_py import answers, execute, pipeline
+from .capabilities import LOAD_SCRIPTS, PROBES, Capabilities
+from .client import Client, ClientListener, Command, Node, TransportListener, send_all, send_each
+from .cluster.cluster import ClusterClient
+from .connection import Redirect
+from .fallback.pool import PooledClient
+from .multiplexer import MultiplexedClient
 from .scripts import Script
 
-T = TypeVar("T")
+PING_EVERY: Final = 0.25  # seconds between two pings where a near cache needs the proof
 
 
 class Transport:
@@ -35,12 +31,11 @@ class Transport:
     no connection.
 
     Args:
-        handshake: commands sent on every new multiplexed connection before it is used. Each may be rejected.
+        handshake: returns the commands sent on a new multiplexed connection to a node. Each may be rejected.
         largest_reply_bytes: a larger reply costs the multiplexed connection.
 
     Attributes:
-        client: the multiplexed connection; None while switched off or not yet started.
-        pool: the redis-py client for what the multiplexed connection does not carry.
+        client: what commands are sent with; None while switched off or not yet started.
         enabled: whether anything is sent.
         closed: whether the cache was closed: sending does not reconnect. :meth:`connect` makes it False again.
         deadline: seconds within which a call has to be answered.
@@ -52,51 +47,36 @@ class Transport:
         settings: CacheSettings,
         listener: TransportListener,
         *,
-        handshake: Sequence[tuple[Argument, ...]],
+        handshake: Callable[[Node], Sequence[Command]],
         largest_reply_bytes: int,
     ) -> None:
-        self.client: MultiplexedClient | None = None
+        self.client: Client | None = None
         self.enabled = settings.enabled
         self.closed = False
         self.deadline = settings.deadline
         self.capabilities = Capabilities()
-        self.pool = PooledClient(settings, self._probes, self._on_pool_up, listener.on_pool_failed)
-        self._settings = settings
-        self._listener = listener
-        self._handshake = handshake
-        self._largest_reply_bytes = largest_reply_bytes
+        self._settings, self._listener = settings, listener
+        self._handshake, self._largest_reply_bytes = handshake, largest_reply_bytes
+        self._upgrade: MultiplexedClient | None = None  # beside the pool: finds out when the server speaks RESP3
+        self._closing = BackgroundTasks()
 
     # -- connections -----------------------------------------------------------------------------------
 
     @property
     def connected(self) -> bool:
         """Whether Redis is believed to answer."""
-        return self.client is not None and (self.client.up or (self.client.unsupported and self.pool.up))
+        return self.client is not None and self.client.up
 
     @property
-    def pooled(self) -> bool:
-        """Whether the pool carries everything: the server does not speak RESP3, or is a cluster."""
-        return self.client is not None and self.client.unsupported
-
-    @property
-    def multiplexed(self) -> MultiplexedClient | None:
-        """The multiplexed connection if it is up. Only on it do replies come in the order of the commands."""
-        client = self.client
-        return client if client is not None and client.up else None
+    def complete(self) -> bool:
+        """Whether Redis is believed to answer for every key."""
+        return self.client is not None and self.client.complete
 
     def connect(self) -> None:
         """Begin connecting in the background, unless that is under way."""
         self.closed = False
         if self.client is None:
-            self.client = MultiplexedClient(
-                self._settings.endpoint,
-                self._listener,
-                deadline=self.deadline,
-                connect_timeout=self._settings.socket_connect_timeout,
-                handshake=(*self._handshake, *LOAD_SCRIPTS, *PROBES),
-                on_handshake=self._on_handshake,
-                largest_reply_bytes=self._largest_reply_bytes,
-            )
+            self._connect_to_one()
             self._listener.on_connecting()
 
     def enable(self) -> None:
@@ -104,19 +84,113 @@ class Transport:
         self.enabled = True
         self.connect()
 
-    def disable(self) -> asyncio.Task[None] | None:
+    def disable(self) -> None:
         """Send nothing until :meth:`enable`, and disconnect."""
         self.enabled = False
-        return self.disconnect()
+        self.disconnect()
 
-    def disconnect(self) -> asyncio.Task[None] | None:
-        """Stop using Redis at once. Returns the task that closes the multiplexed connection, if there is one."""
-        client, self.client = self.client, None
-        self.pool.stop()
-        return None if client is None else asyncio.create_task(client.close(), name="cache-disconnect")
+    def disconnect(self) -> None:
+        """Stop using Redis at once. The connections close in the background; see :meth:`disconnected`."""
+        for client in (self.client, self._upgrade):
+            self._close(client)
+        self.client = self._upgrade = None
 
-    def _usable(self) -> MultiplexedClient:
-        """The multiplexed client, which knows whether the server supports it. Connects if nothing has yet."""
+    async def disconnected(self) -> None:
+        """Wait at most two seconds until every connection is closed."""
+        await self._closing.ended(2.0)
+
+    def _connect_to_one(self) -> None:
+        self.client = client = self._multiplexed(self._settings.endpoint, self)
+        client.start()
+
+    def _multiplexed(
+        self, endpoint: Endpoint, listener: ClientListener, redirect: Redirect | None = None
+    ) -> MultiplexedClient:
+        settings = self._settings
+        return MultiplexedClient(
+            endpoint,
+            listener,
+            deadline=self.deadline,
+            connect_timeout=settings.socket_connect_timeout,
+            heartbeat=PING_EVERY if settings.near else None,
+            idle_heartbeat=settings.health_check_interval,
+            handshake=lambda node: (*self._handshake(node), *LOAD_SCRIPTS, *PROBES),
+            largest_reply_bytes=self._largest_reply_bytes,
+            redirect=redirect,
+        )
+
+    def _close(self, client: Client | None) -> None:
+        if client is not None:
+            self._closing.spawn(client.close(), name="cache-disconnect")
+
+    # -- ClientListener --------------------------------------------------------------------------------
+
+    def on_wrong_kind(self, node: Node, found: WrongKind) -> None:
+        """Use the client that suits the server. The one beside the pool goes on asking."""
+        if node is not self.client and self.client is not None and found.slots is None:
+            return
+        if found.slots is not None:
+            self._close(self.client)
+            self._close(self._upgrade)
+            self._upgrade = None
+            self.client = ClusterClient(
+                self._settings.endpoint,
+                found.slots,
+                self,
+                open_node=self._multiplexed,
+                deadline=self.deadline,
+                address_map=self._settings.cluster_address_map,
+            )
+        elif found.resp3:  # no cluster any more
+            self._close(self.client)
+            self._connect_to_one()
+        elif isinstance(self.client, MultiplexedClient):
+            self._upgrade, self.client = self.client, PooledClient(self._settings, self)
+
+    def on_handshake(self, node: Node, replies: list[Any]) -> None:
+        """Learn what the server lacks."""
+        own = len(replies) - len(LOAD_SCRIPTS) - len(PROBES) if node.ordered else 0  # the pool sends the probes alone
+        self._learn(Capabilities.found(replies[-len(PROBES) :] if node.ordered else replies))
+        self._listener.on_handshake(node, replies[:own])
+
+    async def on_connected(self, node: Node) -> None:
+        """The server may speak RESP3 by now."""
+        if node is self._upgrade:
+            self._close(self.client)
+            self.client, self._upgrade = self._upgrade, None
+        await self._listener.on_connected(node)
+
+    def on_disconnected(self, node: Node, reason: str) -> None:
+        """Report it, unless the pool is in use."""
+        if node is not self._upgrade:
+            self._listener.on_disconnected(node, reason)
+
+    def on_push(self, node: Node, push: list[Any]) -> None:
+        """Pass it on."""
+        self._listener.on_push(node, push)
+
+    def on_moved(self, includes: Callable[[str], bool]) -> None:
+        """Pass it on."""
+        self._listener.on_moved(includes)
+
+    def on_reply_too_large(self, names: list[str]) -> None:
+        """Pass it on."""
+        self._listener.on_reply_too_large(names)
+
+    # -- what the server lacks -------------------------------------------------------------------------
+
+    async def probe(self) -> None:
+        """Look again for what the server refuses."""
+        self._learn(Capabilities.found(await self._usable().probe(PROBES)))
+
+    def _learn(self, capabilities: Capabilities) -> None:
+        self.capabilities = capabilities.knowing(self.capabilities)
+        self._listener.on_capabilities(self.capabilities.lost())
+
+    # -- commands --------------------------------------------------------------------------------------
+
+    def _usable(self, commands: Sequence[Command] = ()) -> Client:
+        """The client. Connects if nothing has yet; rejects what would cost the connection."""
         if not self.enabled:
             raise NotConnected("the cache is disabled")
         if self.client is None:
@@ -124,79 +198,28 @@ class Transport:
                 raise NotConnected("the cache is closed")
             self.connect()
         assert self.client is not None
+        if self.capabilities.refused:
+            self.capabilities.check(commands)
         return self.client
-
-    # -- what the server lacks -------------------------------------------------------------------------
-
-    async def probe(self) -> None:
-        """Look again for what the server refuses."""
-        one_by_one = HUNG_UP in self.capabilities.refused.values()
-        probing = self.call(partial(answers, probes=PROBES)) if one_by_one else self.send_each(*PROBES)
-        self._learn(Capabilities.found(await probing))
-
-    def _learn(self, capabilities: Capabilities) -> None:
-        self.capabilities = capabilities.knowing(self.capabilities)
-        self._listener.on_capabilities(self.capabilities.lost())
-
-    def _on_handshake(self, replies: list[Any]) -> None:
-        if self._settings.endpoint.sentinels:
-            self.pool.stop()  # its client may still be with the primary of before; it connects when it is needed
-        own = len(self._handshake)
-        self._learn(Capabilities.found(replies[-len(PROBES) :]))
-        self._listener.on_handshake(replies[:own])
-
-    def _probes(self) -> Sequence[tuple[Any, ...]]:
-        return PROBES if self.pooled else ()  # the multiplexed connection has asked
-
-    def _on_pool_up(self, probed: list[Any]) -> None:
-        if self.pooled:
-            self._learn(Capabilities.found(probed))
-        self._listener.on_pool_connected()
-
-    # -- commands --------------------------------------------------------------------------------------
 
     async def send(self, *command: Any) -> Any:
         """Send one command and return its reply."""
-        client = self._usable()
-        if not client.unsupported:
-            return await client.call(*command)
-        self.capabilities.check((command,))
-        return await self.call(partial(execute, command=command))
+        return await self._usable((command,)).call(*command)
 
-    async def send_all(self, *commands: tuple[Any, ...], deadline: float | None = None) -> list[Any]:
-        """Send commands together and return their replies.
+    async def send_all(self, *commands: Command, deadline: float | None = None) -> list[Any]:
+        """Send commands together and return their replies. Raises the first failure; see ``client.send_all``."""
+        return await send_all(self._usable(commands), commands, deadline)
 
-        Args:
-            commands: what to send.
-            deadline: loop time at which waiting ends, if that is sooner than usual: for one step of a longer call.
-
-        Raises:
-            TransportError: the first failure. Other commands may have been executed.
-        """
-        client = self._usable()
-        if not client.unsupported:
-            return await replies(client.call_many(commands), deadline)
-        self.capabilities.check(commands)
-        return await self.call(partial(pipeline, commands=commands), deadline)
-
-    async def send_each(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """Send commands together and return a reply or a ``TransportError`` for each.
-
-        Raises:
-            TransportError: nothing was sent, or nothing was answered.
-        """
-        client = self._usable()
-        if not client.unsupported:
-            return [await outcome(future) for future in client.call_many(commands)]
-        self.capabilities.check(commands)
-        return await self.call(partial(pipeline, commands=commands, each=True))
+    async def send_each(self, *commands: Command) -> list[Any]:
+        """Send commands together and return a reply or a ``TransportError`` for each."""
+        return await send_each(self._usable(commands), commands)
 
     async def run(
         self,
         script: Script,
         names: tuple[str, ...],
         *args: Any,
-        before: Sequence[tuple[Any, ...]] = (),
+        before: Sequence[Command] = (),
         deadline: float | None = None,
     ) -> Any:
         """Run a script and return its reply.
@@ -208,14 +231,10 @@ class Transport:
             before: commands to send before it, in the same write.
             deadline: as for :meth:`send_all`.
         """
-        client = self._usable()
         ways = self.capabilities.ways(script, names, args)
         for way in ways:
             try:
-                if not client.unsupported:
-                    return (await self.send_all(*before, *way, deadline=deadline))[-1]
-                # In a cluster each command may belong to another node.
-                return [await self.call(partial(execute, command=each), deadline) for each in (*before, *way)][-1]
+                return (await self.send_all(*before, *way, deadline=deadline))[-1]
             except CommandRejected as problem:
                 if way is ways[-1] or not (problem.code == "NOSCRIPT" if way[0][0] == "EVALSHA" else problem.missing):
                     raise
@@ -226,28 +245,43 @@ class Transport:
 
     async def unlink(self, names: Sequence[str | bytes], *, before: Sequence[str | bytes] = ()) -> int:
         """Delete ``before``, then ``names``. Returns how many of ``names`` existed."""
-        if not names:
-            return 0
-        if not self._usable().unsupported:
+        delete = self.capabilities.delete
+        if names and not self._usable().sharded:
             groups = (before, names) if before else (names,)
-            return int((await self.send_all(*((self.capabilities.delete, *group) for group in groups)))[-1])
-        # The keys may be in many slots of a cluster. A key and its guards share a slot, so their order holds.
-        counts = await self.send_all(*((self.capabilities.delete, name) for name in (*before, *names)))
+            return int((await self.send_all(*((delete, *group) for group in groups)))[-1])
+        # A key and its guards share a slot of a cluster, so their order holds.
+        counts = await self.send_all(*((delete, name) for name in (*before, *names)))
         return sum(map(int, counts[len(before) :]))
 
     async def exists(self, names: Sequence[str]) -> int:
-        """Return how many of the keys exist."""
-        return sum(await self.send_all(*(("EXISTS", name) for name in names))) if names else 0
+        """Return how many of the keys exist, of those whose node answers."""
+        replies = await self.send_each(*(("EXISTS", name) for name in names))
+        answered = [reply for reply in replies if not isinstance(reply, Exception)]
+        if replies and not answered:
+            raise replies[0]
+        return sum(answered)
 
-    async def call(self, operation: Callable[[Redis], Awaitable[T]], deadline: float | None = None) -> T:
-        """Run an operation of redis-py's client on a connection of the pool. ``deadline``: as for :meth:`send_all`."""
+    def by_node(self, names: Sequence[str]) -> list[list[str]]:
+        """The keys in groups, one for each server that has some."""
+        client, groups = self._usable(), dict[Node, list[str]]()
+        for name in names:
+            groups.setdefault(client.node_of(name), []).append(name)
+        return list(groups.values())
+
+    # -- whole servers ---------------------------------------------------------------------------------
+
+    async def nodes(self) -> tuple[Sequence[Node], int]:
+        """The servers that hold all keys together now, and a number that changes when keys move between them."""
         client = self._usable()
-        if not client.unsupported and not client.up:
-            raise NotConnected(client.reason)
-        deadline = min(loop_time() + self.deadline, math.inf if deadline is None else deadline)
-        if not self.pool.up:
-            if client.unsupported and self.pool.away:
-                raise NotConnected("away")
-            self.pool.start()
-            await self.pool.wait_up(max(0.0, deadline - loop_time()))
-        return await self.pool.call(operation, timeout=max(0.0, deadline - loop_time()))
+        await client.refresh()
+        return client.nodes(), client.topology
+
+    async def send_to(self, node: Node, *command: Any) -> Any:
+        """Send a command to one of the :meth:`nodes`."""
+        self._usable((command,))
+        return await node.call(*command)
+
+    async def on_each_node(self, *command: Any) -> list[Any]:
+        """Send a command to every node at the same time. Raises the first failure."""
+        client = self._usable((command,))
+        return [await reply for reply in [node.call(*command) for node in client.nodes()]]

@@ -10,16 +10,13 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import hiredis
 
 from ..exceptions import CommandRejected, ConnectionLost
 from . import sockets
-
-Argument = bytes | str | int
-# The stub of hiredis types the argument as a tuple of exactly one item.
-pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
+from .packing import pack
 
 _UNSENT_HIGH, _UNSENT_LOW = 8 << 20, 2 << 20  # unsent bytes above which calls are refused, and below which they are not
 _LONE_STREAK = 4  # commands that were alone in their tick, in a row, after which the next is written at once
@@ -42,6 +39,11 @@ def fail(future: asyncio.Future[Any], error: Exception) -> None:
     future.exception()
 
 
+Sent: TypeAlias = tuple[asyncio.Future[Any], float, bytes]
+"""A command: the future of its reply, the loop time of the call, and the packed command."""
+Redirect: TypeAlias = Callable[[Sent, CommandRejected], bool]
+
+
 def _from_a_replica(reply: Any) -> bool:
     return reply.get(b"role") in REPLICA_ROLES if isinstance(reply, dict) else reply.code == "READONLY"
 
@@ -54,8 +56,8 @@ class RespConnection(asyncio.Protocol):
     """One RESP3 connection, on which ``max_in_flight`` commands may await a reply.
 
     Attributes:
-        in_flight: every command that was sent and not yet answered, oldest first: its future, the loop time of the
-            call, and the packed command. An abandoned one (its future is done) keeps its place until its reply is read.
+        in_flight: every command that was sent and not yet answered, oldest first. An abandoned one (its future is
+            done) keeps its place until its reply is read.
         received: whether anything arrived since the heartbeat last looked.
         idle: whether the next command has to wake the heartbeat.
         capacity: commands that may be in flight now; 0 while the socket does not take what there is.
@@ -68,7 +70,7 @@ class RespConnection(asyncio.Protocol):
         reader = hiredis.Reader(replyError=CommandRejected, notEnoughData=Ellipsis)
         self.loop, self._now = loop, loop.time
         self._feed, self._gets = reader.feed, reader.gets
-        self.in_flight: deque[tuple[asyncio.Future[Any], float, bytes]] = deque()
+        self.in_flight: deque[Sent] = deque()
         self.received = False
         self.capacity = self._max_in_flight = max_in_flight
         self.ended: asyncio.Future[str] = loop.create_future()
@@ -83,6 +85,7 @@ class RespConnection(asyncio.Protocol):
         self._wake: Callable[[], None] = lambda: None
         self._on_push: Callable[[list[Any]], None] | None = None
         self._on_lost: Callable[[str, list[bytes]], None] | None = None
+        self._redirect: Redirect | None = None
         self._largest_reply_bytes, self._partial = 0, 0  # bytes a reply may have; bytes of an incomplete one
         self.greeted_at = 0.0
         self.handshake_replies: list[Any] = []
@@ -94,6 +97,7 @@ class RespConnection(asyncio.Protocol):
         on_push: Callable[[list[Any]], None],
         on_lost: Callable[[str, list[bytes]], None],
         largest_reply_bytes: int = 0,
+        redirect: Redirect | None = None,
     ) -> None:
         """Begin regular use after the handshake.
 
@@ -102,8 +106,9 @@ class RespConnection(asyncio.Protocol):
             on_push: called with every push message.
             on_lost: called with the reason and the unanswered commands, oldest first.
             largest_reply_bytes: a larger reply loses the connection: it delays all others. 0 allows any size.
+            redirect: called with each command that the server rejects; returns whether it sends it elsewhere.
         """
-        self._wake, self._on_push, self._on_lost = wake, on_push, on_lost
+        self._wake, self._on_push, self._on_lost, self._redirect = wake, on_push, on_lost, redirect
         self._largest_reply_bytes = largest_reply_bytes
         self._ask_role_at = self._now() + ROLE_SECONDS  # the handshake has just asked
 
@@ -114,13 +119,14 @@ class RespConnection(asyncio.Protocol):
         """Bytes that were written and that the kernel has not taken yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
-    def send(self, command: bytes) -> asyncio.Future[Any]:
-        """Queue one packed command. The future becomes its reply, or fails with a ``TransportError``."""
+    def send(self, command: bytes, future: asyncio.Future[Any] | None = None) -> asyncio.Future[Any]:
+        """Queue one packed command. The future (a new one by default) becomes its reply, or fails."""
         now = self._now()
         if now >= self._ask_role_at:
             self._ask_role_at, self._lone_streak = now + ROLE_SECONDS, 0
             self.send(_ASK_ROLE)
-        future: asyncio.Future[Any] = self.loop.create_future()
+        if future is None:
+            future = self.loop.create_future()
         in_flight = self.in_flight
         if self._lone_streak >= _LONE_STREAK and not in_flight:
             # A caller that awaits one command after another gains nothing from batching, and waiting for the end of
@@ -182,12 +188,13 @@ class RespConnection(asyncio.Protocol):
                     self.lose(REPLICA)
                     return
                 else:
-                    future = self.in_flight.popleft()[0]
+                    sent = self.in_flight.popleft()
+                    future = sent[0]
                     if not future.done():
-                        if kind is CommandRejected:
-                            fail(future, reply)
-                        else:
+                        if kind is not CommandRejected:
                             future.set_result(reply)
+                        elif self._redirect is None or not self._redirect(sent, reply):
+                            fail(future, reply)
                 reply = gets()
         except (hiredis.ProtocolError, IndexError):  # IndexError: a reply without a command
             self.lose("protocol error")

@@ -15,7 +15,8 @@ from ..background import BackgroundTasks
 from ..exceptions import CacheUnavailable, ConnectionLost, HandshakeFailed
 from ..redis_url import Endpoint
 from .attempts import Attempts
-from .connection import Argument, RespConnection
+from .client import Argument
+from .connection import RespConnection
 from .dial import Names, dial
 from .handshake import REJECTED, ask_without_hello, commands, failure, judge, other_protocol
 from .sentinel import MOVED, PrimaryFinder
@@ -29,22 +30,22 @@ class Connector:
     """Makes connections to one endpoint, one after another.
 
     Args:
-        setup: commands sent in the handshake, before the connection is used. Each may be rejected.
-        on_failed: called with the reason of each failed attempt; it holds no credentials.
-
-    Attributes:
-        unsupported: whether the server answers but does not speak RESP3, or is no single server.
+        setup: returns the commands sent in the handshake, before the connection is used. Each may be rejected.
+        on_failed: called with the error of each failed attempt and the reason, which holds no credentials.
+        node: whether the endpoint is a node of a cluster.
     """
 
     def __init__(
         self,
         endpoint: Endpoint,
-        setup: Sequence[tuple[Argument, ...]],
+        setup: Callable[[], Sequence[tuple[Argument, ...]]],
         connect_timeout: float,
         max_in_flight: int,
-        on_failed: Callable[[str], None],
+        on_failed: Callable[[BaseException | None, str], None],
+        *,
+        node: bool = False,
     ) -> None:
-        self._endpoint, self._commands, self._setup_count = endpoint, commands(endpoint, setup), len(setup)
+        self._endpoint, self._setup, self._node = endpoint, setup, node
         self._max_in_flight, self._on_failed = max_in_flight, on_failed
         self._background = BackgroundTasks()
         self._attempts = Attempts(
@@ -56,7 +57,6 @@ class Connector:
         self._next_address = 0
         self._silent = endpoint.unix_path is None  # the server has not answered in the protocol of the URL
         self._other_protocol = ""  # why no attempt can succeed, if the server speaks only the other protocol
-        self.unsupported = False
 
     async def connect(self, lived: float = math.inf) -> RespConnection:
         """Attempt until a connection is made. ``lived``: seconds the last one lasted; if few, the pauses stay long."""
@@ -65,7 +65,7 @@ class Connector:
             connection = await self._attempts.first(afresh=lived >= _STABLE)
         finally:
             asking.cancel()
-        self.unsupported, self._other_protocol = False, ""
+        self._other_protocol = ""
         if self._dialled and (watching := self._primary.watch(self._dialled[0], lambda: connection.lose(MOVED))):
             connection.ended.add_done_callback(lambda _: watching.cancel())
         return connection
@@ -84,7 +84,7 @@ class Connector:
                 address = addresses[self._next_address % len(addresses)]
                 self._other_protocol = await other_protocol(server, address, _OTHER_TIMEOUT)
                 if self._other_protocol:
-                    self._on_failed(self._other_protocol)
+                    self._on_failed(None, self._other_protocol)
             await asyncio.sleep(again)
 
     def _failed(self, error: BaseException) -> float:
@@ -93,21 +93,23 @@ class Connector:
         self._silent = self._endpoint.unix_path is None and not answered
         pause = 0.0 if isinstance(error, OSError | CacheUnavailable) else REJECTED
         if isinstance(error, HandshakeFailed):
-            pause, self.unsupported = error.pause, error.unsupported
+            pause = error.pause
         elif isinstance(error, ssl.SSLCertVerificationError):
             pause = REJECTED
-        self._on_failed((self._silent and self._other_protocol) or failure(error))
+        self._on_failed(error, (self._silent and self._other_protocol) or failure(error))
         return pause
 
     async def _attempt(self) -> RespConnection:
         connection = await self._open()
+        setup = self._setup()
+        handshake = commands(self._endpoint, setup)
         try:
             try:
                 connection.greeted_at = connection.loop.time()
-                connection.handshake_replies = await judge(connection.send_together(self._commands), self._setup_count)
+                connection.handshake_replies = await judge(connection, handshake, len(setup), node=self._node)
             except ConnectionLost:
                 connection = await self._open()
-                await ask_without_hello(connection, self._endpoint, self._commands)
+                await ask_without_hello(connection, self._endpoint, handshake)
                 raise
         except BaseException as error:
             if isinstance(error, HandshakeFailed):

@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 
-from ..exceptions import CacheUnavailable, CommandRejected, HandshakeFailed
+from ..exceptions import CacheUnavailable, CommandRejected, HandshakeFailed, WrongKind
 from ..redis_url import SENTINEL_FORM, Endpoint
-from .connection import REPLICA, REPLICA_ROLES, Argument, RespConnection, pack
+from .client import Argument
+from .connection import REPLICA, REPLICA_ROLES, RespConnection
+from .packing import pack
 
 CLIENT_NAME: Final = "companion-cache"
 """The name of every connection in ``CLIENT LIST``."""
@@ -28,7 +30,7 @@ REMEDIES: Final = frozenset((REPLICA, SENTINEL, NO_SENTINEL, NO_MASTER, SENTINEL
 # Pause after a wrong password, an untrusted certificate, a full connection table. Each attempt costs the server a
 # connection, with a line in its ACL LOG or a handshake (0.3 ms with an ECDSA certificate, 1 ms with RSA).
 REJECTED: Final = 0.2
-_UNSUPPORTED: Final = 30.0  # pause if the server speaks no RESP3, or is no single server
+_OTHER_KIND: Final = 30.0  # pause if another client is needed
 _HUNG_UP: Final = 1.0  # pause if it ends the connection over HELLO, as a server does too that is just restarted
 _NOT_YET_CODES: Final = frozenset({"LOADING", "MASTERDOWN", "BUSY"})
 # Errors to HELLO that say something about us. Any other says that HELLO is not understood, in whatever words.
@@ -47,14 +49,16 @@ def commands(endpoint: Endpoint, setup: Iterable[tuple[Argument, ...]]) -> list[
     return [pack(command) for command in (hello, *select, *setup, (b"PING",))]
 
 
-async def judge(answers: list[asyncio.Future[Any]], setup_count: int) -> list[Any]:
-    """Await the answers to :func:`commands`. Returns those to the set-up commands, rejections among them.
+async def judge(connection: RespConnection, handshake: list[bytes], setup_count: int, *, node: bool) -> list[Any]:
+    """Send :func:`commands` and judge the answers. Returns those to the set-up commands, rejections among them.
+
+    ``node``: whether a node of a cluster is expected.
 
     Raises:
         HandshakeFailed: the connection cannot be used.
         CacheUnavailable: it was lost.
     """
-    hello, *others = answers
+    hello, *others = connection.send_together(handshake)
     try:
         server = await hello
     except CommandRejected as error:
@@ -62,11 +66,15 @@ async def judge(answers: list[asyncio.Future[Any]], setup_count: int) -> list[An
         if error.code in _NOT_YET_CODES or about_us:
             raise _rejected(error, about_us[1] if about_us else None) from None
         # The text is withheld: an old server quotes the whole command, password included.
-        raise HandshakeFailed("no RESP3", _UNSUPPORTED, unsupported=True) from None
+        raise WrongKind("no RESP3", _OTHER_KIND, resp3=False) from None
     if not isinstance(server, dict) or server.get(b"proto") != 3:
-        raise HandshakeFailed("no RESP3", _UNSUPPORTED, unsupported=True)
-    if server.get(b"mode") == b"cluster":
-        raise HandshakeFailed("a cluster", _UNSUPPORTED, unsupported=True)
+        raise WrongKind("no RESP3", _OTHER_KIND, resp3=False)
+    if (server.get(b"mode") == b"cluster") is not node:
+        raise (
+            WrongKind("no cluster", REJECTED)
+            if node
+            else WrongKind("a cluster", _OTHER_KIND, slots=await _slots(connection))
+        )
     if server.get(b"mode") == b"sentinel":
         raise HandshakeFailed(SENTINEL, REJECTED)
     if server.get(b"role") in REPLICA_ROLES:
@@ -85,6 +93,15 @@ async def judge(answers: list[asyncio.Future[Any]], setup_count: int) -> list[An
             if other is not pong or error.code != "NOPERM":
                 raise _rejected(error, None if other is pong else "SELECT of the database") from None
     return replies
+
+
+async def _slots(connection: RespConnection) -> list[Any]:
+    """What a node of a cluster says about its slots; empty if its user may not ask, or a proxy does not know."""
+    try:
+        slots = await connection.send(pack((b"CLUSTER", b"SLOTS")))
+    except CommandRejected:
+        return []
+    return slots if isinstance(slots, list) else []
 
 
 def auth(endpoint: Endpoint) -> list[tuple[Argument, ...]]:
@@ -126,7 +143,7 @@ async def ask_without_hello(connection: RespConnection, endpoint: Endpoint, hand
         raise _rejected(error) from None
     await asyncio.wait(connection.send_together(handshake))
     if connection.ended.done():
-        raise HandshakeFailed("no RESP3", _HUNG_UP, unsupported=True)
+        raise WrongKind("no RESP3", _HUNG_UP, resp3=False)
 
 
 def _rejected(error: CommandRejected, what: str | None = None) -> HandshakeFailed:

@@ -1,7 +1,8 @@
 """The timer of a connection: deadlines of all callers, silence of the server, proof that it answers.
 
-One timer serves all callers, and none runs while nothing is in flight except the heartbeat. It fires every quarter of
-a deadline and at the deadline of the oldest command. Three states, in this order of severity:
+One timer serves all callers, and none runs while nothing is in flight except the heartbeat, which is quick only while
+a near cache needs the proof: of ten thousand idle conversations the server should hear nothing. It fires every quarter
+of a deadline and at the deadline of the oldest command. Three states, in this order of severity:
 
 late: a command got no reply within the deadline. It fails; its place in the queue remains until its reply is read.
 suspended: nothing arrived for a deadline, or a ping was late. No commands are accepted until a ping is answered in
@@ -20,8 +21,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..exceptions import CommandRejected, CommandTimeout
-from .connection import SILENT, RespConnection, fail, pack
+from .connection import SILENT, RespConnection, fail
+from .packing import pack
 
+_USED_FOR: Final = 5.0  # seconds after the last command for which a connection counts as used
 _CHECK_EVERY: Final = 0.0125  # seconds between two checks while a command is in flight; less with a short deadline
 
 
@@ -31,7 +34,8 @@ class Heartbeat:
     Args:
         connection: what it watches.
         deadline: seconds within which a command has to be answered.
-        interval: seconds between two pings.
+        interval: seconds between two pings while the connection is used; None: as while it is not.
+        idle_interval: seconds between two pings while it is not used; 0 for none.
         silent_after: seconds of silence, as above.
         on_proven: called with the loop time at which a ping was sent, each time one is answered within the deadline.
         on_suspended: called with a reason when no more commands should be sent, until the next ``on_proven``.
@@ -41,32 +45,43 @@ class Heartbeat:
         self,
         connection: RespConnection,
         deadline: float,
-        interval: float,
+        interval: float | None,
+        idle_interval: float,
         silent_after: float,
         on_proven: Callable[[float], None],
         on_suspended: Callable[[str], None],
     ) -> None:
         self._connection, self._loop = connection, connection.loop
-        self._deadline, self._interval, self._silent_after = deadline, interval, silent_after
+        self._deadline, self._silent_after = deadline, silent_after
+        self._intervals = interval, idle_interval
         self._step = min(deadline / 4, _CHECK_EVERY)
         self._on_proven, self._on_suspended = on_proven, on_suspended
         self._timer: asyncio.Handle | None = None
-        self._beat_timer: asyncio.Handle = self._loop.call_later(interval, self._beat)
+        self._used_at = self._loop.time()  # of the last command, about
+        self._beat_timer: asyncio.Handle | None = None
+        self._quick = False  # whether the next beat is as soon as while the connection is used
         self._pong: asyncio.Future[Any] | None = None  # the ping in flight; unlike a command it stays when late
         self._pings, self._pinged, self._late = 0, 0.0, False
         self._checked_at = self._silence = 0.0  # loop time of the last check; seconds of silence
         connection.idle = True
+        self._next_beat()
         connection.ended.add_done_callback(self._stop)
 
     def wake(self) -> None:
         """A command is in flight: start the timer."""
-        self._connection.idle = False
-        self._checked_at, self._silence, self._connection.received = self._loop.time(), 0.0, False
-        self._schedule_check(self._checked_at)
+        connection, now = self._connection, self._loop.time()
+        connection.idle = False
+        self._checked_at, self._silence, connection.received = now, 0.0, False
+        self._schedule_check(now)
+        if self._pong is None or len(connection.in_flight) > 1:
+            self._used_at = now
+            if self._intervals[0] is not None and not self._quick:
+                self._beat()
 
     def _stop(self, _: object) -> None:
         self._connection.idle = False
-        self._beat_timer.cancel()
+        if self._beat_timer is not None:
+            self._beat_timer.cancel()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -79,8 +94,19 @@ class Heartbeat:
             self._pong.add_done_callback(self._ponged)
 
     def _beat(self) -> None:
-        self._beat_timer = self._loop.call_later(self._interval, self._beat)
+        self._next_beat()
         self.probe()
+
+    def _next_beat(self) -> None:
+        interval, idle_interval = self._intervals
+        now = self._loop.time()
+        if not self._connection.idle and self._pong is None:
+            self._used_at = now
+        self._quick = interval is not None and now - self._used_at < _USED_FOR
+        if self._beat_timer is not None:
+            self._beat_timer.cancel()
+        pause = interval if self._quick else idle_interval
+        self._beat_timer = self._loop.call_later(pause, self._beat) if pause else None
 
     def _ponged(self, pong: asyncio.Future[Any]) -> None:
         self._pong = None

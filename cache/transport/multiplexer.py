@@ -9,65 +9,82 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
-
-import hiredis
+from contextvars import Context
+from typing import Any, Final
 
 from ..background import BackgroundTasks
-from ..exceptions import CacheUnavailable, CommandTimeout, NotConnected, TooManyInFlight, TransportError
+from ..exceptions import CacheUnavailable, CommandTimeout, NotConnected, TooManyInFlight, WrongKind
 from ..redis_url import Endpoint
-from .connection import TOO_LARGE, Argument, RespConnection, fail, pack
+from .client import Argument, ClientListener, Command, Node, send_each
+from .connection import TOO_LARGE, Redirect, RespConnection, Sent, fail
 from .connector import Connector
 from .heartbeat import Heartbeat
-from .listener import TransportListener
+from .packing import keys_read_by, pack
 
 _FULL = "too much in flight"
 
 
 class MultiplexedClient:
-    """One multiplexed connection to Redis.
+    """One multiplexed connection to one server.
 
     Not for commands that block or change the connection (SELECT, SUBSCRIBE, BLPOP, CLIENT REPLY). A MULTI and its EXEC
     belong into one :meth:`call_many`.
 
     Args:
-        endpoint: where Redis is. Connecting begins at once, in the running loop.
+        endpoint: where Redis is.
         listener: learns about the connection. ``on_connected`` is run as a task, and cancelled when the connection is
             lost. A suspended connection is not lost: :attr:`up` is False meanwhile, but the server still tracks for it.
         deadline: seconds a command may take.
         connect_timeout: seconds one attempt to connect may take, TLS and AUTH included.
         max_in_flight: commands that may await a reply.
-        heartbeat: seconds between pings.
+        heartbeat: seconds between pings while the connection is used; None for no more pings then than idle.
+        idle_heartbeat: seconds between pings while it is not used.
         silent_after: seconds of silence after which a connection is closed.
-        handshake: commands sent on every new connection before it is used. Each may be rejected.
-        on_handshake: called with the replies to them, rejections among them, before the connection is used.
+        handshake: returns the commands sent on a new connection to this node before it is used. Each may be rejected.
         largest_reply_bytes: a larger reply loses the connection; 0 allows any size.
+        redirect: given by a cluster: sends elsewhere what this node rejects.
 
     Attributes:
         active: the connection that accepts commands; None while there is none, or it is suspended.
         connection: the present connection, also while it is suspended.
-        started_at: loop time at which it began to connect.
+        started: whether :meth:`start` was called.
+        settled: becomes done when the first attempt to connect has succeeded or failed.
+        last_answer: loop time at which Redis ceased to answer, or connecting began; of no meaning while it answers.
         proven_at: loop time at which the last answered ping was sent. A near cache may rely on it.
         reason: why no commands are accepted; empty while they are.
     """
 
+    ordered: Final = True
+    sharded: Final = False
+    topology: Final = 0
+
     def __init__(
         self,
         endpoint: Endpoint,
-        listener: TransportListener,
+        listener: ClientListener,
         *,
         deadline: float = 0.05,
         connect_timeout: float = 5.0,
         max_in_flight: int = 10_000,
-        heartbeat: float = 0.25,
+        heartbeat: float | None = 0.25,
+        idle_heartbeat: float = 30.0,
         silent_after: float = 0.25,
-        handshake: Sequence[tuple[Argument, ...]] = (),
-        on_handshake: Callable[[list[Any]], None] = lambda _: None,
+        handshake: Callable[[Node], Sequence[Command]] = lambda _: (),
         largest_reply_bytes: int = 0,
+        redirect: Redirect | None = None,
     ) -> None:
-        self._deadline, self._heartbeat, self._silent_after = deadline, heartbeat, max(deadline, silent_after)
-        self._connector = Connector(endpoint, handshake, connect_timeout, max_in_flight, self._explain)
-        self._listener, self._on_handshake = listener, on_handshake
+        self.name = endpoint.unix_path or f"{endpoint.host}:{endpoint.port}"
+        self._deadline, self._silent_after = deadline, max(deadline, silent_after)
+        self._heartbeats = heartbeat, idle_heartbeat
+        self._connector = Connector(
+            endpoint,
+            lambda: handshake(self),
+            connect_timeout,
+            max_in_flight,
+            self._failed,
+            node=redirect is not None,
+        )
+        self._listener, self._redirect = listener, redirect
         self._largest_reply_bytes = largest_reply_bytes
         self._loop = asyncio.get_running_loop()
         self._tasks = BackgroundTasks()
@@ -75,19 +92,37 @@ class MultiplexedClient:
         self.active: RespConnection | None = None
         self.connection: RespConnection | None = None
         self._reported = ""  # the last reason that was reported
-        self.started_at, self.proven_at = self._loop.time(), -math.inf
+        self.started, self.settled = False, self._loop.create_future()
+        self.last_answer, self.proven_at = self._loop.time(), -math.inf
         self.reason = "not connected yet"
-        self._spawn(self._supervise(), "cache-connection")
+
+    def start(self) -> None:
+        """Begin connecting in the background. Once."""
+        self.started, self.last_answer = True, self._loop.time()
+        # Not in the context of the call that needs the connection: it would be kept as long as this task runs.
+        self._spawn(self._supervise(), "cache-connection", Context())
 
     @property
     def up(self) -> bool:
         """Whether a command would be sent now."""
         return self.active is not None
 
-    @property
-    def unsupported(self) -> bool:
-        """Whether the server answers but does not speak RESP3, or is no single server. Checked again every 30 s."""
-        return self._connector.unsupported
+    complete = up
+
+    def node_of(self, _: str) -> Node:
+        """This one."""
+        return self
+
+    def nodes(self) -> Sequence[Node]:
+        """This one."""
+        return (self,)
+
+    async def refresh(self) -> None:
+        """There is one."""
+
+    def tag_of(self, _: Node) -> str:
+        """None is needed."""
+        return ""
 
     def call(self, *args: Argument) -> asyncio.Future[Any]:
         """Send one command. The future becomes its reply: bytes, int, float, bool, None, list or dict.
@@ -98,17 +133,17 @@ class MultiplexedClient:
         command = pack(args)
         connection = self.active
         if connection is None:
-            return self._refuse(NotConnected(self.reason))
+            return self._away([command])[0]
         if len(connection.in_flight) >= connection.capacity:
             return self._refuse(TooManyInFlight(_FULL))
         return connection.send(command)
 
-    def call_many(self, commands: Sequence[tuple[Argument, ...]]) -> list[asyncio.Future[Any]]:
+    def call_many(self, commands: Sequence[Command]) -> list[asyncio.Future[Any]]:
         """Send commands that the server reads consecutively: all of them or none."""
         packed = [pack(command) for command in commands]
         connection = self.active
         if connection is None:
-            return [self._refuse(NotConnected(self.reason)) for _ in packed]
+            return self._away(packed)
         if len(connection.in_flight) + len(packed) > connection.capacity:
             return [self._refuse(TooManyInFlight(_FULL)) for _ in packed]
         return connection.send_together(packed)
@@ -118,10 +153,45 @@ class MultiplexedClient:
         fail(future, error)
         return future
 
+    def _away(self, packed: list[bytes]) -> list[asyncio.Future[Any]]:
+        """Refuse, except that the first commands for a node of a cluster wait for its connection."""
+        if self._redirect is None or self.settled.done():
+            return [self._refuse(NotConnected(self.reason)) for _ in packed]
+        now = self._loop.time()
+        sent: list[Sent] = [(self._loop.create_future(), now, command) for command in packed]
+        self.dispatch(sent)
+        return [future for future, *_ in sent]
+
+    def dispatch(self, sent: Sequence[Sent]) -> None:
+        """Send commands whose futures are waited for already."""
+        if not self.settled.done():
+            if not self.started:
+                self.start()
+            self.settled.add_done_callback(lambda _: self.dispatch(sent))
+            for future, called, _ in sent:
+                self._loop.call_at(called + self._deadline, _expire, future)
+            return
+        connection = self.active
+        for future, called, command in sent:
+            if future.done():
+                continue
+            if connection is None:
+                fail(future, NotConnected(self.reason))
+            elif len(connection.in_flight) >= connection.capacity:
+                fail(future, TooManyInFlight(_FULL))
+            else:
+                connection.send(command, future)
+                self._loop.call_at(called + self._deadline, _expire, future)
+
+    async def probe(self, commands: Sequence[Command]) -> list[Any]:
+        """Replies and rejections."""
+        return await send_each(self, commands)
+
     async def close(self) -> None:
         """Write what is queued, fail what is in flight, end every task and socket. Not for use in ``on_connected``."""
         self._reported = "closed"
         await self._tasks.cancel()
+        self._settle()
         if self.connection is not None:
             await self.connection.end("closed", politely=True)
         await self._connector.close()
@@ -136,11 +206,11 @@ class MultiplexedClient:
                 self._explain(connection.ended.result())
             else:
                 self.connection = connection
-                self._on_handshake(connection.handshake_replies)
+                self._listener.on_handshake(self, connection.handshake_replies)
                 timer = Heartbeat(
-                    connection, self._deadline, self._heartbeat, self._silent_after, self._proven, self._suspended
+                    connection, self._deadline, *self._heartbeats, self._silent_after, self._proven, self._suspended
                 )
-                connection.adopt(timer.wake, self._listener.on_push, self._lost, self._largest_reply_bytes)
+                connection.adopt(timer.wake, self._pushed, self._lost, self._largest_reply_bytes, self._redirect)
                 if began - connection.greeted_at <= self._deadline:
                     self._proven(connection.greeted_at)
                 else:
@@ -153,24 +223,32 @@ class MultiplexedClient:
         self.proven_at = sent
         if self.active is None:
             self.active, self.reason, self._reported = self.connection, "", ""
+            self._settle()
             if self._up_task is None:
-                self._up_task = self._spawn(self._listener.on_connected(), "cache-connected")
+                self._up_task = self._spawn(self._listener.on_connected(self), "cache-connected")
 
     def _suspended(self, reason: str) -> None:
-        self.active, self.reason = None, reason
+        if self.active is not None:
+            self.active, self.last_answer = None, self._loop.time()
+        self.reason = reason
+
+    def _pushed(self, push: list[Any]) -> None:
+        self._listener.on_push(self, push)
 
     def _lost(self, reason: str, unanswered: list[bytes]) -> None:
+        if self.active is not None:
+            self.last_answer = self._loop.time()
         self.active = self.connection = None
         self.proven_at = -math.inf
         if self._up_task is not None:
             self._up_task.cancel()
             self._up_task = None
         if reason == TOO_LARGE and unanswered:
-            self._listener.on_reply_too_large(_keys_read_by(unanswered[0]))
+            self._listener.on_reply_too_large(keys_read_by(unanswered[0]))
         self._explain(reason)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = self._tasks.spawn(work, name)
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str, context: Context | None = None) -> asyncio.Task[None]:
+        task = self._tasks.spawn(work, name, context)
         task.add_done_callback(self._check)
         return task
 
@@ -178,49 +256,33 @@ class MultiplexedClient:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._report(f"{task.get_name()} failed", error)
 
+    def _failed(self, error: BaseException | None, reason: str) -> None:
+        """An attempt to connect has failed."""
+        if isinstance(error, WrongKind):
+            self.reason = reason
+            self._settle()
+            self._listener.on_wrong_kind(self, error)
+        else:
+            self._explain(reason)
+
     def _explain(self, reason: str) -> None:
         self.reason = reason
+        self._settle()
         if reason != self._reported:
             self._reported = reason
             try:
-                self._listener.on_disconnected(reason)
+                self._listener.on_disconnected(self, reason)
             except Exception as error:
                 self._report("on_disconnected failed", error)
+
+    def _settle(self) -> None:
+        if not self.settled.done():
+            self.settled.set_result(None)
 
     def _report(self, message: str, error: BaseException) -> None:
         self._loop.call_exception_handler({"message": message, "exception": error})
 
 
-async def replies(futures: Sequence[asyncio.Future[Any]], deadline: float | None) -> list[Any]:
-    """Await replies until ``deadline`` (loop time; None leaves it to the deadline of each command).
-
-    Raises:
-        TransportError: the first failure.
-    """
-    if deadline is not None:
-        await asyncio.wait(futures, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
-        late = [future for future in futures if not future.done()]
-        for future in late:
-            future.cancel()
-        if late:
-            raise CommandTimeout("no reply within what was left of the deadline")
-    return [await future for future in futures]
-
-
-async def outcome(future: asyncio.Future[Any]) -> Any:
-    """Await one reply; a ``TransportError`` is returned in its place."""
-    try:
-        return await future
-    except TransportError as problem:
-        return problem
-
-
-def _keys_read_by(command: bytes) -> list[str]:
-    """The keys whose values a packed command of ours reads."""
-    reader = hiredis.Reader()
-    reader.feed(command)
-    name, *arguments = reader.gets()
-    read = arguments if name == b"GET" else []
-    if name == b"EVALSHA":
-        read = arguments[2 : 2 + int(arguments[1])]
-    return [key.decode(errors="surrogateescape") for key in read]
+def _expire(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        fail(future, CommandTimeout("no reply within the deadline"))

@@ -122,6 +122,8 @@ if ARGV[2] ~= '0' and redis.call('PTTL', KEYS[2]) ~= -2 then
 end
 return redis.call('DEL', KEYS[1])
 """)
-"""Release the lease. If its load failed and there is a last good value, that is served at once for a while."""
+"""Release the lease, or a lock, which is given twice.
+
+If its load failed and there is a last good value, that is served at once for a while."""
 
 ALL = (ACQUIRE, FILL, STORE, INCREMENT, REFRESH, RENEW, RELEASE)

@@ -17,9 +17,11 @@ from typing import Any
 from ..background import BackgroundTasks
 from ..exceptions import CommandRejected, HandshakeFailed, TransportError
 from ..redis_url import Endpoint
-from .connection import Argument, RespConnection, pack
+from .client import Argument
+from .connection import RespConnection
 from .dial import Names, dial
 from .handshake import NO_MASTER, NO_SENTINEL, REJECTED, SENTINEL_REFUSES, auth, failure
+from .packing import pack
 
 ANSWER_TIMEOUT = 0.5  # seconds one Sentinel has, TLS and authentication included
 ASK_EVERY = 0.25  # seconds an answer holds: a fleet that has lost its primary asks no more often

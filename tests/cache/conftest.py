@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from cache import RedisCache
+from cache.exceptions import WrongKind
 from cache.redis_url import Endpoint
-from cache.transport.listener import TransportListener
+from cache.transport.client import ClientListener, Node
 from cache.transport.multiplexer import MultiplexedClient
 from tests.cache.embedded.private_server import Console, processes, start_console
 from tests.inside import engine_of
@@ -23,11 +24,23 @@ from tests.real.redis.redis_server import RedisServer
 from tests.wait import initialised, until
 
 
-class Listener(TransportListener):
-    """Does nothing but what is given."""
+class Listener(ClientListener):
+    """Does nothing but what is given, each without the node: there is one.
+
+    Attributes:
+        found: servers that need another client.
+    """
 
     def __init__(self, **reports: Callable[..., Any]) -> None:
-        vars(self).update(reports)
+        self.found: list[WrongKind] = []
+        vars(self).update({name: _without_node(report) for name, report in reports.items()})
+
+    def on_wrong_kind(self, node: Node, found: WrongKind) -> None:
+        self.found.append(found)
+
+
+def _without_node(report: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda node, *args: report(*args)
 
 
 class Clients:
@@ -35,6 +48,7 @@ class Clients:
 
     def __init__(self) -> None:
         self.made: list[MultiplexedClient] = []
+        self.listeners: dict[MultiplexedClient, Listener] = {}
         self.complaints: list[dict[str, Any]] = []
 
     def complain(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -48,11 +62,15 @@ class Clients:
     ) -> MultiplexedClient:
         """A started multiplexer to `endpoint`, or to a local `port`; waits for the connection by default.
 
-        `options`: of the multiplexer, and what to call instead of a `TransportListener`'s methods.
+        `options`: of the multiplexer, and what to call instead of a `ClientListener`'s methods.
         """
-        listener = Listener(**{name: options.pop(name) for name in [*options] if hasattr(TransportListener, name)})
+        listener = Listener(**{name: options.pop(name) for name in [*options] if hasattr(ClientListener, name)})
+        if commands := options.pop("handshake", ()):
+            options["handshake"] = lambda _: commands
         client = MultiplexedClient(endpoint or Endpoint("127.0.0.1", port), listener, **options)
+        client.start()
         self.made.append(client)
+        self.listeners[client] = listener
         if wait:
             await until(lambda: client.up)
         return client
@@ -78,6 +96,7 @@ async def clients(_frozen: None) -> AsyncIterator[Clients]:
         await asyncio.sleep(0)
         assert [task for task in asyncio.all_tasks() if task.get_name().startswith("cache-")] == []
         clients.made.clear()
+        clients.listeners.clear()
         gc.collect()
     assert clients.complaints == []
 
@@ -90,7 +109,7 @@ async def connect(make_cache: Callable[..., RedisCache]) -> Callable[..., Awaita
         cache = make_cache(url, **({"deadline": 2.0, "connect_wait": 5.0} | settings))
         await initialised(cache)
         if tracked:
-            await until(lambda: engine_of(cache).tracking)
+            await until(lambda: engine_of(cache).tracks(""))
         return cache
 
     return connect

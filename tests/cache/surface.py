@@ -12,6 +12,7 @@ import pytest
 from cache import CacheSettings, LockUnavailable, RedisCache
 from cache.invalidation import invalidator as invalidation
 from cache.loading import lease
+from tests.inside import filler_of
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
@@ -151,6 +152,7 @@ class Surface:
         async def nothing() -> None:
             return None
 
+        await until(lambda: not filler_of(cache).loads)  # the refresh has ended, and another can begin
         self.server.cli("SET", "user:3:mood", "old", "EX", 10)
         await cache.get_or_load("user:3:mood", nothing, ttl=60, refresh_after=30)
         say["removed by none"] = await self._happens(lambda: self.server.cli("EXISTS", "user:3:mood") == 0)

@@ -12,7 +12,7 @@ import pytest
 
 from cache import LockUnavailable, RedisCache, keys
 from tests.cache.surface import Surface
-from tests.inside import engine_of
+from tests.inside import epoch_of
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.resp import RedisReplyError, ask
 from tests.wait import initialised, until
@@ -26,7 +26,6 @@ WITHOUT = dict(re.findall(r"(?m)^\| `(\+[a-z|\\]+)` \| [^|]+ \| ([^|]+) \|$", DO
 
 # The outcomes that change without a right; all others must stay the same.
 LOST = {
-    "+client|setname": set(),
     "+client|tracking": {"near"},
     "+dbsize": {
         *("clear_user_cache", "cleared", "index pruned"),
@@ -118,7 +117,7 @@ async def test_nothing_in_the_rule_is_without_a_reason(
     assert refusals(server), f"{part} is not used"
     lost = {name for name in everything if outcomes.get(name) != everything[name]}
     assert lost == LOST.get(part, lost)
-    assert lost or part in ("+client|setname", "+unlink"), f"{part} is not needed"  # DEL takes the place of UNLINK
+    assert lost or part == "+unlink", f"{part} is not needed"  # DEL takes the place of UNLINK
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known what changed", "cleared"])
@@ -141,7 +140,7 @@ async def test_a_server_without_a_mark_that_does_not_answer_all_questions(
     await until(lambda: not cache.invalidations.undelivered)
     if part != "+info":
         assert asked == [True] * known
-        await until(lambda: engine_of(cache).epoch.checked_at > 0)
+        await until(lambda: epoch_of(cache).checked_at > 0)
     assert server.cli("EXISTS", "user:1:profile") == (known or part == "+info")
     assert server.cli("EXISTS", keys.system_server()) == (part not in ("+info", "+set"))
     if part not in ("+get", "+set"):
@@ -191,15 +190,13 @@ async def test_a_cluster_needs_two_more(clusters: dict[str, list[RedisServer]], 
 
 
 async def test_connections_name_themselves(server: RedisServer, make_cache: Any) -> None:
-    for rule, named in ((RULE, 2), ([part for part in RULE if part != "+client|setname"], 1)):
-        cache: RedisCache = make_cache(become(server, *rule), deadline=2.0, connect_wait=5.0)
-        await cache.initialize()
-        async with cache.lock("a", "b"):  # over the pool
-            ours = [line for line in server.cli("CLIENT", "LIST").splitlines() if "user=companion" in line]
-        assert len(ours) == 2
-        assert sum("name=companion-cache" in line for line in ours) == named
-        await cache.close()
-        await until(lambda: "user=companion" not in server.cli("CLIENT", "LIST"))
+    cache: RedisCache = make_cache(become(server, *RULE), deadline=2.0, connect_wait=5.0)
+    await cache.initialize()
+    async with cache.lock("a", "b"):
+        (ours,) = [line for line in server.cli("CLIENT", "LIST").splitlines() if "user=companion" in line]
+    assert "name=companion-cache" in ours
+    await cache.close()
+    await until(lambda: "user=companion" not in server.cli("CLIENT", "LIST"))
 
 
 async def test_a_wrong_password_and_no_rights_at_all(server: RedisServer, make_cache: Any) -> None:

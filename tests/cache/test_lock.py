@@ -11,6 +11,7 @@ from cache import LockLost, LockUnavailable, RedisCache
 from tests.inside import locks_of
 from tests.real.proxy import Proxy
 from tests.real.redis.redis_server import RedisServer
+from tests.real.redis.resp2_server import without_resp3
 from tests.wait import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.every_server]
@@ -147,8 +148,8 @@ async def test_one_that_could_not_be_released_is_released_when_redis_is_back(
 
 async def test_one_that_redis_py_asked_for_twice_is_ours(own_redis: RedisServer, connect: Any) -> None:
     """The connection is lost with the reply; on a retry, the lock is already held."""
-    async with Proxy(own_redis.port) as proxy:
-        cache = await connect(f"redis://127.0.0.1:{proxy.port}/0")
+    async with without_resp3(own_redis.port) as port, Proxy(port) as proxy:
+        cache = await connect(f"redis://127.0.0.1:{proxy.port}/0", tracked=False)
         async with cache.lock("warm", "1"):
             pass
         proxy.delay_to_client = 0.5
@@ -177,7 +178,7 @@ async def test_a_lock_that_was_never_requested_is_not_released(make_cache: Any) 
 
 
 async def test_a_denied_release_is_not_retried(own_redis: RedisServer, connect: Any) -> None:
-    own_redis.cli("ACL", "SETUSER", "companion", "reset", "on", ">pw", "~*", "+@all", "-del")
+    own_redis.cli("ACL", "SETUSER", "companion", "reset", "on", ">pw", "~*", "+@all", "-del", "-unlink")
     cache = await connect(own_redis.url.replace("redis://", "redis://companion:pw@"))
     async with cache.lock("user", "1", ttl=300):
         pass

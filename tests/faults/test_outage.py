@@ -32,7 +32,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return Lines()
 
 
-def test_a_short_silence_is_no_outage_and_a_longer_one_is(lines: list[str]) -> None:
+async def test_a_short_silence_is_no_outage_and_a_longer_one_is(lines: list[str]) -> None:
     errors: list[int] = []
     availability = Availability("redis://here", lambda: errors.append(1))
     for now in (10.1, 10.3, 10.5):

@@ -8,7 +8,8 @@ import pytest
 
 from cache import CacheSettings
 from cache.exceptions import CacheUnavailable
-from cache.transport.pool import PooledClient
+from cache.transport.fallback.pool import PooledClient
+from tests.cache.conftest import Listener
 from tests.faults.harness.background_proxy import BackgroundProxy
 from tests.faults.harness.environment import connections_to
 from tests.real.redis.redis_server import RedisServer
@@ -21,14 +22,11 @@ pytestmark = pytest.mark.faults
 async def test_no_connection_is_opened_after_stop(own_redis: RedisServer, milliseconds: int) -> None:
     with BackgroundProxy(own_redis.port, delay_to_client=0.003) as proxy:
         settings = CacheSettings(url=f"redis://127.0.0.1:{proxy.port}/0", deadline=5.0, url_is_default=False)
-        client = PooledClient(settings, tuple, on_up=lambda _: None, on_failed=lambda reason: None)
-        client.start()
-        assert await client.wait_up(3)
-        pings = [client.call(lambda client: client.execute_command("PING"), timeout=5.0) for _ in range(10)]
-        calls = [*map(asyncio.create_task, pings)]
+        client = PooledClient(settings, Listener())
+        await until(lambda: client.up, 3)
+        pings = [client.call("PING") for _ in range(10)]
         await asyncio.sleep(milliseconds / 1000)
-        client.stop()
-        results = await asyncio.gather(*calls, return_exceptions=True)
-        await client.closed()
-        assert all(isinstance(result, bool | CacheUnavailable) for result in results)
+        await client.close()
+        results = await asyncio.gather(*pings, return_exceptions=True)
+        assert all(isinstance(result, bytes | CacheUnavailable) for result in results)
         await until(lambda: connections_to(proxy.port) == 0, 2)

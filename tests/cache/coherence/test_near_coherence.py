@@ -28,7 +28,7 @@ async def near(redis_server: RedisServer, make_cache: Any) -> RedisCache:
 async def connected(make_cache: Any, url: str, **settings: Any) -> RedisCache:
     cache: RedisCache = make_cache(url, connect_wait=5.0, near=FAMILIES, **({"deadline": 2.0} | settings))
     await initialised(cache)
-    await until(lambda: engine_of(cache).near.armed)
+    await until(lambda: engine_of(cache).tracks(""))
     return cache
 
 
@@ -207,7 +207,7 @@ async def test_a_dead_link_serves_nothing_after_a_second(redis_server: RedisServ
         # A second after the last answered ping.
         assert asyncio.get_running_loop().time() - start < 1.6 + lag.seconds
         await proxy.heal()
-        await until(lambda: engine_of(cache).near.armed)
+        await until(lambda: engine_of(cache).tracks(""))
         assert await cache.get("user:1:profile") == "new"
 
 
@@ -233,7 +233,7 @@ async def test_a_killed_connection_drops_everything(near: RedisCache, redis_serv
     redis_server.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     redis_server.cli("SET", "user:1:profile", "new")
     await until(lambda: near_value(near), timeout=3)
-    await until(lambda: engine_of(near).near.armed)
+    await until(lambda: engine_of(near).tracks(""))
 
 
 @pytest.mark.one_server
@@ -269,7 +269,6 @@ def filled(cache: NearCache, key: str, raw: bytes) -> None:
 
 def test_bounds() -> None:
     cache = NearCache(FAMILIES, max_entries=3, max_bytes=10_000)
-    cache.arm()
     for n in range(5):
         filled(cache, f"user:{n}:profile", b"v")
         cache.get("user:2:profile", 0)
@@ -282,10 +281,8 @@ def test_bounds() -> None:
 
 def test_what_spoils_a_read() -> None:
     cache = NearCache(FAMILIES)
-    assert cache.begin("user:1:profile") is None  # not armed: nothing is cached
-    cache.arm()
-    for spoil in (lambda: cache.drop("user:1:profile"), cache.drop_all, cache.disarm, cache.arm):
-        cache.arm()
+    drop_where = lambda: cache.drop_where(lambda key: key == "user:1:profile")  # noqa: E731 - three of one kind
+    for spoil in (lambda: cache.drop("user:1:profile"), cache.drop_all, drop_where):
         token = cache.begin("user:1:profile")
         spoil()
         cache.end("user:1:profile", token, b"old", 1e9)
@@ -303,7 +300,6 @@ def test_families_are_named() -> None:
 
 def test_reads_that_overlap_share_a_token() -> None:
     cache, key = NearCache(FAMILIES), "user:1:profile"
-    cache.arm()
     first, second = cache.begin(key), cache.begin(key)
     cache.end(key, first, b"new", 1e9)
     cache.drop(key)

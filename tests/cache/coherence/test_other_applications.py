@@ -144,7 +144,7 @@ async def too_much_pending(cache: RedisCache, server: RedisServer, _: Path) -> N
 
 
 async def another_mark(cache: RedisCache, server: RedisServer, _: Path) -> None:
-    await until(lambda: engine_of(cache).tracking)
+    await until(lambda: engine_of(cache).tracks(""))
     server.cli("SET", keys.system_server(), "another run:another history")
 
 

@@ -113,7 +113,7 @@ def test_the_caches_of_one_redis_share_the_entries() -> None:
     pattern = by_name(one, "user:1:*", "1", set())
     assert other.covers("user:1:by hand")
     assert set(one.to_scan()) == set(other.to_scan()) == {pattern}
-    one.quarantine()
+    one.quarantine("its server", lambda _: True)
     assert one.covers(profile("3"))
     assert not other.covers(profile("3")), "the other may be connected to another server"
     other.acknowledge(pattern, other.sequence_of(pattern))

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from cache import RedisCache, keys
+from cache.coherence import server_epoch
 from cache.embedded import EmbeddedRedis
 from cache.exceptions import CommandTimeout
 from cache.loading.loaders import Loader
-from tests.inside import engine_of
+from tests.inside import engine_of, epoch_of
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import initialised, until
 
@@ -200,7 +201,7 @@ async def test_the_epoch_key_is_written_after_all_deliveries(own_redis: RedisSer
     cache.recall_with(ask)
     await asyncio.to_thread(own_redis.restore, dump)
     await asked.wait()
-    await until(lambda: not engine_of(cache).pending.quarantined)
+    await until(lambda: not engine_of(cache).pending.quarantines)
     assert cache.invalidations.undelivered
     assert own_redis.cli("GET", keys.system_server()) != await identity(own_redis)
     own_redis.cli("ACL", "SETUSER", "default", "+unlink")
@@ -217,7 +218,7 @@ async def test_a_primary_that_comes_back_with_its_replicas_data(
     cache = make_cache(own_redis.url, connect_wait=5.0, deadline=1.0, near=near)
     await initialised(cache)
     await cache.set(MINE, "old", ttl=3600)
-    await until(lambda: engine_of(cache).epoch.checked_at > 0)  # the first replica changes the replication id
+    await until(lambda: epoch_of(cache).checked_at > 0)  # the first replica changes the replication id
     settings = ["--replicaof", "127.0.0.1", str(own_redis.port)]
     with RedisServer(tmp_path / "replica", args=settings, binary=own_redis.binary) as replica:
         await until(lambda: replica.cli("GET", MINE) == "old")
@@ -238,7 +239,7 @@ async def test_a_primary_that_comes_back_with_its_replicas_data(
 
 async def test_the_mark_of_another_under_an_open_connection(own_redis: RedisServer, make_cache: Make) -> None:
     cache = await connected(own_redis, make_cache)
-    await until(lambda: engine_of(cache).tracking)
+    await until(lambda: engine_of(cache).tracks(""))
     await marked(own_redis)
     own_redis.cli("MSET", MINE, "old", keys.system_server(), "another run:another history")
     await until(lambda: not own_redis.cli("EXISTS", MINE))
@@ -293,13 +294,13 @@ async def test_a_claim_after_another_process_is_done_revalidates_nothing(
     first, second = await connected(own_redis, make_cache), await connected(own_redis, make_cache)
     await marked(own_redis)
     claiming, ended, asked = asyncio.Event(), asyncio.Event(), []
-    send = engine_of(second).transport.send_each
+    send = server_epoch.send_each
 
-    async def late(*commands: Any) -> list[Any]:
-        if commands[0][:2] == ("SET", LEASE):
+    async def late(node: Any, commands: Any) -> list[Any]:
+        if node is engine_of(second).transport.client and commands[0][:2] == ("SET", LEASE):
             claiming.set()
             await ended.wait()
-        return await send(*commands)
+        return await send(node, commands)
 
     def revalidate(n: int) -> Callable[[], Awaitable[bool]]:
         async def ask() -> bool:
@@ -309,7 +310,7 @@ async def test_a_claim_after_another_process_is_done_revalidates_nothing(
 
         return ask
 
-    monkeypatch.setattr(engine_of(second).transport, "send_each", late)
+    monkeypatch.setattr(server_epoch, "send_each", late)
     first.recall_with(revalidate(1))
     second.recall_with(revalidate(2))
     await asyncio.to_thread(own_redis.restart)
@@ -342,7 +343,7 @@ async def test_a_process_that_cannot_revalidate_or_was_killed_is_replaced(
     working.recall_with(work)
     own_redis.cli("SET", LEASE, "of a process that was killed", "PX", 60_000)
     own_redis.cli("MSET", YOURS, "still right", keys.system_server(), "another run:another history")
-    await until(lambda: engine_of(broken).pending.quarantined and engine_of(working).pending.quarantined)
+    await until(lambda: engine_of(broken).pending.quarantines and engine_of(working).pending.quarantines)
     assert (asked, own_redis.cli("EXISTS", LEASE)) == ([], 1)
     own_redis.cli("PEXPIRE", LEASE, 1)
     await marked(own_redis)
@@ -370,7 +371,7 @@ async def test_a_process_that_cannot_deliver_everything_holds_up_no_other(
     for cache in (narrow, other):
         cache.recall_with(nothing_has_changed)
         await initialised(cache)
-    await until(lambda: not engine_of(narrow).pending.quarantined)
+    await until(lambda: not engine_of(narrow).pending.quarantines)
     await marked(own_redis)
     assert await other.get(YOURS) == "still right"
     assert narrow.invalidations.undelivered
@@ -384,7 +385,7 @@ async def test_another_database_in_its_place_counts_as_restored(
     for cache in caches:
         await cache.set(keys.profile("1"), "old", ttl=600)
     for cache in caches:
-        await until(lambda cache=cache: engine_of(cache).epoch.checked_at >= 0)
+        await until(lambda cache=cache: epoch_of(cache).checked_at >= 0)
         assert await cache.get(keys.profile("1")) == "old"
     own_redis.cli("SWAPDB", 0, 1)
     own_redis.cli("SET", keys.state("1"), "older still")
@@ -397,7 +398,7 @@ async def test_another_database_in_its_place_counts_as_restored(
 
 async def used_again_after_a_flush(cache: RedisCache, server: RedisServer) -> float:
     """Seconds until a value that was written after a FLUSHALL is served."""
-    recall = engine_of(cache).epoch
+    recall = epoch_of(cache)
     changes = recall.changes
     server.cli("FLUSHALL")
     begun = asyncio.get_running_loop().time()
@@ -424,7 +425,7 @@ async def test_a_flush_is_checked_at_once_despite_pending_invalidations(
     engine_of(cache).pending.add("app:1")
     # The server is checked, but not released before all pending invalidations are delivered.
     own_redis.cli("DEL", keys.system_server())
-    recall = engine_of(cache).epoch
+    recall = epoch_of(cache)
     await until(lambda: recall.not_before > asyncio.get_running_loop().time())
     assert await used_again_after_a_flush(cache, own_redis) < 0.3
 
@@ -478,7 +479,7 @@ async def test_a_lost_connection_causes_no_quarantine(own_redis: RedisServer, ma
 async def test_a_mark_that_is_lost_is_back_at_once(own_redis: RedisServer, make_cache: Make, how: list[str]) -> None:
     """Flushed or evicted, the epoch key must be restored before a later dump."""
     for cache in (await connected(own_redis, make_cache), await connected(own_redis, make_cache)):
-        await until(lambda cache=cache: engine_of(cache).tracking)
+        await until(lambda cache=cache: engine_of(cache).tracks(""))
     await marked(own_redis)
     for _ in range(3):
         own_redis.cli(*how)
@@ -543,7 +544,7 @@ async def test_a_refused_right_that_comes_back(own_redis: RedisServer, make_cach
     own_redis.cli("SET", MINE, "old")
     own_redis.cli("ACL", "SETUSER", "default", "-scan")
     cache = await connected(own_redis, make_cache)
-    recall = engine_of(cache).epoch
+    recall = epoch_of(cache)
     first = await until(lambda: max(recall.not_before, 0))
     assert await until(lambda: max(recall.not_before - first, 0)) >= 1.0
     assert cache.invalidations.undelivered

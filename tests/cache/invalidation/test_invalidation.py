@@ -511,6 +511,7 @@ async def test_one_scan_delivers_many_pending_patterns(own_redis: RedisServer, c
     for number in range(20):
         own_redis.cli("MSET", f"user:{number}:by hand", "x", f"app:{number}:a", "x", f"app:{number}:b", "kept")
     own_redis.pause()
+    assert not await cache.health_check()
     await until(lambda: not cache.connected)
     for number in range(20):
         await cache.invalidate_pattern(f"app:{number}:a*")

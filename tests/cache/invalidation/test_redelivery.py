@@ -139,7 +139,7 @@ def test_whose_a_debt_may_be(pattern: str, about: set[str]) -> None:
     assert pending.undelivered_for({"1", "2"}, scanning=True) == about
     pending.add("user:2:profile", "app:1")
     assert pending.undelivered_for({"1", "2"}, scanning=True) == about | {"2"}
-    pending.quarantine()
+    pending.quarantine("its server", lambda _: True)
     assert pending.undelivered_for({"1", "2"}, scanning=True) == {"1", "2"}
 
 

@@ -19,7 +19,7 @@ from tests.wait import until
 async def main(url: str, key: str, tasks: int, seconds: float) -> None:
     cache = RedisCache(settings=CacheSettings(url=url, url_is_default=False, deadline=2.0))
     await cache.initialize()
-    await until(lambda: engine_of(cache).tracking)
+    await until(lambda: engine_of(cache).tracks(""))
     loads = 0
 
     async def loader() -> str:

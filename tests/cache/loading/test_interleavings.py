@@ -122,7 +122,7 @@ async def play(seed: int, caches: list[RedisCache], server: RedisServer, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(invalidation, "SMALL", small)
-        for name in ("send", "send_all", "call"):  # all operations pass through one of these, except a reader's GET
+        for name in ("send", "send_all", "send_to"):  # all operations pass through one of these, except a reader's GET
             patch.setattr(Transport, name, gated(name))
 
         async def load() -> int | None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cache import RedisCache, keys
+from cache.transport.fallback.pool import PooledClient
 from tests.inside import engine_of
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.resp2_server import refusing
@@ -100,9 +101,8 @@ async def test_a_right_that_comes_back_is_noticed_and_none_is_named_twice(
     assert await cache.set(KEY, "one", ttl=60)
     assert await cache.get_or_load(keys.state("1"), _loaded, ttl=60) == "loaded"
     assert own_redis.cli("GET", keys.state("1")) is None
-    connection = engine_of(cache).transport.multiplexed
     own_redis.cli("CLIENT", "KILL", "USER", "ann")
-    await until(lambda: engine_of(cache).transport.multiplexed is connection and not engine_of(cache).pending)
+    await until(lambda: cache.connected and not engine_of(cache).pending)
     await cache.get_or_load(keys.state("1"), _loaded, ttl=60)
     for name in ("UNLINK", "EVALSHA", "EVAL"):
         assert caplog.text.count(f" {name} is refused (NOPERM)") == 1
@@ -161,15 +161,15 @@ async def test_a_server_that_hung_up_once_is_not_taken_for_such_a_proxy(
         cache.enable()
         transport = engine_of(cache).transport
         if what == "HELLO":
-            await until(lambda: transport.pooled and cache.connected)
+            await until(lambda: isinstance(transport.client, PooledClient) and cache.connected)
             assert await cache.set(KEY, "one", ttl=60)
         else:
             await until(lambda: "connection lost while connecting" in caplog.text)
-            assert not transport.pooled
+            assert not isinstance(transport.client, PooledClient)
         if isinstance(unknown, set):
             unknown.clear()
-        await until(lambda: transport.multiplexed and engine_of(cache).tracking)
-        assert not transport.pooled
+        await until(lambda: engine_of(cache).tracks(""))
+        assert not isinstance(transport.client, PooledClient)
         assert await cache.set(KEY, "two", ttl=60)
         await cache.close()
 

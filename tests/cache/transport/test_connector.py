@@ -144,8 +144,10 @@ async def test_servers_without_support_for_the_multiplexer(clients: Clients, rep
         reasons: list[str] = []
         endpoint = Endpoint("127.0.0.1", port, password="hush")
         client = await clients(endpoint=endpoint, wait=False, on_disconnected=reasons.append)
-        await until(lambda: client.unsupported)
-        assert (reasons, client.up) == ([reason], False)
+        await until(lambda: clients.listeners[client].found)
+        (found,) = clients.listeners[client].found
+        assert (reasons, str(found), client.reason, client.up) == ([], reason, reason, False)
+        assert (found.resp3, found.slots) == ((True, []) if reason == "a cluster" else (False, None))
         await client.close()
 
 
@@ -171,7 +173,7 @@ async def test_an_error_that_is_about_us_is_no_lack_of_resp3(clients: Clients, r
         endpoint = Endpoint("127.0.0.1", port, password="hush", db=9 if "SELECT" in reason else 0)
         client = await clients(endpoint=endpoint, wait=False, on_disconnected=reasons.append)
         await until(lambda: reasons)
-        assert (reasons, client.unsupported) == ([f"refused ({reason})"], False)
+        assert (reasons, clients.listeners[client].found) == ([f"refused ({reason})"], [])
         await client.close()
 
 
@@ -183,7 +185,7 @@ async def test_loading_is_asked_again_soon(clients: Clients) -> None:
         reasons: list[str] = []
         client = await clients(port, wait=False, on_disconnected=reasons.append)
         assert await seconds_until(lambda: client.up) < 0.5
-        assert (reasons, len(seen), client.unsupported) == (["refused (LOADING)"], 3, False)
+        assert (reasons, len(seen), clients.listeners[client].found) == (["refused (LOADING)"], 3, [])
         await client.close()
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.asyncio.cluster import ClusterNode
 from redis.exceptions import ConnectionError
 
 from cache import CacheSettings, RedisCache
-from cache.transport.redis_py import open_client, open_cluster
+from cache.transport.fallback.redis_py import open_client
 from tests.real.proxy import Proxy
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.resp2_server import without_resp3
@@ -114,17 +113,12 @@ def test_options_hold_for_every_client_of_redis_py() -> None:
     options = "max_connections=4&socket_timeout=3&socket_connect_timeout=2&health_check_interval=9"
     settings = CacheSettings(url=f"rediss://u:p%40@127.0.0.1:7?ssl_ca_certs={PEM}&{options}")
     pool: Any = open_client(settings, settings.endpoint).connection_pool
-    cluster = open_cluster(settings)
-    node = cluster.startup_nodes[0]
-    found = ClusterNode("127.0.0.2", 7, **cluster.nodes_manager.connection_kwargs)
-    made = [pool.make_connection()]
-    made += [node.connection_class(**node.connection_kwargs) for node in (node, found)]
-    for connection in made:
+    for connection in [pool.make_connection()]:
         assert connection.ssl_context.get() is settings.endpoint.ssl_context
         assert (connection.username, connection.password, connection.port) == ("u", "p@", 7)
         assert (connection.socket_timeout, connection.socket_connect_timeout) == (3, 2)
         assert (connection.health_check_interval, connection.encoder.decode_responses) == (9, False)
-    assert pool.max_connections == node.max_connections == found.max_connections == 4
+    assert pool.max_connections == 4
 
 
 @pytest.mark.parametrize(("flag", "times"), [("yes", 2), ("no", 1)])

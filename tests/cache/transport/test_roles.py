@@ -15,8 +15,9 @@ import pytest
 
 from cache import RedisCache
 from cache.exceptions import ConnectionLost
-from cache.transport import connection, dial, pool
+from cache.transport import connection, dial
 from cache.transport.connection import REPLICA
+from cache.transport.fallback import pool
 from tests.cache.conftest import Clients
 from tests.real.proxy import Proxy
 from tests.real.redis.redis_server import RedisServer, find_redis_server, unused_port
@@ -166,7 +167,8 @@ async def test_a_demotion_under_an_open_connection_is_noticed(
     monkeypatch.setattr(connection, "ROLE_SECONDS", 0.1)
     monkeypatch.setattr(pool, "CHECK_EVERY", 0.1)
     async with door(own_redis.port, resp3) as port:
-        cache = make_cache(f"redis://127.0.0.1:{port}/0", deadline=2.0, connect_wait=5.0)
+        near = frozenset({"profile"})  # which needs pings; otherwise the next command finds out
+        cache = make_cache(f"redis://127.0.0.1:{port}/0", deadline=2.0, connect_wait=5.0, near=near)
         await initialised(cache)
         await cache.set("k", "old")
         demote(own_redis)

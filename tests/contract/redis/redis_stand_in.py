@@ -90,7 +90,7 @@ async def redis_stand_in(answer: Answer) -> AsyncIterator[RedisStandIn]:
 
 
 async def introduce(connection: AbstractConnection) -> None:
-    """As ``cache.transport.redis_py`` does it: authenticate, and take a name if the server allows one."""
+    """As ``cache.transport.fallback`` does it: authenticate, and take a name if the server allows one."""
     await connection.on_connect_check_health(check_health=False)
     with suppress(ResponseError):
         await connection.send_command("CLIENT", "SETNAME", "contract", check_health=False)
@@ -98,7 +98,7 @@ async def introduce(connection: AbstractConnection) -> None:
 
 
 def client_options() -> dict[str, Any]:
-    """What ``cache.transport.redis_py`` gives to redis-py for one node and for a cluster."""
+    """What ``cache.transport.fallback`` gives to redis-py."""
     return {
         "max_connections": 2,
         "socket_connect_timeout": 5.0,

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 
 def test_a_pool_takes_our_options_and_connects_to_nothing() -> None:
-    """``cache.transport.redis_py``: the pool is constructed without a loop and sends nothing before its first use.
+    """``cache.transport.fallback``: the pool is constructed without a loop and sends nothing before its first use.
 
     A refused option would be reported as a mistake in REDIS_URL, and the pool would stay unusable.
     """
@@ -30,7 +30,7 @@ def test_a_pool_takes_our_options_and_connects_to_nothing() -> None:
 
 @pytest.mark.parametrize("query", ["nonsense=1", "socket_timeout=soon"])
 def test_a_bad_option_in_the_url_raises_type_or_value_error(query: str) -> None:
-    """``cache.transport.redis_py`` converts exactly these two types into the error that names REDIS_URL."""
+    """``cache.transport.fallback`` converts exactly these two types into the error that names REDIS_URL."""
     with pytest.raises((TypeError, ValueError)):
         make_pool(f"redis://127.0.0.1:1/0?{query}").make_connection()
 
@@ -45,7 +45,7 @@ def test_a_bad_option_in_the_url_raises_type_or_value_error(query: str) -> None:
     ],
 )
 def test_parse_url_gives_the_parts_under_these_names(url: str, parts: dict[str, Any]) -> None:
-    """``cache.transport.redis_py`` (``endpoint``): the multiplexer connects to the address redis-py would use.
+    """``cache.transport.fallback`` (``endpoint``): the multiplexer connects to the address redis-py would use.
 
     A renamed part would mean the default host, or no password.
     """
@@ -53,7 +53,7 @@ def test_parse_url_gives_the_parts_under_these_names(url: str, parts: dict[str, 
 
 
 async def test_our_introduction_replaces_redis_pys() -> None:
-    """``cache.transport.redis_py`` (``redis_connect_func``): AUTH, CLIENT SETNAME, and no other command.
+    """``cache.transport.fallback`` (``redis_connect_func``): AUTH, CLIENT SETNAME, and no other command.
 
     Otherwise redis-py sends CLIENT SETINFO, which an ACL may forbid.
     """
@@ -63,7 +63,7 @@ async def test_our_introduction_replaces_redis_pys() -> None:
 
 
 async def test_a_client_from_a_pool_owns_it() -> None:
-    """``cache.transport.pool``: closing the client closes the pool's connections."""
+    """``cache.transport.fallback``: closing the client closes the pool's connections."""
     async with connected(stored({})) as (client, server):
         await client.get("key")
         await client.aclose()
@@ -74,7 +74,7 @@ async def test_a_client_from_a_pool_owns_it() -> None:
 
 
 async def test_a_connection_with_an_unread_reply_is_not_used() -> None:
-    """``cache.transport.redis_py`` (RESP2, no maintenance notifications): redis-py checks a connection at check-out.
+    """``cache.transport.fallback`` (RESP2, no maintenance notifications): redis-py checks a connection at check-out.
 
     Without the check the next caller receives another caller's value.
     """
@@ -90,7 +90,7 @@ async def test_a_connection_with_an_unread_reply_is_not_used() -> None:
 
 
 async def test_a_cancelled_call_takes_its_connection_with_it() -> None:
-    """``cache.transport.pool`` cancels an operation that misses its deadline.
+    """``cache.transport.fallback`` cancels an operation that misses its deadline.
 
     If the connection returned to the pool, its late reply would reach the next caller.
     """
@@ -110,7 +110,7 @@ async def test_a_cancelled_call_takes_its_connection_with_it() -> None:
 
 
 async def test_a_full_pool_is_waited_for() -> None:
-    """``cache.transport.redis_py`` (``BlockingConnectionPool``): a caller waits for a free connection.
+    """``cache.transport.fallback`` (``BlockingConnectionPool``): a caller waits for a free connection.
 
     The plain pool raises, which the cache would report as a miss.
     """
@@ -120,7 +120,7 @@ async def test_a_full_pool_is_waited_for() -> None:
 
 
 async def test_one_retry_without_a_pause() -> None:
-    """``cache.transport.redis_py`` (``Retry(NoBackoff(), 1)``): a refused connection fails within milliseconds.
+    """``cache.transport.fallback`` (``Retry(NoBackoff(), 1)``): a refused connection fails within milliseconds.
 
     redis-py's default of ten retries with back-off takes seconds.
     """

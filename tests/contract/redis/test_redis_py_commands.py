@@ -22,9 +22,9 @@ pytestmark = pytest.mark.integration
 
 
 def test_the_families_of_exceptions() -> None:
-    """``cache.transport.pool`` distinguishes a rejected command from a lost connection by type.
+    """``cache.transport.fallback`` distinguishes a rejected command from a lost connection by type.
 
-    An AuthenticationError is a ConnectionError, so ``cache.transport.pool`` tests for it first.
+    An AuthenticationError is a ConnectionError, so ``cache.transport.fallback`` tests for it first.
     """
     assert issubclass(AuthenticationError, RedisConnectionError)
     assert not issubclass(ResponseError, RedisConnectionError | RedisTimeoutError)
@@ -45,7 +45,7 @@ def test_the_families_of_exceptions() -> None:
     ],
 )
 async def test_the_code_of_a_refusal_can_be_read(reply: str, code: str) -> None:
-    """``cache.transport.redis_py`` (``status_code``): redis-py removes some codes from the text and keeps them here.
+    """``cache.transport.fallback`` (``status_code``): redis-py removes some codes from the text and keeps them here.
 
     Without the code NOSCRIPT would not be recognised, and scripts would never be loaded again.
     """
@@ -56,7 +56,7 @@ async def test_the_code_of_a_refusal_can_be_read(reply: str, code: str) -> None:
 
 
 async def test_a_pipeline_raises_the_first_refusal_with_its_code() -> None:
-    """``cache.transport.commands`` (``send_all``): ``execute`` raises the first rejection, with its ``status_code``.
+    """``cache.transport.fallback``: ``execute`` raises the first rejection, with its ``status_code``.
 
     redis-py rewrites the text ("Command # 2 (...) of pipeline caused error"), so the code is not its first word.
     """
@@ -80,7 +80,7 @@ async def test_the_text_of_an_error_in_a_script_is_kept() -> None:
 
 @pytest.mark.parametrize("reply", ["WRONGPASS invalid username-password pair", "NOAUTH Authentication required."])
 async def test_a_refused_password_is_an_authentication_error(reply: str) -> None:
-    """``cache.transport.pool`` pauses longer after one before it connects again."""
+    """``cache.transport.fallback`` pauses longer after one before it connects again."""
     async with connected(lambda _: f"-{reply}\r\n".encode(), password="p") as (client, _):
         assert isinstance(await failure(client.ping()), AuthenticationError)
 
@@ -89,7 +89,7 @@ async def test_a_refused_password_is_an_authentication_error(reply: str) -> None
 
 
 async def test_replies_of_raw_commands() -> None:
-    """``cache.transport.redis_py`` (``execute_command``): replies have the types the multiplexer returns.
+    """``cache.transport.fallback`` (``execute_command``): replies have the types the multiplexer returns.
 
     Bytes for GET, an integer for UNLINK and PTTL, None for a SET NX that did nothing.
     """
@@ -112,59 +112,16 @@ async def test_replies_of_raw_commands() -> None:
         assert await client.execute_command("SRANDMEMBER", "index", 10) == [b"a"]
 
 
-async def test_a_command_of_two_words_is_sent_as_two() -> None:
-    """``cache.transport.redis_py``: SCRIPT LOAD is passed as one name, by which a cluster routes it."""
-    async with connected(lambda _: bulk(b"digest")) as (client, server):
-        await client.execute_command("SCRIPT LOAD", "return 1")
-    assert server.all(b"SCRIPT") == [[b"SCRIPT", b"LOAD", b"return 1"]]
-
-
-async def test_scan_info_and_hmget_are_parsed() -> None:
-    """``cache.invalidation.scan``, ``cache.core.stats`` and ``cache.transport.redis_py`` use the parsed replies."""
+async def test_without_callbacks_replies_stay_as_they_were_sent() -> None:
+    """``cache.transport.fallback``: with a client's callbacks, SCAN, INFO, SET and others are parsed."""
     replies = {
         b"SCAN": b"*2\r\n$2\r\n17\r\n*2\r\n$1\r\na\r\n$1\r\n\xff\r\n",
-        b"INFO": bulk(b"# Memory\r\nused_memory:1024\r\nmaxmemory_policy:noeviction\r\ncluster_enabled:0\r\n"),
-        b"HMGET": b"*2\r\n$1\r\n4\r\n$-1\r\n",
+        b"INFO": bulk(b"# Memory\r\nused_memory:1024\r\n"),
+        b"SET": b"+OK\r\n",
     }
-    async with connected(lambda command: replies[command[0]]) as (client, server):
-        cursor, found = await client.scan(0, match="user:*", count=1000)
-        info = await client.info("memory")
-        assert await client.hmget("h", ["a", "b"]) == [b"4", None]
-    assert (int(cursor), found) == (17, [b"a", b"\xff"])
-    assert (info["used_memory"], info["maxmemory_policy"], info["cluster_enabled"]) == (1024, "noeviction", 0)
-    assert server.all(b"SCAN") == [[b"SCAN", b"0", b"MATCH", b"user:*", b"COUNT", b"1000"]]
-
-
-# -- locks ---------------------------------------------------------------------------------------------------------
-
-
-async def test_a_lock_is_one_set_with_our_token() -> None:
-    """``cache.locks``: the caller chooses the token, so a lock granted to a lost call can still be released."""
-    async with connected(lambda command: b"+OK\r\n" if command[0] == b"SET" else None) as (client, server):
-        lock = client.lock("lock:a", timeout=30, blocking=False, thread_local=False)
-        assert await lock.acquire(token="token")
-    (command,) = server.all(b"SET")
-    assert command[:3] == [b"SET", b"lock:a", b"token"]
-    assert {b"NX", b"PX", b"30000"} <= set(command)
-
-
-async def test_a_lock_held_by_another_is_false_at_once() -> None:
-    """``cache.locks`` (``blocking=False``): the cache waits itself, within its own deadline."""
-    async with connected(lambda command: b"$-1\r\n" if command[0] == b"SET" else None) as (client, _):
-        assert await client.lock("lock:a", timeout=30, blocking=False, thread_local=False).acquire(token="t") is False
-
-
-@pytest.mark.parametrize("ours", [True, False])
-async def test_do_release_releases_for_a_token(ours: bool) -> None:
-    """``cache.locks`` (``Lock.do_release``, not documented): releases for a token given as bytes.
-
-    ``release()`` releases only what the same object acquired; the cache releases abandoned attempts too.
-    """
-    replies = {b"EVALSHA": b":%d\r\n" % ours, b"SCRIPT": b"*1\r\n:1\r\n"}
-    async with connected(lambda command: replies.get(command[0], b"-ERR unexpected\r\n")) as (client, server):
-        lock = client.lock("lock:a", timeout=30, blocking=False, thread_local=False)
-        if ours:
-            await lock.do_release(b"token")
-        else:
-            assert isinstance(await failure(lock.do_release(b"token")), LockNotOwnedError)
-    assert server.all(b"EVALSHA")[0][2:] == [b"1", b"lock:a", b"token"]
+    async with connected(lambda command: replies[command[0]]) as (client, _):
+        client.response_callbacks.clear()
+        pipe = client.pipeline(transaction=False)
+        for command in (("SCAN", 0), ("INFO", "memory"), ("SET", "k", "v")):
+            pipe.execute_command(*command)
+        assert await pipe.execute() == [[b"17", [b"a", b"\xff"]], b"# Memory\r\nused_memory:1024\r\n", b"OK"]

@@ -58,7 +58,7 @@ async def _check_leaks(cache: RedisCache, result: LoadResult) -> None:
 
     def held() -> dict[str, int]:
         """Resources held by calls in flight, by kind."""
-        client, pooled = transport.client, transport.pool.client
+        client, pooled = transport.client, transport.fallback.pool.client
         held_now = {
             "commands in flight on the multiplexer": len(client.connection.in_flight)
             if client and client.connection
@@ -67,7 +67,7 @@ async def _check_leaks(cache: RedisCache, result: LoadResult) -> None:
             + len(filler_of(cache).background)
             + len(filler_of(cache).leases.releasing),
             "waiters": len(filler_of(cache).waiters),
-            "abandoned calls": len(transport.pool.background),
+            "abandoned calls": len(transport.fallback.pool.background),
             "pool connections": len(pooled.connection_pool._in_use_connections) if pooled else 0,
         }
         return {what: number for what, number in held_now.items() if number}

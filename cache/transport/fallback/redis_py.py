@@ -7,7 +7,7 @@ Differences from redis-py's defaults, and why:
 - One retry without backoff: the default of ten with backoff turns a refused port into seconds.
 - RESP2 and no maintenance notifications: with them redis-py skips the check that a pooled connection has no unread
   reply, and one caller can receive another caller's reply.
-- Replies stay bytes: decoding is the codec's work.
+- Replies stay as the server sent them: decoding is the codec's work.
 - A connection sets its name if it may. It does not tell the server which library it is.
 """
 
@@ -16,10 +16,9 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -27,12 +26,14 @@ from redis.exceptions import AuthenticationError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from ..exceptions import CommandRejected, HandshakeFailed, code_inside_script, rejected_with
-from ..redis_url import Endpoint
-from ..settings import CacheSettings
-from .capabilities import HUNG_UP, PROBE_EVAL
-from .connection import REPLICA
-from .handshake import CLIENT_NAME, REJECTED, SENTINEL
+from ...exceptions import CommandRejected, HandshakeFailed, code_inside_script, rejected_with
+from ...redis_url import Endpoint
+from ...settings import CacheSettings
+from ..capabilities import HUNG_UP, PROBE_EVAL
+from ..connection import REPLICA
+from ..handshake import CLIENT_NAME, REJECTED, SENTINEL
+
+OLD_CLUSTER: Final = "a cluster that speaks no RESP3: Redis 6 or later is needed"
 
 
 class _TlsConnection(SSLConnection):
@@ -54,26 +55,9 @@ def open_client(settings: CacheSettings, endpoint: Endpoint, *, named: bool = Tr
         timeout=settings.socket_timeout,
         redis_connect_func=_set_name if named else None,
     )
-    return Redis.from_pool(pool)  # the client owns its pool: closing one closes the other
-
-
-def open_cluster(settings: CacheSettings) -> RedisCluster:
-    """Return a client for the cluster that the URL's server belongs to. It has not connected yet.
-
-    Its pools raise instead of waiting: the caller must not use more than ``max_connections`` at a time.
-
-    Raises:
-        redis.exceptions.RedisClusterException: the URL names a database other than 0, or a unix socket.
-    """
-    endpoint, options = settings.endpoint, _options(settings)
-    tls: dict[str, Any] = {name: options.pop(name) for name in ("connection_class", "tls") if name in options}
-    cluster = RedisCluster(
-        endpoint.host, endpoint.port, path=endpoint.unix_path, db=endpoint.db, client_name=CLIENT_NAME, **options
-    )
-    cluster.connection_kwargs.update(tls)  # of the nodes that it finds; RedisCluster takes no context
-    for node in cluster.startup_nodes if tls else ():
-        node.connection_class, node.connection_kwargs["tls"] = _TlsConnection, endpoint.ssl_context
-    return cluster
+    client = Redis.from_pool(pool)  # the client owns its pool: closing one closes the other
+    client.response_callbacks.clear()  # replies as they are, as on a multiplexed connection
+    return client
 
 
 def _options(settings: CacheSettings) -> dict[str, Any]:
@@ -100,19 +84,12 @@ async def _set_name(connection: AbstractConnection) -> None:
         await connection.read_response()
 
 
-async def execute(client: Any, command: tuple[Any, ...]) -> Any:
-    """Run one command on a redis-py client."""
-    if command[0] == "SCRIPT":  # redis-py routes it in a cluster by both words
-        command = (f"{command[0]} {command[1]}", *command[2:])
-    return await client.execute_command(*command)
-
-
-async def pipeline(client: Any, commands: tuple[tuple[Any, ...], ...], *, each: bool = False) -> list[Any]:
-    """Run commands in one round trip (in a cluster: one per node). ``each``: return rejections among the replies."""
+async def pipeline(client: Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Run commands in one round trip. Returns their replies, rejections among them."""
     pipe = client.pipeline(transaction=False)
     for command in commands:
         pipe.execute_command(*command)
-    replies = await pipe.execute(raise_on_error=not each)
+    replies = await pipe.execute(raise_on_error=False)
     return [rejection(reply) if isinstance(reply, ResponseError) else reply for reply in replies]
 
 
@@ -153,10 +130,10 @@ async def _find(
     client = open_client(settings, endpoint, named=named)
     try:
         info = await check_role(client, "default")
-        if info.get("cluster_enabled") and await _knows_its_slots(client):
-            retire(client)
-            client = cast(Redis, open_cluster(settings))  # no subclass, but the methods used here are the same
-            await client.initialize()
+        if info.get("cluster_enabled") == "1" and not isinstance(
+            await _answer(client, "CLUSTER", "SLOTS"), CommandRejected
+        ):
+            raise HandshakeFailed(OLD_CLUSTER, REJECTED)  # a proxy in front of one knows no slots, and is one server
         return client, await answers(client, probes)
     except BaseException:
         retire(client)
@@ -171,7 +148,7 @@ async def answers(client: Redis, probes: Sequence[tuple[Any, ...]]) -> list[Any]
     return replies
 
 
-async def check_role(client: Redis, section: str = "replication") -> dict[str, Any]:
+async def check_role(client: Redis, section: str = "replication") -> dict[str, str]:
     """Make sure that the server answers and is a primary. Returns that section of its INFO, empty if it is refused.
 
     Raises:
@@ -179,28 +156,21 @@ async def check_role(client: Redis, section: str = "replication") -> dict[str, A
         redis.exceptions.RedisError: it does not answer, or rejects us.
     """
     await client.ping()
-    if isinstance(client, RedisCluster):
-        return {}
     info = await _answer(client, "INFO", section)
     if isinstance(info, CommandRejected):
         return {}
+    info = dict(line.split(":", 1) for line in info.decode(errors="replace").splitlines() if ":" in line)
     if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):  # Redis, Valkey
         raise HandshakeFailed(SENTINEL, REJECTED)
-    if info.get("role") == "slave" and not info.get("cluster_enabled"):
+    if info.get("role") == "slave":
         raise HandshakeFailed(REPLICA, REJECTED)
-    return cast(dict[str, Any], info)
-
-
-async def _knows_its_slots(client: Redis) -> bool:
-    """Whether a node of a cluster answers itself. A proxy in front of one knows no slots, and is used as one server."""
-    slots = await _answer(client, "CLUSTER SLOTS")
-    return not isinstance(slots, CommandRejected) or slots.code == "NOPERM"
+    return info
 
 
 async def _answer(client: Redis, *command: Any) -> Any:
     """The reply to a command, or its rejection. Ending the connection over it, and answering a PING, is one too."""
     try:
-        return await execute(client, command)
+        return (await pipeline(client, (command,)))[0]
     except ResponseError as problem:
         return rejection(problem)
     except RedisConnectionError:

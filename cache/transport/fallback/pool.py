@@ -1,30 +1,29 @@
-"""redis-py behind a deadline: every operation answers in time or fails with a ``TransportError``.
+"""redis-py behind a deadline, for servers that speak no RESP3: every command answers in time or fails.
 
 ``asyncio.timeout`` around redis-py does not hold: with a socket timeout set, redis-py can swallow a cancellation, and
-the caller hangs for as long as that timeout. So every operation runs as a task of its own, the caller waits for it
-with ``asyncio.wait`` (which cancels and awaits nothing), and after the deadline the task is abandoned: cancelled, kept
-until it ends, its outcome dropped.
+the caller hangs for as long as that timeout. So every group of commands runs as a task of its own, the caller waits for
+its futures, and after the deadline the task is abandoned: cancelled, kept until it ends, its outcome dropped.
 
-While Redis is away ``call`` fails at once and a background task reconnects. A late operation does not prove that Redis
-is away, since our own loop may have been blocked: a PING decides. So does, every second, the server's role.
+While Redis is away commands fail at once and a background task reconnects. A late reply does not prove that Redis is
+away, since our own loop may have been blocked: a PING decides. So does, every second, the server's role.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import math
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from contextvars import Context
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
-from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ..background import BackgroundTasks
-from ..exceptions import (
+from ...background import BackgroundTasks, loop_time
+from ...exceptions import (
     CommandRejected,
     CommandTimeout,
     ConnectionLost,
@@ -32,51 +31,47 @@ from ..exceptions import (
     NotConnected,
     TransportError,
 )
-from ..settings import CacheSettings
-from .attempts import Attempts
-from .connection import REPLICA
-from .dial import Names
-from .handshake import REJECTED
-from .redis_py import check_role, find_client, rejection
-from .sentinel import MOVED, PrimaryFinder
+from ...settings import CacheSettings
+from ..attempts import Attempts
+from ..capabilities import PROBES
+from ..client import Argument, ClientListener, Command, Node
+from ..connection import REPLICA, fail
+from ..dial import Names
+from ..handshake import REJECTED
+from ..sentinel import MOVED, PrimaryFinder
+from .redis_py import answers, check_role, find_client, pipeline, rejection
 
 T = TypeVar("T")
 
 _PING_TIMEOUT = 0.25  # seconds a PING may take before Redis counts as away
 CHECK_EVERY = 1.0  # seconds between two looks at whether the server is still a primary
 _GRACE_TURNS = 3  # loop iterations for a reply that has arrived but was not yet read
-_SPARE = 2  # connections to a cluster's node that redis-py keeps for refreshing its slot table
 
 
 class PooledClient:
     """A redis-py client, replaced whenever Redis has been away.
 
     Args:
-        probes: returns the commands that a server is sent before it is used. Each may be rejected.
-        on_up: called each time Redis answers again, with the replies to them.
-        on_failed: called with the reason, free of credentials, of each attempt that failed.
+        listener: learns about it. Each time Redis answers again, ``on_handshake`` gets the replies to ``PROBES``.
 
     Attributes:
-        away: whether Redis is known not to answer; if False, it answers or that is not known yet.
         client: the redis-py client in use; None while there is none.
-        background: abandoned calls, and clients that are being closed.
+        background: abandoned commands, and clients that are being closed.
     """
 
-    def __init__(
-        self,
-        settings: CacheSettings,
-        probes: Callable[[], Sequence[tuple[Any, ...]]],
-        on_up: Callable[[list[Any]], None],
-        on_failed: Callable[[str], None],
-    ) -> None:
-        self._settings, self._probes, self._on_up = settings, probes, on_up
-        self._on_failed = on_failed
+    ordered: Final = False  # each group of commands has a connection of its own
+    sharded: Final = False
+    topology: Final = 0
+    proven_at: Final = -math.inf
+
+    def __init__(self, settings: CacheSettings, listener: ClientListener) -> None:
+        self.name = settings.safe_url
+        self._settings, self._listener = settings, listener
         self.client: Redis | None = None
-        self._known = asyncio.Event()  # set once it is known whether Redis answers
         self._suspect = asyncio.Event()
         self._deposed = ""  # why the server in use is not the primary any more
-        self.away = False
-        self._supervisor: asyncio.Task[None] | None = None
+        self.reason, self.last_answer = "not connected yet", loop_time()
+        self._up_task: asyncio.Task[None] | None = None
         self.background = BackgroundTasks()
         self._server = settings.endpoint  # what the last attempt connected to
         self._primary = PrimaryFinder(settings.endpoint, Names(self.background), self.background)
@@ -88,56 +83,78 @@ class PooledClient:
             discard=lambda found: self._retire(found[0]),
         )
         self._operations: dict[asyncio.Future[Any], Redis] = {}
-        self._free_connections = asyncio.Semaphore(max(1, settings.max_connections - _SPARE))
+        self._supervisor = asyncio.create_task(self._supervise(), name="cache-pool", context=Context())
 
     @property
     def up(self) -> bool:
         """Whether Redis is believed to answer."""
         return self.client is not None
 
-    def start(self) -> None:
-        """Begin connecting in the background. Does nothing when that is under way."""
-        if self._supervisor is None or self._supervisor.done():
-            self._supervisor = asyncio.create_task(self._supervise(), name="cache-pool", context=Context())
+    @property
+    def complete(self) -> bool:
+        """Whether Redis is believed to answer."""
+        return self.client is not None
 
-    async def wait_up(self, timeout: float) -> bool:
-        """Wait until Redis answers, a first failure, or ``timeout`` (seconds). Returns whether it answers."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._known.wait()
-        return self.up
+    def node_of(self, _: str) -> Node:
+        """This one."""
+        return self
 
-    def stop(self) -> None:
-        """Stop using Redis at once. Connections close in the background; see :meth:`closed`."""
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            self.background.abandon(supervisor)
-        self.client, self.away = None, False
-        self._known.clear()
+    def nodes(self) -> Sequence[Node]:
+        """This one."""
+        return (self,)
 
-    async def closed(self) -> None:
-        """Wait at most a second until everything that :meth:`stop` ended has ended."""
-        # The supervisor closes its client in the background as it ends.
+    async def refresh(self) -> None:
+        """There is one."""
+
+    def tag_of(self, _: Node) -> str:
+        """None is needed."""
+        return ""
+
+    async def close(self) -> None:
+        """Stop using Redis, and wait at most a second until its connections are closed."""
+        self.client, self.reason = None, "closed"
+        self.background.abandon(self._supervisor)
         await self.background.ended(1.0)
 
-    async def call(self, operation: Callable[[Redis], Awaitable[T]], *, timeout: float) -> T:
-        """Run an operation of redis-py's client. ``timeout``: seconds.
+    def call(self, *args: Argument) -> asyncio.Future[Any]:
+        """Send one command. The future becomes its reply, or fails with a ``TransportError``."""
+        return self.call_many((args,))[0]
 
-        Raises:
-            NotConnected: Redis is away.
-            CommandTimeout: no reply within the timeout.
-            ConnectionLost: the connection was lost.
-            CommandRejected: Redis answered with an error.
-        """
+    def call_many(self, commands: Sequence[Command]) -> list[asyncio.Future[Any]]:
+        """Send commands over one connection, in their order."""
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Any]] = [loop.create_future() for _ in commands]
+        if commands:
+            self.background.spawn(self._send(tuple(commands), futures), name="cache-commands")
+        return futures
+
+    async def probe(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies, one after another: a proxy may end the connection over one of them."""
         client = self.client
         if client is None:
-            raise NotConnected("not connected")
-        work = self._with_connection(client, operation) if isinstance(client, RedisCluster) else operation(client)
+            raise NotConnected(self.reason)
+        return await self._answer(client, answers(client, commands), self._settings.deadline)
+
+    async def _send(self, commands: tuple[Command, ...], futures: list[asyncio.Future[Any]]) -> None:
+        client = self.client
         try:
-            return await self._answer(client, work, timeout)
-        except (CommandTimeout, ConnectionLost):
-            self._suspect.set()
-            raise
+            if client is None:
+                raise NotConnected(self.reason)
+            replies = await self._answer(client, pipeline(client, commands), self._settings.deadline)
+        except Exception as problem:
+            if isinstance(problem, CommandTimeout | ConnectionLost):
+                self._suspect.set()
+            replies = [problem] * len(futures)
+        for future, reply in zip(futures, replies, strict=True):
+            if future.done():
+                continue
+            if isinstance(reply, Exception):
+                if isinstance(reply, CommandRejected) and reply.code == "READONLY" and client is self.client:
+                    self._deposed = REPLICA
+                    self._suspect.set()
+                fail(future, reply)
+            else:
+                future.set_result(reply)
 
     async def _answer(self, client: Redis, work: Awaitable[T], timeout: float) -> T:
         task = asyncio.ensure_future(work)
@@ -160,39 +177,30 @@ class PooledClient:
         except (RedisConnectionError, RedisTimeoutError, OSError, asyncio.CancelledError) as problem:
             raise ConnectionLost(type(problem).__name__) from None
         except ResponseError as problem:
-            rejected = rejection(problem)
-            if rejected.code == "READONLY" and client is self.client:
-                self._deposed = REPLICA
-                self._suspect.set()
-            raise rejected from None
-        except (RedisError, RedisClusterException) as problem:
+            raise rejection(problem) from None
+        except RedisError as problem:
             self._suspect.set()
             raise CommandRejected(type(problem).__name__) from None
 
-    async def _with_connection(self, client: Redis, operation: Callable[[Redis], Awaitable[T]]) -> T:
-        """Run ``operation`` once a connection is free. The pools of a cluster raise instead of waiting."""
-        async with self._free_connections:
-            return await operation(client)
-
     async def _attempt(self) -> tuple[Redis, list[Any]]:
         self._server = await self._primary.find()
-        return await find_client(self._settings, self._server, self._probes(), self._retire)
+        return await find_client(self._settings, self._server, PROBES, self._retire)
 
     async def _supervise(self) -> None:
         while True:
             client, probed = await self._attempts.first()
-            self.client, self._deposed, self.away = client, "", False
+            self.client, self._deposed, self.reason = client, "", ""
             watching = self._primary.watch(self._server, self._moved)
-            self._known.set()
-            self._on_up(probed)
+            self._listener.on_handshake(self, probed)
+            self._up_task = self.background.spawn(self._listener.on_connected(self), name="cache-connected")
             try:
                 await self._until_lost(client)
             finally:
+                self._up_task.cancel()
                 if watching is not None:
                     watching.cancel()
                 if self.client is client:
-                    self.client = None
-                    self._known.clear()
+                    self.client, self.last_answer = None, loop_time()
                 self._retire(client)
 
     def _moved(self) -> None:
@@ -222,11 +230,10 @@ class PooledClient:
 
     def _failed(self, problem: BaseException) -> float:
         """Report the failure. Returns the seconds for which it asks until the next attempt."""
-        self._known.set()
-        self.away = True
         # The text of a rejection is withheld: an old server quotes the whole command, password included.
         refused = f"refused ({rejection(problem).code})" if isinstance(problem, ResponseError) else ""
-        self._on_failed(refused or str(problem) or type(problem).__name__)
+        self.reason = refused or str(problem) or type(problem).__name__
+        self._listener.on_disconnected(self, self.reason)
         return REJECTED if isinstance(problem, AuthenticationError | ResponseError | HandshakeFailed) else 0.0
 
     def _retire(self, client: Redis) -> None:

@@ -1,0 +1,159 @@
+"""What every way to reach Redis offers, and what it reports: one server, a cluster, or redis-py's pool.
+
+``commands.Transport`` chooses one of them per connection; nothing above it knows which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from ..exceptions import CommandTimeout, TransportError, WrongKind
+
+Argument: TypeAlias = bytes | str | int
+Command: TypeAlias = tuple[Any, ...]
+
+
+class Client(Protocol):
+    """Sends commands to Redis."""
+
+    @property
+    def reason(self) -> str:
+        """Why nothing is sent, or not everything; empty while all is well. It holds no credentials."""
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the replies for one key come in the order of its commands."""
+
+    @property
+    def sharded(self) -> bool:
+        """Whether keys are spread over several servers, so that no command may name keys of two slots."""
+
+    @property
+    def up(self) -> bool:
+        """Whether a command would be sent now; of a cluster: to any of its nodes."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether commands would be sent for every key, as far as is known."""
+
+    @property
+    def last_answer(self) -> float:
+        """Loop time at which Redis last answered, or connecting began."""
+
+    @property
+    def topology(self) -> int:
+        """Changes whenever slots have moved from one node to another."""
+
+    def node_of(self, key: str) -> Node:
+        """The server that holds ``key``."""
+
+    def nodes(self) -> Sequence[Node]:
+        """The servers that hold all keys together."""
+
+    async def refresh(self) -> None:
+        """Find out which servers there are now."""
+
+    def tag_of(self, node: Node) -> str:
+        """A hash tag that puts a key on this node; empty if there is only one."""
+
+    def call(self, *args: Argument) -> asyncio.Future[Any]:
+        """Send one command. The future becomes its reply, or fails with a ``TransportError``."""
+
+    def call_many(self, commands: Sequence[Command]) -> list[asyncio.Future[Any]]:
+        """Send commands together. Those for one server are executed in their order."""
+
+    async def probe(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to commands each of which may be rejected, and may cost the connection."""
+
+    async def close(self) -> None:
+        """End every task and connection."""
+
+
+class Node(Client, Protocol):
+    """One server."""
+
+    @property
+    def name(self) -> str:
+        """Its address."""
+
+    @property
+    def proven_at(self) -> float:
+        """Loop time at which it certainly answered on the present connection. A near cache may rely on it."""
+
+
+class NodeListener(Protocol):
+    """What is learned about the connections to nodes."""
+
+    def on_handshake(self, node: Node, replies: list[Any]) -> None:
+        """The replies to the set-up commands of a new connection, before it is used. Rejections are among them."""
+
+    async def on_connected(self, node: Node) -> None:
+        """The node is usable. Cancelled when the connection is lost."""
+
+    def on_disconnected(self, node: Node, reason: str) -> None:
+        """The node is not usable; called again when the reason changes. It holds no credentials."""
+
+    def on_push(self, node: Node, push: list[Any]) -> None:
+        """A push message, in order with the replies."""
+
+    def on_reply_too_large(self, names: list[str]) -> None:
+        """A reply exceeds ``largest_reply_bytes``. ``names``: the keys that were read."""
+
+
+class ClientListener(NodeListener, Protocol):
+    """What the owner of a client learns beside."""
+
+    def on_wrong_kind(self, node: Node, found: WrongKind) -> None:
+        """Another client is needed for what answers there."""
+
+
+class MovedListener(Protocol):
+    """What is learned about a cluster."""
+
+    def on_moved(self, includes: Callable[[str], bool]) -> None:
+        """Keys have another server; ``includes`` says which."""
+
+
+class TransportListener(NodeListener, MovedListener, Protocol):
+    """What the owner of a transport learns about it."""
+
+    def on_connecting(self) -> None:
+        """Connecting has begun."""
+
+    def on_capabilities(self, lost: dict[str, str]) -> None:
+        """What is lost without each command that the server refuses, as found in a handshake or later."""
+
+
+async def send_all(client: Client, commands: Sequence[Command], deadline: float | None = None) -> list[Any]:
+    """Send commands together and return their replies.
+
+    Args:
+        client: where to.
+        commands: what.
+        deadline: loop time at which waiting ends, if that is sooner than usual: for one step of a longer call.
+
+    Raises:
+        TransportError: the first failure. Other commands may have been executed.
+    """
+    futures = client.call_many(commands)
+    if deadline is not None:
+        await asyncio.wait(futures, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+        late = [future for future in futures if not future.done()]
+        for future in late:
+            future.cancel()
+        if late:
+            raise CommandTimeout("no reply within what was left of the deadline")
+    return [await future for future in futures]
+
+
+async def send_each(client: Client, commands: Sequence[Command]) -> list[Any]:
+    """Send commands together and return a reply or a ``TransportError`` for each."""
+    outcomes: list[Any] = []
+    for future in client.call_many(commands):
+        try:
+            outcomes.append(await future)
+        except TransportError as problem:
+            outcomes.append(problem)
+    return outcomes

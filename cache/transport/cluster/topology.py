@@ -1,0 +1,45 @@
+"""Which node has which slots: the reply to CLUSTER SLOTS, with the addresses at which we reach the nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+Address: TypeAlias = tuple[str, int]
+AddressMap: TypeAlias = Mapping[str, str]
+"""The address to connect to, by the address that a node announces: ``host:port``, or a host for all of its ports."""
+
+
+class Range(NamedTuple):
+    """Slots, both included, their primary, and its replicas."""
+
+    first: int
+    last: int
+    primary: Address
+    replicas: tuple[Address, ...]
+
+
+def ranges(reply: Any, asked: Address, reachable: AddressMap) -> Iterator[Range]:
+    """Read a reply of the node ``asked``. What is malformed is left out."""
+    for entry in reply if isinstance(reply, list) else ():
+        try:
+            first, last, *servers = entry
+            primary, *replicas = (_address(server, asked, reachable) for server in servers)
+            yield Range(int(first), int(last), primary, tuple(replicas))
+        except (TypeError, ValueError, LookupError, AttributeError):
+            continue
+
+
+def _address(server: Any, asked: Address, reachable: AddressMap) -> Address:
+    host, port = server[:2]
+    return reach(host.decode() if isinstance(host, bytes) else host or "", int(port), asked, reachable)
+
+
+def reach(host: str, port: int, asked: Address, reachable: AddressMap) -> Address:
+    """The address to connect to. A node that does not know its own host is where ``asked`` is."""
+    if host in ("", "?"):
+        host = asked[0]
+    if (mapped := reachable.get(f"{host}:{port}")) is not None:
+        host, _, mapped_port = mapped.rpartition(":")
+        return host, int(mapped_port)
+    return reachable.get(host, host), port

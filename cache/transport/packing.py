@@ -1,0 +1,37 @@
+"""Commands as bytes, and what can be read from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
+
+import hiredis
+
+from .client import Argument
+
+_KEYLESS: Final = frozenset(("PING", "INFO", "DBSIZE", "SCRIPT", "SCAN", "CLIENT", "CLUSTER"))
+_SCRIPTS: Final = frozenset(("EVALSHA", "EVAL"))
+# The stub of hiredis types the argument as a tuple of exactly one item.
+pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
+
+
+def unpack(command: bytes) -> list[bytes]:
+    """A packed command, as its arguments."""
+    reader = hiredis.Reader()
+    reader.feed(command)
+    return cast("list[bytes]", reader.gets())
+
+
+def key_of(command: Sequence[Any]) -> Any:
+    """The first key of a command of ours; None if it has none."""
+    name = command[0].decode() if isinstance(command[0], bytes) else command[0]
+    return None if name in _KEYLESS else command[3 if name in _SCRIPTS else 1]
+
+
+def keys_read_by(command: bytes) -> list[str]:
+    """The keys whose values a packed command of ours reads."""
+    name, *others = unpack(command)
+    read = others if name == b"GET" else []
+    if name == b"EVALSHA":
+        read = others[2 : 2 + int(others[1])]
+    return [key.decode(errors="surrogateescape") for key in read]
