@@ -58,7 +58,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the tests for parallel runs: what takes longest, and shares a worker process or an installed wheel, comes
-    first and stays together; paired tests come last, and behind them serial ones.
+    first and stays together; timed tests come last, and behind them serial ones.
     """
     items.sort(key=lambda item: (KINDS.index(kind_of(item)), _slowness(item)))
     if items and hasattr(items[0].config, "workerinput"):
@@ -73,6 +73,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SlowFirstHel
 
 
 def _slowness(item: pytest.Item) -> int:
+    """The smallest number takes longest, and starts first."""
+    if kind_of(item) == "timed":
+        return "postgres" not in getattr(item, "fixturenames", ())
     return next((place for place, name in enumerate(SLOW) if item.get_closest_marker(name)), len(SLOW))
 
 

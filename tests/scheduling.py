@@ -1,9 +1,9 @@
-"""Distributes the tests among pytest-xdist's workers: what takes longest first, paired and serial ones last.
+"""Distributes the tests among pytest-xdist's workers: what takes longest first, timed and serial ones last.
 
 ``worksteal`` gives each worker a part of the tests, and lets it take from the end of what another one has still to do.
 Here each slow kind of test begins a part of its own: in one part, they would run one after the other to the end.
 
-A worker that has come to a paired or serial test waits until no other runs an ordinary one. With them among what
+A worker that has come to a timed or serial test waits until no other runs an ordinary one. With them among what
 ``worksteal`` hands out, one worker after the other would wait while the last has everything else still to do.
 """
 
@@ -37,7 +37,7 @@ def note_plan(config: pytest.Config, slow: Iterable[Sequence[str]], held: Sequen
 
 
 class SlowFirstHeldLast(WorkStealingScheduling):
-    """``worksteal``, with each slow kind at the beginning of a part, and paired and serial tests held back."""
+    """``worksteal``, with each slow kind at the beginning of a part, and timed and serial tests held back."""
 
     def __init__(self, config: pytest.Config, log: Producer) -> None:
         super().__init__(config, log)
@@ -49,19 +49,22 @@ class SlowFirstHeldLast(WorkStealingScheduling):
             *slow, self._held = (self._indices(names) for names in (*plan["slow"], plan["held"]))
             special = {*self._held, *chain(*slow)}
             self.pending = _dealt(slow, [index for index in self.pending if index not in special], len(self.nodes))
-        if self._held and self._nothing_to_steal():
-            self.pending, self._held = self._held, []
+        if self._held and self._others_are_handed_out():
+            self.pending, self._held = self.pending + self._held, []
         super().check_schedule()
 
     def _indices(self, names: Iterable[str]) -> list[int]:
         wanted = set(names)
         return [index for index, name in enumerate(self.collection or ()) if name in wanted]
 
-    def _nothing_to_steal(self) -> bool:
-        """Whether a worker is idle, and no other has more than it needs itself."""
+    def _others_are_handed_out(self) -> bool:
+        """Whether a worker has too little to do, and no other has more than it needs itself."""
+        if self.steal_requested_from_node is not None:
+            return False
         lengths = [len(pending) for node, pending in self.node2pending.items() if not node.shutting_down]
-        settled = not self.pending and self.steal_requested_from_node is None
-        return settled and bool(lengths) and min(lengths) < MIN_PENDING and max(lengths) <= MIN_PENDING
+        idle = sum(length < MIN_PENDING for length in lengths)
+        # Now, or ``worksteal`` shuts those workers down.
+        return len(self.pending) < MIN_PENDING * idle and max(lengths) <= MIN_PENDING
 
 
 def _dealt(slow: Sequence[Sequence[int]], others: Sequence[int], parts: int) -> list[int]:

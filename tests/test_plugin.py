@@ -27,7 +27,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.mark.parametrize("number", range(4))
 @pytest.mark.parametrize(
-    "kind", ["parallel", *(pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("paired", "serial"))]
+    "kind", ["parallel", *(pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("timed", "serial"))]
 )
 def test_it(kind, number):
     began = time.monotonic()
@@ -105,13 +105,13 @@ def test_the_summary_names_the_servers_that_are_missing(monkeypatch: pytest.Monk
     assert lines == ["not on this machine, and so not tested: Redis 6"]
 
 
-def test_a_serial_test_runs_alone_and_paired_ones_two_at_a_time(tmp_path: Path) -> None:
-    (tmp_path / "test_timed.py").write_text(TIMED)
-    done = run(tmp_path, "-n", "3", "--dist", "worksteal")
+def test_a_serial_test_runs_alone_and_timed_ones_three_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "test_turns.py").write_text(TIMED)
+    done = run(tmp_path, "-n", "4", "--dist", "worksteal")
     assert "12 passed" in done.stdout, done.stdout
     times = {
         kind: [tuple(map(float, path.read_text().strip("[]").split(","))) for path in tmp_path.glob(f"{kind}-*")]
-        for kind in ("serial", "paired", "parallel")
+        for kind in ("serial", "timed", "parallel")
     }
     assert [len(some) for some in times.values()] == [4, 4, 4]
 
@@ -121,10 +121,10 @@ def test_a_serial_test_runs_alone_and_paired_ones_two_at_a_time(tmp_path: Path) 
         return sum(began < other_end and other_began < ended for other_began, other_end in others)
 
     assert not any(beside(span, kind) for span in times["serial"] for kind in times)
-    assert not any(beside(span, "parallel") for span in times["paired"])
-    began = [span[0] for span in times["paired"]]
-    at_once = [sum(other[0] <= moment < other[1] for other in times["paired"]) for moment in began]
-    assert max(at_once) <= 2
+    assert not any(beside(span, "parallel") for span in times["timed"])
+    began = [span[0] for span in times["timed"]]
+    at_once = [sum(other[0] <= moment < other[1] for other in times["timed"]) for moment in began]
+    assert max(at_once) <= 3
 
 
 class Worker:

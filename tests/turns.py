@@ -1,4 +1,4 @@
-"""Whose turn it is among the tests of pytest-xdist's workers: a serial one runs alone, paired ones two at a time.
+"""Whose turn it is among the tests of pytest-xdist's workers: a serial one runs alone, timed ones three at a time.
 
 The bytes of one file are locked, by POSIX locks: no forked process inherits them, and they end with their process.
 """
@@ -14,11 +14,11 @@ from typing import IO, Final, Literal
 
 import pytest
 
-Kind = Literal["ordinary", "paired", "serial"]
-KINDS: Final[tuple[Kind, ...]] = ("ordinary", "paired", "serial")
+Kind = Literal["ordinary", "timed", "serial"]
+KINDS: Final[tuple[Kind, ...]] = ("ordinary", "timed", "serial")
 """In the order in which they run."""
 _ORDINARY: Final = 0  # the byte that every ordinary test shares
-_PAIR: Final = (1, 2)  # a byte for each of the paired tests that run at a time: most have a core to themselves
+_PLACES: Final = (1, 2, 3)  # a byte for each of the timed tests that run at once: together they take half a core
 _POLL: Final = 0.01
 
 
@@ -31,7 +31,7 @@ def kind_of(item: pytest.Item) -> Kind:
 def turn(kind: Kind, path: Path) -> Generator[None]:
     """Wait until a test of this kind may run, and keep those that may not run beside it waiting.
 
-    Ordinary tests do not wait for others of whom any waits itself. So the others run when the ordinary ones are done.
+    Ordinary tests wait only for timed ones that have begun, so the others run when the ordinary ones are done.
 
     Args:
         kind: the test's.
@@ -42,16 +42,17 @@ def turn(kind: Kind, path: Path) -> Generator[None]:
             fcntl.lockf(lock, fcntl.LOCK_EX)
         elif kind == "ordinary":
             fcntl.lockf(lock, fcntl.LOCK_SH, 1, _ORDINARY)
-            fcntl.lockf(lock, fcntl.LOCK_EX, len(_PAIR), _PAIR[0])  # no pair begins any more: wait for those that have
-            fcntl.lockf(lock, fcntl.LOCK_UN, len(_PAIR), _PAIR[0])
+            # No timed test begins any more. Wait for those that run.
+            fcntl.lockf(lock, fcntl.LOCK_EX, len(_PLACES), _PLACES[0])
+            fcntl.lockf(lock, fcntl.LOCK_UN, len(_PLACES), _PLACES[0])
         else:
-            while not any(_joins(lock, place) for place in _PAIR):
+            while not any(_joins(lock, place) for place in _PLACES):
                 time.sleep(_POLL)
         yield
 
 
 def _joins(lock: IO[bytes], place: int) -> bool:
-    """Take a place of the pair, unless it is taken or an ordinary test runs."""
+    """Take a place among the timed tests, unless it is taken or an ordinary test runs."""
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
     except OSError:

@@ -14,7 +14,7 @@ from benchmarks.first_word import CONNECT, MODEL, STORE, collect_spans, seed_ear
 from tests.lag import LoopLag
 from tests.real.redis.redis_server import RedisServer
 
-pytestmark = [pytest.mark.integration, pytest.mark.paired]
+pytestmark = [pytest.mark.integration, pytest.mark.timed]
 SLACK = 0.25  # seconds, for all that is not the context; beside it, the loop's lag counts
 
 

@@ -110,7 +110,7 @@ async def test_a_batch_that_is_late_costs_no_other(
     assert batches == 3
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_call_answers_within_its_own_time_out(own_redis: RedisServer, connect: Any, call: str) -> None:
     cache = await connect(own_redis.url, deadline=5.0)

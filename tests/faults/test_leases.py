@@ -29,7 +29,7 @@ async def never() -> str:
     return ""
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 @pytest.mark.parametrize("turns", range(10))
 async def test_wherever_a_load_is_cancelled(
     own_redis: RedisServer, make_cache: Callable[..., RedisCache], turns: int
@@ -58,7 +58,7 @@ async def test_closing_in_the_middle_of_a_load(own_cache: RedisCache, own_redis:
     await asyncio.gather(*loading, return_exceptions=True)
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 @pytest.mark.parametrize("command", [("SET", LEASE, "somebody"), ("RPUSH", LEASE, "not", "a", "string")])
 async def test_a_lease_without_ttl_is_taken_over(
     own_cache: RedisCache, own_redis: RedisServer, command: tuple[str, ...]
@@ -69,7 +69,7 @@ async def test_a_lease_without_ttl_is_taken_over(
     assert took < 0.2
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_a_lease_granted_after_its_caller_gave_up(own_cache: RedisCache, own_redis: RedisServer) -> None:
     await own_cache.get_or_load(keys.profile("warm"), new, ttl=60)
     own_redis.pause()

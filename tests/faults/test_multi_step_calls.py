@@ -13,7 +13,7 @@ from tests.inside import engine_of
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import initialised, until
 
-pytestmark = [pytest.mark.faults, pytest.mark.paired]
+pytestmark = [pytest.mark.faults, pytest.mark.timed]
 DEADLINE, SLACK = 0.05, 0.02
 KEY = keys.memory("1", "a")  # an indexed kind
 

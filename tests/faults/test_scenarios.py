@@ -9,7 +9,7 @@ import pytest
 from tests.faults.harness.faults import FAULTS, Fault
 from tests.faults.harness.scenario import DURATION, PHASES, Phase, run_scenario
 
-pytestmark = [pytest.mark.faults, pytest.mark.paired]
+pytestmark = [pytest.mark.faults, pytest.mark.timed]
 DETECTED_LATE = ("server stopped (SIGSTOP)", "slow link, 50 ms", "black hole")
 """Faults by silence or latency count as an outage only after half a second."""
 

@@ -36,7 +36,7 @@ DEADLINE = 0.05
 SLACK = 0.02
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_initialising_without_redis_is_no_error_and_not_final(
     make_cache: Any, tmp_path: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -60,7 +60,7 @@ async def test_initialising_without_redis_is_no_error_and_not_final(
         assert await cache.get("k") == 1
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_a_silent_server_at_start(own_redis: RedisServer, make_cache: Any) -> None:
     own_redis.pause()
     cache = make_cache(own_redis.url, connect_wait=0.25)
@@ -70,7 +70,7 @@ async def test_a_silent_server_at_start(own_redis: RedisServer, make_cache: Any)
     await until(lambda: cache.connected, 3)
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_a_stopped_server_costs_one_deadline(own_redis: RedisServer, make_cache: Any, name: str) -> None:
     cache = make_cache(own_redis.url, deadline=DEADLINE, connect_wait=5.0)
@@ -88,7 +88,7 @@ async def test_a_stopped_server_costs_one_deadline(own_redis: RedisServer, make_
     await until(lambda: cache.connected, 2)
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_a_stalled_loop_does_not_make_a_call_hang(own_redis: RedisServer, make_cache: Any) -> None:
     """The case in which redis-py swallows a timeout: silent server, loop stalled beyond the deadline."""
     cache = make_cache(own_redis.url, deadline=DEADLINE, connect_wait=5.0)
@@ -122,7 +122,7 @@ async def test_a_stall_of_our_own_is_not_an_outage(cache: RedisCache, own_redis:
     assert cache.connected
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_killed_and_restarted_empty(
     own_redis: RedisServer, make_cache: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

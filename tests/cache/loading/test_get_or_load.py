@@ -81,7 +81,7 @@ async def test_the_last_one_cancels_the_load_and_frees_the_lease(cache: RedisCac
     assert redis_server.cli("EXISTS", KEY) == 0
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_a_call_during_a_cancelled_load_does_not_wait_for_its_lease(cache: RedisCache) -> None:
     """The lease is released over our own connection: the server must send the push to it too."""
     winding_up = asyncio.Event()
@@ -306,7 +306,7 @@ async def test_switched_off_in_the_middle_of_a_load(redis_server: RedisServer, c
         assert not cache.invalidations.undelivered
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 @pytest.mark.parametrize("silent", [False, True])
 async def test_redis_goes_in_the_middle_of_a_load(own_redis: RedisServer, connect: Any, silent: bool) -> None:
     deadline = 0.2

@@ -338,7 +338,7 @@ async def test_a_programming_error_is_seen_by_every_caller(
 # -- how long a caller waits before it gets the last good value -------------------------------------------
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_patience_counts_from_the_start_of_the_load(
     pair: list[RedisCache], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,7 +361,7 @@ async def test_patience_counts_from_the_start_of_the_load(
     await until(lambda: redis_server.cli("GET", KEY) == "loaded")
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_who_joins_a_young_load_waits_the_rest(
     pair: list[RedisCache], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,7 +65,7 @@ async def test_a_loader_that_was_cancelled_from_within_is_one_that_failed(
     assert await pair[1].get_or_load(KEY, load_cancelled, ttl=60, stale_for=60) == "good"
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_a_slow_loader_is_answered_too_and_fills_for_the_next(
     pair: list[RedisCache], redis_server: RedisServer
 ) -> None:
@@ -139,7 +139,7 @@ async def aged(cache: RedisCache, server: RedisServer) -> None:
     server.cli("PEXPIRE", KEY, 29_000)
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_a_hit_past_it_is_served_at_once_and_refreshed_once(
     pair: list[RedisCache], redis_server: RedisServer
 ) -> None:
@@ -294,7 +294,7 @@ async def test_an_undelivered_invalidation_is_obeyed(own_redis: RedisServer, con
 # -- where the server may not push -----------------------------------------------------------------------
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_without_tracking_waiters_look_again(tmp_path: Path, connect: Any) -> None:
     acl = ["--user", "ann", "on", ">pw", "~*", "&*", "+@all", "-client", "+client|setname"]
     with RedisServer(tmp_path / "r", args=acl) as server:

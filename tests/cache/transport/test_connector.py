@@ -72,7 +72,7 @@ async def test_wrong_password_says_so_without_saying_it_and_heals(own_redis: Red
     own_redis.cli("CONFIG", "SET", "requirepass", "")
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_a_client_that_is_refused_attempts_less_and_less_often(
     own_redis: RedisServer, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +177,7 @@ async def test_an_error_that_is_about_us_is_no_lack_of_resp3(clients: Clients, r
         await client.close()
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_loading_is_asked_again_soon(clients: Clients) -> None:
     loading = HELLO.replace(b"+PONG", b"-LOADING Redis is loading the dataset in memory")
     server, port, seen = await scripted([loading, loading, HELLO])
@@ -189,7 +189,7 @@ async def test_loading_is_asked_again_soon(clients: Clients) -> None:
         await client.close()
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_a_server_that_hangs_up_at_once_is_not_hammered(clients: Clients) -> None:
     accepted = 0
 
@@ -226,7 +226,7 @@ async def test_tls(own_redis: RedisServer, clients: Clients) -> None:
         await asyncio.gather(client.close(), doubter.close(), plain.close())
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_a_slow_handshake_gets_through(own_redis: RedisServer, clients: Clients) -> None:
     async with Proxy(own_redis.port, delay_to_server=0.7) as proxy:
         client = await clients(proxy.port, wait=False)
@@ -241,7 +241,7 @@ async def test_a_slow_handshake_gets_through(own_redis: RedisServer, clients: Cl
         await client.close()
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_a_host_that_does_not_even_answer_a_connect(clients: Clients, tmp_path: Path) -> None:
     """A listening socket with a full queue: the kernel drops every further SYN, and retries only after a second."""
     with socket.socket() as hole:
@@ -263,7 +263,7 @@ async def test_a_host_that_does_not_even_answer_a_connect(clients: Clients, tmp_
         late.stop()
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_a_name_with_a_dead_address_first(
     own_redis: RedisServer, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:

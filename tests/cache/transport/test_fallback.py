@@ -112,7 +112,7 @@ async def test_a_foreign_type_among_many_is_a_miss_of_its_own(fallen: RedisCache
     assert (await fallen.get_stats())["connection_errors"] == 1
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_one_load_and_no_fill_after_an_invalidation(fallen: RedisCache, place: Place, connect: Any) -> None:
     other = await connect(place.url, tracked=False, ttl_spread=0)
     place.each("SCRIPT", "FLUSH")
@@ -243,7 +243,7 @@ async def test_no_reply_reaches_another_caller(fallen: RedisCache) -> None:
     assert await asyncio.gather(*(fallen.get(f"k{n}") for n in range(50))) == list(range(50))
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_it_is_used_again_after_an_outage(place: Place, connect: Any) -> None:
     cache = await connect(place.url, tracked=False, deadline=0.1)
     await cache.set("k", "v")

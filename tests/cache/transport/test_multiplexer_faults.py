@@ -93,7 +93,7 @@ async def test_stopped_server(own_redis: RedisServer, clients: Clients) -> None:
     assert await client.call("PING") == b"PONG"
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_a_short_pause_does_not_cost_the_connection(own_redis: RedisServer, clients: Clients) -> None:
     lost: list[str] = []
     client = await clients(own_redis.port, on_disconnected=lost.append, heartbeat=0.05)
@@ -145,7 +145,7 @@ async def test_black_hole(own_redis: RedisServer, clients: Clients) -> None:
     await asyncio.gather(*map(one, (0.13, 0.6, 1.5)))
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_an_outage_does_not_make_the_next_one_longer(own_redis: RedisServer, clients: Clients) -> None:
     async with Proxy(own_redis.port) as proxy:
         client = await clients(proxy.port)
@@ -241,7 +241,7 @@ async def test_on_up_is_cancelled_when_the_connection_is_lost(own_redis: RedisSe
     await until(lambda: events == ["up", "cancelled", "up"] and client.up)
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_stalled_loop_keeps_deadlines_with_a_dead_server(own_redis: RedisServer, clients: Clients) -> None:
     client = await clients(own_redis.port)
     own_redis.pause()
@@ -293,7 +293,7 @@ async def test_a_loop_that_stalls_all_the_time_still_notices_a_dead_server(
     own_redis.resume()
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_a_server_slower_than_the_deadline_is_not_waited_for(own_redis: RedisServer, clients: Clients) -> None:
     async with Proxy(own_redis.port) as proxy:
         client = await clients(proxy.port)
@@ -325,7 +325,7 @@ async def test_dead_from_the_start_and_alive_later(own_redis: RedisServer, clien
     assert await seconds_until(lambda: client.up) < 0.3
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_deadlines_hold_under_load_while_the_server_comes_and_goes(
     own_redis: RedisServer, clients: Clients
 ) -> None:

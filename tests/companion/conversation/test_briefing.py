@@ -54,7 +54,7 @@ async def test_the_judgement_may_take_longer_than_the_store(known: Runtime, mode
     assert briefing.profile == "Name: Ada"
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_a_silent_store_is_waited_for_a_second(known: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     async def hang(*_: object) -> None:
         await asyncio.Event().wait()

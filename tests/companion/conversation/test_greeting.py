@@ -146,7 +146,7 @@ async def test_a_model_that_raises_is_a_fresh_start(
     assert "my secret" not in "".join(record.getMessage() for record in caplog.records if record.name == "companion")
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 async def test_a_slow_model_is_a_fresh_start_in_time(model: ScriptedLLM) -> None:
     model.gate.clear()
     turns = [Turn(role="user", text="hello there", at=datetime.now(UTC), conversation_id="c")]

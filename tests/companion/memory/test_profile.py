@@ -81,7 +81,7 @@ async def test_a_failing_store_is_an_empty_profile_and_nothing_is_cached(
     assert "my secret" not in caplog.text
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 @pytest.mark.parametrize("how", ["fails", "takes too long"])
 async def test_what_could_not_be_read_is_not_replaced(
     runtime: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, how: str

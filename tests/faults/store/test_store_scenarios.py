@@ -12,7 +12,7 @@ from tests.faults.store.store_scenario import STORE_PHASES, StorePhase, run_stor
 from tests.real.redis.redis_server import RedisServer
 from tests.real.supabase.postgres import Postgres
 
-pytestmark = [pytest.mark.faults, pytest.mark.paired]
+pytestmark = [pytest.mark.faults, pytest.mark.timed]
 SAME_FOR_THE_WORKER = ("504", "HTML", "cut", "401", "500 ms", "broken row")
 """Faults that the store reports as the same error; the store's own tests tell them apart."""
 
