@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from types import FrameType
 from typing import IO, Any, Final, NoReturn
 
-TITLE: Final = "companion · Type to talk. /help lists commands, Ctrl-D leaves."
+TITLE: Final = "companion · Starting: what you type is kept. /help lists commands, Ctrl-D leaves."
 GOODBYE: Final = "Goodbye."
 _NARROW: Final = 80
 """Columns where the terminal does not say how many it has."""
