@@ -149,7 +149,7 @@ def _short(text: str) -> str:
     if isinstance(message := fields.get("message"), str):
         return message
     return ", ".join(
-        f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        f"{name}: {' · '.join(value.splitlines()) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
         for name, value in fields.items()
     )
 

@@ -90,7 +90,7 @@ async def test_a_tool_call_is_one_line(output: Callable[..., Output], monkeypatc
     await shown(lambda screen: screen.tool("broken", "{", "no JSON"))
     assert found.text.splitlines() == [
         "  ⚙ getStats → status: healthy, keys: …",
-        "  ⚙ remember fact: two lines → Yes.",
+        "  ⚙ remember fact: two · lines → Yes.",
         "  ⚙ broken { → no JSON",
     ]
 
