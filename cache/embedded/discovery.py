@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -28,14 +29,12 @@ async def redis_answers(url: str = DEFAULT_URL) -> bool:
 
 async def server_info(url: str) -> dict[str, Any]:
     """``INFO server`` of the server at ``url``; empty if it does not answer, or is still loading its data."""
-    once = Retry(NoBackoff(), 0)
-    async with Redis.from_url(url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=once) as client:
-        try:
+    once, info = Retry(NoBackoff(), 0), dict[str, Any]()
+    with contextlib.suppress(RedisError):  # of closing the connection too, on a busy machine
+        async with Redis.from_url(url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=once) as client:
             await client.ping()  # refused while it loads its data, unlike INFO
-            info: dict[str, Any] = await client.info("server")
-        except RedisError:
-            return {}
-        return info
+            info = await client.info("server")
+    return info
 
 
 def find_redis_server() -> Path | None:

@@ -57,7 +57,7 @@ def checked_base_url(text: str) -> str:
         CacheConfigError: it is no address of an API.
     """
     url = text.rstrip("/")
-    if not host_of(url) or urlsplit(url).scheme not in ("http", "https"):
+    if not host_of(url) or any(char.isspace() for char in url) or urlsplit(url).scheme not in ("http", "https"):
         raise CacheConfigError(
             "OPENAI_BASE_URL must begin with http:// or https://, such as http://localhost:11434/v1."
         )

@@ -89,6 +89,7 @@ class Settings:
     )
     openai_base_url: str | None = field(
         default=None,
+        repr=False,  # it may hold a password
         metadata=_model(
             "OPENAI_BASE_URL",
             "another server that speaks OpenAI's protocol, such as `http://localhost:11434/v1`",

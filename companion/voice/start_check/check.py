@@ -40,13 +40,11 @@ class Finding:
         line: what and why, and what to do.
         lasting: whether it stays so until a variable, or something at the provider, is changed.
         unreachable: whether there was no server at the address.
-        subject: equal where one line is enough for several models.
     """
 
     line: str
     lasting: bool
     unreachable: bool = False
-    subject: str = ""
 
 
 class NothingSaid(Exception):
@@ -93,38 +91,34 @@ async def check_models(settings: Settings, *, speech: bool) -> list[Finding]:
         if settings.tts != OFF:
             asked["COMPANION_TTS"] = lambda: _ask_voice(settings)
     async with http_context.open():
-        found = await asyncio.gather(*(_finding(settings, name, ask) for name, ask in asked.items()))
+        found = await asyncio.gather(*(_refusal(settings, name, ask) for name, ask in asked.items()))
+    if found[0] is None:  # the address is right: what it does not have is a model
+        found = [one and replace(one, is_the_model=one.is_the_model or one.cause == "address") for one in found]
     once: dict[str, Finding] = {}
     for one in found:
         if one is not None:
-            once.setdefault(one.subject or one.line, one)
+            once.setdefault(one.subject or one.line, Finding(one.line, one.lasting, one.unreachable))
     return list(once.values())
 
 
-async def _finding(settings: Settings, variable: str, ask: Callable[[], Awaitable[None]]) -> Finding | None:
+async def _refusal(settings: Settings, variable: str, ask: Callable[[], Awaitable[None]]) -> Refusal | None:
+    """What is wrong with a model, and the models that its server lists where its name may be the reason."""
     server = Server(settings.models, settings.openai_base_url, settings.openai_api_key or "")
     model = name_of(settings, variable)
     try:
         async with asyncio.timeout(CHECK_TIMEOUT):
             await ask()
     except TimeoutError:
-        line = f"{variable}: {server} has not answered {model!r} within {CHECK_TIMEOUT:.0f} seconds; going on."
-        return Finding(line, lasting=False)
+        return Refusal(variable, model, server, f"no answer within {CHECK_TIMEOUT:.0f} seconds", "slow")
     except Exception as problem:  # whatever a model's client raises
         found = refusal(problem, variable, model, server, settings.voice if variable == "COMPANION_TTS" else None)
-        return await _with_list(found, server)
+        known = await known_models(server, model) if found.may_be_the_model else None
+        if known is None:
+            return found
+        if found.cause == "empty":
+            return None  # a model that has nothing to say
+        return replace(found, is_the_model=found.is_the_model or not known.has, known=known.names)
     return None
-
-
-async def _with_list(found: Refusal, server: Server) -> Finding | None:
-    """A refusal as a line, with the models that the server lists where its name may be the reason."""
-    known = await known_models(server, found.model) if found.may_be_the_model else None
-    if known is not None and found.cause == "empty":
-        return None  # a model that has nothing to say
-    if known is not None and not known.has:
-        found = replace(found, is_the_model=True)
-    line = found.line(known.names if known else ())
-    return Finding(line, found.lasting, found.unreachable, "" if found.is_the_model else found.subject)
 
 
 async def _ask_llm(settings: Settings) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +20,8 @@ _VOICE: Final = re.compile(r"\bvoice\b", re.IGNORECASE)
 _CREDENTIAL: Final = re.compile(
     r"\b(?:sk|pk|rk|gsk|xai|key)[-_][^\s,;'\"]{6,}|\bBearer\s+\S+|[^\s'\"`]*\*{3,}[^\s'\"`]*", re.IGNORECASE
 )
+_REPEATED: Final = re.compile(r"^(?:Error code: )?\d{3}(?:: |$)")
+_FRAMED: Final = re.compile(r"^.*\(caused by \w+: (.*)\)$")
 _REASON_LENGTH: Final = 160
 
 
@@ -63,18 +64,18 @@ class Refusal:
         model: its name.
         server: who was asked.
         reason: what was answered.
-        status: the HTTP status; None where there was none.
         cause: what is wrong, as far as the answer says.
         is_the_model: whether it is the name of the model.
+        known: models that the server has, as far as that is known.
     """
 
     variable: str
     model: str
     server: Server
     reason: str
-    status: int | None
     cause: str
     is_the_model: bool = False
+    known: tuple[str, ...] = ()
 
     @property
     def may_be_the_model(self) -> bool:
@@ -93,21 +94,18 @@ class Refusal:
 
     @property
     def subject(self) -> str:
-        """What is wrong, where it is that of all models of the server."""
-        return self.cause if self.cause in ("key", "quota", "unreachable") else ""
+        """Equal for models whose one line is enough; empty for a line of its own."""
+        return self.cause if self.cause in ("key", "quota", "address", "unreachable") and not self.is_the_model else ""
 
-    def line(self, known: Sequence[str] = ()) -> str:
-        """What is wrong and what to do.
-
-        Args:
-            known: models that the server has.
-        """
+    @property
+    def line(self) -> str:
+        """What is wrong and what to do."""
         server, said = self.server, f" ({self.reason})" if self.reason else ""
         its_name = _without_key(self.model, server)[:80]
         if self.is_the_model:
-            has = f" It has: {', '.join(known)}." if known else ""
+            has = f" It has: {', '.join(self.known)}." if self.known else ""
             off = "" if self.variable == "COMPANION_LLM" else ", or to off for conversations in text"
-            to = "one of them" if known else "the name of a model that it has"
+            to = "one of them" if self.known else "the name of a model that it has"
             return f"{self.variable}: {server} has no model {its_name!r}{said}.{has} Set {self.variable} to {to}{off}."
         match self.cause:
             case "key":
@@ -142,11 +140,11 @@ def refusal(problem: Exception, variable: str, model: str, server: Server, voice
     """
     status = getattr(problem, "status_code", None)
     status = status if isinstance(status, int) and status > 0 else None
-    text = _text(problem)
+    text = _REPEATED.sub("", _text(problem))
     its_model = status in (400, 403, 404, 422) and bool(_MODEL.search(text) and _UNKNOWN.search(text))
     reason = f"HTTP {status}: {text}" if status and text else f"HTTP {status}" if status else text
     cause = _cause(problem, status, text, voice)
-    return Refusal(variable, model, server, _short(_without_key(reason, server)), status, cause, its_model)
+    return Refusal(variable, model, server, _short(_without_key(reason, server)), cause, its_model)
 
 
 def _short(text: str) -> str:
@@ -179,7 +177,7 @@ def _text(problem: Exception) -> str:
     code = error.get("code") if isinstance(error, dict) else None
     words = message if isinstance(message, str) and message else str(getattr(problem, "message", "") or problem)
     if isinstance(problem, APIConnectionError):
-        words = str(problem)
+        words = _FRAMED.sub(r"\1", str(problem))
     return f"{words} [{code}]" if isinstance(code, str) and code not in words else words
 
 

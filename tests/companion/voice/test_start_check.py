@@ -129,15 +129,42 @@ async def test_a_model_that_is_only_now_loaded_is_a_warning(monkeypatch: pytest.
         server.check_reply = Reply.silent()
         (found,) = await check_models(settings(server), speech=False)
         assert not found.lasting
-        assert "has not answered 'gpt-4.1-mini' within" in found.line
+        assert "failed for 'gpt-4.1-mini' (no answer within" in found.line
 
 
 async def test_an_address_without_a_server_is_said_once(unused_tcp_port: int) -> None:
     chosen = Settings.from_env({"OPENAI_BASE_URL": f"http://127.0.0.1:{unused_tcp_port}/v1"})
     (found,) = await check_models(chosen, speech=True)
     assert (found.lasting, found.unreachable) == (True, True)
-    assert found.line.startswith(f"OPENAI_BASE_URL: http://127.0.0.1:{unused_tcp_port}/v1 does not answer (")
+    assert found.line.startswith(f"OPENAI_BASE_URL: http://127.0.0.1:{unused_tcp_port}/v1 does not answer (All")
     assert found.line.endswith("Set it to where the server is, such as http://HOST:PORT/v1.")
+
+
+async def test_an_address_without_v1_is_said_once() -> None:
+    async with OpenAIServer([]) as server:
+        chosen = Settings.from_env({"OPENAI_BASE_URL": server.base_url.removesuffix("/v1")})
+        (found,) = await check_models(chosen, speech=True)
+        assert found.line == (
+            f"OPENAI_BASE_URL: {chosen.openai_base_url} has nothing for 'gpt-4.1-mini' at this address (HTTP 404: Not "
+            "Found). Set it to where the server is, such as http://HOST:PORT/v1."
+        )
+
+
+async def test_a_server_that_only_thinks_and_lists_nothing() -> None:
+    class Thinker(OpenAIServer):
+        async def _hear(self, request: web.Request) -> web.Response:
+            raise web.HTTPNotFound
+
+        async def _speak(self, request: web.Request) -> web.Response:
+            raise web.HTTPNotFound
+
+    async with Thinker([]) as server:
+        hears, speaks = await lines(server, speech=True)
+        assert hears == (
+            f"COMPANION_STT: {server.base_url} has no model 'gpt-4o-mini-transcribe' (HTTP 404: Not Found). Set "
+            "COMPANION_STT to the name of a model that it has, or to off for conversations in text."
+        )
+        assert speaks.startswith("COMPANION_TTS: ")
 
 
 async def test_a_web_page_is_no_api() -> None:
