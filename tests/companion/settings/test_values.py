@@ -29,6 +29,7 @@ GOOD: Mapping[str, str] = {
     "CACHE_MAX_VALUE_BYTES": "60",
     "CACHE_TTL_SPREAD": "0.1",
     "CACHE_NEAR": "profile",
+    "CACHE_CLUSTER_ADDRESS_MAP": "10.0.0.1=203.0.113.5",
     "CACHE_ENCRYPTION_KEYS": "k" * 43,
     "SUPABASE_URL": "https://abc.supabase.co",
     "COMPANION_MODELS": "offline",
