@@ -12,6 +12,7 @@ import pytest
 
 from cache import CacheSettings, RedisCache
 from tests.real.redis.redis_server import RedisServer
+from tests.real.redis.replicated_cluster import ReplicatedCluster, replicated_cluster
 from tests.wait import initialised
 
 pytest_plugins = ["tests.plugin"]
@@ -70,6 +71,20 @@ def own_redis(redis_binary: Path | None, tmp_path: Path) -> Iterator[RedisServer
     """A running server of this test's own, for fault injection."""
     with RedisServer(tmp_path / "redis", binary=redis_binary) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def _shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicatedCluster]:
+    with replicated_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(_shared_cluster: ReplicatedCluster) -> ReplicatedCluster:
+    """A running, empty cluster of three primaries with a replica each. What a test does to it is undone by the next."""
+    _shared_cluster.settle()
+    _shared_cluster.flush()
+    return _shared_cluster
 
 
 @pytest.fixture

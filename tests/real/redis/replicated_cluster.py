@@ -1,0 +1,284 @@
+"""Starts a real Redis Cluster of three primaries with a replica each, for fault injection."""
+
+from __future__ import annotations
+
+import binascii
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.real.redis.redis_server import RedisServer
+from tests.real.redis.resp import Part, RedisReplyError
+
+SLOTS: Final = 16384
+PATIENCE: Final = 30.0
+"""Seconds that a cluster may take for what it does by itself."""
+_BUS: Final = 10_000
+"""By how much the port of the nodes' own conversation is higher."""
+_MANY_KEYS: Final = ("DEL", "EXISTS", "UNLINK")
+
+
+def slot(key: Part) -> int:
+    """The slot of a key, as the cluster specification has it: CRC16 of the key, or of its hash tag."""
+    name = key if isinstance(key, bytes) else str(key).encode(errors="surrogateescape")
+    start = name.find(b"{") + 1
+    end = name.find(b"}", start) if start else -1
+    return binascii.crc_hqx(name[start:end] if end > start else name, 0) % SLOTS
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> None:
+    """Poll until the condition is true. An error while asking counts as false."""
+    give_up = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except (OSError, RedisReplyError, StopIteration, RuntimeError):
+            pass  # a node that is not running, or not in the cluster yet
+        assert time.monotonic() < give_up, what
+        time.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one node knows of another, or of itself."""
+
+    port: int
+    flags: frozenset[str]
+    primary: str
+    slots: frozenset[int]
+
+
+class ReplicatedCluster:
+    """Three primaries, then a replica of each, in this order; failovers change the roles.
+
+    Attributes:
+        nodes: all servers, running or not. A client gets the address of the first.
+    """
+
+    def __init__(self, nodes: Sequence[RedisServer]) -> None:
+        self.nodes = list(nodes)
+
+    @property
+    def url(self) -> str:
+        return self.nodes[0].url
+
+    @property
+    def port(self) -> int:
+        return self.nodes[0].port
+
+    @property
+    def running(self) -> list[RedisServer]:
+        return [node for node in self.nodes if node.running]
+
+    # -- who is what ------------------------------------------------------------------------------------
+
+    def seen_by(self, node: RedisServer) -> dict[str, Seen]:
+        """The nodes as this one knows them, by their ids."""
+        found = {}
+        for line in node.cli("CLUSTER", "NODES").splitlines():
+            name, address, flags, primary, _, _, _, _, *ranges = line.split()
+            port = int(address.partition("@")[0].rpartition(":")[2])
+            found[name] = Seen(port, frozenset(flags.split(",")), primary, frozenset(_slots(ranges)))
+        return found
+
+    def owner(self, key: Part) -> RedisServer:
+        """The running node that answers for the key."""
+        return self.owner_of_slot(slot(key))
+
+    def owner_of_slot(self, number: int) -> RedisServer:
+        return next(node for node in self.running if number in self.own_slots(node))
+
+    def own_slots(self, node: RedisServer) -> frozenset[int]:
+        """The slots that the node says are its own; empty for a replica."""
+        return next(seen for seen in self.seen_by(node).values() if "myself" in seen.flags).slots
+
+    def primaries(self) -> list[RedisServer]:
+        """The running nodes that own slots."""
+        return [node for node in self.running if self.own_slots(node)]
+
+    def replica_of(self, primary: RedisServer) -> RedisServer:
+        name = primary.cli("CLUSTER", "MYID")
+        ports = [seen.port for seen in self.seen_by(primary).values() if seen.primary == name]
+        return next(node for node in self.running if node.port in ports)
+
+    # -- commands ---------------------------------------------------------------------------------------
+
+    def cli(self, *command: Part) -> Any:
+        """As ``RedisServer.cli``, on the node that owns the key; several keys of DEL or EXISTS one by one."""
+        name, key, *others = command
+        if others and name in _MANY_KEYS:
+            return sum(self.cli(name, each) for each in (key, *others))
+        return self.owner(key).cli(*command)
+
+    def on_each(self, *command: Part) -> list[Any]:
+        """The replies of all running nodes."""
+        return [node.cli(*command) for node in self.running]
+
+    def calls(self, command: str) -> int:
+        """Executions of the command on all running nodes."""
+        return sum(node.calls(command) for node in self.running)
+
+    def flush(self) -> None:
+        for node in self.primaries():
+            node.cli("FLUSHALL")
+
+    def keys(self) -> set[str]:
+        """All keys of all primaries."""
+        return {key for node in self.primaries() for key in node.cli("KEYS", "*")}
+
+    # -- faults -----------------------------------------------------------------------------------------
+
+    def cut_off(self, primary: RedisServer) -> RedisServer:
+        """End replication of the primary, whose writes are lost in a failover from now on. Returns its replica."""
+        replica = self.replica_of(primary)
+        wait_for(lambda: _offset(replica, "slave_repl_offset") == _offset(primary, "master_repl_offset"), "not in sync")
+        replica.cli("CONFIG", "SET", "masterauth", "wrong")
+        primary.cli("CLIENT", "KILL", "TYPE", "replica")
+        wait_for(lambda: "connected_slaves:0" in primary.cli("INFO", "replication"), "still connected")
+        return replica
+
+    def promote(self, replica: RedisServer) -> None:
+        """Make the replica the owner of its primary's slots at once; returns when all running nodes know."""
+        replica.cli("CLUSTER", "FAILOVER", "TAKEOVER")
+        wait_for(lambda: self.own_slots(replica), "not promoted")
+        mine = self.own_slots(replica)
+        wait_for(lambda: all(mine == self.slots_of(replica, node) for node in self.running), "not known to all")
+
+    def slots_of(self, node: RedisServer, at: RedisServer) -> frozenset[int]:
+        """The slots of a node, as another one knows them."""
+        return next(seen.slots for seen in self.seen_by(at).values() if seen.port == node.port)
+
+    def settle(self) -> None:
+        """Undo faults: every node runs, every slot has an owner, every primary a replica in step, all agree."""
+        for node in self.nodes:
+            if node.running:
+                node.resume()
+            else:
+                node.start()
+            for name, value in (("masterauth", ""), ("replica-read-only", "yes")):
+                node.cli("CONFIG", "SET", name, value)
+            try:
+                node.cli("CONFIG", "SET", "cluster-replica-no-failover", "no")
+            except RedisReplyError:
+                node.cli("CONFIG", "SET", "cluster-slave-no-failover", "no")
+        wait_for(self.healthy, "the cluster does not recover")
+
+    def healthy(self) -> bool:
+        """Whether every slot has one owner with a replica in step, and all nodes know."""
+        views = [self.seen_by(node) for node in self.nodes]
+        owners = {name: seen.slots for name, seen in views[0].items() if seen.slots}
+        return (
+            len(self.running) == len(self.nodes)
+            and sum(map(len, owners.values())) == SLOTS
+            and all({name: seen.slots for name, seen in view.items() if seen.slots} == owners for view in views)
+            and not any("fail" in flag for view in views for seen in view.values() for flag in seen.flags)
+            and all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in self.nodes)
+            and all(
+                "master_link_status:up" in text if "role:slave" in text else "connected_slaves:1" in text
+                for text in self.on_each("INFO", "replication")
+            )
+        )
+
+    def move_slot(self, number: int, target: RedisServer, *, pause: float = 0.0) -> None:
+        """Move a slot with its keys, live. ``pause``: seconds in the middle, when ASK is answered."""
+        source = self.owner_of_slot(number)
+        if source is target:
+            return
+        source_id, target_id = (node.cli("CLUSTER", "MYID") for node in (source, target))
+        target.cli("CLUSTER", "SETSLOT", number, "IMPORTING", source_id)
+        source.cli("CLUSTER", "SETSLOT", number, "MIGRATING", target_id)
+        time.sleep(pause)
+        while names := source.cli("CLUSTER", "GETKEYSINSLOT", number, 100):
+            source.cli("MIGRATE", "127.0.0.1", target.port, "", 0, 2000, "KEYS", *names)
+        for node in (target, source):
+            node.cli("CLUSTER", "SETSLOT", number, "NODE", target_id)
+
+
+def _slots(ranges: Iterable[str]) -> Iterator[int]:
+    for text in ranges:
+        if not text.startswith("["):  # a slot on its way
+            first, _, last = text.partition("-")
+            yield from range(int(first), int(last or first) + 1)
+
+
+def _offset(node: RedisServer, name: str) -> str:
+    lines = node.cli("INFO", "replication").splitlines()
+    return next(line.partition(":")[2] for line in lines if line.startswith(f"{name}:"))
+
+
+@contextmanager
+def replicated_cluster(
+    directory: Path, *, binary: Path | None = None, node_timeout_ms: int = 2000
+) -> Iterator[ReplicatedCluster]:
+    """A cluster of three primaries and three replicas, formed from the start: its nodes find it in their files.
+
+    It takes two seconds all the same, for which a primary that starts accepts no commands.
+    """
+    while True:
+        cluster = _made(directory / secrets.token_hex(4), binary, node_timeout_ms)
+        try:
+            with ThreadPoolExecutor(len(cluster.nodes)) as starting:
+                list(starting.map(RedisServer.start, cluster.nodes))
+            break
+        except RuntimeError as error:  # a port was taken between the choice and the start
+            for node in cluster.nodes:
+                node.kill()
+            if "Address already in use" not in str(error):
+                raise
+    try:
+        wait_for(cluster.healthy, "the cluster does not form")
+        yield cluster
+    finally:
+        for node in cluster.nodes:
+            node.kill()
+
+
+def _made(directory: Path, binary: Path | None, node_timeout_ms: int) -> ReplicatedCluster:
+    args = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms)]
+    args += ["--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0"]
+    ports = _ports(6)
+    nodes = [RedisServer(directory / str(port), port=port, binary=binary, args=args) for port in ports]
+    names = [secrets.token_hex(20) for _ in nodes]
+    for mine, node in enumerate(nodes):
+        node.directory.mkdir(parents=True)
+        lines = [_line(number, mine, ports, names) for number in range(6)]
+        (node.directory / "nodes.conf").write_text("\n".join([*lines, "vars currentEpoch 3 lastVoteEpoch 0", ""]))
+    return ReplicatedCluster(nodes)
+
+
+def _line(number: int, mine: int, ports: list[int], names: list[str]) -> str:
+    """A node in the file of the node that is number ``mine``."""
+    share, primary = SLOTS // 3, number % 3
+    flags = ("myself," if number == mine else "") + ("master" if number < 3 else "slave")
+    first, last = primary * share, SLOTS - 1 if primary == 2 else (primary + 1) * share - 1
+    facts = [names[number], f"127.0.0.1:{ports[number]}@{ports[number] + _BUS}", flags]
+    facts += ["-" if number < 3 else names[primary], "0", "0", str(primary + 1), "connected"]
+    return " ".join([*facts, f"{first}-{last}"] if number < 3 else facts)
+
+
+def _ports(count: int) -> list[int]:
+    """Ports that are free, as are those of the nodes' own conversation above them."""
+    found: list[int] = []
+    taken: list[socket.socket] = []
+    try:
+        while len(found) < count:
+            probe, bus = socket.socket(), socket.socket()
+            taken += [probe, bus]
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+            try:
+                bus.bind(("127.0.0.1", port + _BUS))
+                found.append(port)
+            except (OSError, OverflowError):
+                pass
+    finally:
+        for each in taken:
+            each.close()
+    return found
