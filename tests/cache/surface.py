@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -13,8 +13,16 @@ from cache import CacheSettings, LockUnavailable, RedisCache
 from cache.invalidation import invalidator as invalidation
 from cache.loading import lease
 from tests.inside import filler_of
-from tests.real.redis.redis_server import RedisServer
+from tests.real.redis.resp import Part
 from tests.wait import until
+
+
+class Server(Protocol):
+    """What answers commands: a server, or a cluster, which sends each to the node of its key."""
+
+    def cli(self, *command: Part) -> Any: ...
+
+    def calls(self, command: str) -> int: ...
 
 
 class Surface:
@@ -26,7 +34,7 @@ class Surface:
         patience: seconds until background work counts as failed.
     """
 
-    def __init__(self, server: RedisServer, url: str, patience: float = 10.0) -> None:
+    def __init__(self, server: Server, url: str, patience: float = 10.0) -> None:
         self.server = server
         self.patience = patience
         self.settings = CacheSettings(

@@ -21,6 +21,12 @@ def key_on(cluster: ReplicatedCluster, node: RedisServer, first: int = 0) -> str
     return next(key for key in profiles(1000, first) if cluster.owner(key) is node)
 
 
+def elsewhere(cluster: ReplicatedCluster, key: str) -> RedisServer:
+    """A primary on which the key does not lie."""
+    owner = cluster.owner(key)
+    return next(node for node in cluster.primaries() if node is not owner)
+
+
 def by_node(cluster: ReplicatedCluster, names: Iterable[str]) -> list[list[str]]:
     """The names, a list for each primary in the order of the nodes."""
     primaries = cluster.primaries()

@@ -129,7 +129,7 @@ class ReplicatedCluster:
         for node in self.primaries():
             node.cli("FLUSHALL")
 
-    def keys(self) -> set[str]:
+    def names(self) -> set[str]:
         """All keys of all primaries."""
         return {key for node in self.primaries() for key in node.cli("KEYS", "*")}
 

@@ -1,0 +1,187 @@
+"""A cluster is recognised at any of its nodes, with few rights, and behind addresses that are not to be dialled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache import CacheConfigError, CacheSettings, RedisCache
+from tests.cache.cluster.conftest import Connect
+from tests.cache.cluster.spread import elsewhere, key_on, profiles
+from tests.cache.test_acl import RULE
+from tests.real.redis.redis_server import RedisServer
+from tests.real.redis.replicated_cluster import ReplicatedCluster, slot
+from tests.wait import initialised, until
+
+pytestmark = pytest.mark.integration
+SECURITY = (Path(__file__).parents[3] / "docs" / "security.md").read_text()
+MORE = re.findall(r"`(\+[^`]+)`", re.search(r"\ba cluster ((?:`[^`]+`[ ,a-z]*)+)", SECURITY)[1])  # type: ignore[index]  # fails loudly
+"""What docs/security.md grants for a cluster, as a list of single words."""
+
+
+@pytest.fixture
+def user(cluster: ReplicatedCluster) -> Iterator[Callable[..., str]]:
+    """Makes a user on each node. It returns the URL of the first node with its name and password."""
+
+    def make(*rule: str) -> str:
+        cluster.on_each("ACL", "SETUSER", "companion", *(part.replace("PASSWORD", "pw") for part in rule))
+        return f"redis://companion:pw@127.0.0.1:{cluster.port}/0"
+
+    cluster.on_each("ACL", "LOG", "RESET")
+    yield make
+    cluster.on_each("ACL", "DELUSER", "companion")
+
+
+@pytest.fixture
+def announced(cluster: ReplicatedCluster) -> Iterator[ReplicatedCluster]:
+    """The nodes announce names that no resolver knows: only this, and neither replication nor votes, is broken."""
+    for number, node in enumerate(cluster.nodes):
+        node.cli("CONFIG", "SET", "cluster-announce-hostname", f"node{number}.invalid")
+        node.cli("CONFIG", "SET", "cluster-preferred-endpoint-type", "hostname")
+    yield cluster
+    for node in cluster.nodes:
+        node.cli("CONFIG", "SET", "cluster-preferred-endpoint-type", "ip")
+        node.cli("CONFIG", "SET", "cluster-announce-hostname", "")
+
+
+async def all_stored(cache: RedisCache, names: list[str]) -> bool:
+    """Whether the keys are stored and read, on whatever nodes."""
+    values = dict.fromkeys(names, "a profile")
+    return await cache.set_many(values, ttl=60) == len(names) and await cache.get_many(names) == values
+
+
+@pytest.mark.parametrize("number", [1, 3], ids=["a primary", "a replica"])
+async def test_any_node_will_do(cluster: ReplicatedCluster, connect: Connect, number: int) -> None:
+    cache = await connect(cluster.nodes[number].url)
+    assert await all_stored(cache, profiles(60))
+    assert await cache.health_check()
+
+
+async def test_a_user_who_may_not_ask_for_info(
+    connect: Connect, user: Callable[..., str], cluster: ReplicatedCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = await connect(user("reset", "on", ">PASSWORD", "~*", "&*", "+@all", "-info"))
+    assert await all_stored(cache, profiles(60))
+    stats = await cache.get_stats()
+    assert stats["cache_hits"] == 60
+    assert caplog.text.count("INFO is refused") == 1, "once, and not once for each node"
+
+
+async def test_the_smallest_rule_suffices(
+    connect: Connect, user: Callable[..., str], cluster: ReplicatedCluster
+) -> None:
+    cache = await connect(user(*RULE, *MORE), near=frozenset({"profile"}))
+    names = profiles(60)
+    assert await all_stored(cache, names)
+    cluster.move_slot(slot(names[0]), elsewhere(cluster, names[0]))
+    assert await all_stored(cache, names)
+    assert (await cache.get_stats())["redis_memory"] != "0B"
+    async with cache.lock("greeting", "1"):
+        pass
+    assert await cache.clear_user_cache("5") == 1
+    assert await cache.invalidate_pattern("user:*") == 59
+    assert [entry for entries in cluster.on_each("ACL", "LOG", "128") for entry in entries] == []
+
+
+@pytest.mark.parametrize("right", MORE)
+async def test_no_right_for_a_cluster_is_without_a_reason(
+    make_cache: Any, user: Callable[..., str], cluster: ReplicatedCluster, right: str
+) -> None:
+    cache = make_cache(user(*RULE, *(other for other in MORE if other != right)), connect_wait=5.0)
+    await cache.initialize()
+    key = key_on(cluster, cluster.nodes[1])
+    await cache.set(key, 1, ttl=60)
+    cluster.move_slot(slot(key), elsewhere(cluster, key))
+    await cache.get(key)
+    await cache.close()
+    refused = [entry for entries in cluster.on_each("ACL", "LOG", "128") for entry in entries]
+    assert refused, f"{right} is not used"
+
+
+def mapped(url: str, text: str) -> CacheSettings:
+    return CacheSettings.from_env(
+        environ={"REDIS_URL": url, "CACHE_CLUSTER_ADDRESS_MAP": text, "CACHE_NEAR": "profile"}
+    )
+
+
+async def test_announced_addresses_are_dialled_as_the_map_says(announced: ReplicatedCluster) -> None:
+    entries = [f"node{number}.invalid:{node.port}=127.0.0.1:{node.port}" for number, node in enumerate(announced.nodes)]
+    cache = RedisCache(settings=mapped(announced.url, ", ".join(entries)))
+    try:
+        await initialised(cache)
+        names = profiles(60)
+        await until(lambda: all_stored(cache, names))
+        moved, target = names[0], elsewhere(announced, names[0])
+        announced.move_slot(slot(moved), target)
+        await until(lambda: cache.set(moved, "followed", ttl=60))
+        assert target.cli("GET", moved) == "followed"
+    finally:
+        await cache.close()
+
+
+async def test_without_a_map_one_line_says_what_to_set(
+    announced: ReplicatedCluster, make_cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = make_cache(announced.url, connect_wait=0.5)
+    await cache.initialize()
+    await cache.set_many(dict.fromkeys(profiles(60), 1), ttl=60)
+    await until(lambda: caplog.text.count("CACHE_CLUSTER_ADDRESS_MAP") >= 1)
+    await cache.set_many(dict.fromkeys(profiles(60), 1), ttl=60)
+    await cache.close()
+    assert caplog.text.count("CACHE_CLUSTER_ADDRESS_MAP") == 1
+
+
+async def test_a_node_that_knows_no_address_is_where_it_was_asked(cluster: ReplicatedCluster, connect: Connect) -> None:
+    """``unknown-endpoint``: the host of CLUSTER SLOTS is null, and that of MOVED empty."""
+    for node in cluster.nodes:
+        node.cli("CONFIG", "SET", "cluster-preferred-endpoint-type", "unknown-endpoint")
+    try:
+        cache = await connect(cluster.url)
+        names = profiles(60)
+        assert await all_stored(cache, names)
+        moved, target = names[0], elsewhere(cluster, names[0])
+        cluster.move_slot(slot(moved), target)
+        assert await all_stored(cache, names)
+        assert target.cli("EXISTS", moved) == 1
+    finally:
+        for node in cluster.nodes:
+            node.cli("CONFIG", "SET", "cluster-preferred-endpoint-type", "ip")
+
+
+async def test_one_node_alone_behind_an_address_of_its_own(clusters: dict[str, list[RedisServer]]) -> None:
+    """A cluster of one in a container: it announces the address that it has in there."""
+    (node,) = clusters["cluster of one"]
+    node.cli("FLUSHALL")
+    node.cli("CONFIG", "SET", "cluster-announce-ip", "192.0.2.7")
+    try:
+        await until(lambda: "192.0.2.7" in node.cli("CLUSTER", "NODES"))
+        cache = RedisCache(settings=mapped(node.url, f"192.0.2.7:{node.port}=127.0.0.1:{node.port}"))
+        await initialised(cache)
+        await until(lambda: all_stored(cache, profiles(20)))
+        await cache.close()
+    finally:
+        node.cli("CONFIG", "SET", "cluster-announce-ip", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("x", "a=b", "10.0.0.1:6379", "10.0.0.1:6379=", "=127.0.0.1:7001", "10.0.0.1=127.0.0.1"),
+        *("10.0.0.1:6379=127.0.0.1:99999", "10.0.0.1:x=127.0.0.1:7001"),
+        "10.0.0.1:1=127.0.0.1:2,10.0.0.1:1=127.0.0.1:3",
+    ],
+)
+def test_a_map_that_cannot_be_read_is_refused_at_the_start(text: str) -> None:
+    with pytest.raises(CacheConfigError, match="CACHE_CLUSTER_ADDRESS_MAP"):
+        mapped("redis://127.0.0.1:7000/0", text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "[2001:db8::1]:6379=[::1]:7001", "node-1.example:6379=127.0.0.1:7001 , b:1=c:2", "a:1=b:2,"]
+)
+def test_a_map_may_be(text: str) -> None:
+    assert mapped("redis://127.0.0.1:7000/0", text)

@@ -1,0 +1,235 @@
+"""Slots move between nodes while callers read and write: no error, nothing old, nothing near that is not tracked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from cache import RedisCache, keys
+from tests.cache.cluster.conftest import Connect
+from tests.cache.cluster.spread import elsewhere, profiles
+from tests.real.redis.redis_server import RedisServer
+from tests.real.redis.replicated_cluster import ReplicatedCluster, slot
+from tests.wait import until
+
+pytestmark = pytest.mark.integration
+
+
+@contextmanager
+def half_moved(cluster: ReplicatedCluster, number: int, target: RedisServer) -> Iterator[RedisServer]:
+    """A slot between two nodes; the block gets the one that it leaves, which answers ASK for keys it lacks."""
+    source = cluster.owner_of_slot(number)
+    source_id, target_id = (node.cli("CLUSTER", "MYID") for node in (source, target))
+    target.cli("CLUSTER", "SETSLOT", number, "IMPORTING", source_id)
+    source.cli("CLUSTER", "SETSLOT", number, "MIGRATING", target_id)
+    try:
+        yield source
+    finally:
+        for node in (target, source):
+            node.cli("CLUSTER", "SETSLOT", number, "NODE", target_id)
+
+
+async def test_a_slot_that_has_moved_is_followed_at_the_first_call(
+    cluster: ReplicatedCluster, connect: Connect
+) -> None:
+    cache = await connect(cluster.url)
+    names = profiles(40)
+    assert await cache.set_many(dict.fromkeys(names, "a profile"), ttl=60) == 40
+    for key in names[:5]:
+        cluster.move_slot(slot(key), elsewhere(cluster, key))
+    assert await cache.get_many(names) == dict.fromkeys(names, "a profile")
+    for key in names[5:8]:
+        cluster.move_slot(slot(key), elsewhere(cluster, key))
+    assert await cache.get(names[5]) == "a profile"
+    assert await cache.delete(*names) == 40
+    assert (await cache.get_stats())["connection_errors"] == 0
+    asked = sum(node.cli("INFO", "errorstats").count("errorstat_MOVED") for node in cluster.nodes)
+    assert asked >= 1, "or this has tested nothing"
+
+
+async def test_every_operation_on_a_slot_between_two_nodes(cluster: ReplicatedCluster, connect: Connect) -> None:
+    """A key that is still there, one that is there no more, and calls whose guards are on both sides (TRYAGAIN)."""
+    one, other = await connect(cluster.url), await connect(cluster.url)
+    tag = "{user:1:profile}"
+    here, gone, new = [f"{tag}:{name}" for name in ("here", "gone", "new")]
+    number = slot(here)
+    for cache in (one, other):
+        assert await cache.set_many({here: "here", gone: "gone"}, ttl=60) == 2
+    target = elsewhere(cluster, here)
+
+    async def load() -> str:
+        return "loaded"
+
+    async def fail() -> None:
+        raise ConnectionError
+
+    assert await one.get_or_load(keys.profile("1"), load, ttl=60, stale_for=600) == "loaded"
+    with half_moved(cluster, number, target) as source:
+        source.cli("MIGRATE", "127.0.0.1", target.port, gone, 0, 2000)
+        assert await other.get_many([here, gone, new]) == {here: "here", gone: "gone"}
+        assert (await one.get(here), await one.get(gone), await one.get(new)) == ("here", "gone", None)
+        assert await one.set(new, "new", ttl=60)
+        assert target.cli("CLUSTER", "COUNTKEYSINSLOT", number) == 2
+        assert await other.set(gone, "again", ttl=60, xx=True)
+        assert await other.set_many({here: "h", gone: "g", new: "n"}, ttl=60) == 3
+        assert [await one.incr(f"{tag}:count", 1, ttl=60) for _ in range(2)] == [1, 2]
+        assert await one.exists(here, gone, new, f"{tag}:missing") == 3
+        assert (await other.expire(gone, 50), await other.ttl(gone)) == (True, 50)
+        loaded = f"{tag}:loaded"
+        both = [cache.get_or_load(loaded, load, ttl=60, stale_for=600) for cache in (one, other)]
+        assert await asyncio.gather(*both) == ["loaded", "loaded"]
+        assert await one.get(loaded, "not stored") == "loaded"
+        assert await one.delete(here, gone, "none") == 2
+        assert await other.get_many([here, gone]) == {}
+        # The value stays, its last good copy is moved: the two are named by one command.
+        source.cli("MIGRATE", "127.0.0.1", target.port, keys.stale(keys.profile("1")), 0, 2000)
+        assert await one.delete(keys.profile("1")) == 1
+        with pytest.raises(ConnectionError):
+            await other.get_or_load(keys.profile("1"), fail, ttl=60, stale_for=600)
+        while names := source.cli("CLUSTER", "GETKEYSINSLOT", number, 100):
+            source.cli("MIGRATE", "127.0.0.1", target.port, "", 0, 2000, "KEYS", *names)
+    assert await one.get_many([new, loaded]) == {new: "n", loaded: "loaded"}
+    for cache in (one, other):
+        stats = await cache.get_stats()
+        assert (stats["connection_errors"], cache.invalidations.undelivered) == (0, False)
+
+
+@dataclass
+class Traffic:
+    """One cache writes and deletes, others read through; what is read must not be older than what was acknowledged."""
+
+    truth: dict[str, int] = field(default_factory=dict)
+    acknowledged: dict[str, int] = field(default_factory=dict)
+    stale: list[str] = field(default_factory=list)
+    reads: int = 0
+    over: bool = False
+
+    async def write(self, cache: RedisCache) -> None:
+        for number in self._turns(7):
+            key = list(self.truth)[number % len(self.truth)]
+            self.truth[key] += 1
+            version = self.truth[key]
+            if number % 2:
+                await cache.delete(key)
+            else:
+                await cache.set(key, version, ttl=600)
+            self.acknowledged[key] = version
+            await asyncio.sleep(0.002)
+
+    async def read(self, cache: RedisCache, start: int) -> None:
+        for number in self._turns(11, start):
+            key = list(self.truth)[number % len(self.truth)]
+            floor = self.acknowledged.get(key, 0)
+
+            async def load(key: str = key) -> int:
+                return self.truth[key]
+
+            value = await cache.get_or_load(key, load, ttl=600)
+            self.reads += 1
+            if value < floor:
+                self.stale.append(f"{key}: {value} instead of {floor}")
+            await asyncio.sleep(0.001)
+
+    def _turns(self, step: int, start: int = 0) -> Iterator[int]:
+        number = start
+        while not self.over:
+            yield number
+            number += step
+
+
+async def test_a_live_reshard_costs_no_error_and_serves_nothing_old(
+    cluster: ReplicatedCluster, connect: Connect
+) -> None:
+    caches = [await connect(cluster.url, near=frozenset({"profile"})) for _ in range(3)]
+    names = profiles(40)
+    traffic = Traffic(dict.fromkeys(names, 0))
+    await caches[0].set_many(dict.fromkeys(names, 0), ttl=600)
+    tasks = [asyncio.create_task(traffic.write(caches[0]))]
+    tasks += [asyncio.create_task(traffic.read(cache, start)) for start, cache in enumerate(caches)]
+
+    def reshard() -> None:
+        for key in names[:16]:
+            cluster.move_slot(slot(key), elsewhere(cluster, key), pause=0.02)
+        for key in names[:4]:
+            cluster.move_slot(slot(key), elsewhere(cluster, key), pause=0.02)
+
+    await asyncio.to_thread(reshard)
+    traffic.over = True
+    await asyncio.gather(*tasks)
+    assert traffic.stale == []
+    assert traffic.reads > 100
+    for cache in caches:
+        assert not cache.invalidations.undelivered
+        assert (await cache.get_stats())["connection_errors"] == 0
+
+
+async def test_what_is_near_of_a_slot_is_dropped_when_it_leaves(cluster: ReplicatedCluster, connect: Connect) -> None:
+    """The node that a slot has left reports no changes of its keys any more."""
+    cache = await connect(cluster.url, near=frozenset({"profile"}))
+    names = profiles(40)
+    assert await cache.set_many(dict.fromkeys(names, "old"), ttl=600) == 40
+    for key in names:
+        assert await cache.get(key) == "old"
+    for key in names[:3]:
+        cluster.move_slot(slot(key), elsewhere(cluster, key))
+    for key in names[:3]:
+        cluster.cli("SET", key, "new", "EX", 60)
+
+    async def all_new() -> bool:
+        return [await cache.get(key) for key in names[:3]] == ["new"] * 3
+
+    await until(all_new)
+
+
+async def test_changes_are_seen_from_each_node(cluster: ReplicatedCluster, connect: Connect) -> None:
+    cache = await connect(cluster.url, near=frozenset({"profile"}))
+    names = profiles(40)
+    assert await cache.set_many(dict.fromkeys(names, "old"), ttl=600) == 40
+
+    async def near() -> bool:
+        """Whether a read of all keys asks no node."""
+        before = cluster.calls("get") + cluster.calls("mget")
+        assert [await cache.get(key) for key in names] == ["old"] * 40
+        return cluster.calls("get") + cluster.calls("mget") == before
+
+    await until(near)
+    for key in names:
+        cluster.cli("SET", key, "new", "EX", 60)
+
+    async def all_new() -> bool:
+        return [await cache.get(key) for key in names] == ["new"] * 40
+
+    await until(all_new)
+
+
+async def test_only_the_lost_nodes_values_leave_the_near_cache(cluster: ReplicatedCluster, connect: Connect) -> None:
+    cache = await connect(cluster.url, near=frozenset({"profile"}))
+    names = profiles(40)
+    assert await cache.set_many(dict.fromkeys(names, "old"), ttl=600) == 40
+    lost, replica = cluster.nodes[1], cluster.replica_of(cluster.nodes[1])
+    there = [key for key in names if cluster.owner(key) is lost]
+    others = [key for key in names if key not in there]
+    for key in names:
+        assert await cache.get(key) == "old"
+    replica.cli("CONFIG", "SET", "cluster-replica-no-failover", "yes")
+    lost.kill()
+
+    async def dropped() -> bool:
+        return await cache.get(there[0], "none") == "none"
+
+    await until(dropped)
+    before = cluster.calls("get") + cluster.calls("mget")
+    assert [await cache.get(key) for key in others] == ["old"] * len(others)
+    assert cluster.calls("get") + cluster.calls("mget") == before
+    cluster.promote(replica)
+    await until(lambda: cache.set(there[0], "new", ttl=60))
+
+    async def near_again() -> bool:
+        asked = cluster.calls("get") + cluster.calls("mget")
+        return await cache.get(there[0]) == "new" and cluster.calls("get") + cluster.calls("mget") == asked
+
+    await until(near_again)
