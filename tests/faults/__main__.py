@@ -9,22 +9,35 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
 from tests.faults.harness.faults import FAULTS
 from tests.faults.harness.scenario import PHASES, run_scenario
-from tests.faults.harness.table import ISOLATION, NOTES, header, isolation_row, load_row, scenario_row, store_row
+from tests.faults.harness.table import (
+    ISOLATION,
+    NOTES,
+    TOPOLOGY,
+    header,
+    isolation_row,
+    load_row,
+    scenario_row,
+    store_row,
+    topology_row,
+)
 from tests.faults.harness.table import LOAD as LOAD_COLUMNS
 from tests.faults.harness.table import STORE as STORE_COLUMNS
 from tests.faults.harness.worker_setup import mute_logs
 from tests.faults.load.load_targets import TARGETS
 from tests.faults.store.store_environment import STORE_FAULTS
 from tests.faults.store.store_scenario import STORE_PHASES, run_store_scenario
+from tests.faults.topology.places import ClusterPlace, Place, address_place, cluster_place, sentinel_place
+from tests.faults.topology.topology_faults import TOPOLOGY_FAULTS, TopologyFault
+from tests.faults.topology.topology_scenario import run_topology_scenario
 from tests.isolation.suite import CASE_COUNTS, run_in_process
 from tests.real.redis.redis_server import RedisServer
 from tests.real.supabase.postgres import Postgres
@@ -48,7 +61,8 @@ def main() -> int:
     with _directory() as directory:
         os.chdir(directory)  # importing the agent reads the .env of the working directory
         violations = sum(
-            run(options.only, options.seed, stop_at) for run in (_run_scenarios, _run_store_and_isolation, _run_load)
+            run(options.only, options.seed, stop_at)
+            for run in (_run_scenarios, _run_topologies, _run_store_and_isolation, _run_load)
         )
         os.chdir("/")
     print(f"\n{NOTES}\n\n{violations} violations, {time.monotonic() - stop_at + options.seconds - _WIND_DOWN:.0f} s")
@@ -78,6 +92,45 @@ def _run_scenarios(only: str, seed: int, stop_at: float) -> int:
         print(scenario_row(result), flush=True)
         violations += len(result.violations)
     return violations
+
+
+def _run_topologies(only: str, seed: int, stop_at: float) -> int:
+    violations = 0
+    selected = [fault for fault in TOPOLOGY_FAULTS if only in str(fault)]
+    if selected:
+        print(f"\n{header(TOPOLOGY)}")
+    with _places() as place_of:
+        for fault in selected:
+            if time.monotonic() > stop_at:
+                print("the time budget is used up; the remaining scenarios were not run")
+                return violations + 1
+            with place_of(fault) as place:
+                result = asyncio.run(run_topology_scenario(fault, place))
+            print(topology_row(result), flush=True)
+            violations += len(result.violations)
+    return violations
+
+
+@contextmanager
+def _places() -> Iterator[Callable[[TopologyFault], AbstractContextManager[Place]]]:
+    """Where each fault happens: one cluster for all of them, which settles in between, and other servers for each."""
+    with ExitStack() as stack:
+        clusters: list[ClusterPlace] = []
+
+        @contextmanager
+        def place_of(fault: TopologyFault) -> Iterator[Place]:
+            if fault.kind == "cluster":
+                if not clusters:
+                    clusters.append(stack.enter_context(cluster_place(stack.enter_context(_directory()))))
+                clusters[0].cluster.settle()
+                clusters[0].cluster.flush()
+                yield clusters[0]
+            else:
+                make = sentinel_place if fault.kind == "Sentinel" else address_place
+                with _directory() as directory, make(directory) as place:
+                    yield place
+
+        yield place_of
 
 
 def _run_store_and_isolation(only: str, seed: int, stop_at: float) -> int:

@@ -6,6 +6,7 @@ from tests.faults.harness.call_timer import TimedCall
 from tests.faults.harness.scenario import ScenarioResult
 from tests.faults.load.cancellation_load import LoadResult
 from tests.faults.store.store_scenario import StoreScenarioResult
+from tests.faults.topology.topology_scenario import TopologyResult
 from tests.isolation.result import Result
 from tests.isolation.suite import CASES
 
@@ -48,6 +49,20 @@ STORE: Columns = (
     ("warnings", 10),
     ("violations", 0),
 )
+TOPOLOGY: Columns = (
+    ("fault of several servers", 40),
+    ("slowest call", 22),
+    ("taken over", 11),
+    ("recovery", 10),
+    ("reads", 7),
+    ("stale", 6),
+    ("elsewhere", 10),
+    ("missed", 7),
+    ("errors", 7),
+    ("log lines", 10),
+    ("loop stalled", 13),
+    ("violations", 0),
+)
 ISOLATION: Columns = (
     *((kind, len(kind) + 2) for kind in CASES),
     ("all", 9),
@@ -67,6 +82,9 @@ recovery: from the end of the fault until a value written is read back, and the 
 loop stalled: total time of loop stalls, and the part during which this process was not on the CPU.
 reads: values served to four other users beside the dialogue, each checked against the acknowledged writes. wrong: reads
   that returned an older value than acknowledged, or another user's.
+taken over: from the fault of a cluster or behind Sentinels until another server was elected, or all were back; recovery
+  there: from then on until three caches store and read where the fault was, at most 3 s. elsewhere: reads of keys
+  where no fault was, and how many of these missed. log lines: warnings and the lines that something is back.
 last good: the cached profile was used while the store failed. spooled: files in COMPANION_HOME that waited for the next
   start. stored: every user turn was in the store afterwards. warnings: log lines that report the fault.
 changed, shown: cases in which data of another user, of the layer itself or of another application changed or was shown.
@@ -114,6 +132,27 @@ def store_row(result: StoreScenarioResult) -> str:
             "; ".join(result.violations) or "none",
         ],
         STORE,
+    )
+
+
+def topology_row(result: TopologyResult) -> str:
+    reads, missed = result.healthy
+    return _row(
+        [
+            result.fault,
+            _call(result.slowest),
+            f"{result.took:.1f} s",
+            "never" if result.recovery is None else f"{result.recovery:.2f} s",
+            str(result.reads),
+            str(len(result.stale)),
+            str(reads),
+            str(missed),
+            str(result.errors),
+            f"{len(result.warnings)} + {len(result.notes)}",
+            _ms(result.stalled),
+            "; ".join(result.violations) or "none",
+        ],
+        TOPOLOGY,
     )
 
 

@@ -156,7 +156,7 @@ class ReplicatedCluster:
         return next(seen.slots for seen in self.seen_by(at).values() if seen.port == node.port)
 
     def settle(self) -> None:
-        """Undo faults: every node runs, every slot has an owner, every primary a replica in step, all agree."""
+        """Undo faults: every node runs, the first three are the primaries, their replicas in step, and all agree."""
         for node in self.nodes:
             if node.running:
                 node.resume()
@@ -169,6 +169,10 @@ class ReplicatedCluster:
             except RedisReplyError:
                 node.cli("CONFIG", "SET", "cluster-slave-no-failover", "no")
         wait_for(self.healthy, "the cluster does not recover")
+        for node in self.nodes[:3]:
+            if not self.own_slots(node):
+                self.promote(node)
+                wait_for(self.healthy, "the roles are not as they were")
 
     def healthy(self) -> bool:
         """Whether every slot has one owner with a replica in step, and all nodes know."""
