@@ -13,8 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from benchmarks.bench import Bench
 from benchmarks.conversations import connections, documented, hit_rates, session_start, write_path
+from benchmarks.fleet import fleet
 from benchmarks.invalidation import clear_user_cache, invalidate_pattern, invalidation_lag, one_user
-from benchmarks.reads import near_hits, warm_reads
+from benchmarks.reads import cluster_reads, near_hits, warm_reads
 from benchmarks.stampede import stampede
 from tests.real.redis.redis_server import server_version
 
@@ -31,6 +32,8 @@ TABLES: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "one_user": one_user.run,
     "invalidate_pattern": invalidate_pattern.run,
     "write_path": write_path.run,
+    "cluster_reads": cluster_reads.run,
+    "fleet": fleet.run,
 }
 _PACKAGES = ("redis", "hiredis", "cashews", "aiocache", "coredis", "valkey-glide", "dogpile.cache")
 

@@ -1,0 +1,1 @@
+"""What many conversations at once cost the server."""

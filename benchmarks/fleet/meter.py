@@ -1,0 +1,49 @@
+"""What servers have done so far, as they say themselves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.real.redis.redis_server import RedisServer
+
+_OWN = {"info", "client|list", "cluster|nodes", "config|resetstat", "replconf", "psync", "command"}
+"""Commands of the measuring itself, and of the servers among themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The meters of all servers together.
+
+    Attributes:
+        cpu: seconds.
+        commands: calls by command, those inside scripts too.
+        connections: of clients, without replicas and the measuring itself; the most on one server.
+        total_connections: of all servers.
+        memory: bytes in use.
+    """
+
+    cpu: float
+    commands: Counter[str]
+    connections: int
+    total_connections: int
+    memory: int
+
+
+def read(servers: Sequence[RedisServer]) -> Reading:
+    """Ask the servers."""
+    cpu, memory = 0.0, 0
+    commands: Counter[str] = Counter()
+    connections = []
+    for server in servers:
+        told = dict(line.split(":", 1) for line in server.cli("INFO", "everything").splitlines() if ":" in line)
+        cpu += float(told["used_cpu_user"]) + float(told["used_cpu_sys"])
+        memory += int(told["used_memory"])
+        for name, text in told.items():
+            command = name.removeprefix("cmdstat_")
+            if command != name and command not in _OWN:
+                commands[command] += int(text.partition("calls=")[2].partition(",")[0])
+        lines = [line for line in server.cli("CLIENT", "LIST").splitlines() if " name=companion-cache " in line]
+        connections.append(len(lines))
+    return Reading(cpu, commands, max(connections), sum(connections), memory)
