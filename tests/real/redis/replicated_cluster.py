@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+from psutil import STATUS_STOPPED
+
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.resp import Part, RedisReplyError
 
@@ -75,7 +78,8 @@ class ReplicatedCluster:
 
     @property
     def running(self) -> list[RedisServer]:
-        return [node for node in self.nodes if node.running]
+        """The nodes that answer: neither killed nor stopped."""
+        return [node for node in self.nodes if node.running and psutil.Process(node.pid).status() != STATUS_STOPPED]
 
     # -- who is what ------------------------------------------------------------------------------------
 
