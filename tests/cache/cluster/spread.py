@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cache import RedisCache, keys
@@ -18,7 +18,12 @@ def profiles(count: int, first: int = 0) -> list[str]:
 
 def key_on(cluster: ReplicatedCluster, node: RedisServer, first: int = 0) -> str:
     """The first of the profiles that lies on this node."""
-    return next(key for key in profiles(1000, first) if cluster.owner(key) is node)
+    return keys_on(cluster, node, profiles(100, first))[0]
+
+
+def keys_on(cluster: ReplicatedCluster, node: RedisServer, names: Sequence[str]) -> list[str]:
+    """Those of the names that lie on this node."""
+    return [name for name, owner in zip(names, cluster.owners(names), strict=True) if owner is node]
 
 
 def elsewhere(cluster: ReplicatedCluster, key: str) -> RedisServer:
@@ -29,10 +34,8 @@ def elsewhere(cluster: ReplicatedCluster, key: str) -> RedisServer:
 
 def by_node(cluster: ReplicatedCluster, names: Iterable[str]) -> list[list[str]]:
     """The names, a list for each primary in the order of the nodes."""
-    primaries = cluster.primaries()
-    found: list[list[str]] = [[] for _ in primaries]
-    for name in names:
-        found[primaries.index(cluster.owner(name))].append(name)
+    names = list(names)
+    found = [keys_on(cluster, node, names) for node in cluster.primaries()]
     assert all(found), "more names are needed to reach every node"
     return found
 

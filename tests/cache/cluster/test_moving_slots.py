@@ -11,7 +11,7 @@ import pytest
 
 from cache import RedisCache, keys
 from tests.cache.cluster.conftest import Connect
-from tests.cache.cluster.spread import elsewhere, profiles
+from tests.cache.cluster.spread import elsewhere, keys_on, profiles
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.replicated_cluster import ReplicatedCluster, slot
 from tests.wait import until
@@ -211,7 +211,7 @@ async def test_only_the_lost_nodes_values_leave_the_near_cache(cluster: Replicat
     names = profiles(40)
     assert await cache.set_many(dict.fromkeys(names, "old"), ttl=600) == 40
     lost, replica = cluster.nodes[1], cluster.replica_of(cluster.nodes[1])
-    there = [key for key in names if cluster.owner(key) is lost]
+    there = keys_on(cluster, lost, names)
     others = [key for key in names if key not in there]
     for key in names:
         assert await cache.get(key) == "old"

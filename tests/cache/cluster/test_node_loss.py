@@ -9,7 +9,7 @@ import pytest
 
 from cache import LockUnavailable, RedisCache, keys
 from tests.cache.cluster.conftest import Connect
-from tests.cache.cluster.spread import Reading, by_node, key_on, profiles
+from tests.cache.cluster.spread import Reading, by_node, key_on, keys_on, profiles
 from tests.lag import LoopLag
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.replicated_cluster import ReplicatedCluster, slot
@@ -88,7 +88,7 @@ async def test_another_primary_is_lost_and_only_its_slots_miss(
     await until(lambda: _all_stored(cache, names))
     lost, replica = cluster.nodes[1], cluster.replica_of(cluster.nodes[1])
     keep_from_failing_over(replica)
-    on_lost = {key for key in names if cluster.owner(key) is lost}
+    on_lost = set(keys_on(cluster, lost, names))
     reading = Reading(cache, dict.fromkeys(names, "a profile"))
     await reading.once()
     assert not reading.misses
@@ -133,7 +133,7 @@ async def test_a_failover_that_lost_a_delete_serves_nothing_old(
     cluster: ReplicatedCluster, connect: Connect, near: frozenset[str]
 ) -> None:
     lost = cluster.nodes[1]
-    names = [key for key in profiles(60) if cluster.owner(key) is lost]
+    names = keys_on(cluster, lost, profiles(60))
     one, other = [await connect(cluster.url, near=near) for _ in range(2)]
     await until(lambda: _all_stored(one, names))
     await until(lambda: _all_read(other, names))

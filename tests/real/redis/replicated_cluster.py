@@ -93,10 +93,18 @@ class ReplicatedCluster:
         return found
 
     def owner(self, key: Part) -> RedisServer:
-        """The running node that answers for the key."""
-        return self.owner_of_slot(slot(key))
+        """The node that has the key's slot."""
+        return self.owners([key])[0]
+
+    def owners(self, names: Sequence[Part]) -> list[RedisServer]:
+        """The node of each key, as the first running node knows them."""
+        seen = self.seen_by(self.running[0])
+        by_port = {node.port: node for node in self.nodes}
+        by_slot = {number: by_port[each.port] for each in seen.values() for number in each.slots}
+        return [by_slot[slot(name)] for name in names]
 
     def owner_of_slot(self, number: int) -> RedisServer:
+        """The running node that says that the slot is its own."""
         return next(node for node in self.running if number in self.own_slots(node))
 
     def own_slots(self, node: RedisServer) -> frozenset[int]:
