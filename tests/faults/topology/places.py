@@ -22,9 +22,11 @@ class Place(Protocol):
 
     Attributes:
         url: where the cache connects.
+        unreplicated: whether what is written from now on will be lost.
     """
 
     url: str
+    unreplicated: bool
 
     def fails(self, key: str) -> bool:
         """Whether the key lies where the fault is."""
@@ -36,11 +38,18 @@ class ClusterPlace:
     def __init__(self, cluster: ReplicatedCluster) -> None:
         self.cluster = cluster
         self.url = cluster.url
+        self.unreplicated = False
         self.slots: frozenset[int] = frozenset()
         """What the fault is about."""
 
     def fails(self, key: str) -> bool:
         return slot(key) in self.slots
+
+    def cut_off(self, primary: RedisServer) -> RedisServer:
+        """End the primary's replication, and return its replica."""
+        replica = self.cluster.cut_off(primary)
+        self.unreplicated = True
+        return replica
 
     def about(self, *nodes: RedisServer) -> None:
         """Note the slots of these nodes as those that may fail."""
@@ -48,6 +57,7 @@ class ClusterPlace:
 
     def elected(self, replica: RedisServer) -> float:
         """Wait until the replica has been elected; the moment."""
+        self.unreplicated = False
         wait_for(lambda: self.cluster.own_slots(replica), "no failover")
         return time.perf_counter()
 
@@ -58,6 +68,7 @@ class SentinelPlace:
     def __init__(self, trio: Watched) -> None:
         self.trio = trio
         self.url = trio.url
+        self.unreplicated = False
 
     def fails(self, key: str) -> bool:
         return True
@@ -68,6 +79,7 @@ class SentinelPlace:
         replica.cli("CONFIG", "SET", "masterauth", "wrong")
         primary.cli("CLIENT", "KILL", "TYPE", "replica")
         wait_for(lambda: "connected_slaves:0" in primary.cli("INFO", "replication"), "still connected")
+        self.unreplicated = True
         return replica
 
     def elected(self, replica: RedisServer) -> float:
@@ -94,6 +106,7 @@ class AddressPlace:
     def __init__(self, first: RedisServer, second: RedisServer, proxy: BackgroundProxy) -> None:
         self.first, self.second, self.proxy = first, second, proxy
         self.url = f"redis://127.0.0.1:{proxy.port}/0"
+        self.unreplicated = False
 
     def fails(self, key: str) -> bool:
         return True

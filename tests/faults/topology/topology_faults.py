@@ -55,7 +55,7 @@ def lose(number: int, how: Callable[[RedisServer], None], *, unreplicated: bool 
     def inject(place: ClusterPlace) -> float:
         lost = place.cluster.nodes[number]
         place.about(lost)
-        replica = place.cluster.cut_off(lost) if unreplicated else place.cluster.replica_of(lost)
+        replica = place.cut_off(lost) if unreplicated else place.cluster.replica_of(lost)
         if unreplicated:
             time.sleep(_UNREPLICATED)
         how(lost)

@@ -15,7 +15,7 @@ from tests.faults.harness.scenario import DEADLINE, SLACK
 from tests.faults.harness.worker_setup import log_listener
 from tests.faults.topology.places import Place
 from tests.faults.topology.topology_faults import TopologyFault
-from tests.faults.topology.traffic import QUIET, Traffic
+from tests.faults.topology.traffic import DOOMED, QUIET, Traffic
 from tests.inside import engine_of
 from tests.wait import initialised, until
 
@@ -75,18 +75,18 @@ def _cache(url: str, near: str) -> RedisCache:
 
 
 async def _store_quiet(caches: list[RedisCache]) -> None:
-    values = dict.fromkeys(QUIET, "quiet")
+    values = dict.fromkeys([*QUIET, *DOOMED], "quiet")
 
     async def stored() -> bool:
         return await caches[0].set_many(values, ttl=600) == len(values)
 
     await until(stored)
     for cache in caches:
-        await until(lambda cache=cache: _all_found(cache))
+        await until(lambda cache=cache: _all_found(cache, values))
 
 
-async def _all_found(cache: RedisCache) -> bool:
-    return len(await cache.get_many(QUIET)) == len(QUIET)
+async def _all_found(cache: RedisCache, values: dict[str, str]) -> bool:
+    return await cache.get_many(values) == values
 
 
 async def _converse(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -16,10 +17,13 @@ from typing import Final
 
 from cache import RedisCache
 from tests.faults.topology.places import Place
+from tests.wait import until
 
 CHANGING: Final = [f"user:busy{number}:profile" for number in range(60)]
 QUIET: Final = [f"user:quiet{number}:profile" for number in range(60)]
 """Stored before the fault and never changed: those that do not lie where it is must be found all the time."""
+DOOMED: Final = [f"user:doomed{number}:profile" for number in range(30)]
+"""Stored before the fault, and deleted once replication has ended: a failover loses that."""
 NEAR_DELAY: Final = 0.3  # seconds after which the near cache of another process must know of a change
 
 
@@ -31,12 +35,12 @@ class Floor:
     """
 
     def __init__(self, delay: float) -> None:
-        self._delay = delay
+        self.delay = delay
         self._now = dict.fromkeys(CHANGING, 0)
         self._coming: deque[tuple[float, str, int]] = deque()
 
     def raise_to(self, key: str, version: int) -> None:
-        self._coming.append((time.perf_counter() + self._delay, key, version))
+        self._coming.append((time.perf_counter() + self.delay, key, version))
 
     def of(self, key: str) -> int:
         while self._coming and self._coming[0][0] <= time.perf_counter():
@@ -66,6 +70,7 @@ class Traffic:
         self.healthy = [0, 0]
         self._place = place
         self._truth = dict.fromkeys(CHANGING, 0)
+        self._deleted: dict[str, float] = {}  # when the doomed keys were
         self._floors = {self.writer: Floor(0.0), self.reader: Floor(grace), self.near: Floor(NEAR_DELAY + grace)}
         self._tasks: list[asyncio.Task[None]] = []
         self._began = time.perf_counter()
@@ -73,6 +78,7 @@ class Traffic:
     def start(self) -> None:
         work = [self._write(), self._read_quiet(self.reader), self._read_quiet(self.near)]
         work += [self._read(cache, start) for start, cache in enumerate(self._floors)]
+        work += [self._delete_doomed(), *map(self._read_doomed, self._floors)]
         self._tasks = [asyncio.create_task(each) for each in work]
 
     async def stop(self) -> None:
@@ -106,10 +112,28 @@ class Traffic:
             version = await cache.get_or_load(key, load, ttl=600, stale_for=600)
             self.reads += 1
             if version < floor:
-                name = {self.writer: "the writer", self.reader: "a reader", self.near: "a near reader"}[cache]
-                moment = time.perf_counter() - self._began
-                self.stale.append(f"{name} at {moment:.2f} s: {key} {version} instead of {floor}")
+                self._note_stale(cache, f"{key} {version} instead of {floor}")
             await asyncio.sleep(0.01)
+
+    async def _delete_doomed(self) -> None:
+        await until(lambda: self._place.unreplicated, math.inf)
+        for key in DOOMED:
+            if await self.writer.delete(key):
+                self._deleted[key] = time.perf_counter()
+        await asyncio.Event().wait()
+
+    async def _read_doomed(self, cache: RedisCache) -> None:
+        delay = self._floors[cache].delay
+        for key in _again(DOOMED, 7):
+            gone = self._deleted.get(key, math.inf) + delay < time.perf_counter()
+            if await cache.get(key) is not None and gone:
+                self._note_stale(cache, f"{key}, which was deleted")
+            self.reads += 1
+            await asyncio.sleep(0.01)
+
+    def _note_stale(self, cache: RedisCache, what: str) -> None:
+        name = {self.writer: "the writer", self.reader: "a reader", self.near: "a near reader"}[cache]
+        self.stale.append(f"{name} at {time.perf_counter() - self._began:.2f} s: {what}")
 
     async def _read_quiet(self, cache: RedisCache) -> None:
         for key in _again(QUIET, 13):
