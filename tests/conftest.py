@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from cache import CacheSettings, RedisCache
+from tests.plugin import DEPLOYMENTS
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.replicated_cluster import ReplicatedCluster, replicated_cluster
+from tests.real.redis.sentinels import Watched, watched
 from tests.wait import initialised
 
 pytest_plugins = ["tests.plugin"]
@@ -47,20 +49,37 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def redis_binary(request: pytest.FixtureRequest) -> Path | None:
-    """What ``redis_server`` and ``own_redis`` run: the default; with the marker ``every_server``, each one."""
+def redis_binary(request: pytest.FixtureRequest) -> Path | str | None:
+    """What ``redis_server`` and ``own_redis`` run: the default; with the marker ``every_server``, each one.
+
+    With the marker ``every_deployment``, also the name of one of ``plugin.DEPLOYMENTS``.
+    """
     return getattr(request, "param", None)
 
 
 @pytest.fixture(scope="session")
-def _shared_redis(redis_binary: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path_factory.mktemp("redis"), binary=redis_binary) as server:
-        yield server
+def _shared_redis(
+    request: pytest.FixtureRequest, redis_binary: Path | str | None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RedisServer | ReplicatedCluster | Watched]:
+    if isinstance(redis_binary, str):
+        yield request.getfixturevalue(DEPLOYMENTS[redis_binary])
+    else:
+        with RedisServer(tmp_path_factory.mktemp("redis"), binary=redis_binary) as server:
+            yield server
+
+
+@pytest.fixture(scope="session")
+def _shared_trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    with watched(tmp_path_factory.mktemp("watched")) as trio:
+        yield trio
 
 
 @pytest.fixture
-def redis_server(_shared_redis: RedisServer) -> RedisServer:
-    """A running, empty server that several tests share: for reads and writes, not for fault injection."""
+def redis_server(_shared_redis: Any) -> Any:
+    """A running, empty server that several tests share: for reads and writes, not for fault injection.
+
+    With the marker ``every_deployment`` also a cluster, or a server behind Sentinels, with what tests use of a server.
+    """
     _shared_redis.cli("FLUSHALL")
     _shared_redis.set_epoch()
     return _shared_redis
@@ -80,11 +99,11 @@ def _shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replic
 
 
 @pytest.fixture
-def cluster(_shared_cluster: ReplicatedCluster) -> ReplicatedCluster:
-    """A running, empty cluster of three primaries with a replica each. What a test does to it is undone by the next."""
-    _shared_cluster.settle()
+def cluster(_shared_cluster: ReplicatedCluster) -> Iterator[ReplicatedCluster]:
+    """A running, empty cluster of three primaries with a replica each. What a test does to it is undone."""
     _shared_cluster.flush()
-    return _shared_cluster
+    yield _shared_cluster
+    _shared_cluster.settle()
 
 
 @pytest.fixture

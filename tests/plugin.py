@@ -16,6 +16,8 @@ from tests.turns import KINDS, kind_of, turn
 CATEGORIES: Final = ("unit", "integration", "console", "worker", "faults", "isolation", "soak")
 SLOW: Final = ("worker", "console")
 """Categories of which a test takes seconds."""
+DEPLOYMENTS: Final = {"Cluster": "_shared_cluster", "Sentinel": "_shared_trio"}
+"""Where tests that are marked ``every_deployment`` run beside one server, and the fixtures that start it."""
 HINT: Final = (
     "needs exactly one category: add 'pytestmark = pytest.mark.unit' (or another of "
     f"{', '.join(CATEGORIES[1:])}) below its imports. tests/README.md says which."
@@ -42,12 +44,20 @@ def pytest_make_collect_report(
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that is marked ``every_server`` on each major version of Redis and Valkey that is installed.
 
+    One that is marked ``every_deployment`` runs on a cluster and behind Sentinels too, if it uses the shared server.
     Not one that is marked ``one_server`` too: it waits for a timer of the cache, not for what a version does.
     """
     marked = metafunc.definition.get_closest_marker
-    if marked("every_server") and not marked("one_server") and "redis_binary" in metafunc.fixturenames:
-        binaries = installed_servers()
-        metafunc.parametrize("redis_binary", binaries, ids=map(server_name, binaries), indirect=True, scope="session")
+    if marked("one_server") or "redis_binary" not in metafunc.fixturenames:
+        return
+    binaries: list[Path] = installed_servers() if marked("every_server") else []
+    params: list[Path | str | None] = [*binaries]
+    shared = "_shared_redis" in metafunc.fixturenames and "own_redis" not in metafunc.fixturenames
+    if marked("every_deployment") and shared and not marked("serial"):
+        params = [*(binaries or [None]), *DEPLOYMENTS]
+    if params:
+        names = [server_name(each) if isinstance(each, Path) else each or "one server" for each in params]
+        metafunc.parametrize("redis_binary", params, ids=names, indirect=True, scope="session")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -14,7 +14,7 @@ from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.resp2_server import without_resp3
 from tests.wait import until
 
-pytestmark = [pytest.mark.integration, pytest.mark.every_server]
+pytestmark = [pytest.mark.integration, pytest.mark.every_server, pytest.mark.every_deployment]
 
 
 async def test_one_holder(cache: RedisCache, redis_server: RedisServer) -> None:

@@ -215,7 +215,7 @@ async def test_only_the_lost_nodes_values_leave_the_near_cache(cluster: Replicat
     others = [key for key in names if key not in there]
     for key in names:
         assert await cache.get(key) == "old"
-    replica.cli("CONFIG", "SET", "cluster-replica-no-failover", "yes")
+    cluster.keep_from_failing_over(replica)
     lost.kill()
 
     async def dropped() -> bool:

@@ -22,11 +22,6 @@ SLACK = 0.02
 WAYS = pytest.mark.parametrize("lose", [RedisServer.kill, RedisServer.pause], ids=["killed", "stopped"])
 
 
-def keep_from_failing_over(replica: RedisServer) -> None:
-    """No failover but the test's own: this one takes no part in an election."""
-    replica.cli("CONFIG", "SET", "cluster-replica-no-failover", "yes")
-
-
 async def _loaded() -> str:
     return "loaded"
 
@@ -45,7 +40,7 @@ async def test_the_node_of_the_url_is_used_again_and_the_others_meanwhile(
     lost, *rest = by_node(cluster, names)
     others = {key: "a profile" for node in rest for key in node}
     first, replica = cluster.nodes[0], cluster.replica_of(cluster.nodes[0])
-    keep_from_failing_over(replica)
+    cluster.keep_from_failing_over(replica)
     first.kill()
     reading = Reading(cache, others)
     await reading.lasts(0.3)
@@ -87,7 +82,7 @@ async def test_another_primary_is_lost_and_only_its_slots_miss(
     names = profiles(60)
     await until(lambda: _all_stored(cache, names))
     lost, replica = cluster.nodes[1], cluster.replica_of(cluster.nodes[1])
-    keep_from_failing_over(replica)
+    cluster.keep_from_failing_over(replica)
     on_lost = set(keys_on(cluster, lost, names))
     reading = Reading(cache, dict.fromkeys(names, "a profile"))
     await reading.once()

@@ -16,7 +16,7 @@ from tests.real.proxy import Proxy
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import initialised, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.every_server]
+pytestmark = [pytest.mark.integration, pytest.mark.every_server, pytest.mark.every_deployment]
 FAMILIES = frozenset({"profile", "settings"})
 
 
@@ -58,7 +58,7 @@ async def test_only_families_that_were_chosen(near: RedisCache, redis_server: Re
 CHANGES = {
     "SET": lambda server: server.cli("SET", "user:1:profile", "new"),
     "DEL": lambda server: server.cli("DEL", "user:1:profile"),
-    "RENAME": lambda server: server.cli("RENAME", "user:1:profile", "elsewhere"),
+    "RENAME": lambda server: server.cli("RENAME", "user:1:profile", "{user:1:profile}:elsewhere"),
     "expiry": lambda server: server.cli("PEXPIRE", "user:1:profile", "1"),
     "FLUSHALL": lambda server: server.cli("FLUSHALL"),
     "Lua": lambda server: server.cli("EVAL", "return redis.call('DEL', KEYS[1])", 1, "user:1:profile"),
@@ -217,11 +217,12 @@ async def test_without_proof_of_life_nothing_is_served(near: RedisCache, redis_s
     await near.get("user:1:profile")
     client = engine_of(near).transport.client
     assert client is not None
+    node: Any = client.node_of("user:1:profile")
     before = redis_server.calls("get")
-    client.proven_at = asyncio.get_running_loop().time() - 0.99
+    node.proven_at = asyncio.get_running_loop().time() - 0.99
     assert await near.get("user:1:profile") == "v"
     assert redis_server.calls("get") == before
-    client.proven_at = asyncio.get_running_loop().time() - 1.01
+    node.proven_at = asyncio.get_running_loop().time() - 1.01
     assert await near.get("user:1:profile") == "v"
     assert redis_server.calls("get") == before + 1
 

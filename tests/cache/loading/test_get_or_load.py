@@ -15,7 +15,7 @@ from tests.inside import engine_of, filler_of
 from tests.real.redis.redis_server import RedisServer, unused_port
 from tests.wait import initialised, until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.every_deployment]
 KEY = keys.profile("123")
 
 

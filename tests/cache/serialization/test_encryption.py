@@ -19,7 +19,7 @@ from tests.cache.serialization.test_codec import same, values
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import initialised, until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.every_deployment]
 OLD, NEW = b"o" * 32, b"n" * 32
 SAID = "the surgery is on Tuesday"
 KEY = keys.profile("123")
@@ -219,6 +219,7 @@ async def test_what_another_setting_wrote_is_a_miss(
     assert "surgery" not in caplog.text
 
 
+@pytest.mark.one_server  # a cluster renames no key to another slot
 async def test_a_value_copied_to_another_users_key_is_a_miss(
     redis_server: RedisServer, make: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -246,6 +247,7 @@ async def test_a_changed_value_is_a_miss(redis_server: RedisServer, make: Any) -
         await until(lambda: redis_server.cli("EXISTS", KEY) == 0)
 
 
+@pytest.mark.one_server  # a cluster's other nodes are asked for their marks meanwhile
 async def test_the_near_cache_keeps_it_open(redis_server: RedisServer, make: Any) -> None:
     cache = await make(NEW, near=frozenset({"profile"}))
     writer = await make(NEW)

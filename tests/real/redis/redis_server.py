@@ -212,13 +212,13 @@ class RedisServer:
                 raise RuntimeError(f"redis-server did not start:\n{text[-2000:]}")
             self.port = unused_port()  # taken between the choice and the start
 
-    def set_epoch(self) -> None:
+    def set_epoch(self, key: str = "system:server") -> None:
         """Set the epoch key on an empty server: keys that tests write are then not quarantined."""
         try:
             if self.cli("DBSIZE") == 0:
                 lines = [line for part in ("server", "replication") for line in self.cli("INFO", part).splitlines()]
                 told = dict(line.split(":", 1) for line in lines if ":" in line)
-                self.cli("SET", "system:server", f"{told['run_id']}:{told['master_replid']}")
+                self.cli("SET", key, f"{told['run_id']}:{told['master_replid']}")
         except RedisReplyError:
             pass  # a replica, a cluster node, or no permission
 

@@ -16,6 +16,8 @@ from typing import Any, Final
 import psutil
 from psutil import STATUS_STOPPED
 
+from cache import keys
+from cache.slots import tag_of_slot
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.resp import Part, RedisReplyError
 
@@ -24,7 +26,9 @@ PATIENCE: Final = 30.0
 """Seconds that a cluster may take for what it does by itself."""
 _BUS: Final = 10_000
 """By how much the port of the nodes' own conversation is higher."""
+_NO_FAILOVER: Final = "cluster-slave-no-failover"  # the name that every version knows
 _MANY_KEYS: Final = ("DEL", "EXISTS", "UNLINK")
+_WITHOUT_KEY: Final = ("CLIENT", "CONFIG", "DBSIZE", "FLUSHALL", "INFO", "KEYS", "SCRIPT")
 
 
 def slot(key: Part) -> int:
@@ -67,6 +71,7 @@ class ReplicatedCluster:
 
     def __init__(self, nodes: Sequence[RedisServer]) -> None:
         self.nodes = list(nodes)
+        self._changed = False  # settings of a node
 
     @property
     def url(self) -> str:
@@ -123,11 +128,31 @@ class ReplicatedCluster:
     # -- commands ---------------------------------------------------------------------------------------
 
     def cli(self, *command: Part) -> Any:
-        """As ``RedisServer.cli``, on the node that owns the key; several keys of DEL or EXISTS one by one."""
-        name, key, *others = command
+        """As ``RedisServer.cli``, on the node that owns the key; several keys of DEL or EXISTS one by one.
+
+        A command without a key goes to all primaries. The answer is their sum, or all they say one after the other.
+        """
+        name, key, *others = *command, *[""] * (len(command) == 1)
+        if name in _WITHOUT_KEY:
+            return self._on_primaries(command)
         if others and name in _MANY_KEYS:
             return sum(self.cli(name, each) for each in (key, *others))
         return self.owner(key).cli(*command)
+
+    def many(self, commands: Iterable[Sequence[Part]]) -> list[Any]:
+        """As ``RedisServer.many``, for commands with one key each; the replies come node by node."""
+        commands = list(commands)
+        owners = self.owners([command[1] for command in commands])
+        replies = []
+        for node in dict.fromkeys(owners):
+            replies += node.many([each for each, owner in zip(commands, owners, strict=True) if owner is node])
+        return replies
+
+    def _on_primaries(self, command: Sequence[Part]) -> Any:
+        replies = [node.cli(*command) for node in self.primaries()]
+        if isinstance(replies[0], list):
+            return [each for reply in replies for each in reply]
+        return sum(replies) if isinstance(replies[0], int) else "\n".join(replies)
 
     def on_each(self, *command: Part) -> list[Any]:
         """The replies of all running nodes."""
@@ -138,12 +163,16 @@ class ReplicatedCluster:
         return sum(node.calls(command) for node in self.running)
 
     def flush(self) -> None:
+        self.cli("FLUSHALL")
+
+    def set_epoch(self) -> None:
+        """As ``RedisServer.set_epoch``, on each primary, in the first slot that it has."""
         for node in self.primaries():
-            node.cli("FLUSHALL")
+            node.set_epoch(keys.system_server(tag_of_slot(min(self.own_slots(node)))))
 
     def names(self) -> set[str]:
         """All keys of all primaries."""
-        return {key for node in self.primaries() for key in node.cli("KEYS", "*")}
+        return set(self.cli("KEYS", "*"))
 
     # -- faults -----------------------------------------------------------------------------------------
 
@@ -151,10 +180,16 @@ class ReplicatedCluster:
         """End replication of the primary, whose writes are lost in a failover from now on. Returns its replica."""
         replica = self.replica_of(primary)
         wait_for(lambda: _offset(replica, "slave_repl_offset") == _offset(primary, "master_repl_offset"), "not in sync")
+        self._changed = True
         replica.cli("CONFIG", "SET", "masterauth", "wrong")
         primary.cli("CLIENT", "KILL", "TYPE", "replica")
         wait_for(lambda: "connected_slaves:0" in primary.cli("INFO", "replication"), "still connected")
         return replica
+
+    def keep_from_failing_over(self, replica: RedisServer) -> None:
+        """No failover but :meth:`promote`: this replica takes no part in an election."""
+        self._changed = True
+        replica.cli("CONFIG", "SET", _NO_FAILOVER, "yes")
 
     def promote(self, replica: RedisServer) -> None:
         """Make the replica the owner of its primary's slots at once; returns when all running nodes know."""
@@ -174,12 +209,10 @@ class ReplicatedCluster:
                 node.resume()
             else:
                 node.start()
-            for name, value in (("masterauth", ""), ("replica-read-only", "yes")):
-                node.cli("CONFIG", "SET", name, value)
-            try:
-                node.cli("CONFIG", "SET", "cluster-replica-no-failover", "no")
-            except RedisReplyError:
-                node.cli("CONFIG", "SET", "cluster-slave-no-failover", "no")
+            if self._changed:
+                node.cli("CONFIG", "SET", "masterauth", "")
+                node.cli("CONFIG", "SET", _NO_FAILOVER, "no")
+        self._changed = False
         wait_for(self.healthy, "the cluster does not recover")
         for node in self.nodes[:3]:
             if not self.own_slots(node):

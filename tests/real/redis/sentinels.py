@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.real.redis.redis_server import RedisServer, unused_port
+from tests.real.redis.resp import Part
 
 MASTER: Final = "callers"
 SERVER_PASSWORD: Final = "of the server"
@@ -39,6 +40,22 @@ class Watched:
         user, password = ASKER
         as_asker = f"sentinel_username={user}&sentinel_password={password}"
         return f"redis+sentinel://:{SERVER_PASSWORD.replace(' ', '%20')}@{hosts}/{MASTER}?{as_asker}"
+
+    def cli(self, *command: Part) -> Any:
+        """As the primary's."""
+        return self.primary().cli(*command)
+
+    def many(self, commands: Iterable[Sequence[Part]]) -> list[Any]:
+        """As the primary's."""
+        return self.primary().many(commands)
+
+    def calls(self, command: str) -> int:
+        """As the primary's."""
+        return self.primary().calls(command)
+
+    def set_epoch(self) -> None:
+        """As the primary's."""
+        self.primary().set_epoch()
 
     def primary(self) -> RedisServer:
         """The server that the first Sentinel names."""
