@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cache import CacheSettings, RedisCache
-from tests.plugin import DEPLOYMENTS
+from tests.deployments import DEPLOYMENTS
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.replicated_cluster import ReplicatedCluster, replicated_cluster
 from tests.real.redis.sentinels import Watched, watched
@@ -52,7 +52,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def redis_binary(request: pytest.FixtureRequest) -> Path | str | None:
     """What ``redis_server`` and ``own_redis`` run: the default; with the marker ``every_server``, each one.
 
-    With the marker ``every_deployment``, also the name of one of ``plugin.DEPLOYMENTS``.
+    With the marker ``every_deployment``, also the name of one of ``DEPLOYMENTS``.
     """
     return getattr(request, "param", None)
 

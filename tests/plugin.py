@@ -9,6 +9,7 @@ from typing import Any, Final, Never
 
 import pytest
 
+from tests.deployments import DEPLOYMENTS
 from tests.real.redis.redis_server import installed_servers, missing_servers, server_name
 from tests.scheduling import SlowFirstHeldLast, note_plan
 from tests.turns import KINDS, kind_of, turn
@@ -16,8 +17,6 @@ from tests.turns import KINDS, kind_of, turn
 CATEGORIES: Final = ("unit", "integration", "console", "worker", "faults", "isolation", "soak")
 SLOW: Final = ("worker", "console")
 """Categories of which a test takes seconds."""
-DEPLOYMENTS: Final = {"Cluster": "_shared_cluster", "Sentinel": "_shared_trio"}
-"""Where tests that are marked ``every_deployment`` run beside one server, and the fixtures that start it."""
 HINT: Final = (
     "needs exactly one category: add 'pytestmark = pytest.mark.unit' (or another of "
     f"{', '.join(CATEGORIES[1:])}) below its imports. tests/README.md says which."

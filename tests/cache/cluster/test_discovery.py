@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ from cache import CacheConfigError, CacheSettings, RedisCache
 from tests.cache.cluster.conftest import Connect
 from tests.cache.cluster.spread import elsewhere, key_on, profiles
 from tests.cache.test_acl import RULE
+from tests.real.proxy import Proxy
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.replicated_cluster import ReplicatedCluster, slot
 from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration
+PEM = Path(__file__).parents[2] / "real" / "localhost.pem"
 SECURITY = (Path(__file__).parents[3] / "docs" / "security.md").read_text()
 MORE = re.findall(r"\+[a-z|]+", re.search(r"\ba cluster ([^.]*)", SECURITY)[1])  # type: ignore[index]  # fails loudly
 """What docs/security.md grants beside the rule where it is a cluster."""
@@ -120,6 +124,24 @@ async def test_announced_addresses_are_dialled_as_the_map_says(announced: Replic
         await until(lambda: cache.set(moved, "followed", ttl=60))
         assert target.cli("GET", moved) == "followed"
     finally:
+        await cache.close()
+
+
+async def test_tls_and_a_map(announced: ReplicatedCluster) -> None:
+    """Every node behind a proxy that speaks TLS, whose certificate names the address that is dialled."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(PEM)
+    async with AsyncExitStack() as stack:
+        proxies = [await stack.enter_async_context(Proxy(node.port, ssl_context=context)) for node in announced.nodes]
+        entries = [
+            f"node{number}.invalid:{node.port}=127.0.0.1:{proxy.port}"
+            for number, (node, proxy) in enumerate(zip(announced.nodes, proxies, strict=True))
+        ]
+        url = f"rediss://127.0.0.1:{proxies[0].port}/0?ssl_ca_certs={PEM}"
+        cache = RedisCache(settings=mapped(url, ",".join(entries)))
+        await initialised(cache)
+        await until(lambda: all_stored(cache, profiles(60)))
+        assert all(proxy.connections_open for proxy in proxies[:3])
         await cache.close()
 
 

@@ -190,6 +190,29 @@ async def test_locks_are_held_on_every_node(cluster: ReplicatedCluster, connect:
     await until(lambda: not {key for key in cluster.names() if key.startswith("lock:")})
 
 
+async def test_one_connection_to_each_primary_in_use(cluster: ReplicatedCluster, connect: Connect) -> None:
+    """Whatever was called; none to a replica, and none after the end."""
+
+    def ours() -> list[int]:
+        return [node.cli("CLIENT", "LIST").count(" name=companion-cache ") for node in cluster.nodes]
+
+    cache = await connect(cluster.url)
+    assert sum(ours()) <= 1, "a node is connected to when it is first needed"
+    assert await cache.set_many(dict.fromkeys(profiles(60), "p"), ttl=60) == 60
+    await asyncio.gather(*(cache.get_stats() for _ in range(20)))
+    await asyncio.gather(*(cache.invalidate_pattern(f"user:{number}*:profile") for number in range(10)))
+    async with cache.lock("a", "1"), cache.lock("b", "2"), cache.lock("c", "3"):
+        assert ours() == [1, 1, 1, 0, 0, 0]
+    cache.disable()
+    await until(lambda: sum(ours()) == 0)
+    assert await cache.get("user:1:profile", "off") == "off"
+    cache.enable()
+    await until(lambda: cache.set("temp:s:a", 1, ttl=60))
+    await cache.close()
+    await until(lambda: sum(ours()) == 0)
+    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("cache-")] == []
+
+
 async def test_encrypted_values_and_counters(cluster: ReplicatedCluster, connect: Connect) -> None:
     cache, other = [await connect(cluster.url, encryption_keys=(bytes(range(32)),)) for _ in range(2)]
     names = profiles(30)

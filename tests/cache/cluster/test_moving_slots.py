@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -14,6 +14,7 @@ from tests.cache.cluster.conftest import Connect
 from tests.cache.cluster.spread import elsewhere, keys_on, profiles
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.replicated_cluster import ReplicatedCluster, slot
+from tests.real.redis.resp import RedisReplyError
 from tests.wait import until
 
 pytestmark = pytest.mark.integration
@@ -165,6 +166,62 @@ async def test_a_live_reshard_costs_no_error_and_serves_nothing_old(
     for cache in caches:
         assert not cache.invalidations.undelivered
         assert (await cache.get_stats())["connection_errors"] == 0
+
+
+async def test_a_pattern_misses_no_key_that_moves_meanwhile(cluster: ReplicatedCluster, connect: Connect) -> None:
+    """From a node that is still to be looked at to one that was."""
+    cache = await connect(cluster.url)
+    names = [f"user:{number}:theirs" for number in range(300)]
+    commands = [("SET", name, "by hand") for name in names]
+    over = asyncio.Event()
+
+    async def reshard() -> None:
+        for name in [*names[:12], *names[:12]]:
+            await asyncio.to_thread(cluster.move_slot, slot(name), elsewhere(cluster, name))
+        over.set()
+
+    moving = asyncio.create_task(reshard())
+    complete = 0
+    while not over.is_set():
+        cluster_has = await asyncio.to_thread(_set_all, cluster, commands)
+        outcome = await cache.invalidate("user:*")
+        assert outcome.complete or cache.invalidations.undelivered
+        assert await cache.get_many(names) == {}
+        if outcome.complete:
+            complete += 1
+            assert not cluster.names() & cluster_has
+    await moving
+    await until(lambda: not cache.invalidations.undelivered)
+    assert not cluster.names() & {*names}
+
+
+def _set_all(cluster: ReplicatedCluster, commands: list[tuple[str, ...]]) -> set[str]:
+    """Set the keys of these commands. Returns those that no node refused because its slot is under way."""
+    done = set()
+    for command in commands:
+        with suppress(RedisReplyError):
+            cluster.cli(*command)
+            done.add(command[1])
+    return done
+
+
+async def test_a_new_process_finds_a_warm_cache_after_a_reshard(cluster: ReplicatedCluster, connect: Connect) -> None:
+    """The marks of the nodes move with their slots, and no node counts as restored for that."""
+    cache = await connect(cluster.url)
+    names = profiles(60)
+    assert await cache.set_many(dict.fromkeys(names, "warm"), ttl=600) == 60
+    await until(lambda: not cache.invalidations.undelivered)
+    marks = [name for name in cluster.names() if name.startswith("system:server")]
+    assert len(marks) == 3
+    for mark in marks:
+        cluster.move_slot(slot(mark), elsewhere(cluster, mark))
+    assert await cache.get_many(names) == dict.fromkeys(names, "warm")
+    await asyncio.sleep(0.5)
+    late = await connect(cluster.url)
+    assert await late.get_many(names) == dict.fromkeys(names, "warm")
+    await asyncio.sleep(0.2)
+    assert not late.invalidations.undelivered
+    assert await cache.get_many(names) == dict.fromkeys(names, "warm")
 
 
 async def test_what_is_near_of_a_slot_is_dropped_when_it_leaves(cluster: ReplicatedCluster, connect: Connect) -> None:
