@@ -193,12 +193,12 @@ def index(user: str) -> str:
     return f"index:{{{user}}}"
 
 
-def system_server(tag: str = "") -> str:
+def system_server(node: str = "") -> str:
     """``system:server``: the epoch under which the values were last known to be right (see ``server_epoch``).
 
-    In a cluster each node has one of its own, with a hash ``tag`` that puts it there.
+    In a cluster each ``node`` has one of its own, under what ``Client.tag_of`` says of it.
     """
-    return f"system:server:{{{tag}}}" if tag else "system:server"
+    return f"system:server:{node}" if node else "system:server"
 
 
 def owner(key: str) -> tuple[str, str] | None:

@@ -56,7 +56,7 @@ class Client(Protocol):
         """Find out which servers there are now."""
 
     def tag_of(self, node: Node) -> str:
-        """A hash tag that puts a key on this node; empty if there is only one."""
+        """What puts a key on this node and tells it from those that came along with a slot; empty if there is one."""
 
     def call(self, *args: Argument) -> asyncio.Future[Any]:
         """Send one command. The future becomes its reply, or fails with a ``TransportError``."""

@@ -83,6 +83,7 @@ class ClusterClient:
         self._owners: tuple[MultiplexedClient, ...] = (self._slots[0],)
         self._reached: set[str] = set()  # names of nodes that have answered
         self._tags: dict[Node, str] = {}
+        self._ids: dict[Node, str] = {}
         self._tasks = BackgroundTasks()
         self._asking: asyncio.Task[None] | None = None
         self.topology = 0
@@ -127,9 +128,10 @@ class ClusterClient:
         await self._ask()
 
     def tag_of(self, node: Node) -> str:
-        """A hash tag whose slot the node has, the same in each process that knows the same slots."""
+        """A hash tag of the node's first slot, and its id: the same in each process that knows the same slots."""
         if node not in self._tags:
-            self._tags[node] = tag_of_slot(self._slots.index(cast(MultiplexedClient, node)))
+            tag = tag_of_slot(self._slots.index(cast(MultiplexedClient, node)))
+            self._tags[node] = f"{{{tag}}}:{self._ids.get(node, '')}"
         return self._tags[node]
 
     def call(self, *args: Argument) -> asyncio.Future[Any]:
@@ -254,7 +256,7 @@ class ClusterClient:
         slots, in_use = list(self._slots), {node for node in self._owners if node.started}
         for each in view:
             slots[each.first : each.last + 1] = [self._node(each.primary)] * (each.last + 1 - each.first)
-            self._known.update((each.primary, *each.replicas))
+            self._ids[self._node(each.primary)] = each.primary_id
         self._known = {address for each in view for address in (each.primary, *each.replicas)} | {self._url_address}
         moved = {slot for slot, (old, new) in enumerate(zip(self._slots, slots, strict=True)) if old is not new}
         if moved:
@@ -268,6 +270,7 @@ class ClusterClient:
         for address, node in list(self._nodes.items()):
             if node not in self._owners:
                 del self._nodes[address]
+                self._ids.pop(node, None)
                 self._tasks.spawn(node.close(), "cache-disconnect")
 
     def _moved(self, slot: int, node: MultiplexedClient) -> None:

@@ -11,11 +11,12 @@ AddressMap: TypeAlias = Mapping[str, str]
 
 
 class Range(NamedTuple):
-    """Slots, both included, their primary, and its replicas."""
+    """Slots, both included, their primary with its id, and its replicas."""
 
     first: int
     last: int
     primary: Address
+    primary_id: str
     replicas: tuple[Address, ...]
 
 
@@ -25,7 +26,7 @@ def ranges(reply: Any, asked: Address, reachable: AddressMap) -> Iterator[Range]
         try:
             first, last, *servers = entry
             primary, *replicas = (_address(server, asked, reachable) for server in servers)
-            yield Range(int(first), int(last), primary, tuple(replicas))
+            yield Range(int(first), int(last), primary, _id(servers[0]), tuple(replicas))
         except (TypeError, ValueError, LookupError, AttributeError):
             continue
 
@@ -33,6 +34,12 @@ def ranges(reply: Any, asked: Address, reachable: AddressMap) -> Iterator[Range]
 def _address(server: Any, asked: Address, reachable: AddressMap) -> Address:
     host, port = server[:2]
     return reach(host.decode() if isinstance(host, bytes) else host or "", int(port), asked, reachable)
+
+
+def _id(server: Any) -> str:
+    """The id of a node; empty if none is told, by a proxy."""
+    found = server[2] if len(server) > 2 else b""
+    return found.decode(errors="replace") if isinstance(found, bytes) else str(found)
 
 
 def reach(host: str, port: int, asked: Address, reachable: AddressMap) -> Address:

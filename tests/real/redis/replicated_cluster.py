@@ -168,7 +168,8 @@ class ReplicatedCluster:
     def set_epoch(self) -> None:
         """As ``RedisServer.set_epoch``, on each primary, in the first slot that it has."""
         for node in self.primaries():
-            node.set_epoch(keys.system_server(tag_of_slot(min(self.own_slots(node)))))
+            place = f"{{{tag_of_slot(min(self.own_slots(node)))}}}:{node.cli('CLUSTER', 'MYID')}"
+            node.set_epoch(keys.system_server(place))
 
     def names(self) -> set[str]:
         """All keys of all primaries."""
