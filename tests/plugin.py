@@ -52,7 +52,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     binaries: list[Path] = installed_servers() if marked("every_server") else []
     params: list[Path | str | None] = [*binaries]
     shared = "_shared_redis" in metafunc.fixturenames and "own_redis" not in metafunc.fixturenames
-    if marked("every_deployment") and shared and not marked("serial"):
+    if marked("every_deployment") and shared and kind_of(metafunc.definition) == "ordinary":
         params = [*(binaries or [None]), *DEPLOYMENTS]
     if params:
         names = [server_name(each) if isinstance(each, Path) else each or "one server" for each in params]
