@@ -26,6 +26,7 @@ IDLE_LIMIT: Final = 0.1
 _PROCESSES: Final = 2
 _PAUSE: Final = 4.0  # seconds between two turns
 _TURNS: Final = 3
+_SETTLED: Final = 6.0  # seconds after the last turn from which on a conversation counts as idle
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Costs:
         commands: those of one whole conversation, connecting included.
         connections: of one conversation, at the end of it.
         most: connections of one conversation on one server.
-        per_connection, per_user: bytes of the servers' memory.
+        per_connection, per_user: bytes of the servers' memory for a connection, and for what is cached of a user, on
+            replicas too.
         wrong: answers that were wrong.
     """
 
@@ -59,8 +61,8 @@ async def run(bench: Bench) -> None:
     """Print the tables and record the targets."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the servers inherit it
-    count = bench.pick(600, 200)
-    seconds = bench.pick(65.0, 20.0)
+    count = bench.pick(500, 200)
+    seconds = bench.pick(60.0, 30.0)
     found: dict[str, Costs] = {}
     for place, near in (
         ("one server", ""),
@@ -72,8 +74,8 @@ async def run(bench: Bench) -> None:
             found[f"{place}{', near cache' if near else ''}"] = await _measure(servers, near, count, seconds)
     bench.title(
         f"{count} conversations at once",
-        f"Measured with {count} conversations in {_PROCESSES} processes, each with a cache of its own, {seconds:.0f} s "
-        f"idle and {_TURNS} turns, one every {_PAUSE:.0f} s. The columns for {FLEET:,} are these figures times "
+        f"Measured with {count} conversations in {_PROCESSES} processes, each with a cache of its own: {_TURNS} turns, "
+        f"one every {_PAUSE:.0f} s, then {seconds:.0f} s idle. The columns for {FLEET:,} are these figures times "
         f"{FLEET / count:.1f}: an extrapolation. CPU is that of all servers together, without what they take alone.",
     )
     head = (
@@ -132,28 +134,26 @@ async def _measure(servers: Sequence[RedisServer], near: str, count: int, second
         arguments = [(servers[0].url, near, str(first * share), str(share)) for first in range(_PROCESSES)]
         children = [await stack.enter_async_context(Child("fleet.fleet_worker", *each)) for each in arguments]
         await _all(children, "connect")
-        await asyncio.sleep(2.0)
-        connected = read(servers)
-        idle = await _while_idle(servers, seconds)
-        before, began = read(servers), asyncio.get_running_loop().time()
+        connected, began = read(servers), asyncio.get_running_loop().time()
         replies = await _all(children, {"turns": _TURNS, "pause": _PAUSE})
         took = asyncio.get_running_loop().time() - began
         after = read(servers)
-        quiet = await _while_idle(servers, seconds)
+        await asyncio.sleep(_SETTLED)
+        idle = await _while_idle(servers, seconds)
         await _all(children, "close")
+        closed = read(servers)
     conversations = share * _PROCESSES
-    both = connected.commands - start.commands + (after.commands - before.commands)
-    resting = min(idle, quiet, key=lambda each: each[0])  # after the end a flush of counters may still be under way
+    commands = after.commands - start.commands
     return Costs(
-        idle=max(0.0, resting[0] - alone[0]) / conversations,
-        talking=max(0.0, (after.cpu - before.cpu) / took - alone[0]) / conversations,
+        idle=max(0.0, idle[0] - alone[0]) / conversations,
+        talking=max(0.0, (after.cpu - connected.cpu) / took - alone[0]) / conversations,
         alone=alone[0],
-        idle_commands=max(idle[1], quiet[1]) / conversations,
-        commands=Counter({name: calls / conversations for name, calls in both.items()}),
+        idle_commands=idle[1] / conversations,
+        commands=Counter({name: calls / conversations for name, calls in commands.items()}),
         connections=after.total_connections / conversations,
         most=after.connections / conversations,
-        per_connection=(connected.memory - start.memory) / max(1, connected.total_connections),
-        per_user=(after.memory - before.memory) / conversations,
+        per_connection=(after.memory - closed.memory) / max(1, after.total_connections),
+        per_user=(closed.memory - start.memory) / conversations,
         wrong=sum(reply["wrong"] for reply in replies),
     )
 
