@@ -174,11 +174,11 @@ async def test_another_database_needs_select(server: RedisServer, make_cache: An
     assert (await cache.invalidate("user:*")).deleted == 1
 
 
-async def test_a_cluster_needs_one_more(clusters: dict[str, list[RedisServer]], make_cache: Any) -> None:
+async def test_a_cluster_needs_two_more(clusters: dict[str, list[RedisServer]], make_cache: Any) -> None:
     (server,) = clusters["cluster of one"]
     server.cli("FLUSHALL")
     server.cli("ACL", "LOG", "RESET")
-    url = become(server, *RULE, "+cluster|slots")
+    url = become(server, *RULE, "+cluster|slots", "+asking")
     cache: RedisCache = make_cache(url, deadline=2.0, connect_wait=5.0)
     await until(cache.initialize)
     assert await cache.set("user:1:profile", "Ada")

@@ -166,10 +166,13 @@ class ReplicatedCluster:
         self.cli("FLUSHALL")
 
     def set_epoch(self) -> None:
-        """As ``RedisServer.set_epoch``, on each primary, in the first slot that it has."""
+        """As ``RedisServer.set_epoch``, on each primary."""
         for node in self.primaries():
-            place = f"{{{tag_of_slot(min(self.own_slots(node)))}}}:{node.cli('CLUSTER', 'MYID')}"
-            node.set_epoch(keys.system_server(place))
+            node.set_epoch(self.mark_of(node))
+
+    def mark_of(self, node: RedisServer) -> str:
+        """The key of the node's mark: in the first slot that it has, and with its id."""
+        return keys.system_server(f"{{{tag_of_slot(min(self.own_slots(node)))}}}:{node.cli('CLUSTER', 'MYID')}")
 
     def names(self) -> set[str]:
         """All keys of all primaries."""
