@@ -72,7 +72,7 @@ async def test_nodes_that_were_learned_take_the_place_of_the_urls(cluster: Repli
     assert await cache.set_many(dict.fromkeys(profiles(60), 1), ttl=60) == 60
 
 
-@pytest.mark.paired
+@pytest.mark.timed
 @WAYS
 async def test_another_primary_is_lost_and_only_its_slots_miss(
     cluster: ReplicatedCluster, connect: Connect, caplog: pytest.LogCaptureFixture, lose: Lose

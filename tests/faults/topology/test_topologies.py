@@ -10,7 +10,7 @@ from tests.faults.topology.places import cluster_place, sentinel_place
 from tests.faults.topology.topology_faults import TOPOLOGY_FAULTS
 from tests.faults.topology.topology_scenario import run_topology_scenario
 
-pytestmark = [pytest.mark.faults, pytest.mark.paired]
+pytestmark = [pytest.mark.faults, pytest.mark.timed]
 PLACES = {"cluster: node of the URL killed": cluster_place, "Sentinel: failover, deletes lost": sentinel_place}
 
 
