@@ -13,6 +13,7 @@ from ..forget_request import FORGET_EVERYTHING, FORGET_FACT, denied, forget_requ
 from .intent import REMEMBER, Call, command
 from .profile_facts import denied_by
 from .statements import Fact, facts_in, stated_facts
+from .tables import pattern
 from .tool_replies import fields_of
 from .turns import Item, role_of, text_of
 
@@ -63,18 +64,6 @@ def _forgot(item: Item) -> bool:
     )
 
 
-_YES: Final = re.compile(
-    r"\b(?:yes|yeah|yep|sure|certain|absolutely|definitely|do it|go ahead|confirm\w*|really|please do|of course)\b",
-    re.IGNORECASE,
-)
-_BUT: Final = re.compile(
-    r"\b(?:no|nope|nah|not|never|maybe|perhaps|don't|but|except|wait|stop|keep|only|just)\b|n't\b|\?", re.IGNORECASE
-)
-# No choice of what is to go, whatever else is said: "keep both", "not the first".
-_REFUSED: Final = re.compile(
-    r"\b(?:no|nope|nah|not|never|none|neither|keep|stop|wait|cancel|but|except)\b|n't\b|\?", re.IGNORECASE
-)
-_NO: Final = re.compile(r"(?:no|nope|don't|do not|none|neither|never ?mind|keep|stop|wait|cancel)\b", re.IGNORECASE)
 _ORDER: Final = ("first", "second", "third", "fourth", "fifth")
 
 
@@ -90,19 +79,19 @@ def chosen(items: Sequence[Item], tools: set[str]) -> str | Call | None:
     if question.get("needs_confirmation") and asked[-1].name == FORGET_EVERYTHING:
         request = forget_request(words)
         again = request is not None and request.scope == "everything"
-        sure = again or (_YES.search(words) and not _BUT.search(words))
+        sure = again or (pattern("<sure>").search(words) and not pattern("<unsure>").search(words))
         if sure:
             return Call(FORGET_EVERYTHING, {"confirm": True})
-        return _KEPT if _NO.search(words) else None
+        return _KEPT if pattern("<kept>").search(words) else None
     candidates = [str(one) for one in question.get("candidates") or []]
-    if candidates and _REFUSED.search(words):
-        return _KEPT if _NO.search(words) else None
+    if candidates and pattern("<refused>").search(words):
+        return _KEPT if pattern("<kept>").search(words) else None
     other = command(words)
     if stated_facts(words) or (other is not None and other.tool != FORGET_FACT):
         return None  # something else: "I like tea" does not choose "Likes: tea"
     if candidates and re.search(r"\b(?:both|all|everything)\b", words, re.IGNORECASE):
         return Call(asked[-1].name, {"what": " and ".join(candidates)})
-    if len(candidates) == 1 and _YES.search(words):
+    if len(candidates) == 1 and pattern("<sure>").search(words):
         return Call(asked[-1].name, {"what": candidates[0]})
     for number, name in enumerate(_ORDER[: len(candidates)]):
         if re.search(rf"\b{name}\b", words, re.IGNORECASE):

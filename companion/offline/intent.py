@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..forget_request import FORGET_EVERYTHING, FORGET_FACT, forget_request, plain
 from .profile_facts import corrected, known, line_of, replaced_by
 from .statements import expanded, facts_in
-from .tables import pattern
+from .tables import commands, pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +22,6 @@ class Call:
 REMEMBER: Final = "rememberFact"
 READING: Final = ("getUserProfile", "recallFacts", "getConversationContext", "getRedisCacheStats")
 """Tools that change nothing: what was stated beside the question is stored first."""
-_POLITE: Final = r"^(?:please,? |can you |could you |would you |and |now |ok,? )*"
-# Words, the tool they ask for, and the argument that the first group is. The first that fits wins.
-_COMMANDS: Final[tuple[tuple[str, str, str], ...]] = (
-    (r"\b(?:cache|redis)\b.*\b(?:stat\w*|health\w*|hit rate|doing)\b", "getRedisCacheStats", ""),
-    (r"\b(?:stat\w*|health\w*|hit rate)\b.*\b(?:cache|redis)\b", "getRedisCacheStats", ""),
-    (r"^how(?:'s| is)(?: the| my)? (?:cache|redis)\b|\bhit rate\b", "getRedisCacheStats", ""),
-    # A pattern has a colon or a star: "invalidate that argument" is just talk.
-    (r"\binvalidate\b.*?[\s`'\"“]([^\s`'\"“”:*]*[:*][^\s`'\"”]*)", "invalidateCache", "pattern"),
-    (r"\b(?:clear|empty|flush|wipe|reset|refresh|invalidate)\b.*\bcache\b", "clearUserCache", ""),
-    (r"\bdo you (?:still )?(?:remember|know) .*?about (?!me\b)(.{2,})", "recallFacts", "query"),
-    (r"\bdo you (?:still )?(?:remember|know) (my .{2,})", "recallFacts", "query"),
-    (r"\bwhat did i (?:say|tell you) about (.{2,})", "recallFacts", "query"),
-    (r"\bwhat did we (?:talk|speak) about (?:last time|before|the last time)\b", "getConversationContext", ""),
-    (r"\bwhat (?:do )?you (?:know|remember) about me\b", "getUserProfile", ""),
-    (r"\bdo you (?:still )?(?:remember|know) (?:(?:(?:any|some)thing )?about )?me\b", "getUserProfile", ""),
-    (r"\bwho am i\b|\bwhat(?:'s| is) my name\b|\b(?:show|see|read)\b.*\bmy profile\b", "getUserProfile", ""),
-    (r"^(?:when|where|who|what|which|how)\b.*\b(my .{2,}\?)$", "recallFacts", "query"),
-    (rf"{_POLITE}remember(?: that)? (?!me\b)(.{{3,}})", REMEMBER, "fact"),
-)
-_NEGATED: Final = re.compile(r"\b(?:don't|do not|never(?! mind)|not to|should not|shouldn't)\b", re.IGNORECASE)
 
 
 def command(said: str) -> Call | None:
@@ -52,19 +31,15 @@ def command(said: str) -> Call | None:
             return Call(FORGET_FACT, {"what": request.what})
         return Call(FORGET_EVERYTHING, {"confirm": False}) if request.scope == "everything" else None
     said = plain(said)
-    for words, tool, argument in _COMMANDS:
-        found = re.search(words, said, re.IGNORECASE)
-        if found is None or (tool in ("clearUserCache", "invalidateCache") and _NEGATED.search(said)):
+    for words, tool, argument in commands():
+        found = words.search(said)
+        if found is None or (tool in ("clearUserCache", "invalidateCache") and pattern("<prohibited>").search(said)):
             continue
         if not argument:
             return Call(tool)
         value = found.group(1)
         return Call(tool, {argument: value.rstrip(".,;!" if argument == "pattern" else " .,;!?") or value})
     return None
-
-
-_CORRECTING: Final = r"\W*(?:no|nope|sorry|wait|correction|oops|i meant?)\b"
-_NAMED: Final = r"\b(?:my name|called|calls? me|go by|speaking)\b"
 
 
 def profile_with(said: str, profile: str, before: str = "") -> str | None:
@@ -78,13 +53,13 @@ def profile_with(said: str, profile: str, before: str = "") -> str | None:
     old = [line for line in profile.splitlines() if line.strip()]
     words, facts, lines = expanded(said), facts_in(said), list(old)
     stated = [fact for fact in facts if fact.so]
-    wrong = facts_in(before) if pattern(_CORRECTING).match(words) else []
+    wrong = facts_in(before) if pattern("<correcting>").match(words) else []
     if not stated:
         lines = corrected(words, lines, wrong)
     elif wrong:
         gone = [line_of(fact) for fact in wrong if any(fact.label == new.label for new in stated)]
         lines = [line for line in lines if line not in gone]
-    renamed = bool(wrong) or facts != stated or pattern(_NAMED).search(words) is not None
+    renamed = bool(wrong) or facts != stated or pattern("<naming>").search(words) is not None
     for fact in facts if stated else ():
         if fact.so and known(fact, lines):
             continue

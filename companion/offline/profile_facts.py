@@ -11,19 +11,6 @@ from .tables import labels, pattern
 
 _COMMON: Final = {"called", "is", "in", "and", "as", "at", "to", "for", "i", "you", "doe", "ha"}
 """Stems of words by which no question means a value."""
-_QUESTION: Final = (
-    r"(?:(?:and|so|do you (?:know|remember)|tell me) )*(?:what|where|when|who|which|how|do|am|is|can|have)\b"
-)
-_WHETHER: Final = r"(?:(?:and|so) )?(do|am|is|are|have|can) (i|we|my \w+(?: \w+)?) ([^?]+?)\W*$"
-_RIGHT: Final = (
-    r"(?P<right>(?!(?:<no_name>|<lead_in>)\b)(?-i:[A-Z\d])[\w'-]*(?: (?-i:[A-Z\d])[\w'-]*)*"
-    r"|(?<=meant )[\w' -]{2,30}?)"
-)
-_BEFORE_IT: Final = r"(?:(?:no|nope|sorry|wait|oops|correction|actually|it is|i am|i (?:said|meant?)|make that)\b\W*)*"
-_CORRECTIONS: Final = (
-    rf"{_BEFORE_IT}{_RIGHT}(?:,? (?:and )?not (?P<wrong>[^.,!?]{{2,40}}))?\W*$",
-    rf"{_BEFORE_IT}not (?P<wrong>[^.,!?]{{2,40}}?)(?:,| but)+ {_BEFORE_IT}{_RIGHT}\W*$",
-)
 
 
 def line_of(fact: Fact) -> str:
@@ -40,9 +27,9 @@ def clauses(facts: Sequence[Fact]) -> str:
 def answer_from(question: str, lines: Sequence[str]) -> str | None:
     """What a profile answers to a question of the person; empty if it does not know, None if it is no such question."""
     asked = expanded(question).lower()
-    if pattern(_QUESTION).match(asked) is None:
+    if pattern("<question>").match(asked) is None:
         return None
-    if whether := pattern(_WHETHER).match(asked):
+    if whether := pattern("<whether>").match(asked):
         verb, who, rest = whether.groups()
         facts = facts_in(f"{who} {rest}" if verb == "do" else f"{who} {verb} {rest}")
         if facts and all(known(fact, lines) for fact in facts):
@@ -94,7 +81,7 @@ def replaced_by(fact: Fact, line: str) -> bool:
 
 def corrected(said: str, lines: list[str], before: Sequence[Fact]) -> list[str]:
     """The lines after "it is Bergen, not Oslo", or "no, Bergen" where the last of the facts ``before`` has Oslo."""
-    found = next(filter(None, (pattern(words).match(said) for words in _CORRECTIONS)), None)
+    found = pattern("<right_not_wrong>").match(said) or pattern("<not_wrong_but_right>").match(said)
     if found is None:
         return lines
     right, wrong = str(found["right"]), found["wrong"]

@@ -20,7 +20,7 @@ from .forgetting import another, asked_to_forget, chosen
 from .intent import READING, REMEMBER, Call, command, profile_with
 from .profile_facts import answer_from, clauses, known, mentioning
 from .statements import all_stated, facts_in, secret_in, stated_facts
-from .tables import asked
+from .tables import pattern
 from .turns import bare, role_of, said_in, small_talk, text_of
 
 NOTICE: Final = (
@@ -185,6 +185,6 @@ def _talk_back(said: list[str], profile: str, tools: set[str], system: str) -> s
         )
     if forget_request(words):
         return "All right."
-    if words.endswith("?") or asked().match(bare(words)):
+    if words.endswith("?") or pattern("<request>").match(bare(words)):
         return _CANNOT_ANSWER
     return _NOT_KEPT[len(said) % len(_NOT_KEPT)]

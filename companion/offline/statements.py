@@ -1,4 +1,4 @@
-"""What a person's words state about the person, by the tables of ``fact_rules``."""
+"""What a person's words state about the person, by the tables of ``facts.toml``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,6 @@ from .tables import contractions, labels, number, pattern
 
 _MOST: Final = 40
 """Clauses that are looked at."""
-_BOUNDARY: Final = (
-    r"[,;:]|\s[-–—]+\s|\b(?:and|but|so|because|cause|cuz|since|plus|although|though|while|then|also|anyway|btw|today"
-    r"|yesterday|now|ago)\s+(?=(?:i|we|my)\b)"
-)
-_QUOTED: Final = r"[\"“„«”]([^\"“”»]*)(?:[\"“”»]|$)|(?<!\w)'([^']{2,}?)'(?!\w)"
-_NEGATION: Final = r"((?:i|we|my [\w' ]{2,30}?) (?:am |are |is |have |can )?)(?:(?:do|did) )?(?:not|never) "
 _BIGGEST_AGE: Final = 120
 
 
@@ -43,7 +37,7 @@ def stated_facts(said: str) -> list[tuple[str, str]]:
 
 def secret_in(said: str) -> bool:
     """Whether the words hold a password, a code or the number of a card."""
-    return pattern("<secret>").search(said) is not None
+    return pattern("<secret>").search(unicodedata.normalize("NFKC", plain(said))) is not None
 
 
 def facts_in(said: str) -> list[Fact]:
@@ -76,7 +70,7 @@ def expanded(said: str) -> str:
     said = said.lower() if said.isupper() else said
     for written, read in contractions():
         said = pattern(written).sub(read, said)
-    return " ".join(pattern(_QUOTED).sub(_unquoted, said).split())
+    return " ".join(pattern("<quoted>").sub(_unquoted, said).split())
 
 
 def _unquoted(found: re.Match[str]) -> str:
@@ -104,7 +98,7 @@ def _facts_of(sentence: str) -> Iterator[Fact | None]:
             continue
         if rest:
             yield None
-        last, end = None, pattern(_BOUNDARY).search(rest)
+        last, end = None, pattern("<boundary>").search(rest)
         if end is None:
             return
         framed, boundary = pattern("<frame>").search(rest[: end.start()]), end.group().lower()
@@ -122,7 +116,7 @@ def _match(rest: str, last: _Match | None) -> _Match | None:
         readings += [(f"{start} {rest}", True) for start in ("i", "i am", "i am a", "i have")]
     if last is not None and not last.fact.so:
         readings.append((last.before + pattern(r"(?:it is|rather|in) ").sub("", rest, count=1), True))
-    if negated := pattern(_NEGATION).match(rest):
+    if negated := pattern("<negation>").match(rest):
         readings.append((negated.group(1) + rest[negated.end() :], False))
     return next(filter(None, (_rule(text, so=so, elided=text != rest) for text, so in readings)), None)
 

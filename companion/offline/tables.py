@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,35 +34,35 @@ def labels() -> dict[str, Label]:
     """The labels, in the order in which their rules are tried."""
     rules = {
         name: [Rule(*map(_joined, [rule] if isinstance(rule, str) else rule[::-1])) for rule in label["rules"]]
-        for name, label in _tables()["labels"].items()
+        for name, label in _table("facts")["labels"].items()
     }
-    return {name: Label(**label | {"rules": tuple(rules[name])}) for name, label in _tables()["labels"].items()}
+    return {name: Label(**label | {"rules": tuple(rules[name])}) for name, label in _table("facts")["labels"].items()}
 
 
 @cache
-def talk() -> tuple[tuple[re.Pattern[str], str], ...]:
+def talk() -> Sequence[tuple[re.Pattern[str], str]]:
     """What is said, and what is answered to it without a tool; see ``talk.toml``."""
-    return tuple((pattern(_joined(said)), answer) for said, answer in _talk()["talk"])
+    return [(pattern(_joined(said)), answer) for said, answer in _table("talk")["talk"]]
 
 
 @cache
-def asked() -> re.Pattern[str]:
-    """How a question or a request begins."""
-    return pattern(_joined(_talk()["asked"]))
+def commands() -> Sequence[tuple[re.Pattern[str], str, str]]:
+    """Words that call a tool, the tool, and its argument; see ``talk.toml``."""
+    return [(pattern(_joined(words)), tool, argument) for words, tool, argument in _table("talk")["commands"]]
 
 
 @cache
 def number(word: str) -> int:
     """The number that a word such as "thirty" means."""
-    lists = {name: _tables()["lists"][name].split() for name in ("unit", "teen", "ten")}
+    lists = {name: _table("facts")["lists"][name].split() for name in ("unit", "teen", "ten")}
     values = {word: value for value, word in enumerate(lists["unit"] + lists["teen"], 1)}
     return (values | {word: 10 * value for value, word in enumerate(lists["ten"], 2)})[word]
 
 
 @cache
-def contractions() -> tuple[tuple[str, str], ...]:
+def contractions() -> Sequence[tuple[str, str]]:
     """What is written otherwise, and how the rules read it."""
-    return tuple((written, read) for written, read in _tables()["reading"]["contractions"])
+    return [(written, read) for written, read in _table("facts")["reading"]["contractions"]]
 
 
 @cache
@@ -76,9 +77,11 @@ def pattern(words: str) -> re.Pattern[str]:
 
 @cache
 def _entries() -> dict[str, str]:
-    tables = _tables()
-    lists = {name: f"(?:{'|'.join(words.split())})".replace("_", " ") for name, words in tables["lists"].items()}
-    return lists | {name: _joined(words) for name, words in tables["words"].items()}
+    lists = {
+        name: f"(?:{'|'.join(words.split())})".replace("_", " ") for name, words in _table("facts")["lists"].items()
+    }
+    words = _table("facts")["words"] | _table("talk")["words"]
+    return lists | {name: _joined(expression) for name, expression in words.items()}
 
 
 def _joined(words: str) -> str:
@@ -86,10 +89,5 @@ def _joined(words: str) -> str:
 
 
 @cache
-def _tables() -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_name("facts.toml").read_text(encoding="utf-8"))
-
-
-@cache
-def _talk() -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_name("talk.toml").read_text(encoding="utf-8"))
+def _table(name: str) -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8"))

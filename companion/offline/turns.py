@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from livekit.agents import llm
 
@@ -14,10 +14,6 @@ from .statements import expanded, facts_in
 from .tables import labels, pattern, talk
 
 Item: TypeAlias = llm.ChatMessage | llm.FunctionCallOutput
-_ITS_NAME: Final = (
-    r"\W*(?:<lead_in>\W+)*(?:its?|he|his|she|her|their|they)(?: is| are)? (?:names? (?:is|are)|called|named) <names>"
-)
-_NAME_ALONE: Final = r"\W*(?:(?:<lead_in>|it is|i am)\W+)*<name>\W*$"
 
 
 def text_of(item: Item) -> str:
@@ -46,9 +42,9 @@ def said_in(items: Sequence[Item]) -> list[str]:
 def _in_full(words: str, before: str, name_asked: bool) -> str:
     """The words in full: "My name is Ada" for "Ada", "I have a dog called Rex" for "its name is Rex"."""
     if name_asked and not (command(words) or small_talk(words)):
-        name = pattern(_NAME_ALONE).match(expanded(words))
+        name = pattern("<name_alone>").match(expanded(words))
         return f"My name is {name[1]}" if name else words
-    found = pattern(_ITS_NAME).match(expanded(words))
+    found = pattern("<its_name>").match(expanded(words))
     had = [fact.value for fact in facts_in(before) if labels()[fact.label].longer] if found else []
     return f"I have {had[-1]} called {found[1]}" if found and had and " called " not in had[-1] else words
 
