@@ -26,7 +26,8 @@ CHECK: Final = "Say: ready"
 """What the models are asked, and what the voice says."""
 CHECK_TIMEOUT: Final = 10.0
 """Seconds that a model has: one that is only now loaded from a disk may take longer, and is not wrong."""
-_EARS_TIMEOUT: Final = 1.0  # for an error of a stream of speech, which answers silence with silence
+EARS_TIMEOUT: Final = 1.0
+"""Seconds for an error of a stream of speech, which answers silence with silence."""
 _ONCE: Final = APIConnectOptions(max_retry=0, timeout=CHECK_TIMEOUT)
 _SILENCE: Final = 0.5  # seconds
 _RATE: Final = 24_000
@@ -154,7 +155,7 @@ async def _ask_ears(settings: Settings) -> None:
         async with ears.stream(conn_options=_ONCE) as stream:
             stream.push_frame(silence)
             with suppress(TimeoutError):  # it hears nothing
-                async with asyncio.timeout(_EARS_TIMEOUT):
+                async with asyncio.timeout(EARS_TIMEOUT):
                     await anext(aiter(stream), None)
     finally:
         await _close(ears)

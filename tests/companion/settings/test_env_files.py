@@ -57,13 +57,18 @@ def test_the_nearest_of_each_file_is_read(folder: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("quote", ["", '"', "'"])
-def test_what_editors_write(folder: Path, encoding: str, end: str, quote: str) -> None:
-    text = f"COMPANION_LANGUAGE={quote}de{quote}{end}# a comment{end}export COMPANION_USER_ID = {quote}Zoë{quote} {end}"
-    (folder / ".env").write_bytes(text.encode(encoding))
-    language, user = loaded()
-    assert (language, user) == ("de", "~=Zo=c3=ab")
+def test_what_editors_write(folder: Path, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for end in ("\n", "\r\n", "\r"):
+        for mark in ("", '"', "'"):
+            lines = (
+                f"COMPANION_LANGUAGE={mark}de{mark}",
+                "# a comment",
+                f"export COMPANION_USER_ID = {mark}Zoë{mark} ",
+            )
+            (folder / ".env").write_bytes("".join(f"{line}{end}" for line in lines).encode(encoding))
+            assert loaded() == ("de", "~=Zo=c3=ab")
+            for name in NAMES:
+                monkeypatch.delenv(name, raising=False)
 
 
 def test_a_pipe_as_a_secrets_manager_serves_it(folder: Path) -> None:
