@@ -129,17 +129,23 @@ class Conversation:
         with suppress(RuntimeError):
             await self.session.interrupt(force=True)
 
-    async def leave(self, *, farewell: bool) -> None:
+    async def leave(self, *, farewell: bool) -> bool:
         """End the conversation because the person wants to, and say goodbye. In the job; the rest follows.
 
         The goodbye is a turn like any other, by which the next conversation knows that this one was not cut off.
+
+        Returns:
+            Whether goodbye was said.
         """
+        said = False
         await self.interrupt()
         if farewell:
             with suppress(RuntimeError, Ended):
                 speech = self.session.say(goodbye(self.memory.language), allow_interruptions=False)
                 await asyncio.wait({asyncio.ensure_future(speech.wait_for_playout())}, timeout=_GOODBYE_TIMEOUT)
+                said = True
         self.ctx.shutdown(_LEFT)
+        return said
 
     def _on_speech(self, event: SpeechCreatedEvent) -> None:
         self._speech = event.speech_handle

@@ -38,7 +38,7 @@ class Jobs:
     Args:
         entrypoint: holds each conversation.
         screen: shows what is said.
-        failed: called with the reason where a conversation does not begin, or ends although nobody left it.
+        failed: called with the reason where a conversation does not begin, or ends although the person has not left.
 
     Attributes:
         user: whose the next conversation is.
@@ -119,10 +119,12 @@ class Jobs:
 
     async def end(self, *, farewell: bool) -> None:
         """End the conversation, if there is one, and wait until what was said is kept."""
+        said = False
         if (conversation := self._conversation) is not None:
-            with suppress(Ended):
-                await self._do(conversation, lambda one: one.leave(farewell=farewell))
-        elif farewell:
+            with suppress(Ended, TimeoutError):
+                async with asyncio.timeout(_TIMEOUT):
+                    said = await self._do(conversation, lambda one: one.leave(farewell=farewell))
+        if farewell and not said:
             self._screen.companion(start.GOODBYE)
         await self._gone()
 

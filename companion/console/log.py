@@ -17,12 +17,14 @@ def show_log(screen: Screen, level: str) -> logging.Handler:
     root, handler = logging.getLogger(), _Handler(screen)
     root.setLevel(level)
     root.addHandler(handler)
+    logging.captureWarnings(True)
     redact_handlers()
     return handler
 
 
 def hide_log(handler: logging.Handler) -> None:
     """Show nothing more."""
+    logging.captureWarnings(False)
     logging.getLogger().removeHandler(handler)
 
 

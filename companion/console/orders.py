@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..identity import UnusableIdentity, user_id_of
+from ..person import user_id
 from . import commands
 from .jobs import Jobs
 from .screen import Screen
@@ -52,14 +53,14 @@ class Orders:
 
     async def _become(self, identity: str) -> None:
         try:
-            user = user_id_of(identity)
+            user_id_of(identity)
         except UnusableIdentity as problem:
             self._screen.warning(f"You cannot be {identity}: {problem}.")
             return
         await self._jobs.end(farewell=True)
-        self._jobs.user = user
+        self._jobs.user = user_id(identity)
         self._forget_typed()
-        self._screen.note(f"You are {user} now.")
+        self._screen.note(f"You are {self._jobs.user} now.")
         await self._jobs.begin()
 
     async def _forget(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,19 +127,30 @@ def test_a_first_and_a_second_conversation(terminal: Open, user: str, tmp_path: 
 
 def test_a_model_that_fails_is_apologised_for_and_the_console_stays(terminal: Open, user: str) -> None:
     down: list[bool] = []
-    server = OpenAIServer(lambda _: Reply.error(401) if down else "Hello.").start_in_thread()
+
+    def answer(body: dict[str, Any]) -> Reply | str:
+        if body["messages"][-1].get("content") == "Tell me a long story":
+            return Reply.silent()
+        return Reply.error(401) if down else "Hello."
+
+    server = OpenAIServer(answer).start_in_thread()
     try:
         console = terminal(OPENAI_API_KEY="test", OPENAI_BASE_URL=server.base_url)
         console.wait_for("● Hello.")
+        console.say("Tell me a long story")
+        console.press("Are you there?\r")
+        console.wait_for("… +1")
+        console.press(CTRL_C)  # stops the answer; what waits is answered
+        console.wait_for("Are you there? ● Hello.")
         down.append(True)
-        console.say("Are you there?")
+        console.say("Still there?")
         console.wait_for(apology("en"))
         assert console.screen.count(apology("en")) == 1
         assert "the model failed (APIStatusError: status 401" in console.screen
         console.wait_for("The next line begins another")
         down.clear()
         console.say("And now?")  # which does not go to a shell
-        console.wait_for("● Hello.", times=3)  # it is greeted anew, and answered
+        console.wait_for("● Hello.", times=4)  # it is greeted anew, and answered
         console.press(CTRL_D)
         assert console.end() == 0, console.screen
     finally:

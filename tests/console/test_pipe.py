@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import stat
 from pathlib import Path
 
@@ -31,7 +32,7 @@ caf\xe9
 /forget
 yes
 /export
-/who ../other
+/who user:*
 /forget
 no"""  # without the last Enter
 
@@ -52,11 +53,11 @@ def test_a_conversation_in_which_every_command_is_given(user: str, tmp_path: Pat
     assert shown[6].startswith(f"/who other\n● {goodbye('en')}\n  You are other now.\n● ")
     assert shown[7] == "/nothing\n  There is no /nothing. /help lists what there is.\n"
     assert shown[8].startswith("/etc/hosts is a file\n● ")
-    assert "(2 turns)" in shown[9] or "3 turns" in shown[9]
+    assert re.search(r"Erase all that is kept of you \([23] turns\)\?", shown[9]), "the last may be on its way"
     assert shown[10].startswith("yes\n  Everything that was kept of you is erased.\n● ")
     kept = json.loads(shown[11].removeprefix("/export\n"))
     assert (kept["user_id"], kept["turns"]) == ("other", [])
-    assert "You cannot be ../other" in shown[12] or "You are " in shown[12]
+    assert shown[12].startswith("/who user:*\n  You cannot be user:*: the user id has '*'"), shown[12]
     assert output.endswith(f"● {goodbye('en')}\n")
 
     written = json.loads((tmp_path / "me.json").read_text())

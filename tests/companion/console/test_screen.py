@@ -78,6 +78,19 @@ async def test_blocks_hang_below_their_marks(output: Callable[..., Output]) -> N
     ]
 
 
+async def test_what_is_not_complete_is_above_the_prompt(output: Callable[..., Output]) -> None:
+    output(columns=20)
+    screen = Screen(prompted=False)
+    assert screen.unfinished() == []
+    screen.growing("Once upon a time, there was \x1b[31m")
+    assert screen.unfinished() == ["● Once upon a time,", "  there was [31m"]
+    screen.growing(" ".join(["Once"] * 40))
+    assert screen.unfinished() == ["  Once Once Once"] * 3 + ["  Once"], "not more than fits"
+    screen.growing("")
+    assert screen.unfinished() == []
+    await screen.close()
+
+
 async def test_a_tool_call_is_one_line(output: Callable[..., Output], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     found = output(columns=40)
