@@ -136,9 +136,9 @@ def _reply(said: list[str], profile: str, tools: set[str], system: str) -> str |
     if changed is not None and "updateUserProfile" in tools:
         return Call("updateUserProfile", {"profile": changed})
     if facts and "updateUserProfile" in tools:
-        if new := [fact for fact in facts if not known(fact, lines)]:
-            return f"I know you as {name_in(profile)}: say “call me {new[0].value}” if that has changed."
-        return call or f"I know that {clauses(facts)}."
+        if other := next((fact.value for fact in facts if fact.label == "Name" and not known(fact, lines)), ""):
+            return f"I know you as {name_in(profile)}: say “call me {other}” if that has changed."
+        return call or f"I know that {clauses([fact for fact in facts if known(fact, lines)] or facts)}."
     if secret_in(words):
         return _NO_SECRETS
     if answered is not None:

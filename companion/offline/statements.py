@@ -138,6 +138,8 @@ def _value(name: str, words: str) -> str:
     if name == "Age":
         years = int(value) if value.isdecimal() else sum(map(number, re.split("[ -]", value.lower())))
         return str(years) if 0 < years <= _BIGGEST_AGE else ""
+    if name == "Plans":  # "On Friday I ..." is stored with its day at the end
+        return pattern(r" (?:on|in|by|next|this|tomorrow|tonight)\b").sub(lambda day: day.group().lower(), value)
     label = labels()[name]
     if label.longer:
         what, called, names = value.partition(" called ")
