@@ -39,6 +39,8 @@ def load_env_files(environ: MutableMapping[str, str], prefixes: tuple[str, ...])
     Raises:
         CacheConfigError: a file cannot be read, or a line of it about such a variable.
     """
+    if environ.get("PYTHON_DOTENV_DISABLED", "").casefold() in ("1", "true", "t", "yes", "y"):  # as python-dotenv
+        return
     try:
         here = Path.cwd()
     except OSError:  # the working directory is gone; what needs one says so

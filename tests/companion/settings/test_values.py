@@ -156,6 +156,13 @@ def test_a_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.delenv("SUPABASE_SECRET_KEY")
 
 
+def test_a_system_without_time_zones_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows and slim containers are."""
+    monkeypatch.setattr("companion.settings.kinds.available_timezones", lambda: set())
+    with pytest.raises(SettingsError, match="this system has no time zones: pip install tzdata"):
+        Settings.from_env({"COMPANION_TIMEZONE": "Mars/Olympus"})
+
+
 @pytest.mark.parametrize(
     "url", ["a.livekit.cloud", "wss://", "wss://<project>.livekit.cloud", "redis://h", "wss://h:x"]
 )
