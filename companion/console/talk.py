@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import threading
 from contextlib import suppress
@@ -17,6 +18,7 @@ from .orders import Orders
 from .screen import Screen
 from .typed import Pipe
 
+logger = logging.getLogger("companion")
 _AHEAD: Final = 100
 """Lines that wait for their answers; a pipe is read no further."""
 _THREAD_TIMEOUT: Final = 1.0
@@ -128,6 +130,9 @@ class _Talk:
             pass  # which has been said
         except StoreError as problem:
             self._screen.warning(f"the store failed: {problem}")
+        except Exception:  # of a program's tool or model: the conversation goes on
+            logger.exception("this line could not be handled")
+            self._code = 0 if self._interactive else 1
         finally:
             self._busy = False
             self._source.redraw()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import livekit.agents.__main__
 import pytest
 import typer
-from livekit.agents import Agent, AgentServer, AgentSession
+from livekit.agents import Agent, AgentServer, AgentSession, SpeechCreatedEvent
 from livekit.agents.cli import AgentsConsole, _legacy
 from livekit.agents.cli.discover import get_import_data
 from livekit.agents.utils import is_dev_mode
-from livekit.agents.voice import io
+from livekit.agents.voice import SpeechHandle, io
 
 from tests.contract.livekit.livekit_stand_in import SOON, PlayedLLM
 
@@ -56,6 +57,10 @@ class Console(AgentsConsole):
         self.taken.append(session)
 
 
+def _keep(speeches: list[SpeechHandle], event: SpeechCreatedEvent) -> None:
+    speeches.append(event.speech_handle)
+
+
 async def test_a_console_takes_each_session_and_gets_its_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     """``companion.console.talk`` makes itself LiveKit's console, as LiveKit's own do.
 
@@ -67,12 +72,15 @@ async def test_a_console_takes_each_session_and_gets_its_texts(monkeypatch: pyte
     monkeypatch.setattr(AgentsConsole, "_instance", console)  # private: how a console makes itself known
     for number in (1, 2):
         session: AgentSession[Any] = AgentSession(llm=PlayedLLM(), vad=None, turn_handling={"turn_detection": None})
+        speeches: list[SpeechHandle] = []
+        session.on("speech_created", partial(_keep, speeches))
         async with asyncio.timeout(SOON), session:
             await session.start(Agent(instructions="-"), room=object())  # type: ignore[arg-type] # is not touched
             await session.run(user_input=f"hello {number}")
             await session.say("Goodbye.", allow_interruptions=False).wait_for_playout()
             await session.interrupt(force=True)  # with nothing to interrupt
         assert console.taken[-1] is session
+        assert [speech.done() for speech in speeches] == [True, True]
         with pytest.raises(RuntimeError):
             await session.run(user_input="are you there?")
     assert sink.texts == ["You said hello 1.", "Goodbye.", "You said hello 2.", "Goodbye."]

@@ -13,6 +13,7 @@ import pytest
 from livekit.agents import AgentServer, JobContext, JobExecutorType, JobProcess, Plugin
 
 from tests.contract.livekit.livekit_stand_in import SOON
+from tests.wait import until
 
 pytestmark = pytest.mark.integration
 
@@ -32,6 +33,8 @@ class Seen:
     identities: list[Any] = field(default_factory=list)
     entered_in: int = 0
     ended: list[str] = field(default_factory=list)
+    reason: str = ""
+    active: list[int] = field(default_factory=list)
     done: threading.Event = field(default_factory=threading.Event)
 
 
@@ -62,7 +65,8 @@ async def run_a_job() -> Seen:
             await both.wait()
             seen.ended.append("first")
 
-        async def second() -> None:
+        async def second(reason: str) -> None:
+            seen.reason = reason
             await both.wait()
             await asyncio.sleep(0.1)
             seen.ended.append("second")
@@ -73,14 +77,17 @@ async def run_a_job() -> Seen:
         await ctx.connect()
         participant = await ctx.wait_for_participant()
         seen.identities = [participant.identity, *(one.identity for one in ctx.room.remote_participants.values())]
+        seen.active.append(len(server.active_jobs))
         seen.done.set()
-        ctx.shutdown()
+        ctx.shutdown("the reason")
 
     assert callable(entrypoint)
     running = asyncio.ensure_future(server.run(devmode=True, unregistered=True))
     await up.wait()
     await server.simulate_job("room", agent_identity="agent", fake_job=True)
     await asyncio.to_thread(seen.done.wait, SOON)
+    await until(lambda: not server.active_jobs)
+    seen.active.append(len(seen.ended))
     await server.aclose()
     await asyncio.wait({running}, timeout=SOON)
     return seen
@@ -125,6 +132,12 @@ def test_participants_are_values_of_a_dict(seen: Seen) -> None:
 def test_shutdown_callbacks_run_together_and_are_waited_for(seen: Seen) -> None:
     """``companion.conversation.attach`` (``add_shutdown_callback``): the memory is closed, which flushes its writes."""
     assert seen.ended == ["first", "second"]
+
+
+def test_a_job_is_active_until_its_callbacks_have_run_and_they_get_the_reason(seen: Seen) -> None:
+    """``companion.console.jobs`` waits for its end, and ``companion.console.conversation`` knows why it ended."""
+    assert seen.active == [1, 2], "one job, and then both callbacks"
+    assert seen.reason == "the reason"
 
 
 def test_a_job_has_ten_seconds_to_shut_down() -> None:
