@@ -124,6 +124,7 @@ def _places() -> Iterator[Callable[[TopologyFault], AbstractContextManager[Place
                     clusters.append(stack.enter_context(cluster_place(stack.enter_context(_directory()))))
                 clusters[0].cluster.settle()
                 clusters[0].cluster.flush()
+                clusters[0].about()
                 yield clusters[0]
             else:
                 make = sentinel_place if fault.kind == "Sentinel" else address_place

@@ -52,7 +52,7 @@ class ClusterPlace:
         return replica
 
     def about(self, *nodes: RedisServer) -> None:
-        """Note the slots of these nodes as those that may fail."""
+        """Note the slots of these nodes as those that may fail, and no others."""
         self.slots = frozenset().union(*(self.cluster.own_slots(node) for node in nodes))
 
     def elected(self, replica: RedisServer) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.faults.harness.scenario import DEADLINE
 from tests.faults.topology.places import AddressPlace, ClusterPlace, Kind, SentinelPlace
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.replicated_cluster import slot, wait_for
@@ -33,6 +34,7 @@ class TopologyFault:
         changes: how often the cache may see something go away, and come back: one line each.
         grace: seconds for which a server that was replaced, and does not know, may still be read.
         lossless: whether no call may fail, or miss what is there.
+        deadline: of a call; longer where none may fail, because a busy machine is late now and then.
     """
 
     kind: Kind
@@ -41,6 +43,7 @@ class TopologyFault:
     changes: int = 1
     grace: float = 0.0
     lossless: bool = False
+    deadline: float = DEADLINE
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.name}"
@@ -178,7 +181,7 @@ TOPOLOGY_FAULTS = (
     TopologyFault("cluster", "failover, deletes lost", lose(1, RedisServer.kill, unreplicated=True)),
     TopologyFault("cluster", "planned failover", hand_over),
     TopologyFault("cluster", "rolling restart", restart_one_by_one, changes=6),
-    TopologyFault("cluster", "live reshard", reshard, changes=0, lossless=True),
+    TopologyFault("cluster", "live reshard", reshard, changes=0, lossless=True, deadline=0.5),
     TopologyFault("Sentinel", "primary killed", lose_watched(RedisServer.kill)),
     TopologyFault("Sentinel", "primary stopped", lose_watched(RedisServer.pause)),
     TopologyFault("Sentinel", "failover, deletes lost", lose_watched(RedisServer.kill, unreplicated=True)),

@@ -11,7 +11,7 @@ from typing import Final
 from cache import CacheSettings, RedisCache, keys
 from tests.faults.harness.call_timer import CallTimer, TimedCall
 from tests.faults.harness.checks import Checks
-from tests.faults.harness.scenario import DEADLINE, SLACK
+from tests.faults.harness.scenario import SLACK
 from tests.faults.harness.worker_setup import log_listener
 from tests.faults.topology.places import Place
 from tests.faults.topology.topology_faults import TopologyFault
@@ -54,7 +54,7 @@ async def run_topology_scenario(fault: TopologyFault, place: Place) -> TopologyR
     result = TopologyResult(str(fault))
     timer = CallTimer()
     before = asyncio.all_tasks()
-    caches = [_cache(place.url, near) for near in ("", "", "profile")]
+    caches = [_cache(place.url, near, fault.deadline) for near in ("", "", "profile")]
     try:
         for cache in caches:
             await initialised(cache)
@@ -69,24 +69,21 @@ async def run_topology_scenario(fault: TopologyFault, place: Place) -> TopologyR
     return result
 
 
-def _cache(url: str, near: str) -> RedisCache:
+def _cache(url: str, near: str, deadline: float) -> RedisCache:
     environ = {"REDIS_URL": url, "CACHE_NEAR": near, "CACHE_CONNECT_WAIT_MS": "5000"}
-    return RedisCache(settings=CacheSettings.from_env(environ=environ))
+    return RedisCache(settings=CacheSettings.from_env(environ=environ | {"CACHE_DEADLINE_MS": str(deadline * 1000)}))
 
 
 async def _store_quiet(caches: list[RedisCache]) -> None:
+    """All see them. Until the servers have their marks, a cache that connects may take them for restored ones."""
     values = dict.fromkeys([*QUIET, *DOOMED], "quiet")
 
     async def stored() -> bool:
-        return await caches[0].set_many(values, ttl=600) == len(values)
+        await caches[0].set_many(values, ttl=600)
+        found = [await cache.get_many(values) == values for cache in caches]
+        return all(found) and not any(cache.invalidations.undelivered for cache in caches)
 
     await until(stored)
-    for cache in caches:
-        await until(lambda cache=cache: _all_found(cache, values))
-
-
-async def _all_found(cache: RedisCache, values: dict[str, str]) -> bool:
-    return await cache.get_many(values) == values
 
 
 async def _converse(
@@ -140,7 +137,7 @@ async def _recovery(caches: list[RedisCache], place: Place, elected: float | Non
 def _evaluate(fault: TopologyFault, result: TopologyResult, timer: CallTimer) -> None:
     result.slowest, result.stalled = timer.slowest(), timer.loop.total
     slow, recovery = result.slowest, result.recovery
-    result.check(slow.net <= DEADLINE + SLACK, f"{slow.name} took {slow.net * 1000:.0f} ms")
+    result.check(slow.net <= fault.deadline + SLACK, f"{slow.name} took {slow.net * 1000:.0f} ms")
     result.check(not result.stale, f"{len(result.stale)} stale, such as: {result.stale[:1]}")
     result.check(result.reads > 100, "too few reads to show anything")
     late = "never used again" if recovery is None else f"used again {recovery:.1f} s after the election"
