@@ -65,11 +65,13 @@ class Availability:
 
     def came_up(self, note: str = "") -> None:
         """Redis answers. ``note`` follows the address in the log."""
+        if self._logged:
+            self._ended_at = loop_time()
         self._logged = False
         self._logged_remedies.clear()
         self.known.set()
         if not self._announced:
-            self._announced, self._ended_at = True, loop_time()
+            self._announced = True
             logger.info("[REDIS] Connected (%s%s)", self._address, note)
 
     def reset(self) -> None:
