@@ -143,7 +143,13 @@ def _reply(said: list[str], profile: str, tools: set[str], system: str) -> str |
         return _NO_SECRETS
     if answered is not None:
         return answered or (Call("recallFacts", {"query": words}) if "recallFacts" in tools else _CANNOT_ANSWER)
-    return _talk_back(said, profile, tools, system)
+    if (
+        "recallFacts" in tools
+        and re.match("(?:where|when|who) (?:is|are|was|do|does|did|will) ", bare(words))
+        and not small_talk(words)
+    ):
+        return Call("recallFacts", {"query": words})  # it may be among the facts: "Where is the key?"
+    return _talk_back(said, profile, system)
 
 
 def _next(last: llm.FunctionCallOutput, said: list[str], profile: str, tools: set[str]) -> str | Call:
@@ -159,13 +165,15 @@ def _next(last: llm.FunctionCallOutput, said: list[str], profile: str, tools: se
     call = command(words) if last.name == "updateUserProfile" else None
     if call is not None and call.tool in READING and call.tool in tools:
         return call
-    about = mentioning(words, profile.splitlines()) if last.name == "recallFacts" else []
-    if about and not tool_replies.fields_of(last.output).get("facts"):
-        return f"All I know of that is that {clauses(about)}."
+    if last.name == "recallFacts" and done and not tool_replies.fields_of(last.output).get("facts"):
+        if about := mentioning(words, profile.splitlines()):
+            return f"All I know of that is that {clauses(about)}."
+        if command(words) is None and answer_from(words, []) is None:
+            return _CANNOT_ANSWER
     return tool_replies.tell(last.name, last.output, stated_facts(words))
 
 
-def _talk_back(said: list[str], profile: str, tools: set[str], system: str) -> str:
+def _talk_back(said: list[str], profile: str, system: str) -> str:
     words = said[-1].strip() if said else ""
     name = name_in(profile)
     if re.search(r"\bwhat did (?:we|i) (?:talk|speak|say)\b", bare(words)):

@@ -115,7 +115,7 @@ def _match(rest: str, last: _Match | None) -> _Match | None:
     if last is not None and pattern(r"(?:my|our) (?:<relative>|<pet>)\b").match(last.before) is None:
         readings += [(f"{start} {rest}", True) for start in ("i", "i am", "i am a", "i have")]
     if last is not None and not last.fact.so:
-        readings.append((last.before + pattern(r"(?:it is|rather|in) ").sub("", rest, count=1), True))
+        readings.append((last.before + pattern(r"(?:it is|its|rather|in) ").sub("", rest, count=1), True))
     if negated := pattern("<negation>").match(rest):
         readings.append((negated.group(1) + rest[negated.end() :], False))
     return next(filter(None, (_rule(text, so=so, elided=text != rest) for text, so in readings)), None)

@@ -312,6 +312,7 @@ SEQUENCES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
     (("I live in Oslo", "It’s not Oslo, it’s Bergen"), ("Lives in: Bergen",)),
     (("I live in Oslo", "I don't live in Oslo, I live in Bergen"), ("Lives in: Bergen",)),
     (("I live in Oslo", "I don't live in Oslo but in Bergen"), ("Lives in: Bergen",)),
+    (("My name is Zoë", "my names not zoë its eva"), ("Name: Eva",)),
     (("I live in Oslo", "I don't live in Oslo"), ()),
     (("I'm 34", "I'm not 34, I'm 35"), ("Age: 35",)),
     (("My name is Ada", "My name isn’t Ada, it’s Eva"), ("Name: Eva",)),
@@ -361,6 +362,7 @@ QUESTIONS: Final[tuple[tuple[str, str, str], ...]] = (
     ("Family: a sister called Eva", "When does my sister visit?", "recallFacts"),
     ("Lives in: Oslo", "Do I live in Bergen?", "No, you live in Oslo."),
     ("Dislikes: olives", "do i like olives", "No, you do not like olives."),
+    ("Lives in: Oslo", "Where is the key?", "recallFacts"),
     ("Lives in: Oslo", "How old am I?", "recallFacts"),
     ("Likes: tea", "Do I like coffee?", "recallFacts"),
 )

@@ -124,6 +124,7 @@ def test_a_search_that_finds_no_fact_finds_the_profile() -> None:
         "All I know of that is that your brother moved to Rome."
     )
     assert _answer([_user("Where is my key?"), found], profile) == "I do not remember anything about that."
+    assert "OPENAI_API_KEY" in str(_answer([_user("Who is the king of Norway?"), found], profile))
 
 
 @pytest.mark.parametrize("prompt", [FOLLOW_UP_PROMPT, SUMMARY_PROMPT])
@@ -135,3 +136,10 @@ def test_no_secret_and_no_small_talk_is_brought_up(prompt: str) -> None:
     answered = str(answer(context, set()))
     assert "My sister visits on Friday" in answered
     assert not any(line in answered for line in lines[1:])
+
+
+def test_another_name_is_asked_about() -> None:
+    assert conversation("My name is Ada", "I'm Groot") == (
+        "Name: Ada",
+        "I know you as Ada: say “call me Groot” if that has changed.",
+    )
