@@ -106,6 +106,7 @@ def write_private(file: str, text: str) -> None:
     Raises:
         OSError: it cannot be written.
         RuntimeError: its name begins with the home of a user who has none.
+        ValueError: no file can have this name.
     """
     path = Path(file).expanduser()
     with open(path, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as output:

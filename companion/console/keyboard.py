@@ -50,6 +50,7 @@ class Keyboard:
             key_bindings=keys,
             erase_when_done=True,  # the screen shows a line when it is sent
             reserve_space_for_menu=0,
+            prompt_continuation="  ",
             color_depth=ColorDepth.DEPTH_1_BIT if start.plain() else None,
             input=_input(),
             output=_output(),

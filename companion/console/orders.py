@@ -91,7 +91,7 @@ class Orders:
             return
         try:
             await asyncio.to_thread(commands.write_private, file, text)
-        except (OSError, RuntimeError) as problem:
+        except (OSError, RuntimeError, ValueError) as problem:
             self._screen.warning(f"Nothing was written: {problem}")
             return
         self._screen.note(f"Written to {file}.")

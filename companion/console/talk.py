@@ -21,6 +21,9 @@ from .typed import Pipe
 logger = logging.getLogger("companion")
 _AHEAD: Final = 100
 """Lines that wait for their answers; a pipe is read no further."""
+KEEPING: Final = "Keeping what was said. Ctrl-C twice leaves at once."
+_WORTH_A_WORD: Final = 1.5
+"""Seconds of the end after which the console says what it waits for."""
 _THREAD_TIMEOUT: Final = 1.0
 
 
@@ -104,7 +107,7 @@ class _Talk:
                     await self._handle(line)
                 self._jobs.left.set()
                 start.note_left()
-                await self._jobs.end(farewell=self._farewell)
+                await self._end()
         except CannotStart as problem:
             self._screen.warning(str(problem))
             return 1
@@ -112,6 +115,18 @@ class _Talk:
             reading.cancel()
             await asyncio.wait({reading})
         return self._code
+
+    async def _end(self) -> None:
+        """Say goodbye, and wait until what was said is kept."""
+        later = asyncio.get_running_loop().call_later(_WORTH_A_WORD, self._say_what_it_waits_for)
+        try:
+            await self._jobs.end(farewell=self._farewell)
+        finally:
+            later.cancel()
+
+    def _say_what_it_waits_for(self) -> None:
+        if self._interactive:
+            self._screen.note(KEEPING)
 
     async def _handle(self, line: str) -> None:
         """Do what a line asks for, or let the companion answer it."""
@@ -180,6 +195,7 @@ class _Talk:
     def _leave(self) -> None:
         """Leave now: what is being answered is interrupted, what waits is dropped."""
         self._jobs.left.set()
+        self._interrupts = 0
         while not self._lines.empty():
             self._lines.get_nowait()
         self._lines.put_nowait(None)
@@ -201,7 +217,5 @@ class _Talk:
             self._leave()
             return
         self._interrupts += 1
-        if self._interrupts == 2:
-            self._screen.note("Keeping what was said. Ctrl-C once more leaves at once.")
-        elif self._interrupts > 2:
-            start.leave_now(1)
+        if self._interrupts > 1:  # not by the second of two that were pressed at once
+            start.leave_now(128 + number)
