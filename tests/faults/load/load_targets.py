@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,9 @@ from unittest.mock import patch
 
 from cache import CacheSettings, RedisCache
 from cache.exceptions import TransportError
+from cache.transport.client import Client
+from cache.transport.fallback.pool import PooledClient
+from cache.transport.multiplexer import MultiplexedClient
 from companion.store import SqliteStore, Store, StoreError, SupabaseStore, Turn
 from tests.faults.harness.background_proxy import BackgroundProxy
 from tests.faults.load.cancellation_load import LoadResult, no_leaked_tasks, run_load
@@ -27,9 +30,24 @@ SUPABASE_TIMEOUT = 2.0
 
 
 @asynccontextmanager
-async def _faulty_network(directory: Path, result: LoadResult, seed: int) -> AsyncIterator[RedisCache]:
-    """A cache behind a proxy that delays and splits replies; leaked resources are recorded at the end."""
-    server = await asyncio.to_thread(RedisServer(directory).start)
+async def _faulty_network(
+    directory: Path,
+    result: LoadResult,
+    seed: int,
+    *,
+    client: type[Client] = MultiplexedClient,
+    args: Sequence[str] = (),
+) -> AsyncIterator[RedisCache]:
+    """A cache behind a proxy that delays and splits replies; leaked resources are recorded at the end.
+
+    Args:
+        directory: the server's.
+        result: takes what is found.
+        seed: of the proxy.
+        client: what the cache is to send with.
+        args: options of the server.
+    """
+    server = await asyncio.to_thread(RedisServer(directory, args=args).start)
     try:
         with patch("tests.real.proxy.SPLIT_GAP", 0.0), BackgroundProxy(server.port, seed=seed) as proxy:
             url = f"redis://127.0.0.1:{proxy.port}/0"
@@ -38,6 +56,7 @@ async def _faulty_network(directory: Path, result: LoadResult, seed: int) -> Asy
                     settings=CacheSettings(url=url, url_is_default=False, connect_wait=5.0, deadline=result.deadline)
                 )
                 await initialised(cache)
+                assert isinstance(engine_of(cache).transport.client, client)
                 await proxy.apply(lambda inner: _degrade(inner, True))
                 yield cache
                 await proxy.apply(lambda inner: _degrade(inner, False))
@@ -58,17 +77,17 @@ async def _check_leaks(cache: RedisCache, result: LoadResult) -> None:
 
     def held() -> dict[str, int]:
         """Resources held by calls in flight, by kind."""
-        client, pooled = transport.client, transport.fallback.pool.client
+        client = transport.client
+        one = client.connection if isinstance(client, MultiplexedClient) else None
+        pool = client if isinstance(client, PooledClient) else None
         held_now = {
-            "commands in flight on the multiplexer": len(client.connection.in_flight)
-            if client and client.connection
-            else 0,
+            "commands in flight on the multiplexer": len(one.in_flight) if one else 0,
             "loads": len(filler_of(cache).loads)
             + len(filler_of(cache).background)
             + len(filler_of(cache).leases.releasing),
             "waiters": len(filler_of(cache).waiters),
-            "abandoned calls": len(transport.fallback.pool.background),
-            "pool connections": len(pooled.connection_pool._in_use_connections) if pooled else 0,
+            "abandoned calls": len(pool.background) if pool else 0,
+            "pool connections": len(pool.client.connection_pool._in_use_connections) if pool and pool.client else 0,
         }
         return {what: number for what, number in held_now.items() if number}
 
@@ -80,35 +99,29 @@ async def _check_leaks(cache: RedisCache, result: LoadResult) -> None:
         result.wrong += 1
 
 
+async def _run_echo(cache: RedisCache, result: LoadResult, calls: int, seed: int, **options: int) -> None:
+    async def echo(text: str) -> bool | None:
+        try:
+            return bool(await engine_of(cache).transport.send("ECHO", text) == text.encode())
+        except TransportError:
+            return None
+
+    await until(lambda: echo("warm"))
+    await run_load(result, echo, calls, seed, **options)
+
+
 async def run_multiplexer(directory: Path, calls: int, seed: int, stop_at: float = math.inf) -> LoadResult:
     result = LoadResult("multiplexer", stop_at=stop_at)
     async with _faulty_network(directory, result, seed) as cache:
-
-        async def echo(text: str) -> bool | None:
-            try:
-                return bool(await engine_of(cache).transport.send("ECHO", text) == text.encode())
-            except TransportError:
-                return None
-
-        await run_load(result, echo, calls, seed)
+        await _run_echo(cache, result, calls, seed)
     return result
 
 
 async def run_pool(directory: Path, calls: int, seed: int, stop_at: float = math.inf) -> LoadResult:
     result = LoadResult("pool", stop_at=stop_at, deadline=0.2)  # a cancelled call costs a new connection
-    async with _faulty_network(directory, result, seed) as cache:
-
-        async def echo(text: str) -> bool | None:
-            try:
-                return bool(
-                    await engine_of(cache).transport.call(lambda client: client.execute_command("ECHO", text))
-                    == text.encode()
-                )
-            except TransportError:
-                return None
-
-        await until(lambda: echo("warm"))
-        await run_load(result, echo, calls, seed, concurrency=20)
+    without_resp3 = ("--rename-command", "HELLO", "")
+    async with _faulty_network(directory, result, seed, client=PooledClient, args=without_resp3) as cache:
+        await _run_echo(cache, result, calls, seed, concurrency=20)
     return result
 
 
