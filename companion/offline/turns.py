@@ -11,7 +11,7 @@ from livekit.agents import llm
 
 from .intent import command
 from .statements import expanded, facts_in
-from .tables import labels, pattern, talk
+from .tables import pattern, talk
 
 Item: TypeAlias = llm.ChatMessage | llm.FunctionCallOutput
 
@@ -45,7 +45,7 @@ def _in_full(words: str, before: str, name_asked: bool) -> str:
         name = pattern("<name_alone>").match(expanded(words))
         return f"My name is {name[1]}" if name else words
     found = pattern("<its_name>").match(expanded(words))
-    had = [fact.value for fact in facts_in(before) if labels()[fact.label].longer] if found else []
+    had = [fact.value for fact in facts_in(before) if fact.label in ("Family", "Pets")] if found else []
     return f"I have {had[-1]} called {found[1]}" if found and had and " called " not in had[-1] else words
 
 

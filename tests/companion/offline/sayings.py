@@ -316,6 +316,8 @@ SEQUENCES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
     (("I'm thirty-four", "I am 34 years old"), ("Age: 34",)),
     (("I'm allergic to nuts", "I have a nut allergy"), ("Allergic to: nuts",)),
     (("I'm from Oslo", "i come from oslo", "I grew up in Oslo"), ("From: Oslo",)),
+    (("I'm married to Tom", "i'm married"), ("Is: married to Tom",)),
+    (("I work as a nurse at Acme", "I'm a nurse"), ("Work: as a nurse at Acme",)),
     (("I live in Oslo", "Remember that I live in Oslo"), ("Lives in: Oslo",)),
     (("I have a cat", "its called whiskers"), ("Pets: a cat called Whiskers",)),
     (("I have a sister", "Her name’s Eva"), ("Family: a sister called Eva",)),
