@@ -191,8 +191,9 @@ class Engine:
         """Forget what was read from other servers, and which those were."""
         self.near.drop_where(includes)
         self._on_change(None)
-        used = () if self.transport.client is None else self.transport.client.nodes()
-        for node in [node for node in self.epochs if node not in used]:
+        used = set() if self.transport.client is None else {*self.transport.client.nodes()}
+        self._tracked &= used
+        for node in self.epochs.keys() - used:
             self.epochs.pop(node).forget()
         for epoch in self.epochs.values():
             epoch.on_change()  # its mark may have another name
@@ -204,7 +205,8 @@ class Engine:
         if push[0] != b"invalidate":
             return
         names: list[bytes] | None = push[1]
-        epoch = self._epoch(node)
+        if (epoch := self.epochs.get(node)) is None:
+            return  # it is not used any more
         if names is None:  # FLUSHALL or FLUSHDB
             self._forget_read_over(node)
             epoch.on_flush()

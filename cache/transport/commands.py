@@ -127,8 +127,6 @@ class Transport:
 
     def on_wrong_kind(self, node: Node, found: WrongKind) -> None:
         """Use the client that suits the server. The one beside the pool goes on asking."""
-        if node is not self.client and self.client is not None and found.slots is None:
-            return
         if found.slots is not None:
             self._close(self.client)
             self._close(self._upgrade)
@@ -144,8 +142,11 @@ class Transport:
         elif found.resp3:  # no cluster any more
             self._close(self.client)
             self._connect_to_one()
-        elif isinstance(self.client, MultiplexedClient):
-            self._upgrade, self.client = self.client, PooledClient(self._settings, self)
+        elif node is self.client and isinstance(node, MultiplexedClient):
+            self._upgrade, self.client = node, PooledClient(self._settings, self)
+        else:
+            return
+        self._listener.on_moved(lambda _: True)
 
     def on_handshake(self, node: Node, replies: list[Any]) -> None:
         """Learn what the server lacks."""
