@@ -19,7 +19,9 @@ from tests.wait import until
 async def main(url: str, key: str, tasks: int, seconds: float) -> None:
     cache = RedisCache(settings=CacheSettings(url=url, url_is_default=False, deadline=2.0))
     await cache.initialize()
-    await until(lambda: engine_of(cache).tracks(""))
+    await until(cache.health_check)
+    await cache.exists(key)  # a node of a cluster is connected to when it is first needed
+    await until(lambda: engine_of(cache).tracks(key) and not cache.invalidations.undelivered)
     loads = 0
 
     async def loader() -> str:
