@@ -69,7 +69,8 @@ def _shared_redis(
 
 
 @pytest.fixture(scope="session")
-def _shared_trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+def shared_trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A server behind Sentinels that several tests share, without failovers."""
     with watched(tmp_path_factory.mktemp("watched")) as trio:
         yield trio
 

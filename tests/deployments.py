@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Final
 
-DEPLOYMENTS: Final = {"Cluster": "_shared_cluster", "Sentinel": "_shared_trio"}
+DEPLOYMENTS: Final = {"Cluster": "_shared_cluster", "Sentinel": "shared_trio"}
 """The names, and the fixtures that start them."""

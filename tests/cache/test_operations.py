@@ -56,6 +56,7 @@ async def test_many(cache: RedisCache) -> None:
     assert (stats["cache_hits"], stats["cache_misses"]) == (3, 1)
 
 
+@pytest.mark.one_server  # the arguments are checked before any server is asked
 @pytest.mark.parametrize("connected", [True, False])
 @pytest.mark.parametrize(
     ("call", "error"),

@@ -210,6 +210,7 @@ async def test_what_cannot_be_decoded_is_loaded_anew(cache: RedisCache, redis_se
     assert redis_server.cli("GET", KEY) == "loaded"
 
 
+@pytest.mark.one_server  # they are checked before any server is asked
 @pytest.mark.parametrize("connected", [True, False])
 @pytest.mark.parametrize(
     ("arguments", "error"),
