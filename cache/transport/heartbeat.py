@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..exceptions import CommandRejected, CommandTimeout
-from .connection import SILENT, RespConnection, fail
+from .connection import ASK_ROLE, SILENT, RespConnection, fail
 from .packing import pack
 
 _USED_FOR: Final = 5.0  # seconds after the last command for which a connection counts as used
@@ -73,7 +73,7 @@ class Heartbeat:
         connection.idle = False
         self._checked_at, self._silence, connection.received = now, 0.0, False
         self._schedule_check(now)
-        if self._pong is None or len(connection.in_flight) > 1:
+        if any(future is not self._pong and command is not ASK_ROLE for future, _, command in connection.in_flight):
             self._used_at = now
             if self._intervals[0] is not None and not self._quick:
                 self._beat()

@@ -10,6 +10,7 @@ import pytest
 
 from cache.exceptions import CacheUnavailable, CommandRejected, CommandTimeout, TooManyInFlight
 from cache.redis_url import Endpoint
+from cache.transport import connection, heartbeat
 from cache.transport.multiplexer import MultiplexedClient
 from cache.transport.packing import pack
 from tests.cache.conftest import Clients, Listener
@@ -168,6 +169,30 @@ async def test_up_and_down_are_reported_once_each(own_redis: RedisServer, client
     await until(lambda: len(events) == 3)
     assert events == ["up b'PONG'", "connection lost", "up b'PONG'"]
     assert client.reason == ""
+
+
+async def test_an_unused_connection_is_left_alone(
+    own_redis: RedisServer, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pings, and the question for the role that goes with one, are no use of it."""
+    monkeypatch.setattr(heartbeat, "_USED_FOR", 0.3)
+    monkeypatch.setattr(connection, "ROLE_SECONDS", 0.05)
+    client = await clients(own_redis.port, heartbeat=0.02, idle_heartbeat=100.0, deadline=2.0)
+
+    def sent() -> int:
+        return own_redis.calls("ping") + own_redis.calls("hello")
+
+    for _ in range(2):
+        before = own_redis.calls("ping")
+        await client.call("GET", "k")
+        await until(lambda before=before: own_redis.calls("ping") > before + 3)
+
+        async def quiet() -> bool:
+            before = sent()
+            await asyncio.sleep(0.2)
+            return sent() == before
+
+        await until(quiet)
 
 
 async def test_proven_at_follows_the_heartbeat(own_redis: RedisServer, clients: Clients) -> None:
