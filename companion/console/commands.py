@@ -14,6 +14,7 @@ from ..memory.erasure import erase_user
 from ..person import described, kept
 from ..runtime import get_runtime
 from ..store import person_to_json
+from ..transcript import to_bring_up
 from .conversation import Conversation
 from .value import ms, value_now
 
@@ -28,6 +29,8 @@ HELP: Final = """\
 /quit         leave, as Ctrl-D
 Ctrl-C stops an answer, or leaves."""
 
+_RECALLED: Final = 100
+"""Turns of earlier conversations that the history of the prompt is made of."""
 _COMMAND: Final = re.compile(r"/([a-z]+|\?)(?:\s+(.*))?", re.DOTALL)
 
 
@@ -47,6 +50,15 @@ async def who(conversation: Conversation) -> str:
     facts = [fact.text for fact in await get_runtime().store.search_memories(caller.user_id, "", 5)]
     known = [f"  {line}" for line in (*lines, *facts)] or ["  nothing is known of you yet"]
     return "\n".join([f"You are {caller.user_id}.", *known])
+
+
+async def said_before(conversation: Conversation) -> list[str]:
+    """What the person said in earlier conversations, the oldest first, but for what is forgotten. In the job."""
+    caller = conversation.memory.caller
+    if caller is None:
+        return []
+    turns = (await get_runtime().store.context(caller.user_id, _RECALLED)).turns
+    return [turn.text for turn in to_bring_up(turns) if turn.role == "user"]
 
 
 async def stats(conversation: Conversation) -> str:

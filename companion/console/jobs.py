@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final, TypeVar
@@ -17,6 +17,7 @@ from ..store import StoreError
 from ..voice.native_client import make_native_client
 from ..worker import start_worker_services
 from . import start
+from .commands import said_before
 from .conversation import Conversation, Ended, NotSaid, TextConsole
 from .screen import Screen
 from .value import value_of_start
@@ -38,6 +39,7 @@ class Jobs:
     Args:
         entrypoint: holds each conversation.
         screen: shows what is said.
+        recall: is given what the person said in earlier conversations, the oldest first, when one has begun.
         failed: called with the reason where a conversation does not begin, or ends although the person has not left.
 
     Attributes:
@@ -45,10 +47,16 @@ class Jobs:
         left: whether the person has left: no greeting is waited for any more.
     """
 
-    def __init__(self, entrypoint: Entrypoint, screen: Screen, failed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        entrypoint: Entrypoint,
+        screen: Screen,
+        failed: Callable[[str], None],
+        recall: Callable[[Sequence[str]], None],
+    ) -> None:
         self.user = Settings.from_env().console_user
         self.left = asyncio.Event()
-        self._entrypoint, self._screen, self._failed = entrypoint, screen, failed
+        self._entrypoint, self._screen, self._failed, self._recall = entrypoint, screen, failed, recall
         self._loop = asyncio.get_running_loop()
         self._conversation: Conversation | None = None
         self._changed = asyncio.Event()  # a conversation has greeted, or ended
@@ -95,7 +103,9 @@ class Jobs:
         await _first(self._changed.wait(), self.left.wait())
         if self._greeted and (conversation := self._conversation) is not None:
             with suppress(Ended, StoreError):
-                if (value := await self._do(conversation, value_of_start)) is not None:
+                value = await self._do(conversation, value_of_start)
+                self._recall(await self._do(conversation, said_before))
+                if value is not None:
                     self._screen.note(str(value))
 
     async def do(self, work: Callable[[Conversation], Coroutine[Any, Any, T]]) -> T:

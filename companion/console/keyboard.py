@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 from prompt_toolkit import PromptSession
@@ -69,11 +69,19 @@ class Keyboard:
         """Show the prompt as it is now."""
         self._session.app.invalidate()
 
+    def recall(self, lines: Sequence[str]) -> None:
+        """Have ``lines`` in the history, the oldest first, before what was typed."""
+        self._replace_history([*lines, *self._session.history.get_strings()])
+
     def forget(self) -> None:
         """Forget what was typed: it was another person's, or is erased."""
+        self._replace_history([])
+
+    def _replace_history(self, lines: Sequence[str]) -> None:
         typed = self._session.default_buffer
-        self._session.history = typed.history = InMemoryHistory()
+        self._session.history = typed.history = InMemoryHistory(lines)
         typed.reset(typed.document)  # what is being typed stays
+        self.redraw()  # which loads it
 
     def _message(self) -> StyleAndTextTuples:
         waiting = self._waiting()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -36,6 +37,10 @@ class Source(Protocol):
 
     def redraw(self) -> None:
         """Show the prompt as it is now."""
+        ...
+
+    def recall(self, lines: Sequence[str]) -> None:
+        """Have the lines of earlier conversations in the history, the oldest first."""
         ...
 
     def forget(self) -> None:
@@ -77,7 +82,7 @@ async def _talk(entrypoint: Entrypoint, log_level: str) -> int:
 class _Talk:
     def __init__(self, entrypoint: Entrypoint, screen: Screen) -> None:
         self._screen = screen
-        self._jobs = Jobs(entrypoint, screen, self._failed)
+        self._jobs = Jobs(entrypoint, screen, self._failed, lambda lines: self._source.recall(lines))
         self._lines: asyncio.Queue[str | None] = asyncio.Queue(_AHEAD)
         self._busy = False
         self._farewell = True

@@ -7,7 +7,7 @@ import codecs
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Final
@@ -65,6 +65,9 @@ class Pipe:
 
     def redraw(self) -> None:
         """There is no prompt."""
+
+    def recall(self, _: Sequence[str]) -> None:
+        """There is no history."""
 
     def forget(self) -> None:
         """There is no history."""

@@ -18,7 +18,7 @@ from livekit.agents.utils import is_dev_mode
 
 from ..settings import Settings
 
-TO_TYPE: Final = "To type instead: python agent.py console --text, or make console"
+TO_TYPE: Final = "To type instead: make console, or companion console"
 NO_AUDIO: Final = (
     f"Talking aloud needs the PortAudio library (Debian and Ubuntu: sudo apt install libportaudio2). {TO_TYPE}"
 )

@@ -115,7 +115,9 @@ def test_a_first_and_a_second_conversation(terminal: Open, user: str, tmp_path: 
     second.wait_for("knew you in")
     assert re.search(r"knew you in [\d.,]+ ms from the (cache|store)", second.words)
     second.wait_for("\n>\n")
-    second.press("/help\r")
+    second.press("\x1b[A")  # arrow up: what was said in the conversation before
+    second.wait_for("\n> My sister\n  visits on Friday\n")
+    second.press(CTRL_C + "/help\r")
     second.wait_for("Ctrl-C stops an answer, or leaves.")
     assert "  /export FILE  the same, into a file\n" in second.screen, "nothing wraps in 40 columns"
     second.press("/trace\r")
