@@ -47,7 +47,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """The terminal must control the session, or Ctrl-C has no effect."""
 CONVERSATIONS: Final = (
     (("", "name?"), ("my name is Ada and I love chess", "Ada"), ("I moved to Oslo", "Oslo")),
-    (("", "Ada"), ("what do you know about me", "chess"), ("/stats", "the store")),
+    (("", "Ada"), ("what do you know about me", "chess")),
 )
 """What is typed, and what is on the screen then."""
 
