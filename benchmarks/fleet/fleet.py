@@ -61,7 +61,7 @@ async def run(bench: Bench) -> None:
     """Print the tables and record the targets."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the servers inherit it
-    count = bench.pick(500, 200)
+    count = bench.pick(600, 300)
     seconds = bench.pick(60.0, 30.0)
     found: dict[str, Costs] = {}
     for place, near in (
@@ -128,7 +128,7 @@ def _servers(bench: Bench, place: str) -> Iterator[Sequence[RedisServer]]:
 
 async def _measure(servers: Sequence[RedisServer], near: str, count: int, seconds: float) -> Costs:
     share = count // _PROCESSES
-    alone = await _while_idle(servers, min(seconds, 10.0))
+    alone = await _while_idle(servers, seconds)
     start = read(servers)
     async with AsyncExitStack() as stack:
         arguments = [(servers[0].url, near, str(first * share), str(share)) for first in range(_PROCESSES)]

@@ -18,7 +18,7 @@ class Reading:
 
     Attributes:
         cpu: seconds.
-        commands: calls by command, those inside scripts too.
+        commands: calls by command, those inside scripts too; not what replicas repeat.
         connections: of clients, without replicas and the measuring itself; the most on one server.
         total_connections: of all servers.
         memory: bytes in use.
@@ -42,7 +42,7 @@ def read(servers: Sequence[RedisServer]) -> Reading:
         memory += int(told["used_memory"])
         for name, text in told.items():
             command = name.removeprefix("cmdstat_")
-            if command != name and command not in _OWN:
+            if command != name and command not in _OWN and told["role"] == "master":
                 commands[command] += int(text.partition("calls=")[2].partition(",")[0])
         lines = [line for line in server.cli("CLIENT", "LIST").splitlines() if " name=companion-cache " in line]
         connections.append(len(lines))
