@@ -141,13 +141,11 @@ async def test_patterns_and_one_user_reach_all_nodes(cluster: ReplicatedCluster,
     names = profiles(60)
     assert await cache.set_many(dict.fromkeys(names, "p"), ttl=600) == 60
     foreign = [f"other:{number}" for number in range(30)]
-    for name in foreign:
-        cluster.cli("SET", name, "by hand")
+    cluster.many([("SET", name, "by hand") for name in foreign])
     notes = [f"user:7:note{number}" for number in range(30)]
     assert await cache.set_many(dict.fromkeys(notes, "n"), ttl=600) == 30
     strays = [f"user:7:stray{number}" for number in range(30)]
-    for name in strays:
-        cluster.cli("SET", name, "by hand")
+    cluster.many([("SET", name, "by hand") for name in strays])
     assert (await cache.get_stats())["redis_keys"] >= 150
     assert await other.clear_user_cache("7") >= 31
     await until(lambda: not cluster.names() & {*notes, *strays, names[7]})

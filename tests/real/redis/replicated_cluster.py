@@ -109,16 +109,20 @@ class ReplicatedCluster:
         return [by_slot[slot(name)] for name in names]
 
     def owner_of_slot(self, number: int) -> RedisServer:
-        """The running node that says that the slot is its own."""
-        return next(node for node in self.running if number in self.own_slots(node))
+        """The running node that says that the slot is its own; others may not know yet that it has moved."""
+        nodes = self.running
+        likely = [node for node in nodes if number in self.slots_of(node, nodes[0])]
+        return next(node for node in (*likely, *nodes) if number in self.own_slots(node))
 
     def own_slots(self, node: RedisServer) -> frozenset[int]:
         """The slots that the node says are its own; empty for a replica."""
         return next(seen for seen in self.seen_by(node).values() if "myself" in seen.flags).slots
 
     def primaries(self) -> list[RedisServer]:
-        """The running nodes that own slots."""
-        return [node for node in self.running if self.own_slots(node)]
+        """The running nodes that own slots, as the first of them knows."""
+        nodes = self.running
+        ports = {seen.port for seen in self.seen_by(nodes[0]).values() if seen.slots}
+        return [node for node in nodes if node.port in ports]
 
     def replica_of(self, primary: RedisServer) -> RedisServer:
         name = primary.cli("CLUSTER", "MYID")
