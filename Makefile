@@ -61,7 +61,7 @@ test-fast: .venv/.dev  ## run the unit tests, in less than a minute
 contract: .venv/.dev  ## judge new releases of LiveKit, hiredis, redis-py and supabase-py (docs/upgrading.md)
 	@$(RUN) -m pytest tests/contract --continue-on-collection-errors $(ARGS)
 
-chaos: .venv/.dev  ## every fault, 100,000 cancellations and hostile inputs, with tables, in at most 5 minutes (ARGS="--only OOM --seed 2")
+chaos: .venv/.dev  ## every fault, 100,000 cancellations and hostile inputs, with tables, in at most 7 minutes (ARGS="--only OOM --seed 2")
 	@$(RUN) -m tests.faults $(ARGS)
 
 soak: .venv/.dev  ## ten minutes of conversations while Redis and the store misbehave, with a table (ARGS="--minutes 1 --seed 2")

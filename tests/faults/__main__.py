@@ -74,7 +74,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="random seed (%(default)s)")
     parser.add_argument("--only", default="", help="only faults and load targets whose name contains this")
-    parser.add_argument("--seconds", type=float, default=300.0, help="time budget in seconds (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=420.0, help="time budget in seconds (%(default)s)")
     return parser.parse_args()
 
 
