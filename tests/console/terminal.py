@@ -127,7 +127,7 @@ def pipe(text: str | bytes, *, cwd: Path, env: dict[str, str], arguments: tuple[
         env={**os.environ, **env},
         input=text.encode() if isinstance(text, str) else text,
         capture_output=True,
-        timeout=PATIENCE,
+        timeout=2 * PATIENCE,
         check=False,
     )
     return ran.returncode, ran.stdout.decode(), ran.stderr.decode()
