@@ -38,14 +38,18 @@ the start with one line that names the variable.
 _MODELS = """
 A name that the server does not know, a key that it refuses, an exhausted quota or an address without a server ends the
 start of a console or a worker with one line: the variable, what the provider answered, and the models that the server
-lists, where it lists any. A provider that is only slow or overloaded at that moment is a warning. Once a conversation
-has begun, a model that fails is apologised for, and the job ends.
+lists, where it lists any. A provider that is only slow or overloaded at that moment is a warning; so is, in production
+(`start`), an address without a server, which may be there before the first call. Once a conversation has begun, a model
+that fails is apologised for, and the job ends.
 
 A local server needs one variable beside its address:
 
 ```console
 $ OPENAI_BASE_URL=http://localhost:11434/v1 COMPANION_LLM=llama3.2 companion console
 ```
+
+In a room it has to listen and speak too. Where it does not, `COMPANION_STT=off` and `COMPANION_TTS=off` hold conversations
+in text.
 """
 _LIVEKIT = """
 The worker needs the first three; the console needs none.
