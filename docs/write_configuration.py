@@ -48,8 +48,8 @@ A local server needs one variable beside its address:
 $ OPENAI_BASE_URL=http://localhost:11434/v1 COMPANION_LLM=llama3.2 companion console
 ```
 
-In a room it has to listen and speak too. Where it does not, `COMPANION_STT=off` and `COMPANION_TTS=off` hold conversations
-in text.
+In a room it has to listen and speak too. Where it does not, `COMPANION_STT=off` and `COMPANION_TTS=off` hold
+conversations in text.
 """
 _LIVEKIT = """
 The worker needs the first three; the console needs none.

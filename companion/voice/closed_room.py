@@ -13,17 +13,25 @@ from livekit import rtc
 from livekit.agents import JobContext
 
 logger = logging.getLogger("companion")
+_UNSENT: Final = "failed to send session event"
 _CLOSED: Final = "room session transport is closed"
 _MAX_REASON: Final = 200  # characters
 
 
 class ClosedRoomFilter(logging.Filter):
-    """Withholds what LiveKit logs of events that it cannot send because the room has closed."""
+    """Withholds what LiveKit logs of events that it cannot send to a closed room; of other events it keeps the line.
+
+    While a room closes, sending fails with other words.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """See :class:`logging.Filter`."""
-        problem = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-        return not (isinstance(problem, RuntimeError) and problem.args == (_CLOSED,))
+        if record.msg != _UNSENT or not isinstance(record.exc_info, tuple):
+            return True
+        problem = str(record.exc_info[1])
+        record.msg, record.args = f"{_UNSENT}: %s", (problem[:_MAX_REASON],)
+        record.exc_info = record.exc_text = None
+        return problem != _CLOSED
 
 
 def quiet_closed_rooms() -> None:
