@@ -39,10 +39,11 @@ class Reader:
         # Inlined, and not _masked(): a hit costs two microseconds in all.
         if not self._near_on or client is None or (self._pending and self._pending.covers(key)):
             return MISSING
-        now = asyncio.get_running_loop().time()
-        kept: Any = MISSING if now - client.node_of(key).proven_at > MAX_STALENESS else self._near.get(key, now)
+        now, node = asyncio.get_running_loop().time(), client.node_of(key)
+        kept: Any = MISSING if now - node.proven_at > MAX_STALENESS else self._near.get(key, now)
         if kept is MISSING:
             return MISSING
+        node.needed_at = now
         self._counters.cache_hits += 1
         return kept if type(kept) is str else self._serializer.decode(kept)  # decode per caller: values are mutable
 
@@ -100,8 +101,10 @@ class Reader:
         return found
 
     async def _read_with_ttl(self, key: str, keep: bool) -> tuple[bytes | None, int]:
-        token = self._near.begin(key) if keep and self._engine.tracks(key) else None
         plain, left_ms, asked = None, -2, loop_time()
+        token = None
+        if keep and self._engine.tracks(key) and (client := self._transport.client) is not None:
+            token, client.node_of(key).needed_at = self._near.begin(key), asked
         try:
             raw, left_ms = await self._transport.send_all(("GET", key), ("PTTL", key))
             plain = None if raw is None else self._open(key, raw)

@@ -78,6 +78,9 @@ class Node(Client, Protocol):
     def name(self) -> str:
         """Its address."""
 
+    needed_at: float
+    """Loop time at which a near cache has last relied on ``proven_at``, or begun to read what it may keep."""
+
     @property
     def proven_at(self) -> float:
         """Loop time at which it certainly answered on the present connection. A near cache may rely on it."""

@@ -30,7 +30,7 @@ REPLICA_ROLES = (b"replica", b"slave")
 # A primary may be demoted under an open connection. Past this age of the last question for its role, a command is
 # preceded by another, in the same write: its reply comes first, and ends the connection before that one's is served.
 ROLE_SECONDS = 1.0
-ASK_ROLE = pack((b"HELLO", 3))  # needs no right, and changes nothing
+_ASK_ROLE = pack((b"HELLO", 3))  # needs no right, and changes nothing
 
 
 def fail(future: asyncio.Future[Any], error: Exception) -> None:
@@ -124,7 +124,7 @@ class RespConnection(asyncio.Protocol):
         now = self._now()
         if now >= self._ask_role_at:
             self._ask_role_at, self._lone_streak = now + ROLE_SECONDS, 0
-            self.send(ASK_ROLE)
+            self.send(_ASK_ROLE)
         if future is None:
             future = self.loop.create_future()
         in_flight = self.in_flight

@@ -21,10 +21,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..exceptions import CommandRejected, CommandTimeout
-from .connection import ASK_ROLE, SILENT, RespConnection, fail
+from .connection import SILENT, RespConnection, fail
 from .packing import pack
 
-_USED_FOR: Final = 5.0  # seconds after the last command for which a connection counts as used
+_NEEDED_FOR: Final = 5.0  # seconds after a near cache has last needed the proof for which it gets it
 _CHECK_EVERY: Final = 0.0125  # seconds between two checks while a command is in flight; less with a short deadline
 
 
@@ -34,8 +34,9 @@ class Heartbeat:
     Args:
         connection: what it watches.
         deadline: seconds within which a command has to be answered.
-        interval: seconds between two pings while the connection is used; None: as while it is not.
-        idle_interval: seconds between two pings while it is not used; 0 for none.
+        interval: seconds between two pings while a near cache needs the proof; None: as while none does.
+        idle_interval: seconds between two pings while none does; 0 for none.
+        needed_at: says at which loop time a near cache has last needed it.
         silent_after: seconds of silence, as above.
         on_proven: called with the loop time at which a ping was sent, each time one is answered within the deadline.
         on_suspended: called with a reason when no more commands should be sent, until the next ``on_proven``.
@@ -47,19 +48,19 @@ class Heartbeat:
         deadline: float,
         interval: float | None,
         idle_interval: float,
+        needed_at: Callable[[], float],
         silent_after: float,
         on_proven: Callable[[float], None],
         on_suspended: Callable[[str], None],
     ) -> None:
         self._connection, self._loop = connection, connection.loop
         self._deadline, self._silent_after = deadline, silent_after
-        self._intervals = interval, idle_interval
+        self._intervals, self._needed_at = (interval, idle_interval), needed_at
         self._step = min(deadline / 4, _CHECK_EVERY)
         self._on_proven, self._on_suspended = on_proven, on_suspended
         self._timer: asyncio.Handle | None = None
-        self._used_at = self._loop.time()  # of the last command, about
         self._beat_timer: asyncio.Handle | None = None
-        self._quick = False  # whether the next beat is as soon as while the connection is used
+        self._quick = False  # whether the next beat is as soon as a near cache needs it
         self._pong: asyncio.Future[Any] | None = None  # the ping in flight; unlike a command it stays when late
         self._pings, self._pinged, self._late = 0, 0.0, False
         self._checked_at = self._silence = 0.0  # loop time of the last check; seconds of silence
@@ -73,10 +74,8 @@ class Heartbeat:
         connection.idle = False
         self._checked_at, self._silence, connection.received = now, 0.0, False
         self._schedule_check(now)
-        if any(future is not self._pong and command is not ASK_ROLE for future, _, command in connection.in_flight):
-            self._used_at = now
-            if self._intervals[0] is not None and not self._quick:
-                self._beat()
+        if not self._quick and self._is_needed(now):
+            self._beat()
 
     def _stop(self, _: object) -> None:
         self._connection.idle = False
@@ -99,14 +98,14 @@ class Heartbeat:
 
     def _next_beat(self) -> None:
         interval, idle_interval = self._intervals
-        now = self._loop.time()
-        if not self._connection.idle and self._pong is None:
-            self._used_at = now
-        self._quick = interval is not None and now - self._used_at < _USED_FOR
+        self._quick = self._is_needed(self._loop.time())
         if self._beat_timer is not None:
             self._beat_timer.cancel()
         pause = interval if self._quick else idle_interval
         self._beat_timer = self._loop.call_later(pause, self._beat) if pause else None
+
+    def _is_needed(self, now: float) -> bool:
+        return self._intervals[0] is not None and now - self._needed_at() < _NEEDED_FOR
 
     def _ponged(self, pong: asyncio.Future[Any]) -> None:
         self._pong = None

@@ -37,8 +37,8 @@ class MultiplexedClient:
         deadline: seconds a command may take.
         connect_timeout: seconds one attempt to connect may take, TLS and AUTH included.
         max_in_flight: commands that may await a reply.
-        heartbeat: seconds between pings while the connection is used; None for no more pings then than idle.
-        idle_heartbeat: seconds between pings while it is not used.
+        heartbeat: seconds between pings while a near cache needs them (``needed_at``); None for no more then than idle.
+        idle_heartbeat: seconds between pings while none does.
         silent_after: seconds of silence after which a connection is closed.
         handshake: returns the commands sent on a new connection to this node before it is used. Each may be rejected.
         largest_reply_bytes: a larger reply loses the connection; 0 allows any size.
@@ -51,6 +51,7 @@ class MultiplexedClient:
         settled: becomes done when the first attempt to connect has succeeded or failed.
         last_answer: loop time at which Redis ceased to answer, or connecting began; of no meaning while it answers.
         proven_at: loop time at which the last answered ping was sent. A near cache may rely on it.
+        needed_at: loop time at which a near cache has last done so, or kept what was read over this connection.
         reason: why no commands are accepted; empty while they are.
     """
 
@@ -75,7 +76,8 @@ class MultiplexedClient:
     ) -> None:
         self.name = endpoint.unix_path or f"{endpoint.host}:{endpoint.port}"
         self._deadline, self._silent_after = deadline, max(deadline, silent_after)
-        self._heartbeats = heartbeat, idle_heartbeat
+        self.needed_at: float = -math.inf
+        self._heartbeats = heartbeat, idle_heartbeat, lambda: self.needed_at
         self._connector = Connector(
             endpoint,
             lambda: handshake(self),
@@ -86,8 +88,7 @@ class MultiplexedClient:
         )
         self._listener, self._redirect = listener, redirect
         self._largest_reply_bytes = largest_reply_bytes
-        self._loop = asyncio.get_running_loop()
-        self._tasks = BackgroundTasks()
+        self._loop, self._tasks = asyncio.get_running_loop(), BackgroundTasks()
         self._up_task: asyncio.Task[None] | None = None  # reports the present connection, if it has been up
         self.active: RespConnection | None = None
         self.connection: RespConnection | None = None
@@ -207,6 +208,7 @@ class MultiplexedClient:
             else:
                 self.connection = connection
                 self._listener.on_handshake(self, connection.handshake_replies)
+                self.needed_at = self._loop.time()  # so that the first value that is kept is served
                 timer = Heartbeat(
                     connection, self._deadline, *self._heartbeats, self._silent_after, self._proven, self._suspended
                 )

@@ -63,6 +63,7 @@ class PooledClient:
     sharded: Final = False
     topology: Final = 0
     proven_at: Final = -math.inf
+    needed_at = -math.inf
 
     def __init__(self, settings: CacheSettings, listener: ClientListener) -> None:
         self.name = settings.safe_url
