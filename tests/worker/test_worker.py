@@ -249,15 +249,6 @@ async def test_who_is_not_named_in_the_metadata_is_known_by_identity(harness: Wo
     harness.end_in_background(job)
 
 
-async def test_a_room_that_closes_before_anybody_comes(harness: WorkerHarness) -> None:
-    """The worker's log has no error and no traceback, as at the end of each test's module."""
-    job = await harness.lk.dispatch(metadata=user("late"), joined=False)
-    await job.wait_until(lambda: "room_connected" in job.milestones, "the agent's connection", 30)
-    await job.close_room()
-    assert await job.finished(30) == "JS_SUCCESS"
-    assert_no_errors(harness.process)
-
-
 async def test_a_caller_on_the_phone_is_found_again_and_their_number_is_in_no_log(harness: WorkerHarness) -> None:
     await harness.seed_profile("sip_0301234567", "Likes: phones")
     job = await harness.lk.dispatch(
@@ -439,3 +430,12 @@ async def test_who_was_cut_off_is_answered_at_once(harness: WorkerHarness) -> No
     finally:
         harness.model.audible = lambda text: False
         harness.redis.cli("DEL", *harness.redis.cli("KEYS", "speech:*"), "speech:none")
+
+
+async def test_a_room_that_closes_before_anybody_comes(harness: WorkerHarness) -> None:
+    """The worker's log has no error and no traceback, as at the end of each test's module."""
+    job = await harness.lk.dispatch(metadata=user("late"), joined=False)
+    await job.wait_until(lambda: "room_connected" in job.milestones, "the agent's connection", 30)
+    await job.close_room()
+    assert await job.finished(30) == "JS_SUCCESS"
+    assert_no_errors(harness.process)
