@@ -40,8 +40,7 @@ class Costs:
         commands: those of one whole conversation, connecting included.
         connections: of one conversation, at the end of it.
         most: connections of one conversation on one server.
-        per_connection, per_user: bytes of the servers' memory for a connection, and for what is cached of a user, on
-            replicas too.
+        per_connection, per_user: bytes of the servers' memory for a connection, and for what is cached of a user.
         wrong: answers that were wrong.
     """
 
@@ -153,7 +152,7 @@ async def _measure(servers: Sequence[RedisServer], near: str, count: int, second
         connections=after.total_connections / conversations,
         most=after.connections / conversations,
         per_connection=(after.memory - closed.memory) / max(1, after.total_connections),
-        per_user=(closed.memory - start.memory) / conversations,
+        per_user=(closed.data - start.data) / conversations,
         wrong=sum(reply["wrong"] for reply in replies),
     )
 

@@ -22,6 +22,7 @@ class Reading:
         connections: of clients, without replicas and the measuring itself; the most on one server.
         total_connections: of all servers.
         memory: bytes in use.
+        data: bytes in use for keys and values, once.
     """
 
     cpu: float
@@ -29,21 +30,23 @@ class Reading:
     connections: int
     total_connections: int
     memory: int
+    data: int
 
 
 def read(servers: Sequence[RedisServer]) -> Reading:
     """Ask the servers."""
-    cpu, memory = 0.0, 0
+    cpu, memory, data = 0.0, 0, 0
     commands: Counter[str] = Counter()
     connections = []
     for server in servers:
         told = dict(line.split(":", 1) for line in server.cli("INFO", "everything").splitlines() if ":" in line)
         cpu += float(told["used_cpu_user"]) + float(told["used_cpu_sys"])
         memory += int(told["used_memory"])
+        data += int(told["used_memory_dataset"]) * (told["role"] == "master")
         for name, text in told.items():
             command = name.removeprefix("cmdstat_")
             if command != name and command not in _OWN and told["role"] == "master":
                 commands[command] += int(text.partition("calls=")[2].partition(",")[0])
         lines = [line for line in server.cli("CLIENT", "LIST").splitlines() if " name=companion-cache " in line]
         connections.append(len(lines))
-    return Reading(cpu, commands, max(connections), sum(connections), memory)
+    return Reading(cpu, commands, max(connections), sum(connections), memory, data)
