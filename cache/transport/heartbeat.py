@@ -24,7 +24,7 @@ from ..exceptions import CommandRejected, CommandTimeout
 from .connection import SILENT, RespConnection, fail
 from .packing import pack
 
-_NEEDED_FOR: Final = 5.0  # seconds after a near cache has last needed the proof for which it gets it
+NEEDED_FOR: Final = 5.0  # seconds after a near cache has last needed the proof for which it gets it
 _CHECK_EVERY: Final = 0.0125  # seconds between two checks while a command is in flight; less with a short deadline
 
 
@@ -105,7 +105,7 @@ class Heartbeat:
         self._beat_timer = self._loop.call_later(pause, self._beat) if pause else None
 
     def _is_needed(self, now: float) -> bool:
-        return self._intervals[0] is not None and now - self._needed_at() < _NEEDED_FOR
+        return self._intervals[0] is not None and now - self._needed_at() < NEEDED_FOR
 
     def _ponged(self, pong: asyncio.Future[Any]) -> None:
         self._pong = None

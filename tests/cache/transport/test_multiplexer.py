@@ -175,7 +175,7 @@ async def test_an_unused_connection_is_left_alone(
     own_redis: RedisServer, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is pinged only while a near cache needs the proof, whatever else is sent: the layer asks by itself, too."""
-    monkeypatch.setattr(heartbeat, "_NEEDED_FOR", 0.3)
+    monkeypatch.setattr(heartbeat, "NEEDED_FOR", 0.3)
     monkeypatch.setattr(connection, "ROLE_SECONDS", 0.05)
     client = await clients(own_redis.port, heartbeat=0.02, idle_heartbeat=100.0, deadline=2.0)
 
