@@ -93,7 +93,8 @@ def _facts_of(sentence: str) -> Iterator[Fact | None]:
         begun, rest = rest, pattern("<lead>").sub("", rest, count=1)
         if found := _match(rest, last) or (_match(begun.strip(), last) if begun != rest else None):
             last, rest = found, found.rest
-            if not secret_in(f"{found.fact.label} {found.fact.value}"):
+            about = pattern("<its_secret>").match(rest)
+            if not secret_in(f"{found.fact.label} {found.fact.value} {about.group() if about else ''}"):
                 yield found.fact
             continue
         if rest:
@@ -112,7 +113,8 @@ def _match(rest: str, last: _Match | None) -> _Match | None:
     readings = [(rest, True)]
     if last is not None and rest.lower().startswith("not "):
         return _rule(last.before + rest[4:], so=False)
-    if last is not None and pattern(r"(?:my|our) (?:<relative>|<pet>)\b").match(last.before) is None:
+    own = pattern(r"<subject>\b").match(rest)  # "..., well, I was a nurse" needs no words of the clause before it
+    if last is not None and not own and pattern(r"(?:my|our) (?:<relative>|<pet>)\b").match(last.before) is None:
         readings += [(f"{start} {rest}", True) for start in ("i", "i am", "i am a", "i have")]
     if last is not None and not last.fact.so:
         readings.append((last.before + pattern(r"(?:it is|its|rather|in) ").sub("", rest, count=1), True))

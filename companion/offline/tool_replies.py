@@ -48,7 +48,7 @@ def _is_json(output: str) -> bool:
 
 
 def _updated(facts: Sequence[tuple[str, str]]) -> str:
-    name = next((value for label, value in facts if label == "Name"), "")
+    name = next((value for label, value in reversed(facts) if label == "Name"), "")  # as it is stored: the last one
     learnt = clauses([Fact(*fact) for fact in facts if fact[0] != "Name"])
     hello = f"Nice to meet you, {name}. I will remember your name" if name else ""
     if not learnt:

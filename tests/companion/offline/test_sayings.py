@@ -100,7 +100,7 @@ def test_what_is_asked_of_the_profile(profile: str, question: str, reply: str) -
     assert conversation(question, profile=profile) == (profile, reply)
 
 
-@pytest.mark.parametrize("said", ["ada", "Ada.", "it's ada", "hi, I’m Ada!", "im ada"])
+@pytest.mark.parametrize("said", ["ada", "Ada.", "it's ada", "hi, I’m Ada!", "im ada", "Ada here", "this is Ada"])
 def test_a_name_alone_answers_the_question_for_it(said: str) -> None:
     asked = llm.ChatMessage(role="assistant", content=["What is your name?"])
     assert _answer([asked, _user(said)], "") == Call("updateUserProfile", {"profile": "Name: Ada"})
@@ -143,3 +143,12 @@ def test_another_name_is_asked_about() -> None:
         "Name: Ada",
         "I know you as Ada: say “call me Groot” if that has changed.",
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "name"), [("Everyone calls me Beth but my name is Eva", "Eva"), ("I'm Ada but call me Addie", "Addie")]
+)
+def test_of_two_names_the_stored_one_is_said(said: str, name: str) -> None:
+    profile, reply = conversation(said)
+    assert profile == f"Name: {name}"
+    assert reply.startswith(f"Nice to meet you, {name}.")
