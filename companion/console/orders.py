@@ -21,7 +21,7 @@ class Orders:
     Args:
         jobs: the conversations.
         screen: shows the answers.
-        next_line: the person's next line; None where they leave.
+        next_line: the person's answer to a question: empty where they refuse one, None where they leave.
         forget: forgets what was typed, which was another person's, or is erased.
     """
 
@@ -60,7 +60,7 @@ class Orders:
         await self._jobs.end(farewell=True)
         self._jobs.user = user_id(identity)
         self._forget_typed()
-        self._screen.note(f"You are {self._jobs.user} now.")
+        self._screen.note(f"You are {identity} now.")
         await self._jobs.begin()
 
     async def _forget(self) -> None:
@@ -70,7 +70,8 @@ class Orders:
         self._screen.note(f"Erase all that is kept of you ({things})? It cannot be undone. Type yes to erase it.")
         if (answer := await self._next_line()) is None:
             return
-        self._screen.person(answer)
+        if answer:
+            self._screen.person(answer)
         if answer.lower() not in ("y", "yes"):
             self._screen.note("Nothing was erased.")
             return
@@ -92,6 +93,7 @@ class Orders:
         try:
             await asyncio.to_thread(commands.write_private, file, text)
         except (OSError, RuntimeError, ValueError) as problem:
-            self._screen.warning(f"Nothing was written: {problem}")
+            reason = problem.strerror if isinstance(problem, OSError) else None
+            self._screen.warning(f"Nothing was written to {file}: {reason or problem}.")
             return
         self._screen.note(f"Written to {file}.")

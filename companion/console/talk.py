@@ -84,7 +84,7 @@ class _Talk:
         self._screen = screen
         self._jobs = Jobs(entrypoint, screen, self._failed, lambda lines: self._source.recall(lines))
         self._lines: asyncio.Queue[str | None] = asyncio.Queue(_AHEAD)
-        self._busy = False
+        self._busy = self._asking = False
         self._farewell = True
         self._interrupts = 0
         self._code = 0
@@ -174,19 +174,26 @@ class _Talk:
         return line
 
     async def _ask(self) -> str | None:
-        """The person's answer to a question of the console; None where they leave."""
-        self._busy = False
+        """The person's answer to a question of the console: empty after Ctrl-C, None where they leave."""
+        self._busy, self._asking = False, True
         self._source.redraw()
         try:
             return await self._next_line()
         finally:
-            self._busy = True
+            self._busy, self._asking = True, False
 
     async def _read(self) -> None:
         """Take lines until there are no more."""
         try:
             while True:
-                if line := (await self._source.line()).strip():
+                try:
+                    line = (await self._source.line()).strip()
+                except KeyboardInterrupt:
+                    if not self._asking:
+                        raise
+                    self._lines.put_nowait("")
+                    continue
+                if line:
                     await self._lines.put(line)
                     self._source.redraw()
         except EOFError:

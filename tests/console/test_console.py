@@ -120,6 +120,10 @@ def test_a_first_and_a_second_conversation(terminal: Open, user: str, tmp_path: 
     second.press(CTRL_C + "/help\r")
     second.wait_for("Ctrl-C stops an answer, or leaves.")
     assert "  /export FILE  the same, into a file\n" in second.screen, "nothing wraps in 40 columns"
+    second.press("/forget\r")
+    second.wait_for("Type yes to erase it. >")
+    second.press(CTRL_C)  # is no
+    second.wait_for("Nothing was erased.")
     second.press("/trace\r")
     second.wait_for("ms  context ready")
     second.press("a line that is longer than the small window was, which had forty columns")

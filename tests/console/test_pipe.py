@@ -26,13 +26,14 @@ caf\xe9
 /who
 /stats
 /export me.json
-/who other
+/who the other
 /nothing
 /etc/hosts is a file
 /forget
 yes
 /export
 /who user:*
+/export nowhere/me.json
 /forget
 no"""  # without the last Enter
 
@@ -50,14 +51,17 @@ def test_a_conversation_in_which_every_command_is_given(user: str, tmp_path: Pat
     assert "/stats\n  knew you in " in shown[4]
     assert "\n  the cache: " in shown[4]
     assert shown[5] == "/export me.json\n  Written to me.json.\n"
-    assert shown[6].startswith(f"/who other\n● {goodbye('en')}\n  You are other now.\n● ")
+    assert shown[6].startswith(f"/who the other\n● {goodbye('en')}\n  You are the other now.\n● ")
     assert shown[7] == "/nothing\n  There is no /nothing. /help lists what there is.\n"
     assert shown[8].startswith("/etc/hosts is a file\n● ")
     assert re.search(r"Erase all that is kept of you \([23] turns\)\?", shown[9]), "the last may be on its way"
     assert shown[10].startswith("yes\n  Everything that was kept of you is erased.\n● ")
     kept = json.loads(shown[11].removeprefix("/export\n"))
-    assert (kept["user_id"], kept["turns"]) == ("other", [])
+    assert (kept["user_id"], kept["turns"]) == ("~=the=20other", [])
     assert shown[12].startswith("/who user:*\n  You cannot be user:*: the user id has '*'"), shown[12]
+    assert shown[13] == (
+        "/export nowhere/me.json\n  Nothing was written to nowhere/me.json: No such file or directory.\n"
+    )
     assert output.endswith(f"● {goodbye('en')}\n")
 
     written = json.loads((tmp_path / "me.json").read_text())
