@@ -156,14 +156,13 @@ class PendingQueue:
             entry.by_name, entry.known = True, entry.known | known
 
     @_locked
-    def quarantine(self, source: object, includes: Callable[[str], bool]) -> int:
-        """Serve no value of any user from ``source`` from now on. Returns the quarantine's sequence number.
+    def quarantine(self, source: object, includes: Callable[[str], bool]) -> None:
+        """Serve no value of any user from ``source`` from now on.
 
         ``includes``: whether a key is on it.
         """
         self.shared.sequence += 1
         self.quarantines[source] = Quarantine(self.sequence, includes)
-        return self.sequence
 
     def quarantined(self, source: object) -> int:
         """The sequence number of the quarantine of ``source``; 0 for none."""

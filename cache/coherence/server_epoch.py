@@ -50,6 +50,7 @@ class ServerEpoch:
         node: the server.
         transport: of the cache.
         pending: of the cache.
+        revalidate: returns what is called to end a quarantine, if anything is (:meth:`cache.RedisCache.recall_with`).
 
     Attributes:
         checked_at: loop time of the last check of the mark that found nothing.
@@ -176,10 +177,9 @@ class ServerEpoch:
                 return False
             self._pending.release(self._node, quarantine)
             mark = await self._read_mark() if self._epoch else ""
-        if self._quarantined or any(
-            self._pending.invalidations
-        ):  # other processes trust a server that has the mark: deliver first
-            # One of them may never be delivered: another process recovers the server then.
+        # Other processes trust a server that has the mark: deliver first. One of the pending invalidations may never be
+        # delivered: another process recovers the server then.
+        if self._quarantined or any(self._pending.invalidations):
             await (self._renew() if loop_time() - self._since < REVALIDATE_TIMEOUT else self._release())
             return False
         if self._epoch and mark != self._epoch:

@@ -17,7 +17,8 @@ from ..background import BackgroundTasks, loop_time
 from ..coherence.user_index import index_entry
 from ..core.engine import Engine
 from ..exceptions import CommandNotSent, CommandRejected, TransportError, rejected_with
-from ..transport.scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW, Command, Script
+from ..transport.client import Command
+from ..transport.scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW, Script
 from .waiters import Waiters
 
 LEASE_SECONDS: Final = 3.0

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from .. import keys
 from ..exceptions import CommandRejected
-from .scripts import ALL, RELEASE, Command, Script
+from .client import Command
+from .scripts import ALL, RELEASE, Script
 
 LOAD_SCRIPTS: Final = tuple(("SCRIPT", "LOAD", script.text) for script in ALL)
 """The commands that make our scripts known to a server."""

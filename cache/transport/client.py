@@ -1,18 +1,19 @@
 """What every way to reach Redis offers, and what it reports: one server, a cluster, or redis-py's pool.
 
-``commands.Transport`` chooses one of them per connection; nothing above it knows which.
+``commands.Transport`` chooses one of them by what the handshake finds; nothing above it knows which.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from ..exceptions import CommandTimeout, TransportError, WrongKind
 
 Argument: TypeAlias = bytes | str | int
 Command: TypeAlias = tuple[Any, ...]
+ClientT = TypeVar("ClientT")
 
 
 class Client(Protocol):
@@ -86,6 +87,28 @@ class Node(Client, Protocol):
         """Loop time at which it certainly answered on the present connection. A near cache may rely on it."""
 
 
+class OneServer:
+    """What a client of one server answers to the questions about several. It is a :class:`Node` itself."""
+
+    sharded: Final = False
+    topology: Final = 0
+
+    def node_of(self: ClientT, _: str) -> ClientT:
+        """This one."""
+        return self
+
+    def nodes(self: ClientT) -> tuple[ClientT]:
+        """This one."""
+        return (self,)
+
+    async def refresh(self) -> None:
+        """There is one."""
+
+    def tag_of(self, _: Node) -> str:
+        """None is needed."""
+        return ""
+
+
 class NodeListener(Protocol):
     """What is learned about the connections to nodes."""
 
@@ -112,15 +135,18 @@ class ClientListener(NodeListener, Protocol):
         """Another client is needed for what answers there."""
 
 
-class MovedListener(Protocol):
-    """What is learned about a cluster."""
+class ClusterListener(ClientListener, Protocol):
+    """What the owner of a cluster's client learns beside."""
 
     def on_moved(self, includes: Callable[[str], bool]) -> None:
         """Keys have another server; ``includes`` says which."""
 
 
-class TransportListener(NodeListener, MovedListener, Protocol):
+class TransportListener(NodeListener, Protocol):
     """What the owner of a transport learns about it."""
+
+    def on_moved(self, includes: Callable[[str], bool]) -> None:
+        """As above."""
 
     def on_connecting(self) -> None:
         """Connecting has begun."""

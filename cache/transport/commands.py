@@ -56,6 +56,8 @@ class Transport:
         self.deadline = settings.deadline
         self.capabilities = Capabilities()
         self._settings, self._listener = settings, listener
+        self.on_push, self.on_moved = listener.on_push, listener.on_moved
+        self.on_reply_too_large = listener.on_reply_too_large
         self._handshake, self._largest_reply_bytes = handshake, largest_reply_bytes
         self._upgrade: MultiplexedClient | None = None  # beside the pool: finds out when the server speaks RESP3
         self._closing = BackgroundTasks()
@@ -128,9 +130,7 @@ class Transport:
     def on_wrong_kind(self, node: Node, found: WrongKind) -> None:
         """Use the client that suits the server. The one beside the pool goes on asking."""
         if found.slots is not None:
-            self._close(self.client)
-            self._close(self._upgrade)
-            self._upgrade = None
+            self.disconnect()
             self.client = ClusterClient(
                 self._settings.endpoint,
                 found.slots,
@@ -146,7 +146,7 @@ class Transport:
             self._upgrade, self.client = node, PooledClient(self._settings, self)
         else:
             return
-        self._listener.on_moved(lambda _: True)
+        self.on_moved(lambda _: True)
 
     def on_handshake(self, node: Node, replies: list[Any]) -> None:
         """Learn what the server lacks."""
@@ -165,18 +165,6 @@ class Transport:
         """Report it, unless the pool is in use."""
         if node is not self._upgrade:
             self._listener.on_disconnected(node, reason)
-
-    def on_push(self, node: Node, push: list[Any]) -> None:
-        """Pass it on."""
-        self._listener.on_push(node, push)
-
-    def on_moved(self, includes: Callable[[str], bool]) -> None:
-        """Pass it on."""
-        self._listener.on_moved(includes)
-
-    def on_reply_too_large(self, names: list[str]) -> None:
-        """Pass it on."""
-        self._listener.on_reply_too_large(names)
 
     # -- what the server lacks -------------------------------------------------------------------------
 

@@ -10,14 +10,15 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import hiredis
 
-from ..exceptions import CommandRejected, ConnectionLost
+from ..exceptions import CommandRejected, CommandTimeout, ConnectionLost
 from . import sockets
 from .packing import pack
 
+MAX_IN_FLIGHT: Final = 10_000  # commands that may await a reply
 _UNSENT_HIGH, _UNSENT_LOW = 8 << 20, 2 << 20  # unsent bytes above which calls are refused, and below which they are not
 _LONE_STREAK = 4  # commands that were alone in their tick, in a row, after which the next is written at once
 # Commands queued in one tick after which they are written: the server begins while the rest is queued.
@@ -39,6 +40,12 @@ def fail(future: asyncio.Future[Any], error: Exception) -> None:
     future.exception()
 
 
+def expire(future: asyncio.Future[Any]) -> None:
+    """Fail a future whose deadline has passed, if it still waits."""
+    if not future.done():
+        fail(future, CommandTimeout("no reply within the deadline"))
+
+
 Sent: TypeAlias = tuple[asyncio.Future[Any], float, bytes]
 """A command: the future of its reply, the loop time of the call, and the packed command."""
 Redirect: TypeAlias = Callable[[Sent, CommandRejected], bool]
@@ -53,7 +60,7 @@ def _nowhere(_: bytes) -> None:
 
 
 class RespConnection(asyncio.Protocol):
-    """One RESP3 connection, on which ``max_in_flight`` commands may await a reply.
+    """One RESP3 connection.
 
     Attributes:
         in_flight: every command that was sent and not yet answered, oldest first. An abandoned one (its future is
@@ -66,13 +73,13 @@ class RespConnection(asyncio.Protocol):
         handshake_replies: replies to the set-up commands of the handshake, rejections among them.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, max_in_flight: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         reader = hiredis.Reader(replyError=CommandRejected, notEnoughData=Ellipsis)
         self.loop, self._now = loop, loop.time
         self._feed, self._gets = reader.feed, reader.gets
         self.in_flight: deque[Sent] = deque()
         self.received = False
-        self.capacity = self._max_in_flight = max_in_flight
+        self.capacity = MAX_IN_FLIGHT
         self.ended: asyncio.Future[str] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
         self._out: list[bytes] = []
@@ -96,8 +103,8 @@ class RespConnection(asyncio.Protocol):
         wake: Callable[[], None],
         on_push: Callable[[list[Any]], None],
         on_lost: Callable[[str, list[bytes]], None],
-        largest_reply_bytes: int = 0,
-        redirect: Redirect | None = None,
+        largest_reply_bytes: int,
+        redirect: Redirect | None,
     ) -> None:
         """Begin regular use after the handshake.
 
@@ -221,7 +228,7 @@ class RespConnection(asyncio.Protocol):
         self.capacity = 0
 
     def resume_writing(self) -> None:
-        self.capacity = self._max_in_flight
+        self.capacity = MAX_IN_FLIGHT
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lose("connection lost")

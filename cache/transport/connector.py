@@ -40,13 +40,12 @@ class Connector:
         endpoint: Endpoint,
         setup: Callable[[], Sequence[tuple[Argument, ...]]],
         connect_timeout: float,
-        max_in_flight: int,
         on_failed: Callable[[BaseException | None, str], None],
         *,
         node: bool = False,
     ) -> None:
         self._endpoint, self._setup, self._node = endpoint, setup, node
-        self._max_in_flight, self._on_failed = max_in_flight, on_failed
+        self._on_failed = on_failed
         self._background = BackgroundTasks()
         self._attempts = Attempts(
             self._attempt, connect_timeout, self._background, self._failed, discard=lambda late: late.lose("not needed")
@@ -55,7 +54,7 @@ class Connector:
         self._primary = PrimaryFinder(endpoint, self._names, self._background)
         self._dialled: tuple[Endpoint, list[str]] | None = None  # the server of the last attempt, and its addresses
         self._next_address = 0
-        self._silent = endpoint.unix_path is None  # the server has not answered in the protocol of the URL
+        self._silent = True  # the server has not answered in the protocol of the URL
         self._other_protocol = ""  # why no attempt can succeed, if the server speaks only the other protocol
 
     async def connect(self, lived: float = math.inf) -> RespConnection:
@@ -89,13 +88,10 @@ class Connector:
 
     def _failed(self, error: BaseException) -> float:
         """Report the failure. Returns the seconds for which it asks until the next attempt."""
-        answered = isinstance(error, HandshakeFailed | ssl.SSLCertVerificationError)
-        self._silent = self._endpoint.unix_path is None and not answered
-        pause = 0.0 if isinstance(error, OSError | CacheUnavailable) else REJECTED
+        self._silent = not isinstance(error, HandshakeFailed | ssl.SSLCertVerificationError)
+        pause = 0.0 if self._silent and isinstance(error, OSError | CacheUnavailable) else REJECTED
         if isinstance(error, HandshakeFailed):
             pause = error.pause
-        elif isinstance(error, ssl.SSLCertVerificationError):
-            pause = REJECTED
         self._on_failed(error, (self._silent and self._other_protocol) or failure(error))
         return pause
 
@@ -121,12 +117,12 @@ class Connector:
     async def _open(self) -> RespConnection:
         if self._endpoint.unix_path is not None:
             loop = asyncio.get_running_loop()
-            connection = RespConnection(loop, self._max_in_flight)
+            connection = RespConnection(loop)
             await loop.create_unix_connection(lambda: connection, self._endpoint.unix_path)
             return connection
         server, first = await self._primary.find(), self._next_address
         self._next_address += 1  # if this attempt hangs, the fresh one begins with the next address
         addresses = await self._names.addresses(server.host, server.port)
         self._dialled = server, addresses
-        connection, self._next_address = await dial(server, addresses, first, self._max_in_flight)
+        connection, self._next_address = await dial(server, addresses, first)
         return connection

@@ -50,16 +50,13 @@ async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> l
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-async def dial(
-    endpoint: Endpoint, addresses: Sequence[str], first: int, max_in_flight: int
-) -> tuple[RespConnection, int]:
+async def dial(endpoint: Endpoint, addresses: Sequence[str], first: int) -> tuple[RespConnection, int]:
     """Connect to one of the addresses. Returns the connection, and the position of its address.
 
     Args:
         endpoint: its port, and its name in TLS.
         addresses: tried in turn.
         first: position of the address that is tried first, counted on beyond the last.
-        max_in_flight: of the connection.
 
     Raises:
         OSError: none can be reached.
@@ -69,7 +66,7 @@ async def dial(
     for position in range(first, first + len(addresses)):
         try:
             _, connection = await loop.create_connection(
-                partial(RespConnection, loop, max_in_flight),
+                partial(RespConnection, loop),
                 addresses[position % len(addresses)],
                 endpoint.port,
                 ssl=tls,

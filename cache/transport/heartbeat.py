@@ -7,7 +7,7 @@ of a deadline and at the deadline of the oldest command. Three states, in this o
 late: a command got no reply within the deadline. It fails; its place in the queue remains until its reply is read.
 suspended: nothing arrived for a deadline, or a ping was late. No commands are accepted until a ping is answered in
   time, so a server that pauses for 60 ms costs its callers those 60 ms and no reconnect.
-silent: nothing arrived for ``silent_after``. The connection is closed.
+silent: nothing arrived for a deadline, and at least for a quarter of a second. The connection is closed.
 
 A blocked loop of our own does not count as silence of the server: only time while the loop was running counts, and
 the loop turns twice before a state changes, so that replies already in the socket are read. A command's own deadline
@@ -20,11 +20,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..exceptions import CommandRejected, CommandTimeout
-from .connection import SILENT, RespConnection, fail
+from ..exceptions import CommandRejected
+from .connection import SILENT, RespConnection, expire
 from .packing import pack
 
 NEEDED_FOR: Final = 5.0  # seconds after a near cache has last needed the proof for which it gets it
+_SILENT_AFTER: Final = 0.25  # seconds; more with a longer deadline
 _CHECK_EVERY: Final = 0.0125  # seconds between two checks while a command is in flight; less with a short deadline
 
 
@@ -37,7 +38,6 @@ class Heartbeat:
         interval: seconds between two pings while a near cache needs the proof; None: as while none does.
         idle_interval: seconds between two pings while none does; 0 for none.
         needed_at: says at which loop time a near cache has last needed it.
-        silent_after: seconds of silence, as above.
         on_proven: called with the loop time at which a ping was sent, each time one is answered within the deadline.
         on_suspended: called with a reason when no more commands should be sent, until the next ``on_proven``.
     """
@@ -49,12 +49,11 @@ class Heartbeat:
         interval: float | None,
         idle_interval: float,
         needed_at: Callable[[], float],
-        silent_after: float,
         on_proven: Callable[[float], None],
         on_suspended: Callable[[str], None],
     ) -> None:
         self._connection, self._loop = connection, connection.loop
-        self._deadline, self._silent_after = deadline, silent_after
+        self._deadline = deadline
         self._intervals, self._needed_at = (interval, idle_interval), needed_at
         self._step = min(deadline / 4, _CHECK_EVERY)
         self._on_proven, self._on_suspended = on_proven, on_suspended
@@ -153,10 +152,10 @@ class Heartbeat:
             if future is self._pong:
                 self._late = True
                 self._on_suspended("slow")
-            elif not future.done():
-                fail(future, CommandTimeout("no reply within the deadline"))
+            else:
+                expire(future)
         if connection.in_flight and not connection.received and self._silence >= self._deadline:
-            if self._silence >= self._silent_after:
+            if self._silence >= max(self._deadline, _SILENT_AFTER):
                 connection.lose(SILENT)
                 return
             self._on_suspended(SILENT)

@@ -13,10 +13,10 @@ from contextvars import Context
 from typing import Any, Final
 
 from ..background import BackgroundTasks
-from ..exceptions import CacheUnavailable, CommandTimeout, NotConnected, TooManyInFlight, WrongKind
+from ..exceptions import CacheUnavailable, NotConnected, TooManyInFlight, WrongKind
 from ..redis_url import Endpoint
-from .client import Argument, ClientListener, Command, Node, send_each
-from .connection import TOO_LARGE, Redirect, RespConnection, Sent, fail
+from .client import Argument, ClientListener, Command, Node, OneServer, send_each
+from .connection import TOO_LARGE, Redirect, RespConnection, Sent, expire, fail
 from .connector import Connector
 from .heartbeat import Heartbeat
 from .packing import keys_read_by, pack
@@ -24,7 +24,7 @@ from .packing import keys_read_by, pack
 _FULL = "too much in flight"
 
 
-class MultiplexedClient:
+class MultiplexedClient(OneServer):
     """One multiplexed connection to one server.
 
     Not for commands that block or change the connection (SELECT, SUBSCRIBE, BLPOP, CLIENT REPLY). A MULTI and its EXEC
@@ -36,10 +36,8 @@ class MultiplexedClient:
             lost. A suspended connection is not lost: :attr:`up` is False meanwhile, but the server still tracks for it.
         deadline: seconds a command may take.
         connect_timeout: seconds one attempt to connect may take, TLS and AUTH included.
-        max_in_flight: commands that may await a reply.
         heartbeat: seconds between pings while a near cache needs them (``needed_at``); None for no more then than idle.
         idle_heartbeat: seconds between pings while none does.
-        silent_after: seconds of silence after which a connection is closed.
         handshake: returns the commands sent on a new connection to this node before it is used. Each may be rejected.
         largest_reply_bytes: a larger reply loses the connection; 0 allows any size.
         redirect: given by a cluster: sends elsewhere what this node rejects.
@@ -48,7 +46,6 @@ class MultiplexedClient:
         active: the connection that accepts commands; None while there is none, or it is suspended.
         connection: the present connection, also while it is suspended.
         started: whether :meth:`start` was called.
-        settled: becomes done when the first attempt to connect has succeeded or failed.
         last_answer: loop time at which Redis ceased to answer, or connecting began; of no meaning while it answers.
         proven_at: loop time at which the last answered ping was sent. A near cache may rely on it.
         needed_at: loop time at which a near cache has last done so, or kept what was read over this connection.
@@ -56,8 +53,6 @@ class MultiplexedClient:
     """
 
     ordered: Final = True
-    sharded: Final = False
-    topology: Final = 0
 
     def __init__(
         self,
@@ -66,25 +61,18 @@ class MultiplexedClient:
         *,
         deadline: float = 0.05,
         connect_timeout: float = 5.0,
-        max_in_flight: int = 10_000,
         heartbeat: float | None = 0.25,
         idle_heartbeat: float = 30.0,
-        silent_after: float = 0.25,
         handshake: Callable[[Node], Sequence[Command]] = lambda _: (),
         largest_reply_bytes: int = 0,
         redirect: Redirect | None = None,
     ) -> None:
         self.name = endpoint.unix_path or f"{endpoint.host}:{endpoint.port}"
-        self._deadline, self._silent_after = deadline, max(deadline, silent_after)
+        self._deadline = deadline
         self.needed_at: float = -math.inf
         self._heartbeats = heartbeat, idle_heartbeat, lambda: self.needed_at
         self._connector = Connector(
-            endpoint,
-            lambda: handshake(self),
-            connect_timeout,
-            max_in_flight,
-            self._failed,
-            node=redirect is not None,
+            endpoint, lambda: handshake(self), connect_timeout, self._failed, node=redirect is not None
         )
         self._listener, self._redirect = listener, redirect
         self._largest_reply_bytes = largest_reply_bytes
@@ -93,7 +81,8 @@ class MultiplexedClient:
         self.active: RespConnection | None = None
         self.connection: RespConnection | None = None
         self._reported = ""  # the last reason that was reported
-        self.started, self.settled = False, self._loop.create_future()
+        self.started = False
+        self._settled = self._loop.create_future()  # done when the first attempt to connect has succeeded or failed
         self.last_answer, self.proven_at = self._loop.time(), -math.inf
         self.reason = "not connected yet"
 
@@ -109,21 +98,6 @@ class MultiplexedClient:
         return self.active is not None
 
     complete = up
-
-    def node_of(self, _: str) -> Node:
-        """This one."""
-        return self
-
-    def nodes(self) -> Sequence[Node]:
-        """This one."""
-        return (self,)
-
-    async def refresh(self) -> None:
-        """There is one."""
-
-    def tag_of(self, _: Node) -> str:
-        """None is needed."""
-        return ""
 
     def call(self, *args: Argument) -> asyncio.Future[Any]:
         """Send one command. The future becomes its reply: bytes, int, float, bool, None, list or dict.
@@ -156,7 +130,7 @@ class MultiplexedClient:
 
     def _away(self, packed: list[bytes]) -> list[asyncio.Future[Any]]:
         """Refuse, except that the first commands for a node of a cluster wait for its connection."""
-        if self._redirect is None or self.settled.done():
+        if self._redirect is None or self._settled.done():
             return [self._refuse(NotConnected(self.reason)) for _ in packed]
         now = self._loop.time()
         sent: list[Sent] = [(self._loop.create_future(), now, command) for command in packed]
@@ -165,12 +139,12 @@ class MultiplexedClient:
 
     def dispatch(self, sent: Sequence[Sent]) -> None:
         """Send commands whose futures are waited for already."""
-        if not self.settled.done():
+        if not self._settled.done():
             if not self.started:
                 self.start()
-            self.settled.add_done_callback(lambda _: self.dispatch(sent))
+            self._settled.add_done_callback(lambda _: self.dispatch(sent))
             for future, called, _ in sent:
-                self._loop.call_at(called + self._deadline, _expire, future)
+                self._loop.call_at(called + self._deadline, expire, future)
             return
         connection = self.active
         for future, called, command in sent:
@@ -182,7 +156,7 @@ class MultiplexedClient:
                 fail(future, TooManyInFlight(_FULL))
             else:
                 connection.send(command, future)
-                self._loop.call_at(called + self._deadline, _expire, future)
+                self._loop.call_at(called + self._deadline, expire, future)
 
     async def probe(self, commands: Sequence[Command]) -> list[Any]:
         """Replies and rejections."""
@@ -209,9 +183,7 @@ class MultiplexedClient:
                 self.connection = connection
                 self._listener.on_handshake(self, connection.handshake_replies)
                 self.needed_at = self._loop.time()  # so that the first value that is kept is served
-                timer = Heartbeat(
-                    connection, self._deadline, *self._heartbeats, self._silent_after, self._proven, self._suspended
-                )
+                timer = Heartbeat(connection, self._deadline, *self._heartbeats, self._proven, self._suspended)
                 connection.adopt(timer.wake, self._pushed, self._lost, self._largest_reply_bytes, self._redirect)
                 if began - connection.greeted_at <= self._deadline:
                     self._proven(connection.greeted_at)
@@ -278,13 +250,8 @@ class MultiplexedClient:
                 self._report("on_disconnected failed", error)
 
     def _settle(self) -> None:
-        if not self.settled.done():
-            self.settled.set_result(None)
+        if not self._settled.done():
+            self._settled.set_result(None)
 
     def _report(self, message: str, error: BaseException) -> None:
         self._loop.call_exception_handler({"message": message, "exception": error})
-
-
-def _expire(future: asyncio.Future[Any]) -> None:
-    if not future.done():
-        fail(future, CommandTimeout("no reply within the deadline"))

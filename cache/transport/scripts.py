@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-Command = tuple[Any, ...]
+from .client import Command
 
 
 class Script:

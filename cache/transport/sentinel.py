@@ -65,7 +65,7 @@ class PrimaryFinder:
             while True:
                 for sentinel in self._endpoint.sentinels:
                     try:
-                        announcing = await self._send(sentinel, (b"SUBSCRIBE", b"+switch-master"), keep=True)
+                        announcing, _ = await self._send(sentinel, (b"SUBSCRIBE", b"+switch-master"))
                         break
                     except (OSError, TransportError):
                         continue
@@ -104,29 +104,27 @@ class PrimaryFinder:
             TransportError: the connection was lost.
             OSError: it does not answer.
         """
-        reply = await self._send(sentinel, (b"SENTINEL", b"MASTER", self._endpoint.master))
+        connection, reply = await self._send(sentinel, (b"SENTINEL", b"MASTER", self._endpoint.master))
+        await connection.end("answered")
         try:
             facts = dict(zip(reply[::2], reply[1::2], strict=True))
             return int(facts[b"config-epoch"]), facts[b"ip"].decode(), int(facts[b"port"])
         except (TypeError, ValueError, LookupError):
             raise HandshakeFailed(NO_SENTINEL, REJECTED) from None
 
-    async def _send(self, sentinel: Endpoint, command: tuple[Argument, ...], *, keep: bool = False) -> Any:
-        """The reply of one Sentinel; with ``keep`` the connection, which stays open. Raises as :meth:`_ask`."""
+    async def _send(self, sentinel: Endpoint, command: tuple[Argument, ...]) -> tuple[RespConnection, Any]:
+        """A connection to one Sentinel, and its reply to the command. Raises as :meth:`_ask`."""
         async with asyncio.timeout(ANSWER_TIMEOUT):
             addresses = await self._names.addresses(sentinel.host, sentinel.port)
-            connection, _ = await dial(sentinel, addresses, 0, max_in_flight=2)
-            kept = False
+            connection, _ = await dial(sentinel, addresses, 0)
             try:
                 replies = connection.send_together([pack(each) for each in (*auth(sentinel), command)])
-                reply = [await each for each in replies][-1]
-                kept = keep
-            except CommandRejected as error:
-                raise _refused(error) from None
-            finally:
-                if not kept:
-                    await connection.end("answered")
-        return connection if keep else reply
+                return connection, [await each for each in replies][-1]
+            except BaseException as error:
+                await connection.end("no answer")
+                if isinstance(error, CommandRejected):
+                    raise _refused(error) from None
+                raise
 
 
 def _refused(error: CommandRejected) -> HandshakeFailed:

@@ -23,7 +23,7 @@ from ...exceptions import WrongKind
 from ...redis_url import Endpoint
 from ...slots import SLOTS, hash_slot, tag_of_slot
 from ..attempts import backoff
-from ..client import Argument, ClientListener, Command, MovedListener, Node, send_each
+from ..client import Argument, ClientListener, ClusterListener, Command, Node, send_each
 from ..connection import Redirect
 from ..multiplexer import MultiplexedClient
 from ..packing import key_of
@@ -33,10 +33,6 @@ from .topology import Address, AddressMap, Range, ranges
 _AGAIN: Final = 0.1  # seconds until the slots are asked for again while a node is away, and longer the longer it is
 _ASKED: Final = 3  # nodes that are asked for the slots at a time
 _NEVER_REACHED: Final = " (as the cluster announces it; reached elsewhere? set CACHE_CLUSTER_ADDRESS_MAP)"
-
-
-class ClusterListener(ClientListener, MovedListener, Protocol):
-    """What the owner of a cluster's client learns."""
 
 
 class OpenNode(Protocol):
@@ -72,6 +68,8 @@ class ClusterClient:
         address_map: AddressMap,
     ) -> None:
         self._endpoint, self._listener, self._open = endpoint, listener, open_node
+        self.on_handshake, self.on_push = listener.on_handshake, listener.on_push
+        self.on_reply_too_large = listener.on_reply_too_large
         self._address_map = address_map
         self._redirections = Redirections(
             address_map, deadline, node_at=self._node, node_of=self.node_of, moved=self._moved, ask=self._ask_soon
@@ -87,7 +85,6 @@ class ClusterClient:
         self._tasks = BackgroundTasks()
         self._asking: asyncio.Task[None] | None = None
         self.topology = 0
-        self._blind = not slots  # nobody says who has a slot: MOVED alone tells
         self._use(list(ranges(slots, self._url_address, address_map)))
         first = self._nodes.get(self._url_address)
         (first if first in self._owners else self._owners[0]).start()
@@ -139,7 +136,7 @@ class ClusterClient:
         key = key_of(args)
         if key is not None:
             return self._slots[hash_slot(key)].call(*args)
-        return next((node for node in self._owners if node.up), self._owners[0]).call(*args)
+        return self._any().call(*args)
 
     def call_many(self, commands: Sequence[Command]) -> list[asyncio.Future[Any]]:
         """Send each command to its node, all at the same time. One without a key goes with the next that has one."""
@@ -154,8 +151,7 @@ class ClusterClient:
             group += [*keyless, position]
             keyless.clear()
         if keyless:
-            node = next((node for node in self._owners if node.up), self._owners[0])
-            groups.setdefault(next(reversed(groups), node), []).extend(keyless)
+            groups.setdefault(next(reversed(groups), self._any()), []).extend(keyless)
         futures: dict[int, asyncio.Future[Any]] = {}
         for node, positions in groups.items():
             futures.update(zip(positions, node.call_many([commands[each] for each in positions]), strict=True))
@@ -172,12 +168,8 @@ class ClusterClient:
 
     # -- ClientListener, of the nodes ------------------------------------------------------------------
 
-    def on_handshake(self, node: Node, replies: list[Any]) -> None:
-        """Pass it on."""
-        self._listener.on_handshake(node, replies)
-
     async def on_connected(self, node: Node) -> None:
-        """Pass it on."""
+        """The addresses that the cluster announces are right."""
         self._reached.add(node.name)
         await self._listener.on_connected(node)
 
@@ -195,15 +187,11 @@ class ClusterClient:
         else:
             self.on_disconnected(node, str(found))
 
-    def on_push(self, node: Node, push: list[Any]) -> None:
-        """Pass it on."""
-        self._listener.on_push(node, push)
-
-    def on_reply_too_large(self, names: list[str]) -> None:
-        """Pass it on."""
-        self._listener.on_reply_too_large(names)
-
     # -- slots -----------------------------------------------------------------------------------------
+
+    def _any(self) -> MultiplexedClient:
+        """A node that answers, if there is one."""
+        return next((node for node in self._owners if node.up), self._owners[0])
 
     def _node(self, address: Address) -> MultiplexedClient:
         node = self._nodes.get(address)
@@ -252,7 +240,6 @@ class ClusterClient:
     def _use(self, view: list[Range]) -> None:
         if not view:
             return
-        self._blind = False
         slots, in_use = list(self._slots), {node for node in self._owners if node.started}
         for each in view:
             slots[each.first : each.last + 1] = [self._node(each.primary)] * (each.last + 1 - each.first)
@@ -275,7 +262,7 @@ class ClusterClient:
 
     def _moved(self, slot: int, node: MultiplexedClient) -> None:
         """A node says that another one has this slot."""
-        if self._blind:
+        if not self._ids:  # no node says who has the slots: MOVED alone tells
             self._slots[slot] = node
             self._owners = tuple(dict.fromkeys(self._slots))
         self._ask_soon()

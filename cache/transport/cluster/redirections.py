@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from ...exceptions import CommandRejected, CommandTimeout, NotConnected
-from ..connection import Sent, fail
+from ...exceptions import CommandRejected, NotConnected
+from ..connection import Sent, expire, fail
 from ..multiplexer import MultiplexedClient
 from ..packing import key_of, pack, unpack
 from .topology import Address, AddressMap, reach
@@ -56,7 +56,7 @@ class Redirections:
         if code not in ("MOVED", "ASK", "TRYAGAIN"):
             return False
         if loop.time() >= called + self._deadline:
-            fail(future, CommandTimeout("no reply within the deadline"))
+            expire(future)
             return True
         again = self._elsewhere(asked, sent, rejection)
         if self._count(future) <= _HOPS and code != "TRYAGAIN":

@@ -31,10 +31,11 @@ from ...exceptions import (
     NotConnected,
     TransportError,
 )
+from ...redis_url import Endpoint
 from ...settings import CacheSettings
 from ..attempts import Attempts
 from ..capabilities import PROBES
-from ..client import Argument, ClientListener, Command, Node
+from ..client import Argument, ClientListener, Command, OneServer
 from ..connection import REPLICA, fail
 from ..dial import Names
 from ..handshake import REJECTED
@@ -48,7 +49,7 @@ CHECK_EVERY = 1.0  # seconds between two looks at whether the server is still a 
 _GRACE_TURNS = 3  # loop iterations for a reply that has arrived but was not yet read
 
 
-class PooledClient:
+class PooledClient(OneServer):
     """A redis-py client, replaced whenever Redis has been away.
 
     Args:
@@ -60,8 +61,6 @@ class PooledClient:
     """
 
     ordered: Final = False  # each group of commands has a connection of its own
-    sharded: Final = False
-    topology: Final = 0
     proven_at: Final = -math.inf
     needed_at = -math.inf
 
@@ -72,9 +71,7 @@ class PooledClient:
         self._suspect = asyncio.Event()
         self._deposed = ""  # why the server in use is not the primary any more
         self.reason, self.last_answer = "not connected yet", loop_time()
-        self._up_task: asyncio.Task[None] | None = None
         self.background = BackgroundTasks()
-        self._server = settings.endpoint  # what the last attempt connected to
         self._primary = PrimaryFinder(settings.endpoint, Names(self.background), self.background)
         self._attempts = Attempts(
             self._attempt,
@@ -91,25 +88,7 @@ class PooledClient:
         """Whether Redis is believed to answer."""
         return self.client is not None
 
-    @property
-    def complete(self) -> bool:
-        """Whether Redis is believed to answer."""
-        return self.client is not None
-
-    def node_of(self, _: str) -> Node:
-        """This one."""
-        return self
-
-    def nodes(self) -> Sequence[Node]:
-        """This one."""
-        return (self,)
-
-    async def refresh(self) -> None:
-        """There is one."""
-
-    def tag_of(self, _: Node) -> str:
-        """None is needed."""
-        return ""
+    complete = up
 
     async def close(self) -> None:
         """Stop using Redis, and wait at most a second until its connections are closed."""
@@ -183,21 +162,21 @@ class PooledClient:
             self._suspect.set()
             raise CommandRejected(type(problem).__name__) from None
 
-    async def _attempt(self) -> tuple[Redis, list[Any]]:
-        self._server = await self._primary.find()
-        return await find_client(self._settings, self._server, PROBES, self._retire)
+    async def _attempt(self) -> tuple[Redis, list[Any], Endpoint]:
+        server = await self._primary.find()
+        return *await find_client(self._settings, server, PROBES, self._retire), server
 
     async def _supervise(self) -> None:
         while True:
-            client, probed = await self._attempts.first()
+            client, probed, server = await self._attempts.first()
             self.client, self._deposed, self.reason = client, "", ""
-            watching = self._primary.watch(self._server, self._moved)
+            watching = self._primary.watch(server, self._moved)
             self._listener.on_handshake(self, probed)
-            self._up_task = self.background.spawn(self._listener.on_connected(self), name="cache-connected")
+            reporting = self.background.spawn(self._listener.on_connected(self), name="cache-connected")
             try:
                 await self._until_lost(client)
             finally:
-                self._up_task.cancel()
+                reporting.cancel()
                 if watching is not None:
                     watching.cancel()
                 if self.client is client:

@@ -84,7 +84,8 @@ async def test_call_many_is_not_interleaved(own_redis: RedisServer, clients: Cli
             assert second == first + 1
 
     await asyncio.gather(*(transaction(i) for i in range(50)))
-    small = await clients(own_redis.port, max_in_flight=3)
+    small = await clients(own_redis.port)
+    small.active.capacity = 3
     refused = small.call_many([("MULTI",), ("SET", "x", 1), ("SET", "y", 1), ("EXEC",)])
     for future in refused:
         with pytest.raises(TooManyInFlight):
@@ -93,7 +94,8 @@ async def test_call_many_is_not_interleaved(own_redis: RedisServer, clients: Cli
 
 
 async def test_bounded_in_flight(own_redis: RedisServer, clients: Clients) -> None:
-    client = await clients(own_redis.port, max_in_flight=100)
+    client = await clients(own_redis.port)
+    client.active.capacity = 100
     futures = [client.call("PING") for _ in range(150)]
     replies = await asyncio.gather(*futures, return_exceptions=True)
     assert [type(reply) for reply in replies] == [bytes] * 100 + [TooManyInFlight] * 50
@@ -101,7 +103,7 @@ async def test_bounded_in_flight(own_redis: RedisServer, clients: Clients) -> No
 
 
 async def test_a_socket_that_takes_nothing_refuses_instead_of_growing(own_redis: RedisServer, clients: Clients) -> None:
-    client = await clients(own_redis.port, silent_after=30, deadline=5.0)
+    client = await clients(own_redis.port, deadline=30.0)
     own_redis.pause()
     value = bytes(1 << 20)
     futures = []

@@ -38,7 +38,8 @@ async def ask(client: MultiplexedClient, *command: Any) -> tuple[float, Any]:
 
 async def test_100k_cancellations_through_a_bad_network(own_redis: RedisServer, clients: Clients) -> None:
     async with Proxy(own_redis.port) as proxy:
-        client = await clients(proxy.port, deadline=2.0, max_in_flight=200_000)
+        client = await clients(proxy.port, deadline=2.0)
+        client.active.capacity = 200_000
         proxy.split_replies, proxy.delay_to_client = True, (0.0, 0.004)
         draw = random.Random(3)
         wrong, right, cancelled, refused = 0, 0, 0, 0
