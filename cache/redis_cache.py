@@ -108,7 +108,7 @@ class RedisCache:
 
     def enable(self) -> None:
         """Switch the cache on at run time. It is used as soon as Redis answers."""
-        self._engine.enable()
+        self._engine.transport.enable()
 
     def disable(self) -> None:
         """Switch the cache off at run time: neutral answers and no traffic until ``enable()``.
@@ -124,7 +124,7 @@ class RedisCache:
         user is served. An exception counts as "cannot say now": it is called again, for a minute. After that, or if it
         returns False or takes longer, or None is set, everything under ``user:*`` is deleted.
         """
-        self._engine.recall_with(revalidate)
+        self._engine.revalidate = revalidate
 
     # -- reading ---------------------------------------------------------------------------------------
 

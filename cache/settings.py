@@ -42,7 +42,7 @@ class CacheSettings:
     """The settings of one cache. Safe to log: ``repr`` shows the URL without its credentials.
 
     Attributes:
-        url: where Redis is. Its options (``redis_url.SETTINGS``) replace the settings of the same name.
+        url: where Redis is. Its options (``url_options.SETTINGS``) replace the settings of the same name.
         enabled: whether the cache starts switched on.
         deadline: seconds within which every call answers, whatever Redis does.
         connect_wait: seconds ``initialize()`` waits; connecting then continues in the background.
@@ -50,7 +50,7 @@ class CacheSettings:
         socket_connect_timeout: seconds one attempt to connect may take.
         socket_timeout: seconds one socket operation of the pool may take.
         retry_on_timeout: whether the pool repeats an operation, once, whose connection was lost or silent.
-        health_check_interval: seconds a connection of the pool may idle before it is checked with a PING.
+        health_check_interval: seconds a connection may idle before it is checked with a PING; 0 for no limit.
         max_value_bytes: larger values are refused.
         ttl_spread: share of a TTL by which ``get_or_load`` may shorten it at random, so that keys that were filled
             together do not expire together (a share of ``refresh_after``, where that is given); 0 turns it off.
@@ -146,7 +146,7 @@ class CacheSettings:
         metadata=_redis(
             "CACHE_ENCRYPTION_KEYS",
             "encrypts what Redis holds: keys of 32 bytes in base64url, separated by commas; the first encrypts, all "
-            f"decrypt. Make one with: `{_MAKE_KEY}` (`docs/security.md`)",
+            f"decrypt. Make one with: `{_MAKE_KEY}` (`docs/encryption.md`)",
             Kind(lambda text: _encryption_keys(text), "keys of 32 bytes in base64url"),
         ),
     )

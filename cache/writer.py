@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from . import keys
 from .background import loop_time
-from .coherence.pending_pattern import PendingInvalidations
 from .coherence.user_index import index_entry
 from .core.engine import Engine
 from .exceptions import TransportError
@@ -49,7 +48,7 @@ class Writer:
             try:
                 stored += sum(await asyncio.gather(*(self._store(key, arguments, False) for key, arguments in batch)))
             except asyncio.CancelledError:
-                self._invalidator.enqueue(PendingInvalidations(tuple(key for key, _ in checked)))
+                self._pending.add(*(key for key, _ in checked))
                 raise
         return stored
 
@@ -74,7 +73,7 @@ class Writer:
             self._engine.count_error(problem)
         finally:  # also if the caller is cancelled: Redis may or may not have executed it
             if stored is None and not nx:  # the old value may still be there, and is no longer the right one
-                self._invalidator.enqueue(PendingInvalidations((key,)))
+                self._pending.add(key)
         return bool(stored)
 
     async def _run(self, script: Script, key: str, arguments: tuple[Any, ...], *, adds: bool = False) -> Any:
@@ -107,7 +106,8 @@ class Writer:
         except TransportError as problem:
             self._engine.count_error(problem)
         finally:  # also if the caller is cancelled
-            self._invalidator.enqueue(PendingInvalidations(tuple(names)))
+            if names:
+                self._pending.add(*names)
         return deleted
 
     async def _delete(self, names: Sequence[str]) -> int:
@@ -118,7 +118,7 @@ class Writer:
             self._engine.count_error(problem)
         finally:  # also if the caller is cancelled: Redis may or may not have executed it
             if deleted is None:
-                self._invalidator.enqueue(PendingInvalidations(tuple(names)))
+                self._pending.add(*names)
         return deleted or 0
 
     def _arguments(self, key: str, value: Any, ttl: int | None, nx: bool, xx: bool) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ and what Redis says (``redis_server.cli``). What is taken from here is the part'
 from __future__ import annotations
 
 from cache import RedisCache
+from cache.coherence.pending_pattern import PendingInvalidations
 from cache.coherence.server_epoch import ServerEpoch
 from cache.core.engine import Engine
 from cache.loading.fill import Filler
@@ -16,6 +17,15 @@ from cache.locks import Locks
 def engine_of(cache: RedisCache) -> Engine:
     """Its transport, near cache, pending invalidations, epochs and counters."""
     return cache._engine  # private: a user of the cache has no business with its connection
+
+
+def enqueue(cache: RedisCache, pending: PendingInvalidations) -> None:
+    """As if Redis had not acknowledged these."""
+    queue = engine_of(cache).pending
+    if pending.keys:
+        queue.add(*pending.keys)
+    for pattern in pending.patterns:
+        queue.add_pattern(*pattern)
 
 
 def epoch_of(cache: RedisCache) -> ServerEpoch:

@@ -135,14 +135,6 @@ class PendingQueue:
         self.shared.patterns.setdefault(pattern.user_id, {})[pattern] = PatternEntry(self.sequence)
 
     @_locked
-    def merge(self, pending: PendingInvalidations) -> None:
-        """Enqueue what another cache could not deliver."""
-        if pending.keys:
-            self.add(*pending.keys)
-        for pattern in pending.patterns:
-            self.add_pattern(*pattern)
-
-    @_locked
     def deleted_by_name(self, pattern: PendingPattern, sequence: int, known: set[str]) -> None:
         """What is known of a user's keys was deleted; the rest stays masked until a scan has deleted it.
 

@@ -45,6 +45,7 @@ class Engine:
     Attributes:
         counters: what this process did.
         transport: sends the commands.
+        revalidate: see :meth:`cache.RedisCache.recall_with`.
         epochs: for each server in use, whether it is the one whose values were known to be right.
     """
 
@@ -64,7 +65,7 @@ class Engine:
         self.serializer = serializer
         self._tracked: set[Node] = set()  # which push changes of what was read over the present connection
         self._tracking_replies: dict[Node, Any] = {}
-        self._revalidate: Revalidate | None = None
+        self.revalidate: Revalidate | None = None
         largest = max(LARGEST_REPLY_BYTES, 2 * settings.max_value_bytes)
         self.transport = Transport(settings, self, handshake=self._handshake, largest_reply_bytes=largest)
         self.epochs: dict[Node, ServerEpoch] = {}
@@ -100,10 +101,6 @@ class Engine:
         self.transport.disable()
         self._disconnected()
 
-    def enable(self) -> None:
-        """Switch on again. Connecting begins at once, in the background."""
-        self.transport.enable()
-
     async def close(self) -> None:
         """Run maintenance once more and close every connection."""
         if self.transport.connected:
@@ -115,10 +112,6 @@ class Engine:
         await self._background.ended(2.0)
         for epoch in checking:
             await epoch.close()
-
-    def recall_with(self, revalidate: Revalidate | None) -> None:
-        """See :meth:`cache.RedisCache.recall_with`."""
-        self._revalidate = revalidate
 
     def tracks(self, key: str) -> bool:
         """Whether changes of ``key`` are pushed, once it was read."""
@@ -142,7 +135,7 @@ class Engine:
 
     def _epoch(self, node: Node) -> ServerEpoch:
         if node not in self.epochs:
-            self.epochs[node] = ServerEpoch(node, self.transport, self.pending, lambda: self._revalidate)
+            self.epochs[node] = ServerEpoch(node, self.transport, self.pending, lambda: self.revalidate)
         return self.epochs[node]
 
     def _handshake(self, node: Node) -> tuple[Command, ...]:

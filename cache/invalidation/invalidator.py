@@ -73,10 +73,6 @@ class Invalidator:
         """What Redis has not acknowledged."""
         return self._pending.invalidations
 
-    def enqueue(self, pending: PendingInvalidations) -> None:
-        """Redis did not acknowledge these: obey them in this process, deliver them later."""
-        self._pending.merge(pending)
-
     # -- operations ------------------------------------------------------------------------------------
 
     async def delete(self, names: Sequence[str]) -> int:
@@ -108,7 +104,7 @@ class Invalidator:
             self._engine.count_error(problem)
         finally:  # also if the caller is cancelled: how far it got is unknown
             if not outcome.complete:
-                self.enqueue(PendingInvalidations(patterns=(pattern,)))
+                self._pending.add_pattern(*pattern)
         return outcome
 
     async def redeliver(self) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 from .. import keys
 from ..serialization.serializer import Serializer
 from ..transport.commands import Transport
-from .scan import as_bytes, send_each
+from .scan import as_bytes, ask_each
 
 _START_BYTES: Final = 2048  # of a value that are read: most values are shorter
 _BATCH: Final = 100
@@ -31,7 +31,7 @@ async def ours(transport: Transport, serializer: Serializer, names: Sequence[str
         indexed = await _indexed(transport, [name for name in batch if not keys.is_documented(name)])
         named = [name for name in batch if keys.is_documented(name) or name in indexed]
         asked = [("GETRANGE", as_bytes(name), 0, _START_BYTES - 1) for name in named]
-        for name, start in zip(named, await send_each(transport, asked, "WRONGTYPE"), strict=True):
+        for name, start in zip(named, await ask_each(transport, asked, "WRONGTYPE"), strict=True):
             if isinstance(start, bytes) and serializer.may_be_value(start, whole=len(start) < _START_BYTES):
                 found.append(name)
     return found
@@ -40,5 +40,5 @@ async def ours(transport: Transport, serializer: Serializer, names: Sequence[str
 async def _indexed(transport: Transport, names: Sequence[str]) -> set[str]:
     entries = [(name, owned) for name in names if (owned := keys.owner(name)) is not None]
     asked = [("SISMEMBER", as_bytes(keys.index(user)), as_bytes(rest)) for _, (user, rest) in entries]
-    replies = await send_each(transport, asked, "WRONGTYPE")
+    replies = await ask_each(transport, asked, "WRONGTYPE")
     return {name for (name, _), member in zip(entries, replies, strict=True) if member == 1}

@@ -127,11 +127,11 @@ async def delete_each(transport: Transport, names: Sequence[str]) -> set[str]:
         TransportError: Redis gave no usable reply.
     """
     asked = [(transport.capabilities.delete, as_bytes(name)) for name in names]
-    replies = await send_each(transport, asked, *SPECIFIC)
+    replies = await ask_each(transport, asked, *SPECIFIC)
     return {name for name, reply in zip(names, replies, strict=True) if isinstance(reply, Exception)}
 
 
-async def send_each(transport: Transport, commands: Sequence[tuple[Any, ...]], *codes: str) -> list[Any]:
+async def ask_each(transport: Transport, commands: Sequence[tuple[Any, ...]], *codes: str) -> list[Any]:
     """The replies to these commands, with rejections of these codes among them.
 
     Raises:

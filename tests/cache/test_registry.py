@@ -16,7 +16,7 @@ from cache import RedisCache, close_redis_cache, get_redis_cache, keys, registry
 from cache.coherence.pending import PendingQueue
 from cache.coherence.pending_entries import PendingEntries
 from cache.coherence.pending_pattern import PendingInvalidations
-from tests.inside import engine_of
+from tests.inside import engine_of, enqueue
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
@@ -174,7 +174,7 @@ async def test_a_cache_made_during_closing_has_the_pending_invalidations(
 
     monkeypatch.setattr(engine_of(cache), "close", slowly)
     monkeypatch.setattr(cache.invalidations, "redeliver", refused)
-    cache.invalidations.enqueue(PendingInvalidations((KEY,)))
+    enqueue(cache, PendingInvalidations((KEY,)))
     closing = asyncio.create_task(close_redis_cache())
     await until(lambda: not caches())
     newer = await get_redis_cache()

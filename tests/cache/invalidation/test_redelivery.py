@@ -9,7 +9,7 @@ import pytest
 from cache import RedisCache, keys
 from cache.coherence.pending import MAX_PATTERNS_PER_USER, PendingInvalidations, PendingPattern, PendingQueue
 from cache.exceptions import CommandRejected
-from tests.inside import engine_of
+from tests.inside import engine_of, enqueue
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
@@ -40,7 +40,7 @@ async def test_what_is_refused_holds_up_nothing_else(
     pending = PendingInvalidations(
         (*refused.keys, KEY), (*refused.patterns, PendingPattern(keys.user_pattern("1"), "1"))
     )
-    narrow.invalidations.enqueue(pending)
+    enqueue(narrow, pending)
     await until(lambda: narrow.invalidations.pending == refused)
     await until(lambda: redis_server.cli("EXISTS", "app:1", KEY, NOTE) == 1)  # the scan finds the note
     await until(lambda: not narrow.invalidations.background_scan.running)
@@ -53,7 +53,7 @@ async def test_one_key_among_many_is_found(narrow: RedisCache, redis_server: Red
     names = [f"user:{number}:note" for number in range(250)]
     for name in names:
         redis_server.cli("SET", name, "old")
-    narrow.invalidations.enqueue(PendingInvalidations((*names[:7], "app:1", *names[7:])))
+    enqueue(narrow, PendingInvalidations((*names[:7], "app:1", *names[7:])))
     await until(lambda: narrow.invalidations.pending == PendingInvalidations(("app:1",)))
     assert redis_server.cli("EXISTS", *names) == 0
 
@@ -63,7 +63,7 @@ async def test_many_rejected_keys_hold_up_neither_keys_nor_patterns(
 ) -> None:
     rejected = [f"app:{number}" for number in range(150)]
     redis_server.cli("MSET", KEY, "old", NOTE, "old")
-    narrow.invalidations.enqueue(PendingInvalidations((*rejected, KEY), (PendingPattern("user:1:n*", "1"),)))
+    enqueue(narrow, PendingInvalidations((*rejected, KEY), (PendingPattern("user:1:n*", "1"),)))
     await until(lambda: not engine_of(narrow).pending.covers(KEY) and not engine_of(narrow).pending.covers(NOTE))
     assert redis_server.cli("EXISTS", KEY, NOTE) == 0
     assert set(narrow.invalidations.pending.keys) == set(rejected)
@@ -93,8 +93,8 @@ async def test_rejected_patterns_of_many_users_hold_up_no_other(redis_server: Re
     redis_server.cli("ACL", "SETUSER", "one", "on", ">pw", "resetkeys", *permitted, "&*", "+@all")
     cache = await connect(redis_server.url.replace("redis://", "redis://one:pw@"))
     users = [f"bad{number}" for number in range(40)]
-    cache.invalidations.enqueue(
-        PendingInvalidations(patterns=tuple(PendingPattern(f"user:{user}:*", user) for user in (*users, "good")))
+    enqueue(
+        cache, PendingInvalidations(patterns=tuple(PendingPattern(f"user:{user}:*", user) for user in (*users, "good")))
     )
     assert engine_of(cache).pending.covers(keys.profile("good"))
     await until(lambda: not engine_of(cache).pending.covers(keys.profile("good")))

@@ -16,7 +16,7 @@ from cache.transport.cluster.cluster import ClusterClient
 from cache.transport.fallback.pool import PooledClient
 from tests.cache.loading.clock import timed
 from tests.cache.loading.loader import Loader
-from tests.inside import engine_of
+from tests.inside import engine_of, enqueue
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.resp import RedisReplyError
 from tests.real.redis.resp2_server import refusing, without_resp3
@@ -300,7 +300,7 @@ async def test_a_reply_overtaken_by_a_pending_invalidation_is_not_served(
     monkeypatch.setattr(client, "call", call_late)
     monkeypatch.setattr(client, "call_many", call_many_late)
     monkeypatch.setattr(Engine, "redeliver_soon", lambda _: None)
-    cache.invalidations.enqueue(PendingInvalidations((KEY,)))
+    enqueue(cache, PendingInvalidations((KEY,)))
     ask: dict[str, Any] = {
         "get": lambda: cache.get(KEY),
         "get_many": lambda: cache.get_many([KEY]),

@@ -20,6 +20,7 @@ from cache.coherence.pending import PendingInvalidations, PendingPattern
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
 from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.store import PendingErasure, StoreError
+from tests.inside import enqueue
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until
 
@@ -85,13 +86,13 @@ async def test_what_redis_rejects_of_others_blocks_nothing(runtime: Runtime, mon
         """It stays pending."""
 
     monkeypatch.setattr(cache.invalidations, "redeliver", refused)
-    cache.invalidations.enqueue(PendingInvalidations(("app:1",), (PendingPattern("app:*", None),)))
+    enqueue(cache, PendingInvalidations(("app:1",), (PendingPattern("app:*", None),)))
     with use_caller(Caller("1")):
         await save_user_profile_async("Name: Ada")
     await runtime.outbox_relay.close()
     assert await pending(runtime) == []
     await runtime.store.save_profile("2", "written past the cache")
-    cache.invalidations.enqueue(PendingInvalidations(("user:2:settings",)))
+    enqueue(cache, PendingInvalidations(("user:2:settings",)))
     assert await runtime.outbox_relay.deliver_pending(older_than=0) == 0
     assert await pending(runtime) == [("2", "profile")]
 
