@@ -109,6 +109,7 @@ async def connect(make_cache: Callable[..., RedisCache]) -> Callable[..., Awaita
         cache = make_cache(url, **({"deadline": 2.0, "connect_wait": 5.0} | settings))
         await initialised(cache)
         if tracked:
+            await engine_of(cache).transport.send("EXISTS", "")  # in a cluster, connects to the node of this key
             await until(lambda: engine_of(cache).tracks(""))
         return cache
 

@@ -28,6 +28,7 @@ async def near(redis_server: RedisServer, make_cache: Any) -> RedisCache:
 async def connected(make_cache: Any, url: str, **settings: Any) -> RedisCache:
     cache: RedisCache = make_cache(url, connect_wait=5.0, near=FAMILIES, **({"deadline": 2.0} | settings))
     await initialised(cache)
+    await engine_of(cache).transport.send("EXISTS", "")  # in a cluster, connects to the node of this key
     await until(lambda: engine_of(cache).tracks(""))
     return cache
 

@@ -141,7 +141,7 @@ class ReplicatedCluster:
             return self._on_primaries(command)
         if others and name in _MANY_KEYS:
             return sum(self.cli(name, each) for each in (key, *others))
-        return self.owner(key).cli(*command)
+        return self.owner(others[1] if name == "EVAL" else key).cli(*command)
 
     def many(self, commands: Iterable[Sequence[Part]]) -> list[Any]:
         """As ``RedisServer.many``, for commands with one key each; the replies come node by node."""
