@@ -28,15 +28,17 @@ class Value:
 
     Attributes:
         asked_store: whether the store was asked, because the cache did not know all of it.
-        cache_ms: what the reads take from the cache; None where it does not answer.
+        cache_ms: what the reads take from the cache; None where it does not have them.
         store_ms: what they take from the store; None where it does not answer.
         known: whether anything is known of the person.
+        connected: whether the cache answers; where it does, it may lack what has just been changed.
     """
 
     asked_store: bool
     cache_ms: float | None
     store_ms: float | None
     known: bool
+    connected: bool = True
 
     def __str__(self) -> str:
         first, other = ("store", "cache") if self.asked_store else ("cache", "store")
@@ -44,6 +46,8 @@ class Value:
         within = "" if took is None else f" in {ms(took)}"
         if not self.known:
             return f"knew nothing of you yet: asked the {first}{within}"
+        if besides is None and self.asked_store and self.connected:
+            return f"knew you{within} from the store: the cache has no copy yet"
         if besides is None:
             return f"knew you{within} from the {first}: the {other} does not answer"
         return f"knew you{within} from the {first} (the {other}: {ms(besides)}{' now' if self.asked_store else ''})"
@@ -69,7 +73,8 @@ async def _value(conversation: Conversation, *, asked_store: bool | None) -> Val
     if (caller := memory.caller) is None:
         return None
     cache_ms, asked_now = await _lookup(caller)
-    if asked_now and (await (await get_redis_cache()).get_stats()).get("connected"):
+    connected = not asked_now or bool((await (await get_redis_cache()).get_stats()).get("connected"))
+    if asked_now and connected:
         cache_ms, asked_again = await _lookup(caller)  # which has it by now
     else:
         asked_again = asked_now
@@ -83,6 +88,7 @@ async def _value(conversation: Conversation, *, asked_store: bool | None) -> Val
         cache_ms=None if asked_again else cache_ms,
         store_ms=store_ms,
         known=bool(memory.known.words),
+        connected=connected,
     )
 
 

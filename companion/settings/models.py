@@ -59,7 +59,7 @@ def checked_base_url(text: str) -> str:
     url = text.rstrip("/")
     if not host_of(url) or any(char.isspace() for char in url) or urlsplit(url).scheme not in ("http", "https"):
         raise CacheConfigError(
-            "OPENAI_BASE_URL must begin with http:// or https://, such as http://localhost:11434/v1."
+            "OPENAI_BASE_URL must be an address with http:// or https:// and a host, such as http://localhost:11434/v1."
         )
     if re.search(r"/(?:chat/completions|completions|models|audio/\w+|responses)$", url):
         raise CacheConfigError("OPENAI_BASE_URL must end before the name of a function, such as at /v1.")

@@ -193,7 +193,11 @@ def test_which_command_line_is_the_text_console() -> None:
         (Value(False, 0.83, 41.2, known=True), "knew you in 0.8 ms from the cache (the store: 41 ms)"),
         (Value(False, 0.83, None, known=True), "knew you in 0.8 ms from the cache: the store does not answer"),
         (Value(True, 0.83, 41.2, known=True), "knew you in 41 ms from the store (the cache: 0.8 ms now)"),
-        (Value(True, None, 1041.2, known=True), "knew you in 1,041 ms from the store: the cache does not answer"),
+        (
+            Value(True, None, 1041.2, known=True, connected=False),
+            "knew you in 1,041 ms from the store: the cache does not answer",
+        ),
+        (Value(True, None, 0.3, known=True), "knew you in 0.3 ms from the store: the cache has no copy yet"),
         (Value(True, 0.8, 5, known=False), "knew nothing of you yet: asked the store in 5.0 ms"),
         (Value(False, None, None, known=False), "knew nothing of you yet: asked the cache"),
     ],
