@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from secrets import token_hex
@@ -31,13 +30,14 @@ from ..exceptions import CommandRejected, TransportError, rejected_with
 from ..transport.client import Command, Node, send_all, send_each
 from ..transport.commands import Transport
 from .pending import PendingQueue
+from .server_facts import GET_EPOCH, epoch_and_mark
 
 logger = logging.getLogger("cache")
-_GET_EPOCH: Final = (("INFO", "server"), ("INFO", "replication"))
 Revalidate = Callable[[], Awaitable[bool]]
 """Invalidates again what changed lately. Returns whether that covers everything; raises if it cannot say now."""
 CHECK_EVERY: Final = 30.0  # seconds between two checks of the mark, where the server does not push its changes
 RETRY_EVERY: Final = 1.0  # seconds between two attempts to end a quarantine
+_UNTRUSTED: Final = "values of another server came along"  # no epoch, so a mark of which no process knows
 LEASE_SECONDS: Final = 5.0  # after which a process that was killed while it revalidated is replaced
 _ATTEMPTS: Final = 3  # in a row, if a reply does not come in time
 REVALIDATE_TIMEOUT: Final = 60.0  # seconds of failing revalidation after which everything is deleted
@@ -74,6 +74,8 @@ class ServerEpoch:
         self._checking: asyncio.Task[None] | None = None
         self._token = token_hex(8)
         self._leading = False  # this process has the lease
+        self._deleting = False  # its values, which were not trusted, are pending to be deleted
+        self._overwrite = False  # the mark, which says more than is known
 
     @property
     def mark_key(self) -> str:
@@ -84,7 +86,7 @@ class ServerEpoch:
     @property
     def handshake(self) -> tuple[Command, ...]:
         """What a new connection asks. Each command may be rejected."""
-        return *_GET_EPOCH, ("GET", self.mark_key), ("DBSIZE",)
+        return *GET_EPOCH, ("GET", self.mark_key), ("DBSIZE",)
 
     @property
     def _lease(self) -> str:
@@ -92,7 +94,7 @@ class ServerEpoch:
 
     def on_handshake(self, replies: list[Any]) -> None:
         """Begin with a new connection. ``replies``: to :attr:`handshake`."""
-        self._epoch, mark = _parse(replies)
+        self._epoch, mark = epoch_and_mark(replies)
         self._mark = ""
         self.changes += 1
         self.checked_at = self.not_before = -CHECK_EVERY
@@ -102,7 +104,9 @@ class ServerEpoch:
 
     def check(self) -> None:
         """Do in the background what is due. Call it a few times a second, while connected."""
-        now = loop_time()
+        client, now = self._transport.client, loop_time()
+        if client is None or self._node not in client.nodes():
+            return  # it has no slots of its cluster yet, so none for the mark
         due = self._quarantined or (self._epoch and now - self.checked_at >= CHECK_EVERY)
         if due and now >= self.not_before and (self._checking is None or self._checking.done()):
             self._checking = asyncio.create_task(self._run(), name="cache-server-epoch")
@@ -139,6 +143,16 @@ class ServerEpoch:
             self._since = loop_time()
         self._pending.quarantine(self._node, self._includes)
 
+    @property
+    def suspect(self) -> bool:
+        """Whether its values may be old."""
+        return bool(self._quarantined) or self._deleting
+
+    def distrust(self) -> None:
+        """Values of a server that is not trusted came along with slots: so this one is not, in no process."""
+        self._overwrite = True
+        self.quarantine()
+
     def forget(self) -> None:
         """The server is not used any more."""
         self._pending.release(self._node)
@@ -171,6 +185,9 @@ class ServerEpoch:
 
     async def _verify(self) -> bool:
         """End a quarantine and restore the mark. Returns whether everything is done; raises TransportError."""
+        if self._overwrite and self._epoch:
+            await self._set_mark(_UNTRUSTED)
+        self._overwrite = False
         mark = await self._read_mark() if self._epoch else ""
         if quarantine := self._quarantined:
             if not await self._nothing_old(quarantine, mark):
@@ -183,13 +200,17 @@ class ServerEpoch:
             await (self._renew() if loop_time() - self._since < REVALIDATE_TIMEOUT else self._release())
             return False
         if self._epoch and mark != self._epoch:
-            try:  # read it too, so that the server pushes its eviction
-                await send_all(self._node, (("SET", self.mark_key, self._epoch), ("GET", self.mark_key)))
-            except CommandRejected as problem:
-                if problem.code != "NOPERM":
-                    raise
+            await self._set_mark(self._epoch)
+        self._deleting = False
         await self._release()
         return True
+
+    async def _set_mark(self, mark: str) -> None:
+        try:  # read it too, so that the server pushes its eviction
+            await send_all(self._node, (("SET", self.mark_key, mark), ("GET", self.mark_key)))
+        except CommandRejected as problem:
+            if problem.code != "NOPERM":
+                raise
 
     async def _read_mark(self) -> str:
         """Return the mark. Quarantines a server with a new epoch or an unknown mark; raises TransportError."""
@@ -197,7 +218,7 @@ class ServerEpoch:
         if rejected_with(replies[-1], "WRONGTYPE"):
             await self._delete(self.mark_key)
             changes, replies = self.changes, await self._read()
-        epoch, mark = _parse(replies)
+        epoch, mark = epoch_and_mark(replies)
         if epoch != self._epoch or mark not in (epoch, self._mark):  # also if it is gone and no push says so: SWAPDB
             self.quarantine()
         self._epoch, self._mark = epoch, mark if changes == self.changes else ""
@@ -205,7 +226,7 @@ class ServerEpoch:
 
     async def _read(self) -> list[Any]:
         """Return the replies for epoch and mark, NOPERM and WRONGTYPE among them; raises any other TransportError."""
-        replies = await send_each(self._node, (*_GET_EPOCH, ("GET", self.mark_key)))
+        replies = await send_each(self._node, (*GET_EPOCH, ("GET", self.mark_key)))
         for reply in replies:
             if isinstance(reply, Exception) and not rejected_with(reply, "NOPERM", "WRONGTYPE"):
                 raise reply
@@ -228,6 +249,7 @@ class ServerEpoch:
                     await self._release()  # another process may reach it
                     return False
                 logger.error("revalidation failed (%s): all users' values are deleted", type(problem).__name__)
+        self._deleting = True
         self._pending.add_pattern(f"{keys.USERS}*", None, own=True, where=self._includes)
         return True
 
@@ -266,14 +288,3 @@ class ServerEpoch:
             self._leading = False
             with suppress(TransportError):  # it expires
                 await self._delete(self._lease)
-
-
-def _parse(replies: list[Any]) -> tuple[str, str]:
-    """The server's epoch, empty if it may not be read, and the mark."""
-    server, replication, mark = (
-        reply.decode(errors="replace") if isinstance(reply, bytes) else reply if isinstance(reply, str) else ""
-        for reply in replies[:3]
-    )
-    run = re.search(r"^run_id:(\w+)", server, re.MULTILINE)
-    history = re.search(r"^master_replid:(\w+)", replication, re.MULTILINE)
-    return f"{run[1]}:{history[1]}" if run and history else "", mark

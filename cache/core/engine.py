@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
@@ -71,8 +71,7 @@ class Engine:
         self.epochs: dict[Node, ServerEpoch] = {}
         self._connect_wait = settings.connect_wait
         self._on_change = on_change
-        # Sentinels may name a replica for the moment that a failover takes: nothing has to be changed.
-        remedies = REMEDIES - {REPLICA} if settings.endpoint.sentinels else REMEDIES
+        remedies = REMEDIES - {REPLICA} if settings.endpoint.sentinels else REMEDIES  # named for a moment of a failover
         self._availability = Availability(settings.safe_url, self.count_error, remedies)
         self._maintenance = Maintenance(
             self.transport,
@@ -180,18 +179,19 @@ class Engine:
         if self.transport.client is not None:
             self._availability.went_down(reason, partly=self.transport.connected)
 
-    def on_moved(self, includes: Callable[[str], bool]) -> None:
+    def on_moved(self, includes: Callable[[str], bool], moves: Collection[tuple[Node, Node]] = ()) -> None:
         """Forget what was read from other servers, and which those were."""
+        reached = {new for old, new in moves if old in self.epochs and self.epochs[old].suspect}
         self.near.drop_where(includes)
         self._on_change(None)
         used = set() if self.transport.client is None else {*self.transport.client.nodes()}
         self._tracked &= used
-        for node in self.epochs.keys() - used:
-            self.epochs.pop(node).forget()
+        for gone in self.epochs.keys() - used:
+            self.epochs.pop(gone).forget()
         for epoch in self.epochs.values():
             epoch.on_change()  # its mark may have another name
-            if self.pending.quarantines:  # keys of a server that is not trusted may have moved to it
-                epoch.quarantine()
+        for node in reached & used:
+            self._epoch(node).distrust()
 
     def on_push(self, node: Node, push: list[Any]) -> None:
         """Apply an invalidation message of client-side caching."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from ..exceptions import CommandTimeout, TransportError, WrongKind
@@ -138,14 +138,14 @@ class ClientListener(NodeListener, Protocol):
 class ClusterListener(ClientListener, Protocol):
     """What the owner of a cluster's client learns beside."""
 
-    def on_moved(self, includes: Callable[[str], bool]) -> None:
-        """Keys have another server; ``includes`` says which."""
+    def on_moved(self, includes: Callable[[str], bool], moves: Collection[tuple[Node, Node]] = ()) -> None:
+        """Keys have another server; ``includes`` says which. ``moves``: from where to where, with their values."""
 
 
 class TransportListener(NodeListener, Protocol):
     """What the owner of a transport learns about it."""
 
-    def on_moved(self, includes: Callable[[str], bool]) -> None:
+    def on_moved(self, includes: Callable[[str], bool], moves: Collection[tuple[Node, Node]] = ()) -> None:
         """As above."""
 
     def on_connecting(self) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextvars import Context
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from ...background import BackgroundTasks, loop_time
 from ...exceptions import WrongKind
@@ -70,9 +70,16 @@ class ClusterClient:
         self._endpoint, self._listener, self._open = endpoint, listener, open_node
         self.on_handshake, self.on_push = listener.on_handshake, listener.on_push
         self.on_reply_too_large = listener.on_reply_too_large
-        self._address_map = address_map
+        self._address_map, self._closed = address_map, False
+        self._tasks, self._closing = BackgroundTasks(), BackgroundTasks()
         self._redirections = Redirections(
-            address_map, deadline, node_at=self._node, node_of=self.node_of, moved=self._moved, ask=self._ask_soon
+            address_map,
+            deadline,
+            node_at=self._node,
+            node_of=self.node_of,
+            moved=self._moved,
+            ask=self._ask_soon,
+            untracked=self._untracked,
         )
         self._nodes: dict[Address, MultiplexedClient] = {}
         self._url_address = endpoint.host, endpoint.port
@@ -82,7 +89,6 @@ class ClusterClient:
         self._reached: set[str] = set()  # names of nodes that have answered
         self._tags: dict[Node, str] = {}
         self._ids: dict[Node, str] = {}
-        self._tasks = BackgroundTasks()
         self._asking: asyncio.Task[None] | None = None
         self.topology = 0
         self._use(list(ranges(slots, self._url_address, address_map)))
@@ -125,9 +131,9 @@ class ClusterClient:
         await self._ask()
 
     def tag_of(self, node: Node) -> str:
-        """A hash tag of the node's first slot, and its id: the same in each process that knows the same slots."""
+        """A hash tag of the node's first slot (a new one may have none yet), and its id: the same in each process."""
         if node not in self._tags:
-            tag = tag_of_slot(self._slots.index(cast(MultiplexedClient, node)))
+            tag = tag_of_slot(self._slots.index(node) if node in self._owners else 0)
             self._tags[node] = f"{{{tag}}}:{self._ids.get(node, '')}"
         return self._tags[node]
 
@@ -163,8 +169,10 @@ class ClusterClient:
 
     async def close(self) -> None:
         """End every task and connection."""
+        self._closed = True
         await self._tasks.cancel()
         await asyncio.gather(*(node.close() for node in self._nodes.values()))
+        await self._closing.ended(1.0)
 
     # -- ClientListener, of the nodes ------------------------------------------------------------------
 
@@ -195,13 +203,15 @@ class ClusterClient:
 
     def _node(self, address: Address) -> MultiplexedClient:
         node = self._nodes.get(address)
+        if node is None and self._closed:
+            return self._owners[0]  # which is closed as well
         if node is None:
             endpoint = replace(self._endpoint, host=address[0], port=address[1])
             node = self._nodes[address] = self._open(endpoint, self, partial(self._redirections.redirect, address))
         return node
 
     def _ask_soon(self) -> None:
-        if self._asking is None or self._asking.done():
+        if not self._closed and (self._asking is None or self._asking.done()):
             self._asking = self._tasks.spawn(self._ask_until_complete(), "cache-cluster-slots", Context())
 
     async def _ask_until_complete(self) -> None:
@@ -215,20 +225,22 @@ class ClusterClient:
     async def _ask(self) -> None:
         """Use what most of the nodes that answer agree with: the reply that names most primaries that answer."""
         up = [node for node in self._nodes.values() if node.up]
-        if not up:
-            for address in self._known:
-                if not (node := self._node(address)).started:
-                    node.start()
-            return
         asked = random.sample(up, min(_ASKED, len(up)))
         replies = await asyncio.gather(*(node.call("CLUSTER", "SLOTS") for node in asked), return_exceptions=True)
+        if self._closed:
+            return
         addresses = {node: address for address, node in self._nodes.items()}
         views = [
             list(ranges(reply, addresses[node], self._address_map))
             for node, reply in zip(asked, replies, strict=True)
             if node in addresses and isinstance(reply, list)
         ]
-        self._use(max(views, key=self._answering, default=[]))
+        if not any(views):  # none answers, or those that do are no part of the cluster any more
+            for address in self._known:
+                if not (node := self._node(address)).started:
+                    node.start()
+            return
+        self._use(max(views, key=self._answering))
 
     def _answering(self, view: list[Range]) -> int:
         """How many slots have a primary that answers, or that was not needed yet."""
@@ -243,22 +255,30 @@ class ClusterClient:
         slots, in_use = list(self._slots), {node for node in self._owners if node.started}
         for each in view:
             slots[each.first : each.last + 1] = [self._node(each.primary)] * (each.last + 1 - each.first)
-            self._ids[self._node(each.primary)] = each.primary_id
+            if self._ids.get(node := self._node(each.primary)) != each.primary_id:
+                self._ids[node] = each.primary_id
+                self._tags.pop(node, None)
         self._known = {address for each in view for address in (each.primary, *each.replicas)} | {self._url_address}
         moved = {slot for slot, (old, new) in enumerate(zip(self._slots, slots, strict=True)) if old is not new}
+        moves = {(self._slots[slot], slots[slot]) for slot in moved}
         if moved:
-            for slot in moved:
-                if self._slots[slot] in in_use and not slots[slot].started:
-                    slots[slot].start()
+            for old, new in moves:
+                if old in in_use and not new.started:
+                    new.start()
             self._slots, self.topology = slots, self.topology + 1
             self._owners = tuple(dict.fromkeys(slots))
             self._tags.clear()
-            self._listener.on_moved(lambda key: hash_slot(key) in moved)
-        for address, node in list(self._nodes.items()):
-            if node not in self._owners:
-                del self._nodes[address]
-                self._ids.pop(node, None)
-                self._tasks.spawn(node.close(), "cache-disconnect")
+        unused = [address for address, node in self._nodes.items() if node not in self._owners]
+        for node in map(self._nodes.pop, unused):
+            self._ids.pop(node, None)
+            self._tags.pop(node, None)
+            self._closing.spawn(node.close(), "cache-disconnect")
+        if moved or unused:
+            self._listener.on_moved(lambda key: hash_slot(key) in moved, moves)
+
+    def _untracked(self, key: bytes) -> None:
+        """A key is read from a node that does not have its slot here: the loss of that one would not be noticed."""
+        self._listener.on_push(self.node_of(key), [b"invalidate", [key]])
 
     def _moved(self, slot: int, node: MultiplexedClient) -> None:
         """A node says that another one has this slot."""

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from ...exceptions import CommandRejected, NotConnected
+from ...slots import SLOTS
 from ..connection import Sent, expire, fail
 from ..multiplexer import MultiplexedClient
 from ..packing import key_of, pack, unpack
@@ -28,6 +29,7 @@ class Redirections:
         node_of: returns the client for a key.
         moved: called with a slot, and the node that is said to have it.
         ask: called when the slots should be asked for.
+        untracked: called with each key whose command is sent to another node than its own.
     """
 
     def __init__(
@@ -39,10 +41,11 @@ class Redirections:
         node_of: Callable[[bytes], MultiplexedClient],
         moved: Callable[[int, MultiplexedClient], None],
         ask: Callable[[], None],
+        untracked: Callable[[bytes], None],
     ) -> None:
         self._address_map, self._deadline = address_map, deadline
         self._node_at, self._node_of = node_at, node_of
-        self._moved, self._ask = moved, ask
+        self._moved, self._ask, self._untracked = moved, ask, untracked
         self._hops: dict[asyncio.Future[Any], int] = {}
 
     def redirect(self, asked: Address, sent: Sent, rejection: CommandRejected) -> bool:
@@ -58,7 +61,10 @@ class Redirections:
         if loop.time() >= called + self._deadline:
             expire(future)
             return True
-        again = self._elsewhere(asked, sent, rejection)
+        try:
+            again = self._elsewhere(asked, sent, rejection)
+        except ValueError:
+            return False  # it names no place
         if self._count(future) <= _HOPS and code != "TRYAGAIN":
             again()
         else:
@@ -69,7 +75,12 @@ class Redirections:
         if rejection.code == "TRYAGAIN":
             return partial(self._to_its_node, sent)
         _, slot, place = str(rejection).split(" ")[:3]
+        if not 0 <= int(slot) < SLOTS:
+            raise ValueError
         host, _, port = place.rpartition(":")
+        key = key_of(unpack(sent[2]))
+        if key is not None:
+            self._untracked(key)
         node = self._node_at(reach(host, int(port), asked, self._address_map))
         if rejection.code == "MOVED":
             self._moved(int(slot), node)

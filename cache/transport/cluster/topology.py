@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
+from ...slots import SLOTS
+
 Address: TypeAlias = tuple[str, int]
 AddressMap: TypeAlias = Mapping[str, str]
 """The address to connect to, by the address that a node announces: ``host:port``, or a host for all of its ports."""
@@ -26,7 +28,8 @@ def ranges(reply: Any, asked: Address, reachable: AddressMap) -> Iterator[Range]
         try:
             first, last, *servers = entry
             primary, *replicas = (_address(server, asked, reachable) for server in servers)
-            yield Range(int(first), int(last), primary, _id(servers[0]), tuple(replicas))
+            if 0 <= first <= last < SLOTS:
+                yield Range(int(first), int(last), primary, _id(servers[0]), tuple(replicas))
         except (TypeError, ValueError, LookupError, AttributeError):
             continue
 
@@ -43,7 +46,13 @@ def _id(server: Any) -> str:
 
 
 def reach(host: str, port: int, asked: Address, reachable: AddressMap) -> Address:
-    """The address to connect to. A node that does not know its own host is where ``asked`` is."""
+    """The address to connect to. A node that does not know its own host is where ``asked`` is.
+
+    Raises:
+        ValueError: there is no such port.
+    """
+    if not 0 < port < 65_536:
+        raise ValueError(port)
     if host in ("", "?"):
         host = asked[0]
     if (mapped := reachable.get(f"{host}:{port}")) is not None:
