@@ -316,6 +316,9 @@ ROUGH: Final[tuple[Saying, ...]] = (
     ("that's my name", (), "cannot"),
     ("His dog is my name", (), "cannot"),
     ("My daughters are Ann and Bea", ("Family: daughters called Ann and Bea",), "learnt"),
+    ("I used to live in Rome but now I'm in love", (), "cannot"),
+    ("my kids are Great and Funny", (), "any"),
+    ("my parents are Divorced", ("People: my parents are Divorced",), "learnt"),
     # Not to be kept
     ("my passport's C01234567", (), "secret"),
     ("the alarm is 1234", (), "secret"),

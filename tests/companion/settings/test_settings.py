@@ -69,6 +69,10 @@ def test_which_models(env: dict[str, str], models: str) -> None:
         ({"SUPABASE_URL": "https://[x", "SUPABASE_SECRET_KEY": "s3cret"}, "SUPABASE_URL"),
         ({"COMPANION_MODELS": "openai"}, "OPENAI_API_KEY"),
         ({"OPENAI_BASE_URL": "https://api.openai.com/v1"}, "OPENAI_API_KEY"),
+        *(
+            ({"OPENAI_BASE_URL": url}, "OPENAI_BASE_URL must be an address with http:// or https:// and a host")
+            for url in ("http://", "localhost:11434", "ftp://host/v1", "http://host:port/v1")
+        ),
         ({"COMPANION_MODELS": "inference", "LIVEKIT_URL": "wss://a.livekit.cloud"}, "LIVEKIT_API_KEY"),
         ({"COMPANION_MODELS": "gpt"}, "COMPANION_MODELS"),
         ({"COMPANION_LLM": "openai/gpt-4.1"}, "needs LIVEKIT_URL, LIVEKIT_API_KEY, LIVEKIT_API_SECRET"),
