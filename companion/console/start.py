@@ -14,6 +14,15 @@ from typing import IO, Any, Final, NoReturn
 
 TITLE: Final = "companion · Starting: what you type is kept. /help lists commands, Ctrl-D leaves."
 GOODBYE: Final = "Goodbye."
+HELP: Final = """Usage: companion console [--log-level LEVEL] [--audio]
+       python agent.py console --text [--log-level LEVEL]
+
+Talk with the companion in this terminal, or through a pipe: echo hi | companion console.
+/help in a conversation lists its commands.
+
+  --log-level LEVEL  the least level of the log that is shown, such as DEBUG or INFO
+  --audio            talk by microphone and loudspeaker
+"""
 _NARROW: Final = 80
 """Columns where the terminal does not say how many it has."""
 _STAND_INS: Final = str.maketrans(
@@ -48,8 +57,11 @@ def begin(arguments: Sequence[str]) -> None:
         arguments: the command line, ``sys.argv``.
 
     Raises:
-        SystemExit: it has an option that the text console does not have.
+        SystemExit: it has an option that the text console does not have, or asks what the console is.
     """
+    if arguments[1:2] == ["console"] and "--help" in arguments:
+        write(HELP)
+        raise SystemExit(0)
     if not wants_text(arguments):
         return
     _check(arguments[2:])

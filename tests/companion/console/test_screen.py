@@ -15,7 +15,7 @@ from companion.console import start
 from companion.console.commands import command
 from companion.console.log import hide_log, show_log
 from companion.console.screen import Screen, render
-from companion.console.start import begin, text_by_default, wants_text
+from companion.console.start import HELP, begin, text_by_default, wants_text
 from companion.console.typed import decode, encoding_of_input
 from companion.console.value import Value, ms
 
@@ -160,6 +160,14 @@ def test_what_is_no_utf_8_is_latin_1(monkeypatch: pytest.MonkeyPatch) -> None:
     for encoding, used in (("ascii", "utf-8"), ("no-such", "utf-8"), ("cp1252", "cp1252"), (None, "utf-8")):
         monkeypatch.setattr(sys, "stdin", type("Input", (), {"encoding": encoding})())
         assert encoding_of_input() == used
+
+
+@pytest.mark.parametrize("words", [["console", "--help"], ["console", "--text", "--help"]])
+def test_its_help_is_its_own(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        begin(["agent.py", *words])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == HELP
 
 
 def test_which_command_line_is_the_text_console() -> None:
