@@ -253,6 +253,8 @@ class Transport:
     def by_node(self, names: Sequence[str]) -> list[list[str]]:
         """The keys in groups, one for each server that has some."""
         client, groups = self._usable(), dict[Node, list[str]]()
+        if not client.sharded:
+            return [list(names)]
         for name in names:
             groups.setdefault(client.node_of(name), []).append(name)
         return list(groups.values())
