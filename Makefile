@@ -50,7 +50,7 @@ console: .venv/.runtime  ## talk to the companion in this terminal
 	@$(RUN) agent.py console --text
 
 # Most tests wait, so that there are more workers than cores. Tests of time run apart (tests/turns.py).
-PARALLEL := -n 4 --dist worksteal
+PARALLEL := -n 3 --dist worksteal
 
 test: .venv/.dev  ## run the whole test suite, several tests at a time (ARGS="tests/cache -k lease")
 	@$(RUN) -m pytest $(PARALLEL) $(ARGS)
