@@ -39,13 +39,13 @@ def read(servers: Sequence[RedisServer]) -> Reading:
     commands: Counter[str] = Counter()
     connections = []
     for server in servers:
-        told = dict(line.split(":", 1) for line in server.cli("INFO", "everything").splitlines() if ":" in line)
-        cpu += float(told["used_cpu_user"]) + float(told["used_cpu_sys"])
-        memory += int(told["used_memory"])
-        data += int(told["used_memory_dataset"]) * (told["role"] == "master")
-        for name, text in told.items():
+        info = dict(line.split(":", 1) for line in server.cli("INFO", "everything").splitlines() if ":" in line)
+        cpu += float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
+        memory += int(info["used_memory"])
+        data += int(info["used_memory_dataset"]) * (info["role"] == "master")
+        for name, text in info.items():
             command = name.removeprefix("cmdstat_")
-            if command != name and command not in _OWN and told["role"] == "master":
+            if command != name and command not in _OWN and info["role"] == "master":
                 commands[command] += int(text.partition("calls=")[2].partition(",")[0])
         lines = [line for line in server.cli("CLIENT", "LIST").splitlines() if " name=companion-cache " in line]
         connections.append(len(lines))

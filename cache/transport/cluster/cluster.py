@@ -83,7 +83,7 @@ class ClusterClient:
         )
         self._nodes: dict[Address, MultiplexedClient] = {}
         self._url_address = endpoint.host, endpoint.port
-        self._known = {self._url_address}  # where somebody may know the slots
+        self._known = {self._url_address}  # which may know the slots
         self._slots = [self._node(self._url_address)] * SLOTS
         self._owners: tuple[MultiplexedClient, ...] = (self._slots[0],)
         self._reached: set[str] = set()  # names of nodes that have answered

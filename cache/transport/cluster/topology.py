@@ -40,7 +40,7 @@ def _address(server: Any, asked: Address, reachable: AddressMap) -> Address:
 
 
 def _id(server: Any) -> str:
-    """The id of a node; empty if none is told, by a proxy."""
+    """The id of a node; empty where a proxy names none."""
     found = server[2] if len(server) > 2 else b""
     return found.decode(errors="replace") if isinstance(found, bytes) else str(found)
 

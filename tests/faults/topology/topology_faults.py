@@ -145,7 +145,7 @@ def planned(place: SentinelPlace) -> float:
 
 
 def lose_majority(place: SentinelPlace) -> float:
-    """Two Sentinels are away when the primary dies: nobody is elected until one is back."""
+    """Two Sentinels are away when the primary dies: no replica is elected until one is back."""
     primary, replica = place.trio.primary(), place.trio.replica()
     for sentinel in place.trio.sentinels[1:]:
         sentinel.kill()

@@ -217,8 +217,8 @@ class RedisServer:
         try:
             if self.cli("DBSIZE") == 0:
                 lines = [line for part in ("server", "replication") for line in self.cli("INFO", part).splitlines()]
-                told = dict(line.split(":", 1) for line in lines if ":" in line)
-                self.cli("SET", key, f"{told['run_id']}:{told['master_replid']}")
+                info = dict(line.split(":", 1) for line in lines if ":" in line)
+                self.cli("SET", key, f"{info['run_id']}:{info['master_replid']}")
         except RedisReplyError:
             pass  # a replica, a cluster node, or no permission
 
