@@ -39,7 +39,7 @@ class Reader:
         # Inlined, and not _masked(): a hit costs two microseconds in all.
         if not self._near_on or client is None or (self._pending and self._pending.covers(key)):
             return MISSING
-        now, node = asyncio.get_running_loop().time(), client.node_of(key)
+        now, node = asyncio.get_running_loop().time(), client.only or client.node_of(key)
         kept: Any = MISSING if now - node.proven_at > MAX_STALENESS else self._near.get(key, now)
         if kept is MISSING:
             return MISSING

@@ -35,7 +35,9 @@ from .server_facts import GET_EPOCH, epoch_and_mark
 logger = logging.getLogger("cache")
 Revalidate = Callable[[], Awaitable[bool]]
 """Invalidates again what changed lately. Returns whether that covers everything; raises if it cannot say now."""
-CHECK_EVERY: Final = 30.0  # seconds between two checks of the mark, where the server does not push its changes
+CHECK_EVERY: Final = (
+    28.0  # seconds between two checks of the mark: less than 30, so that an idle connection needs no ping
+)
 RETRY_EVERY: Final = 1.0  # seconds between two attempts to end a quarantine
 _UNTRUSTED: Final = "values of another server came along"  # no epoch, so a mark of which no process knows
 LEASE_SECONDS: Final = 5.0  # after which a process that was killed while it revalidated is replaced

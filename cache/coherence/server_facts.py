@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
+
+from ..transport.packing import info_of
 
 GET_EPOCH: Final = (("INFO", "server"), ("INFO", "replication"))
 
 
 def epoch_and_mark(replies: list[Any]) -> tuple[str, str]:
     """Read the replies to ``GET_EPOCH`` and to a GET of the mark. An epoch that may not be read is empty."""
-    server, replication, mark = (
-        reply.decode(errors="replace") if isinstance(reply, bytes) else reply if isinstance(reply, str) else ""
-        for reply in replies[:3]
-    )
-    run = re.search(r"^run_id:(\w+)", server, re.MULTILINE)
-    history = re.search(r"^master_replid:(\w+)", replication, re.MULTILINE)
-    return f"{run[1]}:{history[1]}" if run and history else "", mark
+    server, replication, mark = replies[:3]
+    run, history = info_of(server).get("run_id"), info_of(replication).get("master_replid")
+    mark = mark.decode(errors="replace") if isinstance(mark, bytes) else ""
+    return f"{run}:{history}" if run and history else "", mark

@@ -7,11 +7,11 @@ are added to a hash in Redis now and then, off the hot path, and once more at cl
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Any, Final
 
 from .. import keys
 from ..transport.commands import Transport
+from ..transport.packing import info_of
 
 FIELDS: Final = (
     "total_requests",
@@ -22,7 +22,6 @@ FIELDS: Final = (
     "undecodable",
     "warmed",
 )
-_USED: Final = re.compile(r"^used_memory:(\d+)", re.MULTILINE)
 _REPORTED: Final = (*FIELDS[:3], "hit_rate", "connection_errors", "redis_keys", "redis_memory", *FIELDS[4:])
 
 
@@ -90,14 +89,9 @@ class Counters:
             transport.on_each_node("INFO", "memory"),
         )
         totals = {name: int(value or 0) for name, value in zip(FIELDS, stored, strict=True)}
-        used = sum(int(found[1]) for each in memory if (found := _USED.search(text_of(each))))
+        used = sum(int(size) for each in memory if (size := info_of(each).get("used_memory", "")).isdigit())
         totals = {name: totals[name] + amount for name, amount in unsent.items()}
         return _report(totals, sum(map(int, sizes)), _human(used))
-
-
-def text_of(info: Any) -> str:
-    """A reply to INFO, which RESP3 brings as a text and RESP2 as bytes."""
-    return info.decode(errors="replace") if isinstance(info, bytes) else str(info)
 
 
 def _human(size: int) -> str:

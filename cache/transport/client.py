@@ -28,8 +28,8 @@ class Client(Protocol):
         """Whether the replies for one key come in the order of its commands."""
 
     @property
-    def sharded(self) -> bool:
-        """Whether keys are spread over several servers, so that no command may name keys of two slots."""
+    def only(self) -> Node | None:
+        """The server of every key. None if there may be several: no command may name keys of two slots then."""
 
     @property
     def up(self) -> bool:
@@ -88,9 +88,8 @@ class Node(Client, Protocol):
 
 
 class OneServer:
-    """What a client of one server answers to the questions about several. It is a :class:`Node` itself."""
+    """What a client of one server answers to the questions about several. It is its only :class:`Node`."""
 
-    sharded: Final = False
     topology: Final = 0
 
     def node_of(self: ClientT, _: str) -> ClientT:

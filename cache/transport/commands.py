@@ -235,7 +235,7 @@ class Transport:
     async def unlink(self, names: Sequence[str | bytes], *, before: Sequence[str | bytes] = ()) -> int:
         """Delete ``before``, then ``names``. Returns how many of ``names`` existed."""
         delete = self.capabilities.delete
-        if names and not self._usable().sharded:
+        if names and self._usable().only:
             groups = (before, names) if before else (names,)
             return int((await self.send_all(*((delete, *group) for group in groups)))[-1])
         # A key and its guards share a slot of a cluster, so their order holds.
@@ -253,7 +253,7 @@ class Transport:
     def by_node(self, names: Sequence[str]) -> list[list[str]]:
         """The keys in groups, one for each server that has some."""
         client, groups = self._usable(), dict[Node, list[str]]()
-        if not client.sharded:
+        if client.only:
             return [list(names)]
         for name in names:
             groups.setdefault(client.node_of(name), []).append(name)

@@ -1,8 +1,9 @@
 """The timer of a connection: deadlines of all callers, silence of the server, proof that it answers.
 
 One timer serves all callers, and none runs while nothing is in flight except the heartbeat, which is quick only while
-a near cache needs the proof: of ten thousand idle conversations the server should hear nothing. It fires every quarter
-of a deadline and at the deadline of the oldest command. Three states, in this order of severity:
+a near cache needs the proof, and else pings only a connection that was silent: of ten thousand idle conversations the
+server should hear nothing. It fires every quarter of a deadline and at the deadline of the oldest command. Three
+states, in this order of severity:
 
 late: a command got no reply within the deadline. It fails; its place in the queue remains until its reply is read.
 suspended: nothing arrived for a deadline, or a ping was late. No commands are accepted until a ping is answered in
@@ -36,7 +37,7 @@ class Heartbeat:
         connection: what it watches.
         deadline: seconds within which a command has to be answered.
         interval: seconds between two pings while a near cache needs the proof; None: as while none does.
-        idle_interval: seconds between two pings while none does; 0 for none.
+        idle_interval: seconds of silence before a ping while none does; 0 for none.
         needed_at: says at which loop time a near cache has last needed it.
         on_proven: called with the loop time at which a ping was sent, each time one is answered within the deadline.
         on_suspended: called with a reason when no more commands should be sent, until the next ``on_proven``.
@@ -62,7 +63,7 @@ class Heartbeat:
         self._quick = False  # whether the next beat is as soon as a near cache needs it
         self._pong: asyncio.Future[Any] | None = None  # the ping in flight; unlike a command it stays when late
         self._pings, self._pinged, self._late = 0, 0.0, False
-        self._checked_at = self._silence = 0.0  # loop time of the last check; seconds of silence
+        self._checked_at, self._silence = self._loop.time(), 0.0  # loop time of the last check; seconds of silence
         connection.idle = True
         self._next_beat()
         connection.ended.add_done_callback(self._stop)
@@ -92,16 +93,20 @@ class Heartbeat:
             self._pong.add_done_callback(self._ponged)
 
     def _beat(self) -> None:
-        self._next_beat()
-        self.probe()
+        silent = self._next_beat()
+        if silent or self._quick:
+            self.probe()
 
-    def _next_beat(self) -> None:
-        interval, idle_interval = self._intervals
-        self._quick = self._is_needed(self._loop.time())
+    def _next_beat(self) -> bool:
+        """Set the timer of the next beat. Returns whether the connection was silent for the idle interval."""
+        now, (interval, idle_interval) = self._loop.time(), self._intervals
+        silence = now - self._checked_at  # at least: the last command was answered by then
+        self._quick = self._is_needed(now)
         if self._beat_timer is not None:
             self._beat_timer.cancel()
-        pause = interval if self._quick else idle_interval
+        pause = interval if self._quick else idle_interval - silence % idle_interval if idle_interval else None
         self._beat_timer = self._loop.call_later(pause, self._beat) if pause else None
+        return silence >= idle_interval
 
     def _is_needed(self, now: float) -> bool:
         return self._intervals[0] is not None and now - self._needed_at() < NEEDED_FOR

@@ -43,6 +43,7 @@ class MultiplexedClient(OneServer):
         redirect: given by a cluster: sends elsewhere what this node rejects.
 
     Attributes:
+        only: this one; see :class:`Client`.
         active: the connection that accepts commands; None while there is none, or it is suspended.
         connection: the present connection, also while it is suspended.
         started: whether :meth:`start` was called.
@@ -67,6 +68,7 @@ class MultiplexedClient(OneServer):
         largest_reply_bytes: int = 0,
         redirect: Redirect | None = None,
     ) -> None:
+        self.only: Final = self
         self.name = endpoint.unix_path or f"{endpoint.host}:{endpoint.port}"
         self._deadline = deadline
         self.needed_at: float = -math.inf

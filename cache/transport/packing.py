@@ -1,4 +1,4 @@
-"""Commands as bytes, and what can be read from them."""
+"""Commands as bytes, what can be read from them, and the fields of a reply to INFO."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ def key_of(command: Sequence[Any]) -> Any:
     """The first key of a command of ours; None if it has none."""
     name = command[0].decode() if isinstance(command[0], bytes) else command[0]
     return None if name in _KEYLESS else command[3 if name in _SCRIPTS else 1]
+
+
+def info_of(reply: Any) -> dict[str, str]:
+    """The fields of a reply to INFO: a text in RESP3, bytes in RESP2. None if the server refused."""
+    text = reply.decode(errors="replace") if isinstance(reply, bytes) else reply if isinstance(reply, str) else ""
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 
 def keys_read_by(command: bytes) -> list[str]:

@@ -55,7 +55,7 @@ class ClusterClient:
     """
 
     ordered: Final = False  # the commands for one key go to another node once its slot has moved
-    sharded: Final = True
+    only: Final = None
 
     def __init__(
         self,

@@ -5,14 +5,15 @@ the caller hangs for as long as that timeout. So every group of commands runs as
 its futures, and after the deadline the task is abandoned: cancelled, kept until it ends, its outcome dropped.
 
 While Redis is away commands fail at once and a background task reconnects. A late reply does not prove that Redis is
-away, since our own loop may have been blocked: a PING decides. So does, every second, the server's role.
+away, since our own loop may have been blocked: a PING decides. The server is asked for its role with the first command
+after a second, and while nothing is sent as seldom as it is pinged. Then its connections are closed as well.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from typing import Any, Final, TypeVar
@@ -36,21 +37,20 @@ from ...settings import CacheSettings
 from ..attempts import Attempts
 from ..capabilities import PROBES
 from ..client import Argument, ClientListener, Command, OneServer
-from ..connection import REPLICA, fail
+from ..connection import REPLICA, ROLE_SECONDS, fail
 from ..dial import Names
 from ..handshake import REJECTED
 from ..sentinel import MOVED, PrimaryFinder
-from .redis_py import answers, check_role, find_client, pipeline, rejection
+from .redis_py import ASK_ROLE, Found, answers, check_role, find_client, judge_role, pipeline, rejection
 
 T = TypeVar("T")
 
 _PING_TIMEOUT = 0.25  # seconds a PING may take before Redis counts as away
-CHECK_EVERY = 1.0  # seconds between two looks at whether the server is still a primary
 _GRACE_TURNS = 3  # loop iterations for a reply that has arrived but was not yet read
 
 
 class PooledClient(OneServer):
-    """A redis-py client, replaced whenever Redis has been away.
+    """A redis-py client, replaced whenever Redis has been away or nothing was sent for ``health_check_interval``.
 
     Args:
         listener: learns about it. Each time Redis answers again, ``on_handshake`` gets the replies to ``PROBES``.
@@ -65,9 +65,11 @@ class PooledClient(OneServer):
     needed_at = -math.inf
 
     def __init__(self, settings: CacheSettings, listener: ClientListener) -> None:
+        self.only: Final = self
         self.name = settings.safe_url
         self._settings, self._listener = settings, listener
         self.client: Redis | None = None
+        self._asked_role_at = 0.0  # loop time
         self._suspect = asyncio.Event()
         self._deposed = ""  # why the server in use is not the primary any more
         self.reason, self.last_answer = "not connected yet", loop_time()
@@ -78,7 +80,7 @@ class PooledClient(OneServer):
             settings.socket_connect_timeout,
             self.background,
             on_failed=self._failed,
-            discard=lambda found: self._retire(found[0]),
+            discard=lambda found: self._retire(found[0].client),
         )
         self._operations: dict[asyncio.Future[Any], Redis] = {}
         self._supervisor = asyncio.create_task(self._supervise(), name="cache-pool", context=Context())
@@ -92,7 +94,8 @@ class PooledClient(OneServer):
 
     async def close(self) -> None:
         """Stop using Redis, and wait at most a second until its connections are closed."""
-        self.client, self.reason = None, "closed"
+        self._drop()
+        self.reason = "closed"
         self.background.abandon(self._supervisor)
         await self.background.ended(1.0)
 
@@ -120,7 +123,7 @@ class PooledClient(OneServer):
         try:
             if client is None:
                 raise NotConnected(self.reason)
-            replies = await self._answer(client, pipeline(client, commands), self._settings.deadline)
+            replies = await self._replies(client, commands)
         except Exception as problem:
             if isinstance(problem, CommandTimeout | ConnectionLost):
                 self._suspect.set()
@@ -129,12 +132,29 @@ class PooledClient(OneServer):
             if future.done():
                 continue
             if isinstance(reply, Exception):
-                if isinstance(reply, CommandRejected) and reply.code == "READONLY" and client is self.client:
-                    self._deposed = REPLICA
-                    self._suspect.set()
+                if isinstance(reply, CommandRejected) and reply.code == "READONLY":
+                    self._is_no_primary(client, REPLICA)
                 fail(future, reply)
             else:
                 future.set_result(reply)
+
+    async def _replies(self, client: Redis, commands: tuple[Command, ...]) -> list[Any]:
+        """Raises ConnectionLost if the server is not a primary any more."""
+        if (now := loop_time()) < self._asked_role_at + ROLE_SECONDS:
+            return await self._answer(client, pipeline(client, commands), self._settings.deadline)
+        self._asked_role_at = now
+        role, *replies = await self._answer(client, pipeline(client, (ASK_ROLE, *commands)), self._settings.deadline)
+        try:
+            judge_role(role)
+        except HandshakeFailed as problem:
+            self._is_no_primary(client, str(problem))
+            raise ConnectionLost(str(problem)) from None
+        return replies
+
+    def _is_no_primary(self, client: Redis | None, reason: str) -> None:
+        if client is self.client:
+            self._deposed = reason
+            self._suspect.set()
 
     async def _answer(self, client: Redis, work: Awaitable[T], timeout: float) -> T:
         task = asyncio.ensure_future(work)
@@ -162,40 +182,45 @@ class PooledClient(OneServer):
             self._suspect.set()
             raise CommandRejected(type(problem).__name__) from None
 
-    async def _attempt(self) -> tuple[Redis, list[Any], Endpoint]:
+    async def _attempt(self) -> tuple[Found, Endpoint]:
         server = await self._primary.find()
-        return *await find_client(self._settings, server, PROBES, self._retire), server
+        return await find_client(self._settings, server, PROBES, self._retire), server
 
     async def _supervise(self) -> None:
         while True:
-            client, probed, server = await self._attempts.first()
-            self.client, self._deposed, self.reason = client, "", ""
+            found, server = await self._attempts.first()
+            self.client, self._deposed, self.reason = found.client, "", ""
+            self._asked_role_at = loop_time()
             watching = self._primary.watch(server, self._moved)
-            self._listener.on_handshake(self, probed)
+            self._listener.on_handshake(self, found.probed)
             reporting = self.background.spawn(self._listener.on_connected(self), name="cache-connected")
             try:
-                await self._until_lost(client)
+                await self._until_lost(found.reopen)
             finally:
                 reporting.cancel()
                 if watching is not None:
                     watching.cancel()
-                if self.client is client:
-                    self.client, self.last_answer = None, loop_time()
-                self._retire(client)
+                self._drop()
 
     def _moved(self) -> None:
         """The server is no longer the one that the Sentinels name."""
         self._deposed = MOVED
         self._suspect.set()
 
-    async def _until_lost(self, client: Redis) -> None:
-        """Return when Redis is away."""
+    async def _until_lost(self, reopen: Callable[[], Redis]) -> None:
+        """Return when Redis is away, or its server is no primary any more."""
+        interval = self._settings.health_check_interval or None
         while True:
             suspected = False
             with suppress(TimeoutError):
-                async with asyncio.timeout(CHECK_EVERY):
+                async with asyncio.timeout(interval):
                     suspected = await self._suspect.wait()
             self._suspect.clear()
+            if interval and not self._operations and loop_time() >= self._asked_role_at + interval:
+                self._drop()
+                self.client = reopen()
+            if (client := self.client) is None:
+                return  # closed
             try:
                 if self._deposed:  # its user may lack the right to ask
                     raise HandshakeFailed(self._deposed, REJECTED)
@@ -215,6 +240,12 @@ class PooledClient(OneServer):
         self.reason = refused or str(problem) or type(problem).__name__
         self._listener.on_disconnected(self, self.reason)
         return REJECTED if isinstance(problem, AuthenticationError | ResponseError | HandshakeFailed) else 0.0
+
+    def _drop(self) -> None:
+        client, self.client = self.client, None
+        if client is not None:
+            self.last_answer = loop_time()
+            self._retire(client)
 
     def _retire(self, client: Redis) -> None:
         self.background.spawn(self._close(client), name="cache-close")

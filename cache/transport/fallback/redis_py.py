@@ -16,7 +16,8 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
@@ -32,8 +33,18 @@ from ...settings import CacheSettings
 from ..capabilities import HUNG_UP, PROBE_EVAL
 from ..connection import REPLICA
 from ..handshake import CLIENT_NAME, REJECTED, SENTINEL
+from ..packing import info_of
 
+ASK_ROLE: Final = ("INFO", "replication")
 OLD_CLUSTER: Final = "a cluster that speaks no RESP3: Redis 6 or later is needed"
+
+
+class Found(NamedTuple):
+    """A client that Redis answers, what makes another like it, and the replies to the probes."""
+
+    client: Redis
+    reopen: Callable[[], Redis]
+    probed: list[Any]
 
 
 class _TlsConnection(SSLConnection):
@@ -102,10 +113,8 @@ def rejection(problem: ResponseError) -> CommandRejected:
 
 async def find_client(
     settings: CacheSettings, endpoint: Endpoint, probes: Sequence[tuple[Any, ...]], retire: Callable[[Redis], None]
-) -> tuple[Redis, list[Any]]:
-    """Connect to ``endpoint`` with redis-py. Returns the client, and the replies to the probes, rejections among them.
-
-    ``retire`` closes a client that is not needed.
+) -> Found:
+    """Connect to ``endpoint`` with redis-py, and send the probes. ``retire`` closes a client that is not needed.
 
     Raises:
         HandshakeFailed: the server is a replica or a Sentinel.
@@ -126,15 +135,16 @@ async def _find(
     retire: Callable[[Redis], None],
     *,
     named: bool,
-) -> tuple[Redis, list[Any]]:
-    client = open_client(settings, endpoint, named=named)
+) -> Found:
+    reopen = partial(open_client, settings, endpoint, named=named)
+    client = reopen()
     try:
-        info = await check_role(client, "default")
+        info = await check_role(client, ("INFO", "default"))
         if info.get("cluster_enabled") == "1" and not isinstance(
             await _answer(client, "CLUSTER", "SLOTS"), CommandRejected
         ):
             raise HandshakeFailed(OLD_CLUSTER, REJECTED)  # a proxy in front of one knows no slots, and is one server
-        return client, await answers(client, probes)
+        return Found(client, reopen, await answers(client, probes))
     except BaseException:
         retire(client)
         raise
@@ -148,18 +158,24 @@ async def answers(client: Redis, probes: Sequence[tuple[Any, ...]]) -> list[Any]
     return replies
 
 
-async def check_role(client: Redis, section: str = "replication") -> dict[str, str]:
-    """Make sure that the server answers and is a primary. Returns that section of its INFO, empty if it is refused.
+async def check_role(client: Redis, question: Sequence[str] = ASK_ROLE) -> dict[str, str]:
+    """Make sure that the server answers and is a primary. Returns what it says of itself, nothing if it refuses.
 
     Raises:
         HandshakeFailed: it is a replica or a Sentinel.
         redis.exceptions.RedisError: it does not answer, or rejects us.
     """
     await client.ping()
-    info = await _answer(client, "INFO", section)
-    if isinstance(info, CommandRejected):
-        return {}
-    info = dict(line.split(":", 1) for line in info.decode(errors="replace").splitlines() if ":" in line)
+    return judge_role(await _answer(client, *question))
+
+
+def judge_role(reply: Any) -> dict[str, str]:
+    """What a server says of itself in reply to INFO, nothing if it refuses.
+
+    Raises:
+        HandshakeFailed: it is a replica or a Sentinel.
+    """
+    info = info_of(reply)
     if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):  # Redis, Valkey
         raise HandshakeFailed(SENTINEL, REJECTED)
     if info.get("role") == "slave":

@@ -222,6 +222,22 @@ async def test_more_callers_than_connections_are_no_misses(fallen: RedisCache, p
         assert server.cli("CLIENT", "LIST").count("name=companion-cache") <= 50
 
 
+async def test_connections_that_are_not_used_are_closed(own_redis: RedisServer, connect: Any) -> None:
+    async with without_resp3(own_redis.port) as port:
+        cache: RedisCache = await connect(f"redis://127.0.0.1:{port}/0", tracked=False, health_check_interval=0.5)
+        before = connections(own_redis)
+        assert await asyncio.gather(*(cache.set(f"k{n}", n) for n in range(20))) == [True] * 20
+        assert connections(own_redis) > before + 5
+        await until(lambda: connections(own_redis) <= before)
+        assert await cache.get("k7") == 7
+        assert cache.connected
+        await cache.close()
+
+
+def connections(server: RedisServer) -> int:
+    return server.cli("CLIENT", "LIST").count("name=companion-cache")
+
+
 async def test_no_reply_reaches_another_caller(fallen: RedisCache) -> None:
     await fallen.set_many({f"k{n}": n for n in range(50)}, ttl=60)
     wrong = cancelled = 0

@@ -198,6 +198,16 @@ async def test_an_unused_connection_is_left_alone(
         assert own_redis.calls("ping") == before
 
 
+async def test_only_silence_is_pinged_where_no_near_cache_needs_it(own_redis: RedisServer, clients: Clients) -> None:
+    client = await clients(own_redis.port, heartbeat=None, idle_heartbeat=1.0, deadline=2.0)
+    before = own_redis.calls("ping")
+    for _ in range(4):
+        await asyncio.sleep(0.4)
+        await client.call("GET", "k")
+    assert own_redis.calls("ping") == before
+    await until(lambda: own_redis.calls("ping") > before)
+
+
 async def test_proven_at_follows_the_heartbeat(own_redis: RedisServer, clients: Clients) -> None:
     client = await clients(own_redis.port, heartbeat=0.05)
     loop = asyncio.get_running_loop()
