@@ -20,8 +20,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from secrets import token_hex
 from typing import Any, Final
 
 from .. import keys
@@ -30,6 +28,7 @@ from ..exceptions import CommandRejected, TransportError, rejected_with
 from ..transport.client import Command, Node, send_all, send_each
 from ..transport.commands import Transport
 from .pending import PendingQueue
+from .revalidation_lease import REVALIDATE_TIMEOUT, RevalidationLease
 from .server_facts import GET_EPOCH, epoch_and_mark
 
 logger = logging.getLogger("cache")
@@ -40,9 +39,7 @@ CHECK_EVERY: Final = (
 )
 RETRY_EVERY: Final = 1.0  # seconds between two attempts to end a quarantine
 _UNTRUSTED: Final = "values of another server came along"  # no epoch, so a mark of which no process knows
-LEASE_SECONDS: Final = 5.0  # after which a process that was killed while it revalidated is replaced
 _ATTEMPTS: Final = 3  # in a row, if a reply does not come in time
-REVALIDATE_TIMEOUT: Final = 60.0  # seconds of failing revalidation after which everything is deleted
 
 
 class ServerEpoch:
@@ -68,14 +65,13 @@ class ServerEpoch:
         self._pending = pending
         self._revalidate = revalidate
         self._epoch = ""  # empty if it may not be read
+        self._lease = RevalidationLease(node, transport, lambda: keys.lease(self.mark_key))
         self.checked_at = self.not_before = -CHECK_EVERY
         self._mark = ""  # as last read; empty again when the server reports that it changed
         self._tentative = 0  # sequence number of a quarantine that a look at the mark may end
         self._since = 0.0  # when the quarantine began
         self.changes = 0
         self._checking: asyncio.Task[None] | None = None
-        self._token = token_hex(8)
-        self._leading = False  # this process has the lease
         self._deleting = False  # its values, which were not trusted, are pending to be deleted
         self._overwrite = False  # the mark, which says more than is known
 
@@ -89,10 +85,6 @@ class ServerEpoch:
     def handshake(self) -> tuple[Command, ...]:
         """What a new connection asks. Each command may be rejected."""
         return *GET_EPOCH, ("GET", self.mark_key), ("DBSIZE",)
-
-    @property
-    def _lease(self) -> str:
-        return keys.lease(self.mark_key)
 
     def on_handshake(self, replies: list[Any]) -> None:
         """Begin with a new connection. ``replies``: to :attr:`handshake`."""
@@ -199,12 +191,12 @@ class ServerEpoch:
         # Other processes trust a server that has the mark: deliver first. One of the pending invalidations may never be
         # delivered: another process recovers the server then.
         if self._quarantined or any(self._pending.invalidations):
-            await (self._renew() if loop_time() - self._since < REVALIDATE_TIMEOUT else self._release())
+            await (self._lease.renew() if loop_time() - self._since < REVALIDATE_TIMEOUT else self._lease.release())
             return False
         if self._epoch and mark != self._epoch:
             await self._set_mark(self._epoch)
         self._deleting = False
-        await self._release()
+        await self._lease.release()
         return True
 
     async def _set_mark(self, mark: str) -> None:
@@ -238,55 +230,22 @@ class ServerEpoch:
         """Make sure that no value is older than an acknowledged invalidation; raises TransportError."""
         if self._epoch and (mark == self._epoch or (quarantine == self._tentative and not mark)):
             return True  # another process has verified the server; or it was flushed and is empty
-        if not await self._elected():
+        if self._epoch and not await self._lease.claim():
             return False
         if self._epoch and await self._read_mark() == self._epoch:
             return True  # the holder before was done between our look and our claim
         if (revalidate := self._revalidate()) is not None:
             try:
-                if await self._renewing(revalidate()):
+                if await self._lease.hold(revalidate()):
                     return True
             except Exception as problem:  # the source of truth is away, or the callable is defective
                 if loop_time() - self._since < REVALIDATE_TIMEOUT:
-                    await self._release()  # another process may reach it
+                    await self._lease.release()  # another process may reach it
                     return False
                 logger.error("revalidation failed (%s): all users' values are deleted", type(problem).__name__)
         self._deleting = True
         self._pending.add_pattern(f"{keys.USERS}*", None, own=True, where=self._includes)
         return True
 
-    async def _elected(self) -> bool:
-        """Whether this process is the one that revalidates. So is each that may not use the lease."""
-        claim = ("SET", self._lease, self._token, "NX", "PX", int(LEASE_SECONDS * 1000))
-        holder = (await send_each(self._node, (claim, ("GET", self._lease))))[1] if self._epoch else None
-        self._leading = not isinstance(holder, bytes) or holder == self._token.encode()
-        return self._leading
-
-    async def _renewing(self, revalidation: Awaitable[bool]) -> bool:
-        """The outcome of ``revalidation``, under the lease. Raises TimeoutError if it takes too long."""
-        task, give_up = asyncio.ensure_future(revalidation), loop_time() + REVALIDATE_TIMEOUT
-        try:
-            while not task.done():
-                if (left := give_up - loop_time()) <= 0:
-                    raise TimeoutError
-                await asyncio.wait({task}, timeout=min(LEASE_SECONDS / 3, left))
-                await self._renew()
-            if task.cancelled():
-                raise TimeoutError  # its own doing: as if it had failed
-            return task.result()
-        finally:
-            task.cancel()
-
-    async def _renew(self) -> None:
-        if self._leading:
-            with suppress(TransportError):
-                await self._node.call("PEXPIRE", self._lease, int(LEASE_SECONDS * 1000))
-
     async def _delete(self, key: str) -> None:
         await self._node.call(self._transport.capabilities.delete, key)
-
-    async def _release(self) -> None:
-        if self._leading:
-            self._leading = False
-            with suppress(TransportError):  # it expires
-                await self._delete(self._lease)

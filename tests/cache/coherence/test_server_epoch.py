@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cache import RedisCache, keys
-from cache.coherence import server_epoch
+from cache.coherence import revalidation_lease
 from cache.embedded import EmbeddedRedis
 from cache.exceptions import CommandTimeout
 from cache.loading.loaders import Loader
@@ -294,7 +294,7 @@ async def test_a_claim_after_another_process_is_done_revalidates_nothing(
     first, second = await connected(own_redis, make_cache), await connected(own_redis, make_cache)
     await marked(own_redis)
     claiming, ended, asked = asyncio.Event(), asyncio.Event(), []
-    send = server_epoch.send_each
+    send = revalidation_lease.send_each
 
     async def late(node: Any, commands: Any) -> list[Any]:
         if node is engine_of(second).transport.client and commands[0][:2] == ("SET", LEASE):
@@ -310,7 +310,7 @@ async def test_a_claim_after_another_process_is_done_revalidates_nothing(
 
         return ask
 
-    monkeypatch.setattr(server_epoch, "send_each", late)
+    monkeypatch.setattr(revalidation_lease, "send_each", late)
     first.recall_with(revalidate(1))
     second.recall_with(revalidate(2))
     await asyncio.to_thread(own_redis.restart)
