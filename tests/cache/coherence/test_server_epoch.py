@@ -136,6 +136,7 @@ async def test_without_a_list_of_changes_everything_is_cleared(
 ) -> None:
     monkeypatch.setattr("cache.coherence.server_epoch.RETRY_EVERY", 0.05)
     monkeypatch.setattr("cache.coherence.server_epoch.REVALIDATE_TIMEOUT", 0.1)
+    monkeypatch.setattr("cache.coherence.revalidation_lease.REVALIDATE_TIMEOUT", 0.1)
     cache = await connected(own_redis, make_cache)
     dump = await old_dump(own_redis, cache)
 
