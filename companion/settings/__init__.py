@@ -2,11 +2,10 @@
 
 from .errors import SettingsError
 from .models import OFF, ModelChoice
-from .settings import CONSOLE_USER, Settings
+from .settings import Settings
 from .worker import check_worker, holds_conversations
 
 __all__ = [
-    "CONSOLE_USER",
     "OFF",
     "ModelChoice",
     "Settings",

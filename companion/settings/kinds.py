@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -20,19 +21,6 @@ def _user_id(variable: str, text: str) -> str:
         return user_id_of(text)
     except UnusableIdentity as problem:
         raise CacheConfigError(f"{variable}: {problem}.") from None
-
-
-def user_id(variable: str) -> Kind:
-    """The user id of an identity."""
-    return Kind(lambda text: _user_id(variable, text), "a user id")
-
-
-def user_ids(variable: str) -> Kind:
-    """The user ids of identities that are separated by commas."""
-    return Kind(
-        lambda text: frozenset(_user_id(variable, one.strip()) for one in text.split(",") if one.strip()),
-        "user ids, separated by commas",
-    )
 
 
 def _phone_identity(text: str) -> bool:
@@ -74,6 +62,11 @@ def _timezone(name: str) -> ZoneInfo:
         raise
 
 
+USER_ID: Final = Kind(partial(_user_id, "COMPANION_USER_ID"), "a user id")
+OPERATORS: Final = Kind(
+    lambda text: frozenset(_user_id("COMPANION_OPERATORS", one.strip()) for one in text.split(",") if one.strip()),
+    "user ids, separated by commas",
+)
 DAYS: Final = number(1, 36_500, "days", of=int)
 PHONE_IDENTITY: Final = Kind(_phone_identity, FLAG.must_be)
 ID_KEY: Final = Kind(_id_key, f"a text of {_MIN_ID_KEY} characters and more")
