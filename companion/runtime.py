@@ -34,6 +34,7 @@ from .writes import Spool, WriteBehind, expire_turns
 
 logger = logging.getLogger("companion")
 _runtimes: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
+_ended: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()  # not from the environment
 _without_cache: set[str] = set()  # reasons that were logged; a console has two loops, and would log each twice
 
 
@@ -49,6 +50,8 @@ class Runtime:
     def __init__(
         self, settings: Settings | None = None, *, store: Store | None = None, model: llm.LLM[Any] | None = None
     ) -> None:
+        self.from_environment = settings is None and store is None
+        """Whether the environment alone says which store it has: then any other runtime made from it has the same."""
         self.settings = settings or Settings.from_env()
         self.conversations = 0
         """Conversations that have acquired this runtime."""
@@ -201,8 +204,13 @@ def open_store(settings: Settings) -> Store:
 
 
 def get_runtime() -> Runtime:
-    """The runtime of the running loop; a new one, from the environment, if there is none yet."""
-    runtime = _runtimes.get(asyncio.get_running_loop())
+    """The runtime of the running loop; a new one, from the environment, if there is none yet.
+
+    Where the program has set one with a store of its own, what comes after its end gets that one, which is closed: it
+    reads nothing, and what it writes is spooled. The store of the environment may be another.
+    """
+    loop = asyncio.get_running_loop()
+    runtime = _runtimes.get(loop) or _ended.get(loop)
     return set_runtime(Runtime()) if runtime is None else runtime
 
 
@@ -217,13 +225,23 @@ def set_runtime(runtime: Runtime) -> Runtime:
     if running is not None and running is not runtime and running.conversations > 0:
         raise RuntimeError("conversations of this event loop use another runtime: set one before the first attach")
     _runtimes[loop] = runtime
+    _ended.pop(loop, None)
     recall_with(runtime.outbox_relay.redeliver_recent)
     return runtime
 
 
 def acquire_runtime() -> Runtime:
-    """The runtime of the running loop, for one conversation; to be released with :func:`release_runtime`."""
+    """The runtime of the running loop, for one conversation; to be released with :func:`release_runtime`.
+
+    Raises:
+        RuntimeError: the program has set one with a store of its own, and that has ended with its last conversation.
+    """
     runtime = get_runtime()
+    if _ended.get(asyncio.get_running_loop()) is runtime:
+        raise RuntimeError(
+            "the runtime that was set has ended with its last conversation: set another before this attach, or hold "
+            "one with acquire_runtime for as long as the program runs"
+        )
     runtime.conversations += 1
     return runtime
 
@@ -238,7 +256,10 @@ async def release_runtime() -> None:
 
 
 async def close_runtime() -> None:
-    """Close the running loop's runtime and cache. The next :func:`get_runtime` makes a new one."""
-    runtime = _runtimes.pop(asyncio.get_running_loop(), None)
+    """Close the running loop's runtime and cache; see :func:`get_runtime` for what comes later."""
+    loop = asyncio.get_running_loop()
+    runtime = _runtimes.pop(loop, None)
     if runtime is not None:
+        if not runtime.from_environment:
+            _ended[loop] = runtime
         await runtime.close()

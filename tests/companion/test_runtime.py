@@ -10,6 +10,7 @@ import pytest
 
 from cache import get_redis_cache
 from cache.embedded import EmbeddedRedis
+from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
 from companion.caching.change_listener import ChangeListener, OnChange
 from companion.runtime import Runtime, acquire_runtime, close_runtime, get_runtime, release_runtime, set_runtime
 from companion.settings import Settings
@@ -144,6 +145,44 @@ async def test_a_runtime_that_conversations_use_is_not_replaced(tmp_path: Path) 
     await close_runtime()
 
 
+async def test_what_comes_after_the_end_of_a_store_of_ones_own_reaches_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment's store may be another: what is written late waits for a process with the right one."""
+    monkeypatch.setenv("REDIS_ENABLED", "false")
+    monkeypatch.setenv("COMPANION_HOME", str(tmp_path))
+    set_runtime(Runtime(store=SqliteStore(tmp_path / "own.db")))
+    acquire_runtime()
+    await release_runtime()
+    with use_caller(Caller("ada")):
+        assert await get_user_profile_async() == ""
+        await save_user_profile_async("Likes: chess")
+    with pytest.raises(RuntimeError, match="set another"):
+        acquire_runtime()
+    assert not (tmp_path / "companion.db").exists()
+    await close_runtime()  # of what has ended already: nothing
+
+    with use_caller(Caller("ada")):
+        runtime = set_runtime(Runtime(store=SqliteStore(tmp_path / "own.db")))
+        assert await runtime.write_behind.spool_replay.replay() == 1
+        assert await get_user_profile_async() == "Likes: chess"
+    await close_runtime()
+
+
+async def test_what_comes_after_the_end_of_the_environments_store_finds_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_ENABLED", "false")
+    monkeypatch.setenv("COMPANION_HOME", str(tmp_path))
+    for profile in ("Likes: chess", "Likes: tea"):
+        acquire_runtime()
+        await release_runtime()
+        with use_caller(Caller("ada")):
+            await save_user_profile_async(profile)
+            assert await get_user_profile_async() == profile
+    await close_runtime()
+
+
 async def test_a_closed_runtime_opens_no_store(tmp_path: Path) -> None:
     """For work that comes late: what it opened, nothing would close."""
     runtime = Runtime(Settings(home=tmp_path, models="offline"))
@@ -179,6 +218,7 @@ async def test_a_conversation_that_begins_while_another_one_ends_keeps_its_cache
     cache = await get_redis_cache()
     closing = asyncio.create_task(release_runtime())
     await ending.wait()
+    set_runtime(Runtime(Settings(home=tmp_path, models="offline")))
     acquire_runtime()
     reading = asyncio.create_task((await get_redis_cache()).get_or_load("user:1:profile", load, ttl=60))
     await closing
