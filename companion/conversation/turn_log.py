@@ -13,6 +13,7 @@ from livekit.agents import ConversationItemAddedEvent, FunctionToolsExecutedEven
 
 from ..forget_request import FORGET_EVERYTHING, FORGET_FACT, forget_request
 from ..identity import Caller, use_caller
+from ..offline.replies import NO_SECRETS
 from ..store import Turn
 from ..writes import WriteBehind
 
@@ -44,7 +45,7 @@ class TurnLog:
         """The turns of this conversation so far."""
         self._writes = writes
         self._answered = bool(turns)
-        self._skipping = False  # whether what is said belongs to a request to forget
+        self._skipping = False  # whether what is said is not to be brought up: it belongs to a request to forget
         self._asked = False  # whether such a request waits for an answer of the caller
         if caller is not None:
             writes.begin_conversation(caller.user_id)
@@ -75,10 +76,8 @@ class TurnLog:
                 self.turns.clear()
                 self._answered, self._skipping, self._asked = False, True, False
                 continue
-            last = max((index for index, turn in enumerate(self.turns) if turn.role == "user"), default=0)
-            for index in range(last, len(self.turns)):
-                self._skip(index)
-            self._skipping, self._asked = True, not done
+            self._skip_exchange()
+            self._asked = not done
 
     def on_item(self, event: ConversationItemAddedEvent) -> None:
         """Handle the session's ``conversation_item_added``: add what the caller and the companion said."""
@@ -91,6 +90,8 @@ class TurnLog:
                 self._skipping, self._asked = self._asked or forget_request(text) is not None, False
             elif self._skipping and not self.turns:
                 return  # what is said about the erasure of everything
+            elif text == NO_SECRETS:
+                self._skip_exchange()
             if self.turns:  # a clock that is set back must not change the order
                 at = max(at, self.turns[-1].at + _MOMENT)
             self.add(
@@ -115,6 +116,13 @@ class TurnLog:
         with use_caller(self.caller):
             self._writes.add(self.caller.user_id, *(self.turns if not self._answered else [turn]))
         self._answered = True
+
+    def _skip_exchange(self) -> None:
+        """Bring up neither the caller's last turn, nor what the companion has said since, or says next."""
+        last = max((index for index, turn in enumerate(self.turns) if turn.role == "user"), default=0)
+        for index in range(last, len(self.turns)):
+            self._skip(index)
+        self._skipping = True
 
     def _skip(self, index: int) -> None:
         turn = self.turns[index]

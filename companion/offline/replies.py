@@ -36,12 +36,15 @@ _CANNOT_ANSWER: Final = (
     "I am the offline voice and cannot answer that without a real model: set OPENAI_API_KEY to get one."
 )
 _NOT_KEPT: Final = (
-    "I see. I am the offline voice: I answer from rules and have kept nothing of that; set OPENAI_API_KEY for more.",
+    "I see. I am the offline voice: I answer from rules, and learn nothing from that; set OPENAI_API_KEY for more.",
     "I see. I am the offline voice: I keep plain facts such as “I live in Oslo”; for all else set OPENAI_API_KEY.",
     "I see. I am the offline voice: say “remember that ...” and I keep it, or set OPENAI_API_KEY for a real model.",
 )
 """In turn, so that no answer is the one before it."""
-_NO_SECRETS: Final = "I keep no passwords, codes or card numbers, so I have not stored that."
+NO_SECRETS: Final = (
+    "I keep no passwords, codes or card numbers, and will not bring that up: it is only in the record of what we said."
+)
+"""What this answers is no topic, summary or greeting; see ``TurnLog``."""
 _FAREWELL: Final = re.compile(r"(?:bye|goodbye|good night|see you)\b", re.IGNORECASE)
 
 
@@ -77,17 +80,18 @@ def name_in(profile: str) -> str:
 def greeting(how: str, profile: str) -> str:
     name = name_in(profile)
     back = f"Welcome back{f', {name}' if name else ''}!"
+    said = remembered_line_in(how)
     if "## Back after a dropped call" in how:
-        said = remembered_line_in(how)
         if _FAREWELL.match(said):
             return f"{NOTICE}\n{back} What is on your mind?"
-        words = f"You had just said: “{said}”." if said else "You had only just arrived."
-        return f"{NOTICE}\nThere you are again{f', {name}' if name else ''}! We were cut off. {words} Shall we go on?"
-    if "## Follow-up" in how:
+        words = f" You had just said: “{said}”." if said else " You had only just arrived."
+        words = "" if secret_in(said) else words
+        return f"{NOTICE}\nThere you are again{f', {name}' if name else ''}! We were cut off.{words} Shall we go on?"
+    if "## Follow-up" in how and not secret_in(said):
         when = re.search(r"You last talked (.+?)\.", how)
-        words = f"{back} Last time{f', {when.group(1)},' if when else ''} you said: “{remembered_line_in(how)}”."
+        words = f"{back} Last time{f', {when.group(1)},' if when else ''} you said: “{said}”."
         return f"{NOTICE}\n{words} Shall we pick that up?"
-    if "## Fresh start" in how:
+    if "## Follow-up" in how or "## Fresh start" in how:
         return f"{NOTICE}\n{back} It is good to hear you. What is on your mind?"
     hello = f"Hello{f' {name}' if name else ''}, I am your companion, and I remember the people I talk to."
     return f"{NOTICE}\n{hello} {'What is on your mind?' if name else 'What is your name?'}"
@@ -125,7 +129,7 @@ def _reply(said: list[str], profile: str, tools: set[str], system: str) -> str |
     facts = [fact for fact in facts_in(words) if fact.so]
     if call is not None and call.tool == REMEMBER:
         if secret_in(words):
-            return _NO_SECRETS
+            return NO_SECRETS
         call = None if facts and all_stated(call.arguments["fact"]) else call
     answered = answer_from(words, lines)
     if call is not None and not (facts and call.tool in READING):
@@ -140,7 +144,7 @@ def _reply(said: list[str], profile: str, tools: set[str], system: str) -> str |
             return f"I know you as {name_in(profile)}: say “call me {other}” if that has changed."
         return call or f"I know that {clauses([fact for fact in facts if known(fact, lines)] or facts)}."
     if secret_in(words):
-        return _NO_SECRETS
+        return NO_SECRETS
     if answered is not None:
         return answered or (Call("recallFacts", {"query": words}) if "recallFacts" in tools else _CANNOT_ANSWER)
     if (
@@ -177,8 +181,10 @@ def _talk_back(said: list[str], profile: str, system: str) -> str:
     words = said[-1].strip() if said else ""
     name = name_in(profile)
     if re.search(r"\bwhat did (?:we|i) (?:talk|speak|say)\b", bare(words)):
-        earlier = [f"“{line}”" for line in said[:-1][-3:]]
-        return f"You said {', then '.join(earlier)}." if earlier else "This is the first thing you have said today."
+        if not (before := said[:-1]):
+            return "This is the first thing you have said today."
+        earlier = [f"“{line}”" for line in before if not secret_in(line)]
+        return f"You said {', then '.join(earlier[-3:])}." if earlier else NO_SECRETS
     if reply := small_talk(words):
         offset = offset_in(system)
         now = datetime.now(timezone(offset)) if offset is not None else datetime.now().astimezone()

@@ -179,6 +179,14 @@ def test_it_knows_what_was_said() -> None:
     assert "first thing" in str(heard("What did we talk about?"))
 
 
+def test_it_repeats_no_secret() -> None:
+    """Also one that no answer has refused, because there was another thing to answer to."""
+    said = "I live in Oslo and my password is hunter2"
+    assert "hunter2" not in str(heard(said, "What did we talk about?"))
+    assert "hunter2" not in greeted(Plan("fresh_start", datetime.now(UTC).isoformat(), last_words=said))
+    assert greeted(Plan("follow_up", topic=said)) == greeted(Plan("fresh_start"))
+
+
 def test_it_calls_only_tools_that_are_there() -> None:
     assert heard("cache stats", tools={"getRedisCacheStats"}) == Call("getRedisCacheStats")
     assert "do not have it" in str(heard("cache stats"))

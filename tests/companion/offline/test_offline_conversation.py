@@ -12,15 +12,17 @@ import pytest
 from livekit.agents import AgentSession
 
 from companion import Caller, attach
+from companion.conversation.opening.greeting import make_plan
 from companion.offline.llm import OfflineLLM
 from companion.runtime import Runtime, acquire_runtime
+from companion.transcript import to_bring_up
 from companion.voice.agent import CompanionAgent
 from tests.wait import until
 from tools import CacheTools, ProfileTools
 
 pytestmark = pytest.mark.integration
 
-Talk = Callable[[], AbstractAsyncContextManager[AgentSession[Any]]]
+Talk = Callable[..., AbstractAsyncContextManager[AgentSession[Any]]]
 
 
 @pytest.fixture
@@ -30,12 +32,12 @@ def talk(runtime: Runtime) -> Talk:
     userdata = SimpleNamespace(caller=Caller("ada", operator=True))
 
     @asynccontextmanager
-    async def open_session() -> AsyncIterator[AgentSession[Any]]:
+    async def open_session(turns: bool = False) -> AsyncIterator[AgentSession[Any]]:
         async with AgentSession(
             llm=OfflineLLM(), vad=None, turn_handling={"turn_detection": None}, userdata=userdata
         ) as session:
             acquire_runtime()  # the test's, which it closes itself
-            memory = await attach(session, caller=userdata.caller, turns=False, wrap_up=False)
+            memory = await attach(session, caller=userdata.caller, turns=turns, wrap_up=False)
             await session.start(CompanionAgent(tools=[CacheTools(), ProfileTools()]))
             await memory.greet()
             await until(lambda: session.history.messages())
@@ -152,6 +154,26 @@ async def test_it_erases_everything_only_after_a_yes(
         assert said.startswith("I have erased everything about you.")
         assert await runtime.store.get_profile("ada") is None
         assert "do not know anything about you" in (await ask(session, "What do you know about me?"))[1]
+
+
+async def test_a_secret_that_it_refuses_to_keep_is_not_brought_up(
+    talk: Talk, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says is true: the record of what was said has it, and nothing else, in this conversation or the next."""
+    monkeypatch.setattr("companion.offline.llm.PACE", 0)
+    async with talk(turns=True) as session:
+        await ask(session, "I went to the sea today")
+        for said in ("My password is hunter2.", "Remember that my password is hunter2"):
+            calls, answered = await ask(session, said)
+            assert not calls
+            assert "only in the record of what we said" in answered
+        assert (await ask(session, "What did we talk about?"))[1] == "You said “I went to the sea today”."
+    turns = (await runtime.store.context("ada", 20)).turns
+    assert [turn.skipped for turn in turns] == [*[False] * 3, *[True] * 4, False, False]
+    assert "hunter2" not in repr(to_bring_up(turns))
+    plan, _ = await make_plan("ada")
+    assert plan.kind == "dropped_call"
+    assert "hunter2" not in plan.instructions("")
 
 
 async def test_only_a_choice_chooses_what_is_forgotten(talk: Talk, runtime: Runtime) -> None:
