@@ -82,7 +82,7 @@ async def kept(given: str) -> tuple[str, PersonData, list[dict[str, Any]]]:
         await move_user_async(person.user_id, person.earlier)
     user = await _present(person.user_id)
     ids = dict.fromkeys([user, person.user_id, *person.earlier])
-    waiting = [fields for each in ids for fields in await runtime.write_behind.spooled(each)]
+    waiting = [fields for each in ids for fields in await asyncio.to_thread(runtime.spool.fields_of, each)]
     return user, await export_user(user), waiting
 
 

@@ -61,7 +61,8 @@ class Runtime:
         """Users whose next greeting is being chosen at the moment, and in how many calls."""
         watch = ConsistencyWatch(lambda: self.store, self.settings.watch_share)
         self.outbox_relay = OutboxRelay(lambda: self.store, watch)
-        self.write_behind = WriteBehind(lambda: self.store, self.outbox_relay, Spool(self.settings.home))
+        self.spool = Spool(self.settings.home)
+        self.write_behind = WriteBehind(lambda: self.store, self.outbox_relay, self.spool)
         self.contexts = ContextBatcher(lambda user_id: self.store.context(user_id))
         self._store = store
         self._model = model

@@ -79,7 +79,7 @@ def start_worker_services() -> None:
     """Start, once per worker and in its main process, what all conversations share."""
     redact_handlers()
     runtime = get_runtime()
-    runtime.write_behind.check_spool()
+    runtime.in_background(asyncio.to_thread(runtime.spool.check), name="spool-check")
     if not AgentsConsole.get_instance().enabled:  # a console's only conversation starts them itself
         opened = runtime.start_worker_services(local=runs_locally())
         runtime.in_background(_speak_phrases(runtime, opened), name="speak-phrases")

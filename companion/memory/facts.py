@@ -60,7 +60,8 @@ async def find_facts_async(query: str) -> FoundFacts:
         search = read_memory_search(lambda: runtime.store, caller.user_id, query)
         stored = await within_deadline(search, "search_memories", seconds=_SEARCH_DEADLINE)
     except StoreError as problem:
-        waiting = _matching(query, [*await runtime.write_behind.spooled_facts(caller.user_id), *reversed(waiting)])
+        spooled = await asyncio.to_thread(runtime.spool.facts, caller.user_id)
+        waiting = _matching(query, [*spooled, *reversed(waiting)])
         if not waiting:
             raise
         logger.warning("facts could not be searched: %s", problem)

@@ -62,14 +62,16 @@ class Spool:
         return file.release()
 
     def check(self) -> None:
-        """Try whether a file can be written. Blocks.
-
-        Raises:
-            OSError: it cannot.
-        """
-        create_folder(self.folder)
-        with TemporaryFile(dir=self.folder) as file:
-            file.write(b"\n")
+        """Log a line if no file can be written. To be called when a worker starts. Blocks."""
+        try:
+            create_folder(self.folder)
+            with TemporaryFile(dir=self.folder) as file:
+                file.write(b"\n")
+        except OSError as problem:
+            logger.warning(
+                "COMPANION_HOME cannot be written (%s): what the store does not take is lost when its process ends",
+                problem.strerror or type(problem).__name__,
+            )
 
     def files(self) -> list[Path]:
         """The files of all processes, the oldest first."""

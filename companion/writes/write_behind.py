@@ -1,18 +1,16 @@
 """Write-behind: a conversation enqueues its writes and goes on; queues retry them until the store takes them.
 
-What the store does not take soon has a line in the spool (``writes.spool_keeper``). The lines that are left when a
-user's last conversation ends, or its process is killed, are replayed by the next process that starts.
+What the store does not take soon has a line in the spool (``writes.spooler``). The lines that are left when a user's
+last conversation ends, or its process is killed, are replayed by the next process that starts.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cache import BackgroundTasks
 
@@ -25,9 +23,8 @@ from .queue import FIRST_TRY, WriteQueue
 from .records import Write, apply_or_follow, kind_of
 from .replay import SpoolReplay
 from .spool import Spool
-from .spool_keeper import SpoolKeeper
+from .spooler import InFlight, Spooler
 
-logger = logging.getLogger("companion")
 _SPOOL_TIMEOUT: Final = 1.0  # seconds for the last updates of the spool
 
 
@@ -49,13 +46,12 @@ class WriteBehind:
     def __init__(self, store: Callable[[], Store], outbox_relay: OutboxRelay, spool: Spool) -> None:
         self._store = store
         self._outbox_relay = outbox_relay
-        self._spool = spool
         self._queues: dict[str, WriteQueue] = {}
-        self._keepers: dict[str, SpoolKeeper] = {}
-        self._in_flight: dict[str, tuple[Write, asyncio.Task[None]]] = {}
+        self._in_flight: dict[str, InFlight] = {}
         self._ended = 0  # queues so far, of any user: what they had stored is not known any more
         self._conversations: Counter[str] = Counter()
         self._background = BackgroundTasks()
+        self._spooler = Spooler(spool, self._background)
         self._closed = False
         self.unseen_profiles: set[str] = set()
         self.beginnings = Beginnings(store, spool.folder.parent, lambda: self.eraser.resume())
@@ -66,7 +62,7 @@ class WriteBehind:
     def add(self, user_id: str, *writes: Write) -> None:
         """Enqueue writes of a user. Returns at once."""
         if self._closed:
-            self._spool_late(user_id, *writes)
+            self._spooler.add(user_id, [self.beginnings.dated(user_id, write) for write in writes])
             return
         for write in writes:
             self._queue(user_id).add(self.beginnings.dated(user_id, write), self.beginnings.date_later(user_id, write))
@@ -78,7 +74,7 @@ class WriteBehind:
             The outcome. None: it is not stored, and the queue retries it, or the spool has it.
         """
         if self._closed:
-            self._spool_late(user_id, write)
+            self._spooler.add(user_id, [self.beginnings.dated(user_id, write)])
             return None
         date = self.beginnings.date_later(user_id, write)
         return await self._queue(user_id).write(self.beginnings.dated(user_id, write), date)
@@ -123,9 +119,7 @@ class WriteBehind:
         """
         write, task = self._in_flight.get(user_id, (None, None))
         if task is not None and isinstance(write, Memory) and fact_key(write.text) == fact_key(text):
-            await asyncio.wait({task}, timeout=FIRST_TRY)
-            if not task.done():
-                raise StoreError("remove_memory", "no answer within the deadline")
+            await _ended(task, "remove_memory")
         queue = self._queues.get(user_id)
         return [] if queue is None else queue.withdraw_fact(text)
 
@@ -141,38 +135,14 @@ class WriteBehind:
         if (queue := self._queues.get(user_id)) is not None:
             queue.mark_late()
         _, task = self._in_flight.get(user_id, (None, None))
-        if task is None or task.done():
+        if task is None:
             return False
-        await asyncio.wait({task}, timeout=FIRST_TRY)
-        if not task.done():
-            raise StoreError("forget", "a write before it has no answer")
+        await _ended(task, "forget")
         return True
-
-    async def spooled_facts(self, user_id: str) -> list[str]:
-        """The user's facts in the spool, of this process and others. To be read while the store is away."""
-        return await asyncio.to_thread(self._spool.facts, user_id)
-
-    async def spooled(self, user_id: str) -> list[dict[str, Any]]:
-        """What the spool holds of a user, of this process and others, as it is written down."""
-        return await asyncio.to_thread(self._spool.fields_of, user_id)
 
     def begin_conversation(self, user_id: str) -> None:
         """Note that a conversation of a user begins; see ``end_conversation``."""
         self._conversations[user_id] += 1
-
-    def check_spool(self) -> asyncio.Task[None]:
-        """Log a line if the spool cannot be written, in the background. To be called when a worker starts."""
-        return self._background.spawn(self._check_spool(), name="spool-check")
-
-    async def _check_spool(self) -> None:
-        try:
-            await asyncio.to_thread(self._spool.check)
-        except OSError as problem:
-            reason = problem.strerror or type(problem).__name__
-            logger.warning(
-                "COMPANION_HOME cannot be written (%s): what the store does not take is lost when its process ends",
-                reason,
-            )
 
     async def end_conversation(self, user_id: str, timeout: float) -> int:
         """Wait until the store has taken the user's writes.
@@ -215,9 +185,8 @@ class WriteBehind:
 
     def _queue(self, user_id: str) -> WriteQueue:
         if user_id not in self._queues:
-            self._keepers[user_id] = SpoolKeeper(user_id, self._spool.new_file())
             store, forget = partial(self._write, user_id), partial(self._forget_queue, user_id)
-            self._queues[user_id] = WriteQueue(store, self._keepers[user_id].watch, forget)
+            self._queues[user_id] = WriteQueue(store, self._spooler.keep(user_id), forget)
         return self._queues[user_id]
 
     def _forget_queue(self, user_id: str, queue: WriteQueue) -> None:
@@ -225,8 +194,7 @@ class WriteBehind:
         if self._conversations[user_id] <= 0 and self._queues.get(user_id) is queue:
             del self._queues[user_id]
             self._ended += 1
-            self._in_flight.pop(user_id, None)
-            self._background.spawn(self._keepers.pop(user_id).finish(()), name="spool-finish")
+            self._spooler.drop(user_id)
 
     async def _write(self, user_id: str, write: Write, late: bool, on_stored: Callable[[Stored], None]) -> None:
         """Raises StoreError. A caller's cancellation does not stop the write."""
@@ -243,45 +211,28 @@ class WriteBehind:
             return kind_of(write)
 
         task = self._outbox_relay.start_write(work(), user_id)
-        self._in_flight[user_id] = write, task
+        self._in_flight[user_id] = InFlight(write, task)
+        task.add_done_callback(partial(self._landed, user_id))
         await asyncio.shield(task)
 
-    def _spool_late(self, user_id: str, *writes: Write) -> None:
-        """Spool what comes after the end. Blocks, because what waited for a thread would end with the loop."""
-        try:
-            self._spool.add(user_id, [self.beginnings.dated(user_id, write) for write in writes])
-        except OSError as problem:
-            _log_lost(len(writes), problem)
+    def _landed(self, user_id: str, task: asyncio.Task[None]) -> None:
+        if (in_flight := self._in_flight.get(user_id)) is not None and in_flight.task is task:
+            del self._in_flight[user_id]
 
     async def _spool_pending(self, user_id: str) -> int:
         # In a task: a cancelled caller must not lose the writes.
         return await asyncio.shield(self._background.spawn(self._move_to_spool(user_id), name="spool-add"))
 
     async def _move_to_spool(self, user_id: str) -> int:
-        queue, keeper = self._queues.pop(user_id, None), self._keepers.pop(user_id, None)
-        if queue is None or keeper is None:
+        queue = self._queues.pop(user_id, None)
+        if queue is None:
             return 0
         self._ended += 1
-        pending = await queue.stop()
-        in_flight, task = self._in_flight.pop(user_id, (None, None))
-        try:
-            path = await keeper.finish(pending)
-        except OSError as problem:
-            _log_lost(len(pending), problem)
-            return len(pending)
-        if path is None:
-            return 0
-        logger.error("not stored: %d. They wait in COMPANION_HOME for the next start", len(pending))
-        if in_flight is not None and task is not None and in_flight in pending:
-            # The store may still take it: then the next start must not.
-            task.add_done_callback(partial(self._remove_if_stored, path, in_flight))
-        return len(pending)
-
-    def _remove_if_stored(self, path: Path, write: Write, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is None:
-            self._background.spawn(asyncio.to_thread(self._spool.remove, path, write), name="spool-remove")
+        return await self._spooler.leave(user_id, queue, self._in_flight.get(user_id))
 
 
-def _log_lost(count: int, problem: OSError) -> None:
-    reason = problem.strerror or type(problem).__name__
-    logger.error("not stored, and lost: %d. COMPANION_HOME cannot be written (%s)", count, reason)
+async def _ended(task: asyncio.Task[None], operation: str) -> None:
+    """Wait for a write in flight. Raises StoreError."""
+    await asyncio.wait({task}, timeout=FIRST_TRY)
+    if not task.done():
+        raise StoreError(operation, "a write before it has no answer within the deadline")

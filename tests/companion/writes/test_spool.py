@@ -295,13 +295,13 @@ async def test_a_disk_that_fails_for_a_while(
 async def test_a_home_that_cannot_be_written_is_said_at_the_start(
     runtime: Runtime, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await runtime.write_behind.check_spool()
+    await asyncio.to_thread(runtime.spool.check)
     assert caplog.text == ""
     assert list(spool_of(runtime).folder.iterdir()) == []
     spool_of(runtime).folder.rmdir()
     runtime.settings.home.rmdir()
     runtime.settings.home.write_text("a file where a folder should be")
-    await runtime.write_behind.check_spool()
+    await asyncio.to_thread(runtime.spool.check)
     assert caplog.text.count("COMPANION_HOME cannot be written (File exists)") == 1
 
 
@@ -346,6 +346,6 @@ async def test_what_comes_after_the_end_is_left_to_the_next_start(runtime: Runti
         ended.write_behind.add("1", fact)
     else:
         assert await ended.write_behind.write("1", fact) is None
-    assert [spooled["text"] for spooled in await runtime.write_behind.spooled("1")] == ["plays chess"]
+    assert [spooled["text"] for spooled in runtime.spool.fields_of("1")] == ["plays chess"]
     assert await runtime.write_behind.spool_replay.replay() == 1
     assert [kept.text for kept in await runtime.store.search_memories("1", "")] == ["plays chess"]

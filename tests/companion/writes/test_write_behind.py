@@ -482,6 +482,23 @@ async def test_cancellation_while_spooling_loses_nothing(runtime: Runtime, switc
     assert await runtime.write_behind.spool_replay.replay() == len(WRITES)
 
 
+@pytest.mark.parametrize("turns", range(0, 12, 2))
+async def test_a_conversation_that_begins_while_another_ends_has_a_file_of_its_own(
+    runtime: Runtime, switch: Switch, turns: int
+) -> None:
+    switch.on = False
+    runtime.write_behind.add("ada", *WRITES)
+    await until(lambda: switch.calls)
+    leaving = asyncio.create_task(runtime.write_behind.end_conversation("ada", 0.0))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    runtime.write_behind.add("ada", Memory("my brother visits", NOON))
+    await leaving
+    await runtime.write_behind.close()
+    switch.on = True
+    assert await runtime.write_behind.spool_replay.replay() == len(WRITES) + 1
+
+
 async def test_two_conversations_of_one_person(
     runtime: Runtime, switch: Switch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
