@@ -16,6 +16,7 @@ from benchmarks.bench import Bench
 from benchmarks.child import Child
 from benchmarks.figures import number
 from benchmarks.fleet.meter import Reading, read
+from cache.coherence.server_epoch import CHECK_EVERY
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.replicated_cluster import replicated_cluster
 
@@ -35,7 +36,7 @@ class Costs:
 
     Attributes:
         idle, talking: seconds of the servers' CPU per second and conversation, without what they take alone.
-        alone: seconds of CPU per second that the servers take without a conversation.
+        alone: seconds of CPU per second that the servers take with the same data and no conversation.
         idle_commands: commands per second and conversation.
         commands: those of one whole conversation, connecting included.
         connections: of one conversation, at the end of it.
@@ -61,7 +62,7 @@ async def run(bench: Bench) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the servers inherit it
     count = bench.pick(600, 300)
-    seconds = bench.pick(60.0, 30.0)
+    seconds = bench.pick(2, 1) * CHECK_EVERY
     found: dict[str, Costs] = {}
     for place, near in (
         ("one server", ""),
@@ -75,7 +76,8 @@ async def run(bench: Bench) -> None:
         f"{count} conversations at once",
         f"Measured with {count} conversations in {_PROCESSES} processes, each with a cache of its own: {_TURNS} turns, "
         f"one every {_PAUSE:.0f} s, then {seconds:.0f} s idle. The columns for {FLEET:,} are these figures times "
-        f"{FLEET / count:.1f}: an extrapolation. CPU is that of all servers together, without what they take alone.",
+        f"{FLEET / count:.1f}: an extrapolation. CPU is that of all servers together, without what they take alone, "
+        "which is measured for as long when the conversations are closed and their data are still there.",
     )
     head = (
         "conversations on",
@@ -127,7 +129,6 @@ def _servers(bench: Bench, place: str) -> Iterator[Sequence[RedisServer]]:
 
 async def _measure(servers: Sequence[RedisServer], near: str, count: int, seconds: float) -> Costs:
     share = count // _PROCESSES
-    alone = await _while_idle(servers, seconds)
     start = read(servers)
     async with AsyncExitStack() as stack:
         arguments = [(servers[0].url, near, str(first * share), str(share)) for first in range(_PROCESSES)]
@@ -141,6 +142,7 @@ async def _measure(servers: Sequence[RedisServer], near: str, count: int, second
         idle = await _while_idle(servers, seconds)
         await _all(children, "close")
         closed = read(servers)
+    alone = await _while_idle(servers, seconds)
     conversations = share * _PROCESSES
     commands = after.commands - start.commands
     return Costs(
