@@ -69,7 +69,7 @@ class PooledClient(OneServer):
         self.name = settings.safe_url
         self._settings, self._listener = settings, listener
         self.client: Redis | None = None
-        self._asked_role_at = 0.0  # loop time
+        self._says_role, self._asked_role_at = False, 0.0  # loop time
         self._suspect = asyncio.Event()
         self._deposed = ""  # why the server in use is not the primary any more
         self.reason, self.last_answer = "not connected yet", loop_time()
@@ -143,9 +143,11 @@ class PooledClient(OneServer):
         if (now := loop_time()) < self._asked_role_at + ROLE_SECONDS:
             return await self._answer(client, pipeline(client, commands), self._settings.deadline)
         self._asked_role_at = now
-        role, *replies = await self._answer(client, pipeline(client, (ASK_ROLE, *commands)), self._settings.deadline)
+        question = (ASK_ROLE,) if self._says_role else ()  # a proxy may end the connection over it
+        replies = await self._answer(client, pipeline(client, (*question, *commands)), self._settings.deadline)
         try:
-            judge_role(role)
+            if question:
+                judge_role(replies.pop(0))
         except HandshakeFailed as problem:
             self._is_no_primary(client, str(problem))
             raise ConnectionLost(str(problem)) from None
@@ -190,7 +192,7 @@ class PooledClient(OneServer):
         while True:
             found, server = await self._attempts.first()
             self.client, self._deposed, self.reason = found.client, "", ""
-            self._asked_role_at = loop_time()
+            self._says_role, self._asked_role_at = found.says_role, loop_time()
             watching = self._primary.watch(server, self._moved)
             self._listener.on_handshake(self, found.probed)
             reporting = self.background.spawn(self._listener.on_connected(self), name="cache-connected")

@@ -40,10 +40,18 @@ OLD_CLUSTER: Final = "a cluster that speaks no RESP3: Redis 6 or later is needed
 
 
 class Found(NamedTuple):
-    """A client that Redis answers, what makes another like it, and the replies to the probes."""
+    """A client that Redis answers.
+
+    Attributes:
+        client: it.
+        reopen: makes another like it.
+        says_role: whether the server says what its role is.
+        probed: the replies to the probes, rejections among them.
+    """
 
     client: Redis
     reopen: Callable[[], Redis]
+    says_role: bool
     probed: list[Any]
 
 
@@ -144,7 +152,7 @@ async def _find(
             await _answer(client, "CLUSTER", "SLOTS"), CommandRejected
         ):
             raise HandshakeFailed(OLD_CLUSTER, REJECTED)  # a proxy in front of one knows no slots, and is one server
-        return Found(client, reopen, await answers(client, probes))
+        return Found(client, reopen, "role" in info, await answers(client, probes))
     except BaseException:
         retire(client)
         raise

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cache import RedisCache, keys
+from cache.transport.fallback import pool
 from cache.transport.fallback.pool import PooledClient
 from tests.inside import engine_of
 from tests.real.redis.redis_server import RedisServer
@@ -125,9 +126,10 @@ class FirstTime:
 
 
 async def test_what_twemproxy_carries_is_cached_behind_it(
-    redis_server: RedisServer, make_cache: Any, caplog: pytest.LogCaptureFixture
+    redis_server: RedisServer, make_cache: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
+    monkeypatch.setattr(pool, "ROLE_SECONDS", 0.0)  # the role would be asked for with each command
     unknown = {"HELLO", "CLIENT", "INFO", "SCAN", "SCRIPT", "CLUSTER", "DBSIZE", "SELECT", "ROLE"}
     async with refusing(redis_server.port, {}, hang_up=unknown) as port:
         url = f"redis://127.0.0.1:{port}/0?retry_on_timeout=no"
