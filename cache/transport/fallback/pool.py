@@ -228,12 +228,16 @@ class PooledClient(OneServer):
                     raise HandshakeFailed(self._deposed, REJECTED)
                 await self._answer(client, check_role(client), _PING_TIMEOUT)
             except HandshakeFailed as problem:
-                self._failed(problem)
+                self._lost(problem)
                 return
             except TransportError:
                 if suspected:  # otherwise all connections may be in use
-                    self._failed(CommandTimeout("no answer"))
+                    self._lost(CommandTimeout("no answer"))
                     return
+
+    def _lost(self, problem: TransportError) -> None:
+        self._drop()
+        self._failed(problem)
 
     def _failed(self, problem: BaseException) -> float:
         """Report the failure. Returns the seconds for which it asks until the next attempt."""

@@ -59,6 +59,7 @@ async def test_a_replica_is_refused_and_named(
         assert await cache.initialize() is False
         assert await stays_away(cache)
         assert caplog.text.count(REPLICA) == 1
+        assert "of that node" not in caplog.text, "there is one server"
         own_redis.cli("REPLICAOF", "NO", "ONE")
         await until(lambda: cache.connected)
         await cache.close()
@@ -178,6 +179,7 @@ async def test_a_demotion_under_an_open_connection_is_noticed(
         await until(lambda: not cache.connected)  # nothing is written, and nothing is read
         assert await stays_away(cache)
         assert caplog.text.count(REPLICA) == 1
+        assert "of that node" not in caplog.text, "there is one server"
         own_redis.cli("REPLICAOF", "NO", "ONE")
         await until(lambda: cache.connected)
         await cache.close()
