@@ -19,10 +19,12 @@ class CacheIdentity:
     """Reads the id of the cache behind this process's address, and gives a new cache one.
 
     Attributes:
+        private: whether this machine alone uses the cache, while others write to the store.
         registered: whether this is the cache that the store has registered; None before the store was asked.
     """
 
     def __init__(self) -> None:
+        self.private = False
         self.registered: bool | None = None
         self._id: str | None = None
 

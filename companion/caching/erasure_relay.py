@@ -25,13 +25,11 @@ class ErasureRelay:
     Args:
         store: returns the store; called when it is needed.
         identity: which cache this is.
-        is_private: whether this machine alone uses the cache, while others write to the store.
     """
 
-    def __init__(self, store: Callable[[], Store], identity: CacheIdentity, is_private: Callable[[], bool]) -> None:
+    def __init__(self, store: Callable[[], Store], identity: CacheIdentity) -> None:
         self._store = store
         self._identity = identity
-        self._is_private = is_private
 
     async def clear(self, user_id: str) -> bool:
         """Clear this process's cache of a person, whose erasure waits for the store.
@@ -56,7 +54,7 @@ class ErasureRelay:
             return False
         if not cache.enabled:
             return True
-        cache_id = None if self._is_private() else await self._identity.of(cache)
+        cache_id = None if self._identity.private else await self._identity.of(cache)
         if cache_id is None or not await self._store().register_cache(cache_id, take_over=False):
             return False
         await self._store().acknowledge_erasure(erasure)

@@ -70,7 +70,7 @@ class CachedData(Generic[T]):
         value_type: what ``from_context`` returns; a value of another type was not written by this version.
         stale_for: seconds beyond the TTL for which the last good value may be served while the store fails.
         comparable: the part of a cached value that ``truth`` says; None for all of it.
-        stale_keys: from a user id to every key that a write of this kind makes stale.
+        also_stale: from a user id to what else a write of this kind makes stale.
         unused_pattern: from a user id to the pattern of keys that nothing reads any more once those are deleted, but an
             earlier version. They are deleted as far as they are known by name; None where there are none.
     """
@@ -81,8 +81,15 @@ class CachedData(Generic[T]):
     value_type: type[Any] = object
     stale_for: int = 0
     comparable: Callable[[Any], Any] | None = None
-    stale_keys: Callable[[str], tuple[keys.Key, ...]] = lambda _: ()
+    also_stale: Callable[[str], tuple[keys.Key, ...]] = lambda _: ()
     unused_pattern: Callable[[str], str] | None = None
+
+    def stale_keys(self, user_id: str) -> set[keys.Key]:
+        """Every key that a write of this kind makes stale.
+
+        How to open is one of them: it holds for one version of everything that is kept.
+        """
+        return {self.key(user_id), keys.greeting_instructions(user_id), *self.also_stale(user_id)}
 
 
 @lru_cache(maxsize=128)
@@ -127,7 +134,6 @@ PROFILE: Final[CachedData[str]] = CachedData(
     from_context=lambda context: profile_to_read(context.profile),
     value_type=str,
     stale_for=STALE_FOR,
-    stale_keys=lambda user_id: (keys.profile(user_id), keys.greeting_instructions(user_id)),
 )
 SUMMARY: Final[CachedData[str]] = CachedData(
     key=keys.summary,
@@ -135,7 +141,6 @@ SUMMARY: Final[CachedData[str]] = CachedData(
     from_context=lambda context: context.summary.text if context.summary else "",
     value_type=str,
     stale_for=STALE_FOR,
-    stale_keys=lambda user_id: (keys.summary(user_id), keys.greeting_instructions(user_id)),
 )
 STATE: Final[CachedData[dict[str, Any]]] = CachedData(
     key=keys.state,
@@ -143,26 +148,19 @@ STATE: Final[CachedData[dict[str, Any]]] = CachedData(
     from_context=lambda context: context.state or {},
     value_type=dict,
     stale_for=STALE_FOR,
-    stale_keys=lambda user_id: (keys.state(user_id), keys.greeting_instructions(user_id)),
 )
-# How to open holds for one version of everything that is kept, so every kind makes it stale. The watch compares the
-# time of the last turn, which follows from the turns; the rest is a model's decision.
+# Of how to open, the watch compares the time of the last turn, which follows from the turns; the rest is a model's
+# decision.
 TURN: Final[CachedData[str]] = CachedData(
     key=keys.greeting_instructions,
     truth=_last_turn,
     comparable=lambda greeting: greeting.get("last_seen") if isinstance(greeting, dict) else greeting,
-    stale_keys=lambda user_id: (keys.greeting_instructions(user_id),),
 )
 # Of all searches, the watch compares the one for the newest facts, which has a name of its own, as has their number.
 MEMORY: Final[CachedData[list[str]]] = CachedData(
     key=lambda user_id: search_key(user_id, ""),
     truth=_newest_facts,
-    stale_keys=lambda user_id: (
-        generation_key(user_id),
-        search_key(user_id, ""),
-        count_key(user_id, ""),
-        keys.greeting_instructions(user_id),
-    ),
+    also_stale=lambda user_id: (generation_key(user_id), count_key(user_id, "")),
     unused_pattern=lambda user_id: f"{keys.user_prefix(user_id)}memory:*",
 )
 CACHED_DATA: Final[Mapping[str, CachedData[Any]]] = {

@@ -49,23 +49,18 @@ class OutboxRelay:
 
     Attributes:
         erasures: delivers erasures.
+        identity: which cache this is.
     """
 
     def __init__(self, store: Callable[[], Store], watch: ConsistencyWatch) -> None:
         self._store = store
         self.watch = watch
-        self._cache_is_private = False
-        self._identity = CacheIdentity()
-        self.erasures = ErasureRelay(store, self._identity, lambda: self._cache_is_private)
+        self.identity = CacheIdentity()
+        self.erasures = ErasureRelay(store, self.identity)
         self._background = BackgroundTasks()
         self._polling = BackgroundTasks()
         self._last_poll: tuple[float, set[OutboxRow]] | None = None
         self._last_erasure = 0
-
-    @property
-    def cache_is_private(self) -> bool:
-        """Whether this machine alone uses the cache, while others write to the store; see ``use_private_cache``."""
-        return self._cache_is_private
 
     def use_private_cache(self) -> None:
         """From now on, treat the cache as one that only this machine uses, beside a store that others write to.
@@ -73,7 +68,7 @@ class OutboxRelay:
         Their cache still needs the invalidations, so this relay acknowledges no row; and their relays do not reach
         this cache, so this relay invalidates here what anyone has written lately.
         """
-        self._cache_is_private = True
+        self.identity.private = True
 
     async def write(self, work: Coroutine[Any, Any, DataKind], user_id: str) -> None:
         """Write to the store, then invalidate. Neither is stopped by the caller's cancellation.
@@ -113,7 +108,7 @@ class OutboxRelay:
         for kind in kinds:
             await invalidate(cache, user_id, kind)
             self.watch.schedule(user_id, kind)
-        if rows and cache.connected and not (cache.invalidations.undelivered_for(user_id) or self._cache_is_private):
+        if rows and cache.connected and not (cache.invalidations.undelivered_for(user_id) or self.identity.private):
             self._background.spawn(self._acknowledge(cache, rows), name="outbox-delivery")
 
     def start(self) -> None:
@@ -141,10 +136,10 @@ class OutboxRelay:
             StoreError: the outbox cannot be read or written.
         """
         cache: RedisCache = await get_redis_cache()
-        if self._cache_is_private:
+        if self.identity.private:
             await self.poll_recent()
             return 0
-        cache_id = await self._identity.of(cache)
+        cache_id = await self.identity.of(cache)
         if cache_id is not None and not await self._is_registered(cache_id):
             return 0
         acknowledged: set[OutboxRow] = set()
@@ -214,19 +209,19 @@ class OutboxRelay:
 
     async def _is_registered(self, cache_id: str) -> bool:
         """Whether this cache is the registered one. Another is cleared of recent writes first, then may become it."""
-        known, store = self._identity.registered, self._store()
+        known, store = self.identity.registered, self._store()
         registered = await store.register_cache(cache_id, take_over=False)
         if not registered:
             await self.poll_recent()
             registered = await store.register_cache(cache_id, take_over=True)
         if known is not registered and not registered:
             logger.info("the store has another Redis registered: this one follows changes and acknowledges none")
-        self._identity.registered = registered
+        self.identity.registered = registered
         return registered
 
     async def _acknowledge(self, cache: RedisCache, rows: Sequence[OutboxRow]) -> None:
         try:
-            if (cache_id := await self._identity.of(cache)) is not None:
+            if (cache_id := await self.identity.of(cache)) is not None:
                 await self._store().acknowledge(rows, cache_id)
         except StoreError as problem:
             logger.warning("an invalidation stays in the outbox: %s", problem)

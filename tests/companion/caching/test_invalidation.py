@@ -25,7 +25,7 @@ def test_a_write_makes_its_own_key_stale(kind: str) -> None:
     assert data.key("ada") in data.stale_keys("ada")
 
 
-@pytest.mark.parametrize("kind", ["profile", "turn", "summary"])
+@pytest.mark.parametrize("kind", CACHED_DATA)
 def test_the_greeting_follows_from_what_it_is_made_of(kind: str) -> None:
     assert keys.greeting_instructions("ada") in CACHED_DATA[kind].stale_keys("ada")
 

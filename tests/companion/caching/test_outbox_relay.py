@@ -203,7 +203,7 @@ async def test_a_private_redis_before_a_hosted_project(
     monkeypatch.setattr("companion.runtime.redis_answers", no_redis)
     runtime = set_runtime(Runtime())
     await runtime.open_local_cache()
-    assert runtime.outbox_relay.cache_is_private is private
+    assert runtime.outbox_relay.identity.private is private
     await close_runtime()
 
 
