@@ -227,7 +227,7 @@ def set_runtime(runtime: Runtime) -> Runtime:
         raise RuntimeError("conversations of this event loop use another runtime: set one before the first attach")
     _runtimes[loop] = runtime
     _ended.pop(loop, None)
-    recall_with(runtime.outbox_relay.redeliver_recent)
+    recall_with(runtime.outbox_relay.recent.redeliver)
     return runtime
 
 

@@ -10,7 +10,8 @@ from benchmarks.bench import Bench
 from benchmarks.figures import Spread
 from benchmarks.invalidation.keyspace import Keyspace, keyspace
 from cache import CacheSettings, RedisCache, keys
-from companion.caching.invalidation import count_key, generation_key, invalidate, search_key
+from companion.caching.invalidation import invalidate
+from companion.caching.search_keys import count_key, generation_key, search_key
 from tests.wait import until
 
 USER = "ann"

@@ -2,12 +2,13 @@
 
 ``read_through`` reads a user's data, ``outbox_relay`` delivers the invalidation of every write (transactional outbox),
 ``change_listener`` invalidates what other clients of the database write, ``consistency`` looks for stale values. Which
-keys follow from which data is one table, in ``invalidation``.
+keys follow from which data is one table, in ``cached_data``.
 """
 
+from .cached_data import MAX_FACTS, PROFILE, STALE_FOR, STATE, SUMMARY, profile_to_read
 from .change_listener import ChangeListener
 from .consistency import ConsistencyWatch
-from .invalidation import MAX_FACTS, PROFILE, STALE_FOR, STATE, SUMMARY, clear_speech, invalidate, profile_to_read
+from .invalidation import clear_speech, invalidate
 from .outbox_relay import OutboxRelay
 from .read_through import read_memory_count, read_memory_search, read_user_data, warm_user_data
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import aiohttp
 
 from ..store import explain_answer, key_headers
-from .invalidation import MAX_LIFETIME
+from .cached_data import MAX_LIFETIME
 
 INITIAL_WINDOW: Final = MAX_LIFETIME
 """Seconds of the past that a new feed begins with: no cache holds a value from before that."""

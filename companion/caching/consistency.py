@@ -16,7 +16,7 @@ from typing import Any, Final
 from cache import BackgroundTasks, get_redis_cache, keys
 
 from ..store import DataKind, Store, StoreError
-from .invalidation import CACHED_DATA, CachedData
+from .cached_data import CACHED_DATA, CachedData
 
 FIRST_CHECK: Final = 5.0
 """Seconds from a write to the first comparison: time enough for every way of invalidating."""

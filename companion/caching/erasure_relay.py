@@ -13,7 +13,7 @@ from cache import RedisCache, get_redis_cache, keys
 
 from ..store import PendingErasure, Store
 from .cache_identity import CacheIdentity
-from .invalidation import MAX_LIFETIME
+from .cached_data import MAX_LIFETIME
 
 _LONGEST: Final = max(MAX_LIFETIME, keys.SPEECH_TTL) + 300.0
 """Seconds for which a cache, or a dump of it, may hold something of a person; how far clocks differ is added."""

@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
-import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from typing import Any, Final
 
-from cache import BackgroundTasks, RedisCache, get_redis_cache, keys
+from cache import BackgroundTasks, RedisCache, get_redis_cache
 
 from ..store import DataKind, OutboxRow, Store, StoreError
 from .cache_identity import CacheIdentity
 from .consistency import ConsistencyWatch
 from .erasure_relay import ErasureRelay
-from .invalidation import MAX_LIFETIME, invalidate
+from .invalidation import invalidate, invalidate_rows
+from .recent_changes import RecentChanges
 
 logger = logging.getLogger("companion")
 POLL_INTERVAL: Final = 30.0
@@ -34,10 +33,7 @@ GRACE: Final = 5.0
 """Seconds for which a pending row is left to the relay of the process that wrote it."""
 _READ_TIMEOUT: Final = 0.25  # seconds an invalidation waits for the pending rows; without them it acknowledges none
 DRAIN_TIMEOUT: Final = 2.0  # seconds that closing waits for deliveries under way
-_CLOCK_SKEW: Final = 300.0  # seconds by which the clocks of Redis, store and worker may differ
 _PAGE: Final = 100  # rows of the outbox read at a time
-MAX_ROWS: Final = 1000  # from more invalidations than that on, clearing the cache costs less
-POLLED: Final = "system:polled"  # the age of this key is the time since a cache was last cleared of what was written
 
 
 class OutboxRelay:
@@ -50,6 +46,7 @@ class OutboxRelay:
     Attributes:
         erasures: delivers erasures.
         identity: which cache this is.
+        recent: invalidates again what was written lately.
     """
 
     def __init__(self, store: Callable[[], Store], watch: ConsistencyWatch) -> None:
@@ -57,10 +54,9 @@ class OutboxRelay:
         self.watch = watch
         self.identity = CacheIdentity()
         self.erasures = ErasureRelay(store, self.identity)
+        self.recent = RecentChanges(store, self.erasures)
         self._background = BackgroundTasks()
         self._polling = BackgroundTasks()
-        self._last_poll: tuple[float, set[OutboxRow]] | None = None
-        self._last_erasure = 0
 
     def use_private_cache(self) -> None:
         """From now on, treat the cache as one that only this machine uses, beside a store that others write to.
@@ -137,7 +133,7 @@ class OutboxRelay:
         """
         cache: RedisCache = await get_redis_cache()
         if self.identity.private:
-            await self.poll_recent()
+            await self.recent.poll()
             return 0
         cache_id = await self.identity.of(cache)
         if cache_id is not None and not await self._is_registered(cache_id):
@@ -145,57 +141,13 @@ class OutboxRelay:
         acknowledged: set[OutboxRow] = set()
         while True:
             rows = set(await self._store().pending_changes(_PAGE, older_than)) - acknowledged
-            await _invalidate_all(cache, rows)
+            await invalidate_rows(cache, rows)
             undelivered = cache.invalidations.undelivered_for(*{row.user_id for row in rows})
             delivered = [row for row in rows if row.user_id not in undelivered]
             if not delivered or not cache.connected or cache_id is None:
                 return len(acknowledged)
             await self._store().acknowledge(delivered, cache_id)
             acknowledged.update(delivered)
-
-    async def redeliver_recent(self) -> bool:
-        """Invalidate again what was written within the lifetime of a cached value.
-
-        For a Redis that has restarted or was restored, and so may have lost invalidations that it had acknowledged.
-
-        Returns:
-            Whether nothing stale can be left. False where there is too much to invalidate one by one, and nothing was.
-
-        Raises:
-            StoreError: the outbox cannot be read.
-        """
-        if await self.erasures.latest():
-            return False
-        rows = await self._store().recent_changes(within=MAX_LIFETIME + _CLOCK_SKEW, limit=MAX_ROWS + 1)
-        if len(rows) > MAX_ROWS:
-            return False
-        await _invalidate_all(await get_redis_cache(), rows)
-        logger.info("Redis was restarted or restored: %d invalidations of the last day redelivered", len(rows))
-        return True
-
-    async def poll_recent(self) -> None:
-        """Invalidate what anyone has written since the last poll of this process or, before its first, of the cache.
-
-        Raises:
-            StoreError: the outbox cannot be read.
-        """
-        cache = await get_redis_cache()
-        now = _sleepless_clock()
-        left = max(await cache.ttl(POLLED), 0)
-        last_at, known = self._last_poll or (now - MAX_LIFETIME + left, set())
-        within = now - last_at + _CLOCK_SKEW
-        # What is known of the window does not count: a busy store has more rows in it than may be invalidated at once.
-        rows = set(await self._store().recent_changes(within=within, limit=MAX_ROWS + 1 + len(known)))
-        # In a cache that was not used for longer than other values live, there may still be speech.
-        erasure = await (self.erasures.latest(within) if self._last_poll or left else self.erasures.latest())
-        if len(rows - known) > MAX_ROWS or erasure > self._last_erasure:
-            await cache.invalidate(f"{keys.USERS}*", own=True)
-        else:
-            await _invalidate_all(cache, rows - known)
-        self._last_poll = now, rows
-        self._last_erasure = max(erasure, self._last_erasure)
-        if not cache.invalidations.undelivered:
-            await cache.set(POLLED, True, ttl=MAX_LIFETIME)
 
     async def close(self) -> None:
         """Stop polling, and finish what is under way within two seconds. Rows not acknowledged by then stay pending."""
@@ -212,7 +164,7 @@ class OutboxRelay:
         known, store = self.identity.registered, self._store()
         registered = await store.register_cache(cache_id, take_over=False)
         if not registered:
-            await self.poll_recent()
+            await self.recent.poll()
             registered = await store.register_cache(cache_id, take_over=True)
         if known is not registered and not registered:
             logger.info("the store has another Redis registered: this one follows changes and acknowledges none")
@@ -237,15 +189,3 @@ class OutboxRelay:
             except Exception as problem:  # a defect: the next poll is made all the same
                 logger.error("a poll of the outbox failed (%s)", type(problem).__name__)
             await asyncio.sleep(POLL_INTERVAL)
-
-
-async def _invalidate_all(cache: RedisCache, rows: Iterable[OutboxRow]) -> None:
-    for row in rows:
-        await invalidate(cache, row.user_id, row.kind)
-
-
-def _sleepless_clock() -> float:
-    """Runs on while the machine sleeps, unlike the loop's clock, and is never set, unlike that of the day."""
-    if sys.platform == "win32":
-        return time.monotonic()  # does so there
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

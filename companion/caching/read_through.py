@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from cache import LoadTimeout, get_redis_cache, keys
 
 from ..store import Context, Store, StoreError, search_words
-from .invalidation import MAX_FACTS, PROFILE, STATE, SUMMARY, CachedData, count_key, generation_key, search_key
+from .cached_data import MAX_FACTS, PROFILE, STATE, SUMMARY, CachedData
+from .search_keys import count_key, generation_key, search_key
 
 T = TypeVar("T")
 

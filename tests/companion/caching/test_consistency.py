@@ -18,7 +18,7 @@ from companion import (
     use_caller,
 )
 from companion.caching.consistency import ConsistencyWatch
-from companion.caching.invalidation import search_key
+from companion.caching.search_keys import search_key
 from companion.memory.context import (
     add_memory_async,
     get_conversation_summary_async,

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from cache import keys
-from companion.caching.invalidation import CACHED_DATA, MAX_LIFETIME, MEMORY, TURN, CachedData
+from companion.caching.cached_data import CACHED_DATA, MAX_LIFETIME, MEMORY, TURN, CachedData
 from companion.caching.read_through import read_user_data
 from companion.store import Context, DataKind
 

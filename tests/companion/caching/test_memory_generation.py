@@ -12,8 +12,9 @@ import pytest
 
 from cache import RedisCache, get_redis_cache, keys
 from companion import Caller, use_caller
-from companion.caching.invalidation import count_key, generation_key, invalidate, search_key
+from companion.caching.invalidation import invalidate
 from companion.caching.read_through import read_memory_count, read_memory_search
+from companion.caching.search_keys import count_key, generation_key, search_key
 from companion.memory.context import add_memory_async, search_memories_async
 from companion.runtime import Runtime
 from companion.store import Memory

@@ -104,26 +104,26 @@ async def test_recent_writes_are_redelivered(runtime: Runtime, redis_server: Red
         await cache.set(keys.profile(user), "old", ttl=60)
     await runtime.store.save_profile("ada", "new")
     await runtime.store.acknowledge(await runtime.store.pending_changes())
-    assert await runtime.outbox_relay.redeliver_recent() is True
+    assert await runtime.outbox_relay.recent.redeliver() is True
     assert redis_server.cli("KEYS", "user:*") == [keys.profile("bea")]
     with use_caller(Caller("ada")):
         assert await get_user_profile_async() == "new"
 
 
 async def test_too_many_rows_to_redeliver(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("companion.caching.outbox_relay.MAX_ROWS", 2)
+    monkeypatch.setattr("companion.caching.recent_changes.MAX_ROWS", 2)
     for user in ("ada", "bea"):
         await runtime.store.save_profile(user, "new")
-    assert await runtime.outbox_relay.redeliver_recent() is True
+    assert await runtime.outbox_relay.recent.redeliver() is True
     await runtime.store.save_profile("cleo", "new")
-    assert await runtime.outbox_relay.redeliver_recent() is False
+    assert await runtime.outbox_relay.recent.redeliver() is False
 
 
 async def test_memories_are_redelivered_without_a_scan(runtime: Runtime, redis_server: RedisServer) -> None:
     for number in range(30):
         await runtime.store.add_memory(f"user{number}", Memory("x", datetime.now(UTC)))
     redis_server.cli("CONFIG", "RESETSTAT")
-    assert await runtime.outbox_relay.redeliver_recent() is True
+    assert await runtime.outbox_relay.recent.redeliver() is True
     assert redis_server.calls("scan") <= 1  # of the handshake
 
 
@@ -133,4 +133,4 @@ async def test_a_store_that_cannot_say(runtime: Runtime, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(runtime.store, "recent_changes", fail)
     with pytest.raises(StoreError):
-        await runtime.outbox_relay.redeliver_recent()  # and is read again
+        await runtime.outbox_relay.recent.redeliver()  # and is read again

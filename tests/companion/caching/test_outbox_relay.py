@@ -119,18 +119,18 @@ async def test_a_private_cache_is_invalidated_for_writes_of_others(
 async def test_a_private_cache_is_invalidated_for_all_that_it_missed(
     runtime: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("companion.caching.outbox_relay.MAX_ROWS", 10)
+    monkeypatch.setattr("companion.caching.recent_changes.MAX_ROWS", 10)
     runtime.outbox_relay.use_private_cache()
     for number in range(20):
         await runtime.store.save_profile(str(number), "new")
         redis_server.cli("SET", f"user:{number}:profile", "old")
-    await runtime.outbox_relay.poll_recent()
+    await runtime.outbox_relay.recent.poll()
     await until(lambda: redis_server.cli("KEYS", "user:*:profile") == [])
     redis_server.cli("SET", "user:1:profile", "kept")
-    await runtime.outbox_relay.poll_recent()
+    await runtime.outbox_relay.recent.poll()
     await until(lambda: redis_server.cli("KEYS", "user:*:profile") == [])  # it was not among the newest
     redis_server.cli("SET", "user:1:profile", "kept")
-    await runtime.outbox_relay.poll_recent()
+    await runtime.outbox_relay.recent.poll()
     assert redis_server.cli("GET", "user:1:profile") == "kept"  # invalidated already
 
 
@@ -146,7 +146,7 @@ async def test_a_cache_that_was_not_used_for_days_loses_the_speech_of_an_erased_
     with closing(sqlite3.connect(tmp_path / "store" / "companion.db")) as db, db:
         db.execute("UPDATE erasures SET at = at - 3 * 86400000000")
     runtime.outbox_relay.use_private_cache()
-    await runtime.outbox_relay.poll_recent()
+    await runtime.outbox_relay.recent.poll()
     await until(lambda: redis_server.cli("KEYS", "user:*:speech:*") == [])
 
 
@@ -154,11 +154,11 @@ async def test_a_clock_that_is_set_back_hides_nothing_from_a_private_cache(
     runtime: Runtime, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime.outbox_relay.use_private_cache()
-    await runtime.outbox_relay.poll_recent()
+    await runtime.outbox_relay.recent.poll()
     await runtime.store.save_profile("1", "new")
     redis_server.cli("SET", "user:1:profile", "old")
     monkeypatch.setattr("time.time", lambda: datetime.now().timestamp() - 3600)
-    await runtime.outbox_relay.poll_recent()
+    await runtime.outbox_relay.recent.poll()
     assert redis_server.cli("EXISTS", "user:1:profile") == 0
 
 

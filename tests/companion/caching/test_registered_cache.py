@@ -13,7 +13,7 @@ import pytest_asyncio
 from cache import CacheSettings, RedisCache, keys
 from companion.caching import ConsistencyWatch, OutboxRelay
 from companion.caching.cache_identity import KEY
-from companion.caching.invalidation import MAX_LIFETIME
+from companion.caching.cached_data import MAX_LIFETIME
 from companion.store import SupabaseStore
 from tests.real.redis.redis_server import RedisServer
 from tests.real.supabase.postgres import Postgres, connection
@@ -35,6 +35,7 @@ class Worker:
     async def poll(self) -> int:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("companion.caching.outbox_relay.get_redis_cache", self._cache)
+            patch.setattr("companion.caching.recent_changes.get_redis_cache", self._cache)
             return await self.relay.deliver_pending(older_than=0)
 
     async def invalidate_written(self, user: str) -> None:
@@ -45,8 +46,8 @@ class Worker:
 
     async def redeliver_recent(self) -> bool:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("companion.caching.outbox_relay.get_redis_cache", self._cache)
-            return await self.relay.redeliver_recent()
+            patch.setattr("companion.caching.recent_changes.get_redis_cache", self._cache)
+            return await self.relay.recent.redeliver()
 
     def holds(self, user: str) -> bool:
         return self.server.cli("EXISTS", keys.profile(user)) == 1

@@ -16,7 +16,8 @@ import pytest
 
 from cache import get_redis_cache, keys
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
-from companion.caching.invalidation import CACHED_DATA, search_key
+from companion.caching.cached_data import CACHED_DATA
+from companion.caching.search_keys import search_key
 from companion.conversation.turn_log import TurnLog
 from companion.memory.context import add_memory_async, save_user_state_async
 from companion.memory.erasure import erase_user, export_user
@@ -559,6 +560,6 @@ async def test_a_cancelled_caller_stops_nothing(runtime: Runtime, path: Path) ->
 
 async def test_a_redis_that_was_restored_serves_nothing_of_before(runtime: Runtime) -> None:
     await runtime.store.save_profile("eve", "Likes: tea")
-    assert await runtime.outbox_relay.redeliver_recent() is True
+    assert await runtime.outbox_relay.recent.redeliver() is True
     assert await erase_user("ada") is True
-    assert await runtime.outbox_relay.redeliver_recent() is False  # then everything of all users goes
+    assert await runtime.outbox_relay.recent.redeliver() is False  # then everything of all users goes
