@@ -7,14 +7,13 @@ import re
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 from .exceptions import CacheConfigError
 from .redis_url import DEFAULT_URL, Endpoint, parse, read_address_map
 from .url_options import SETTINGS, check_settings
-from .variables import FLAG, Kind, number, variable, variables_of
+from .variables import FLAG, TEXT, Kind, number, variable, variables_of
 
 NEAR_FAMILIES = {
     "profile": "profile",
@@ -34,7 +33,30 @@ _ADDRESSES = Kind(
 )
 _ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{43}=?")  # 32 bytes in base64url, padded or not
 _MAKE_KEY = "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
-_redis = partial(variable, section="Redis")
+
+
+def _encryption_keys(text: str) -> tuple[bytes, ...]:
+    listed = [one.strip() for one in text.split(",")]
+    for position, one in enumerate(listed, 1):
+        if not _ENCRYPTION_KEY.fullmatch(one):
+            raise CacheConfigError(
+                f"CACHE_ENCRYPTION_KEYS: key {position} of {len(listed)} is not 32 bytes in base64url. "
+                f"Make one with: {_MAKE_KEY}"
+            )
+    if find_spec("cryptography") is None:
+        raise CacheConfigError(
+            "CACHE_ENCRYPTION_KEYS is set, but the package cryptography is not installed: pip install cryptography"
+        )
+    return tuple(urlsafe_b64decode(one[:43] + "=") for one in listed)
+
+
+def _setting(
+    name: str, meaning: str, kind: Kind = TEXT, shown: str = "", *, exact: bool = False, **of_field: Any
+) -> Any:
+    """A field that comes from a variable. What ``shown`` says is its default too."""
+    if shown:
+        of_field["default"] = kind.read(shown)
+    return field(metadata=variable(name, meaning, kind, shown=shown, exact=exact, section="Redis"), **of_field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,92 +85,62 @@ class CacheSettings:
         safe_url: the URL without credentials and options.
     """
 
-    url: str = field(
-        default=DEFAULT_URL,
+    url: str = _setting(
+        "REDIS_URL",
+        "`redis://user:password@host:port/db`, `rediss://` for TLS, `unix:///path/to/socket`, "
+        "`redis+sentinel://user:password@host1:26379,host2:26379/mymaster/0`. Characters such as `/ # ? @` in a "
+        "password are percent-encoded. Options after a `?`: `docs/redis.md`",
+        shown=DEFAULT_URL,
+        exact=True,  # its parser says more
         repr=False,
-        metadata=_redis(
-            "REDIS_URL",
-            "`redis://user:password@host:port/db`, `rediss://` for TLS, `unix:///path/to/socket`, "
-            "`redis+sentinel://user:password@host1:26379,host2:26379/mymaster/0`. Characters such as `/ # ? @` in a "
-            "password are percent-encoded. Options after a `?`: `docs/redis.md`",
-            shown=DEFAULT_URL,
-            exact=True,  # its parser says more
-        ),
     )
-    enabled: bool = field(
-        default=True,
-        metadata=_redis("REDIS_ENABLED", "`false`: no cache, everything comes from the store", FLAG, shown="true"),
+    enabled: bool = _setting("REDIS_ENABLED", "`false`: no cache, everything comes from the store", FLAG, "true")
+    deadline: float = _setting(
+        "CACHE_DEADLINE_MS", "milliseconds within which every cache call answers, whatever Redis does", _SECONDS, "50"
     )
-    deadline: float = field(
-        default=0.05,
-        metadata=_redis(
-            "CACHE_DEADLINE_MS",
-            "milliseconds within which every cache call answers, whatever Redis does",
-            _SECONDS,
-            shown="50",
-        ),
-    )
-    connect_wait: float = field(
-        default=0.25,
-        metadata=_redis(
-            "CACHE_CONNECT_WAIT_MS",
-            "milliseconds that a start waits for Redis; connecting continues afterwards",
-            _SECONDS,
-            shown="250",
-        ),
+    connect_wait: float = _setting(
+        "CACHE_CONNECT_WAIT_MS",
+        "milliseconds that a start waits for Redis; connecting continues afterwards",
+        _SECONDS,
+        "250",
     )
     max_connections: int = 50
     socket_connect_timeout: float = 5.0
     socket_timeout: float = 5.0
     retry_on_timeout: bool = True
     health_check_interval: float = 30
-    max_value_bytes: int = field(
-        default=1 << 20,
-        metadata=_redis(
-            "CACHE_MAX_VALUE_BYTES",
-            "larger values are refused",
-            number(1, 512 << 20, "bytes", of=int),
-            shown="1048576",
-        ),
+    max_value_bytes: int = _setting(
+        "CACHE_MAX_VALUE_BYTES", "larger values are refused", number(1, 512 << 20, "bytes", of=int), "1048576"
     )
-    ttl_spread: float = field(
-        default=0.05,
-        metadata=_redis(
-            "CACHE_TTL_SPREAD",
-            "share by which `get_or_load` may shorten a TTL (with `refresh_after=`: that share of it) at random, so "
-            "that keys do not expire together; `0`: never",
-            number(0, 0.5),
-            shown="0.05",
-        ),
+    ttl_spread: float = _setting(
+        "CACHE_TTL_SPREAD",
+        "share by which `get_or_load` may shorten a TTL (with `refresh_after=`: that share of it) at random, so "
+        "that keys do not expire together; `0`: never",
+        number(0, 0.5),
+        "0.05",
     )
-    cluster_address_map: Mapping[str, str] = field(
+    cluster_address_map: Mapping[str, str] = _setting(
+        "CACHE_CLUSTER_ADDRESS_MAP",
+        "where to connect to a cluster's nodes, by the address that they announce, for nodes behind NAT: "
+        "`10.0.0.1:6379=127.0.0.1:7001,...`, or a host for all of its ports",
+        _ADDRESSES,
         default_factory=dict,
         hash=False,
-        metadata=_redis(
-            "CACHE_CLUSTER_ADDRESS_MAP",
-            "where to connect to a cluster's nodes, by the address that they announce, for nodes behind NAT: "
-            "`10.0.0.1:6379=127.0.0.1:7001,...`, or a host for all of its ports",
-            _ADDRESSES,
-        ),
     )
-    near: frozenset[str] = field(
+    near: frozenset[str] = _setting(
+        "CACHE_NEAR",
+        "families of keys kept in the process too, coherent by the server's pushes: "
+        f"{', '.join(f'`{name}`' for name in NEAR_FAMILIES)}, separated by commas",
+        _FAMILIES,
         default=frozenset(),
-        metadata=_redis(
-            "CACHE_NEAR",
-            "families of keys kept in the process too, coherent by the server's pushes: "
-            f"{', '.join(f'`{name}`' for name in NEAR_FAMILIES)}, separated by commas",
-            _FAMILIES,
-        ),
     )
-    encryption_keys: tuple[bytes, ...] = field(
+    encryption_keys: tuple[bytes, ...] = _setting(
+        "CACHE_ENCRYPTION_KEYS",
+        "encrypts what Redis holds: keys of 32 bytes in base64url, separated by commas; the first encrypts, all "
+        f"decrypt. Make one with: `{_MAKE_KEY}` (`docs/encryption.md`)",
+        Kind(_encryption_keys, "keys of 32 bytes in base64url"),
         default=(),
         repr=False,
-        metadata=_redis(
-            "CACHE_ENCRYPTION_KEYS",
-            "encrypts what Redis holds: keys of 32 bytes in base64url, separated by commas; the first encrypts, all "
-            f"decrypt. Make one with: `{_MAKE_KEY}` (`docs/encryption.md`)",
-            Kind(lambda text: _encryption_keys(text), "keys of 32 bytes in base64url"),
-        ),
     )
     url_is_default: bool = True
     endpoint: Endpoint = field(init=False, repr=False, compare=False)
@@ -185,18 +177,3 @@ class CacheSettings:
             if name not in values and (text := its.text(env)):
                 values[name] = its.read(text)
         return cls(**values, url_is_default=values.get("url", DEFAULT_URL) == DEFAULT_URL)
-
-
-def _encryption_keys(text: str) -> tuple[bytes, ...]:
-    listed = [one.strip() for one in text.split(",")]
-    for position, one in enumerate(listed, 1):
-        if not _ENCRYPTION_KEY.fullmatch(one):
-            raise CacheConfigError(
-                f"CACHE_ENCRYPTION_KEYS: key {position} of {len(listed)} is not 32 bytes in base64url. "
-                f"Make one with: {_MAKE_KEY}"
-            )
-    if find_spec("cryptography") is None:
-        raise CacheConfigError(
-            "CACHE_ENCRYPTION_KEYS is set, but the package cryptography is not installed: pip install cryptography"
-        )
-    return tuple(urlsafe_b64decode(one[:43] + "=") for one in listed)
