@@ -1,14 +1,13 @@
-"""Hash slots of a Redis cluster: which one a key belongs to, and tags that put a key where it has to be.
-
-CRC16 and hash tags as in the Redis cluster specification.
-"""
+"""Hash slots of a Redis cluster: which one a key belongs to, and tags that put a key where it has to be."""
 
 from __future__ import annotations
 
 from binascii import crc_hqx
 from typing import Final
 
-SLOTS: Final = 16_384
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+SLOTS: Final = REDIS_CLUSTER_HASH_SLOTS
 _ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PAIRS: Final = [first + second for first in _ALPHABET for second in _ALPHABET]
 # CRC16 is linear: that of four letters is that of the first two and two zeros, exclusive or that of the last two.
@@ -17,13 +16,7 @@ _LAST_TWO: Final = {crc_hqx(pair.encode(), 0) % SLOTS: pair for pair in reversed
 
 def hash_slot(key: str | bytes) -> int:
     """The slot of a key."""
-    name = key.encode(errors="surrogateescape") if isinstance(key, str) else key
-    opening = name.find(b"{")
-    if opening >= 0:
-        closing = name.find(b"}", opening + 1)
-        if closing > opening + 1:
-            name = name[opening + 1 : closing]
-    return crc_hqx(name, 0) % SLOTS
+    return key_slot(key.encode(errors="surrogateescape") if isinstance(key, str) else key)
 
 
 def tag_of_slot(slot: int) -> str:
