@@ -38,7 +38,7 @@ MAX_PART: Final = 128
 RESERVED: Final = ("lock:", "system:", "lease:", "stale:", "index:")
 """Prefixes of the layer's own keys. A pattern reaches them only if it begins with one literally."""
 
-_SAFE = re.compile(r"[A-Za-z0-9._@+=~-]+")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._@+=~-]")
 _SPECIAL = re.compile(r"([*?\[\]\\^])")
 
 
@@ -71,11 +71,10 @@ def part(value: object, what: str = "key part") -> str:
         raise InvalidKeyPart(f"the {what} is empty")
     if len(value) > MAX_PART:
         raise InvalidKeyPart(f"the {what} has {len(value)} characters; at most {MAX_PART} are allowed")
-    good = _SAFE.match(value)
-    end = good.end() if good else 0
-    if end != len(value):
+    if unsafe := _UNSAFE.search(value):
         raise InvalidKeyPart(
-            f"the {what} has {value[end]!r} at position {end}; letters, digits and . _ @ + = ~ - are allowed (ASCII)"
+            f"the {what} has {unsafe[0]!r} at position {unsafe.start()}; "
+            "letters, digits and . _ @ + = ~ - are allowed (ASCII)"
         )
     return value
 
@@ -91,7 +90,7 @@ def user_id(value: object) -> str:
 
 def is_user_id(value: str) -> bool:
     """Whether ``value`` is a usable user id."""
-    return len(value) <= MAX_PART and _SAFE.fullmatch(value) is not None
+    return 0 < len(value) <= MAX_PART and not _UNSAFE.search(value)
 
 
 def profile(user: str) -> Key:
