@@ -166,14 +166,13 @@ async def send_all(client: Client, commands: Sequence[Command], deadline: float 
         TransportError: the first failure. Other commands may have been executed.
     """
     futures = client.call_many(commands)
-    if deadline is not None:
-        await asyncio.wait(futures, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
-        late = [future for future in futures if not future.done()]
-        for future in late:
-            future.cancel()
-        if late:
-            raise CommandTimeout("no reply within what was left of the deadline")
-    return [await future for future in futures]
+    if deadline is None:
+        return [await future for future in futures]
+    try:
+        async with asyncio.timeout_at(deadline):
+            return [await future for future in futures]
+    except TimeoutError:
+        raise CommandTimeout("no reply within what was left of the deadline") from None
 
 
 async def send_each(client: Client, commands: Sequence[Command]) -> list[Any]:
