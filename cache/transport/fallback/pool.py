@@ -35,7 +35,6 @@ from ...exceptions import (
 from ...redis_url import Endpoint
 from ...settings import CacheSettings
 from ..attempts import Attempts
-from ..capabilities import PROBES
 from ..client import Argument, ClientListener, Command, OneServer
 from ..connection import REPLICA, ROLE_SECONDS, fail
 from ..dial import Names
@@ -71,7 +70,7 @@ class PooledClient(OneServer):
         self.client: Redis | None = None
         self._says_role, self._asked_role_at = False, 0.0  # loop time
         self._suspect = asyncio.Event()
-        self._deposed = ""  # why the server in use is not the primary any more
+        self._deposed: HandshakeFailed | None = None  # why the server in use is not the primary any more
         self.reason, self.last_answer = "not connected yet", loop_time()
         self.background = BackgroundTasks()
         self._primary = PrimaryFinder(settings.endpoint, Names(self.background), self.background)
@@ -125,7 +124,9 @@ class PooledClient(OneServer):
                 raise NotConnected(self.reason)
             replies = await self._replies(client, commands)
         except Exception as problem:
-            if isinstance(problem, CommandTimeout | ConnectionLost):
+            if isinstance(problem, HandshakeFailed):
+                self._depose(client, problem)
+            elif isinstance(problem, CommandTimeout | ConnectionLost):
                 self._suspect.set()
             replies = [problem] * len(futures)
         for future, reply in zip(futures, replies, strict=True):
@@ -133,29 +134,26 @@ class PooledClient(OneServer):
                 continue
             if isinstance(reply, Exception):
                 if isinstance(reply, CommandRejected) and reply.code == "READONLY":
-                    self._is_no_primary(client, REPLICA)
+                    self._depose(client, HandshakeFailed(REPLICA, REJECTED))
                 fail(future, reply)
             else:
                 future.set_result(reply)
 
     async def _replies(self, client: Redis, commands: tuple[Command, ...]) -> list[Any]:
-        """Raises ConnectionLost if the server is not a primary any more."""
-        if (now := loop_time()) < self._asked_role_at + ROLE_SECONDS:
-            return await self._answer(client, pipeline(client, commands), self._settings.deadline)
-        self._asked_role_at = now
-        question = (ASK_ROLE,) if self._says_role else ()  # a proxy may end the connection over it
+        """Raises HandshakeFailed if the server is not a primary any more."""
+        question: tuple[Command, ...] = ()
+        if (now := loop_time()) >= self._asked_role_at + ROLE_SECONDS:
+            self._asked_role_at = now
+            question = (ASK_ROLE,) if self._says_role else ()  # a proxy may end the connection over it
         replies = await self._answer(client, pipeline(client, (*question, *commands)), self._settings.deadline)
-        try:
-            if question:
-                judge_role(replies.pop(0))
-        except HandshakeFailed as problem:
-            self._is_no_primary(client, str(problem))
-            raise ConnectionLost(str(problem)) from None
+        if question:
+            judge_role(replies.pop(0))
         return replies
 
-    def _is_no_primary(self, client: Redis | None, reason: str) -> None:
+    def _depose(self, client: Redis | None, problem: HandshakeFailed) -> None:
+        """The server of this client is not the primary."""
         if client is self.client:
-            self._deposed = reason
+            self._deposed = problem
             self._suspect.set()
 
     async def _answer(self, client: Redis, work: Awaitable[T], timeout: float) -> T:
@@ -186,14 +184,14 @@ class PooledClient(OneServer):
 
     async def _attempt(self) -> tuple[Found, Endpoint]:
         server = await self._primary.find()
-        return await find_client(self._settings, server, PROBES, self._retire), server
+        return await find_client(self._settings, server, self._retire), server
 
     async def _supervise(self) -> None:
         while True:
             found, server = await self._attempts.first()
-            self.client, self._deposed, self.reason = found.client, "", ""
+            self.client, self._deposed, self.reason = found.client, None, ""
             self._says_role, self._asked_role_at = found.says_role, loop_time()
-            watching = self._primary.watch(server, self._moved)
+            watching = self._primary.watch(server, lambda: self._depose(self.client, HandshakeFailed(MOVED, REJECTED)))
             self._listener.on_handshake(self, found.probed)
             reporting = self.background.spawn(self._listener.on_connected(self), name="cache-connected")
             try:
@@ -203,11 +201,6 @@ class PooledClient(OneServer):
                 if watching is not None:
                     watching.cancel()
                 self._drop()
-
-    def _moved(self) -> None:
-        """The server is no longer the one that the Sentinels name."""
-        self._deposed = MOVED
-        self._suspect.set()
 
     async def _until_lost(self, reopen: Callable[[], Redis]) -> None:
         """Return when Redis is away, or its server is no primary any more."""
@@ -224,8 +217,8 @@ class PooledClient(OneServer):
             if (client := self.client) is None:
                 return  # closed
             try:
-                if self._deposed:  # its user may lack the right to ask
-                    raise HandshakeFailed(self._deposed, REJECTED)
+                if self._deposed is not None:  # its user may lack the right to ask
+                    raise self._deposed
                 await self._answer(client, check_role(client), _PING_TIMEOUT)
             except HandshakeFailed as problem:
                 self._lost(problem)

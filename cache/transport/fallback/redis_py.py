@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, ResponseError
@@ -30,7 +30,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from ...exceptions import CommandRejected, HandshakeFailed, code_inside_script, rejected_with
 from ...redis_url import Endpoint
 from ...settings import CacheSettings
-from ..capabilities import HUNG_UP, PROBE_EVAL
+from ..capabilities import HUNG_UP, PROBE_EVAL, PROBES
 from ..connection import REPLICA
 from ..handshake import CLIENT_NAME, REJECTED, SENTINEL
 from ..packing import info_of
@@ -65,35 +65,30 @@ class _TlsConnection(SSLConnection):
 
 def open_client(settings: CacheSettings, endpoint: Endpoint, *, named: bool = True) -> Redis:
     """Return a client for the server of ``endpoint``, with the documented settings. It has not connected yet."""
-    where: dict[str, Any] = {"host": endpoint.host, "port": endpoint.port, "connection_class": Connection}
+    where: dict[str, Any] = {"host": endpoint.host, "port": endpoint.port}
     if endpoint.unix_path is not None:
         where = {"path": endpoint.unix_path, "connection_class": UnixDomainSocketConnection}
+    elif endpoint.ssl_context is not None:
+        where |= {"connection_class": _TlsConnection, "tls": endpoint.ssl_context}
     pool = BlockingConnectionPool(
-        **where | _options(settings),
+        **where,
+        username=endpoint.username,
+        password=endpoint.password,
         db=endpoint.db,
+        max_connections=settings.max_connections,
         timeout=settings.socket_timeout,
+        socket_timeout=settings.socket_timeout,
+        socket_connect_timeout=settings.socket_connect_timeout,
+        retry=Retry(NoBackoff(), int(settings.retry_on_timeout)),
+        health_check_interval=settings.health_check_interval,
+        protocol=2,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        driver_info=None,
         redis_connect_func=_set_name if named else None,
     )
     client = Redis.from_pool(pool)  # the client owns its pool: closing one closes the other
     client.response_callbacks.clear()  # replies as they are, as on a multiplexed connection
     return client
-
-
-def _options(settings: CacheSettings) -> dict[str, Any]:
-    endpoint = settings.endpoint
-    tls = {"connection_class": _TlsConnection, "tls": endpoint.ssl_context} if endpoint.ssl_context else {}
-    return tls | {
-        "username": endpoint.username,
-        "password": endpoint.password,
-        "max_connections": settings.max_connections,
-        "socket_connect_timeout": settings.socket_connect_timeout,
-        "socket_timeout": settings.socket_timeout,
-        "retry": Retry(NoBackoff(), int(settings.retry_on_timeout)),
-        "health_check_interval": settings.health_check_interval,
-        "protocol": 2,
-        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-        "driver_info": None,
-    }
 
 
 async def _set_name(connection: AbstractConnection) -> None:
@@ -119,9 +114,7 @@ def rejection(problem: ResponseError) -> CommandRejected:
     return CommandRejected(f"{code[:40]} {text}")
 
 
-async def find_client(
-    settings: CacheSettings, endpoint: Endpoint, probes: Sequence[tuple[Any, ...]], retire: Callable[[Redis], None]
-) -> Found:
+async def find_client(settings: CacheSettings, endpoint: Endpoint, retire: Callable[[Redis], None]) -> Found:
     """Connect to ``endpoint`` with redis-py, and send the probes. ``retire`` closes a client that is not needed.
 
     Raises:
@@ -129,22 +122,14 @@ async def find_client(
         redis.exceptions.RedisError: it does not answer, or rejects us.
     """
     try:
-        return await _find(settings, endpoint, probes, retire, named=True)
+        return await _find(partial(open_client, settings, endpoint), retire)
     except AuthenticationError:
         raise
     except RedisConnectionError:  # a proxy may end the connection over CLIENT SETNAME
-        return await _find(settings, endpoint, probes, retire, named=False)
+        return await _find(partial(open_client, settings, endpoint, named=False), retire)
 
 
-async def _find(
-    settings: CacheSettings,
-    endpoint: Endpoint,
-    probes: Sequence[tuple[Any, ...]],
-    retire: Callable[[Redis], None],
-    *,
-    named: bool,
-) -> Found:
-    reopen = partial(open_client, settings, endpoint, named=named)
+async def _find(reopen: Callable[[], Redis], retire: Callable[[Redis], None]) -> Found:
     client = reopen()
     try:
         info = await check_role(client, ("INFO", "default"))
@@ -152,7 +137,7 @@ async def _find(
             await _answer(client, "CLUSTER", "SLOTS"), CommandRejected
         ):
             raise HandshakeFailed(OLD_CLUSTER, REJECTED)  # a proxy in front of one knows no slots, and is one server
-        return Found(client, reopen, "role" in info, await answers(client, probes))
+        return Found(client, reopen, "role" in info, await answers(client, PROBES))
     except BaseException:
         retire(client)
         raise
