@@ -24,7 +24,6 @@ from .availability import Availability
 from .maintenance import Maintenance
 from .stats import Counters
 
-LARGEST_REPLY_BYTES: Final = 16 << 20  # bytes; no value of ours comes near it
 T = TypeVar("T")
 _CLUSTER: Final = "; a cluster"
 _OVER_THE_POOL: Final = "; no RESP3: over the pool, without the near cache"
@@ -66,8 +65,7 @@ class Engine:
         self._tracked: set[Node] = set()  # which push changes of what was read over the present connection
         self._tracking_replies: dict[Node, Any] = {}
         self.revalidate: Revalidate | None = None
-        largest = max(LARGEST_REPLY_BYTES, 2 * settings.max_value_bytes)
-        self.transport = Transport(settings, self, handshake=self._handshake, largest_reply_bytes=largest)
+        self.transport = Transport(settings, self, handshake=self._handshake)
         self.epochs: dict[Node, ServerEpoch] = {}
         self._connect_wait = settings.connect_wait
         self._on_change = on_change

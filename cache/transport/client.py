@@ -124,7 +124,7 @@ class NodeListener(Protocol):
         """A push message, in order with the replies."""
 
     def on_reply_too_large(self, names: list[str]) -> None:
-        """A reply exceeds ``largest_reply_bytes``. ``names``: the keys that were read."""
+        """A reply is larger than any value of ours. ``names``: the keys that were read."""
 
 
 class ClientListener(NodeListener, Protocol):

@@ -7,7 +7,7 @@ speak RESP3. The handshake of the first connection tells, and a later one may te
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from ..background import BackgroundTasks
 from ..exceptions import CommandRejected, NotConnected, WrongKind
@@ -21,8 +21,6 @@ from .fallback.pool import PooledClient
 from .multiplexer import MultiplexedClient
 from .scripts import Script
 
-PING_EVERY: Final = 0.25  # seconds between two pings where a near cache needs the proof
-
 
 class Transport:
     """The connections of one cache, and what is sent over them.
@@ -32,7 +30,6 @@ class Transport:
 
     Args:
         handshake: returns the commands sent on a new multiplexed connection to a node. Each may be rejected.
-        largest_reply_bytes: a larger reply costs the multiplexed connection.
 
     Attributes:
         client: what commands are sent with; None while switched off or not yet started.
@@ -48,7 +45,6 @@ class Transport:
         listener: TransportListener,
         *,
         handshake: Callable[[Node], Sequence[Command]],
-        largest_reply_bytes: int,
     ) -> None:
         self.client: Client | None = None
         self.enabled = settings.enabled
@@ -58,7 +54,7 @@ class Transport:
         self._settings, self._listener = settings, listener
         self.on_push, self.on_moved = listener.on_push, listener.on_moved
         self.on_reply_too_large = listener.on_reply_too_large
-        self._handshake, self._largest_reply_bytes = handshake, largest_reply_bytes
+        self._handshake = handshake
         self._upgrade: MultiplexedClient | None = None  # beside the pool: finds out when the server speaks RESP3
         self._closing = BackgroundTasks()
 
@@ -108,16 +104,11 @@ class Transport:
     def _multiplexed(
         self, endpoint: Endpoint, listener: ClientListener, redirect: Redirect | None = None
     ) -> MultiplexedClient:
-        settings = self._settings
         return MultiplexedClient(
             endpoint,
             listener,
-            deadline=self.deadline,
-            connect_timeout=settings.socket_connect_timeout,
-            heartbeat=PING_EVERY if settings.near else None,
-            idle_heartbeat=settings.health_check_interval,
+            self._settings,
             handshake=lambda node: (*self._handshake(node), *LOAD_SCRIPTS, *PROBES),
-            largest_reply_bytes=self._largest_reply_bytes,
             redirect=redirect,
         )
 

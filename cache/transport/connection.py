@@ -93,7 +93,8 @@ class RespConnection(asyncio.Protocol):
         self._on_push: Callable[[list[Any]], None] | None = None
         self._on_lost: Callable[[str, list[bytes]], None] | None = None
         self._redirect: Redirect | None = None
-        self._largest_reply_bytes, self._partial = 0, 0  # bytes a reply may have; bytes of an incomplete one
+        self._largest_reply_bytes = math.inf
+        self._partial = 0  # bytes of an incomplete reply
         self.greeted_at = 0.0
         self.handshake_replies: list[Any] = []
         self._ask_role_at = math.inf
@@ -112,7 +113,7 @@ class RespConnection(asyncio.Protocol):
             wake: called with the first command while the connection is :attr:`idle`.
             on_push: called with every push message.
             on_lost: called with the reason and the unanswered commands, oldest first.
-            largest_reply_bytes: a larger reply loses the connection: it delays all others. 0 allows any size.
+            largest_reply_bytes: a larger reply loses the connection: it delays all others.
             redirect: called with each command that the server rejects; returns whether it sends it elsewhere.
         """
         self._wake, self._on_push, self._on_lost, self._redirect = wake, on_push, on_lost, redirect
@@ -183,7 +184,7 @@ class RespConnection(asyncio.Protocol):
             reply = gets()
             if reply is Ellipsis:
                 self._partial += len(data)
-                if 0 < self._largest_reply_bytes < self._partial:
+                if self._partial > self._largest_reply_bytes:
                     self.lose(TOO_LARGE)
                 return
             self._partial = 0

@@ -22,9 +22,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..exceptions import CommandRejected
+from ..settings import CacheSettings
 from .connection import SILENT, RespConnection, expire
 from .packing import pack
 
+PING_EVERY = 0.25  # seconds between two pings while a near cache needs the proof
 NEEDED_FOR: Final = 5.0  # seconds after a near cache has last needed the proof for which it gets it
 _SILENT_AFTER: Final = 0.25  # seconds; more with a longer deadline
 _CHECK_EVERY: Final = 0.0125  # seconds between two checks while a command is in flight; less with a short deadline
@@ -35,9 +37,9 @@ class Heartbeat:
 
     Args:
         connection: what it watches.
-        deadline: seconds within which a command has to be answered.
-        interval: seconds between two pings while a near cache needs the proof; None: as while none does.
-        idle_interval: seconds of silence before a ping while none does; 0 for none.
+        settings: ``deadline``: seconds within which a command has to be answered. ``health_check_interval``: seconds of
+            silence before a ping; 0 for none. ``near``: whether there is a near cache, and quick pings while it needs
+            the proof.
         needed_at: says at which loop time a near cache has last needed it.
         on_proven: called with the loop time at which a ping was sent, each time one is answered within the deadline.
         on_suspended: called with a reason when no more commands should be sent, until the next ``on_proven``.
@@ -46,17 +48,15 @@ class Heartbeat:
     def __init__(
         self,
         connection: RespConnection,
-        deadline: float,
-        interval: float | None,
-        idle_interval: float,
+        settings: CacheSettings,
         needed_at: Callable[[], float],
         on_proven: Callable[[float], None],
         on_suspended: Callable[[str], None],
     ) -> None:
         self._connection, self._loop = connection, connection.loop
-        self._deadline = deadline
-        self._intervals, self._needed_at = (interval, idle_interval), needed_at
-        self._step = min(deadline / 4, _CHECK_EVERY)
+        self._deadline, self._idle_interval = settings.deadline, settings.health_check_interval
+        self._near, self._needed_at = bool(settings.near), needed_at
+        self._step = min(self._deadline / 4, _CHECK_EVERY)
         self._on_proven, self._on_suspended = on_proven, on_suspended
         self._timer: asyncio.Handle | None = None
         self._beat_timer: asyncio.Handle | None = None
@@ -99,17 +99,17 @@ class Heartbeat:
 
     def _next_beat(self) -> bool:
         """Set the timer of the next beat. Returns whether the connection was silent for the idle interval."""
-        now, (interval, idle_interval) = self._loop.time(), self._intervals
+        now, idle_interval = self._loop.time(), self._idle_interval
         silence = now - self._checked_at  # at least: the last command was answered by then
         self._quick = self._is_needed(now)
         if self._beat_timer is not None:
             self._beat_timer.cancel()
-        pause = interval if self._quick else idle_interval - silence % idle_interval if idle_interval else None
+        pause = PING_EVERY if self._quick else idle_interval - silence % idle_interval if idle_interval else None
         self._beat_timer = self._loop.call_later(pause, self._beat) if pause else None
         return silence >= idle_interval
 
     def _is_needed(self, now: float) -> bool:
-        return self._intervals[0] is not None and now - self._needed_at() < NEEDED_FOR
+        return self._near and now - self._needed_at() < NEEDED_FOR
 
     def _ponged(self, pong: asyncio.Future[Any]) -> None:
         self._pong = None

@@ -15,12 +15,14 @@ from typing import Any, Final
 from ..background import BackgroundTasks
 from ..exceptions import CacheUnavailable, NotConnected, TooManyInFlight, WrongKind
 from ..redis_url import Endpoint
+from ..settings import CacheSettings
 from .client import Argument, ClientListener, Command, Node, OneServer, send_each
 from .connection import TOO_LARGE, Redirect, RespConnection, Sent, expire, fail
 from .connector import Connector
 from .heartbeat import Heartbeat
 from .packing import keys_read_by, pack
 
+LARGEST_REPLY_BYTES: Final = 16 << 20  # a larger reply loses the connection; no value of ours comes near it
 _FULL = "too much in flight"
 
 
@@ -34,12 +36,8 @@ class MultiplexedClient(OneServer):
         endpoint: where Redis is.
         listener: learns about the connection. ``on_connected`` is run as a task, and cancelled when the connection is
             lost. A suspended connection is not lost: :attr:`up` is False meanwhile, but the server still tracks for it.
-        deadline: seconds a command may take.
-        connect_timeout: seconds one attempt to connect may take, TLS and AUTH included.
-        heartbeat: seconds between pings while a near cache needs them (``needed_at``); None for no more then than idle.
-        idle_heartbeat: seconds between pings while none does.
+        settings: of the cache.
         handshake: returns the commands sent on a new connection to this node before it is used. Each may be rejected.
-        largest_reply_bytes: a larger reply loses the connection; 0 allows any size.
         redirect: given by a cluster: sends elsewhere what this node rejects.
 
     Attributes:
@@ -59,25 +57,23 @@ class MultiplexedClient(OneServer):
         self,
         endpoint: Endpoint,
         listener: ClientListener,
+        settings: CacheSettings,
         *,
-        deadline: float = 0.05,
-        connect_timeout: float = 5.0,
-        heartbeat: float | None = 0.25,
-        idle_heartbeat: float = 30.0,
-        handshake: Callable[[Node], Sequence[Command]] = lambda _: (),
-        largest_reply_bytes: int = 0,
+        handshake: Callable[[Node], Sequence[Command]],
         redirect: Redirect | None = None,
     ) -> None:
         self.only: Final = self
         self.name = endpoint.unix_path or f"{endpoint.host}:{endpoint.port}"
-        self._deadline = deadline
         self.needed_at: float = -math.inf
-        self._heartbeats = heartbeat, idle_heartbeat, lambda: self.needed_at
         self._connector = Connector(
-            endpoint, lambda: handshake(self), connect_timeout, self._failed, node=redirect is not None
+            endpoint,
+            lambda: handshake(self),
+            settings.socket_connect_timeout,
+            self._failed,
+            node=redirect is not None,
         )
-        self._listener, self._redirect = listener, redirect
-        self._largest_reply_bytes = largest_reply_bytes
+        self._listener, self._settings, self._redirect = listener, settings, redirect
+        self._deadline = settings.deadline
         self._loop, self._tasks = asyncio.get_running_loop(), BackgroundTasks()
         self._up_task: asyncio.Task[None] | None = None  # reports the present connection, if it has been up
         self.active: RespConnection | None = None
@@ -185,8 +181,9 @@ class MultiplexedClient(OneServer):
                 self.connection = connection
                 self._listener.on_handshake(self, connection.handshake_replies)
                 self.needed_at = self._loop.time()  # so that the first value that is kept is served
-                timer = Heartbeat(connection, self._deadline, *self._heartbeats, self._proven, self._suspended)
-                connection.adopt(timer.wake, self._pushed, self._lost, self._largest_reply_bytes, self._redirect)
+                timer = Heartbeat(connection, self._settings, lambda: self.needed_at, self._proven, self._suspended)
+                largest_reply = max(LARGEST_REPLY_BYTES, 2 * self._settings.max_value_bytes)
+                connection.adopt(timer.wake, self._pushed, self._lost, largest_reply, self._redirect)
                 if began - connection.greeted_at <= self._deadline:
                     self._proven(connection.greeted_at)
                 else:

@@ -6,17 +6,17 @@ import asyncio
 import gc
 import subprocess
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cache import RedisCache
+from cache import CacheSettings, RedisCache
 from cache.exceptions import CommandRejected, WrongKind
 from cache.redis_url import Endpoint
-from cache.transport.client import ClientListener, Node
+from cache.transport.client import ClientListener, Command, Node
 from cache.transport.multiplexer import MultiplexedClient
 from tests.cache.embedded.private_server import Console, processes, start_console
 from tests.inside import engine_of
@@ -47,7 +47,8 @@ def _without_node(report: Callable[..., Any]) -> Callable[..., Any]:
 class Clients:
     """Makes multiplexers. `complaints` are the loop's exception reports; a test that expects some clears them."""
 
-    def __init__(self) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
         self.made: list[MultiplexedClient] = []
         self.listeners: dict[MultiplexedClient, Listener] = {}
         self.complaints: list[dict[str, Any]] = []
@@ -59,16 +60,26 @@ class Clients:
             self.complaints.append(context)
 
     async def __call__(
-        self, port: int = 0, *, wait: bool = True, endpoint: Endpoint | None = None, **options: Any
+        self,
+        port: int = 0,
+        *,
+        wait: bool = True,
+        endpoint: Endpoint | None = None,
+        heartbeat: float | None = 0.25,
+        handshake: Sequence[Command] = (),
+        **options: Any,
     ) -> MultiplexedClient:
         """A started multiplexer to `endpoint`, or to a local `port`; waits for the connection by default.
 
-        `options`: of the multiplexer, and what to call instead of a `ClientListener`'s methods.
+        `heartbeat`: seconds between two pings while a near cache needs them; None where there is none.
+        `options`: settings of the cache, and what to call instead of a `ClientListener`'s methods.
         """
         listener = Listener(**{name: options.pop(name) for name in [*options] if hasattr(ClientListener, name)})
-        if commands := options.pop("handshake", ()):
-            options["handshake"] = lambda _: commands
-        client = MultiplexedClient(endpoint or Endpoint("127.0.0.1", port), listener, **options)
+        if heartbeat is not None:
+            self._monkeypatch.setattr("cache.transport.heartbeat.PING_EVERY", heartbeat)
+            options["near"] = frozenset({"profile"})
+        place, settings = endpoint or Endpoint("127.0.0.1", port), CacheSettings(**options)
+        client = MultiplexedClient(place, listener, settings, handshake=lambda _: handshake)
         client.start()
         self.made.append(client)
         self.listeners[client] = listener
@@ -85,9 +96,9 @@ def _frozen() -> None:
 
 
 @pytest.fixture
-async def clients(_frozen: None) -> AsyncIterator[Clients]:
+async def clients(_frozen: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Clients]:
     """Check afterwards that no task, socket or exception report remains."""
-    clients = Clients()
+    clients = Clients(monkeypatch)
     asyncio.get_running_loop().set_exception_handler(clients.complain)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

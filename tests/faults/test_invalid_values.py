@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from cache import RedisCache, keys
-from cache.core.engine import LARGEST_REPLY_BYTES
+from cache.transport.multiplexer import LARGEST_REPLY_BYTES
 from tests.cache.loading.clock import timed
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import until

@@ -236,7 +236,7 @@ async def test_a_slow_handshake_gets_through(own_redis: RedisServer, clients: Cl
         assert proxy.connections_total <= 6
         await client.close()
     async with Proxy(own_redis.port, delay_to_server=30) as proxy:
-        client = await clients(proxy.port, wait=False, connect_timeout=0.5)
+        client = await clients(proxy.port, wait=False, socket_connect_timeout=0.5)
         await until(lambda: client.reason == "no answer while connecting")
         await client.close()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cache import CacheSettings
 from cache.exceptions import CacheUnavailable, CommandRejected, CommandTimeout, TooManyInFlight
 from cache.redis_url import Endpoint
 from cache.transport import connection, heartbeat
@@ -179,7 +180,7 @@ async def test_an_unused_connection_is_left_alone(
     """It is pinged only while a near cache needs the proof, whatever else is sent: the layer asks by itself, too."""
     monkeypatch.setattr(heartbeat, "NEEDED_FOR", 0.3)
     monkeypatch.setattr(connection, "ROLE_SECONDS", 0.05)
-    client = await clients(own_redis.port, heartbeat=0.02, idle_heartbeat=100.0, deadline=2.0)
+    client = await clients(own_redis.port, heartbeat=0.02, health_check_interval=100.0, deadline=2.0)
 
     async def quiet() -> bool:
         before = own_redis.calls("ping")
@@ -199,7 +200,7 @@ async def test_an_unused_connection_is_left_alone(
 
 
 async def test_only_silence_is_pinged_where_no_near_cache_needs_it(own_redis: RedisServer, clients: Clients) -> None:
-    client = await clients(own_redis.port, heartbeat=None, idle_heartbeat=1.0, deadline=2.0)
+    client = await clients(own_redis.port, heartbeat=None, health_check_interval=1.0, deadline=2.0)
     before = own_redis.calls("ping")
     for _ in range(4):
         await asyncio.sleep(0.4)
@@ -255,7 +256,7 @@ async def test_close_fails_what_is_in_flight_and_writes_what_is_queued(
 
 
 async def test_not_connected_yet(clients: Clients) -> None:
-    client = MultiplexedClient(Endpoint(), Listener())
+    client = MultiplexedClient(Endpoint(), Listener(), CacheSettings(), handshake=lambda _: ())
     with pytest.raises(CacheUnavailable, match="not connected yet"):
         await client.call("PING")
     await client.close()
