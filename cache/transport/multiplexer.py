@@ -13,7 +13,7 @@ from contextvars import Context
 from typing import Any, Final
 
 from ..background import BackgroundTasks
-from ..exceptions import CacheUnavailable, NotConnected, TooManyInFlight, WrongKind
+from ..exceptions import NotConnected, TooManyInFlight, WrongKind
 from ..redis_url import Endpoint
 from ..settings import CacheSettings
 from .client import Argument, ClientListener, Command, Node, OneServer, send_each
@@ -23,7 +23,6 @@ from .heartbeat import Heartbeat
 from .packing import keys_read_by, pack
 
 LARGEST_REPLY_BYTES: Final = 16 << 20  # a larger reply loses the connection; no value of ours comes near it
-_FULL = "too much in flight"
 
 
 class MultiplexedClient(OneServer):
@@ -105,39 +104,28 @@ class MultiplexedClient(OneServer):
         """
         command = pack(args)
         connection = self.active
-        if connection is None:
-            return self._away([command])[0]
-        if len(connection.in_flight) >= connection.capacity:
-            return self._refuse(TooManyInFlight(_FULL))
+        if connection is None or len(connection.in_flight) >= connection.capacity:
+            return self._not_now([command])[0]
         return connection.send(command)
 
     def call_many(self, commands: Sequence[Command]) -> list[asyncio.Future[Any]]:
         """Send commands that the server reads consecutively: all of them or none."""
         packed = [pack(command) for command in commands]
         connection = self.active
-        if connection is None:
-            return self._away(packed)
-        if len(connection.in_flight) + len(packed) > connection.capacity:
-            return [self._refuse(TooManyInFlight(_FULL)) for _ in packed]
+        if connection is None or len(connection.in_flight) + len(packed) > connection.capacity:
+            return self._not_now(packed)
         return connection.send_together(packed)
 
-    def _refuse(self, error: CacheUnavailable) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = self._loop.create_future()
-        fail(future, error)
-        return future
-
-    def _away(self, packed: list[bytes]) -> list[asyncio.Future[Any]]:
-        """Refuse, except that the first commands for a node of a cluster wait for its connection."""
-        if self._redirect is None or self._settled.done():
-            return [self._refuse(NotConnected(self.reason)) for _ in packed]
+    def _not_now(self, packed: list[bytes]) -> list[asyncio.Future[Any]]:
+        """Refuse commands, except that the first ones for a node of a cluster wait for its connection."""
         now = self._loop.time()
         sent: list[Sent] = [(self._loop.create_future(), now, command) for command in packed]
         self.dispatch(sent)
         return [future for future, *_ in sent]
 
     def dispatch(self, sent: Sequence[Sent]) -> None:
-        """Send commands whose futures are waited for already."""
-        if not self._settled.done():
+        """Send commands whose futures are waited for already: all of them or none."""
+        if self._redirect is not None and not self._settled.done():
             if not self.started:
                 self.start()
             self._settled.add_done_callback(lambda _: self.dispatch(sent))
@@ -145,13 +133,14 @@ class MultiplexedClient(OneServer):
                 self._loop.call_at(called + self._deadline, expire, future)
             return
         connection = self.active
+        full = connection is not None and len(connection.in_flight) + len(sent) > connection.capacity
         for future, called, command in sent:
             if future.done():
                 continue
             if connection is None:
                 fail(future, NotConnected(self.reason))
-            elif len(connection.in_flight) >= connection.capacity:
-                fail(future, TooManyInFlight(_FULL))
+            elif full:
+                fail(future, TooManyInFlight("too much in flight"))
             else:
                 connection.send(command, future)
                 self._loop.call_at(called + self._deadline, expire, future)
