@@ -63,6 +63,7 @@ class RespConnection(asyncio.Protocol):
     """One RESP3 connection.
 
     Attributes:
+        transport: what it writes to, once it is connected.
         in_flight: every command that was sent and not yet answered, oldest first. An abandoned one (its future is
             done) keeps its place until its reply is read.
         received: whether anything arrived since the heartbeat last looked.
@@ -86,11 +87,11 @@ class RespConnection(asyncio.Protocol):
         self._flushing = False
         self._started = False  # part of this tick's commands has been written already
         self._lone_streak = 0
-        self._transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport | None = None
         self.write: Callable[[bytes], object] = _nowhere
         self.idle = False
         self._wake: Callable[[], None] = lambda: None
-        self._on_push: Callable[[list[Any]], None] | None = None
+        self._on_push: Callable[[list[Any]], None] = lambda _: None
         self._on_lost: Callable[[str, list[bytes]], None] | None = None
         self._redirect: Redirect | None = None
         self._largest_reply_bytes = math.inf
@@ -121,11 +122,6 @@ class RespConnection(asyncio.Protocol):
         self._ask_role_at = self._now() + ROLE_SECONDS  # the handshake has just asked
 
     # -- sending ---------------------------------------------------------------------------------------
-
-    @property
-    def unsent_bytes(self) -> int:
-        """Bytes that were written and that the kernel has not taken yet."""
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def send(self, command: bytes, future: asyncio.Future[Any] | None = None) -> asyncio.Future[Any]:
         """Queue one packed command. The future (a new one by default) becomes its reply, or fails."""
@@ -208,8 +204,6 @@ class RespConnection(asyncio.Protocol):
             self.lose("protocol error")
 
     def _push(self, push: list[Any]) -> None:
-        if self._on_push is None:
-            return
         try:
             self._on_push(push)
         except Exception as error:
@@ -220,9 +214,9 @@ class RespConnection(asyncio.Protocol):
     # -- asyncio.Protocol, and the end -----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(_UNSENT_HIGH, _UNSENT_LOW)
-        self.write = self._transport.write
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(_UNSENT_HIGH, _UNSENT_LOW)
+        self.write = self.transport.write
         sockets.tune(transport)
 
     def pause_writing(self) -> None:
@@ -245,12 +239,12 @@ class RespConnection(asyncio.Protocol):
         if self.ended.done():
             return
         self.ended.set_result(reason)
-        if self._transport is not None:
+        if self.transport is not None:
             if politely:
                 self.write(b"".join(self._out))
-                self._transport.close()
+                self.transport.close()
             else:
-                sockets.reset(self._transport)
+                sockets.reset(self.transport)
         self.write = _nowhere
         self._out.clear()
         unanswered = [command for *_, command in self.in_flight]
@@ -264,8 +258,8 @@ class RespConnection(asyncio.Protocol):
     async def end(self, reason: str, *, politely: bool = False) -> None:
         """As :meth:`lose`, and wait at most half a second until the socket is closed."""
         self.lose(reason, politely=politely)
-        if self._transport is not None:
+        if self.transport is not None:
             await asyncio.wait({self._closed}, timeout=_CLOSE_TIMEOUT)
             if not self._closed.done():
-                sockets.reset(self._transport)
+                sockets.reset(self.transport)
                 await asyncio.wait({self._closed}, timeout=_CLOSE_TIMEOUT)

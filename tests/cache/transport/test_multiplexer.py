@@ -111,7 +111,7 @@ async def test_a_socket_that_takes_nothing_refuses_instead_of_growing(own_redis:
     for _ in range(64):
         futures.append(client.call("SET", "big", value))
         await asyncio.sleep(0)
-    assert client.active.unsent_bytes < 16 << 20
+    assert client.active.transport.get_write_buffer_size() < 16 << 20
     own_redis.resume()
     replies = await asyncio.gather(*futures, return_exceptions=True)
     assert {type(reply) for reply in replies} == {bytes, TooManyInFlight}

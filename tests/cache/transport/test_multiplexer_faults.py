@@ -215,7 +215,7 @@ async def test_what_was_given_up_does_not_arrive_later(clients: Clients) -> None
             assert client.connection is not None
             size = 100_000
             client.call("SET", "k", bytes(size))
-            await until(lambda: client.connection.unsent_bytes == 0)  # in the kernel's buffer
+            await until(lambda: client.connection.transport.get_write_buffer_size() == 0)  # in the kernel's buffer
             await until(lambda: client.connection is None)  # silent beyond the limit
             arrived = 0
             with suppress(ConnectionResetError):
