@@ -78,10 +78,9 @@ class Locks:
         await self._acquire(lock, loop_time() + wait)
         try:
             yield
-        except BaseException:
-            await self._release(lock)
-            raise
-        if not await self._release(lock):
+        finally:
+            was_ours = await self._release(lock)
+        if not was_ours:
             raise LockLost(f"{name} expired after {ttl} s, before the work under it was done")
 
     async def close(self, timeout: float) -> None:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, Self, TypeAlias
 
 from ..exceptions import CommandTimeout, TransportError, WrongKind
 
 Argument: TypeAlias = bytes | str | int
 Command: TypeAlias = tuple[Any, ...]
-ClientT = TypeVar("ClientT")
 
 
 class Client(Protocol):
@@ -92,11 +91,11 @@ class OneServer:
 
     topology: Final = 0
 
-    def node_of(self: ClientT, _: str) -> ClientT:
+    def node_of(self, _: str) -> Self:
         """This one."""
         return self
 
-    def nodes(self: ClientT) -> tuple[ClientT]:
+    def nodes(self) -> tuple[Self]:
         """This one."""
         return (self,)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import socket
 from collections.abc import Sequence
 from functools import partial
@@ -29,7 +28,7 @@ class Names:
         """The addresses of a host: older ones where the resolver does not answer. Raises OSError."""
         loop = asyncio.get_running_loop()
         lookup, found = self._lookups.get(host), self._found.get(host)
-        if lookup is None or (lookup.done() and loop.time() - self._looked_up.get(host, -math.inf) > LOOKUP_EVERY):
+        if lookup is None or (lookup.done() and loop.time() - self._looked_up[host] > LOOKUP_EVERY):
             self._looked_up[host] = loop.time()
             lookup = self._lookups[host] = self._background.spawn(_addresses(loop, host, port), name="cache-lookup")
         await asyncio.wait({lookup}, timeout=_LOOKUP_TIMEOUT if found else None)

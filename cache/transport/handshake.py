@@ -69,12 +69,11 @@ async def judge(connection: RespConnection, handshake: list[bytes], setup_count:
         raise WrongKind("no RESP3", _OTHER_KIND, resp3=False) from None
     if not isinstance(server, dict) or server.get(b"proto") != 3:
         raise WrongKind("no RESP3", _OTHER_KIND, resp3=False)
-    if (server.get(b"mode") == b"cluster") is not node:
-        raise (
-            WrongKind("no cluster", REJECTED)
-            if node
-            else WrongKind("a cluster", _OTHER_KIND, slots=await _slots(connection))
-        )
+    is_node = server.get(b"mode") == b"cluster"
+    if node and not is_node:
+        raise WrongKind("no cluster", REJECTED)
+    if is_node and not node:
+        raise WrongKind("a cluster", _OTHER_KIND, slots=await _slots(connection))
     if server.get(b"mode") == b"sentinel":
         raise HandshakeFailed(SENTINEL, REJECTED)
     if server.get(b"role") in REPLICA_ROLES:

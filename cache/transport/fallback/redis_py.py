@@ -180,8 +180,6 @@ async def _answer(client: Redis, *command: Any) -> Any:
     """The reply to a command, or its rejection. Ending the connection over it, and answering a PING, is one too."""
     try:
         return (await pipeline(client, (command,)))[0]
-    except ResponseError as problem:
-        return rejection(problem)
     except RedisConnectionError:
         await client.ping()
         return CommandRejected(HUNG_UP)
