@@ -13,10 +13,8 @@ from time import perf_counter
 
 from cache import get_redis_cache
 
-from ..conversation.opening.greeting import read_plan
+from ..conversation.briefing import reads
 from ..identity import Caller, use_caller
-from ..memory.context import get_conversation_summary_async, get_user_state_async
-from ..memory.profile import get_user_profile_async
 from ..runtime import get_runtime
 from ..store import StoreError
 from .conversation import Conversation
@@ -97,12 +95,7 @@ async def _lookup(caller: Caller) -> tuple[float, bool]:
     contexts = get_runtime().contexts
     before, begun = contexts.reads, perf_counter()
     with use_caller(caller):
-        await asyncio.gather(
-            get_user_profile_async(),
-            read_plan(caller.user_id),
-            get_conversation_summary_async(),
-            get_user_state_async(),
-        )
+        await asyncio.gather(*reads(caller.user_id).values())
     return (perf_counter() - begun) * 1000, contexts.reads > before
 
 

@@ -52,6 +52,16 @@ class Briefing:
     language: str = ""
 
 
+def reads(user_id: str) -> dict[str, Coroutine[Any, Any, Any]]:
+    """What is read for the start of the current caller's conversation, by its name."""
+    return {
+        "profile": get_user_profile_async(),
+        "greeting": read_plan(user_id),
+        "summary": get_conversation_summary_async(),
+        "state": get_user_state_async(),
+    }
+
+
 class Reader(Protocol):
     """What talks without a profile that comes late."""
 
@@ -86,10 +96,8 @@ class Prefetch:
                 trace.mark("lookup started")
                 self._span = trace.begin("context")
             with use_caller(caller):
-                self._fetch("profile", get_user_profile_async())
-                self._fetch("greeting", read_plan(caller.user_id))
-                self._fetch("summary", get_conversation_summary_async())
-                self._fetch("state", get_user_state_async())
+                for name, read in reads(caller.user_id).items():
+                    self._fetch(name, read)
 
     async def wait(self) -> None:
         """Wait until everything is fetched, or the deadline has passed and no model is judging on a follow-up."""
