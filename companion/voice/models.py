@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from livekit.agents import NOT_GIVEN, AgentSession, inference, llm, stt, tts
@@ -26,23 +25,8 @@ DEFAULTS: Final = {
 """The models that are used where none is named."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpeechModels:
-    """The models that listen and speak.
-
-    Attributes:
-        stt: speech to text; None for a conversation in text.
-        tts: text to speech; None for a conversation in text.
-        session_options: further options for the AgentSession.
-    """
-
-    stt: stt.STT[Any] | None = None
-    tts: tts.TTS[Any] | None = None
-    session_options: dict[str, Any] = field(default_factory=dict)
-
-
 def import_models(settings: Settings) -> None:
-    """Import the plugin that :func:`make_llm` and :func:`make_speech_models` need, if any.
+    """Import the plugin that :func:`make_llm`, :func:`make_voice` and :func:`make_ears` need, if any.
 
     To be called at program start: LiveKit lets plugins register on the main thread only. OpenAI's takes half a second
     to import.
@@ -93,12 +77,6 @@ def make_ears(settings: Settings) -> stt.STT[Any] | None:
     return inference.STT(name, language=NOT_GIVEN if ":" in name else settings.language)
 
 
-def make_speech_models(settings: Settings) -> SpeechModels:
-    """Build the models that listen and speak. Without ears the conversation is in text."""
-    ears, voice = make_ears(settings), make_voice(settings)
-    return SpeechModels(ears, voice, {} if ears else {"vad": None, "turn_handling": {"turn_detection": None}})
-
-
 def make_session(settings: Settings, model: llm.LLM[Any]) -> tuple[AgentSession[Any], RoomOptions]:
     """Build a session that listens and speaks as the settings choose.
 
@@ -109,12 +87,11 @@ def make_session(settings: Settings, model: llm.LLM[Any]) -> tuple[AgentSession[
     Returns:
         The session, and what it takes from the room.
     """
-    speech = make_speech_models(settings)
-    session: AgentSession[Any] = AgentSession(
-        llm=model, stt=speech.stt or NOT_GIVEN, tts=speech.tts or NOT_GIVEN, **speech.session_options
-    )
+    ears, voice = make_ears(settings), make_voice(settings)
+    detection: dict[str, Any] = {} if ears else {"vad": None, "turn_handling": {"turn_detection": None}}
+    session: AgentSession[Any] = AgentSession(llm=model, stt=ears or NOT_GIVEN, tts=voice or NOT_GIVEN, **detection)
     # Without speech models the conversation is in text; an enabled audio output would swallow the greeting.
-    hears, speaks = speech.stt is not None, speech.tts is not None
+    hears, speaks = ears is not None, voice is not None
     if not hears:
         session.input.set_audio_enabled(False)
     if not speaks:
