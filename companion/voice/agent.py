@@ -13,8 +13,9 @@ from livekit.agents import Agent, FlushSentinel, ModelSettings, llm
 
 from ..prompts import instructions, persona
 from ..speech import sounds_like_the_voice
-from .failure import FailureHandler, spoken_within_deadline, within_deadline
+from .failure import FailureHandler
 from .request_window import RequestWindow
+from .silence import spoken_within_deadline, within_deadline
 from .storable_chat import storable_context, storable_pieces
 from .tracing import StartTrace
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Callable
+from typing import Any, Final, Literal
 
 from livekit import rtc
 from livekit.agents import AgentSession, CloseEvent, CloseReason, ErrorEvent, JobContext, stt
@@ -21,8 +21,6 @@ from cache import BackgroundTasks
 from .provider_errors import describe
 
 logger = logging.getLogger("companion")
-ANSWER_DEADLINE: Final = 15.0
-"""Seconds that a model may be silent before, or within, an answer; and a voice before its first sound."""
 PLAYOUT_TIMEOUT: Final = 20.0
 """Seconds that the end of the job waits for the apology."""
 _START_TIMEOUT: Final = 5.0
@@ -38,7 +36,6 @@ _APOLOGIES: Final = {
     "pt": "Desculpe, tenho um problema técnico e não posso continuar agora. Por favor, tente mais tarde.",
 }
 Source = Literal["model", "voice", "hearing"]
-T = TypeVar("T")
 
 
 def apology(language: str) -> str:
@@ -131,57 +128,3 @@ class FailureHandler:
         if event.reason is CloseReason.ERROR and not self._failed:
             self._failed = True
             self._end_job("the session failed")
-
-
-async def within_deadline(answer: AsyncIterable[T]) -> AsyncIterator[T]:
-    """The pieces of an answer.
-
-    Raises:
-        TimeoutError: there was none for ``ANSWER_DEADLINE`` seconds.
-    """
-    pieces = aiter(answer)
-    while True:
-        try:
-            async with asyncio.timeout(ANSWER_DEADLINE):
-                piece = await anext(pieces)
-        except StopAsyncIteration:
-            return
-        yield piece
-
-
-async def spoken_within_deadline(
-    text: AsyncIterable[str], speak: Callable[[AsyncIterable[str]], AsyncIterable[T]]
-) -> AsyncIterator[T]:
-    """What ``speak`` makes of ``text``.
-
-    Where ``text`` fails, as a text transform of the program may, what came of it is still spoken: LiveKit's own node
-    would wait for the rest for ever.
-
-    Raises:
-        TimeoutError: there was no sound ``ANSWER_DEADLINE`` seconds after the last piece of text.
-        Exception: what ``text`` or ``speak`` raises.
-    """
-    loop = asyncio.get_running_loop()
-    silent = True
-    problem: Exception | None = None
-
-    async def noted() -> AsyncIterator[str]:
-        nonlocal problem
-        try:
-            async for piece in text:
-                if silent:
-                    limit.reschedule(loop.time() + ANSWER_DEADLINE)
-                yield piece
-        except Exception as raised:
-            problem = raised
-
-    async with asyncio.timeout(None) as limit:
-        frames = aiter(speak(noted()))
-        first = await anext(frames, None)
-        silent = False
-    if first is not None:
-        yield first
-        async for frame in frames:
-            yield frame
-    if problem is not None:
-        raise problem

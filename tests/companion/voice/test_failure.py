@@ -15,9 +15,10 @@ from livekit.agents.voice.agent_session import SessionConnectOptions
 from livekit.plugins import openai
 
 from companion.prompts import GREETING
-from companion.voice import failure
+from companion.voice import failure, silence
 from companion.voice.agent import CompanionAgent
-from companion.voice.failure import FailureHandler, apology, spoken_within_deadline
+from companion.voice.failure import FailureHandler, apology
+from companion.voice.silence import spoken_within_deadline
 from tests.companion.speech.toy_voice import Speaker, ToyVoice
 from tests.real.models.openai_server import OpenAIServer, Reply, Script
 from tests.wait import until
@@ -82,7 +83,7 @@ async def test_one_that_breaks_off(reply: Reply) -> None:
 
 
 async def test_one_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failure, "ANSWER_DEADLINE", 0.5)
+    monkeypatch.setattr(silence, "ANSWER_DEADLINE", 0.5)
     before = time.monotonic()
     async with call(lambda _: Reply.silent()) as talk:
         await until(lambda: talk.ended)
@@ -126,7 +127,7 @@ async def test_a_session_that_is_not_running_is_ended_all_the_same(monkeypatch: 
 
 
 async def test_a_voice_without_a_sound_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failure, "ANSWER_DEADLINE", 0.3)
+    monkeypatch.setattr(silence, "ANSWER_DEADLINE", 0.3)
 
     async def text() -> AsyncIterator[str]:
         for piece in ["Hello", "you", "there"]:
