@@ -18,10 +18,10 @@ from .search_terms import search_words, shares_word
 from .sqlite.store import SqliteStore
 from .supabase.api_key import is_bearer_token, key_headers, public_kind
 from .supabase.diagnosis import explain_answer, explain_failure
+from .word_stems import mentions, stems_of, unspaced, words_of
 
 if TYPE_CHECKING:
     from .supabase.store import SupabaseStore
-from .word_stems import mentions, stems_of, unspaced, words_of
 
 __all__ = [
     "Context",

@@ -1,4 +1,4 @@
-"""Erasure and export of a person in an SQLite file.
+"""Erasure of a person in an SQLite file.
 
 FTS5's ``optimize`` rewrites its index without the deleted words, ``VACUUM`` the file without what is deleted, and the
 checkpoint empties the write-ahead log: then no byte of what was said is in the database, its log or its shared memory.
@@ -12,10 +12,7 @@ from typing import Final
 
 from ..base import PersonErased
 from ..erasures import AS_OF_NOW, Moved, PendingErasure
-from ..records import Memory, PersonData, Summary, Turn
-from ..state_json import state_from_json
-from . import openings, profiles
-from .times import NOW, from_microseconds
+from .times import NOW
 
 PERSONAL_TABLES: Final = (
     "profiles",
@@ -173,25 +170,6 @@ def pending(db: sqlite3.Connection, within: float) -> list[PendingErasure]:
 def acknowledge(db: sqlite3.Connection, erasure: PendingErasure) -> None:
     """Delete the user id from a tombstone."""
     db.execute("UPDATE erasures SET user_id = NULL WHERE user_id = ? AND number = ?", (erasure.user_id, erasure.number))
-
-
-def export(db: sqlite3.Connection, user_id: str) -> PersonData:
-    """All that is kept of a person."""
-    turns = db.execute(
-        "SELECT role, text, at, conversation_id, id FROM turns WHERE user_id = ? ORDER BY at, seq", (user_id,)
-    )
-    memories = db.execute("SELECT text, at, id FROM memories WHERE user_id = ? ORDER BY at, seq", (user_id,))
-    summaries = db.execute("SELECT conversation_id, text, at FROM summaries WHERE user_id = ? ORDER BY at", (user_id,))
-    state = db.execute("SELECT state FROM states WHERE user_id = ?", (user_id,)).fetchone()
-    return PersonData(
-        profile=profiles.text_of(db, user_id),
-        versions=profiles.versions(db, user_id, None),
-        turns=[Turn(role, text, from_microseconds(at), talk, id) for role, text, at, talk, id in turns],
-        memories=[Memory(text, from_microseconds(at), id) for text, at, id in memories],
-        summaries=[Summary(talk, text, from_microseconds(at)) for talk, text, at in summaries],
-        state=None if state is None else state_from_json(state[0]),
-        opening=openings.read(db, user_id),
-    )
 
 
 def _person(db: sqlite3.Connection, user_id: str) -> str:

@@ -21,6 +21,7 @@ from ..records import MAX_TURN_TEXT, Context, Memory, Opening, PersonData, Summa
 from ..state_json import state_from_json, state_to_json
 from . import erasure as erasures
 from . import facts, forgetting, moving, openings, profiles, tombstones
+from .export import export
 from .thread import SqliteThread
 from .times import NOW, from_microseconds, to_microseconds
 from .turns import expire_turns, last_turns
@@ -188,7 +189,7 @@ class SqliteStore:
         return number
 
     async def export_user(self, user_id: str) -> PersonData:
-        return await self._reading.read("export_user", lambda db: erasures.export(db, user_id))
+        return await self._reading.read("export_user", lambda db: export(db, user_id))
 
     async def move_user(self, earlier: Sequence[str], user_id: str) -> list[PendingErasure]:
         moved = await self._writing.change("move_user", lambda db: moving.move(db, earlier, user_id))
