@@ -12,15 +12,15 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..background import BackgroundTasks, retrieve_exception
+from ..background import BackgroundTasks
 
 
 class Singleflight:
     """The calls under way in this process, by key."""
 
     def __init__(self) -> None:
-        self._flights: dict[Hashable, _Flight] = {}
-        self._detached = BackgroundTasks()
+        self._flights: dict[Hashable, _Flight] = {}  # that a caller may join
+        self._tasks = BackgroundTasks()
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._flights
@@ -37,15 +37,11 @@ class Singleflight:
             key: the key.
             start: begins a flight if there is none.
             now: a number that grows; a new flight remembers it.
-            since: a flight with a smaller number is detached instead of joined.
+            since: a flight with a smaller number is not joined: a new one takes its place.
         """
         flight = self._flights.get(key)
-        if flight is not None and flight.began < since:
-            self.detach((key,))
-            flight = None
-        if flight is None or flight.task.done():
-            flight = self._flights[key] = _Flight(asyncio.create_task(start(), name="cache-fill"), now)
-            flight.task.add_done_callback(retrieve_exception)  # its last caller may be cancelled as it ends
+        if flight is None or flight.began < since or flight.task.done():
+            flight = self._flights[key] = _Flight(self._tasks.spawn(start(), "cache-fill"), now)
         flight.callers += 1
         try:
             return await asyncio.shield(flight.task)
@@ -54,23 +50,21 @@ class Singleflight:
             if not flight.callers:
                 if self._flights.get(key) is flight:
                     del self._flights[key]
-                if not flight.task.done():
-                    self._detached.abandon(flight.task)
+                flight.task.cancel()
 
     def detach(self, names: Iterable[Hashable]) -> None:
         """Let later callers of these keys begin a new flight."""
         for name in names:
-            if (flight := self._flights.pop(name, None)) is not None:
-                self._detached.keep(flight.task)
+            self._flights.pop(name, None)
 
     def detach_all(self) -> None:
         """Let later callers of any key begin a new flight."""
-        self.detach(list(self._flights))
+        self._flights.clear()
 
     async def close(self) -> None:
         """Cancel every flight and wait until all have ended."""
         self.detach_all()
-        await self._detached.cancel()
+        await self._tasks.cancel()
 
 
 @dataclass(slots=True)
