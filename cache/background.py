@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -20,6 +21,14 @@ def retrieve_exception(task: asyncio.Future[Any]) -> None:
     """Retrieve the outcome of a task that may have no waiter, so that asyncio logs no "never retrieved" warning."""
     if not task.cancelled():
         task.exception()
+
+
+async def set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for ``event``, but no longer than that. Returns whether it is set."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
 
 
 class BackgroundTasks:

@@ -28,7 +28,7 @@ from collections.abc import Collection, Hashable
 from types import NoneType
 from typing import Any, Final
 
-from ..background import BackgroundTasks, loop_time
+from ..background import BackgroundTasks, loop_time, set_within
 from ..core.engine import Engine
 from ..exceptions import (
     LoadCycle,
@@ -37,7 +37,6 @@ from ..exceptions import (
     UndecodableValue,
     UnserialisableValue,
     ValueTooLarge,
-    rejected_with,
 )
 from ..serialization.codec import NONE
 from .lease import GRANTED, POLL_EVERY, SLOW, VALUE, Lease, Leases, patience
@@ -138,33 +137,28 @@ class Filler:
         lease = Lease(key, began + self._transport.deadline - loop_time())
         give_up = loop_time() + options.load_timeout  # on the loads of other processes
         while self._transport.enabled and loop_time() < give_up:
-            change = self.waiters.wait(key)  # before the look, so that no change is missed
-            try:
+            with self.waiters.waiting(key) as changed:  # before the look, so that no change is missed
                 try:
                     kind, *rest = await self.leases.acquire(lease, last_good=options.stale_for > 0)
+                    if kind == VALUE:
+                        return self._readable(key, rest[0]), True
+                except UndecodableValue as problem:
+                    self._engine.count_undecodable(key, problem)
+                    self._engine.pending.add(key)  # the next attempt deletes it first
+                    continue
                 except TransportError as problem:
-                    if rejected_with(problem, "WRONGTYPE") and not lease.delivered:
-                        raise UndecodableValue("of another type") from None
                     if not failed:
                         self._engine.count_error(problem)
                     break
-                if kind == VALUE:
-                    return self._readable(key, rest[0]), True
                 last_good = self._last_good(key, rest[0])
                 if kind == GRANTED:
                     return await self._lead(lease, loader, options, last_good), False
                 if last_good is not None:
-                    await asyncio.wait({change}, timeout=patience(rest[1]))
-                    if not change.done():
+                    if not await set_within(changed, patience(rest[1])):
                         return last_good, False
                 else:
                     left = min(max(int(rest[1]), 1) / 1000, give_up - loop_time())
-                    await asyncio.wait({change}, timeout=left if self._engine.tracks(key) else min(left, POLL_EVERY))
-            except UndecodableValue as problem:
-                self._engine.count_undecodable(key, problem)
-                self._engine.pending.add(key)  # the next attempt deletes it first
-            finally:
-                self.waiters.leave(key, change)
+                    await set_within(changed, left if self._engine.tracks(key) else min(left, POLL_EVERY))
         return await self._loaded(key, loader, options), False
 
     async def _lead(self, lease: Lease, loader: Loader, options: EntryOptions, last_good: bytes | None) -> bytes:

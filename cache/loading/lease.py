@@ -13,10 +13,10 @@ from secrets import token_hex
 from typing import Any, Final
 
 from .. import keys
-from ..background import BackgroundTasks, loop_time
+from ..background import BackgroundTasks, loop_time, set_within
 from ..coherence.user_index import index_entry
 from ..core.engine import Engine
-from ..exceptions import CommandNotSent, CommandRejected, TransportError, rejected_with
+from ..exceptions import CommandNotSent, CommandRejected, TransportError, UndecodableValue, rejected_with
 from ..transport.client import Command
 from ..transport.scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW, Script
 from .waiters import Waiters
@@ -72,6 +72,7 @@ class Leases:
 
         Raises:
             TransportError: Redis gave no usable reply.
+            UndecodableValue: the key holds another type, and its deletion was not pending.
         """
         before = index_entry(lease.key)
         pending = self._engine.pending
@@ -86,6 +87,10 @@ class Leases:
         asked = loop_time()
         try:
             reply: list[Any] = await self._ask(lease, ACQUIRE, lease.names, int(last_good), before=before)
+        except CommandRejected as problem:
+            if rejected_with(problem, "WRONGTYPE") and not lease.delivered:
+                raise UndecodableValue("of another type") from None
+            raise
         finally:
             lease.budget -= loop_time() - asked
         return reply
@@ -121,20 +126,16 @@ class Leases:
 
     async def hold(self, lease: Lease, on_lost: Callable[[], None]) -> None:
         """Renew the lease until it is lost: invalidated or evicted, so that its load can no longer fill."""
-        change = self._waiters.wait(lease.key)
-        try:
+        with self._waiters.waiting(lease.key) as changed:
             while True:
-                await asyncio.wait({change}, timeout=RENEW_EVERY if self._engine.tracks(lease.key) else POLL_EVERY)
-                self._waiters.leave(lease.key, change)
-                change = self._waiters.wait(lease.key)  # before the look, so that no change is missed
+                await set_within(changed, RENEW_EVERY if self._engine.tracks(lease.key) else POLL_EVERY)
+                changed.clear()  # before the look, so that no change is missed
                 try:
                     if not await self._transport.run(RENEW, lease.names[1:2], lease.token, _renewed_ms()):
                         on_lost()
                         return
                 except TransportError as problem:
                     self._count_rejection(problem)
-        finally:
-            self._waiters.leave(lease.key, change)
 
     def release_later(self, lease: Lease, failed_for: float = 0.0) -> None:
         """Release in the background so waiters need not wait for the lease to expire.

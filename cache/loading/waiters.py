@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from .. import keys
 
 
 class Waiters:
-    """Futures that are done when the server reports a change of a key or of its lease."""
+    """Events that are set when the server reports a change of a key or of its lease."""
 
     def __init__(self) -> None:
-        self._waiting: dict[bytes, set[asyncio.Future[None]]] = {}
+        self._waiting: dict[bytes, set[asyncio.Event]] = {}
 
     def __len__(self) -> int:
         """The number of names that callers wait for."""
@@ -20,29 +22,23 @@ class Waiters:
     def __contains__(self, key: str) -> bool:
         return key.encode() in self._waiting
 
-    def wait(self, key: str) -> asyncio.Future[None]:
-        """A future for the next change. Call it before reading the key, and :meth:`leave` afterwards."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        for name in _names(key):
-            self._waiting.setdefault(name, set()).add(future)
-        return future
-
-    def leave(self, key: str, future: asyncio.Future[None]) -> None:
-        """Stop waiting."""
-        future.cancel()
-        for name in _names(key):
-            if (futures := self._waiting.get(name)) is not None:
-                futures.discard(future)
-                if not futures:
+    @contextmanager
+    def waiting(self, key: str) -> Iterator[asyncio.Event]:
+        """What a change sets, during the block. Begin it, or clear what was set, before reading the key."""
+        changed = asyncio.Event()
+        names = key.encode(), keys.lease(key).encode()
+        for name in names:
+            self._waiting.setdefault(name, set()).add(changed)
+        try:
+            yield changed
+        finally:
+            for name in names:
+                self._waiting[name].discard(changed)
+                if not self._waiting[name]:
                     del self._waiting[name]
 
     def changed(self, names: list[bytes] | None) -> None:
         """The server reports that these keys have changed; None: any key may have."""
         for name in list(self._waiting) if names is None else names:
-            for future in self._waiting.get(name, ()):
-                if not future.done():
-                    future.set_result(None)
-
-
-def _names(key: str) -> tuple[bytes, bytes]:
-    return key.encode(), keys.lease(key).encode()
+            for event in self._waiting.get(name, ()):
+                event.set()
