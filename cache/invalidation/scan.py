@@ -15,13 +15,13 @@ of the server does not end a scan over a million keys.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from .. import keys
-from ..background import retrieve_exception
+from ..background import BackgroundTasks
 from ..coherence.glob import matches, plain_start
 from ..exceptions import CacheUnavailable, ConnectionLost, TransportError, rejected_with
 from ..transport.client import Node
@@ -87,14 +87,16 @@ async def pages(transport: Transport, pattern: str, size: int) -> AsyncGenerator
     """
     nodes, topology = await transport.nodes()
     problem: TransportError | None = None
+    ahead = BackgroundTasks()
     for node in nodes:
-        request: asyncio.Task[tuple[int, list[bytes]]] | None = _request(transport, node, 0, pattern, size)
+        page = partial(_page, transport, node, pattern, size)
+        request: asyncio.Task[tuple[int, list[bytes]]] | None
+        request = ahead.spawn(page(0), "cache-scan")  # a scan that has not begun is not retried
         try:
-            again = None  # a scan that has not begun is not retried
             while request is not None:
-                cursor, found = await retried(transport, request, again)
-                again = partial(_request, transport, node, cursor, pattern, size)
-                request = again() if cursor else None
+                cursor, found = await request
+                again = partial(page, cursor)
+                request = ahead.spawn(retried(transport, again), "cache-scan") if cursor else None
                 yield [key.decode(errors="surrogateescape") for key in found]
         except TransportError as failure:
             problem = failure  # the other nodes of a cluster still delete what they have
@@ -116,7 +118,7 @@ async def delete(transport: Transport, names: Sequence[str]) -> int:
     deleted = 0
     for start in range(0, len(names), _BATCH):
         batch = [as_bytes(name) for name in names[start : start + _BATCH]]
-        deleted += await retried(transport, transport.unlink(batch), partial(transport.unlink, batch))
+        deleted += await retried(transport, partial(transport.unlink, batch))
     return deleted
 
 
@@ -145,7 +147,7 @@ async def ask_each(transport: Transport, commands: Sequence[tuple[Any, ...]], *c
                 raise reply
         return replies
 
-    return await retried(transport, ask(), ask) if commands else []
+    return await retried(transport, ask) if commands else []
 
 
 def guards_of(names: Sequence[str]) -> list[str]:
@@ -153,24 +155,13 @@ def guards_of(names: Sequence[str]) -> list[str]:
     return [*map(keys.lease, names), *map(keys.stale, names)]
 
 
-def _request(
-    transport: Transport, node: Node, cursor: int, pattern: str, size: int
-) -> asyncio.Task[tuple[int, list[bytes]]]:
-    task = asyncio.create_task(_scan(transport, node, cursor, pattern, size), name="cache-scan")
-    task.add_done_callback(retrieve_exception)
-    return task
-
-
-async def retried(transport: Transport, first: Awaitable[T], again: Callable[[], Awaitable[T]] | None) -> T:
-    """The outcome of ``first``; while Redis does not answer in time, of ``again``, tried after a deadline each."""
-    for _ in range(_ATTEMPTS - 1 if again is not None else 0):
-        try:
-            return await first
-        except CacheUnavailable:
-            assert again is not None
-            await asyncio.sleep(transport.deadline)
-            first = again()
-    return await first
+async def retried(transport: Transport, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """The outcome of ``ask``; while Redis does not answer in time, it is tried again a deadline later."""
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(CacheUnavailable):
+            return await ask()
+        await asyncio.sleep(transport.deadline)
+    return await ask()
 
 
 def as_bytes(name: str) -> bytes:
@@ -178,6 +169,6 @@ def as_bytes(name: str) -> bytes:
     return name.encode(errors="surrogateescape")
 
 
-async def _scan(transport: Transport, node: Node, cursor: int, pattern: str, size: int) -> tuple[int, list[bytes]]:
+async def _page(transport: Transport, node: Node, pattern: str, size: int, cursor: int) -> tuple[int, list[bytes]]:
     position, found = await transport.send_to(node, "SCAN", cursor, "MATCH", pattern, "COUNT", size)
     return int(position), found
