@@ -15,9 +15,9 @@ from .. import keys
 from ..background import loop_time
 from ..coherence.pending_pattern import PendingPattern
 from ..core.engine import Engine
-from ..exceptions import CommandRejected, TransportError
+from ..exceptions import TransportError
 from .ownership import ours
-from .scan import delete, delete_each, delete_matching
+from .scan import delete_but_rejected, delete_matching
 
 ON_CLOSE: Final = 5.0
 """Seconds that closing waits for a scan: a conversation may end just after it began one."""
@@ -105,12 +105,9 @@ class BackgroundScan:
         return chosen + (await ours(self._transport, self._serializer, doubtful) if found else doubtful)
 
     async def _remove(self, waiting: Waiting, refused: set[PendingPattern], names: list[str], _: bool) -> None:
-        """Delete these keys. Redis rejects them together, so what it rejects is attempted one by one."""
-        try:
-            await delete(self._transport, names)
-        except CommandRejected:
-            rejected = [keys.guarded_by(name) or name for name in await delete_each(self._transport, names)]
-            refused.update(pattern for pattern in waiting if any(map(pattern.reaches, rejected)))
+        rejected = await delete_but_rejected(self._transport, names)
+        reached = [keys.guarded_by(name) or name for name in rejected]
+        refused.update(pattern for pattern in waiting if any(map(pattern.reaches, reached)))
         self._drop(names)
 
 

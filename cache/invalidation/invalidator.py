@@ -26,7 +26,7 @@ from ..exceptions import CommandRejected, TransportError
 from ..loading.fill import Filler
 from .background_scan import BackgroundScan
 from .ownership import ours
-from .scan import SPECIFIC, delete, delete_each, delete_matching, guards_of
+from .scan import SPECIFIC, delete, delete_but_rejected, delete_matching, guards_of
 
 SMALL: Final = 2_000
 """Keys up to which a scan costs no more than reading the index."""
@@ -147,23 +147,15 @@ class Invalidator:
     async def _redeliver_keys(self, names: Sequence[str]) -> None:
         for start in range(0, len(names), _BATCH):
             batch = {key: last for key in names[start : start + _BATCH] if (last := self._pending.sequence_of(key))}
-            rejected = await self._deleted_but(list(batch))
+            rejected = await delete_but_rejected(self._transport, [*guards_of(batch), *batch])
+            self._drop(batch)
             for key, sequence in batch.items():
-                self._pending.requeue(key) if key in rejected else self._pending.acknowledge(key, sequence)
+                if rejected.isdisjoint((key, *guards_of((key,)))):
+                    self._pending.acknowledge(key, sequence)
+                else:
+                    self._pending.requeue(key)
             if rejected:
                 return  # the next round begins with the others
-
-    async def _deleted_but(self, names: Sequence[str]) -> set[str]:
-        """Delete keys. Returns those that Redis rejects."""
-        try:
-            await self.delete(names)
-        except CommandRejected as problem:
-            if problem.code not in SPECIFIC:
-                raise
-            rejected = await delete_each(self._transport, [*guards_of(names), *names])
-            self._drop(names)
-            return {key for key in names if not rejected.isdisjoint((key, *guards_of((key,))))}
-        return set()
 
     async def _redeliver_patterns(self, patterns: Sequence[PendingPattern]) -> None:
         rejections = 0

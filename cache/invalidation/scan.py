@@ -15,7 +15,7 @@ of the server does not end a scan over a million keys.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -23,7 +23,7 @@ from typing import Any, Final, TypeVar
 from .. import keys
 from ..background import BackgroundTasks
 from ..coherence.glob import matches, plain_start
-from ..exceptions import CacheUnavailable, ConnectionLost, TransportError, rejected_with
+from ..exceptions import CacheUnavailable, CommandRejected, ConnectionLost, TransportError, rejected_with
 from ..transport.client import Node
 from ..transport.commands import Transport
 
@@ -122,12 +122,18 @@ async def delete(transport: Transport, names: Sequence[str]) -> int:
     return deleted
 
 
-async def delete_each(transport: Transport, names: Sequence[str]) -> set[str]:
-    """Delete keys one by one. Returns those that Redis rejects.
+async def delete_but_rejected(transport: Transport, names: Sequence[str]) -> set[str]:
+    """Delete keys. Redis rejects them together, so what it rejects is attempted one by one. Returns what it rejects.
 
     Raises:
-        TransportError: Redis gave no usable reply.
+        TransportError: Redis gave no usable reply, or rejects everything at present.
     """
+    try:
+        await delete(transport, names)
+        return set()
+    except CommandRejected as problem:
+        if problem.code not in SPECIFIC:
+            raise
     asked = [(transport.capabilities.delete, as_bytes(name)) for name in names]
     replies = await ask_each(transport, asked, *SPECIFIC)
     return {name for name, reply in zip(names, replies, strict=True) if isinstance(reply, Exception)}
@@ -150,7 +156,7 @@ async def ask_each(transport: Transport, commands: Sequence[tuple[Any, ...]], *c
     return await retried(transport, ask) if commands else []
 
 
-def guards_of(names: Sequence[str]) -> list[str]:
+def guards_of(names: Collection[str]) -> list[str]:
     """Leases and last good values of these keys, found or not: a fill may have turned one into the other."""
     return [*map(keys.lease, names), *map(keys.stale, names)]
 
