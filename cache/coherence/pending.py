@@ -74,23 +74,25 @@ class PendingQueue:
         return bool(self.shared.keys or self.shared.patterns or self.quarantines)
 
     @property
+    @_locked
     def undelivered(self) -> bool:
-        """Whether there is a quarantine, or anything in :attr:`invalidations`."""
-        return bool(self.quarantines) or any(self.invalidations)
+        """Whether an invalidation waits for Redis to acknowledge it; not what a scan under way finds beside names."""
+        return bool(self.quarantines or self.shared.keys or self._undelivered_patterns())
 
     @_locked
-    def undelivered_for(self, users: Collection[str], *, scanning: bool) -> set[str]:
-        """Those of these users whose keys an undelivered invalidation may include.
-
-        ``scanning``: whether a scan is under way; otherwise every pattern that waits for one counts.
-        """
+    def undelivered_for(self, users: Collection[str]) -> set[str]:
+        """Those of these users whose keys an undelivered invalidation may include."""
         if self.quarantines:
             return set(users)
         owners = {name.split(":", 2)[1] for name in self.shared.keys if name.startswith(USERS)}
-        starts = [pattern.start for pattern, entry in self.shared.of_patterns() if not (scanning and entry.by_name)]
+        starts = [pattern.start for pattern in self._undelivered_patterns()]
         return {
             user for user in users if user in owners or any(f"{USERS}{user}:".startswith(start) for start in starts)
         }
+
+    def _undelivered_patterns(self) -> list[PendingPattern]:
+        scanning = self.shared.scanning
+        return [pattern for pattern, entry in self.shared.of_patterns() if not (scanning and entry.by_name)]
 
     @property
     @_locked

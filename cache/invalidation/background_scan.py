@@ -53,15 +53,10 @@ class BackgroundScan:
         """Whether a scan is under way, of this cache or of another in this process."""
         return self._pending.shared.scanning
 
-    @property
-    def interrupted(self) -> bool:
-        """Whether there is something to scan for, and no scan is under way."""
-        return not self.running and bool(self._pending.to_scan())
-
     def start(self) -> None:
-        """Begin, or repeat, a scan if one is needed."""
-        usable = self._transport.connected and not self._transport.closed
-        if usable and self.interrupted and loop_time() >= self._not_before:
+        """Begin, or repeat, a scan if one is needed and none is under way."""
+        usable = self._transport.connected and not self._transport.closed and loop_time() >= self._not_before
+        if usable and not self.running and self._pending.to_scan():
             self.task = self._pending.shared.scan = asyncio.create_task(self._run(), name="cache-scan")
 
     async def close(self) -> None:

@@ -62,11 +62,11 @@ class Invalidator:
     @property
     def undelivered(self) -> bool:
         """Whether an invalidation waits for Redis to acknowledge it; not what a scan under way finds beside names."""
-        return self._pending.undelivered or self.background_scan.interrupted
+        return self._pending.undelivered
 
     def undelivered_for(self, *user_ids: str) -> set[str]:
         """Those of these users whose keys an undelivered invalidation may include."""
-        return self._pending.undelivered_for(user_ids, scanning=self.background_scan.running)
+        return self._pending.undelivered_for(user_ids)
 
     @property
     def pending(self) -> PendingInvalidations:

@@ -136,11 +136,11 @@ async def test_patterns_of_users_do_not_grow_without_end(monkeypatch: pytest.Mon
 def test_whose_a_debt_may_be(pattern: str, about: set[str]) -> None:
     pending = PendingQueue()
     pending.add_pattern(pattern, None)
-    assert pending.undelivered_for({"1", "2"}, scanning=True) == about
+    assert pending.undelivered_for({"1", "2"}) == about
     pending.add("user:2:profile", "app:1")
-    assert pending.undelivered_for({"1", "2"}, scanning=True) == about | {"2"}
+    assert pending.undelivered_for({"1", "2"}) == about | {"2"}
     pending.quarantine("its server", lambda _: True)
-    assert pending.undelivered_for({"1", "2"}, scanning=True) == {"1", "2"}
+    assert pending.undelivered_for({"1", "2"}) == {"1", "2"}
 
 
 async def test_a_mistake_ends_no_housekeeping(
