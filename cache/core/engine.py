@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from .. import keys
-from ..background import BackgroundTasks, loop_time
+from ..background import loop_time
 from ..coherence.near_cache import NearCache
 from ..coherence.pending import PendingQueue
 from ..coherence.server_epoch import Revalidate, ServerEpoch
@@ -79,7 +79,6 @@ class Engine:
             redeliver=redeliver,
             failed=self._maintenance_failed,
         )
-        self._background = BackgroundTasks()  # redelivering
 
     # -- start and stop --------------------------------------------------------------------------------
 
@@ -106,7 +105,6 @@ class Engine:
         checking = list(self.epochs.values())
         self._disconnected()
         await self.transport.disconnected()
-        await self._background.ended(2.0)
         for epoch in checking:
             await epoch.close()
 
@@ -168,7 +166,7 @@ class Engine:
             self._forget_read_over(node)  # changes while tracking was off went unreported
         if node in self.epochs:
             self.epochs[node].check()
-        await self._maintenance.run_once()
+        self._maintenance.wake()
 
     def on_disconnected(self, node: Node, reason: str) -> None:
         """Drop what the lost connection kept coherent."""
@@ -276,6 +274,5 @@ class Engine:
                 epoch.check()
 
     def redeliver_soon(self) -> None:
-        """Deliver what is pending now, in the background, unless something else there has to end first."""
-        if self.transport.connected and not self._background:
-            self._background.spawn(self._maintenance.run_once(), name="cache-redelivery")
+        """Deliver what is pending now, in the background."""
+        self._maintenance.wake()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
-from ..background import loop_time
+from ..background import loop_time, set_within
 from ..coherence.pending import PendingQueue
 from ..exceptions import CommandRejected, TransportError
 from ..transport.commands import Transport
@@ -45,11 +45,12 @@ class Maintenance:
         self._redeliver = redeliver
         self._failed = failed
         self._task: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
         self._flush_at = self._refused_since = self._probe_at = 0.0
 
     def start(self) -> None:
         """Begin in the background, unless that is under way."""
-        if self._task is None or self._task.done():
+        if self._task is None:
             self._flush_at = loop_time() + _FLUSH_EVERY
             self._task = asyncio.create_task(self._run(), name="cache-maintenance")
 
@@ -57,6 +58,11 @@ class Maintenance:
         """Stop the background task."""
         if self._task is not None:
             self._task.cancel()
+            self._task = None
+
+    def wake(self) -> None:
+        """Something is pending that could be delivered now."""
+        self._woken.set()
 
     def probe_soon(self) -> None:
         """What the server refuses has changed: look again soon, and then less and less often."""
@@ -72,7 +78,8 @@ class Maintenance:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(_CHECK_EVERY)
+            await set_within(self._woken, _CHECK_EVERY)
+            self._woken.clear()
             try:
                 self._check()
                 if self._transport.connected:

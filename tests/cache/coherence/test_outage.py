@@ -236,6 +236,8 @@ async def test_disable_and_enable_at_run_time(redis_server: RedisServer, make_ca
     assert await cache.get("gone") is None  # deleted while the cache was switched off
     assert await cache.set("k", "w")
     assert await cache.get("k") == "w"
+    engine_of(cache).pending.add("k")
+    await until(lambda: not cache.invalidations.undelivered)  # maintenance goes on
 
 
 async def test_wrong_password_is_an_outage_not_a_crash(
