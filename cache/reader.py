@@ -103,7 +103,7 @@ class Reader:
     async def _read_with_ttl(self, key: str, keep: bool) -> tuple[bytes | None, int]:
         plain, left_ms, asked = None, -2, loop_time()
         token = None
-        if keep and self._engine.tracks(key) and (client := self._transport.client) is not None:
+        if keep and self._engine.servers.tracks(key) and (client := self._transport.client) is not None:
             token, client.node_of(key).needed_at = self._near.begin(key), asked
         try:
             raw, left_ms = await self._transport.send_all(("GET", key), ("PTTL", key))

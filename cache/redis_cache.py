@@ -124,7 +124,7 @@ class RedisCache:
         user is served. An exception counts as "cannot say now": it is called again, for a minute. After that, or if it
         returns False or takes longer, or None is set, everything under ``user:*`` is deleted.
         """
-        self._engine.revalidate = revalidate
+        self._engine.servers.revalidate = revalidate
 
     # -- reading ---------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ def enqueue(cache: RedisCache, pending: PendingInvalidations) -> None:
 
 def epoch_of(cache: RedisCache) -> ServerEpoch:
     """Of its only server."""
-    (epoch,) = engine_of(cache).epochs.values()
+    (epoch,) = engine_of(cache).servers.epochs.values()
     return epoch
 
 

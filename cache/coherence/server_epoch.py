@@ -97,10 +97,10 @@ class ServerEpoch:
             self.quarantine()
 
     def check(self) -> None:
-        """Do in the background what is due. Call it a few times a second, while connected."""
+        """Do in the background what is due. Call it a few times a second."""
         client, now = self._transport.client, loop_time()
-        if client is None or self._node not in client.nodes():
-            return  # it has no slots of its cluster yet, so none for the mark
+        if client is None or not self._node.up or self._node not in client.nodes():
+            return  # not connected; or it has no slots of its cluster yet, so none for the mark
         due = self._quarantined or (self._epoch and now - self.checked_at >= CHECK_EVERY)
         if due and now >= self.not_before and (self._checking is None or self._checking.done()):
             self._checking = asyncio.create_task(self._run(), name="cache-server-epoch")

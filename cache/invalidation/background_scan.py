@@ -74,7 +74,7 @@ class BackgroundScan:
             if refused:
                 self._not_before = loop_time() + RETRY_EVERY
                 return
-        self._engine.delivered()
+        self._engine.servers.on_delivered()
 
     async def _scan(self, waiting: Waiting) -> set[PendingPattern]:
         """Deliver these patterns. Returns those that Redis did not acknowledge."""

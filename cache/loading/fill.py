@@ -158,7 +158,7 @@ class Filler:
                         return last_good, False
                 else:
                     left = min(max(int(rest[1]), 1) / 1000, give_up - loop_time())
-                    await set_within(changed, left if self._engine.tracks(key) else min(left, POLL_EVERY))
+                    await set_within(changed, left if self._engine.servers.tracks(key) else min(left, POLL_EVERY))
         return await self._loaded(key, loader, options), False
 
     async def _lead(self, lease: Lease, loader: Loader, options: EntryOptions, last_good: bytes | None) -> bytes:

@@ -128,7 +128,7 @@ class Leases:
         """Renew the lease until it is lost: invalidated or evicted, so that its load can no longer fill."""
         with self._waiters.waiting(lease.key) as changed:
             while True:
-                await set_within(changed, RENEW_EVERY if self._engine.tracks(lease.key) else POLL_EVERY)
+                await set_within(changed, RENEW_EVERY if self._engine.servers.tracks(lease.key) else POLL_EVERY)
                 changed.clear()  # before the look, so that no change is missed
                 try:
                     if not await self._transport.run(RENEW, lease.names[1:2], lease.token, _renewed_ms()):

@@ -123,7 +123,7 @@ async def connect(make_cache: Callable[..., RedisCache]) -> Callable[..., Awaita
         if tracked:
             with suppress(CommandRejected):  # a user's rights may not include this key
                 await engine_of(cache).transport.send("EXISTS", "")  # in a cluster, connects to its node
-            await until(lambda: engine_of(cache).tracks(""))
+            await until(lambda: engine_of(cache).servers.tracks(""))
         return cache
 
     return connect

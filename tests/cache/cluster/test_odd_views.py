@@ -71,7 +71,7 @@ async def test_the_first_slot_of_a_new_node(clusters: dict[str, list[RedisServer
         client = engine_of(cache).transport.client
         assert client is not None
         await client.refresh()
-        assert set(engine_of(cache).epochs) == set(client.nodes()), "nothing is kept of a node that is not used"
+        assert set(engine_of(cache).servers.epochs) == set(client.nodes()), "nothing is kept of a node that is not used"
         await cache.close()
 
 
@@ -87,7 +87,7 @@ async def test_what_is_read_from_the_node_of_another_slot_is_not_near(
         source.cli("MIGRATE", "127.0.0.1", target.port, key, 0, 2000)
         assert [await cache.get(key) for _ in range(2)] == ["old"] * 2
         target.cli("CLIENT", "KILL", "TYPE", "normal")
-        node = next(node for node in engine_of(cache).epochs if node.name.endswith(str(target.port)))
+        node = next(node for node in engine_of(cache).servers.epochs if node.name.endswith(str(target.port)))
         await until(lambda: not node.up)
         with target.connect() as link:
             link.sendall(b"ASKING\r\nSET %s new EX 60\r\n" % key.encode())

@@ -29,7 +29,7 @@ async def connected(make_cache: Any, url: str, **settings: Any) -> RedisCache:
     cache: RedisCache = make_cache(url, connect_wait=5.0, near=FAMILIES, **({"deadline": 2.0} | settings))
     await initialised(cache)
     await engine_of(cache).transport.send("EXISTS", "")  # in a cluster, connects to the node of this key
-    await until(lambda: engine_of(cache).tracks(""))
+    await until(lambda: engine_of(cache).servers.tracks(""))
     return cache
 
 
@@ -209,7 +209,7 @@ async def test_a_dead_link_serves_nothing_after_a_second(redis_server: RedisServ
         # A second after the last answered ping.
         assert asyncio.get_running_loop().time() - start < 1.6 + lag.seconds
         await proxy.heal()
-        await until(lambda: engine_of(cache).tracks(""))
+        await until(lambda: engine_of(cache).servers.tracks(""))
         assert await cache.get("user:1:profile") == "new"
 
 
@@ -236,7 +236,7 @@ async def test_a_killed_connection_drops_everything(near: RedisCache, redis_serv
     redis_server.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     redis_server.cli("SET", "user:1:profile", "new")
     await until(lambda: near_value(near), timeout=3)
-    await until(lambda: engine_of(near).tracks(""))
+    await until(lambda: engine_of(near).servers.tracks(""))
 
 
 @pytest.mark.one_server

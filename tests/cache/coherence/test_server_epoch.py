@@ -240,7 +240,7 @@ async def test_a_primary_that_comes_back_with_its_replicas_data(
 
 async def test_the_mark_of_another_under_an_open_connection(own_redis: RedisServer, make_cache: Make) -> None:
     cache = await connected(own_redis, make_cache)
-    await until(lambda: engine_of(cache).tracks(""))
+    await until(lambda: engine_of(cache).servers.tracks(""))
     await marked(own_redis)
     own_redis.cli("MSET", MINE, "old", keys.system_server(), "another run:another history")
     await until(lambda: not own_redis.cli("EXISTS", MINE))
@@ -480,7 +480,7 @@ async def test_a_lost_connection_causes_no_quarantine(own_redis: RedisServer, ma
 async def test_a_mark_that_is_lost_is_back_at_once(own_redis: RedisServer, make_cache: Make, how: list[str]) -> None:
     """Flushed or evicted, the epoch key must be restored before a later dump."""
     for cache in (await connected(own_redis, make_cache), await connected(own_redis, make_cache)):
-        await until(lambda cache=cache: engine_of(cache).tracks(""))
+        await until(lambda cache=cache: engine_of(cache).servers.tracks(""))
     await marked(own_redis)
     for _ in range(3):
         own_redis.cli(*how)

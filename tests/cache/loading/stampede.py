@@ -21,7 +21,7 @@ async def main(url: str, key: str, tasks: int, seconds: float) -> None:
     await cache.initialize()
     await until(cache.health_check)
     await cache.exists(key)  # a node of a cluster is connected to when it is first needed
-    await until(lambda: engine_of(cache).tracks(key) and not cache.invalidations.undelivered)
+    await until(lambda: engine_of(cache).servers.tracks(key) and not cache.invalidations.undelivered)
     loads = 0
 
     async def loader() -> str:

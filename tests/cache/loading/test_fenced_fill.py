@@ -228,7 +228,7 @@ async def test_a_load_begun_before_an_invalidation_elsewhere_is_not_joined(
     if tracked:
         redis_server.cli("CLIENT", "KILL", "TYPE", "normal")
         await until(lambda: not (one.connected or another.connected))
-        await until(lambda: one.connected and engine_of(another).tracks(""))
+        await until(lambda: one.connected and engine_of(another).servers.tracks(""))
     assert await one.delete(PROFILE) == 0
     asked = asyncio.get_running_loop().time()
     await until(lambda: PROFILE not in filler_of(another).loads)

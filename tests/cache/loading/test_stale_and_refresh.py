@@ -310,7 +310,7 @@ async def test_without_tracking_waiters_look_again(tmp_path: Path, connect: Any)
         assert value == "loaded"
         assert took < 0.5
         assert slow.calls == 1
-        assert not any(engine_of(cache).tracks("") for cache in pair)
+        assert not any(engine_of(cache).servers.tracks("") for cache in pair)
         server.cli("SET", KEY, "changed elsewhere")
         assert await pair[1].get(KEY) == "changed elsewhere"  # nothing is in the near cache
         assert len(engine_of(pair[1]).near) == 0

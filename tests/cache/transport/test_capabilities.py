@@ -170,7 +170,7 @@ async def test_a_server_that_hung_up_once_is_not_taken_for_such_a_proxy(
             assert not isinstance(transport.client, PooledClient)
         if isinstance(unknown, set):
             unknown.clear()
-        await until(lambda: engine_of(cache).tracks(""))
+        await until(lambda: engine_of(cache).servers.tracks(""))
         assert not isinstance(transport.client, PooledClient)
         assert await cache.set(KEY, "two", ttl=60)
         await cache.close()

@@ -218,5 +218,5 @@ async def test_tls_holds_for_the_sentinels_and_the_server(redis_server: RedisSer
         cache = make_cache(url([port], "rediss", f"?ssl_ca_certs={PEM}"), deadline=2.0, connect_wait=5.0)
         await initialised(cache)
         assert await cache.set("k", 1)
-        assert engine_of(cache).tracks("")
+        assert engine_of(cache).servers.tracks("")
         await cache.close()

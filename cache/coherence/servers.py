@@ -1,0 +1,140 @@
+"""The servers in use: which values read from them may be kept, and served.
+
+A cache has one server, or several in a cluster, and each may be replaced by another at any time. Of each it is known
+whether its values are right (``server_epoch``), and whether it reports what changes of them: client-side caching as in
+the Redis documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+from ..exceptions import TransportError
+from ..transport.client import Command, Node
+from ..transport.commands import Transport
+from .near_cache import NearCache
+from .pending import PendingQueue
+from .server_epoch import Revalidate, ServerEpoch
+
+_TRACKING: Final = ("CLIENT", "TRACKING", "ON")
+# Not NOLOOP, although we know our own writes: the server would not report what our commands evict, expire early or
+# fill, and would stop tracking those keys.
+
+
+class Servers:
+    """Drops from this process what a server reports as changed, and what it may have failed to report.
+
+    Args:
+        transport, near, pending: of the cache.
+        on_change: called with the keys that a server reports as changed; with None when any key may have changed.
+
+    Attributes:
+        epochs: for each server in use, whether it is the one whose values were known to be right.
+        revalidate: see :meth:`cache.RedisCache.recall_with`.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        near: NearCache,
+        pending: PendingQueue,
+        on_change: Callable[[list[bytes] | None], None],
+    ) -> None:
+        self._transport, self._near, self._pending, self._on_change = transport, near, pending, on_change
+        self.epochs: dict[Node, ServerEpoch] = {}
+        self.revalidate: Revalidate | None = None
+        self._tracking: set[Node] = set()  # which report changes of what is read over their last connection
+
+    def tracks(self, key: str) -> bool:
+        """Whether changes of ``key`` are reported, once it was read."""
+        client = self._transport.client
+        return client is not None and (node := client.node_of(key)).up and node in self._tracking
+
+    def handshake(self, node: Node) -> tuple[Command, ...]:
+        """What a new connection asks. Each command may be rejected."""
+        return *self._epoch(node).handshake, _TRACKING
+
+    def on_handshake(self, node: Node, replies: list[Any]) -> None:
+        """Begin with a new connection. ``replies``: to :meth:`handshake`."""
+        *found, tracking = replies
+        self._epoch(node).on_handshake(found)
+        if isinstance(tracking, TransportError):
+            self._tracking.discard(node)  # no right to it: no near cache, and waiters poll
+        else:
+            self._tracking.add(node)
+
+    def on_connected(self, node: Node) -> None:
+        """The server may be used."""
+        if node in self.epochs:
+            self.forget_read_over(node)  # callers that wait look again
+            self.epochs[node].check()
+
+    def forget_read_over(self, node: Node) -> None:
+        """Changes of what was read from this server may have gone unreported."""
+        client = self._transport.client
+        if client is None or client is node:
+            self._near.drop_all()
+        else:
+            self._near.drop_where(lambda key: client.node_of(key) is node)
+        self._on_change(None)
+
+    def on_moved(self, includes: Callable[[str], bool], moves: Collection[tuple[Node, Node]]) -> None:
+        """Keys have another server: forget what was read from the one before, and servers that have no keys left."""
+        reached = {new for old, new in moves if old in self.epochs and self.epochs[old].suspect}
+        self._near.drop_where(includes)
+        self._on_change(None)
+        used = set() if self._transport.client is None else {*self._transport.client.nodes()}
+        self._tracking &= used
+        for gone in self.epochs.keys() - used:
+            self.epochs.pop(gone).forget()
+        for epoch in self.epochs.values():
+            epoch.on_change()  # its mark may have another name
+        for node in reached & used:
+            self._epoch(node).distrust()
+
+    def on_push(self, node: Node, push: list[Any]) -> None:
+        """Apply what a server reports."""
+        if push[0] != b"invalidate" or (epoch := self.epochs.get(node)) is None:
+            return  # of another kind, or of a server that is not used any more
+        names: list[bytes] | None = push[1]
+        if names is None:  # FLUSHALL or FLUSHDB
+            self.forget_read_over(node)
+            epoch.on_flush()
+            return
+        if epoch.mark_key.encode() in names:
+            self.forget_read_over(node)  # other data may have taken the place of what it tracked (SWAPDB)
+            epoch.on_change()
+        self._near.drop_many(name.decode(errors="surrogateescape") for name in names)
+        self._on_change(names)
+
+    def check(self) -> None:
+        """Do in the background what is due. Call it a few times a second."""
+        for epoch in self.epochs.values():
+            epoch.check()
+
+    def on_delivered(self) -> None:
+        """A scan has delivered what was pending."""
+        for epoch in self.epochs.values():
+            epoch.on_delivered()
+
+    def forget(self) -> None:
+        """None is used any more."""
+        for epoch in self.epochs.values():
+            epoch.forget()
+        self.epochs.clear()
+        self._tracking.clear()
+        self._near.drop_all()
+        self._on_change(None)
+
+    async def close(self) -> None:
+        """As :meth:`forget`, and wait until nothing is done in the background."""
+        epochs = list(self.epochs.values())
+        self.forget()
+        for epoch in epochs:
+            await epoch.close()
+
+    def _epoch(self, node: Node) -> ServerEpoch:
+        if node not in self.epochs:
+            self.epochs[node] = ServerEpoch(node, self._transport, self._pending, lambda: self.revalidate)
+        return self.epochs[node]
