@@ -79,7 +79,7 @@ class ServerEpoch:
     def mark_key(self) -> str:
         """Where the mark is."""
         client = self._transport.client
-        return keys.system_server("" if client is None else client.tag_of(self._node))
+        return keys.system_server("" if client is None else client.tag_of(self._node) or "")
 
     @property
     def handshake(self) -> tuple[Command, ...]:
@@ -99,8 +99,8 @@ class ServerEpoch:
     def check(self) -> None:
         """Do in the background what is due. Call it a few times a second."""
         client, now = self._transport.client, loop_time()
-        if client is None or not self._node.up or self._node not in client.nodes():
-            return  # not connected; or it has no slots of its cluster yet, so none for the mark
+        if client is None or not self._node.up or client.tag_of(self._node) is None:
+            return  # not connected; or where its mark is, is not known yet
         due = self._quarantined or (self._epoch and now - self.checked_at >= CHECK_EVERY)
         if due and now >= self.not_before and (self._checking is None or self._checking.done()):
             self._checking = asyncio.create_task(self._run(), name="cache-server-epoch")

@@ -33,7 +33,7 @@ class Availability:
         self.known = asyncio.Event()
         self._address = address
         self._on_error = on_error
-        self._logged = False
+        self._logged = self._logged_partly = False
         self._announced = False  # that Redis answers
         self._ended_at = -_QUIET  # loop time of the end of the last outage that was logged
         self._refused: dict[str, str] = {}
@@ -44,6 +44,7 @@ class Availability:
     def went_down(self, reason: str, *, partly: bool = False, lasting: bool = False) -> None:
         """Redis does not answer; ``partly``: for some keys. ``reason`` must not hold credentials.
 
+        An outage that becomes one for all keys is logged once more.
         What comes just after the end of an outage is logged once it is ``lasting``: a server that pauses may answer and
         fall silent several times a second.
         """
@@ -52,8 +53,8 @@ class Availability:
         if not lasting and loop_time() - self._ended_at < _QUIET and reason not in self._remedies:
             return
         news = reason in self._remedies and reason not in self._logged_remedies
-        if not self._logged or news:
-            self._logged, self._announced = True, False
+        if not self._logged or news or (self._logged_partly and not partly):
+            self._logged, self._logged_partly, self._announced = True, partly, False
             self._logged_remedies.add(reason)
             logger.warning(
                 "[REDIS] Warning: Connection failed (%s: %s). Continuing without the cache%s; "

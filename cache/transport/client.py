@@ -55,14 +55,20 @@ class Client(Protocol):
     async def refresh(self) -> None:
         """Find out which servers there are now."""
 
-    def tag_of(self, node: Node) -> str:
-        """What puts a key on this node and tells it from those that came along with a slot; empty if there is one."""
+    def tag_of(self, node: Node) -> str | None:
+        """What puts a key on this node and tells it from those that came along with a slot; empty if there is one.
+
+        None while that is not known.
+        """
 
     def call(self, *args: Argument) -> asyncio.Future[Any]:
         """Send one command. The future becomes its reply, or fails with a ``TransportError``."""
 
     def call_many(self, commands: Sequence[Command]) -> list[asyncio.Future[Any]]:
         """Send commands together. Those for one server are executed in their order."""
+
+    async def ping(self) -> None:
+        """Find out whether Redis answers; of a cluster: whether any node does. Raises TransportError."""
 
     async def probe(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to commands each of which may be rejected, and may cost the connection."""
@@ -101,6 +107,10 @@ class OneServer:
 
     async def refresh(self) -> None:
         """There is one."""
+
+    async def ping(self: Client) -> None:
+        """Find out whether it answers."""
+        await self.call("PING")
 
     def tag_of(self, _: Node) -> str:
         """None is needed."""

@@ -182,6 +182,11 @@ class Transport:
             self.capabilities.check(commands)
         return self.client
 
+    async def answers(self) -> bool:
+        """Whether Redis answers a PING; of a cluster: whether any node serves keys. Raises TransportError."""
+        await self._usable().ping()
+        return True
+
     async def send(self, *command: Any) -> Any:
         """Send one command and return its reply."""
         return await self._usable((command,)).call(*command)

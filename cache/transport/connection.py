@@ -28,6 +28,7 @@ _CLOSE_TIMEOUT = 0.25
 SILENT, TOO_LARGE = "silent", "reply too large"
 REPLICA = "a replica, which refuses writes and may be behind: the URL has to name the primary, or what follows it"
 REPLICA_ROLES = (b"replica", b"slave")
+CLUSTER_DOWN = "the cluster is down: a slot has no node, or this node does not reach most of the others"
 # A primary may be demoted under an open connection. Past this age of the last question for its role, a command is
 # preceded by another, in the same write: its reply comes first, and ends the connection before that one's is served.
 ROLE_SECONDS = 1.0
@@ -51,8 +52,16 @@ Sent: TypeAlias = tuple[asyncio.Future[Any], float, bytes]
 Redirect: TypeAlias = Callable[[Sent, CommandRejected], bool]
 
 
-def _from_a_replica(reply: Any) -> bool:
-    return reply.get(b"role") in REPLICA_ROLES if isinstance(reply, dict) else reply.code == "READONLY"
+def is_down(rejection: CommandRejected) -> bool:
+    """Whether a node of a cluster serves no key at all. In "Hash slot not served" one slot is meant."""
+    return str(rejection) == "CLUSTERDOWN The cluster is down"
+
+
+def _why_useless(reply: dict[bytes, Any] | CommandRejected) -> str:
+    """Why a server that replies so is not to be used; empty if it is."""
+    if isinstance(reply, dict):
+        return REPLICA if reply.get(b"role") in REPLICA_ROLES else ""
+    return REPLICA if reply.code == "READONLY" else CLUSTER_DOWN if is_down(reply) else ""
 
 
 def _nowhere(_: bytes) -> None:
@@ -188,8 +197,8 @@ class RespConnection(asyncio.Protocol):
                 kind = type(reply)
                 if kind is hiredis.PushNotification:
                     self._push(reply)
-                elif (kind is dict or kind is CommandRejected) and self._on_lost and _from_a_replica(reply):
-                    self.lose(REPLICA)
+                elif (kind is dict or kind is CommandRejected) and self._on_lost and (why := _why_useless(reply)):
+                    self.lose(why)
                     return
                 else:
                     sent = self.in_flight.popleft()

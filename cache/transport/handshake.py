@@ -14,7 +14,7 @@ from typing import Any, Final
 from ..exceptions import CacheUnavailable, CommandRejected, HandshakeFailed, WrongKind
 from ..redis_url import SENTINEL_FORM, Endpoint
 from .client import Argument
-from .connection import REPLICA, REPLICA_ROLES, RespConnection
+from .connection import CLUSTER_DOWN, REPLICA, REPLICA_ROLES, RespConnection, is_down
 from .packing import pack
 
 CLIENT_NAME: Final = "companion-cache"
@@ -25,7 +25,8 @@ NO_MASTER: Final = "the Sentinels watch no master of this name: write the one of
 SENTINEL_REFUSES: Final = "the Sentinels refuse us: check the options sentinel_username and sentinel_password"
 NO_TLS: Final = "the server speaks no TLS: write redis:// in place of rediss://"
 NEEDS_TLS: Final = "the server speaks TLS: write rediss:// in place of redis://"
-REMEDIES: Final = frozenset((REPLICA, SENTINEL, NO_SENTINEL, NO_MASTER, SENTINEL_REFUSES, NO_TLS, NEEDS_TLS))
+NO_SLOTS: Final = "a cluster that does not say who has which slot: its user needs the right +cluster|slots"
+REMEDIES: Final = frozenset((REPLICA, SENTINEL, NO_SLOTS, NO_SENTINEL, NO_MASTER, SENTINEL_REFUSES, NO_TLS, NEEDS_TLS))
 """Reasons that say what to change. They are logged also when the outage began with another one."""
 # Pause after a wrong password, an untrusted certificate, a full connection table. Each attempt costs the server a
 # connection, with a line in its ACL LOG or a handshake (0.3 ms with an ECDSA certificate, 1 ms with RSA).
@@ -84,6 +85,8 @@ async def judge(connection: RespConnection, handshake: list[bytes], setup_count:
     for reply in replies:
         if isinstance(reply, CommandRejected) and reply.code in _NOT_YET_CODES:
             raise _rejected(reply)
+        if isinstance(reply, CommandRejected) and is_down(reply):
+            raise HandshakeFailed(CLUSTER_DOWN, 0.0)
     for other in (*before[:selected], pong):
         try:
             await other
@@ -95,10 +98,18 @@ async def judge(connection: RespConnection, handshake: list[bytes], setup_count:
 
 
 async def _slots(connection: RespConnection) -> list[Any]:
-    """What a node of a cluster says about its slots; empty if its user may not ask, or a proxy does not know."""
+    """What a node of a cluster says about its slots; empty if it is a proxy that does not know.
+
+    Raises:
+        HandshakeFailed: our user may not ask: of what lies on other nodes nothing could be invalidated.
+    """
     try:
         slots = await connection.send(pack((b"CLUSTER", b"SLOTS")))
-    except CommandRejected:
+    except CommandRejected as error:
+        if error.code in _NOT_YET_CODES:
+            raise _rejected(error) from None
+        if error.code == "NOPERM":
+            raise HandshakeFailed(NO_SLOTS, REJECTED) from None
         return []
     return slots if isinstance(slots, list) else []
 

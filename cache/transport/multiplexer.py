@@ -96,6 +96,11 @@ class MultiplexedClient(OneServer):
 
     complete = up
 
+    @property
+    def away(self) -> bool:
+        """Whether an attempt to connect has failed, or the connection was lost or is suspended."""
+        return self._settled.done() and self.active is None
+
     def call(self, *args: Argument) -> asyncio.Future[Any]:
         """Send one command. The future becomes its reply: bytes, int, float, bool, None, list or dict.
 

@@ -27,8 +27,8 @@ class Redirections:
         deadline: seconds a command may take, redirections included.
         node_at: returns the client for an address.
         node_of: returns the client for a key.
-        moved: called with a slot, and the node that is said to have it.
-        ask: called when the slots should be asked for.
+        moved: called with a slot, and the node that is said to have it; returns whether to follow.
+        refused: called with the address of a node that does not serve a slot.
         untracked: called with each key whose command is sent to another node than its own.
     """
 
@@ -39,13 +39,13 @@ class Redirections:
         *,
         node_at: Callable[[Address], MultiplexedClient],
         node_of: Callable[[bytes], MultiplexedClient],
-        moved: Callable[[int, MultiplexedClient], None],
-        ask: Callable[[], None],
+        moved: Callable[[int, MultiplexedClient], bool],
+        refused: Callable[[Address], None],
         untracked: Callable[[bytes], None],
     ) -> None:
         self._address_map, self._deadline = address_map, deadline
         self._node_at, self._node_of = node_at, node_of
-        self._moved, self._ask, self._untracked = moved, ask, untracked
+        self._moved, self._refused, self._untracked = moved, refused, untracked
         self._hops: dict[asyncio.Future[Any], int] = {}
 
     def redirect(self, asked: Address, sent: Sent, rejection: CommandRejected) -> bool:
@@ -53,8 +53,8 @@ class Redirections:
         future, called, _ = sent
         loop, code = asyncio.get_running_loop(), rejection.code
         if code == "CLUSTERDOWN":
-            self._ask()
-            fail(future, NotConnected("the cluster is down"))
+            self._refused(asked)
+            fail(future, NotConnected("the slot is not served"))
             return True
         if code not in ("MOVED", "ASK", "TRYAGAIN"):
             return False
@@ -64,7 +64,7 @@ class Redirections:
         try:
             again = self._elsewhere(asked, sent, rejection)
         except ValueError:
-            return False  # it names no place
+            return False  # it names no place, or none that may be used
         if self._count(future) <= _HOPS and code != "TRYAGAIN":
             again()
         else:
@@ -83,7 +83,8 @@ class Redirections:
             self._untracked(key)
         node = self._node_at(reach(host, int(port), asked, self._address_map))
         if rejection.code == "MOVED":
-            self._moved(int(slot), node)
+            if not self._moved(int(slot), node):
+                raise ValueError
             return partial(node.dispatch, [sent])
         asking: Sent = asyncio.get_running_loop().create_future(), sent[1], _ASKING
         return partial(node.dispatch, [asking, sent])

@@ -165,7 +165,7 @@ def test_what_is_malformed_is_left_out() -> None:
 async def test_a_redirection_to_nowhere_is_a_rejection(words: str) -> None:
     nothing: Any = None
     redirections = Redirections(
-        {}, 1.0, node_at=nothing, node_of=nothing, moved=nothing, ask=nothing, untracked=lambda _: None
+        {}, 1.0, node_at=nothing, node_of=nothing, moved=nothing, refused=nothing, untracked=lambda _: None
     )
     loop = asyncio.get_running_loop()
     sent = loop.create_future(), loop.time(), b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"

@@ -1,0 +1,119 @@
+"""Keeps the table of slots right: asks the nodes for it, and believes MOVED at once.
+
+The slots are asked for when a node says that a key has moved (MOVED), when a connection is lost, and before the whole
+keyspace is looked at. While nodes are away, any node that was ever seen may say who has taken their place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any, Final
+
+from ...background import BackgroundTasks, loop_time
+from ...slots import hash_slot
+from ..attempts import backoff
+from ..client import ClusterListener
+from ..multiplexer import MultiplexedClient
+from .nodes import Nodes
+from .slot_table import SlotTable
+from .topology import Address, Range
+
+_AGAIN: Final = 0.1  # seconds until the slots are asked for again while a node is away, and longer the longer it is
+
+
+class Discovery:
+    """Asks for the slots.
+
+    Args:
+        nodes: to ask, and to make clients for.
+        table: to keep right.
+        complete: whether each node in use answers.
+        listener: learns which keys have moved.
+        hidden: run if a node sends us elsewhere, and none says who has which slot.
+    """
+
+    def __init__(
+        self,
+        nodes: Nodes,
+        table: SlotTable,
+        listener: ClusterListener,
+        *,
+        complete: Callable[[], bool],
+        hidden: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._nodes, self._table, self._listener = nodes, table, listener
+        self._complete, self._hidden = complete, hidden
+        self._tasks = BackgroundTasks()
+        self._asking: asyncio.Task[None] | None = None
+
+    def ask_soon(self) -> None:
+        """Ask in the background, and again until each node in use answers and all agree with each MOVED."""
+        self._begin(self._ask_until_complete)
+
+    async def ask(self) -> bool:
+        """Use what most of the nodes that answer agree with: the reply that names most primaries that answer.
+
+        Returns whether there is one.
+        """
+        views = await self._nodes.views()
+        if self._nodes.closed:
+            return False
+        if views:
+            self.use(max(views, key=self._nodes.answering))
+        else:  # none answers, or those that do are no part of the cluster any more
+            self._nodes.start_all()
+        return bool(views)
+
+    def use(self, view: list[Range]) -> None:
+        """Learn from a reply to CLUSTER SLOTS."""
+        if view:
+            self._table.use((each, self._nodes.at(each.primary)) for each in view)
+            self._report(unused=self._nodes.keep(self._table.owners, view))
+
+    def moved(self, slot: int, node: MultiplexedClient) -> bool:
+        """Learn from MOVED. Returns whether to follow: not where no node has said who has which slot."""
+        if not self._table.known:
+            self._begin(self._ask_once)
+            return False
+        if not self._nodes.closed:
+            if not self._table.moved:
+                asyncio.get_running_loop().call_soon(self._report)  # once for all that is read at the same time
+            self._table.move(slot, node)
+        self.ask_soon()
+        return True
+
+    def refused(self, address: Address) -> None:
+        """A node does not serve a slot."""
+        self._table.doubt(self._nodes.at(address))
+        self.ask_soon()
+
+    async def close(self) -> None:
+        """Ask no more."""
+        await self._tasks.cancel()
+
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if not self._nodes.closed and (self._asking is None or self._asking.done()):
+            self._asking = self._tasks.spawn(work(), "cache-cluster-slots", Context())
+
+    async def _ask_until_complete(self) -> None:
+        began = loop_time()
+        while True:
+            await self.ask()
+            await asyncio.sleep(backoff(_AGAIN, loop_time() - began))
+            if self._complete() and self._table.agreed:
+                return
+
+    async def _ask_once(self) -> None:
+        if not await self.ask():
+            await self._hidden()
+
+    def _report(self, *, unused: bool = False) -> None:
+        """Report what has moved, and connect to the nodes that have taken the place of others in use."""
+        moved, moves = self._table.take_moves()
+        for old, new in moves:
+            if old.started and not new.started and not self._nodes.closed:
+                new.start()
+        if moved or unused:
+            self._listener.on_moved(lambda key: hash_slot(key) in moved, moves)
