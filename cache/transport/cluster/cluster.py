@@ -28,7 +28,7 @@ from .redirections import Redirections
 from .slot_table import SlotTable
 from .topology import Address, AddressMap, ranges
 
-_REFUSED: Final = 30.0  # seconds until a cluster whose slots are not to be learned is tried again
+LOOK_AGAIN: Final = 30.0  # seconds until a cluster whose slots are not to be learned is tried again
 _NEVER_REACHED: Final = " (as the cluster announces it; reached elsewhere? set CACHE_CLUSTER_ADDRESS_MAP)"
 
 
@@ -147,7 +147,7 @@ class ClusterClient:
     async def ping(self) -> None:
         """Ask for a key of the node's own: a PING is answered also by a node that serves none."""
         node = self._any()
-        await node.call("EXISTS", system_server(self.tag_of(node) or ""))
+        await node.call("GET", system_server(self.tag_of(node) or ""))
 
     def call(self, *args: Argument) -> asyncio.Future[Any]:
         """Send one command to the node of its key; one without a key to a node that answers."""
@@ -221,5 +221,5 @@ class ClusterClient:
         node = self._table.owners[0]
         await node.close()
         self._listener.on_disconnected(node, f"{node.name}: {NO_SLOTS}")
-        await asyncio.sleep(_REFUSED)
+        await asyncio.sleep(LOOK_AGAIN)
         self._listener.on_wrong_kind(node, WrongKind("a cluster", 0.0))

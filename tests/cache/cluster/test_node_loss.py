@@ -8,11 +8,14 @@ from collections.abc import Callable
 import pytest
 
 from cache import LockUnavailable, RedisCache, keys
+from cache.slots import SLOTS
+from cache.transport.connection import CLUSTER_DOWN
 from tests.cache.cluster.conftest import Connect
 from tests.cache.cluster.spread import Reading, by_node, key_on, keys_on, profiles
 from tests.lag import LoopLag
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.replicated_cluster import ReplicatedCluster, slot
+from tests.real.redis.resp import RedisReplyError
 from tests.wait import until
 
 pytestmark = pytest.mark.integration
@@ -111,6 +114,50 @@ async def test_another_primary_is_lost_and_only_its_slots_miss(
     cluster.promote(replica)
     await until(lambda: cache.set(key, "again", ttl=60))
     assert len(lines(caplog)) == 1, "the way back is no warning"
+
+
+async def test_a_cluster_that_is_down_is_away_as_a_whole(
+    clusters: dict[str, list[RedisServer]], connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With full coverage required, the loss of one node makes all others refuse every key."""
+    one, other = clusters["cluster of two"]
+    one.cli("FLUSHALL")
+    other.cli("FLUSHALL")
+    cache = await connect(one.url, near=frozenset({"profile"}), deadline=0.3)
+    names = profiles(20)
+    await until(lambda: _all_stored(cache, names))
+    here = next(key for key in names if slot(key) < SLOTS // 2)
+    await until(lambda: cache.get(here))
+    caplog.clear()
+    other.pause()
+    try:
+        reading = Reading(cache, dict.fromkeys(names, "a profile"))
+        while not lines(caplog):
+            await reading.once()
+        assert "for the keys of that node" in lines(caplog)[0]
+        await until(cache.health_check)
+        one.cli("CLUSTER", "DELSLOTS", 5)  # at once what the other nodes conclude from the silence later
+        await until(lambda: _is_down(one, here))
+        assert await cache.health_check() is False
+        assert (await cache.get(here), cache.connected) == (None, False), "neither near"
+        assert await cache.health_check() is False
+        await until(lambda: len(lines(caplog)) == 2)
+        assert CLUSTER_DOWN in lines(caplog)[1]
+        assert "for the keys of that node" not in lines(caplog)[1]
+    finally:
+        one.cli("CLUSTER", "ADDSLOTS", 5)
+        other.resume()
+    await until(lambda: _all_stored(cache, names), 20)
+    await until(cache.health_check)
+    assert len(lines(caplog)) == 2
+
+
+async def _is_down(node: RedisServer, key: str) -> bool:
+    try:
+        node.cli("GET", key)
+    except RedisReplyError as error:
+        return str(error) == "CLUSTERDOWN The cluster is down"
+    return False
 
 
 async def _all_stored(cache: RedisCache, names: list[str]) -> bool:
