@@ -103,7 +103,7 @@ class Eraser:
 
     async def waits_for(self, user_id: str) -> bool:
         """Whether the wish to erase a person is still in the spool."""
-        return any(user_id in each for _, each, _ in await asyncio.to_thread(self._spool.wishes))
+        return any(user_id in each for _, each, _ in await asyncio.to_thread(self._spool.wishes.all))
 
     async def close(self) -> None:
         """Wait for erasures under way, two seconds at most. The wishes of the others stay in the spool."""
@@ -112,7 +112,7 @@ class Eraser:
 
     async def _resume(self) -> None:
         async with self._resuming:
-            for path, user_ids, request in await asyncio.to_thread(self._spool.wishes):
+            for path, user_ids, request in await asyncio.to_thread(self._spool.wishes.all):
                 if request not in self._under_way:
                     await self._complete(user_ids, request, path)
 
@@ -120,7 +120,7 @@ class Eraser:
         self._under_way.add(request)
         path: Path | None = None
         try:
-            path = await asyncio.to_thread(self._spool.add_wish, user_ids, request)
+            path = await asyncio.to_thread(self._spool.wishes.add, user_ids, request)
             for user_id in user_ids:
                 await asyncio.to_thread(self._spool.erase, user_id, None)  # also while the store is away
         except OSError as problem:

@@ -1,6 +1,6 @@
 """Write-behind: a conversation enqueues its writes and goes on; queues retry them until the store takes them.
 
-What the store does not take soon has a line in the spool (``writes.spooler``). The lines that are left when a user's
+What the store does not take soon has a line in the spool (``writes.spool``). The lines that are left when a user's
 last conversation ends, or its process is killed, are replayed by the next process that starts.
 """
 
@@ -22,8 +22,7 @@ from .order import Stored
 from .queue import FIRST_TRY, WriteQueue
 from .records import Write, apply_or_follow, kind_of
 from .replay import SpoolReplay
-from .spool import Spool
-from .spooler import InFlight, Spooler
+from .spool import InFlight, Spool, Spooler
 
 _SPOOL_TIMEOUT: Final = 1.0  # seconds for the last updates of the spool
 

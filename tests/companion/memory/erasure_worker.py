@@ -28,6 +28,7 @@ from companion.runtime import Runtime, close_runtime, set_runtime
 from companion.store import Memory, SqliteStore, Turn
 from companion.store.sqlite.thread import SqliteThread
 from companion.writes import Spool, queue
+from companion.writes.spool.wishes import Wishes
 from tests.companion.processes import next_order
 from tests.inside import engine_of
 
@@ -92,7 +93,7 @@ async def _work(orders: Connection, store: SqliteStore) -> None:
 def _die_after(step: str) -> None:
     """Replace what does a step by something that ends the process after it."""
     where: dict[str, tuple[Any, str]] = {
-        "wish": (Spool, "add_wish"),
+        "wish": (Wishes, "add"),
         "spool": (Spool, "erase"),
         "store": (SqliteThread, "change"),
         "scrub": (SqliteStore, "erase_user"),

@@ -25,6 +25,7 @@ from companion.runtime import Runtime
 from companion.store import Memory, PersonData, StoreError, Turn
 from companion.writes import Profile, Spool
 from companion.writes.records import to_line
+from companion.writes.spool.wishes import Wishes
 from tests.companion.memory import erasure_worker
 from tests.companion.processes import Worker
 from tests.real.redis.redis_server import RedisServer
@@ -116,7 +117,7 @@ async def completed(runtime: Runtime) -> None:
     async def try_again() -> bool:
         await runtime.write_behind.spool_replay.replay()
         await runtime.outbox_relay.erasures.deliver_pending()
-        return not Spool(runtime.settings.home).wishes()
+        return not Spool(runtime.settings.home).wishes.all()
 
     await until(try_again, timeout=30)
 
@@ -468,7 +469,7 @@ async def test_the_wish_for_all_ids_is_on_disk_before_the_store_is_asked(
     kept, asked = Spool(runtime.settings.home), []
 
     async def fail(*given: Any) -> Any:
-        asked.append([user_ids for _, user_ids, _ in kept.wishes()])
+        asked.append([user_ids for _, user_ids, _ in kept.wishes.all()])
         raise StoreError("write", "timeout")
 
     with monkeypatch.context() as outage:
@@ -544,7 +545,7 @@ async def test_a_spool_that_cannot_be_written_delays_nothing(
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(Spool, "add_wish", full)
+    monkeypatch.setattr(Wishes, "add", full)
     assert await erase_user("ada") is True
     assert in_files(path.parent) == []
 

@@ -103,7 +103,7 @@ async def test_a_cached_search_shows_what_waits_as_well(runtime: Runtime, switch
 async def test_what_another_process_has_spooled_is_found_while_the_store_is_away(
     runtime: Runtime, switch: Switch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("companion.writes.spool_keeper.GRACE", 60.0)  # what waits here is not in the spool yet
+    monkeypatch.setattr("companion.writes.spool.keeper.GRACE", 60.0)  # what waits here is not in the spool yet
     spool = Spool(runtime.settings.home)
     spool.add("ada", [Memory("The code is blue", NOON + timedelta(seconds=1)), Memory("My dog is Rex", NOON)])
     spool.add("bob", [Memory("The code is red", NOON)])

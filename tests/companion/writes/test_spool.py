@@ -21,8 +21,8 @@ from companion.runtime import Runtime
 from companion.store import Memory, StoreError, Turn
 from companion.writes.records import from_line, to_line
 from companion.writes.spool import Spool
-from companion.writes.spool_file import SpoolFile
-from companion.writes.spool_keeper import GRACE
+from companion.writes.spool.file import SpoolFile
+from companion.writes.spool.keeper import GRACE
 from tests.companion.processes import Worker
 from tests.companion.writes import outage_worker
 from tests.real.redis.redis_server import RedisServer
@@ -205,7 +205,7 @@ async def test_a_healthy_store_costs_no_disk_write(
     runtime: Runtime, held: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grace = 5 * GRACE  # a busy machine's store is healthy, too
-    monkeypatch.setattr("companion.writes.spool_keeper.GRACE", grace)
+    monkeypatch.setattr("companion.writes.spool.keeper.GRACE", grace)
     log = TurnLog(Caller("ada"), runtime.write_behind)
     for number in range(20):
         log.add(Turn("user", f"turn {number}", datetime.now(UTC), "c"))
@@ -274,7 +274,7 @@ async def test_a_folder_that_is_deleted_during_an_outage_is_written_again(tmp_pa
 async def test_a_disk_that_fails_for_a_while(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("companion.writes.spool_keeper.RETRY", 0.05)
+    monkeypatch.setattr("companion.writes.spool.keeper.RETRY", 0.05)
     home = runtime.settings.home
     home.parent.mkdir(parents=True, exist_ok=True)
     home.write_text("a file where a folder should be")

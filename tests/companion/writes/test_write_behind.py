@@ -503,7 +503,7 @@ async def test_two_conversations_of_one_person(
     runtime: Runtime, switch: Switch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first conversation to end does not abandon writes of the other one."""
-    monkeypatch.setattr("companion.writes.spool_keeper.GRACE", 60.0)  # what is in the spool was put there by an end
+    monkeypatch.setattr("companion.writes.spool.keeper.GRACE", 60.0)  # what is in the spool was put there by an end
     first, second = TurnLog(Caller("ada"), runtime.write_behind), TurnLog(Caller("ada"), runtime.write_behind)
     switch.on = False
     with use_caller(Caller("ada")):

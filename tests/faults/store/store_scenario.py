@@ -188,7 +188,7 @@ async def _check_erasure(
     await fault.end(env)
     spool = Spool(env.home)
     async with open_dialogue(NEW_USER):
-        await until(lambda: not (spool.wishes() or spool.files()))
+        await until(lambda: not (spool.wishes.all() or spool.files()))
         await get_runtime().outbox_relay.erasures.deliver_pending()
     async with env.store() as store:
         result.check(await store.export_user(USER) == PersonData(None, [], [], [], [], None), "the person is back")

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from cache import BackgroundTasks
 
-from .queue import WriteQueue
-from .records import Write
+from ..queue import WriteQueue
+from ..records import Write
+from .keeper import Pending, SpoolKeeper
 from .spool import Spool
-from .spool_keeper import Pending, SpoolKeeper
 
 logger = logging.getLogger("companion")
 

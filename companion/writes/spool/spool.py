@@ -1,8 +1,8 @@
 """The spool: files in ``COMPANION_HOME`` with the writes that the store has not taken.
 
 Each process adds files of its own, ``unstored/<random>.jsonl``, and holds the lock on those whose writes are still in
-its queues (``spool_file``). Any process may drain a file, while it holds the lock on it. A drained file is deleted.
-Every write may be repeated, so a process that dies while it drains loses nothing.
+its queues (``file``). Any process may drain a file, while it holds the lock on it. A drained file is deleted. Every
+write may be repeated, so a process that dies while it drains loses nothing.
 """
 
 from __future__ import annotations
@@ -12,30 +12,36 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Final
 
-from ..store import Memory, PersonErased, StoreError
-from .profile_write import Profile
-from .records import Write, from_line, to_line
-from .spool_file import SpoolFile, create_folder
-from .spool_lines import belongs_to_others, locked, owner_of, parsed, replace_lines, write_lines
+from ...store import Memory, PersonErased, StoreError
+from ..profile_write import Profile
+from ..records import Write, from_line, to_line
+from .file import SpoolFile, create_folder
+from .lines import belongs_to_others, files_in, locked, owner_of, parsed, replace_lines, write_lines
+from .wishes import WISH, Wishes
 
 logger = logging.getLogger("companion")
 _UNREADABLE: Final = ".unreadable"  # suffix of the lines that cannot be parsed
-_WISH: Final = ".erase"  # suffix of a wish to erase a person; it holds the person's user ids, with a NUL between them
 _UNFINISHED_FOR: Final = 60.0  # seconds after which a file without its final name has no writer any more
 _MAX_SEARCHED: Final = 100  # files that a search for facts reads
 _MAX_FAILURES: Final = 3  # in a row, after which the rest of a file is kept untried
 
 
 class Spool:
-    """The files in the folder ``unstored`` of ``home``. The folder is created when it is needed (mode 0700)."""
+    """The files in the folder ``unstored`` of ``home``. The folder is created when it is needed (mode 0700).
+
+    Attributes:
+        folder: the folder.
+        wishes: to erase persons, which are in the folder too.
+    """
 
     def __init__(self, home: Path) -> None:
         self.folder = home / "unstored"
+        self.wishes = Wishes(self.folder)
 
     def new_file(self) -> SpoolFile:
         """A file for the writes of one user, which does not exist until it has lines."""
@@ -75,25 +81,25 @@ class Spool:
 
     def files(self) -> list[Path]:
         """The files of all processes, the oldest first."""
-        return self._found(".jsonl")
+        return files_in(self.folder, ".jsonl")
 
     def facts(self, user_id: str) -> list[str]:
         """The facts of a user in the newest files, also in those that other processes hold, the newest last. Blocks."""
-        found = []
-        for path in self.files()[-_MAX_SEARCHED:]:
-            with contextlib.suppress(OSError):
-                readable, _ = parsed(path.read_text(encoding="utf-8", errors="replace").splitlines())
-                found += [write for _, user, write in readable if user == user_id and isinstance(write, Memory)]
+        writes = (write for _, write in self._of(user_id, self.files()[-_MAX_SEARCHED:]))
+        found = [write for write in writes if isinstance(write, Memory)]
         return [fact.text for fact in sorted(found, key=lambda fact: fact.at)]
 
     def fields_of(self, user_id: str) -> list[dict[str, Any]]:
         """The lines of a user in all files, also in those that other processes hold, without the user id. Blocks."""
-        found: list[dict[str, Any]] = []
-        for path in self.files():
+        found = [json.loads(line) for line, _ in self._of(user_id, self.files())]
+        return [{name: value for name, value in fields.items() if name != "user_id"} for fields in found]
+
+    def _of(self, user_id: str, files: Sequence[Path]) -> Iterator[tuple[str, Write]]:
+        """The lines of a user that can be parsed, each with its write."""
+        for path in files:
             with contextlib.suppress(OSError):
                 readable, _ = parsed(path.read_text(encoding="utf-8", errors="replace").splitlines())
-                found += [json.loads(line) for line, user, _ in readable if user == user_id]
-        return [{name: value for name, value in fields.items() if name != "user_id"} for fields in found]
+                yield from ((line, write) for line, user, write in readable if user == user_id)
 
     def recover(self) -> int:
         """Take back the lines that were moved aside and can be parsed, because a newer version wrote them. Blocks.
@@ -107,12 +113,12 @@ class Spool:
         Raises:
             OSError: a file could not be read or written.
         """
-        for path in self._found(".new"):
+        for path in files_in(self.folder, ".new"):
             with locked(path) as lines:
                 if lines is not None and time.time() - path.stat().st_mtime > _UNFINISHED_FOR:
                     path.unlink()
         count = 0
-        for path in self._found(_UNREADABLE):
+        for path in files_in(self.folder, _UNREADABLE):
             with locked(path) as lines:
                 readable, unreadable = parsed(lines or ())
                 if readable and lines is not None:
@@ -121,19 +127,12 @@ class Spool:
                     count += len(readable)
         return count
 
-    def _found(self, suffix: str) -> list[Path]:
-        try:
-            found = [(path.stat().st_mtime_ns, path) for path in self.folder.iterdir() if path.suffix == suffix]
-        except OSError:
-            return []
-        return [path for _, path in sorted(found)]
-
     async def drain(self, path: Path, store: Callable[[str, Write], Awaitable[None]]) -> tuple[int, StoreError | None]:
         """Store the writes of a file, one after the other.
 
         Writes that fail stay in the file, and so does the rest after a few failures in a row. What was written before
-        the person was erased is dropped. Lines that cannot be
-        parsed are moved to a file beside it. A file that another process holds, or has deleted, is left alone.
+        the person was erased is dropped. Lines that cannot be parsed are moved to a file beside it. A file that another
+        process holds, or has deleted, is left alone.
 
         Args:
             path: the file.
@@ -186,30 +185,6 @@ class Spool:
             if lines is not None:
                 replace_lines(path, [line for line in lines if from_line(line)[1] != write])
 
-    def add_wish(self, user_ids: Sequence[str], request: str) -> Path:
-        """Keep the wish to erase a person, until it is done. Blocks.
-
-        Args:
-            user_ids: the ids of the person, in the order in which they are to be erased.
-            request: names the request.
-
-        Raises:
-            OSError: it could not be written.
-        """
-        create_folder(self.folder)
-        path = self.folder / f"{request}{_WISH}"
-        write_lines(path, ["\0".join(user_ids)])
-        return path
-
-    def wishes(self) -> list[tuple[Path, list[str], str]]:
-        """The wishes that are kept, each with its user ids and the name of the request. Blocks."""
-        found = []
-        for path in self._found(_WISH):
-            with contextlib.suppress(OSError):
-                user_ids = path.read_bytes().decode("utf-8", errors="replace").removesuffix("\n").split("\0")
-                found.append((path, user_ids, path.stem))
-        return found
-
     def erase(self, user_id: str, number: int | None) -> None:
         """Remove from every file, of whatever kind, what may be a person's. Blocks.
 
@@ -225,7 +200,7 @@ class Spool:
         """
         with contextlib.suppress(FileNotFoundError):
             for path in self.folder.iterdir():
-                if path.suffix != _WISH:
+                if path.suffix != WISH:
                     with locked(path) as lines:
                         if path.suffix == ".new" and lines is not None:
                             path.unlink()  # left behind by a killed process: the file of before is there still
@@ -237,14 +212,14 @@ class Spool:
     def unreadable(self) -> dict[str, str | None]:
         """The lines that cannot be parsed, each with its user id; None where that cannot be read either. Blocks."""
         found = {}
-        for path in self._found(_UNREADABLE):
+        for path in files_in(self.folder, _UNREADABLE):
             with locked(path) as lines:
                 found.update({line: owner_of(line) for line in lines or ()})
         return found
 
     def discard(self, discarded: set[str]) -> None:
         """Remove lines that cannot be parsed. Blocks."""
-        for path in self._found(_UNREADABLE):
+        for path in files_in(self.folder, _UNREADABLE):
             with locked(path) as lines:
                 if lines and not discarded.isdisjoint(lines):
                     replace_lines(path, [line for line in lines if line not in discarded])

@@ -1,4 +1,4 @@
-"""The lines of a file of the spool: whose they are, and how a file is read and replaced under its lock."""
+"""The lines of the spool's files: whose they are, and how a file is found, and read and replaced under its lock."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from ..file_lock import KEEPS_LOCK, lock
-from .records import Write, from_line
+from ...file_lock import KEEPS_LOCK, lock
+from ..records import Write, from_line
 
 # What to_line begins a line with: all that is left of a line whose writing was cut short.
 _BEGINNING: Final = re.compile(r'\{"user_id": "([^"\\]+)", "kind": ')
+
+
+def files_in(folder: Path, suffix: str) -> list[Path]:
+    """The files with this suffix, the oldest first."""
+    try:
+        dated = [(path.stat().st_mtime_ns, path) for path in folder.iterdir() if path.suffix == suffix]
+    except OSError:
+        return []
+    return [path for _, path in sorted(dated)]
 
 
 def owner_of(line: str) -> str | None:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from .records import Write, to_line
-from .spool_file import SpoolFile
+from ..records import Write, to_line
+from .file import SpoolFile
 
 logger = logging.getLogger("companion")
 GRACE: Final = 0.25

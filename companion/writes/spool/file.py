@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from ..file_lock import BINARY, KEEPS_LOCK, lock
+from ...file_lock import BINARY, KEEPS_LOCK, lock
 
 _MODE: Final = 0o600
 
