@@ -26,6 +26,7 @@ from .opening.preparation import Preparation
 from .participant import OnChange, Partner
 from .parts import Parts
 from .record import Record
+from .spoken_language import SpokenLanguage
 from .wrap_up import TIMEOUT
 
 _POLL: Final = 0.1  # seconds between two looks at who is in the room: some changes have no event
@@ -38,10 +39,6 @@ def memory_of(session: AgentSession[Any]) -> SessionMemory | None:
     """The memory that ``attach`` gave a session; None if it has none."""
     found = _memories.get(session) if isinstance(session, AgentSession) else None
     return None if found is None else found()
-
-
-def _ignore(_: str) -> None:
-    """No model follows the language."""
 
 
 class SessionMemory:
@@ -80,10 +77,8 @@ class SessionMemory:
         self._wrapped_up: asyncio.Task[Any] | None = None
         self._released = False
         self._background = BackgroundTasks()
-        self._usual_language = language or runtime.settings.language
-        self._language = self._usual_language
-        self._speak: Callable[[str], None] = _ignore
-        preparation = Preparation(speech_of(session, runtime.settings), lambda: self._language, parts)
+        self._language = SpokenLanguage(language or runtime.settings.language)
+        preparation = Preparation(speech_of(session, runtime.settings), lambda: self.language, parts)
         self._record = Record(runtime.write_behind, parts, place, preparation)
         self._hook = AgentHook(session, self._read_block, self._start, self._place, tasks=parts.tasks)
         self.known = Knowledge(self._record, self._hook, find, trace)
@@ -142,15 +137,14 @@ class SessionMemory:
     @property
     def language(self) -> str:
         """The language code of the conversation: the caller's where it is known, else ``COMPANION_LANGUAGE``."""
-        return self._language
+        return self._language.code
 
     def on_language(self, speak: Callable[[str], None]) -> None:
         """Call ``speak`` with the language, now and when it changes, so that a program's models follow.
 
         It changes when it becomes known who the caller is, or what their profile says (``Language: German``).
         """
-        self._speak = speak
-        speak(self._language)
+        self._language.on_change(speak)
 
     async def greet(self, instructions: str = GREETING) -> SpeechHandle | None:
         """Greet the caller, in the way that suits what was said last. Use it instead of ``session.generate_reply``.
@@ -249,10 +243,7 @@ class SessionMemory:
 
     def _follow_language(self) -> None:
         caller = self.partner.expected
-        own = "" if caller is None else caller.language or self.known.language
-        if (language := own or self._usual_language) != self._language:
-            self._language = language
-            self._speak(language)
+        self._language.follow("" if caller is None else caller.language or self.known.language)
 
     async def _read_block(self) -> str:
         """The block for the model's next request; waits for what is read, ``DEADLINE`` at most."""
