@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from .identity import ENCODED, PhoneCaller, UnusableIdentity, e164, phone_caller, user_id_of
+from .identity import ENCODED, KnownAs, UnusableIdentity, e164, phone_caller, user_id_of
 from .memory.erasure import erase_user, export_user
 from .memory.moving import move_user_async
 from .runtime import Runtime, close_runtime, get_runtime, set_runtime
@@ -23,20 +23,20 @@ def user_id(given: str) -> str:
     return _known_as(given).user_id
 
 
-def _known_as(given: str) -> PhoneCaller:
+def _known_as(given: str) -> KnownAs:
     """The ids that a person at a terminal means.
 
     A number with ``+`` is a caller's on the phone where callers are known by their numbers (also with a key), and then
     what was kept before that is theirs too.
     """
     if given.startswith(ENCODED):
-        return PhoneCaller(given, ())
+        return KnownAs(given)
     try:
         if given.startswith("+") and (settings := Settings.load()).phone_identity and (number := e164(given)):
             return phone_caller("", number, key=settings.id_key)
-        return PhoneCaller(user_id_of(given), ())
+        return KnownAs(user_id_of(given))
     except (UnusableIdentity, SettingsError):  # an unusable setting is reported by the command itself
-        return PhoneCaller(given, ())
+        return KnownAs(given)
 
 
 async def export(given: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Final
 from livekit import rtc
 from livekit.agents import AgentSession
 
-from ..identity import DIALLED, NUMBER, Caller, PhoneCaller, UnusableIdentity, person, phone_caller
+from ..identity import DIALLED, NUMBER, Caller, KnownAs, UnusableIdentity, person, phone_caller
 from ..settings import Settings
 
 logger = logging.getLogger("companion")
@@ -204,7 +204,7 @@ class Partner:
         return self._caller is not None and self._caller.user_id in (known.user_id, *known.earlier)
 
 
-def _known(participant: rtc.RemoteParticipant, settings: Settings) -> PhoneCaller:
+def _known(participant: rtc.RemoteParticipant, settings: Settings) -> KnownAs:
     """The ids that a participant is known by.
 
     Raises:
@@ -212,6 +212,6 @@ def _known(participant: rtc.RemoteParticipant, settings: Settings) -> PhoneCalle
     """
     # Attributes of others are no telephone network's.
     if not settings.phone_identity or participant.kind != rtc.ParticipantKind.PARTICIPANT_KIND_SIP:
-        return PhoneCaller(person(participant.identity), ())
+        return KnownAs(person(participant.identity))
     number, dialled = (participant.attributes.get(name) or "" for name in (NUMBER, DIALLED))
     return phone_caller(participant.identity, number, dialled, settings.id_key)

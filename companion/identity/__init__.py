@@ -4,8 +4,8 @@ from .beginning import Beginning
 from .caller import Caller, caller_from_identity, current_caller, person, use_caller
 from .language import language_code, language_in
 from .metadata import caller_from_metadata, language_from_metadata
-from .phone import DIALLED, NUMBER, PhoneCaller, e164, load_library, phone_caller
-from .user_id import ENCODED, UnusableIdentity, identity_of, user_id_of
+from .phone import DIALLED, NUMBER, e164, load_library, phone_caller
+from .user_id import ENCODED, KnownAs, UnusableIdentity, identity_of, user_id_of
 
 __all__ = [
     "DIALLED",
@@ -13,7 +13,7 @@ __all__ = [
     "NUMBER",
     "Beginning",
     "Caller",
-    "PhoneCaller",
+    "KnownAs",
     "UnusableIdentity",
     "caller_from_identity",
     "caller_from_metadata",

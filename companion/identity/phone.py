@@ -12,14 +12,13 @@ from __future__ import annotations
 import hmac
 import importlib
 import re
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 from unicodedata import normalize
 
 from .caller import person
 from .placeholders import is_placeholder
-from .user_id import ENCODED, user_id_of
+from .user_id import ENCODED, KnownAs, user_id_of
 
 NUMBER: Final = "sip.phoneNumber"
 """Attribute of a participant on the phone: their number, as the trunk delivers it."""
@@ -33,20 +32,7 @@ _NOT_A_NUMBER = re.compile(r"[^\d+().\-\s/]")
 _MIN_DIGITS: Final = 7  # fewer are an extension, or a number of a network's own
 
 
-@dataclass(frozen=True, slots=True)
-class PhoneCaller:
-    """A caller on the phone.
-
-    Attributes:
-        user_id: the id they are known by.
-        earlier: ids under which they may have been known until now: without a key, and by LiveKit's identity.
-    """
-
-    user_id: str
-    earlier: tuple[str, ...]
-
-
-def phone_caller(identity: str, number: str, dialled: str = "", key: bytes | None = None) -> PhoneCaller:
+def phone_caller(identity: str, number: str, dialled: str = "", key: bytes | None = None) -> KnownAs:
     """The caller with this number.
 
     Args:
@@ -63,7 +49,7 @@ def phone_caller(identity: str, number: str, dialled: str = "", key: bytes | Non
         plain = person(identity)
         known_as = [plain]
         if not identity.startswith(PREFIX):  # chosen by the app: no number, and perhaps not of the phone alone
-            return PhoneCaller(plain, ())
+            return KnownAs(plain)
     else:
         plain = f"{PREFIX}{international}"
         delivered = [number, identity.removeprefix(PREFIX), international.removeprefix("+")]
@@ -71,7 +57,7 @@ def phone_caller(identity: str, number: str, dialled: str = "", key: bytes | Non
         # LiveKit's identity where the trunk hides numbers.
         known_as.append(f"{PREFIX}{sha256(number.encode()).hexdigest()[:16]}")
     user_id = plain if key is None else KEYED + hmac.digest(key, plain.encode(), "sha256").hex()
-    return PhoneCaller(user_id, tuple({user_id_of(one): None for one in known_as if user_id_of(one) != user_id}))
+    return KnownAs(user_id, tuple({user_id_of(one): None for one in known_as if user_id_of(one) != user_id}))
 
 
 def e164(number: str, dialled: str = "") -> str | None:

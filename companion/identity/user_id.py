@@ -20,6 +20,7 @@ UUID (``user-<uuid>``, ``<uuid>``, in any case), or collide in SHA-256.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 from unicodedata import category, normalize
@@ -40,6 +41,19 @@ _USER_UUID = re.compile(
 _PUNCTUATION: Final = frozenset(" !#$%&'()+,-./:;=@\\_|~")
 _STAYS = re.compile(r"[A-Za-z0-9._@+~-]")
 _ESCAPE = re.compile(r"=([0-9a-f]{2})")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAs:
+    """What one person is known by.
+
+    Attributes:
+        user_id: their id.
+        earlier: ids under which something of them may still be kept.
+    """
+
+    user_id: str
+    earlier: tuple[str, ...] = ()
 
 
 class UnusableIdentity(ValueError):
