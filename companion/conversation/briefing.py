@@ -26,7 +26,8 @@ from ..prompts import earlier_conversations
 from ..runtime import get_runtime
 from ..voice.tracing import StartTrace
 from .opening.follow_up import DEADLINE as FOLLOW_UP_DEADLINE
-from .opening.greeting import FIRST_MEETING, Plan, read_plan
+from .opening.greeting import read_plan
+from .opening.plan import FIRST_MEETING, Plan
 
 logger = logging.getLogger("companion")
 DEADLINE: Final = 1.0

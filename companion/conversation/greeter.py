@@ -15,7 +15,7 @@ from ..identity import Caller, use_caller
 from ..voice.agent import lasting_instructions
 from ..voice.tracing import StartTrace
 from .hook import model_of
-from .opening.greeting import Plan
+from .opening.plan import Plan
 from .opening.preparation import Preparation
 from .opening.prompt import GreetingPrompt
 from .participant import Partner

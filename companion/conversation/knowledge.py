@@ -18,7 +18,7 @@ from ..text import storable
 from ..voice.tracing import StartTrace
 from .briefing import DEADLINE, Briefing, Prefetch
 from .hook import AgentHook
-from .opening.greeting import FIRST_MEETING, Kind, Plan
+from .opening.plan import FIRST_MEETING, Kind, Plan
 from .participant import OnChange, Partner
 from .record import Record
 

@@ -22,7 +22,8 @@ from ...runtime import get_runtime
 from ...store import Context, Opening, StoreError
 from ...voice.model_query import first_message
 from ...voice.prepared_speech import PreparedSpeech
-from .greeting import Kind, Plan, decide, read_plan
+from .greeting import decide, read_plan
+from .plan import Kind, Plan
 from .prompt import GreetingPrompt
 from .time_words import may_be_kept
 

@@ -15,7 +15,7 @@ from companion import Caller
 from companion.conversation import briefing
 from companion.conversation.briefing import Prefetch
 from companion.conversation.knowledge import Knowledge
-from companion.conversation.opening.greeting import FIRST_MEETING
+from companion.conversation.opening.plan import FIRST_MEETING
 from companion.runtime import Runtime
 from companion.store import StoreError, Turn
 from tests.companion.scripted import ScriptedLLM

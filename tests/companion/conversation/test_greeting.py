@@ -12,7 +12,8 @@ import pytest
 from cache import get_redis_cache, keys
 from companion import get_intelligent_first_message_instructions
 from companion.conversation.opening.follow_up import MAX_TOPIC, Decision, decide_follow_up, parse_decision
-from companion.conversation.opening.greeting import Plan, make_plan
+from companion.conversation.opening.greeting import make_plan
+from companion.conversation.opening.plan import Plan
 from companion.offline.llm import OfflineLLM
 from companion.phrases import goodbye
 from companion.runtime import Runtime

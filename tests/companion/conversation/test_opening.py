@@ -20,7 +20,8 @@ from cache import get_redis_cache, keys, use_redis_cache
 from companion import Caller, attach, save_user_profile_async, use_caller
 from companion.conversation import session_memory
 from companion.conversation.opening import next_opening
-from companion.conversation.opening.greeting import Plan, read_plan
+from companion.conversation.opening.greeting import read_plan
+from companion.conversation.opening.plan import Plan
 from companion.conversation.opening.preparation import Preparation
 from companion.conversation.opening.prompt import GreetingPrompt
 from companion.conversation.opening.time_words import may_be_kept

@@ -14,7 +14,7 @@ from cache import get_redis_cache
 from companion import Caller, get_intelligent_first_message_instructions, use_caller
 from companion.conversation import wrap_up as wrap_up_module
 from companion.conversation.briefing import Prefetch
-from companion.conversation.opening.greeting import Plan
+from companion.conversation.opening.plan import Plan
 from companion.conversation.turn_log import TurnLog
 from companion.conversation.wrap_up import wrap_up
 from companion.memory.context import get_conversation_summary_async, get_user_state_async

@@ -12,7 +12,7 @@ import pytest
 from livekit.agents import llm
 
 from companion.conversation.opening.follow_up import decide_follow_up
-from companion.conversation.opening.greeting import Plan
+from companion.conversation.opening.plan import Plan
 from companion.offline.intent import Call, command, profile_with
 from companion.offline.llm import OfflineLLM
 from companion.offline.replies import HELP, NOTICE, answer, name_in
