@@ -70,7 +70,7 @@ class ChangeListener:
     def __init__(self, url: str, key: str, on_change: OnChange, *, timing: ListenerTiming | None = None) -> None:
         self._timing = timing or ListenerTiming()
         self._feed = ChangeFeed(url, key)
-        self._notifier = ChangeNotifier(url, key, "companion_changes", self._timing.notifier)
+        self._notifier = ChangeNotifier(url, key, self._timing.notifier)
         self._on_change = on_change
         self._notified = asyncio.Event()
         self._running = BackgroundTasks()

@@ -24,6 +24,7 @@ import aiohttp
 from ..store import is_bearer_token
 
 _TOPIC: Final = "realtime:companion"
+_TABLE: Final = "companion_changes"
 _CODE = re.compile(r"[A-Z][A-Za-z]{2,60}(?=:)")
 _CLOSING = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
 _Event = Literal["subscribed", "change", "heartbeat reply", "other"]
@@ -57,20 +58,18 @@ class NotifierTiming:
 
 
 class ChangeNotifier:
-    """Notifies of changes to one table of a Supabase project.
+    """Notifies of new rows in the change feed of a Supabase project.
 
     Args:
         url: the project's address.
         key: its secret (service role) key.
-        table: a table of the schema ``public``.
         timing: intervals and timeouts.
     """
 
-    def __init__(self, url: str, key: str, table: str, timing: NotifierTiming) -> None:
+    def __init__(self, url: str, key: str, timing: NotifierTiming) -> None:
         address = re.sub("^http", "ws", url.rstrip("/"), count=1)
         self._address = f"{address}/realtime/v1/websocket?apikey={quote(key, safe='')}&vsn=1.0.0"
         self._key = key
-        self._table = table
         self._timing = timing
         self._private = False
 
@@ -127,7 +126,7 @@ class ChangeNotifier:
             "broadcast": {"ack": False, "self": False},
             "presence": {"key": "", "enabled": False},
             "private": self._private,
-            "postgres_changes": [{"event": "*", "schema": "public", "table": self._table}],
+            "postgres_changes": [{"event": "*", "schema": "public", "table": _TABLE}],
         }
         # Without a token the server takes the one that the gateway has made of the key in the address.
         return {"config": config} | ({"access_token": self._key} if is_bearer_token(self._key) else {})

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from cache import CacheSettings
@@ -18,8 +18,6 @@ from .errors import settings_errors
 from .home import check_home
 from .models import ModelChoice, choose_models
 from .supabase import check_pair
-
-_PREFIXES: Final = ("REDIS_", "CACHE_", "SUPABASE_", "OPENAI_", "COMPANION_", "LIVEKIT_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +63,9 @@ class Settings:
         Raises:
             SettingsError: a file cannot be read; see :meth:`from_env`.
         """
+        names = [its.name for settings in (CacheSettings, cls) for _, its in variables_of(settings)]
         with settings_errors():
-            load_env_files(os.environ, _PREFIXES)
+            load_env_files(os.environ, tuple({f"{name.partition('_')[0]}_" for name in names}))
         return cls.from_env()
 
     @classmethod
