@@ -7,8 +7,7 @@ from itertools import pairwise
 from typing import Final
 
 from .profile_lines import lines_of
-from .runtime import Runtime, close_runtime, set_runtime
-from .settings import Settings
+from .runtime import runtime_of_command
 from .store import DataKind, ProfileVersion
 from .text import storable
 
@@ -22,12 +21,9 @@ async def history(user_id: str) -> str:
         StoreError: the store failed.
         SettingsError: a setting is missing or unusable.
     """
-    runtime = set_runtime(Runtime(Settings.load_with_home()))
-    try:
+    async with runtime_of_command() as runtime:
         versions = await runtime.store.profile_versions(user_id, _SHOWN + 1)
         return _table(versions) or f"No version of {user_id} is kept."
-    finally:
-        await close_runtime()
 
 
 async def restore(user_id: str, number: int) -> bool:
@@ -42,7 +38,6 @@ async def restore(user_id: str, number: int) -> bool:
         StoreError: the store failed.
         SettingsError: a setting is missing or unusable.
     """
-    runtime = set_runtime(Runtime(Settings.load_with_home()))
     restored = False
 
     async def work() -> DataKind:
@@ -50,10 +45,8 @@ async def restore(user_id: str, number: int) -> bool:
         restored = await runtime.store.restore_profile(user_id, number)
         return "profile"
 
-    try:
+    async with runtime_of_command() as runtime:
         await runtime.outbox_relay.write(work(), user_id)
-    finally:
-        await close_runtime()
     return restored
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from .identity import ENCODED, KnownAs, UnusableIdentity, e164, phone_caller, user_id_of
 from .memory.erasure import erase_user, export_user
 from .memory.moving import move_user_async
-from .runtime import Runtime, close_runtime, get_runtime, set_runtime
+from .runtime import get_runtime, runtime_of_command
 from .settings import Settings, SettingsError
 from .store import PersonData, StoreError, person_to_json
 
@@ -46,12 +46,8 @@ async def export(given: str) -> str:
         StoreError: the store failed.
         SettingsError: a setting is missing or unusable.
     """
-    set_runtime(Runtime(Settings.load_with_home()))
-    try:
-        user, data, waiting = await kept(given)
-        return person_to_json(user, data, waiting)
-    finally:
-        await close_runtime()
+    async with runtime_of_command():
+        return person_to_json(*await kept(given))
 
 
 async def known_things(given: str) -> str:
@@ -61,12 +57,9 @@ async def known_things(given: str) -> str:
         StoreError: the store failed.
         SettingsError: a setting is missing or unusable.
     """
-    set_runtime(Runtime(Settings.load_with_home()))
-    try:
+    async with runtime_of_command():
         _, data, waiting = await kept(given)
         return described(data, len(waiting))
-    finally:
-        await close_runtime()
 
 
 async def kept(given: str) -> tuple[str, PersonData, list[dict[str, Any]]]:
@@ -102,18 +95,15 @@ async def forget(given: str) -> bool:
         StoreError: neither the store nor the spool could be written.
         SettingsError: a setting is missing or unusable.
     """
-    settings, person = Settings.load_with_home(), _known_as(given)
-    runtime = set_runtime(Runtime(settings))
-    try:
-        if (settings.home / "redis").is_dir():  # the private server's data, on which a later start would build
+    async with runtime_of_command() as runtime:
+        person = _known_as(given)
+        if (runtime.settings.home / "redis").is_dir():  # the private server's data, on which a later start would build
             await runtime.open_local_cache()
         ids = [person.user_id, *person.earlier]
         with suppress(StoreError):  # then the wish waits for the store as well
             ids.append(await _present(person.user_id))
         complete = await erase_user(person.user_id, person.earlier)
         return complete or await _cache_is_clear(ids)
-    finally:
-        await close_runtime()
 
 
 async def _cache_is_clear(user_ids: Sequence[str]) -> bool:

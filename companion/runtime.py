@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -229,6 +230,20 @@ def set_runtime(runtime: Runtime) -> Runtime:
     _ended.pop(loop, None)
     recall_with(runtime.outbox_relay.recent.redeliver)
     return runtime
+
+
+@asynccontextmanager
+async def runtime_of_command() -> AsyncIterator[Runtime]:
+    """The runtime of a command of the command line, in the ``with`` block.
+
+    Raises:
+        SettingsError: a setting is missing or unusable.
+    """
+    runtime = set_runtime(Runtime(Settings.load_with_home()))
+    try:
+        yield runtime
+    finally:
+        await close_runtime()
 
 
 def acquire_runtime() -> Runtime:
