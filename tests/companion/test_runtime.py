@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from pathlib import Path
+from weakref import ref
 
 import pytest
 
@@ -53,7 +55,7 @@ async def test_a_change_reaches_the_cache(
             await super().stop()
             self.stopped = True
 
-    monkeypatch.setattr("companion.runtime.ChangeListener", Listener)
+    monkeypatch.setattr("companion.runtime.runtime.ChangeListener", Listener)
     task = set_runtime(Runtime(project(tmp_path))).start_worker_services()
     assert task is not None
     await task
@@ -103,7 +105,7 @@ async def test_the_main_process_of_a_local_worker_owns_the_private_redis(
     async def no_redis() -> bool:
         return False
 
-    monkeypatch.setattr("companion.runtime.redis_answers", no_redis)
+    monkeypatch.setattr("companion.runtime.local_cache.redis_answers", no_redis)
     task = runtime.start_worker_services(local=True)
     assert task is not None
     await task
@@ -123,7 +125,7 @@ async def test_a_process_says_once_that_it_has_no_cache(
     async def no_redis() -> bool:
         return False
 
-    monkeypatch.setattr("companion.runtime.redis_answers", no_redis)
+    monkeypatch.setattr("companion.runtime.local_cache.redis_answers", no_redis)
     monkeypatch.setattr("cache.embedded.server.find_redis_server", lambda: None)
     for _ in range(2):
         runtime = set_runtime(Runtime(Settings(home=tmp_path, models="offline")))
@@ -167,6 +169,24 @@ async def test_what_comes_after_the_end_of_a_store_of_ones_own_reaches_no_other(
         assert await runtime.write_behind.spool_replay.replay() == 1
         assert await get_user_profile_async() == "Likes: chess"
     await close_runtime()
+
+
+def test_a_loop_that_is_closed_keeps_no_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As each conversation of a console has one of its own."""
+    monkeypatch.setenv("REDIS_ENABLED", "false")
+
+    async def hold() -> ref[Runtime]:
+        acquired = set_runtime(Runtime(Settings(home=tmp_path, models="offline")))
+        acquire_runtime()
+        with use_caller(Caller("ada")):
+            await save_user_profile_async("Likes: chess")
+        await release_runtime()
+        return ref(acquired)
+
+    first = asyncio.run(hold())
+    asyncio.run(hold())
+    gc.collect()
+    assert first() is None
 
 
 async def test_what_comes_after_the_end_of_the_environments_store_finds_it_again(

@@ -200,7 +200,7 @@ async def test_a_private_redis_before_a_hosted_project(
 ) -> None:
     for name, value in project.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("companion.runtime.redis_answers", no_redis)
+    monkeypatch.setattr("companion.runtime.local_cache.redis_answers", no_redis)
     runtime = set_runtime(Runtime())
     await runtime.open_local_cache()
     assert runtime.outbox_relay.identity.private is private

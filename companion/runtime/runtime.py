@@ -1,42 +1,25 @@
-"""What the conversations of one event loop share: settings, cache, store, writes and the model.
-
-There is one runtime per loop, because a connection belongs to the loop that opened it. Each conversation acquires the
-runtime and releases it; the last release closes it.
-"""
+"""What the conversations of one event loop share: settings, cache, store, writes and the model."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from livekit.agents import llm
 
-from cache import (
-    BackgroundTasks,
-    CacheSettings,
-    close_redis_cache,
-    get_redis_cache,
-    recall_with,
-    retrieve_exception,
-    use_redis_cache,
-)
-from cache.embedded import EmbeddedRedis, EmbeddedRedisError, redis_answers
+from cache import BackgroundTasks, CacheSettings, close_redis_cache, get_redis_cache, retrieve_exception
 
-from .caching import ChangeListener, ConsistencyWatch, OutboxRelay, invalidate
-from .settings import Settings
-from .store import ContextBatcher, SqliteStore, Store, StoreError
-from .voice.models import make_llm
-from .writes import Spool, WriteBehind, expire_turns
+from ..caching import ChangeListener, ConsistencyWatch, OutboxRelay, invalidate
+from ..settings import Settings
+from ..store import ContextBatcher, SqliteStore, Store, StoreError
+from ..voice.models import make_llm
+from ..writes import Spool, WriteBehind, expire_turns
+from .local_cache import LocalCache
 
 logger = logging.getLogger("companion")
-_runtimes: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
-_ended: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()  # not from the environment
-_without_cache: set[str] = set()  # reasons that were logged; a console has two loops, and would log each twice
 
 
 class Runtime:
@@ -69,7 +52,7 @@ class Runtime:
         self._model = model
         self._model_is_given = model is not None
         self._model_talks = False
-        self._embedded: EmbeddedRedis | None = None
+        self._local_cache = LocalCache(self.settings.home)
         self._listener: ChangeListener | None = None
         self._background = BackgroundTasks()
         self._closed = False
@@ -121,23 +104,8 @@ class Runtime:
 
     async def open_local_cache(self) -> None:
         """Start a private Redis, unless ``REDIS_URL`` is set or a Redis answers at the default address."""
-        settings = CacheSettings.from_env()
-        may_choose = settings.enabled and settings.url_is_default
-        if may_choose and self._embedded is None and not await redis_answers():
-            await self._open_embedded()
-
-    async def _open_embedded(self) -> None:
-        private = EmbeddedRedis(self.settings.home)
-        try:
-            await use_redis_cache(await private.start())
-            self._embedded = private
-            if self.settings.supabase_url:  # an SQLite store is private too: no other machine writes to it
-                self.outbox_relay.use_private_cache()
-        except EmbeddedRedisError as problem:
-            if (reason := str(problem)) not in _without_cache:
-                _without_cache.add(reason)
-                logger.warning("Going on without a cache: %s", reason)
-            await use_redis_cache(enabled=False)
+        if await self._local_cache.open() and self.settings.supabase_url:
+            self.outbox_relay.use_private_cache()  # an SQLite store is private too: no other machine writes to it
 
     def start_worker_services(self, *, local: bool = False) -> asyncio.Task[None] | None:
         """Start what all conversations of a worker share, in its main process, until the runtime is closed.
@@ -169,8 +137,12 @@ class Runtime:
             self._listener = ChangeListener(url, key, _invalidate)
             self._listener.start()
 
-    async def close(self) -> None:
-        """Close everything that was opened."""
+    async def close(self, successor: Callable[[], Runtime | None] = lambda: None) -> None:
+        """Close everything that was opened.
+
+        Args:
+            successor: finds the runtime whose conversations use the loop's cache by the end of this one.
+        """
         await self._background.cancel()
         if self._listener is not None:
             await self._listener.stop()
@@ -182,14 +154,11 @@ class Runtime:
         self._closed = True
         if self._store is not None:
             await self._store.close()
-        successor = _runtimes.get(asyncio.get_running_loop())
-        if successor is not None and successor is not self and successor.conversations > 0:
-            # A conversation has begun meanwhile, with the cache of this loop: it closes it, and the server behind it.
-            successor._embedded = successor._embedded or self._embedded
+        if (heir := successor()) is not None:
+            heir._local_cache.take_over(self._local_cache)
             return
         await close_redis_cache()
-        if self._embedded is not None:
-            await self._embedded.stop()
+        await self._local_cache.close()
 
 
 async def _invalidate(user_id: str, kind: str) -> None:
@@ -199,83 +168,7 @@ async def _invalidate(user_id: str, kind: str) -> None:
 def open_store(settings: Settings) -> Store:
     """Supabase when it is configured, else SQLite in ``COMPANION_HOME``. Neither connects before its first use."""
     if settings.supabase_url and settings.supabase_key:
-        from .store import SupabaseStore  # takes a second to import, which SQLite users need not wait for
+        from ..store import SupabaseStore  # takes a second to import, which SQLite users need not wait for
 
         return SupabaseStore(settings.supabase_url, settings.supabase_key)
     return SqliteStore(settings.home / "companion.db")
-
-
-def get_runtime() -> Runtime:
-    """The runtime of the running loop; a new one, from the environment, if there is none yet.
-
-    Where the program has set one with a store of its own, what comes after its end gets that one, which is closed: it
-    reads nothing, and what it writes is spooled. The store of the environment may be another.
-    """
-    loop = asyncio.get_running_loop()
-    runtime = _runtimes.get(loop) or _ended.get(loop)
-    return set_runtime(Runtime()) if runtime is None else runtime
-
-
-def set_runtime(runtime: Runtime) -> Runtime:
-    """Make ``runtime`` the running loop's. To be called before the loop's first conversation.
-
-    Raises:
-        RuntimeError: conversations have acquired another one: what they say would be in the stores of both.
-    """
-    loop = asyncio.get_running_loop()
-    running = _runtimes.get(loop)
-    if running is not None and running is not runtime and running.conversations > 0:
-        raise RuntimeError("conversations of this event loop use another runtime: set one before the first attach")
-    _runtimes[loop] = runtime
-    _ended.pop(loop, None)
-    recall_with(runtime.outbox_relay.recent.redeliver)
-    return runtime
-
-
-@asynccontextmanager
-async def runtime_of_command() -> AsyncIterator[Runtime]:
-    """The runtime of a command of the command line, in the ``with`` block.
-
-    Raises:
-        SettingsError: a setting is missing or unusable.
-    """
-    runtime = set_runtime(Runtime(Settings.load_with_home()))
-    try:
-        yield runtime
-    finally:
-        await close_runtime()
-
-
-def acquire_runtime() -> Runtime:
-    """The runtime of the running loop, for one conversation; to be released with :func:`release_runtime`.
-
-    Raises:
-        RuntimeError: the program has set one with a store of its own, and that has ended with its last conversation.
-    """
-    runtime = get_runtime()
-    if _ended.get(asyncio.get_running_loop()) is runtime:
-        raise RuntimeError(
-            "the runtime that was set has ended with its last conversation: set another before this attach, or hold "
-            "one with acquire_runtime for as long as the program runs"
-        )
-    runtime.conversations += 1
-    return runtime
-
-
-async def release_runtime() -> None:
-    """Release what :func:`acquire_runtime` gave. The last release closes the loop's runtime."""
-    runtime = _runtimes.get(asyncio.get_running_loop())
-    if runtime is not None:
-        runtime.conversations -= 1
-        if runtime.conversations <= 0:
-            await close_runtime()
-
-
-async def close_runtime() -> None:
-    """Close the running loop's runtime and cache; see :func:`get_runtime` for what comes later."""
-    loop = asyncio.get_running_loop()
-    runtime = _runtimes.pop(loop, None)
-    if runtime is not None:
-        if not runtime.from_environment:
-            _ended[loop] = runtime
-        await runtime.close()
