@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from ipaddress import ip_address
 from typing import Any, Final, Never
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -106,12 +107,25 @@ def parse(url: str) -> tuple[Endpoint, dict[str, Any], str]:
         _refuse("must name a host and a port from 1 to 65535, as in redis://host:6379/0.")
     default = 26379 if sentinel else 6379
     places = [(host or "localhost", port or default) for host, port in hosts]
-    shown = ",".join(f"{f'[{host}]' if ':' in host else host}:{port}" for host, port in places)
+    shown = ",".join(host_port(host, port) for host, port in places)
     if sentinel:
         sentinels = tuple(Endpoint(*one, **asking, ssl_context=tls) for one in places)
         endpoint = Endpoint(**who, db=db, ssl_context=tls, sentinels=sentinels, master=master)
         return endpoint, settings, f"{scheme}://{shown}/{master}/{db}"
     return Endpoint(*places[0], **who, db=db, ssl_context=tls), settings, f"{scheme}://{shown}/{db}"
+
+
+def host_port(host: str, port: int) -> str:
+    """An address as it is written: that of IPv6 in brackets."""
+    return f"{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def canonical(host: str) -> str:
+    """One spelling for each host: a name in lower case, an address of IPv6 as short as it can be."""
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return host.lower()
 
 
 def _host_and_port(text: str) -> tuple[str, int | None]:
@@ -140,6 +154,7 @@ def _place(text: str) -> tuple[str, bool]:
     host, port = _host_and_port(text.strip())
     if not re.fullmatch(r"[\w.:%-]+", host) or port == 0:
         raise ValueError
+    host = canonical(host)
     return host if port is None else f"{host}:{port}", port is not None
 
 

@@ -16,7 +16,6 @@ from ..settings import CacheSettings
 from .capabilities import LOAD_SCRIPTS, PROBES, Capabilities
 from .client import Client, ClientListener, Command, Node, TransportListener, send_all, send_each
 from .cluster.cluster import ClusterClient
-from .connection import Redirect
 from .fallback.pool import PooledClient
 from .multiplexer import MultiplexedClient
 from .scripts import Script
@@ -101,15 +100,13 @@ class Transport:
         self.client = client = self._multiplexed(self._settings.endpoint, self)
         client.start()
 
-    def _multiplexed(
-        self, endpoint: Endpoint, listener: ClientListener, redirect: Redirect | None = None
-    ) -> MultiplexedClient:
+    def _multiplexed(self, endpoint: Endpoint, listener: ClientListener, **of_a_cluster: Any) -> MultiplexedClient:
         return MultiplexedClient(
             endpoint,
             listener,
             self._settings,
             handshake=lambda node: (*self._handshake(node), *LOAD_SCRIPTS, *PROBES),
-            redirect=redirect,
+            **of_a_cluster,
         )
 
     def _close(self, client: Client | None) -> None:

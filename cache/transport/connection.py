@@ -103,6 +103,7 @@ class RespConnection(asyncio.Protocol):
         self._on_push: Callable[[list[Any]], None] = lambda _: None
         self._on_lost: Callable[[str, list[bytes]], None] | None = None
         self._redirect: Redirect | None = None
+        self._own_key: Callable[[], str | None] = lambda: None
         self._largest_reply_bytes = math.inf
         self._partial = 0  # bytes of an incomplete reply
         self.greeted_at = 0.0
@@ -116,6 +117,7 @@ class RespConnection(asyncio.Protocol):
         on_lost: Callable[[str, list[bytes]], None],
         largest_reply_bytes: int,
         redirect: Redirect | None,
+        own_key: Callable[[], str | None],
     ) -> None:
         """Begin regular use after the handshake.
 
@@ -125,9 +127,11 @@ class RespConnection(asyncio.Protocol):
             on_lost: called with the reason and the unanswered commands, oldest first.
             largest_reply_bytes: a larger reply loses the connection: it delays all others.
             redirect: called with each command that the server rejects; returns whether it sends it elsewhere.
+            own_key: names a key that is read together with the question for the role: a node that its cluster has lost
+                says so for a key, and never to a PING.
         """
         self._wake, self._on_push, self._on_lost, self._redirect = wake, on_push, on_lost, redirect
-        self._largest_reply_bytes = largest_reply_bytes
+        self._largest_reply_bytes, self._own_key = largest_reply_bytes, own_key
         self._ask_role_at = self._now() + ROLE_SECONDS  # the handshake has just asked
 
     # -- sending ---------------------------------------------------------------------------------------
@@ -138,6 +142,8 @@ class RespConnection(asyncio.Protocol):
         if now >= self._ask_role_at:
             self._ask_role_at, self._lone_streak = now + ROLE_SECONDS, 0
             self.send(_ASK_ROLE)
+            if (key := self._own_key()) is not None:
+                self.send(pack((b"GET", key)))
         if future is None:
             future = self.loop.create_future()
         in_flight = self.in_flight

@@ -74,7 +74,7 @@ class Heartbeat:
         connection.idle = False
         self._checked_at, self._silence, connection.received = now, 0.0, False
         self._schedule_check(now)
-        if not self._quick and self._is_needed(now):
+        if not self._quick and self.is_needed(now):
             self._beat()
 
     def _stop(self, _: object) -> None:
@@ -101,14 +101,15 @@ class Heartbeat:
         """Set the timer of the next beat. Returns whether the connection was silent for the idle interval."""
         now, idle_interval = self._loop.time(), self._idle_interval
         silence = now - self._checked_at  # at least: the last command was answered by then
-        self._quick = self._is_needed(now)
+        self._quick = self.is_needed(now)
         if self._beat_timer is not None:
             self._beat_timer.cancel()
         pause = PING_EVERY if self._quick else idle_interval - silence % idle_interval if idle_interval else None
         self._beat_timer = self._loop.call_later(pause, self._beat) if pause else None
         return silence >= idle_interval
 
-    def _is_needed(self, now: float) -> bool:
+    def is_needed(self, now: float) -> bool:
+        """Whether a near cache needs the proof."""
         return self._near and now - self._needed_at() < NEEDED_FOR
 
     def _ponged(self, pong: asyncio.Future[Any]) -> None:

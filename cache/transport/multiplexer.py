@@ -10,11 +10,12 @@ import asyncio
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
+from functools import partial
 from typing import Any, Final
 
 from ..background import BackgroundTasks
 from ..exceptions import NotConnected, TooManyInFlight, WrongKind
-from ..redis_url import Endpoint
+from ..redis_url import Endpoint, host_port
 from ..settings import CacheSettings
 from .client import Argument, ClientListener, Command, Node, OneServer, send_each
 from .connection import TOO_LARGE, Redirect, RespConnection, Sent, expire, fail
@@ -38,6 +39,7 @@ class MultiplexedClient(OneServer):
         settings: of the cache.
         handshake: returns the commands sent on a new connection to this node before it is used. Each may be rejected.
         redirect: given by a cluster: sends elsewhere what this node rejects.
+        own_key: given by a cluster: names a key that this node should serve, if one is known.
 
     Attributes:
         only: this one; see :class:`Client`.
@@ -60,9 +62,10 @@ class MultiplexedClient(OneServer):
         *,
         handshake: Callable[[Node], Sequence[Command]],
         redirect: Redirect | None = None,
+        own_key: Callable[[Node], str | None] = lambda _: None,
     ) -> None:
         self.only: Final = self
-        self.name = endpoint.unix_path or f"{endpoint.host}:{endpoint.port}"
+        self.name = endpoint.unix_path or host_port(endpoint.host, endpoint.port)
         self.needed_at: float = -math.inf
         self._connector = Connector(
             endpoint,
@@ -71,7 +74,8 @@ class MultiplexedClient(OneServer):
             self._failed,
             node=redirect is not None,
         )
-        self._listener, self._settings, self._redirect = listener, settings, redirect
+        self._listener, self._settings = listener, settings
+        self._redirect, self._own_key = redirect, own_key
         self._deadline = settings.deadline
         self._loop, self._tasks = asyncio.get_running_loop(), BackgroundTasks()
         self._up_task: asyncio.Task[None] | None = None  # reports the present connection, if it has been up
@@ -177,7 +181,14 @@ class MultiplexedClient(OneServer):
                 self.needed_at = self._loop.time()  # so that the first value that is kept is served
                 timer = Heartbeat(connection, self._settings, lambda: self.needed_at, self._proven, self._suspended)
                 largest_reply = max(LARGEST_REPLY_BYTES, 2 * self._settings.max_value_bytes)
-                connection.adopt(timer.wake, self._pushed, self._lost, largest_reply, self._redirect)
+                connection.adopt(
+                    timer.wake,
+                    self._pushed,
+                    self._lost,
+                    largest_reply,
+                    self._redirect,
+                    partial(self._key_to_ask_for, timer),
+                )
                 if began - connection.greeted_at <= self._deadline:
                     self._proven(connection.greeted_at)
                 else:
@@ -185,6 +196,9 @@ class MultiplexedClient(OneServer):
                     timer.probe()
                 await asyncio.wait({connection.ended})
             lived = self._loop.time() - began
+
+    def _key_to_ask_for(self, timer: Heartbeat) -> str | None:
+        return self._own_key(self) if timer.is_needed(self._loop.time()) else None
 
     def _proven(self, sent: float) -> None:
         self.proven_at = sent

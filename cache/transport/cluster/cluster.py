@@ -9,7 +9,7 @@ Source of the protocol: the Redis cluster specification.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -18,7 +18,7 @@ from ...exceptions import NotConnected, WrongKind
 from ...keys import system_server
 from ...redis_url import Endpoint
 from ..client import Argument, ClientListener, ClusterListener, Command, Node, send_each
-from ..connection import Redirect
+from ..connection import CLUSTER_DOWN, REPLICA, Redirect
 from ..handshake import NO_SLOTS
 from ..multiplexer import MultiplexedClient
 from ..packing import key_of
@@ -29,13 +29,16 @@ from .slot_table import SlotTable
 from .topology import Address, AddressMap, ranges
 
 LOOK_AGAIN: Final = 30.0  # seconds until a cluster whose slots are not to be learned is tried again
+_ANSWERED: Final = ("refused", CLUSTER_DOWN, REPLICA)  # how reasons begin that a node has given itself
 _NEVER_REACHED: Final = " (as the cluster announces it; reached elsewhere? set CACHE_CLUSTER_ADDRESS_MAP)"
 
 
 class OpenNode(Protocol):
     """Makes the client of one node, which connects when it is first used."""
 
-    def __call__(self, endpoint: Endpoint, listener: ClientListener, redirect: Redirect | None) -> MultiplexedClient:
+    def __call__(
+        self, endpoint: Endpoint, listener: ClientListener, *, redirect: Redirect, own_key: Callable[[Node], str | None]
+    ) -> MultiplexedClient:
         """See :class:`MultiplexedClient`."""
 
 
@@ -72,7 +75,12 @@ class ClusterClient:
 
         def open_at(address: Address) -> MultiplexedClient:
             there = replace(endpoint, host=address[0], port=address[1])
-            return open_node(there, self, lambda *rejected: self._redirections.redirect(address, *rejected))
+            return open_node(
+                there,
+                self,
+                redirect=lambda *rejected: self._redirections.redirect(address, *rejected),
+                own_key=self._own_key,
+            )
 
         self._nodes = Nodes(seed, address_map, open_at)
         self._table = SlotTable(self._nodes.at(seed))
@@ -147,7 +155,7 @@ class ClusterClient:
     async def ping(self) -> None:
         """Ask for a key of the node's own: a PING is answered also by a node that serves none."""
         node = self._any()
-        await node.call("GET", system_server(self.tag_of(node) or ""))
+        await node.call("GET", self._own_key(node) or "")
 
     def call(self, *args: Argument) -> asyncio.Future[Any]:
         """Send one command to the node of its key; one without a key to a node that answers."""
@@ -195,7 +203,8 @@ class ClusterClient:
     def on_disconnected(self, node: Node, reason: str) -> None:
         """Look for the node that takes its place."""
         if node in self._table.owners:
-            hint = "" if node.name in self._reached or node is self._nodes.first else _NEVER_REACHED
+            reached = node.name in self._reached or node is self._nodes.first or reason.startswith(_ANSWERED)
+            hint = "" if reached else _NEVER_REACHED
             self._listener.on_disconnected(node, f"{node.name}{hint}: {reason}")
             self._discovery.ask_soon()
 
@@ -211,6 +220,10 @@ class ClusterClient:
     def _any(self) -> MultiplexedClient:
         """A node that answers, if there is one."""
         return next((node for node in self._table.owners if node.up), self._table.owners[0])
+
+    def _own_key(self, node: Node) -> str | None:
+        tag = self._table.tag_of(node)
+        return None if tag is None else system_server(tag)
 
     def _untracked(self, key: bytes) -> None:
         """A key is read from a node that does not have its slot here: the loss of that one would not be noticed."""

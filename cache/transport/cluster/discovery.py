@@ -47,9 +47,10 @@ class Discovery:
         self._complete, self._hidden = complete, hidden
         self._tasks = BackgroundTasks()
         self._asking: asyncio.Task[None] | None = None
+        self._refusals = False  # since the slots were last asked for
 
     def ask_soon(self) -> None:
-        """Ask in the background, and again until each node in use answers and all agree with each MOVED."""
+        """Ask in the background, and again until each node in use serves its slots and all agree with each MOVED."""
         self._begin(self._ask_until_complete)
 
     async def ask(self) -> bool:
@@ -86,6 +87,7 @@ class Discovery:
 
     def refused(self, address: Address) -> None:
         """A node does not serve a slot."""
+        self._refusals = True
         self._table.doubt(self._nodes.at(address))
         self.ask_soon()
 
@@ -100,9 +102,10 @@ class Discovery:
     async def _ask_until_complete(self) -> None:
         began = loop_time()
         while True:
+            self._refusals = False
             await self.ask()
             await asyncio.sleep(backoff(_AGAIN, loop_time() - began))
-            if self._complete() and self._table.agreed:
+            if self._complete() and self._table.agreed and not self._refusals:
                 return
 
     async def _ask_once(self) -> None:

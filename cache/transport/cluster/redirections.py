@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from ...exceptions import CommandRejected, NotConnected
+from ...exceptions import CommandRejected
 from ...slots import SLOTS
-from ..connection import Sent, expire, fail
+from ..connection import Sent, expire
 from ..multiplexer import MultiplexedClient
 from ..packing import key_of, pack, unpack
-from .topology import Address, AddressMap, reach
+from .topology import UNKNOWN, Address, AddressMap, reach
 
 _HOPS: Final = 3  # redirections of one command that are followed at once; further ones, and TRYAGAIN, after a pause
 _PAUSE: Final = 0.005  # seconds
@@ -54,8 +54,7 @@ class Redirections:
         loop, code = asyncio.get_running_loop(), rejection.code
         if code == "CLUSTERDOWN":
             self._refused(asked)
-            fail(future, NotConnected("the slot is not served"))
-            return True
+            return False
         if code not in ("MOVED", "ASK", "TRYAGAIN"):
             return False
         if loop.time() >= called + self._deadline:
@@ -78,6 +77,9 @@ class Redirections:
         if not 0 <= int(slot) < SLOTS:
             raise ValueError
         host, _, port = place.rpartition(":")
+        if host == UNKNOWN:
+            self._refused(asked)  # asks for the slots, whose reply has an address too
+            return partial(self._to_its_node, sent)
         key = key_of(unpack(sent[2]))
         if key is not None:
             self._untracked(key)

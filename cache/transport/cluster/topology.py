@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
+from ...redis_url import canonical
 from ...slots import SLOTS
 
 Address: TypeAlias = tuple[str, int]
+UNKNOWN: Final = "?"
+"""The name of a node that has a name which the one that was asked has not heard of yet."""
 AddressMap: TypeAlias = Mapping[str, str]
 """The address to connect to, by the address that a node announces: ``host:port``, or a host for all of its ports."""
 
@@ -36,7 +39,12 @@ def ranges(reply: Any, asked: Address, reachable: AddressMap) -> Iterator[Range]
 
 def _address(server: Any, asked: Address, reachable: AddressMap) -> Address:
     host, port = server[:2]
-    return reach(host.decode() if isinstance(host, bytes) else host or "", int(port), asked, reachable)
+    name = host.decode() if isinstance(host, bytes) else host or ""
+    if name == UNKNOWN:
+        flat = server[3]
+        facts = flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
+        name = facts[b"ip"].decode()
+    return reach(name, int(port), asked, reachable)
 
 
 def _id(server: Any) -> str:
@@ -53,8 +61,7 @@ def reach(host: str, port: int, asked: Address, reachable: AddressMap) -> Addres
     """
     if not 0 < port < 65_536:
         raise ValueError(port)
-    if host in ("", "?"):
-        host = asked[0]
+    host = canonical(host or asked[0])
     if (mapped := reachable.get(f"{host}:{port}")) is not None:
         host, _, mapped_port = mapped.rpartition(":")
         return host, int(mapped_port)
