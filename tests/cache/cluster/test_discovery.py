@@ -18,6 +18,7 @@ from tests.cache.test_acl import RULE
 from tests.real.proxy import Proxy
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.replicated_cluster import ReplicatedCluster, slot
+from tests.real.redis.resp import ask
 from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration
@@ -44,7 +45,7 @@ def user(cluster: ReplicatedCluster) -> Iterator[Callable[..., str]]:
 def announced(cluster: ReplicatedCluster) -> Iterator[ReplicatedCluster]:
     """The nodes announce names that no resolver knows: only this, and neither replication nor votes, is broken."""
     for number, node in enumerate(cluster.nodes):
-        node.cli("CONFIG", "SET", "cluster-announce-hostname", f"node{number}.invalid")
+        node.cli("CONFIG", "SET", "cluster-announce-hostname", f"Node{number}.invalid")
         node.cli("CONFIG", "SET", "cluster-preferred-endpoint-type", "hostname")
     yield cluster
     for node in cluster.nodes:
@@ -132,6 +133,26 @@ async def test_announced_addresses_are_dialled_as_the_map_says(announced: Replic
         assert target.cli("GET", moved) == "followed"
     finally:
         await cache.close()
+
+
+async def test_a_node_that_is_full_has_said_so_itself(
+    cluster: ReplicatedCluster, make_cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No map would help there."""
+    full = cluster.nodes[1]
+    key = key_on(cluster, full)
+    with full.connect() as link, full.connect():
+        ask(link, ("CONFIG", "SET", "maxclients", 2))
+        try:
+            cache = make_cache(cluster.url, deadline=2.0, connect_wait=5.0)
+            await initialised(cache)
+            assert await cache.set(key, 1, ttl=60) is False
+            await until(lambda: "max number of clients" in caplog.text)
+            assert "CACHE_CLUSTER_ADDRESS_MAP" not in caplog.text
+            assert await cache.health_check()
+        finally:
+            ask(link, ("CONFIG", "SET", "maxclients", 10_000))
+    await until(lambda: cache.set(key, 1, ttl=60))
 
 
 async def test_tls_and_a_map(announced: ReplicatedCluster) -> None:

@@ -152,6 +152,52 @@ async def test_a_cluster_that_is_down_is_away_as_a_whole(
     assert len(lines(caplog)) == 2
 
 
+async def test_a_slot_without_a_node_is_one_line_in_the_log(
+    cluster: ReplicatedCluster, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = await connect(cluster.url)
+    names = profiles(20)
+    await until(lambda: _all_stored(cache, names))
+    owner = cluster.owner(names[0])
+    for node in cluster.nodes:
+        node.cli("CLUSTER", "DELSLOTS", slot(names[0]))
+    try:
+        before = cluster.calls("cluster|slots")
+        for _ in range(50):
+            assert await cache.get_many(names) == dict.fromkeys(names[1:], "a profile")
+        assert (len(lines(caplog)), "CLUSTERDOWN" in caplog.text) == (1, True)
+        assert cluster.calls("cluster|slots") - before < 20, "not asked for at each refusal"
+        assert await cache.health_check()
+    finally:
+        owner.cli("CLUSTER", "ADDSLOTS", slot(names[0]))
+    await until(lambda: _all_stored(cache, names))
+
+
+async def test_what_is_near_of_a_primary_that_its_cluster_has_lost_is_dropped(
+    cluster: ReplicatedCluster, connect: Connect
+) -> None:
+    """It reaches us, and no other node, and answers every PING, while its replica has taken over."""
+    lost = cluster.nodes[1]
+    key = key_on(cluster, lost)
+    cache = await connect(cluster.url, near=frozenset({"profile"}))
+    await until(lambda: _all_stored(cache, [key]))
+    replica = cluster.replica_of(lost)
+    assert await cache.get(key) == "a profile"
+    lost.cli("CONFIG", "SET", "cluster-node-timeout", 200)
+    lost.cli("DEBUG", "DROP-CLUSTER-PACKET-FILTER", -2)
+    try:
+        replica.cli("CLUSTER", "FAILOVER", "TAKEOVER")
+        await until(lambda: replica.cli("DEL", key))
+
+        async def noticed() -> bool:
+            return await cache.get(key) is None
+
+        await until(noticed, 8)
+    finally:
+        lost.cli("DEBUG", "DROP-CLUSTER-PACKET-FILTER", -1)
+        lost.cli("CONFIG", "SET", "cluster-node-timeout", 2000)
+
+
 async def _is_down(node: RedisServer, key: str) -> bool:
     try:
         node.cli("GET", key)

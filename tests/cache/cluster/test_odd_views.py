@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from cache.exceptions import CommandRejected
+from cache.redis_url import read_address_map
 from cache.slots import SLOTS
 from cache.transport.cluster.cluster import ClusterClient
 from cache.transport.cluster.redirections import Redirections
@@ -45,11 +47,15 @@ def without_slots(node: RedisServer, other: RedisServer) -> Iterator[None]:
 
 
 def _give(name: str, slots: range, nodes: tuple[RedisServer, ...]) -> bool:
-    """Make the slots those of the node with this id, unless all know. What a node has just sent may undo it."""
+    """Make the slots those of the node with this id, unless all know.
+
+    What the other node has sent before it lost them would undo it, so that one comes first.
+    """
     if all(_owner(each) == name for each in nodes):
         return True
-    for each in nodes:
+    for each in sorted(nodes, key=lambda node: bool(node.cli("CLUSTER", "MYID") == name)):
         each.many([("CLUSTER", "SETSLOT", number, "NODE", name) for number in slots])
+        time.sleep(0.05)
     return False
 
 
@@ -166,6 +172,32 @@ def test_what_is_malformed_is_left_out() -> None:
         b"",
     ):
         assert [(each.first, each.last) for each in ranges([bad, good], asked, {})] == [(0, 99)], bad
+
+
+@pytest.mark.parametrize(
+    ("host", "facts", "reached"),
+    [
+        (b"Node-1.Example", [], "10.0.0.7"),
+        (b"2001:DB8:0::1", [], "10.0.0.6"),
+        (b"2001:db8::1", [], "10.0.0.6"),
+        (b"10.0.0.1", [], "10.0.0.1"),
+        (None, [], "10.0.0.9"),
+        (b"", {}, "10.0.0.9"),
+        (b"?", [b"ip", b"2001:db8::1"], "10.0.0.6"),
+        (b"?", {b"ip": b"10.0.0.1"}, "10.0.0.1"),
+    ],
+)
+def test_where_a_node_is_reached_by_what_it_announces(
+    host: bytes | None, facts: list[bytes] | dict[bytes, bytes], reached: str
+) -> None:
+    """A map finds hosts in any spelling. "?" is a name that the node that was asked has not heard of yet."""
+    there = read_address_map("node-1.EXAMPLE:7000=10.0.0.7:7000,[2001:db8:0:0::1]=10.0.0.6")
+    (found,) = ranges([[0, 5, [host, 7000, b"an id", facts]]], ("10.0.0.9", 7009), there)
+    assert found.primary == (reached, 7000)
+
+
+def test_a_node_of_which_neither_name_nor_address_is_known_is_left_out() -> None:
+    assert list(ranges([[0, 5, [b"?", 7000, b"an id", []]]], ("10.0.0.9", 7009), {})) == []
 
 
 @pytest.mark.parametrize("words", ["MOVED", "MOVED x", "MOVED 1 here", "MOVED 99999 h:1", "ASK 1 h:0", "ASK 1 h:70000"])
