@@ -1,4 +1,4 @@
-"""Whose turn it is among the tests of pytest-xdist's workers: a serial one runs alone, timed ones three at a time.
+"""Whose turn it is among the tests of pytest-xdist's workers: a serial one runs alone, timed ones four at a time.
 
 The bytes of one file are locked, by POSIX locks: no forked process inherits them, and they end with their process.
 """
@@ -18,7 +18,7 @@ Kind = Literal["ordinary", "timed", "serial"]
 KINDS: Final[tuple[Kind, ...]] = ("ordinary", "timed", "serial")
 """In the order in which they run."""
 _ORDINARY: Final = 0  # the byte that every ordinary test shares
-_PLACES: Final = (1, 2, 3)  # a byte for each of the timed tests that run at once: together they take half a core
+_PLACES: Final = (1, 2, 3, 4)  # a byte for each of the timed tests that run at once: together they take a core
 _POLL: Final = 0.01
 
 

@@ -17,7 +17,7 @@ from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.resp import RedisReplyError, ask
 from tests.wait import initialised, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.every_server]
+pytestmark = [pytest.mark.integration, pytest.mark.every_server, pytest.mark.usefixtures("maintained_often")]
 DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "security.md").read_text()
 RULE = re.search(r"(?m)^ACL SETUSER companion (.*)$", DOCUMENT)[1].split()  # type: ignore[index]  # fails loudly
 COMMANDS = [part for part in RULE if part.startswith("+")]
@@ -46,8 +46,6 @@ LOST = {
     "~temp:*": {"incr", "set nx", "set_many", "get_many", "exists", "expire", "ttl", "delete"},
 }
 
-# Of these, what is waited for.
-WAITED = {"lease renewed", "own cleared"}
 
 
 @pytest.fixture
@@ -111,9 +109,9 @@ async def test_nothing_in_the_rule_is_without_a_reason(
     server: RedisServer, everything: dict[str, Any], monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     url = become(server, *(kept for kept in RULE if kept != part))
-    # All other outcomes must stay the same on a loaded machine too; only what is lost costs the patience.
-    patience = 0.05 if part not in LOST else 1.0 if LOST[part] & WAITED else 10.0
-    outcomes = await Surface(server, url, patience=patience).walk(monkeypatch)
+    # All other outcomes must stay the same on a loaded machine too; only what is lost is not waited for so long.
+    surface = Surface(server, url, patience=10.0 if part in LOST else 0.05, hopeless=LOST.get(part, set()))
+    outcomes = await surface.walk(monkeypatch)
     assert refusals(server), f"{part} is not used"
     lost = {name for name in everything if outcomes.get(name) != everything[name]}
     assert lost == LOST.get(part, lost)

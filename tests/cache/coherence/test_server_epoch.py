@@ -69,6 +69,7 @@ async def _fails() -> str:
     raise LookupError
 
 
+@pytest.mark.usefixtures("maintained_often")
 async def test_connected_caches_serve_nothing_outdated(own_redis: RedisServer, make_cache: Make) -> None:
     cache = await connected(own_redis, make_cache)
     dump = await old_dump(own_redis, cache)
@@ -121,6 +122,7 @@ async def test_keys_of_the_recall_are_removed_and_others_stay(own_redis: RedisSe
     await marked(own_redis)
 
 
+@pytest.mark.usefixtures("maintained_often")
 @pytest.mark.one_server
 @pytest.mark.parametrize(
     "problem",
@@ -154,6 +156,7 @@ async def test_without_a_list_of_changes_everything_is_cleared(
     assert "Ada" not in caplog.text
 
 
+@pytest.mark.usefixtures("maintained_often")
 @pytest.mark.one_server
 async def test_a_failing_recall_is_retried_and_nothing_is_lost_meanwhile(
     own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
@@ -186,9 +189,13 @@ async def test_a_failing_recall_is_retried_and_nothing_is_lost_meanwhile(
             await cache.get_or_load(key, _fails, ttl=60, stale_for=60)
 
 
+@pytest.mark.usefixtures("maintained_often")
 @pytest.mark.one_server
-async def test_the_epoch_key_is_written_after_all_deliveries(own_redis: RedisServer, make_cache: Make) -> None:
+async def test_the_epoch_key_is_written_after_all_deliveries(
+    own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Otherwise a later worker would trust a server that lacks the invalidation."""
+    monkeypatch.setattr("cache.coherence.server_epoch.RETRY_EVERY", 0.05)
     cache = await connected(own_redis, make_cache)
     dump = await old_dump(own_redis, cache)
     asked = asyncio.Event()
@@ -211,6 +218,7 @@ async def test_the_epoch_key_is_written_after_all_deliveries(own_redis: RedisSer
     assert own_redis.cli("GET", MINE) is None
 
 
+@pytest.mark.usefixtures("maintained_often")
 @pytest.mark.parametrize("near", [frozenset(), frozenset({"profile"})], ids=["", "near"])
 async def test_a_primary_that_comes_back_with_its_replicas_data(
     own_redis: RedisServer, make_cache: Make, tmp_path: Path, near: frozenset[str]
@@ -238,6 +246,7 @@ async def test_a_primary_that_comes_back_with_its_replicas_data(
     await marked(own_redis)
 
 
+@pytest.mark.usefixtures("maintained_often")
 async def test_the_mark_of_another_under_an_open_connection(own_redis: RedisServer, make_cache: Make) -> None:
     cache = await connected(own_redis, make_cache)
     await until(lambda: engine_of(cache).servers.tracks(""))
@@ -257,6 +266,7 @@ async def test_a_replica_that_does_not_answer_yet_is_not_believed(
         assert not cache.connected
 
 
+@pytest.mark.usefixtures("maintained_often")
 async def test_one_process_revalidates_for_all(own_redis: RedisServer, make_cache: Make) -> None:
     """Each of them asked the store and repeated every invalidation."""
     caches = [await connected(own_redis, make_cache) for _ in range(6)]
@@ -323,6 +333,7 @@ async def test_a_claim_after_another_process_is_done_revalidates_nothing(
     assert asked == [1]
 
 
+@pytest.mark.usefixtures("maintained_often")
 @pytest.mark.one_server
 async def test_a_process_that_cannot_revalidate_or_was_killed_is_replaced(
     own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
@@ -353,6 +364,7 @@ async def test_a_process_that_cannot_revalidate_or_was_killed_is_replaced(
     assert await broken.get(YOURS) == await working.get(YOURS) == "still right"
 
 
+@pytest.mark.usefixtures("maintained_often")
 @pytest.mark.one_server
 async def test_a_process_that_cannot_deliver_everything_holds_up_no_other(
     own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
@@ -378,6 +390,7 @@ async def test_a_process_that_cannot_deliver_everything_holds_up_no_other(
     assert narrow.invalidations.undelivered
 
 
+@pytest.mark.usefixtures("maintained_often")
 async def test_another_database_in_its_place_counts_as_restored(
     own_redis: RedisServer, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -447,6 +460,7 @@ async def test_a_look_that_is_late_is_taken_again_at_once(
     assert await used_again_after_a_flush(cache, own_redis) < 0.3
 
 
+@pytest.mark.usefixtures("maintained_often")
 async def test_a_mark_of_another_type(own_redis: RedisServer, make_cache: Make) -> None:
     own_redis.cli("DEL", keys.system_server())
     own_redis.cli("RPUSH", keys.system_server(), "x")
@@ -487,6 +501,7 @@ async def test_a_mark_that_is_lost_is_back_at_once(own_redis: RedisServer, make_
         await marked(own_redis)
 
 
+@pytest.mark.usefixtures("maintained_often")
 async def test_a_silently_lost_epoch_key_is_restored(
     own_redis: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -498,6 +513,7 @@ async def test_a_silently_lost_epoch_key_is_restored(
     await marked(own_redis)
 
 
+@pytest.mark.usefixtures("maintained_often")
 async def test_the_private_redis_keeps_what_it_has(tmp_path: Path, make_cache: Make) -> None:
     """It is an ordinary restart: its values are served once the store has said what has changed."""
 
@@ -519,6 +535,7 @@ async def test_the_private_redis_keeps_what_it_has(tmp_path: Path, make_cache: M
     await server.stop()
 
 
+@pytest.mark.usefixtures("maintained_often")
 async def test_values_without_a_mark_are_not_believed(own_redis: RedisServer, make_cache: Make) -> None:
     """The epoch key may have been evicted just before the dump."""
     own_redis.cli("DEL", keys.system_server())
@@ -538,6 +555,7 @@ async def test_an_empty_server_is_believed(own_redis: RedisServer, make_cache: M
     await marked(own_redis)
 
 
+@pytest.mark.usefixtures("maintained_often")
 @pytest.mark.one_server
 async def test_a_refused_right_that_comes_back(own_redis: RedisServer, make_cache: Make) -> None:
     """A denied clearing is completed once permitted, and is not retried at every check."""

@@ -377,13 +377,15 @@ async def test_while_the_store_is_away_a_later_turn_notes_it(runtime: Runtime, m
     async def away(*_: object) -> None:
         raise StoreError("save_opening", "timeout")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(runtime.store, "save_opening", away)
+    async def noted() -> None:
         preparation.note(ada)
         await preparation._background.ended(5.0)  # private: nothing public waits for it but the end
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime.store, "save_opening", away)
+        await noted()
     for _ in range(2):
-        preparation.note(ada)
-        await preparation._background.ended(5.0)  # private: as above
+        await noted()
     opening = await _opening(runtime)
     assert opening is not None
     assert opening.prompt == PROMPT.hash
