@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from tests.real.redis.replicated_cluster import ReplicatedCluster, replicated_cl
 from tests.real.redis.sentinels import Watched, watched
 from tests.wait import initialised
 
+# If PYTHONDONTWRITEBYTECODE is set, as in many containers, each run, worker and process would compile all modules anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 pytest_plugins = ["tests.plugin"]
 OURS = ("REDIS_", "CACHE_", "SUPABASE_", "LIVEKIT_", "OPENAI_", "COMPANION_")
 
@@ -32,11 +36,11 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_finish() -> None:
-    """Freeze imported objects, so that garbage collections during tests skip a million objects of libraries."""
-    gc.collect()
+    """Freeze imported objects, so that garbage collections during tests skip a million objects of libraries.
+
+    With what little garbage there is among them: to look for it takes a quarter of a second in each worker.
+    """
     gc.freeze()
-    # If set, as in many containers, each process that a test starts would recompile all modules.
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import pytest
 from tests.deployments import DEPLOYMENTS
 from tests.real.redis.redis_server import installed_servers, missing_servers, server_name
 from tests.scheduling import SlowFirstHeldLast, note_plan
-from tests.turns import KINDS, kind_of, turn
+from tests.turns import KINDS, Kind, kind_of, turn
 
 CATEGORIES: Final = ("unit", "integration", "console", "worker", "faults", "isolation", "soak")
 SLOW: Final = ("worker", "console")
@@ -49,7 +49,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marked = metafunc.definition.get_closest_marker
     if marked("one_server") or "redis_binary" not in metafunc.fixturenames:
         return
-    binaries: list[Path] = installed_servers() if marked("every_server") else []
+    binaries = installed_servers() if marked("every_server") else ()
     params: list[Path | str | None] = [*binaries]
     shared = "_shared_redis" in metafunc.fixturenames and "own_redis" not in metafunc.fixturenames
     if marked("every_deployment") and shared and kind_of(metafunc.definition) == "ordinary":
@@ -69,11 +69,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the tests for parallel runs: what takes longest, and shares a worker process or an installed wheel, comes
     first and stays together; timed tests come last, and behind them serial ones.
     """
-    items.sort(key=lambda item: (KINDS.index(kind_of(item)), _slowness(item)))
+    places = {item: (KINDS.index(kind := kind_of(item)), _slowness(item, kind)) for item in items}
+    items.sort(key=places.__getitem__)
     if items and hasattr(items[0].config, "workerinput"):
-        ordinary = [item for item in items if kind_of(item) == "ordinary"]
-        slow = [[item.nodeid for item in ordinary if _slowness(item) == place] for place in range(len(SLOW))]
-        note_plan(items[0].config, slow, [item.nodeid for item in items if kind_of(item) != "ordinary"])
+        slow = [[item.nodeid for item in items if places[item] == (0, place)] for place in range(len(SLOW))]
+        note_plan(items[0].config, slow, [item.nodeid for item in items if places[item][0]])
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -81,9 +81,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SlowFirstHel
     return SlowFirstHeldLast(config, log) if config.option.dist == "worksteal" else None
 
 
-def _slowness(item: pytest.Item) -> int:
+def _slowness(item: pytest.Item, kind: Kind) -> int:
     """The smallest number takes longest, and starts first."""
-    if kind_of(item) == "timed":
+    if kind == "timed":
         return "postgres" not in getattr(item, "fixturenames", ())
     return next((place for place, name in enumerate(SLOW) if item.get_closest_marker(name)), len(SLOW))
 

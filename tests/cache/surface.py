@@ -165,7 +165,11 @@ class Surface:
         await until(lambda: not filler_of(cache).loads)  # the refresh has ended, and another can begin
         self.server.cli("SET", "user:3:mood", "old", "EX", 10)
         await cache.get_or_load("user:3:mood", nothing, ttl=60, refresh_after=30)
-        say["removed by none"] = await self._happens("removed by none", lambda: self.server.cli("EXISTS", "user:3:mood") == 0)
+
+        def removed() -> bool:
+            return bool(self.server.cli("EXISTS", "user:3:mood") == 0)
+
+        say["removed by none"] = await self._happens("removed by none", removed)
 
     async def _one_user(self, cache: RedisCache) -> None:
         say = self.outcomes

@@ -64,7 +64,8 @@ def server_name(binary: Path) -> str:
     return f"{text.split()[0]} {server_version(binary)[0]}"
 
 
-def installed_servers() -> list[Path]:
+@cache
+def installed_servers() -> tuple[Path, ...]:
     """One server of each major version on this machine, the one that tests use by default first."""
     binaries = [find_redis_server(), shutil.which("redis-server"), shutil.which("valkey-server")]
     binaries += [Path("/usr/bin/redis-server"), Path("/usr/bin/valkey-server")]
@@ -76,7 +77,7 @@ def installed_servers() -> list[Path]:
     for binary in binaries:
         if binary and Path(binary).is_file():
             found.setdefault(server_name(Path(binary)), Path(binary))
-    return list(found.values())
+    return tuple(found.values())
 
 
 def missing_servers() -> list[str]:
