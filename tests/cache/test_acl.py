@@ -47,7 +47,6 @@ LOST = {
 }
 
 
-
 @pytest.fixture
 def server(redis_server: RedisServer) -> Iterator[RedisServer]:
     """Flush scripts and the epoch key, so that the cache must restore them; delete the user afterwards."""

@@ -59,7 +59,8 @@ async def worker(
     process = await AgentProcess.start(command, cwd=folder, env=inherited | mine | settings, program=python)
     try:
         await process.wait_for_log("registered worker")
-        yield process
+        with process.explaining():
+            yield process
         await process.end(signal.SIGTERM)
         assert_no_errors(process)
     finally:

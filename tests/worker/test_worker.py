@@ -155,7 +155,8 @@ async def worker(
     process = await AgentProcess.start(command, cwd=home.parent, env=env)  # a directory without a developer's .env
     try:
         await lk.wait_for_worker()
-        yield process
+        with process.explaining():
+            yield process
         if not killed:
             await process.end(signal.SIGTERM)
             assert_no_errors(process)

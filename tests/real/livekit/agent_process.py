@@ -7,8 +7,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -62,6 +62,15 @@ class AgentProcess:
     def tail(self) -> str:
         """The end of the log, for the message of a failed assertion."""
         return "the end of the agent's log:\n" + "".join(self._lines[-40:])
+
+    @contextmanager
+    def explaining(self) -> Generator[None]:
+        """Add the end of the log to what fails inside: the agent may have said why."""
+        try:
+            yield
+        except AssertionError as problem:
+            problem.add_note(self.tail)
+            raise
 
     async def wait_for_log(self, text: str, timeout: float = 30.0) -> None:
         """Wait until `text` is in the log.

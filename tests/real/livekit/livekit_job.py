@@ -39,6 +39,7 @@ class Job:
         self._streams = TextStreams()
         self._taken: set[str] = set()
         self._changed = asyncio.Event()
+        self._problem: Exception | None = None
         if admitted:
             self.admit()
 
@@ -158,15 +159,21 @@ class Job:
     async def wait_until(self, ready: Callable[[], bool], what: str, timeout: float) -> None:
         """Wait until `ready` is true; it is evaluated at every event of this job.
 
-        Raises AssertionError on a timeout, and at once when the job has ended without it.
+        Raises AssertionError on a timeout, and at once when the job has ended without it, or the server has failed.
         """
         try:
             async with asyncio.timeout(timeout):
                 while not ready():
+                    assert self._problem is None, self._story(f"the server failed before {what}: {self._problem!r}")
                     assert "ended" not in self.milestones, self._story(f"the job ended before {what}")
                     await self._changed.wait()
         except TimeoutError:
             raise AssertionError(self._story(f"waited {timeout} s for {what}")) from None
+
+    def fail(self, problem: Exception) -> None:
+        """The server could not serve the agent, which waits for what will not come."""
+        self._problem = problem
+        self._notify()
 
     def mark(self, milestone: str) -> None:
         """Record the first time that a milestone was reached."""

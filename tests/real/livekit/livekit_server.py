@@ -179,6 +179,7 @@ class LiveKitServer:
             await job.serve_agent(websocket, claims.identity, _sid("PA"))
         except Exception as error:
             self._note(error)
+            job.fail(error)
         return websocket
 
     async def _delete_room(self, request: web.Request) -> web.Response:
