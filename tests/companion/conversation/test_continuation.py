@@ -271,7 +271,7 @@ async def test_a_conversation_that_began_without_redis_goes_on_when_redis_is_bac
 ) -> None:
     monkeypatch.setenv("REDIS_URL", own_redis.url)
     monkeypatch.setenv("CACHE_CONNECT_WAIT_MS", "100")
-    monkeypatch.setenv("CACHE_DEADLINE_MS", "100")
+    monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")  # generous: a Redis that is stopped refuses at once
     own_redis.stop()
     async with job() as killed:
         await conversed(killed, known)
