@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,7 +95,7 @@ class ReplicatedCluster:
         for line in node.cli("CLUSTER", "NODES").splitlines():
             name, address, flags, primary, _, _, _, _, *ranges = line.split()
             port = int(address.partition("@")[0].rpartition(":")[2])
-            found[name] = Seen(port, frozenset(flags.split(",")), primary, frozenset(_slots(ranges)))
+            found[name] = Seen(port, frozenset(flags.split(",")), primary, _slots(*ranges))
         return found
 
     def owner(self, key: Part) -> RedisServer:
@@ -105,8 +106,8 @@ class ReplicatedCluster:
         """The node of each key, as the first running node knows them."""
         seen = self.seen_by(self.running[0])
         by_port = {node.port: node for node in self.nodes}
-        by_slot = {number: by_port[each.port] for each in seen.values() for number in each.slots}
-        return [by_slot[slot(name)] for name in names]
+        primaries = [(each.slots, by_port[each.port]) for each in seen.values() if each.slots]
+        return [next(node for slots, node in primaries if number in slots) for number in map(slot, names)]
 
     def owner_of_slot(self, number: int) -> RedisServer:
         """The running node that says that the slot is its own; others may not know yet that it has moved."""
@@ -258,11 +259,14 @@ class ReplicatedCluster:
             node.cli("CLUSTER", "SETSLOT", number, "NODE", target_id)
 
 
-def _slots(ranges: Iterable[str]) -> Iterator[int]:
+@lru_cache(maxsize=32)  # they are asked for with each command, and hardly ever change
+def _slots(*ranges: str) -> frozenset[int]:
+    slots = set[int]()
     for text in ranges:
         if not text.startswith("["):  # a slot on its way
             first, _, last = text.partition("-")
-            yield from range(int(first), int(last or first) + 1)
+            slots.update(range(int(first), int(last or first) + 1))
+    return frozenset(slots)
 
 
 def _offset(node: RedisServer, name: str) -> str:
