@@ -10,7 +10,8 @@ from cache import CacheConfigError
 from cache.variables import FLAG, Kind, number
 
 from ..identity import UnusableIdentity, language_code, user_id_of
-from .models import OFF, require
+from .extras import require
+from .models import OFF
 
 MAKE_KEY: Final = "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 _MIN_ID_KEY: Final = 16  # characters

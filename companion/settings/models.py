@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Final, Literal, cast
 from urllib.parse import urlsplit
 
 from cache import CacheConfigError
+
+from .extras import require
 
 ModelChoice = Literal["openai", "inference", "offline"]
 NAMES: Final = ("COMPANION_LLM", "COMPANION_STT", "COMPANION_TTS")
@@ -73,25 +74,6 @@ def host_of(url: str) -> str:
         return "" if parts.port == 0 else parts.hostname or ""
     except ValueError:
         return ""
-
-
-def require(module: str, extra: str, reason: str) -> None:
-    """Check that a package of an extra is installed.
-
-    To an import, a folder with the name of a missing package (``supabase/`` with its migrations) is an empty namespace
-    package: it is found, but it has no file.
-
-    Raises:
-        CacheConfigError: it is not installed.
-    """
-    try:
-        spec = find_spec(module)
-    except ModuleNotFoundError:  # nor is the package that it is a part of
-        spec = None
-    if spec is None or spec.origin is None:
-        raise CacheConfigError(
-            f"{reason}, but the package {module} is not installed: pip install 'livekit-companion[{extra}]'"
-        )
 
 
 def _given(env: Mapping[str, str], name: str) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from cache import CacheConfigError
 
 from ..store import public_kind
-from .models import require
+from .extras import require
 
 KEYS: Final = ("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY")
 """The variables of the key, the newer kind first: Supabase phases the legacy one out."""
