@@ -17,11 +17,19 @@ OFF: Final = "off"
 """What ``COMPANION_STT`` and ``COMPANION_TTS`` may be: no such model, so that the conversation is in text."""
 _LIVEKIT: Final = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
 _INFERENCE: Final = re.compile(r"[A-Za-z0-9._-]+/[^\s:]+(?::[^\s:]+)?")
-_EXAMPLES: Final = {
-    "COMPANION_LLM": "openai/gpt-4.1-mini",
-    "COMPANION_STT": "deepgram/nova-3",
-    "COMPANION_TTS": "cartesia/sonic-3",
+DEFAULTS: Final[dict[str, dict[str, str]]] = {
+    "openai": {
+        "COMPANION_LLM": "gpt-4.1-mini",
+        "COMPANION_STT": "gpt-4o-mini-transcribe",
+        "COMPANION_TTS": "gpt-4o-mini-tts",
+    },
+    "inference": {
+        "COMPANION_LLM": "openai/gpt-4.1-mini",
+        "COMPANION_STT": "deepgram/nova-3",
+        "COMPANION_TTS": "cartesia/sonic-3",
+    },
 }
+"""The models that are used where none is named."""
 
 
 def choose_models(env: Mapping[str, str]) -> ModelChoice:
@@ -113,9 +121,9 @@ def _check_inference(env: Mapping[str, str]) -> None:
     if missing:
         reason = "COMPANION_MODELS=inference" if env.get("COMPANION_MODELS") else "a model named provider/model"
         raise CacheConfigError(f"{reason} needs {', '.join(missing)} of a LiveKit Cloud project.")
-    for name in NAMES:
+    for name, usual in DEFAULTS["inference"].items():
         if (text := _given(env, name)) and not _INFERENCE.fullmatch(text):
             raise CacheConfigError(
-                f"{name} must be provider/model for LiveKit Inference, such as {_EXAMPLES[name]}; for OpenAI's own "
+                f"{name} must be provider/model for LiveKit Inference, such as {usual}; for OpenAI's own "
                 "models set OPENAI_API_KEY and COMPANION_MODELS=openai."
             )

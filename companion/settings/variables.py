@@ -8,13 +8,19 @@ from cache.variables import FLAG, Kind, variable
 
 from . import kinds
 from .home import home_of
-from .models import checked_base_url
+from .models import DEFAULTS, checked_base_url
 from .supabase import project_url
 
 _supabase = partial(variable, section="Supabase, the source of truth")
 _livekit = partial(variable, section="LiveKit")
 _model = partial(variable, section="Models")
 _own = partial(variable, section="Companion")
+
+
+def _usual(name: str) -> str:
+    """The models that are used where the variable names none."""
+    return f"`{DEFAULTS['inference'][name]}`, or `{DEFAULTS['openai'][name]}`"
+
 
 HOME = _own(
     "COMPANION_HOME",
@@ -31,18 +37,16 @@ MODELS = _model(
 LLM = _model(
     "COMPANION_LLM",
     "the model that thinks: `provider/model` for LiveKit Inference; for OpenAI, and servers that speak its protocol, "
-    "a name that the server knows, such as `llama3.2`. Unset: `openai/gpt-4.1-mini`, or `gpt-4.1-mini`",
+    f"a name that the server knows, such as `llama3.2`. Unset: {_usual('COMPANION_LLM')}",
 )
 STT = _model(
     "COMPANION_STT",
-    "the model that listens, likewise. Unset: `deepgram/nova-3`, or `gpt-4o-mini-transcribe`; `off`: the conversation "
-    "is in text",
+    f"the model that listens, likewise. Unset: {_usual('COMPANION_STT')}; `off`: the conversation is in text",
     kinds.MODEL_OR_OFF,
 )
 TTS = _model(
     "COMPANION_TTS",
-    "the model that speaks, likewise. Unset: `cartesia/sonic-3`, or `gpt-4o-mini-tts`; `off`: the companion answers "
-    "in text",
+    f"the model that speaks, likewise. Unset: {_usual('COMPANION_TTS')}; `off`: the companion answers in text",
     kinds.MODEL_OR_OFF,
 )
 VOICE = _model("COMPANION_VOICE", "the voice of that model, by the name or id that its provider gives it")

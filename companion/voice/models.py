@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from livekit.agents import NOT_GIVEN, AgentSession, inference, llm, stt, tts
 from livekit.agents.voice.room_io import RoomOptions
 
 from ..offline.llm import OfflineLLM
-from ..settings import OFF, Settings
-
-DEFAULTS: Final = {
-    "openai": {
-        "COMPANION_LLM": "gpt-4.1-mini",
-        "COMPANION_STT": "gpt-4o-mini-transcribe",
-        "COMPANION_TTS": "gpt-4o-mini-tts",
-    },
-    "inference": {
-        "COMPANION_LLM": "openai/gpt-4.1-mini",
-        "COMPANION_STT": "deepgram/nova-3",
-        "COMPANION_TTS": "cartesia/sonic-3",
-    },
-}
-"""The models that are used where none is named."""
+from ..settings import DEFAULTS, OFF, Settings
 
 
 def import_models(settings: Settings) -> None:
