@@ -56,7 +56,7 @@ class Reader:
             return MISSING, -2
         keep = self._near_on and self._near.keeps(key) and not self._masked(key)
         client = self._transport.client
-        overtaken = (client is None or not client.ordered) and self._masked(key)
+        overtaken = self._masked(key)
         left_ms = -1
         try:
             if keep or with_ttl:
@@ -82,9 +82,7 @@ class Reader:
     async def _batch(self, wanted: Sequence[str]) -> dict[str, Any]:
         if not self._transport.enabled:
             return {}
-        client = self._transport.client
-        unordered = client is None or not client.ordered
-        overtaken = {name for name in wanted if self._masked(name)} if unordered else set()
+        overtaken = {name for name in wanted if self._masked(name)} if self._pending else set()
         try:
             replies = await self._transport.send_each(*(("GET", name) for name in wanted))
         except TransportError as problem:
@@ -117,8 +115,8 @@ class Reader:
     def _masked(self, key: str) -> bool:
         """Whether a pending invalidation forbids serving what Redis holds for ``key``.
 
-        Without one connection that orders both, this is asked before the request as well as after the reply: a pending
-        invalidation may be delivered, over another connection, after the read it forbids.
+        This is asked before the request as well as after the reply: a pending invalidation may be delivered, over
+        another connection, after the read it forbids.
         """
         return bool(self._pending) and self._pending.covers(key)
 

@@ -52,7 +52,7 @@ def _folder(text: str) -> str:
 FLAG: Final = one_of(
     dict.fromkeys(("1", "TRUE", "YES", "ON"), True) | dict.fromkeys(("0", "FALSE", "NO", "OFF"), False), "true or false"
 )
-_TEXT: Final = Kind(str, "a text")
+TEXT: Final = Kind(str, "a text")
 _TLS_1_2, _TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 _VERIFY_FLAGS: Final = Kind(
     lambda text: reduce(or_, [ssl.VerifyFlags[flag.strip()] for flag in text.split(",")]),
@@ -69,7 +69,7 @@ SETTINGS: Final = tuple(_SETTINGS)
 """The options that are settings of the cache."""
 OPTIONS: Final = _SETTINGS | {
     "db": number(0, 999_999, of=int),
-    **dict.fromkeys(("username", "password", "sentinel_username", "sentinel_password"), _TEXT),
+    **dict.fromkeys(("username", "password", "sentinel_username", "sentinel_password"), TEXT),
     "ssl_cert_reqs": one_of(
         {"NONE": ssl.CERT_NONE, "OPTIONAL": ssl.CERT_OPTIONAL, "REQUIRED": ssl.CERT_REQUIRED},
         "none, optional or required (with CERT_ or without)",
@@ -77,7 +77,7 @@ OPTIONS: Final = _SETTINGS | {
     "ssl_check_hostname": FLAG,
     **dict.fromkeys(("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), Kind(_file, "a file")),
     "ssl_ca_path": Kind(_folder, "a folder"),
-    **dict.fromkeys(("ssl_ca_data", "ssl_password", "ssl_ciphers"), _TEXT),
+    **dict.fromkeys(("ssl_ca_data", "ssl_password", "ssl_ciphers"), TEXT),
     "ssl_min_version": one_of(
         {"1.2": _TLS_1_2, "771": _TLS_1_2, "1.3": _TLS_1_3, "772": _TLS_1_3},  # redis-py takes the numbers
         "1.2 or 1.3",

@@ -12,10 +12,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from .exceptions import CacheConfigError
-from .url_options import FLAG, Kind, number
+from .url_options import FLAG, TEXT, Kind, number
 
 __all__ = ["FLAG", "TEXT", "Kind", "Variable", "number", "variable", "variables_of"]
-TEXT: Final = Kind(str, "a text")
 _KEY: Final = "variable"
 _QUOTES: Final = frozenset("\"'`\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb")
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})  # what Unicode calls control, format, separator

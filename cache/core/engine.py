@@ -123,7 +123,7 @@ class Engine:
         """Check its values, and deliver what is pending."""
         if self.transport.complete:
             whole = node is self.transport.client
-            self._availability.came_up("" if whole and node.ordered else _OVER_THE_POOL if whole else _CLUSTER)
+            self._availability.came_up("" if whole and node.resp3 else _OVER_THE_POOL if whole else _CLUSTER)
         self.servers.on_connected(node)
         self._maintenance.wake()
 

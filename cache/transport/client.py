@@ -23,10 +23,6 @@ class Client(Protocol):
         """Why nothing is sent, or not everything; empty while all is well. It holds no credentials."""
 
     @property
-    def ordered(self) -> bool:
-        """Whether the replies for one key come in the order of its commands."""
-
-    @property
     def only(self) -> Node | None:
         """The server of every key. None if there may be several: no command may name keys of two slots then."""
 
@@ -83,6 +79,10 @@ class Node(Client, Protocol):
     @property
     def name(self) -> str:
         """Its address."""
+
+    @property
+    def resp3(self) -> bool:
+        """Whether it is reached over a multiplexed connection, which needs RESP3. Else it is over redis-py's pool."""
 
     needed_at: float
     """Loop time at which a near cache has last relied on ``proven_at``, or begun to read what it may keep."""

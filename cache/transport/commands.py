@@ -138,8 +138,8 @@ class Transport:
 
     def on_handshake(self, node: Node, replies: list[Any]) -> None:
         """Learn what the server lacks."""
-        own = len(replies) - len(LOAD_SCRIPTS) - len(PROBES) if node.ordered else 0  # the pool sends the probes alone
-        self._learn(Capabilities.found(replies[-len(PROBES) :] if node.ordered else replies))
+        own = len(replies) - len(LOAD_SCRIPTS) - len(PROBES) if node.resp3 else 0  # the pool sends the probes alone
+        self._learn(Capabilities.found(replies[-len(PROBES) :] if node.resp3 else replies))
         self._listener.on_handshake(node, replies[:own])
 
     async def on_connected(self, node: Node) -> None:

@@ -52,7 +52,7 @@ class MultiplexedClient(OneServer):
         reason: why no commands are accepted; empty while they are.
     """
 
-    ordered: Final = True
+    resp3: Final = True
 
     def __init__(
         self,

@@ -54,7 +54,6 @@ class ClusterClient:
         address_map: see ``topology.AddressMap``.
     """
 
-    ordered: Final = False  # the commands for one key go to another node once its slot has moved
     only: Final = None
 
     def __init__(

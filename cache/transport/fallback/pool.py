@@ -59,7 +59,7 @@ class PooledClient(OneServer):
         background: abandoned commands, and clients that are being closed.
     """
 
-    ordered: Final = False  # each group of commands has a connection of its own
+    resp3: Final = False
     proven_at: Final = -math.inf
     needed_at = -math.inf
 
