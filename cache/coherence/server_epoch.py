@@ -27,16 +27,16 @@ from ..background import loop_time
 from ..exceptions import CommandRejected, TransportError, rejected_with
 from ..transport.client import Command, Node, send_all, send_each
 from ..transport.commands import Transport
+from ..transport.packing import info_of
 from .pending import PendingQueue
 from .revalidation_lease import REVALIDATE_TIMEOUT, RevalidationLease
-from .server_facts import GET_EPOCH, epoch_and_mark
 
 logger = logging.getLogger("cache")
 Revalidate = Callable[[], Awaitable[bool]]
 """Invalidates again what changed lately. Returns whether that covers everything; raises if it cannot say now."""
-CHECK_EVERY: Final = (
-    28.0  # seconds between two checks of the mark: less than 30, so that an idle connection needs no ping
-)
+_GET_EPOCH: Final = (("INFO", "server"), ("INFO", "replication"))
+CHECK_EVERY: Final = 28.0
+"""Seconds between two checks of the mark: less than 30, so that an idle connection needs no ping."""
 RETRY_EVERY: Final = 1.0  # seconds between two attempts to end a quarantine
 _UNTRUSTED: Final = "values of another server came along"  # no epoch, so a mark of which no process knows
 _ATTEMPTS: Final = 3  # in a row, if a reply does not come in time
@@ -84,11 +84,11 @@ class ServerEpoch:
     @property
     def handshake(self) -> tuple[Command, ...]:
         """What a new connection asks. Each command may be rejected."""
-        return *GET_EPOCH, ("GET", self.mark_key), ("DBSIZE",)
+        return *_GET_EPOCH, ("GET", self.mark_key), ("DBSIZE",)
 
     def on_handshake(self, replies: list[Any]) -> None:
         """Begin with a new connection. ``replies``: to :attr:`handshake`."""
-        self._epoch, mark = epoch_and_mark(replies)
+        self._epoch, mark = _epoch_and_mark(replies)
         self._mark = ""
         self.changes += 1
         self.checked_at = self.not_before = -CHECK_EVERY
@@ -208,23 +208,15 @@ class ServerEpoch:
 
     async def _read_mark(self) -> str:
         """Return the mark. Quarantines a server with a new epoch or an unknown mark; raises TransportError."""
-        changes, replies = self.changes, await self._read()
-        if rejected_with(replies[-1], "WRONGTYPE"):
-            await self._delete(self.mark_key)
-            changes, replies = self.changes, await self._read()
-        epoch, mark = epoch_and_mark(replies)
+        changes, replies = self.changes, await send_each(self._node, (*_GET_EPOCH, ("GET", self.mark_key)))
+        for reply in replies:
+            if isinstance(reply, Exception) and not rejected_with(reply, "NOPERM", "WRONGTYPE"):
+                raise reply
+        epoch, mark = _epoch_and_mark(replies)
         if epoch != self._epoch or mark not in (epoch, self._mark):  # also if it is gone and no push says so: SWAPDB
             self.quarantine()
         self._epoch, self._mark = epoch, mark if changes == self.changes else ""
         return mark
-
-    async def _read(self) -> list[Any]:
-        """Return the replies for epoch and mark, NOPERM and WRONGTYPE among them; raises any other TransportError."""
-        replies = await send_each(self._node, (*GET_EPOCH, ("GET", self.mark_key)))
-        for reply in replies:
-            if isinstance(reply, Exception) and not rejected_with(reply, "NOPERM", "WRONGTYPE"):
-                raise reply
-        return replies
 
     async def _nothing_old(self, quarantine: int, mark: str) -> bool:
         """Make sure that no value is older than an acknowledged invalidation; raises TransportError."""
@@ -247,5 +239,10 @@ class ServerEpoch:
         self._pending.add_pattern(f"{keys.USERS}*", None, own=True, where=self._includes)
         return True
 
-    async def _delete(self, key: str) -> None:
-        await self._node.call(self._transport.capabilities.delete, key)
+
+def _epoch_and_mark(replies: list[Any]) -> tuple[str, str]:
+    """Read the replies to ``_GET_EPOCH`` and to a GET of the mark. What may not be read, or is no text, is empty."""
+    server, replication, mark = replies[:3]
+    run, history = info_of(server).get("run_id"), info_of(replication).get("master_replid")
+    mark = mark.decode(errors="replace") if isinstance(mark, bytes) else ""
+    return f"{run}:{history}" if run and history else "", mark
