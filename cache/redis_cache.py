@@ -13,8 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from . import keys
-from .coherence.near_cache import MISSING, NearCache
-from .coherence.pending import PendingQueue
+from .coherence.near_cache import MISSING
 from .coherence.pending_entries import PendingEntries
 from .coherence.server_epoch import Revalidate
 from .core.engine import Engine
@@ -23,10 +22,8 @@ from .loading.fill import Filler
 from .loading.loaders import Loader
 from .loading.lookup import Lookup
 from .loading.policy import entry_options
-from .loading.waiters import Waiters
 from .locks import Locks
 from .reader import Reader
-from .serialization.serializer import Serializer
 from .settings import CacheSettings
 from .validation import checked_key, checked_pattern, checked_ttl
 from .writer import Writer
@@ -60,17 +57,9 @@ class RedisCache:
         pending: PendingEntries | None = None,
     ) -> None:
         self.settings = settings or CacheSettings.from_env(redis_url, enabled=enabled)
-        waiters = Waiters()
-        self._engine = Engine(
-            self.settings,
-            near=NearCache(self.settings.near),
-            pending=PendingQueue(pending),
-            serializer=Serializer(self.settings.max_value_bytes, self.settings.encryption_keys),
-            on_change=waiters.changed,
-            redeliver=lambda: self.invalidations.redeliver(),
-        )
+        self._engine = Engine(self.settings, pending, redeliver=lambda: self.invalidations.redeliver())
         self._reader = Reader(self._engine)
-        self._filler = Filler(self._engine, waiters, self.settings.safe_url)
+        self._filler = Filler(self._engine, self.settings.safe_url)
         self._lookup = Lookup(self._engine, self._reader, self._filler)
         self.invalidations = Invalidator(self._engine, self._filler)
         self._writer = Writer(self._engine, self._filler, self.invalidations)

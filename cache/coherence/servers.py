@@ -16,6 +16,7 @@ from ..transport.commands import Transport
 from .near_cache import NearCache
 from .pending import PendingQueue
 from .server_epoch import Revalidate, ServerEpoch
+from .waiters import Waiters
 
 _TRACKING: Final = ("CLIENT", "TRACKING", "ON")
 # Not NOLOOP, although we know our own writes: the server would not report what our commands evict, expire early or
@@ -26,22 +27,15 @@ class Servers:
     """Drops from this process what a server reports as changed, and what it may have failed to report.
 
     Args:
-        transport, near, pending: of the cache.
-        on_change: called with the keys that a server reports as changed; with None when any key may have changed.
+        transport, pending, near, waiters: of the cache.
 
     Attributes:
         epochs: for each server in use, whether it is the one whose values were known to be right.
         revalidate: see :meth:`cache.RedisCache.recall_with`.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        near: NearCache,
-        pending: PendingQueue,
-        on_change: Callable[[list[bytes] | None], None],
-    ) -> None:
-        self._transport, self._near, self._pending, self._on_change = transport, near, pending, on_change
+    def __init__(self, transport: Transport, pending: PendingQueue, near: NearCache, waiters: Waiters) -> None:
+        self._transport, self._pending, self._near, self._waiters = transport, pending, near, waiters
         self.epochs: dict[Node, ServerEpoch] = {}
         self.revalidate: Revalidate | None = None
         self._tracking: set[Node] = set()  # which report changes of what is read over their last connection
@@ -77,13 +71,13 @@ class Servers:
             self._near.drop_all()
         else:
             self._near.drop_where(lambda key: client.node_of(key) is node)
-        self._on_change(None)
+        self._waiters.changed(None)
 
     def on_moved(self, includes: Callable[[str], bool], moves: Collection[tuple[Node, Node]]) -> None:
         """Keys have another server: forget what was read from the one before, and servers that have no keys left."""
         reached = {new for old, new in moves if old in self.epochs and self.epochs[old].suspect}
         self._near.drop_where(includes)
-        self._on_change(None)
+        self._waiters.changed(None)
         used = set() if self._transport.client is None else {*self._transport.client.nodes()}
         self._tracking &= used
         for gone in self.epochs.keys() - used:
@@ -106,7 +100,7 @@ class Servers:
             self.forget_read_over(node)  # other data may have taken the place of what it tracked (SWAPDB)
             epoch.on_change()
         self._near.drop_many(name.decode(errors="surrogateescape") for name in names)
-        self._on_change(names)
+        self._waiters.changed(names)
 
     def check(self) -> None:
         """Do in the background what is due. Call it a few times a second."""
@@ -125,7 +119,7 @@ class Servers:
         self.epochs.clear()
         self._tracking.clear()
         self._near.drop_all()
-        self._on_change(None)
+        self._waiters.changed(None)
 
     async def close(self) -> None:
         """As :meth:`forget`, and wait until nothing is done in the background."""

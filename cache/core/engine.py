@@ -10,7 +10,9 @@ from .. import keys
 from ..background import loop_time, set_within
 from ..coherence.near_cache import NearCache
 from ..coherence.pending import PendingQueue
+from ..coherence.pending_entries import PendingEntries
 from ..coherence.servers import Servers
+from ..coherence.waiters import Waiters
 from ..exceptions import CommandRejected, TransportError
 from ..serialization.serializer import Serializer
 from ..settings import CacheSettings
@@ -32,43 +34,35 @@ class Engine:
     """The shared parts of one cache, in one event loop. It listens to the transport (``TransportListener``).
 
     Args:
-        settings: where Redis is and how long a command may take.
-        near, pending, serializer: of the cache.
-        on_change: called with the keys that Redis reports as changed; with None when any key may have changed.
+        settings: of the cache.
+        pending: what is pending for the same Redis; see :class:`PendingQueue`.
         redeliver: delivers the pending invalidations. Raises TransportError.
 
     Attributes:
         counters: what this process did.
+        near: values kept in this process.
+        waiters: callers that wait for a change of a key.
+        pending: what must not be served.
+        serializer: values to bytes and back.
         transport: sends the commands.
         servers: what is known of each server in use.
     """
 
     def __init__(
-        self,
-        settings: CacheSettings,
-        *,
-        near: NearCache,
-        pending: PendingQueue,
-        serializer: Serializer,
-        on_change: Callable[[list[bytes] | None], None],
-        redeliver: Callable[[], Awaitable[None]],
+        self, settings: CacheSettings, pending: PendingEntries | None, *, redeliver: Callable[[], Awaitable[None]]
     ) -> None:
         self.counters = Counters()
-        self.near = near
-        self.pending = pending
-        self.serializer = serializer
+        self.near = NearCache(settings.near)
+        self.waiters = Waiters()
+        self.pending = PendingQueue(pending)
+        self.serializer = Serializer(settings.max_value_bytes, settings.encryption_keys)
         self.transport = Transport(settings, self, handshake=lambda node: self.servers.handshake(node))
-        self.servers = Servers(self.transport, near, pending, on_change)
+        self.servers = Servers(self.transport, self.pending, self.near, self.waiters)
         self._connect_wait = settings.connect_wait
         remedies = REMEDIES - {REPLICA} if settings.endpoint.sentinels else REMEDIES  # named for a moment of a failover
         self._availability = Availability(settings.safe_url, self.count_error, remedies)
         self._maintenance = Maintenance(
-            self.transport,
-            pending,
-            self.counters,
-            check=self._check,
-            redeliver=redeliver,
-            failed=self._maintenance_failed,
+            self.transport, self.servers, self.pending, self.counters, self._availability, redeliver
         )
 
     # -- start and stop --------------------------------------------------------------------------------
@@ -85,7 +79,8 @@ class Engine:
     def disable(self) -> None:
         """From now on: neutral answers and no traffic."""
         self.transport.disable()
-        self._disconnected()
+        self._maintenance.stop()
+        self._availability.reset()
         self.servers.forget()
 
     async def close(self) -> None:
@@ -93,13 +88,10 @@ class Engine:
         if self.transport.connected:
             await self._maintenance.run_once()
         self.transport.disconnect()
-        self._disconnected()
-        await self.servers.close()
-        await self.transport.disconnected()
-
-    def _disconnected(self) -> None:
         self._maintenance.stop()
         self._availability.reset()
+        await self.servers.close()
+        await self.transport.disconnected()
 
     # -- TransportListener -----------------------------------------------------------------------------
 
@@ -182,21 +174,9 @@ class Engine:
         line = f"a value that cannot be decoded was removed ({keys.shape(key)}: {problem})"
         self.log_once("values that cannot be decoded", line)
 
-    def _maintenance_failed(self, problem: Exception) -> None:
-        kind = f"maintenance failed ({type(problem).__name__})"
-        self.log_once(kind, f"{kind}. Pending invalidations stay pending, and are not served.")
-
     def log_once(self, kind: str, line: str) -> None:
         """Log the first failure of a kind, and when there are no more."""
         self._availability.failed(kind, loop_time(), line)
-
-    def _check(self) -> None:
-        client = self.transport.client
-        if client is None:
-            return
-        last_answer = None if client.complete else client.last_answer
-        self._availability.check(loop_time(), last_answer, client.reason, partly=client.up)
-        self.servers.check()
 
     def redeliver_soon(self) -> None:
         """Deliver what is pending now, in the background."""

@@ -9,8 +9,10 @@ from typing import Final
 
 from ..background import loop_time, set_within
 from ..coherence.pending import PendingQueue
+from ..coherence.servers import Servers
 from ..exceptions import CommandRejected, TransportError
 from ..transport.commands import Transport
+from .availability import Availability
 from .stats import Counters
 
 _FLUSH_EVERY: Final = 1.0  # seconds
@@ -22,28 +24,22 @@ class Maintenance:
     """The maintenance task of one cache.
 
     Args:
-        transport, pending, counters: of the cache.
-        check: called a few times a second to look at the connection.
+        transport, servers, pending, counters, availability: of the cache.
         redeliver: delivers the pending invalidations; raises TransportError.
-        failed: called with a defect of ours that a round raised.
     """
 
     def __init__(
         self,
         transport: Transport,
+        servers: Servers,
         pending: PendingQueue,
         counters: Counters,
-        *,
-        check: Callable[[], None],
+        availability: Availability,
         redeliver: Callable[[], Awaitable[None]],
-        failed: Callable[[Exception], None],
     ) -> None:
-        self._transport = transport
-        self._pending = pending
-        self._counters = counters
-        self._check = check
-        self._redeliver = redeliver
-        self._failed = failed
+        self._transport, self._servers = transport, servers
+        self._pending, self._redeliver = pending, redeliver
+        self._counters, self._availability = counters, availability
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self._flush_at = self._refused_since = self._probe_at = 0.0
@@ -88,7 +84,16 @@ class Maintenance:
                         self._flush_at = loop_time() + _FLUSH_EVERY
                         await self.run_once()
             except Exception as problem:  # a defect of ours must not end maintenance
-                self._failed(problem)
+                what = f"maintenance failed ({type(problem).__name__})"
+                line = f"{what}. Pending invalidations stay pending, and are not served."
+                self._availability.failed(what, loop_time(), line)
+
+    def _check(self) -> None:
+        client = self._transport.client
+        if client is not None:
+            last_answer = None if client.complete else client.last_answer
+            self._availability.check(loop_time(), last_answer, client.reason, partly=client.up)
+            self._servers.check()
 
     async def _probe(self) -> None:
         """Look again at what the server refuses: rights that come back are noticed without a new connection."""

@@ -43,7 +43,6 @@ from .lease import GRANTED, POLL_EVERY, SLOW, VALUE, Lease, Leases, patience
 from .loaders import Loader, Loaders
 from .policy import DELETE, EntryOptions
 from .singleflight import Singleflight
-from .waiters import Waiters
 
 logger = logging.getLogger("cache")
 PROGRAMMING_ERRORS: Final = (UnserialisableValue, LoadCycle)
@@ -62,14 +61,14 @@ class Filler:
         background: loads and refreshes that continue without a caller.
     """
 
-    def __init__(self, engine: Engine, waiters: Waiters, address: str) -> None:
+    def __init__(self, engine: Engine, address: str) -> None:
         self._engine = engine
         self._transport = engine.transport
         self._serializer = engine.serializer
-        self.waiters = waiters
+        self.waiters = engine.waiters
         self.loads = Singleflight()
         self._asked: set[Hashable] = set()  # keys that a caller began to read in this turn of the loop
-        self.leases = Leases(engine, waiters)
+        self.leases = Leases(engine)
         self.loaders = Loaders(address)
         self.background = BackgroundTasks()
 

@@ -19,7 +19,6 @@ from ..core.engine import Engine
 from ..exceptions import CommandNotSent, CommandRejected, TransportError, UndecodableValue, rejected_with
 from ..transport.client import Command
 from ..transport.scripts import ACQUIRE, FILL, REFRESH, RELEASE, RENEW, Script
-from .waiters import Waiters
 
 LEASE_SECONDS: Final = 3.0
 """Seconds after which a leader that was killed is replaced."""
@@ -59,10 +58,9 @@ class Lease:
 class Leases:
     """Acquires, renews, uses and releases leases."""
 
-    def __init__(self, engine: Engine, waiters: Waiters) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._transport = engine.transport
-        self._waiters = waiters
         self.releasing = BackgroundTasks()
 
     async def acquire(self, lease: Lease, *, last_good: bool) -> list[Any]:
@@ -126,7 +124,7 @@ class Leases:
 
     async def hold(self, lease: Lease, on_lost: Callable[[], None]) -> None:
         """Renew the lease until it is lost: invalidated or evicted, so that its load can no longer fill."""
-        with self._waiters.waiting(lease.key) as changed:
+        with self._engine.waiters.waiting(lease.key) as changed:
             while True:
                 await set_within(changed, RENEW_EVERY if self._engine.servers.tracks(lease.key) else POLL_EVERY)
                 changed.clear()  # before the look, so that no change is missed
