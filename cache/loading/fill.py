@@ -162,10 +162,10 @@ class Filler:
 
     async def _lead(self, lease: Lease, loader: Loader, options: EntryOptions, last_good: bytes | None) -> bytes:
         """Load under the lease, and return the value encoded; the last good one if the loader is slow or fails."""
+        if last_good is None:
+            return await self._load(lease, loader, options)
         load = self.background.spawn(self._load(lease, loader, options), name="cache-load")
         try:
-            if last_good is None:
-                return await load
             await asyncio.wait({load}, timeout=SLOW)
         except asyncio.CancelledError:
             load.cancel()
