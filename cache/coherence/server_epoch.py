@@ -110,8 +110,7 @@ class ServerEpoch:
         self.changes += 1
         self._mark = ""
         self.checked_at = -CHECK_EVERY
-        self.not_before = loop_time()  # another process may have restored the mark, for which this one waits
-        self.check()
+        self.check_now()  # another process may have restored the mark, for which this one waits
 
     def on_flush(self) -> None:
         """The server was flushed, or has loaded another server's data."""
@@ -120,8 +119,8 @@ class ServerEpoch:
             self._tentative = self._quarantined
         self.on_change()
 
-    def on_delivered(self) -> None:
-        """A scan has delivered what was pending, for which the mark may have waited."""
+    def check_now(self) -> None:
+        """As :meth:`check`, also if an attempt has just failed: what it waited for may have happened."""
         self.not_before = loop_time()
         self.check()
 

@@ -110,7 +110,7 @@ class Servers:
     def on_delivered(self) -> None:
         """A scan has delivered what was pending."""
         for epoch in self.epochs.values():
-            epoch.on_delivered()
+            epoch.check_now()  # the mark may have waited for that
 
     def forget(self) -> None:
         """None is used any more."""

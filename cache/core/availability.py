@@ -33,8 +33,7 @@ class Availability:
         self.known = asyncio.Event()
         self._address = address
         self._on_error = on_error
-        self._logged = self._logged_partly = False
-        self._announced = False  # that Redis answers
+        self._logged = ""  # what was logged last: that Redis is "up", "partly down", or "down"
         self._ended_at = -_QUIET  # loop time of the end of the last outage that was logged
         self._refused: dict[str, str] = {}
         self._remedies = remedies
@@ -53,8 +52,9 @@ class Availability:
         if not lasting and loop_time() - self._ended_at < _QUIET and reason not in self._remedies:
             return
         news = reason in self._remedies and reason not in self._logged_remedies
-        if not self._logged or news or (self._logged_partly and not partly):
-            self._logged, self._logged_partly, self._announced = True, partly, False
+        state = "partly down" if partly else "down"
+        if news or self._logged not in (state, "down"):
+            self._logged = state
             self._logged_remedies.add(reason)
             logger.warning(
                 "[REDIS] Warning: Connection failed (%s: %s). Continuing without the cache%s; "
@@ -66,18 +66,17 @@ class Availability:
 
     def came_up(self, note: str = "") -> None:
         """Redis answers. ``note`` follows the address in the log."""
-        if self._logged:
+        if self._logged.endswith("down"):
             self._ended_at = loop_time()
-        self._logged = False
         self._logged_remedies.clear()
         self.known.set()
-        if not self._announced:
-            self._announced = True
+        if self._logged != "up":
+            self._logged = "up"
             logger.info("[REDIS] Connected (%s%s)", self._address, note)
 
     def reset(self) -> None:
         """The cache no longer connects, so nothing is known."""
-        self._logged = self._announced = False
+        self._logged = ""
         self._failures.clear()
         self.known.clear()
 
@@ -103,10 +102,10 @@ class Availability:
 
         ``last_answer``: loop time at which Redis last answered, or connecting began; None if it answers now.
         """
-        if last_answer is None:
-            if self._logged:
-                self.came_up()
-        elif not self._logged and now - last_answer > _TOLERANCE:
+        down = self._logged.endswith("down")
+        if last_answer is None and down:
+            self.came_up()
+        elif last_answer is not None and not down and now - last_answer > _TOLERANCE:
             self.went_down(reason, partly=partly, lasting=True)
         for kind, (seen, times) in list(self._failures.items()):
             if now - seen > _QUIET:
