@@ -33,7 +33,7 @@ MISSING: Final = object()
 class NearCache:
     """Bounded by entries and bytes (estimated); evicts the least recently used entry. Has no clock of its own.
 
-    ``families``: last parts of the keys to keep; an empty set keeps nothing.
+    ``families``: last parts of the keys to keep; an empty set keeps nothing. ``entries``: values, and when they expire.
     """
 
     def __init__(self, families: frozenset[str], *, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> None:
@@ -47,9 +47,6 @@ class NearCache:
     def on(self) -> bool:
         """Whether any family is to be kept."""
         return bool(self._families)
-
-    def __len__(self) -> int:
-        return len(self.entries)
 
     def keeps(self, key: str) -> bool:
         """Whether ``key`` belongs to a family to keep."""

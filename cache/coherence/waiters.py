@@ -10,17 +10,14 @@ from .. import keys
 
 
 class Waiters:
-    """Events that are set when the server reports a change of a key or of its lease."""
+    """Those that wait for the server to report a change of a key or of its lease.
+
+    Attributes:
+        events: what a change of a key sets, by name.
+    """
 
     def __init__(self) -> None:
-        self._waiting: dict[bytes, set[asyncio.Event]] = {}
-
-    def __len__(self) -> int:
-        """The number of names that callers wait for."""
-        return len(self._waiting)
-
-    def __contains__(self, key: str) -> bool:
-        return key.encode() in self._waiting
+        self.events: dict[bytes, set[asyncio.Event]] = {}
 
     @contextmanager
     def waiting(self, key: str) -> Iterator[asyncio.Event]:
@@ -28,17 +25,17 @@ class Waiters:
         changed = asyncio.Event()
         names = key.encode(), keys.lease(key).encode()
         for name in names:
-            self._waiting.setdefault(name, set()).add(changed)
+            self.events.setdefault(name, set()).add(changed)
         try:
             yield changed
         finally:
             for name in names:
-                self._waiting[name].discard(changed)
-                if not self._waiting[name]:
-                    del self._waiting[name]
+                self.events[name].discard(changed)
+                if not self.events[name]:
+                    del self.events[name]
 
     def changed(self, names: list[bytes] | None) -> None:
         """The server reports that these keys have changed; None: any key may have."""
-        for name in list(self._waiting) if names is None else names:
-            for event in self._waiting.get(name, ()):
+        for name in list(self.events) if names is None else names:
+            for event in self.events.get(name, ()):
                 event.set()

@@ -99,7 +99,7 @@ async def test_evictions_by_our_own_writes_are_pushed_too(own_redis: RedisServer
     names = [keys.profile(str(n)) for n in range(50)]
     await cache.set_many(dict.fromkeys(names, "old"), ttl=600)
     await asyncio.gather(*(cache.get(name) for name in names))
-    assert len(engine_of(cache).near) == 50
+    assert len(engine_of(cache).near.entries) == 50
     own_redis.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
     used = int(own_redis.cli("INFO", "memory").split("used_memory:")[1].split()[0])
     own_redis.cli("CONFIG", "SET", "maxmemory", used + 100_000)
@@ -232,7 +232,7 @@ async def test_without_proof_of_life_nothing_is_served(near: RedisCache, redis_s
 async def test_a_killed_connection_drops_everything(near: RedisCache, redis_server: RedisServer) -> None:
     await near.set("user:1:profile", "old", ttl=60)
     await near.get("user:1:profile")
-    assert len(engine_of(near).near) == 1
+    assert len(engine_of(near).near.entries) == 1
     redis_server.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     redis_server.cli("SET", "user:1:profile", "new")
     await until(lambda: near_value(near), timeout=3)
@@ -277,9 +277,9 @@ def test_bounds() -> None:
         cache.get("user:2:profile", 0)
     assert [n for n in range(5) if cache.get(f"user:{n}:profile", 0) is not MISSING] == [2, 3, 4]
     filled(cache, "user:9:profile", b"x" * 9_500)
-    assert len(cache) == 1
+    assert len(cache.entries) == 1
     filled(cache, "user:9:profile", b"x" * 20_000)
-    assert len(cache) == 0
+    assert len(cache.entries) == 0
 
 
 def test_what_spoils_a_read() -> None:
@@ -289,7 +289,7 @@ def test_what_spoils_a_read() -> None:
         token = cache.begin("user:1:profile")
         spoil()
         cache.end("user:1:profile", token, b"old", 1e9)
-        assert len(cache) == 0
+        assert len(cache.entries) == 0
 
 
 def test_families_are_named() -> None:
@@ -307,4 +307,4 @@ def test_reads_that_overlap_share_a_token() -> None:
     cache.end(key, first, b"new", 1e9)
     cache.drop(key)
     cache.end(key, second, b"old", 1e9)
-    assert len(cache) == 0
+    assert len(cache.entries) == 0

@@ -406,7 +406,7 @@ async def test_another_database_in_its_place_counts_as_restored(
     monkeypatch.setattr("cache.coherence.server_epoch.CHECK_EVERY", 0.1)
     await marked(own_redis)
     for cache in caches:
-        await until(lambda cache=cache: not len(engine_of(cache).near) and not cache.invalidations.undelivered)
+        await until(lambda cache=cache: not len(engine_of(cache).near.entries) and not cache.invalidations.undelivered)
         assert await cache.get_many([keys.profile("1"), keys.state("1")]) == {}
 
 

@@ -295,7 +295,7 @@ async def test_switched_off_in_the_middle_of_a_load(redis_server: RedisServer, c
     leader = asyncio.create_task(leading.get_or_load(KEY, loader, ttl=60))
     await loader.started.wait()
     waiter = asyncio.create_task(waiting.get_or_load(KEY, Loader("its own"), ttl=60))
-    await until(lambda: KEY in filler_of(waiting).waiters)
+    await until(lambda: KEY.encode() in filler_of(waiting).waiters.events)
     leading.disable()
     waiting.disable()
     assert await waiter == "its own"
@@ -316,7 +316,7 @@ async def test_redis_goes_in_the_middle_of_a_load(own_redis: RedisServer, connec
     callers = [asyncio.create_task(leading.get_or_load(KEY, loader, ttl=60)) for _ in range(20)]
     await loader.started.wait()
     waiters = [asyncio.create_task(waiting.get_or_load(KEY, own, ttl=60)) for _ in range(20)]
-    await until(lambda: filler_of(waiting).waiters)
+    await until(lambda: filler_of(waiting).waiters.events)
     if silent:
         own_redis.pause()
     else:

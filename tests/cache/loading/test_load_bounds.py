@@ -80,7 +80,7 @@ async def test_waiters_in_other_processes_go_on(pair: list[RedisCache], redis_se
     leading = asyncio.create_task(pair[0].get_or_load(KEY, stuck, ttl=60, load_timeout=0.3))
     await stuck.started.wait()
     waiting = [asyncio.create_task(pair[1].get_or_load(KEY, other, ttl=60)) for _ in range(3)]
-    await until(lambda: KEY in filler_of(pair[1]).waiters)
+    await until(lambda: KEY.encode() in filler_of(pair[1]).waiters.events)
     assert await asyncio.gather(*waiting) == ["from the other"] * 3
     with pytest.raises(LoadTimeout):
         await leading

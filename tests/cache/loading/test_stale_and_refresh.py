@@ -120,7 +120,7 @@ async def test_an_invalidation_while_others_wait_for_a_slow_loader(
     leading = asyncio.create_task(load(pair[0], slow))
     await slow.started.wait()
     waiting = asyncio.create_task(load(pair[1], Loader("newest")))
-    await until(lambda: KEY in filler_of(pair[1]).waiters)
+    await until(lambda: KEY.encode() in filler_of(pair[1]).waiters.events)
     await asyncio.sleep(0.05)  # the waiter has been denied the lease, and waits
     await pair[0].delete(KEY)
     assert await waiting == "newest"
@@ -254,15 +254,15 @@ async def test_the_near_cache_forgets_what_is_no_more(redis_server: RedisServer,
     await pair[0].get_or_load(KEY, Loader("first"), ttl=60)
     for cache in pair:
         assert await cache.get(KEY) == "first"
-        assert len(engine_of(cache).near) == 1
+        assert len(engine_of(cache).near.entries) == 1
     redis_server.cli("PEXPIRE", KEY, 29_000)
     for cache in pair:
-        await until(lambda cache=cache: not len(engine_of(cache).near))
+        await until(lambda cache=cache: not len(engine_of(cache).near.entries))
         assert await cache.get(KEY) == "first"
     assert await pair[0].get_or_load(KEY, Loader(None), ttl=60, refresh_after=30) == "first"
     await until(lambda: redis_server.cli("EXISTS", KEY) == 0)
     assert await pair[0].get(KEY) is None
-    await until(lambda: not len(engine_of(pair[1]).near))
+    await until(lambda: not len(engine_of(pair[1]).near.entries))
     assert await pair[1].get(KEY) is None
 
 
@@ -313,7 +313,7 @@ async def test_without_tracking_waiters_look_again(tmp_path: Path, connect: Any)
         assert not any(engine_of(cache).servers.tracks("") for cache in pair)
         server.cli("SET", KEY, "changed elsewhere")
         assert await pair[1].get(KEY) == "changed elsewhere"  # nothing is in the near cache
-        assert len(engine_of(pair[1]).near) == 0
+        assert len(engine_of(pair[1]).near.entries) == 0
         for cache in pair:
             await cache.close()
 

@@ -56,7 +56,7 @@ async def test_it_shares_its_load_with_lookups_of_every_process(
     calls = [cache.warm(KEY, loader, 60), cache.get_or_load(KEY, loader, 60)]
     calls += [other.warm(KEY, loader, 60), other.get_or_load(KEY, loader, 60)]
     tasks = [asyncio.create_task(call) for call in calls]
-    await until(lambda: KEY in filler_of(other).waiters)
+    await until(lambda: KEY.encode() in filler_of(other).waiters.events)
     loader.gate.set()
     assert await asyncio.gather(begun, *tasks) == ["loaded"] * 5
     assert loader.calls == 1

@@ -85,7 +85,7 @@ async def _check_leaks(cache: RedisCache, result: LoadResult) -> None:
             "loads": len(filler_of(cache).loads)
             + len(filler_of(cache).background)
             + len(filler_of(cache).leases.releasing),
-            "waiters": len(filler_of(cache).waiters),
+            "waiters": len(filler_of(cache).waiters.events),
             "abandoned calls": len(pool.background) if pool else 0,
             "pool connections": len(pool.client.connection_pool._in_use_connections) if pool and pool.client else 0,
         }
