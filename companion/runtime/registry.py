@@ -96,6 +96,8 @@ async def close_runtime() -> None:
         if not runtime.from_environment:
             _ended[loop] = runtime
         await runtime.close(_used)
+        if loop not in _runtimes:
+            recall_with(None)  # the relay can redeliver nothing any more, and would be held with all of the runtime
 
 
 def _used() -> Runtime | None:

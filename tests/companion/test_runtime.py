@@ -171,6 +171,18 @@ async def test_what_comes_after_the_end_of_a_store_of_ones_own_reaches_no_other(
     await close_runtime()
 
 
+async def test_a_program_holds_its_runtime_between_conversations(tmp_path: Path) -> None:
+    runtime = set_runtime(Runtime(Settings(home=tmp_path, models="offline")))
+    acquire_runtime()
+    for _ in range(2):
+        assert acquire_runtime() is runtime
+        await release_runtime()
+    assert await runtime.store.get_profile("ada") is None  # it is open
+    await release_runtime()
+    with pytest.raises(StoreError, match="closed"):
+        await get_runtime().store.get_profile("ada")
+
+
 def test_a_loop_that_is_closed_keeps_no_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As each conversation of a console has one of its own."""
     monkeypatch.setenv("REDIS_ENABLED", "false")
