@@ -99,7 +99,7 @@ def _input() -> Input:
         keys.stdin_reader = PosixStdinReader(sys.stdin.fileno(), errors=LATIN_1, encoding=encoding_of_input())
     # What is shown above the prompt asks for no input: in the terminal's usual mode, a key that is pressed meanwhile
     # would be echoed in the middle of it.
-    keys.cooked_mode = nullcontext  # type: ignore[method-assign] # of this one input
+    keys.cooked_mode = nullcontext  # type: ignore[method-assign]  # of this one input, which has no option for it
     return keys
 
 

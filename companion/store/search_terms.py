@@ -12,8 +12,7 @@ _STEM = 3  # letters that two words of one stem share at least
 _ENDING = 3  # letters that they may differ by at the end
 
 # The stop words of PostgreSQL's `english` configuration, so that every store searches for the same words.
-STOP_WORDS = frozenset(
-    """
+_STOP_WORDS = """
     i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her
     hers herself it its itself they them their theirs themselves what which who whom this that these those
     am is are was were be been being have has had having do does did doing a an the and but if or because
@@ -21,8 +20,8 @@ STOP_WORDS = frozenset(
     from up down in out on off over under again further then once here there when where why how all any
     both each few more most other some such no nor not only own same so than too very s t can will just
     don should now
-    """.split()  # noqa: SIM905 - as a list it fills a page
-)
+"""
+STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 
 def shares_word(words: list[str], text: str) -> bool:

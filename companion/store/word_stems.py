@@ -35,15 +35,15 @@ LOOKED_AT: Final = 10_000
 """Characters of a text in which hashes are looked for."""
 _SHORT: Final = 4  # letters below which a word counts as a whole only
 # Words that say nothing of what is meant: "Likes: chess" is about chess, and "I like it" about nothing.
-_EMPTY: Final = frozenset(
-    """
+_SAY_NOTHING: Final = """
     like love enjoy adore prefer say said tell told know remember think thing
     fact also really lot everything anything something
-    """.split()  # noqa: SIM905 - as a list it fills a page
-)
-_GENERIC: Final = _EMPTY | frozenset(
-    "live work name call called favourite favorite much go get use want need person user".split()  # noqa: SIM905 - likewise
-)
+"""
+_SAY_LITTLE: Final = """
+    live work name call called favourite favorite much go get use want need person user
+"""
+_EMPTY: Final = frozenset(_SAY_NOTHING.split())
+_GENERIC: Final = _EMPTY | frozenset(_SAY_LITTLE.split())
 """With those that say it where there are no others: "my name"."""
 
 
