@@ -99,7 +99,7 @@ class Maintenance:
         """Look again at what the server refuses: rights that come back are noticed without a new connection."""
         now = loop_time()
         if self._transport.capabilities.refused and now >= self._probe_at:
-            # Noticed within an eighth of the time for which they were missing.
-            self._probe_at = now + min((now - self._refused_since) / 8, _PROBE_EVERY)
+            # Noticed within an eighth of the time for which they were missing: due by the round after this moment.
+            self._probe_at = now + min((now - self._refused_since) / 8, _PROBE_EVERY) - _CHECK_EVERY
             with suppress(TransportError):
                 await self._transport.probe()
