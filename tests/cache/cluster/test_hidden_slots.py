@@ -58,10 +58,12 @@ async def test_a_cluster_that_knows_no_cluster_slots_is_not_used(
     """A proxy that knows none is used as one server, until it sends us to another node. It is looked at again."""
     monkeypatch.setattr(cluster_client, "LOOK_AGAIN", 0.05)
     first, second = [key_on(cluster, node) for node in cluster.nodes[:2]]
-    errors = {"CLUSTER": UNKNOWN}
+    errors = {"CLUSTER": "LOADING Redis is loading the dataset in memory"}
     async with refusing(cluster.port, errors) as port:
         cache = make_cache(f"redis://127.0.0.1:{port}/0", near=NEAR, deadline=2.0, connect_wait=5.0)
-        assert await cache.initialize()
+        assert await cache.initialize() is False, "it may know them in a moment"
+        assert "refused (LOADING)" in caplog.text
+        errors["CLUSTER"] = UNKNOWN
         await until(lambda: cache.set(first, "of the URL's node", ttl=60))
         assert await cache.set(second, "of another one", ttl=60) is False
         await until(lambda: NO_SLOTS in caplog.text)

@@ -93,6 +93,28 @@ def hand_over(place: ClusterPlace) -> float:
     return place.elected(replica)
 
 
+def take_over(place: ClusterPlace) -> float:
+    """The replica takes the slots without an election. The old primary, and what it has not replicated, is there."""
+    lost = place.cluster.nodes[1]
+    place.about(lost)
+    replica = place.cut_off(lost)
+    time.sleep(_UNREPLICATED)
+    replica.cli("CLUSTER", "FAILOVER", "TAKEOVER")
+    return place.elected(replica)
+
+
+def stop_and_continue(place: ClusterPlace) -> float:
+    """The old primary goes on when another has been elected, and believes for a moment that it is still one."""
+    lost = place.cluster.nodes[1]
+    place.about(lost)
+    replica = place.cluster.replica_of(lost)
+    lost.pause()
+    moment = place.elected(replica)
+    time.sleep(_UNREPLICATED)
+    lost.resume()
+    return moment
+
+
 def restart_one_by_one(place: ClusterPlace) -> float:
     """As an upgrade does it: the replica first, then a planned failover, then the primary of before."""
     cluster = place.cluster
@@ -179,6 +201,8 @@ TOPOLOGY_FAULTS = (
     TopologyFault("cluster", "all but one killed", lose_all_but_one(RedisServer.kill), changes=3),
     TopologyFault("cluster", "all but one stopped", lose_all_but_one(RedisServer.pause), changes=3),
     TopologyFault("cluster", "failover, deletes lost", lose(1, RedisServer.kill, unreplicated=True)),
+    TopologyFault("cluster", "taken over, deletes lost", take_over),
+    TopologyFault("cluster", "stopped, continued later", stop_and_continue),
     TopologyFault("cluster", "planned failover", hand_over),
     TopologyFault("cluster", "rolling restart", restart_one_by_one, changes=6),
     TopologyFault("cluster", "live reshard", reshard, changes=0, lossless=True, deadline=0.5),

@@ -95,7 +95,7 @@ def watched(directory: Path) -> Iterator[Watched]:
         credentials = ["--masterauth", SERVER_PASSWORD]
         primary = RedisServer(directory / "one", password=SERVER_PASSWORD, args=credentials)
         stack.enter_context(primary)
-        follows = ["--replicaof", f"127.0.0.1 {primary.port}"]
+        follows = ["--replicaof", "127.0.0.1", str(primary.port)]  # Redis 6 takes no two words for one
         replica = RedisServer(directory / "two", password=SERVER_PASSWORD, args=credentials + follows)
         stack.enter_context(replica)
         ports = [unused_port() for _ in range(3)]
