@@ -32,6 +32,7 @@ REMEDIES: Final = frozenset((REPLICA, SENTINEL, NO_SLOTS, NO_SENTINEL, NO_MASTER
 # connection, with a line in its ACL LOG or a handshake (0.3 ms with an ECDSA certificate, 1 ms with RSA).
 REJECTED: Final = 0.2
 _OTHER_KIND: Final = 30.0  # pause if another client is needed
+_CLUSTER_DOWN: Final = 0.5  # pause while a cluster is down: all of its clients ask all of its nodes then
 _HUNG_UP: Final = 1.0  # pause if it ends the connection over HELLO, as a server does too that is just restarted
 _NOT_YET_CODES: Final = frozenset({"LOADING", "MASTERDOWN", "BUSY"})
 # Errors to HELLO that say something about us. Any other says that HELLO is not understood, in whatever words.
@@ -86,7 +87,7 @@ async def judge(connection: RespConnection, handshake: list[bytes], setup_count:
         if isinstance(reply, CommandRejected) and reply.code in _NOT_YET_CODES:
             raise _rejected(reply)
         if isinstance(reply, CommandRejected) and is_down(reply):
-            raise HandshakeFailed(CLUSTER_DOWN, 0.0)
+            raise HandshakeFailed(CLUSTER_DOWN, _CLUSTER_DOWN)
     for other in (*before[:selected], pong):
         try:
             await other

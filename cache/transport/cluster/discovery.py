@@ -115,8 +115,10 @@ class Discovery:
     def _report(self, *, unused: bool = False) -> None:
         """Report what has moved, and connect to the nodes that have taken the place of others in use."""
         moved, moves = self._table.take_moves()
+        if self._nodes.closed:
+            return
         for old, new in moves:
-            if old.started and not new.started and not self._nodes.closed:
+            if old.started and not new.started:
                 new.start()
         if moved or unused:
             self._listener.on_moved(lambda key: hash_slot(key) in moved, moves)

@@ -9,6 +9,7 @@ import pytest
 
 from cache import LockUnavailable, RedisCache, keys
 from cache.slots import SLOTS
+from cache.transport import connection
 from cache.transport.connection import CLUSTER_DOWN
 from tests.cache.cluster.conftest import Connect
 from tests.cache.cluster.spread import Reading, by_node, key_on, keys_on, profiles
@@ -174,9 +175,10 @@ async def test_a_slot_without_a_node_is_one_line_in_the_log(
 
 
 async def test_what_is_near_of_a_primary_that_its_cluster_has_lost_is_dropped(
-    cluster: ReplicatedCluster, connect: Connect
+    cluster: ReplicatedCluster, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It reaches us, and no other node, and answers every PING, while its replica has taken over."""
+    monkeypatch.setattr(connection, "ROLE_SECONDS", 0.1)
     lost = cluster.nodes[1]
     key = key_on(cluster, lost)
     cache = await connect(cluster.url, near=frozenset({"profile"}))
@@ -195,7 +197,9 @@ async def test_what_is_near_of_a_primary_that_its_cluster_has_lost_is_dropped(
         await until(noticed, 8)
     finally:
         lost.cli("DEBUG", "DROP-CLUSTER-PACKET-FILTER", -1)
-        lost.cli("CONFIG", "SET", "cluster-node-timeout", 2000)
+        await until(lambda: not cluster.own_slots(lost))
+        await until(lambda: "cluster_state:ok" in lost.cli("CLUSTER", "INFO"))
+        lost.cli("CONFIG", "SET", "cluster-node-timeout", 2000)  # earlier it would take it half a minute to come back
 
 
 async def _is_down(node: RedisServer, key: str) -> bool:
