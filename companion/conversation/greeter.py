@@ -14,11 +14,11 @@ from cache import BackgroundTasks
 from ..identity import Caller, use_caller
 from ..voice.agent import lasting_instructions
 from ..voice.tracing import StartTrace
-from .hook import model_of
 from .opening.plan import Plan
 from .opening.preparation import Preparation
 from .opening.prompt import GreetingPrompt
 from .participant import Partner
+from .realtime_instructions import model_of
 from .record import Record
 
 

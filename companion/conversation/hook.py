@@ -13,9 +13,10 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from livekit.agents import Agent, AgentSession, AgentTask, llm
-from livekit.agents.llm.chat_context import Instructions
 
 from cache import BackgroundTasks
+
+from .realtime_instructions import RealtimeInstructions, model_of
 
 logger = logging.getLogger("companion")
 BLOCK_ID: Final = "companion_memory"
@@ -46,7 +47,7 @@ class AgentHook:
         self._session, self._read_block, self._start, self._place = session, read_block, start, place
         self._tasks = tasks
         self._nodes: WeakKeyDictionary[Agent, tuple[Any, Any]] = WeakKeyDictionary()
-        self._renewed: WeakKeyDictionary[Agent, tuple[str | Instructions, str]] = WeakKeyDictionary()
+        self._instructions = RealtimeInstructions(session)
         self._removed = False
         self._refreshing: asyncio.Task[None] | None = None
         self._background = BackgroundTasks()
@@ -64,10 +65,10 @@ class AgentHook:
             return
         if isinstance(agent, AgentTask) and not self._tasks:
             return
-        if isinstance(self._model(agent), llm.RealtimeModel):
+        if isinstance(model_of(self._session, agent), llm.RealtimeModel):
             # It gets both when the agent starts, for some models once and for all. LiveKit has no public way to change
             # them now: its methods are coroutines, and the agent starts as soon as this one returns.
-            renewed = self._renew(agent, self._start(agent._chat_ctx))
+            renewed = self._instructions.renew(agent, self._start(agent._chat_ctx))
             if renewed is not None:
                 agent._instructions = renewed
         node, _ = self._nodes.get(agent, (_NONE, _NONE))
@@ -88,9 +89,7 @@ class AgentHook:
     def remove(self) -> None:
         """Give the agents back as they were."""
         self._removed = True
-        for agent, (instructions, renewed) in list(self._renewed.items()):
-            if agent.instructions == renewed:
-                agent._instructions = instructions
+        self._instructions.give_back()
         for agent, (node, own) in list(self._nodes.items()):
             if vars(agent).get("llm_node") is node:
                 del agent.llm_node
@@ -99,19 +98,19 @@ class AgentHook:
 
     def refresh_soon(self) -> None:
         """Do what :meth:`refresh` does, in the background."""
-        if self._mutable(self._current()) and (self._refreshing is None or self._refreshing.done()):
+        if self._changeable() is not None and (self._refreshing is None or self._refreshing.done()):
             self._refreshing = self._background.spawn(self.refresh(), name="memory-refresh")
 
     def check(self, block: str) -> None:
         """Do what :meth:`refresh` does, in the background, unless a realtime model has this block."""
-        agent = self._current()
-        if agent is not None and self._mutable(agent) and not self._has(agent, block):
+        agent = self._changeable()
+        if agent is not None and not self._instructions.have(agent, block):
             self.refresh_soon()
 
     async def refresh(self) -> None:
         """Give a realtime model the block and what was said before, if its instructions can change."""
-        agent = self._current()
-        if agent is None or self._removed or not self._mutable(agent):
+        agent = self._changeable()
+        if agent is None or self._removed:
             return
         try:
             await self._refresh(agent)
@@ -120,69 +119,23 @@ class AgentHook:
 
     async def _refresh(self, agent: Agent) -> None:
         block = await self._read_block()
-        if (renewed := self._renew(agent, block)) is not None:
+        if (renewed := self._instructions.renew(agent, block)) is not None:
             await agent.update_instructions(renewed)
-        model, context = self._model(agent), agent.chat_ctx.copy()
+        model, context = model_of(self._session, agent), agent.chat_ctx.copy()
         self._place(context, 0)
         changeable = isinstance(model, llm.RealtimeModel) and model.capabilities.mutable_chat_context
         if changeable and len(context.items) > len(agent.chat_ctx.items):
             await agent.update_chat_ctx(context)
 
-    def _own(self, agent: Agent) -> str | Instructions:
-        """The instructions that the program gave an agent."""
-        own, renewed = self._renewed.get(agent, (agent.instructions, ""))
-        return own if agent.instructions == renewed else agent.instructions
-
-    def _renew(self, agent: Agent, block: str) -> str | None:
-        """The instructions of a realtime model with a block at their end; None if they are these already."""
-        if self._has(agent, block):
-            return None
-        renewed = self._with(agent, block)
-        self._renewed[agent] = self._own(agent), renewed
-        return renewed
-
-    def _has(self, agent: Agent, block: str) -> bool:
-        return self._with(agent, block) == agent.instructions if block or agent in self._renewed else True
-
-    def _with(self, agent: Agent, block: str) -> str:
-        return "\n\n".join(filter(None, (self._rendered(agent, self._own(agent)), block)))
-
-    def _rendered(self, agent: Agent, instructions: str | Instructions) -> str:
-        """The text of instructions, as the framework makes it for a realtime model."""
-        if isinstance(instructions, str):
-            return instructions
-        model = self._model(agent)
-        audio = isinstance(model, llm.RealtimeModel) and model.capabilities.audio_output
-        return instructions.render(modality="audio" if audio else "text")
-
-    def _current(self) -> Agent | None:
+    def _changeable(self) -> Agent | None:
+        """The agent that talks, if it is hooked and has a realtime model whose instructions can change."""
         try:
             agent = self._session.current_agent
         except RuntimeError:
             return None
-        return agent if agent in self._nodes else None
-
-    def _model(self, agent: Agent) -> object:
-        return model_of(self._session, agent)
-
-    def _mutable(self, agent: Agent | None) -> bool:
-        model = self._model(agent) if agent is not None else None
-        return isinstance(model, llm.RealtimeModel) and model.capabilities.mutable_instructions
-
-
-def model_of(session: AgentSession[Any], agent: Agent | None = None) -> object:
-    """The model with which an agent of a session talks: its own, else the session's.
-
-    Args:
-        session: the session.
-        agent: the agent; the one that talks now where None.
-    """
-    if agent is None:
-        try:
-            agent = session.current_agent
-        except RuntimeError:  # the session is not running
-            return session.llm
-    return agent.llm if isinstance(agent.llm, llm.RealtimeModel | llm.LLM) else session.llm
+        model = model_of(self._session, agent)
+        changes = isinstance(model, llm.RealtimeModel) and model.capabilities.mutable_instructions
+        return agent if changes and agent in self._nodes else None
 
 
 def place(chat_ctx: llm.ChatContext, block: str) -> int:

@@ -179,7 +179,7 @@ async def test_a_session_that_does_not_run_is_initializing_and_can_be_started_ag
 
 @pytest.mark.parametrize("audio", [True, False])
 async def test_a_realtime_model_has_the_instructions_of_its_modality(audio: bool) -> None:
-    """``companion.conversation.hook`` (``_rendered``): the block is behind the text that the model has without it."""
+    """``companion.conversation.realtime_instructions``: the block is behind the text that the model has without it."""
     model = SilentRealtime()
     model.capabilities.audio_output = audio
     own = Instructions("Be kind.", audio="Be brief.", text="Use lists.", dynamic="It is Monday.")
