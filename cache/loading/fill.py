@@ -206,15 +206,13 @@ class Filler:
             raw = self._serializer.seal(key, plain)
         except ValueTooLarge as problem:
             logger.warning("a loaded value is not stored: %s", problem)
-            ttls_ms = DELETE, DELETE
+            raw, ttls_ms = b"", (DELETE, DELETE)
         sequence = pending.sequence
         if pending.newest(key) > lease.delivered:
             # Invalidated since the load began, and Redis has not acknowledged it yet.
             self.leases.release_later(lease)
             return
         self._engine.near.drop(key)
-        if ttls_ms[0] == DELETE:
-            raw = b""
         try:
             if await self.leases.fill(lease, raw, ttls_ms):
                 pending.acknowledge_store(key, sequence)
