@@ -78,14 +78,15 @@ class Servers:
         reached = {new for old, new in moves if old in self.epochs and self.epochs[old].suspect}
         self._near.drop_where(includes)
         self._waiters.changed(None)
-        used = set() if self._transport.client is None else {*self._transport.client.nodes()}
-        self._tracking &= used
-        for gone in self.epochs.keys() - used:
+        client = self._transport.client
+        for gone in [node for node in self.epochs if client is None or not client.uses(node)]:
             self.epochs.pop(gone).forget()
+        self._tracking &= self.epochs.keys()
         for epoch in self.epochs.values():
             epoch.on_change()  # its mark may have another name
-        for node in reached & used:
-            self._epoch(node).distrust()
+        for node in reached:
+            if client is not None and client.uses(node):
+                self._epoch(node).distrust()
 
     def on_push(self, node: Node, push: list[Any]) -> None:
         """Apply what a server reports."""

@@ -48,6 +48,9 @@ class Client(Protocol):
     def nodes(self) -> Sequence[Node]:
         """The servers that hold all keys together."""
 
+    def uses(self, node: Node) -> bool:
+        """Whether commands may be sent to this server, of whichever keys."""
+
     async def refresh(self) -> None:
         """Find out which servers there are now."""
 
@@ -104,6 +107,10 @@ class OneServer:
     def nodes(self) -> tuple[Self]:
         """This one."""
         return (self,)
+
+    def uses(self, node: object) -> bool:
+        """Whether it is this one."""
+        return node is self
 
     async def refresh(self) -> None:
         """There is one."""

@@ -89,7 +89,7 @@ class ClusterClient:
         self._redirections = Redirections(
             address_map,
             deadline,
-            node_at=self._nodes.at,
+            node_at=self._nodes.redirected_to,
             node_of=self._table.node_of,
             moved=self._discovery.moved,
             refused=self._discovery.refused,
@@ -137,6 +137,10 @@ class ClusterClient:
     def nodes(self) -> Sequence[Node]:
         """The primaries."""
         return self._table.owners
+
+    def uses(self, node: Node) -> bool:
+        """Whether it is one of the primaries, or one that a slot is moving to."""
+        return node in self._nodes
 
     async def refresh(self) -> None:
         """Ask for the slots now.

@@ -7,11 +7,12 @@ import random
 from collections.abc import Callable, Collection
 from typing import Final
 
-from ...background import BackgroundTasks
+from ...background import BackgroundTasks, loop_time
 from ..multiplexer import MultiplexedClient
 from .topology import Address, AddressMap, Range, ranges
 
 _ASKED: Final = 3  # nodes that are asked for the slots at a time
+_ON_ITS_WAY: Final = 0.5  # seconds after a redirection for which a node without slots is kept: one is moving there
 
 
 class Nodes:
@@ -29,6 +30,7 @@ class Nodes:
         self._seed, self._address_map, self._open = seed, address_map, open_node
         self._clients = {seed: open_node(seed)}
         self._known = {seed}  # addresses where the slots may be known
+        self._redirected: dict[Address, float] = {}  # loop time of the last redirection there
         self._closing = BackgroundTasks()
         self.closed = False
 
@@ -44,6 +46,14 @@ class Nodes:
                 return next(iter(self._clients.values()))  # which is closed as well
             self._clients[address] = self._open(address)
         return self._clients[address]
+
+    def redirected_to(self, address: Address) -> MultiplexedClient:
+        """The client for an address that another node has named."""
+        self._redirected[address] = loop_time()
+        return self.at(address)
+
+    def __contains__(self, node: object) -> bool:
+        return node in self._clients.values()
 
     async def views(self) -> list[list[Range]]:
         """What some of the nodes that answer reply to CLUSTER SLOTS, where it names any."""
@@ -73,7 +83,10 @@ class Nodes:
     def keep(self, owners: Collection[MultiplexedClient], view: list[Range]) -> bool:
         """Close the others, and know the addresses of the view. Returns whether there were others."""
         self._known = {address for each in view for address in (each.primary, *each.replicas)} | {self._seed}
-        unused = [address for address, node in self._clients.items() if node not in owners]
+        late = loop_time() - _ON_ITS_WAY
+        self._redirected = {address: when for address, when in self._redirected.items() if when > late}
+        kept = self._redirected.keys()
+        unused = [address for address, node in self._clients.items() if node not in owners and address not in kept]
         for address in unused:
             self._closing.spawn(self._clients.pop(address).close(), "cache-disconnect")
         return bool(unused)
