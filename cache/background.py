@@ -23,8 +23,8 @@ def retrieve_exception(task: asyncio.Future[Any]) -> None:
         task.exception()
 
 
-async def set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for ``event``, but no longer than that. Returns whether it is set."""
+async def set_within(event: asyncio.Event, seconds: float | None) -> bool:
+    """Wait for ``event``, but no longer than that (None: without limit). Returns whether it is set."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Sequence
 from contextvars import Context
 from typing import Any, Final, TypeVar
 
@@ -23,7 +22,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ...background import BackgroundTasks, loop_time
+from ...background import BackgroundTasks, loop_time, set_within
 from ...exceptions import (
     CommandRejected,
     CommandTimeout,
@@ -195,42 +194,32 @@ class PooledClient(OneServer):
             self._listener.on_handshake(self, found.probed)
             reporting = self.background.spawn(self._listener.on_connected(self), name="cache-connected")
             try:
-                await self._until_lost(found.reopen)
+                problem = await self._until_lost(found)
             finally:
                 reporting.cancel()
                 if watching is not None:
                     watching.cancel()
                 self._drop()
+            self._failed(problem)
 
-    async def _until_lost(self, reopen: Callable[[], Redis]) -> None:
-        """Return when Redis is away, or its server is no primary any more."""
-        interval = self._settings.health_check_interval or None
+    async def _until_lost(self, found: Found) -> TransportError:
+        """Return once Redis is away, or its server is no primary any more: what says so."""
+        client, interval = found.client, self._settings.health_check_interval or None
         while True:
-            suspected = False
-            with suppress(TimeoutError):
-                async with asyncio.timeout(interval):
-                    suspected = await self._suspect.wait()
+            suspected = await set_within(self._suspect, interval)
             self._suspect.clear()
             if interval and not self._operations and loop_time() >= self._asked_role_at + interval:
                 self._drop()
-                self.client = reopen()
-            if (client := self.client) is None:
-                return  # closed
+                client = self.client = found.reopen()
+            if self._deposed is not None:  # its user may lack the right to ask
+                return self._deposed
             try:
-                if self._deposed is not None:  # its user may lack the right to ask
-                    raise self._deposed
                 await self._answer(client, check_role(client), _PING_TIMEOUT)
             except HandshakeFailed as problem:
-                self._lost(problem)
-                return
+                return problem
             except TransportError:
                 if suspected:  # otherwise all connections may be in use
-                    self._lost(CommandTimeout("no answer"))
-                    return
-
-    def _lost(self, problem: TransportError) -> None:
-        self._drop()
-        self._failed(problem)
+                    return CommandTimeout("no answer")
 
     def _failed(self, problem: BaseException) -> float:
         """Report the failure. Returns the seconds for which it asks until the next attempt."""
