@@ -111,7 +111,7 @@ class Engine:
         if self._availability.refuses(lost, self.transport.capabilities.refused):
             self._maintenance.probe_soon()
 
-    async def on_connected(self, node: Node) -> None:
+    def on_connected(self, node: Node) -> None:
         """Check its values, and deliver what is pending."""
         if self.transport.complete:
             whole = node is self.transport.client

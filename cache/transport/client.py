@@ -130,8 +130,8 @@ class NodeListener(Protocol):
     def on_handshake(self, node: Node, replies: list[Any]) -> None:
         """The replies to the set-up commands of a new connection, before it is used. Rejections are among them."""
 
-    async def on_connected(self, node: Node) -> None:
-        """The node is usable. Cancelled when the connection is lost."""
+    def on_connected(self, node: Node) -> None:
+        """The node is usable: once for each connection."""
 
     def on_disconnected(self, node: Node, reason: str) -> None:
         """The node is not usable; called again when the reason changes. It holds no credentials."""

@@ -142,12 +142,12 @@ class Transport:
         self._learn(Capabilities.found(replies[-len(PROBES) :] if node.resp3 else replies))
         self._listener.on_handshake(node, replies[:own])
 
-    async def on_connected(self, node: Node) -> None:
+    def on_connected(self, node: Node) -> None:
         """The server may speak RESP3 by now."""
         if node is self._upgrade:
             self._close(self.client)
             self.client, self._upgrade = self._upgrade, None
-        await self._listener.on_connected(node)
+        self._listener.on_connected(node)
 
     def on_disconnected(self, node: Node, reason: str) -> None:
         """Report it, unless the pool is in use."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from functools import partial
 from typing import Any, Final
@@ -34,8 +34,8 @@ class MultiplexedClient(OneServer):
 
     Args:
         endpoint: where Redis is.
-        listener: learns about the connection. ``on_connected`` is run as a task, and cancelled when the connection is
-            lost. A suspended connection is not lost: :attr:`up` is False meanwhile, but the server still tracks for it.
+        listener: learns about the connection. A suspended connection is not lost: :attr:`up` is False meanwhile, but
+            the server still tracks for it.
         settings: of the cache.
         handshake: returns the commands sent on a new connection to this node before it is used. Each may be rejected.
         redirect: given by a cluster: sends elsewhere what this node rejects.
@@ -78,7 +78,7 @@ class MultiplexedClient(OneServer):
         self._redirect, self._own_key = redirect, own_key
         self._deadline = settings.deadline
         self._loop, self._tasks = asyncio.get_running_loop(), BackgroundTasks()
-        self._up_task: asyncio.Task[None] | None = None  # reports the present connection, if it has been up
+        self._was_up = False  # whether the present connection has been
         self.active: RespConnection | None = None
         self.connection: RespConnection | None = None
         self._reported = ""  # the last reason that was reported
@@ -91,7 +91,7 @@ class MultiplexedClient(OneServer):
         """Begin connecting in the background. Once."""
         self.started, self.last_answer = True, self._loop.time()
         # Not in the context of the call that needs the connection: it would be kept as long as this task runs.
-        self._spawn(self._supervise(), "cache-connection", Context())
+        self._tasks.spawn(self._supervise(), "cache-connection", Context()).add_done_callback(self._ended)
 
     @property
     def up(self) -> bool:
@@ -159,7 +159,7 @@ class MultiplexedClient(OneServer):
         return await send_each(self, commands)
 
     async def close(self) -> None:
-        """Write what is queued, fail what is in flight, end every task and socket. Not for use in ``on_connected``."""
+        """Write what is queued, fail what is in flight, end every task and socket."""
         self._reported = "closed"
         await self._tasks.cancel()
         self._settle()
@@ -205,8 +205,9 @@ class MultiplexedClient(OneServer):
         if self.active is None:
             self.active, self.reason, self._reported = self.connection, "", ""
             self._settle()
-            if self._up_task is None:
-                self._up_task = self._spawn(self._listener.on_connected(self), "cache-connected")
+            if not self._was_up:
+                self._was_up = True
+                self._tell(self._listener.on_connected)
 
     def _suspended(self, reason: str) -> None:
         if self.active is not None:
@@ -220,22 +221,14 @@ class MultiplexedClient(OneServer):
         if self.active is not None:
             self.last_answer = self._loop.time()
         self.active = self.connection = None
-        self.proven_at = -math.inf
-        if self._up_task is not None:
-            self._up_task.cancel()
-            self._up_task = None
+        self.proven_at, self._was_up = -math.inf, False
         if reason == TOO_LARGE and unanswered:
             self._listener.on_reply_too_large(keys_read_by(unanswered[0]))
         self._explain(reason)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str, context: Context | None = None) -> asyncio.Task[None]:
-        task = self._tasks.spawn(work, name, context)
-        task.add_done_callback(self._check)
-        return task
-
-    def _check(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._report(f"{task.get_name()} failed", error)
+    def _ended(self, supervising: asyncio.Task[None]) -> None:
+        if not supervising.cancelled() and (error := supervising.exception()) is not None:
+            self._report("cache-connection failed", error)
 
     def _failed(self, error: BaseException | None, reason: str) -> None:
         """An attempt to connect has failed."""
@@ -251,10 +244,13 @@ class MultiplexedClient(OneServer):
         self._settle()
         if reason != self._reported:
             self._reported = reason
-            try:
-                self._listener.on_disconnected(self, reason)
-            except Exception as error:
-                self._report("on_disconnected failed", error)
+            self._tell(self._listener.on_disconnected, reason)
+
+    def _tell(self, report: Callable[..., None], *reason: str) -> None:
+        try:
+            report(self, *reason)
+        except Exception as error:
+            self._report(f"{report.__name__} failed", error)
 
     def _settle(self) -> None:
         if not self._settled.done():

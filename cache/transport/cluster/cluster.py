@@ -198,10 +198,10 @@ class ClusterClient:
 
     # -- ClientListener, of the nodes ------------------------------------------------------------------
 
-    async def on_connected(self, node: Node) -> None:
+    def on_connected(self, node: Node) -> None:
         """The addresses that the cluster announces are right."""
         self._reached.add(node.name)
-        await self._listener.on_connected(node)
+        self._listener.on_connected(node)
 
     def on_disconnected(self, node: Node, reason: str) -> None:
         """Look for the node that takes its place."""

@@ -192,11 +192,10 @@ class PooledClient(OneServer):
             self._says_role, self._asked_role_at = found.says_role, loop_time()
             watching = self._primary.watch(server, lambda: self._depose(self.client, HandshakeFailed(MOVED, REJECTED)))
             self._listener.on_handshake(self, found.probed)
-            reporting = self.background.spawn(self._listener.on_connected(self), name="cache-connected")
+            self._listener.on_connected(self)
             try:
                 problem = await self._until_lost(found)
             finally:
-                reporting.cancel()
                 if watching is not None:
                     watching.cancel()
                 self._drop()

@@ -228,23 +228,6 @@ async def test_what_was_given_up_does_not_arrive_later(clients: Clients) -> None
         await client.close()
 
 
-async def test_on_up_is_cancelled_when_the_connection_is_lost(own_redis: RedisServer, clients: Clients) -> None:
-    events: list[str] = []
-
-    async def up() -> None:
-        events.append("up")
-        try:
-            await asyncio.get_running_loop().create_future()
-        except asyncio.CancelledError:
-            events.append("cancelled")
-            raise
-
-    client = await clients(own_redis.port, on_connected=up)
-    await until(lambda: events == ["up"])
-    own_redis.cli("CLIENT", "KILL", "TYPE", "normal")
-    await until(lambda: events == ["up", "cancelled", "up"] and client.up)
-
-
 @pytest.mark.timed
 async def test_stalled_loop_keeps_deadlines_with_a_dead_server(own_redis: RedisServer, clients: Clients) -> None:
     client = await clients(own_redis.port)
