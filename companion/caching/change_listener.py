@@ -11,7 +11,6 @@ One listener per worker, in its main process. How long after its commit a change
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -24,6 +23,7 @@ import httpx
 from cache import BackgroundTasks
 
 from ..store import explain_answer, explain_failure
+from ..waiting import within
 from .change_feed import Change, ChangeFeed, FeedFailed
 from .realtime import ChangeNotifier, NotifierFailed, NotifierTiming, SubscriptionEnded
 
@@ -128,9 +128,7 @@ class ChangeListener:
             self._log_success("feed", "the feed can be read")
             failures = 0
             await asyncio.sleep(self._timing.min_poll_gap)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._timing.confirm_after if notified else self._timing.poll_interval):
-                    await self._notified.wait()
+            await within(self._notified.wait(), self._timing.confirm_after if notified else self._timing.poll_interval)
 
     def _backoff(self, failures: int, longest: float) -> float:
         """Seconds before the next try: exponential, with jitter, so that workers do not retry in step."""

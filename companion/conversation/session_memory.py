@@ -13,11 +13,11 @@ from livekit.agents.voice import SpeechHandle
 from cache import BackgroundTasks
 
 from ..identity import Caller
-from ..memory.read_deadline import within
 from ..prompts import GREETING
 from ..runtime import Runtime, release_runtime
 from ..voice.prepared_speech import speech_of
 from ..voice.tracing import StartTrace
+from ..waiting import within
 from .briefing import DEADLINE
 from .greeter import Greeter
 from .hook import AgentHook

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
 from cache import retrieve_exception
@@ -63,10 +62,3 @@ async def outcome(read: Coroutine[Any, Any, T], operation: str) -> T | StoreErro
         return await within_deadline(read, operation)
     except StoreError as problem:
         return problem
-
-
-async def within(work: Awaitable[object], timeout: float) -> None:
-    """Await ``work``, ``timeout`` seconds at most; after that it is cancelled."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(timeout):
-            await work

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -11,6 +10,7 @@ from itertools import count
 from typing import Final
 
 from ..store import Memory, PersonErased, StoreError, fact_key
+from ..waiting import within
 from .order import Date, Entries, Entry, Stored
 from .profile_write import Profile
 from .records import Write, kind_of
@@ -137,7 +137,7 @@ class WriteQueue:
             return entry.outcome
         entry.tried.clear()
         self._retry_now.set()  # the store may be back
-        await _wait(entry.tried, FIRST_TRY)
+        await within(entry.tried.wait(), FIRST_TRY)
         return entry.outcome
 
     def drop(self, number: int | None) -> None:
@@ -161,7 +161,7 @@ class WriteQueue:
             await asyncio.wait({self._writer}, timeout=timeout)
             stored = next((entry for entry in self._entries if entry.outcome is not None), None)
             if stored is not None:  # one at most: they are written one at a time
-                await _wait(stored.tried, _INVALIDATION)
+                await within(stored.tried.wait(), _INVALIDATION)
 
     async def stop(self) -> list[Write]:
         """Retry no more.
@@ -203,7 +203,7 @@ class WriteQueue:
             if stored and failures:
                 logger.info("the store takes what waited for it")
             if not stored:
-                await _wait(self._retry_now, _BACKOFF[min(failures, len(_BACKOFF) - 1)])
+                await within(self._retry_now.wait(), _BACKOFF[min(failures, len(_BACKOFF) - 1)])
             failures = 0 if stored else failures + 1
         self._on_empty(self)
 
@@ -246,9 +246,3 @@ class WriteQueue:
         entry.tried.clear()  # of an earlier try: this one ends with the invalidation
         if outcome.profile is not None:
             self.stored_profile = outcome.profile.text
-
-
-async def _wait(event: asyncio.Event, timeout: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout):
-            await event.wait()

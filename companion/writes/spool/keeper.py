@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from ...waiting import within
 from ..records import Write, to_line
 from .file import SpoolFile
 
@@ -103,9 +103,9 @@ class SpoolKeeper:
                 pending = queue.writes()
                 if not _same(pending, self._held):
                     if not await self._try_to_hold(pending):
-                        await _wait(self._stopping, RETRY)
+                        await within(self._stopping.wait(), RETRY)
                 elif pending:
-                    await _wait(self._added, GRACE)
+                    await within(self._added.wait(), GRACE)
                 else:
                     break
         finally:
@@ -132,9 +132,3 @@ class SpoolKeeper:
 
 def _same(writes: Sequence[Write], held: Sequence[Write] | None) -> bool:
     return held is not None and len(writes) == len(held) and all(map(operator.is_, writes, held))
-
-
-async def _wait(event: asyncio.Event, timeout: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout):
-            await event.wait()
