@@ -65,8 +65,11 @@ class Job:
             if stream.topic == "lk.transcription" and stream.sender in ("", self.agent_identity)
         ]
 
-    async def greeting(self, timeout: float = 20.0) -> str:
-        """The agent's greeting. Send text only afterwards: earlier text is not received."""
+    async def greeting(self, timeout: float = 40.0) -> str:
+        """The agent's greeting. Send text only afterwards: earlier text is not received.
+
+        LiveKit's client gives a connection 15 seconds, on a busy machine too little, and then tries another.
+        """
         return await self.next_reply(timeout)
 
     async def next_reply(self, timeout: float = 20.0) -> str:
