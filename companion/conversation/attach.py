@@ -27,6 +27,7 @@ from ..runtime import Runtime, acquire_runtime, release_runtime
 from ..settings import Settings
 from ..speech import keep_private
 from ..voice.console import runs_locally
+from ..voice.native_client import make_native_client
 from ..voice.tracing import StartTrace
 from .participant import Partner
 from .parts import Parts
@@ -89,6 +90,7 @@ async def attach(
         if runtime.settings.phone_identity:
             await asyncio.to_thread(load_library)
         if ctx is not None:
+            make_native_client(ctx.proc)  # a program's own server may run its jobs in threads
             await _open_services(runtime, ctx)
         _refuse_second(session)  # two calls at once
     except BaseException:  # also where the job ends meanwhile

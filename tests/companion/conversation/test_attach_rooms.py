@@ -12,7 +12,7 @@ from weakref import ReferenceType, ref
 
 import pytest
 from livekit import rtc
-from livekit.agents import NOT_GIVEN, Agent, AgentSession
+from livekit.agents import NOT_GIVEN, Agent, AgentSession, JobExecutorType
 from livekit.agents.ipc.mock_room import create_mock_room
 from livekit.agents.voice.room_io import RoomOptions
 
@@ -74,6 +74,18 @@ async def greeted(call: Call) -> str:
     await call.memory.greet("Greet the user.")
     await until(lambda: call.session.history.messages())
     return call.last
+
+
+async def test_jobs_in_threads_do_not_race_for_the_native_client(
+    known: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a server of the program's own, which has no ``make_native_client`` as its ``setup_fnc``."""
+    made: list[Any] = []
+    monkeypatch.setattr(rtc, "AudioResampler", lambda *rates: made.append(rates))
+    async with job(a_room("ada")) as ctx:
+        assert ctx.proc.executor_type is JobExecutorType.THREAD
+        await begin(ctx)
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("metadata", [None, {"user_id": "ada"}])
