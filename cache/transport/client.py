@@ -69,9 +69,6 @@ class Client(Protocol):
     async def ping(self) -> None:
         """Find out whether Redis answers; of a cluster: whether any node does. Raises TransportError."""
 
-    async def probe(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies to commands each of which may be rejected, and may cost the connection."""
-
     async def close(self) -> None:
         """End every task and connection."""
 

@@ -158,7 +158,9 @@ class Transport:
 
     async def probe(self) -> None:
         """Look again for what the server refuses."""
-        self._learn(Capabilities.found(await self._usable().probe(PROBES)))
+        client = self._usable()
+        replies = await (client.probe() if isinstance(client, PooledClient) else send_each(client, PROBES))
+        self._learn(Capabilities.found(replies))
 
     def _learn(self, capabilities: Capabilities) -> None:
         self.capabilities = capabilities.knowing(self.capabilities)

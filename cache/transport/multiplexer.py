@@ -17,7 +17,7 @@ from ..background import BackgroundTasks
 from ..exceptions import NotConnected, TooManyInFlight, WrongKind
 from ..redis_url import Endpoint, host_port
 from ..settings import CacheSettings
-from .client import Argument, ClientListener, Command, Node, OneServer, send_each
+from .client import Argument, ClientListener, Command, Node, OneServer
 from .connection import TOO_LARGE, Redirect, RespConnection, Sent, expire, fail
 from .connector import Connector
 from .heartbeat import Heartbeat
@@ -153,10 +153,6 @@ class MultiplexedClient(OneServer):
             else:
                 connection.send(command, future)
                 self._loop.call_at(called + self._deadline, expire, future)
-
-    async def probe(self, commands: Sequence[Command]) -> list[Any]:
-        """Replies and rejections."""
-        return await send_each(self, commands)
 
     async def close(self) -> None:
         """Write what is queued, fail what is in flight, end every task and socket."""

@@ -17,7 +17,7 @@ from ...background import loop_time
 from ...exceptions import NotConnected, WrongKind
 from ...keys import system_server
 from ...redis_url import Endpoint
-from ..client import Argument, ClientListener, ClusterListener, Command, Node, send_each
+from ..client import Argument, ClientListener, ClusterListener, Command, Node
 from ..connection import CLUSTER_DOWN, REPLICA, Redirect
 from ..handshake import NO_SLOTS
 from ..multiplexer import MultiplexedClient
@@ -185,10 +185,6 @@ class ClusterClient:
         for node, positions in groups.items():
             futures.update(zip(positions, node.call_many([commands[each] for each in positions]), strict=True))
         return [futures[position] for position in range(len(commands))]
-
-    async def probe(self, commands: Sequence[Command]) -> list[Any]:
-        """Replies and rejections."""
-        return await send_each(self, commands)
 
     async def close(self) -> None:
         """End every task and connection."""

@@ -109,12 +109,12 @@ class PooledClient(OneServer):
             self.background.spawn(self._send(tuple(commands), futures), name="cache-commands")
         return futures
 
-    async def probe(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies, one after another: a proxy may end the connection over one of them."""
+    async def probe(self) -> list[Any]:
+        """The replies to ``PROBES``, sent one after another: a proxy may end the connection over one of them."""
         client = self.client
         if client is None:
             raise NotConnected(self.reason)
-        return await self._answer(client, answers(client, commands), self._settings.deadline)
+        return await self._answer(client, answers(client), self._settings.deadline)
 
     async def _send(self, commands: tuple[Command, ...], futures: list[asyncio.Future[Any]]) -> None:
         client = self.client

@@ -137,15 +137,15 @@ async def _find(reopen: Callable[[], Redis], retire: Callable[[Redis], None]) ->
             await _answer(client, "CLUSTER", "SLOTS"), CommandRejected
         ):
             raise HandshakeFailed(OLD_CLUSTER, REJECTED)  # a proxy in front of one knows no slots, and is one server
-        return Found(client, reopen, "role" in info, await answers(client, PROBES))
+        return Found(client, reopen, "role" in info, await answers(client))
     except BaseException:
         retire(client)
         raise
 
 
-async def answers(client: Redis, probes: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """The replies to probes, rejections among them, and to ``PROBE_EVAL`` if the connection ended over one of them."""
-    replies = [await _answer(client, *probe) for probe in probes]
+async def answers(client: Redis) -> list[Any]:
+    """The replies to ``PROBES``, rejections among them; to ``PROBE_EVAL`` too if the connection ended over one."""
+    replies = [await _answer(client, *probe) for probe in PROBES]
     if any(rejected_with(reply, HUNG_UP) for reply in replies):
         replies.append(await _answer(client, *PROBE_EVAL))  # elsewhere it is tried once EVALSHA is refused
     return replies
