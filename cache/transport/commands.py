@@ -119,14 +119,7 @@ class Transport:
         """Use the client that suits the server. The one beside the pool goes on asking."""
         if found.slots is not None:
             self.disconnect()
-            self.client = ClusterClient(
-                self._settings.endpoint,
-                found.slots,
-                self,
-                open_node=self._multiplexed,
-                deadline=self.deadline,
-                address_map=self._settings.cluster_address_map,
-            )
+            self.client = ClusterClient(self._settings, found.slots, self, self._multiplexed)
         elif found.resp3:  # no cluster any more
             self._close(self.client)
             self._connect_to_one()

@@ -17,6 +17,7 @@ from ...background import loop_time
 from ...exceptions import NotConnected, WrongKind
 from ...keys import system_server
 from ...redis_url import Endpoint
+from ...settings import CacheSettings
 from ..client import Argument, ClientListener, ClusterListener, Command, Node
 from ..connection import CLUSTER_DOWN, REPLICA, Redirect
 from ..handshake import NO_SLOTS
@@ -26,7 +27,7 @@ from .discovery import Discovery
 from .nodes import Nodes
 from .redirections import Redirections
 from .slot_table import SlotTable
-from .topology import Address, AddressMap, ranges
+from .topology import Address, ranges
 
 LOOK_AGAIN: Final = 30.0  # seconds until a cluster whose slots are not to be learned is tried again
 _ANSWERED: Final = ("refused", CLUSTER_DOWN, REPLICA)  # how reasons begin that a node has given itself
@@ -46,30 +47,20 @@ class ClusterClient:
     """The connections to a cluster.
 
     Args:
-        endpoint: of the URL's node; the others have its credentials and TLS context.
+        settings: of the cache. The nodes have the credentials and the TLS context of the URL's node.
         slots: what that node replied to CLUSTER SLOTS. If it is empty the node has every slot, until it says otherwise.
         listener: learns about the nodes that have slots.
         open_node: makes the client of a node.
-        deadline: seconds a command may take.
-        address_map: see ``topology.AddressMap``.
     """
 
     only: Final = None
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        slots: Any,
-        listener: ClusterListener,
-        *,
-        open_node: OpenNode,
-        deadline: float,
-        address_map: AddressMap,
-    ) -> None:
+    def __init__(self, settings: CacheSettings, slots: Any, listener: ClusterListener, open_node: OpenNode) -> None:
         self._listener = listener
         self.on_handshake, self.on_push = listener.on_handshake, listener.on_push
         self.on_reply_too_large = listener.on_reply_too_large
         self._reached: set[str] = set()  # names of nodes that have answered
+        endpoint, address_map = settings.endpoint, settings.cluster_address_map
         seed = endpoint.host, endpoint.port
 
         def open_at(address: Address) -> MultiplexedClient:
@@ -88,7 +79,7 @@ class ClusterClient:
         )
         self._redirections = Redirections(
             address_map,
-            deadline,
+            settings.deadline,
             node_at=self._nodes.redirected_to,
             node_of=self._table.node_of,
             moved=self._discovery.moved,
