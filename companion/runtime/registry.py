@@ -90,14 +90,19 @@ async def close_runtime() -> None:
     loop = asyncio.get_running_loop()
     runtime = _runtimes.pop(loop, None)
     if runtime is not None:
-        for earlier in _ended.keyrefs():  # a runtime may hold its loop, and then neither would ever go
-            if (closed := earlier()) is not None and closed.is_closed():
-                _ended.pop(closed, None)
+        _drop_closed()
         if not runtime.from_environment:
             _ended[loop] = runtime
         await runtime.close(_used)
         if loop not in _runtimes:
             recall_with(None)  # the relay can redeliver nothing any more, and would be held with all of the runtime
+
+
+def _drop_closed() -> None:
+    """Let go of what has ended in loops that are closed: it may hold its loop, and then neither would ever go."""
+    for each in _ended.keyrefs():  # a list: loops of other threads come and go meanwhile
+        if (loop := each()) is not None and loop.is_closed():
+            _ended.pop(loop, None)
 
 
 def _used() -> Runtime | None:
