@@ -80,7 +80,7 @@ class ClusterClient:
         self._redirections = Redirections(
             address_map,
             settings.deadline,
-            node_at=self._nodes.redirected_to,
+            node_at=self._discovery.node_at,
             node_of=self._table.node_of,
             moved=self._discovery.moved,
             refused=self._discovery.refused,

@@ -50,7 +50,7 @@ class Discovery:
         self._refusals = False  # since the slots were last asked for
 
     def ask_soon(self) -> None:
-        """Ask in the background, and again until each node in use serves its slots and all agree with each MOVED."""
+        """Ask in the background, and again until each node in use has slots and serves them, as each MOVED has said."""
         self._begin(self._ask_until_complete)
 
     async def ask(self) -> bool:
@@ -72,6 +72,15 @@ class Discovery:
         if view:
             self._table.use((each, self._nodes.at(each.primary)) for each in view)
             self._report(unused=self._nodes.keep(self._table.owners, view))
+            if self._nodes.beside(self._table.owners):
+                self.ask_soon()
+
+    def node_at(self, address: Address) -> MultiplexedClient:
+        """The client for an address that a node has named. One that gets no slot is closed later."""
+        node = self._nodes.redirected_to(address)
+        if self._table.known and node not in self._table.owners:
+            self.ask_soon()
+        return node
 
     def moved(self, slot: int, node: MultiplexedClient) -> bool:
         """Learn from MOVED. Returns whether to follow: not where no node has said who has which slot."""
@@ -105,7 +114,8 @@ class Discovery:
             self._refusals = False
             await self.ask()
             await asyncio.sleep(backoff(_AGAIN, loop_time() - began))
-            if self._complete() and self._table.agreed and not self._refusals:
+            unsettled = self._refusals or not self._table.agreed or self._nodes.beside(self._table.owners)
+            if self._complete() and not unsettled:
                 return
 
     async def _ask_once(self) -> None:

@@ -52,6 +52,10 @@ class Nodes:
         self._redirected[address] = loop_time()
         return self.at(address)
 
+    def beside(self, owners: Collection[MultiplexedClient]) -> bool:
+        """Whether there are others."""
+        return any(node not in owners for node in self._clients.values())
+
     def __contains__(self, node: object) -> bool:
         return node in self._clients.values()
 
@@ -81,7 +85,7 @@ class Nodes:
                 node.start()
 
     def keep(self, owners: Collection[MultiplexedClient], view: list[Range]) -> bool:
-        """Close the others, and know the addresses of the view. Returns whether there were others."""
+        """Close the others, and know the addresses of the view. Returns whether any was closed."""
         self._known = {address for each in view for address in (each.primary, *each.replicas)} | {self._seed}
         late = loop_time() - _ON_ITS_WAY
         self._redirected = {address: when for address, when in self._redirected.items() if when > late}
