@@ -44,7 +44,7 @@ _NOT_KEPT: Final = (
 NO_SECRETS: Final = (
     "I keep no passwords, codes or card numbers, and will not bring that up: it is only in the record of what we said."
 )
-"""What this answers is no topic, summary or greeting; see ``TurnLog``."""
+"""Where an answer begins so, what it answers is no topic, summary or greeting; see ``TurnLog``."""
 _FAREWELL: Final = re.compile(r"(?:bye|goodbye|good night|see you)\b", re.IGNORECASE)
 
 
@@ -57,7 +57,7 @@ def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
     said = said_in(items)
     system = "\n\n".join(text_of(item) for item in items if role_of(item) == "system")
     if isinstance(last, llm.FunctionCallOutput):
-        return another(items, said) or _next(last, said, profile_in(system), tools)
+        return _keeping_no_secret(said, another(items, said) or _next(last, said, profile_in(system), tools))
     if system.startswith(FOLLOW_UP_PROMPT[:60]):
         return _follow_up(text_of(last))
     if system.startswith(SUMMARY_PROMPT[:60]):
@@ -65,7 +65,15 @@ def answer(context: llm.ChatContext, tools: set[str]) -> str | Call:
     profile = profile_in(system)
     if last.role == "system":
         return greeting(text_of(last), profile)
-    return chosen(items, tools) or _reply(said, profile, tools, system)
+    return _keeping_no_secret(said, chosen(items, tools) or _reply(said, profile, tools, system))
+
+
+def _keeping_no_secret(said: list[str], reply: str | Call) -> str | Call:
+    """The reply, which says of a secret beside something else too that it is not kept."""
+    words = said[-1] if said else ""
+    if isinstance(reply, Call) or reply == NO_SECRETS or not secret_in(words) or forget_request(words):
+        return reply
+    return f"{NO_SECRETS} {reply}"
 
 
 def name_in(profile: str) -> str:

@@ -216,7 +216,7 @@ ROUGH: Final[tuple[Saying, ...]] = (
     ("I like chess and my sister likes go", ("Likes: chess",), "learnt"),
     ("my boss says hi and my name is ada", ("Name: Ada",), "learnt"),
     # One of two must not be stored
-    ("My name is Ada and my password is hunter2", ("Name: Ada",), "learnt"),
+    ("My name is Ada and my password is hunter2", ("Name: Ada",), "learnt beside a secret"),
     ("If it rains I stay in, but I live in Oslo", ("Lives in: Oslo",), "learnt"),
     # Nothing is stored
     ("do i live in oslo", (), "any"),
@@ -327,7 +327,7 @@ ROUGH: Final[tuple[Saying, ...]] = (
     ("off the record, I hate my job", (), "cannot"),
     ("I like hunter2, which is also my password", (), "secret"),
     ("I like hunter2 (my password)", (), "secret"),
-    ("I live in Oslo and my pin is 9999", ("Lives in: Oslo",), "learnt"),
+    ("I live in Oslo and my pin is 9999", ("Lives in: Oslo",), "learnt beside a secret"),
     ("my PIN's 4321", (), "secret"),
     ("My social is 123-45-6789", (), "secret"),
     ("my safe opens with 12-34-56", (), "secret"),

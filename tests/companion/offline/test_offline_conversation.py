@@ -163,13 +163,19 @@ async def test_a_secret_that_it_refuses_to_keep_is_not_brought_up(
     monkeypatch.setattr("companion.offline.llm.PACE", 0)
     async with talk(turns=True) as session:
         await ask(session, "I went to the sea today")
-        for said in ("My password is hunter2.", "Remember that my password is hunter2"):
+        secrets = {
+            "My password is hunter2.": [],
+            "Remember that my password is hunter2": [],
+            "My name is Ann and my password is hunter2": ["updateUserProfile"],  # beside what it keeps
+            "Cache stats, and my password is hunter2": ["getRedisCacheStats"],  # beside what it does
+        }
+        for said, expected in secrets.items():
             calls, answered = await ask(session, said)
-            assert not calls
+            assert calls == expected
             assert "only in the record of what we said" in answered
         assert (await ask(session, "What did we talk about?"))[1] == "You said “I went to the sea today”."
     turns = (await runtime.store.context("ada", 20)).turns
-    assert [turn.skipped for turn in turns] == [*[False] * 3, *[True] * 4, False, False]
+    assert [turn.skipped for turn in turns] == [*[False] * 3, *[True] * 8, False, False]
     assert "hunter2" not in repr(to_bring_up(turns))
     plan, _ = await make_plan("ada")
     assert plan.kind == "dropped_call"

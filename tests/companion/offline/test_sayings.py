@@ -10,7 +10,7 @@ import pytest
 from livekit.agents import llm
 
 from companion.offline.intent import Call
-from companion.offline.replies import answer
+from companion.offline.replies import NO_SECRETS, answer
 from companion.prompts import FOLLOW_UP_PROMPT, SUMMARY_PROMPT, instructions, remembered
 
 from .sayings import PLAIN, QUESTIONS, ROUGH, SEQUENCES
@@ -32,6 +32,7 @@ KINDS: Final = {
     "known": "I know that",
     "cannot": r"(?=.*offline voice)(?=.*OPENAI_API_KEY)",
     "secret": "I keep no passwords",
+    "learnt beside a secret": r"I keep no passwords.*\. (?:Nice to meet you|I will remember)",
     "time": r"It is \d\d:\d\d\.$",
     "date": r"It is \w+day, \d+ \w+ \d{4}\.$",
     "well": "I am well",
@@ -87,7 +88,7 @@ def test_what_is_said_once(said: str, stored: tuple[str, ...], kind: str) -> Non
 def test_the_same_thing_is_stored_once(said: str, stored: tuple[str, ...], kind: str) -> None:
     profile, reply = conversation(said, said.rstrip(".") + "!", said.lower().rstrip("."), said)
     assert tuple(profile.splitlines()) == stored
-    assert reply.startswith(KINDS["known"])
+    assert reply.removeprefix(f"{NO_SECRETS} " if "secret" in kind else "").startswith(KINDS["known"])
 
 
 @pytest.mark.parametrize(("said", "stored"), SEQUENCES)
