@@ -73,7 +73,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=places.__getitem__)
     if items and hasattr(items[0].config, "workerinput"):
         slow = [[item.nodeid for item in items if places[item] == (0, place)] for place in range(len(SLOW))]
-        note_plan(items[0].config, slow, [item.nodeid for item in items if places[item][0]])
+        held = [[item.nodeid for item in items if places[item][0] == kind] for kind in range(1, len(KINDS))]
+        note_plan(items[0].config, slow, held)
 
 
 @pytest.hookimpl(optionalhook=True)

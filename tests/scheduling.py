@@ -4,7 +4,8 @@
 Here each slow kind of test begins a part of its own: in one part, they would run one after the other to the end.
 
 A worker that has come to a timed or serial test waits until no other runs an ordinary one. With them among what
-``worksteal`` hands out, one worker after the other would wait while the last has everything else still to do.
+``worksteal`` hands out, one worker after the other would wait while the last has everything else still to do. So would
+they at a serial test, while timed ones are left.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ PLAN: Final = "plan.json"
 """The file, beside the workers' own directories, in which they note the names of the tests that are not like others."""
 
 
-def note_plan(config: pytest.Config, slow: Iterable[Sequence[str]], held: Sequence[str]) -> None:
+def note_plan(config: pytest.Config, slow: Iterable[Sequence[str]], held: Iterable[Sequence[str]]) -> None:
     """In a worker: note the names of some tests, for the process that distributes them and does not collect any.
 
     Args:
         config: the worker's.
         slow: the tests of each slow kind.
-        held: the tests to hold back.
+        held: the tests to hold back: of each kind, until those of the kinds before are handed out.
     """
     own = Path(config.option.basetemp).with_suffix(".plan")
-    own.write_text(json.dumps({"slow": [*slow], "held": held}))
+    own.write_text(json.dumps({"slow": [*slow], "held": [*held]}))
     own.replace(own.with_name(PLAN))
 
 
@@ -41,16 +42,17 @@ class SlowFirstHeldLast(WorkStealingScheduling):
 
     def __init__(self, config: pytest.Config, log: Producer) -> None:
         super().__init__(config, log)
-        self._held: list[int] | None = None
+        self._held: list[list[int]] | None = None
 
     def check_schedule(self) -> None:
         if self._held is None and self.collection is not None:  # at first all tests are pending
             plan = json.loads((self.config._tmp_path_factory.getbasetemp() / PLAN).read_text())
-            *slow, self._held = (self._indices(names) for names in (*plan["slow"], plan["held"]))
-            special = {*self._held, *chain(*slow)}
+            slow, held = ([self._indices(names) for names in plan[part]] for part in ("slow", "held"))
+            self._held = [kind for kind in held if kind]
+            special = set(chain(*slow, *held))
             self.pending = _dealt(slow, [index for index in self.pending if index not in special], len(self.nodes))
         if self._held and self._others_are_handed_out():
-            self.pending, self._held = self.pending + self._held, []
+            self.pending += self._held.pop(0)
         super().check_schedule()
 
     def _indices(self, names: Iterable[str]) -> list[int]:

@@ -133,14 +133,15 @@ class Worker:
     def __init__(self, scheduler: Any, names: list[str]) -> None:
         self.scheduler, self.shutting_down = scheduler, False
         self.gateway = SimpleNamespace(id=str(id(self)))
-        self.parallel_left: list[int] = []
+        self.left: dict[str, list[int]] = {}
         scheduler.add_node(self)
         scheduler.add_node_collection(self, names)
 
     def send_runtest_some(self, indices: list[int]) -> None:
-        if any(index >= 20 for index in indices):
-            pending = self.scheduler.node2pending.values()
-            self.parallel_left = [sum(index < 20 for index in indices) for indices in pending]
+        pending = self.scheduler.node2pending.values()
+        for kind, first in (("timed", 20), ("serial", 25)):
+            if any(first <= index < first + 5 for index in indices):
+                self.left.setdefault(kind, [sum(index < first for index in indices) for indices in pending])
 
     def send_steal(self, indices: list[int]) -> None:
         self.stolen = indices
@@ -156,9 +157,12 @@ class Worker:
         self.shutting_down = True
 
 
-def test_serial_tests_are_handed_out_when_nothing_else_is_left(tmp_path: Path) -> None:
-    names = [f"parallel {number}" for number in range(20)] + [f"serial {number}" for number in range(10)]
-    (tmp_path / PLAN).write_text(json.dumps({"slow": [names[10:13], names[13:15]], "held": names[20:]}))
+def test_timed_and_then_serial_tests_are_handed_out_when_nothing_else_is_left(tmp_path: Path) -> None:
+    names = [
+        f"{kind} {number}" for kind, most in (("parallel", 20), ("timed", 5), ("serial", 5)) for number in range(most)
+    ]
+    plan = {"slow": [names[10:13], names[13:15]], "held": [names[20:25], names[25:]]}
+    (tmp_path / PLAN).write_text(json.dumps(plan))
     factory = SimpleNamespace(getbasetemp=lambda: tmp_path)
     config: Any = SimpleNamespace(_tmp_path_factory=factory, getvalue=lambda name: ["popen"] * 2)
     scheduler: Any = SlowFirstHeldLast(config, None)
@@ -168,9 +172,9 @@ def test_serial_tests_are_handed_out_when_nothing_else_is_left(tmp_path: Path) -
     for _ in range(40):
         for worker in (slow, fast, fast, fast):
             worker.run_one()
-    left = slow.parallel_left or fast.parallel_left
-    assert len(left) == 2
-    assert max(left) <= 2
+    left = {kind: [worker.left[kind] for worker in (slow, fast) if kind in worker.left] for kind in ("timed", "serial")}
+    assert all(max(each) <= 2 for kind in left for each in left[kind]), left
+    assert all(left.values()), left
     assert sum(map(len, scheduler.node2pending.values())) == 2  # each keeps its last until it is shut down
     assert slow.shutting_down
     assert fast.shutting_down
