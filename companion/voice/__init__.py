@@ -1,1 +1,1 @@
-"""The agent in the session: its models, the text console, tracing and log redaction."""
+"""The agent in the session: its models, their failures, LiveKit's consoles, tracing and log redaction."""
