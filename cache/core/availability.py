@@ -78,7 +78,7 @@ class Availability:
         """The cache no longer connects, so nothing is known."""
         self._logged = ""
         self._failures.clear()
-        self.known.clear()
+        self.known = asyncio.Event()  # the next start may be in another loop
 
     def refuses(self, lost: dict[str, str], codes: dict[str, str]) -> bool:
         """Log once what is lost without each command that the server refuses, and why. Whether something changed."""

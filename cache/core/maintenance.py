@@ -48,6 +48,7 @@ class Maintenance:
         """Begin in the background, unless that is under way."""
         if self._task is None:
             self._flush_at = loop_time() + _FLUSH_EVERY
+            self._woken = asyncio.Event()  # the one before may belong to another loop
             self._task = asyncio.create_task(self._run(), name="cache-maintenance")
 
     def stop(self) -> None:

@@ -179,13 +179,14 @@ async def send_all(client: Client, commands: Sequence[Command], deadline: float 
         TransportError: the first failure. Other commands may have been executed.
     """
     futures = client.call_many(commands)
-    if deadline is None:
-        return [await future for future in futures]
-    try:
-        async with asyncio.timeout_at(deadline):
-            return [await future for future in futures]
-    except TimeoutError:
-        raise CommandTimeout("no reply within what was left of the deadline") from None
+    if deadline is not None:
+        # Not asyncio.timeout: if our loop was blocked, it cancels also what a reply has just arrived for.
+        _, late = await asyncio.wait(futures, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+        for future in late:
+            future.cancel()
+        if late:
+            raise CommandTimeout("no reply within what was left of the deadline")
+    return [await future for future in futures]
 
 
 async def send_each(client: Client, commands: Sequence[Command]) -> list[Any]:

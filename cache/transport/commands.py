@@ -130,7 +130,9 @@ class Transport:
         self.on_moved(lambda _: True)
 
     def on_handshake(self, node: Node, replies: list[Any]) -> None:
-        """Learn what the server lacks."""
+        """Learn what the server lacks. One that is not used any more, and is about to be closed, says nothing."""
+        if node is not self._upgrade and (self.client is None or not self.client.uses(node)):
+            return
         own = len(replies) - len(LOAD_SCRIPTS) - len(PROBES) if node.resp3 else 0  # the pool sends the probes alone
         self._learn(Capabilities.found(replies[-len(PROBES) :] if node.resp3 else replies))
         self._listener.on_handshake(node, replies[:own])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from cache import RedisCache, UnserialisableValue, keys, reader, writer
 from cache.exceptions import CommandTimeout
+from cache.transport.client import send_all
 from tests.cache.loading.clock import timed
 from tests.inside import engine_of
 from tests.real.redis.redis_server import RedisServer, unused_port
@@ -149,3 +151,24 @@ async def test_a_time_out_is_checked_with_and_without_redis(
         await CALLS[call][0](away, timeout=timeout)
     with pytest.raises(UnserialisableValue):
         await away.set(KEY, object(), timeout=1)
+
+
+async def test_a_reply_that_arrived_while_the_loop_was_blocked_is_in_time() -> None:
+    """It was late, although stored: the value was deleted again, as its store was not acknowledged."""
+    loop = asyncio.get_running_loop()
+
+    class Blocked:
+        """Its reply is read in the turn of the loop in which the deadline is over."""
+
+        def call_many(self, commands: list[Any]) -> list[asyncio.Future[str]]:
+            future: asyncio.Future[str] = loop.create_future()
+
+            def block() -> None:
+                time.sleep(0.02)
+                loop.call_soon(future.set_result, "reply")
+
+            loop.call_soon(block)
+            return [future for _ in commands]
+
+    client: Any = Blocked()
+    assert await send_all(client, [("GET", "k")], loop.time() + 0.01) == ["reply"]

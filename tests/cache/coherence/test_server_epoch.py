@@ -572,3 +572,21 @@ async def test_a_refused_right_that_comes_back(own_redis: RedisServer, make_cach
     await until(lambda: not cache.invalidations.undelivered)
     assert own_redis.cli("EXISTS", MINE) == 0
     await marked(own_redis)
+
+
+async def test_a_handshake_that_ends_after_the_cache_was_switched_off_quarantines_nothing(
+    redis_server: RedisServer, connect: Callable[..., Awaitable[RedisCache]]
+) -> None:
+    """The quarantine of a server that was not used any more lasted, and with it everything counted as undelivered."""
+    cache = await connect(redis_server.url, tracked=False)
+    await marked(redis_server)
+    redis_server.cli("MSET", keys.system_server(), "another epoch", OTHER, "x")
+    handshakes: list[tuple[Any, list[Any]]] = []
+    transport = engine_of(cache).transport
+    on_handshake = transport.on_handshake
+    transport.on_handshake = lambda *found: (cache.disable(), handshakes.append(found), on_handshake(*found))
+    cache.disable()
+    cache.enable()
+    await until(lambda: handshakes)
+    assert not cache.invalidations.undelivered
+    assert not engine_of(cache).pending

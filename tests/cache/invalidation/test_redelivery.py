@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from cache.coherence.pending import MAX_PATTERNS_PER_USER, PendingInvalidations,
 from cache.exceptions import CommandRejected
 from tests.inside import engine_of, enqueue
 from tests.real.redis.redis_server import RedisServer
-from tests.wait import until
+from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration
 KEY, NOTE = keys.profile("1"), "user:1:note"
@@ -165,3 +166,17 @@ async def test_a_mistake_ends_no_housekeeping(
     assert cache.invalidations.redeliver == redeliver
     await until(lambda: not cache.invalidations.undelivered)
     assert "what a user said" not in caplog.text
+
+
+def test_what_is_pending_is_delivered_by_a_cache_that_begins_again_in_another_loop(redis_server: RedisServer) -> None:
+    """What waits for an outage, or for something pending, belonged to the first loop: nothing was delivered."""
+    cache = RedisCache(redis_server.url)
+
+    async def deliver() -> None:
+        await initialised(cache)
+        enqueue(cache, PendingInvalidations((KEY,)))
+        await until(lambda: not cache.invalidations.undelivered)
+        await cache.close()
+
+    asyncio.run(deliver())
+    asyncio.run(deliver())
