@@ -1,9 +1,10 @@
 """Asks the Sentinels of an endpoint which server is the primary (Redis docs: Guidelines for Sentinel clients).
 
 All are asked at the same time, and the answer with the highest configuration epoch counts, as among the Sentinels
-themselves: only a majority of them can raise it. The answer is only an address: the handshake finds out whether a
-primary is there. A planned failover leaves the old primary in service for ten seconds, so one Sentinel announces
-failovers to us while a connection is in use.
+themselves: only a majority of them can raise it. The Sentinel that conducts a failover has the new epoch already, and
+names the old primary until it is done: then another one is believed, or none. The answer is only an address: the
+handshake finds out whether a primary is there. A planned failover leaves the old primary in service for ten seconds, so
+one Sentinel announces failovers to us while a connection is in use.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..background import BackgroundTasks
 from ..exceptions import CommandRejected, HandshakeFailed, TransportError
@@ -27,6 +28,15 @@ ANSWER_TIMEOUT = 0.5  # seconds one Sentinel has, TLS and authentication include
 ASK_EVERY = 0.25  # seconds an answer holds: a fleet that has lost its primary asks no more often
 WATCH_AGAIN = 5.0  # seconds until a Sentinel is looked for again that announces failovers
 MOVED = "the Sentinels name another primary"
+
+
+class Named(NamedTuple):
+    """A primary, the configuration epoch since which it is one, and whether no failover from it is under way."""
+
+    epoch: int
+    settled: bool
+    host: str
+    port: int
 
 
 class PrimaryFinder:
@@ -88,16 +98,18 @@ class PrimaryFinder:
     async def _ask_all(self) -> Endpoint:
         asking = [asyncio.create_task(self._ask(one), name="cache-sentinel") for one in self._endpoint.sentinels]
         answers = await asyncio.gather(*asking, return_exceptions=True)
-        named = [answer for answer in answers if isinstance(answer, tuple)]
+        named = [answer for answer in answers if isinstance(answer, Named)]
         problems = [answer for answer in answers if isinstance(answer, Exception)]
         if not named:
             rejected = [problem for problem in problems if isinstance(problem, HandshakeFailed)]
             raise rejected[0] if rejected else HandshakeFailed(f"no Sentinel answers: {failure(problems[0])}", 0.0)
-        _, host, port = max(named, key=lambda answer: answer[0])
-        return replace(self._endpoint, host=host, port=port)
+        newest = max(named, key=lambda answer: (answer.epoch, answer.settled))
+        if not newest.settled:
+            raise HandshakeFailed("the Sentinels are at a failover", 0.0)
+        return replace(self._endpoint, host=newest.host, port=newest.port)
 
-    async def _ask(self, sentinel: Endpoint) -> tuple[int, str, int]:
-        """The configuration epoch and the address of the primary, as one Sentinel knows them.
+    async def _ask(self, sentinel: Endpoint) -> Named:
+        """What one Sentinel knows.
 
         Raises:
             HandshakeFailed: it refuses to say, or does not know.
@@ -108,7 +120,8 @@ class PrimaryFinder:
         await connection.end("answered")
         try:
             facts = dict(zip(reply[::2], reply[1::2], strict=True))
-            return int(facts[b"config-epoch"]), facts[b"ip"].decode(), int(facts[b"port"])
+            settled = b"failover_in_progress" not in facts.get(b"flags", b"")
+            return Named(int(facts[b"config-epoch"]), settled, facts[b"ip"].decode(), int(facts[b"port"]))
         except (TypeError, ValueError, LookupError):
             raise HandshakeFailed(NO_SENTINEL, REJECTED) from None
 

@@ -35,7 +35,7 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 @asynccontextmanager
 async def scripted(
-    name: Callable[[], int | bytes | None], tls: ssl.SSLContext | None = None, epoch: int = 1
+    name: Callable[[], int | bytes | None], tls: ssl.SSLContext | None = None, epoch: int = 1, flags: str = "master"
 ) -> AsyncIterator[int]:
     """The port of a Sentinel that names this port of 127.0.0.1, sends these bytes, or is silent."""
 
@@ -45,9 +45,9 @@ async def scripted(
             while received := await reader.read(65536):
                 commands.feed(received)
                 while commands.gets() and (named := name()) is not None:
-                    facts = f"ip 127.0.0.1 port {named} config-epoch {epoch}".split()
+                    facts = f"ip 127.0.0.1 port {named} flags {flags} config-epoch {epoch}".split()
                     reply = "".join(f"${len(fact)}\r\n{fact}\r\n" for fact in facts)
-                    writer.write(named if isinstance(named, bytes) else f"*6\r\n{reply}".encode())
+                    writer.write(named if isinstance(named, bytes) else f"*8\r\n{reply}".encode())
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls) as server:
@@ -170,6 +170,24 @@ async def test_one_that_hangs_is_dead_or_behind_does_no_harm(
             assert await cache.set("k", ports[0])
             assert redis_server.cli("GET", "k") == str(ports[0])
             await cache.close()
+
+
+async def test_the_one_that_conducts_a_failover_is_not_believed(
+    redis_server: RedisServer, own_redis: RedisServer, make_cache: Any
+) -> None:
+    """It has the new epoch and names the old primary, which may be back, until the last replica follows the new one."""
+    async with AsyncExitStack() as stack:
+        at_it = "master,failover_in_progress"
+        leader = await stack.enter_async_context(scripted(lambda: own_redis.port, epoch=2, flags=at_it))
+        known: list[int] = []
+        other = await stack.enter_async_context(scripted(lambda: known[0] if known else None, epoch=2))
+        behind = await stack.enter_async_context(scripted(lambda: own_redis.port, epoch=1))
+        cache = make_cache(url([leader, other, behind]), deadline=2.0, connect_wait=0.1)
+        assert await cache.initialize() is False
+        known.append(redis_server.port)
+        await until(lambda: cache.set("k", "new"))
+        assert (redis_server.cli("GET", "k"), own_redis.cli("EXISTS", "k")) == ("new", 0)
+        await cache.close()
 
 
 @pytest.mark.parametrize(
