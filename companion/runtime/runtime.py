@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from livekit.agents import llm
@@ -150,15 +150,23 @@ class Runtime:
         await self.outbox_relay.close()
         await self.write_behind.finish_spool_updates()
         if self._model is not None:
-            await self._model.aclose()
+            await _closed("model", self._model.aclose())
         self._closed = True
         if self._store is not None:
-            await self._store.close()
+            await _closed("store", self._store.close())
         if (heir := successor()) is not None:
             heir._local_cache.take_over(self._local_cache)
             return
         await close_redis_cache()
         await self._local_cache.close()
+
+
+async def _closed(what: str, closing: Awaitable[None]) -> None:
+    """Close what may be the program's own: if that fails, the cache and its server are closed all the same."""
+    try:
+        await closing
+    except Exception as problem:
+        logger.error("the %s could not be closed (%s)", what, type(problem).__name__)
 
 
 async def _invalidate(user_id: str, kind: str) -> None:

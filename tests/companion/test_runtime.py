@@ -14,6 +14,7 @@ from cache import get_redis_cache
 from cache.embedded import EmbeddedRedis
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
 from companion.caching.change_listener import ChangeListener, OnChange
+from companion.offline.llm import OfflineLLM
 from companion.runtime import Runtime, acquire_runtime, close_runtime, get_runtime, release_runtime, set_runtime
 from companion.settings import Settings
 from companion.store import SqliteStore, StoreError
@@ -222,6 +223,36 @@ async def test_a_closed_runtime_opens_no_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="closed"):
         await runtime.contexts.get("1")
     assert os.listdir(tmp_path) == []
+
+
+async def test_a_store_and_a_model_that_cannot_be_closed_leave_nothing_else_open(
+    tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They may be the program's own; the end of the job goes on."""
+    monkeypatch.setenv("REDIS_URL", redis_server.url)
+    monkeypatch.setenv("CACHE_CONNECT_WAIT_MS", "5000")
+
+    class Store(SqliteStore):
+        async def close(self) -> None:
+            await super().close()
+            raise OSError("secret")
+
+    class Model(OfflineLLM):
+        async def aclose(self) -> None:
+            raise RuntimeError("secret")
+
+    own = Store(tmp_path / "own.db")
+    set_runtime(Runtime(Settings(home=tmp_path, models="offline"), store=own, model=Model()))
+    acquire_runtime()
+    assert await own.get_profile("ada") is None
+    cache = await get_redis_cache()
+    assert cache.connected
+    await release_runtime()
+    assert not cache.connected
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "the model could not be closed (RuntimeError)",
+        "the store could not be closed (OSError)",
+    ]
 
 
 async def test_a_conversation_that_begins_while_another_one_ends_keeps_its_cache(
