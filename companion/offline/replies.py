@@ -92,8 +92,7 @@ def greeting(how: str, profile: str) -> str:
     if "## Back after a dropped call" in how:
         if _FAREWELL.match(said):
             return f"{NOTICE}\n{back} What is on your mind?"
-        words = f" You had just said: “{said}”." if said else " You had only just arrived."
-        words = "" if secret_in(said) else words
+        words = f" You had just said: “{said}”." if said and not secret_in(said) else ""
         return f"{NOTICE}\nThere you are again{f', {name}' if name else ''}! We were cut off.{words} Shall we go on?"
     if "## Follow-up" in how and not secret_in(said):
         when = re.search(r"You last talked (.+?)\.", how)

@@ -180,10 +180,13 @@ def test_it_knows_what_was_said() -> None:
 
 
 def test_it_repeats_no_secret() -> None:
-    """Also one that no answer has refused, because there was another thing to answer to."""
+    """Also one that a model has let pass. Where the last words may not be repeated, it says none."""
     said = "I live in Oslo and my password is hunter2"
     assert "hunter2" not in str(heard(said, "What did we talk about?"))
-    assert "hunter2" not in greeted(Plan("fresh_start", datetime.now(UTC).isoformat(), last_words=said))
+    now = datetime.now(UTC).isoformat()
+    cut_off = greeted(Plan("fresh_start", now))  # all that was said is skipped: where nothing was, there is no plan
+    assert cut_off.endswith("There you are again! We were cut off. Shall we go on?")
+    assert greeted(Plan("fresh_start", now, last_words=said)) == cut_off
     assert greeted(Plan("follow_up", topic=said)) == greeted(Plan("fresh_start"))
 
 
