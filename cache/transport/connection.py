@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 import hiredis
 
@@ -50,6 +50,29 @@ def expire(future: asyncio.Future[Any]) -> None:
 Sent: TypeAlias = tuple[asyncio.Future[Any], float, bytes]
 """A command: the future of its reply, the loop time of the call, and the packed command."""
 Redirect: TypeAlias = Callable[[Sent, CommandRejected], bool]
+"""Sends elsewhere what a server rejects. Returns whether that is done."""
+
+
+class Owner(Protocol):
+    """What uses a connection after its handshake."""
+
+    largest_reply_bytes: int
+    """A larger reply loses the connection: it delays all others."""
+
+    def on_push(self, push: list[Any]) -> None:
+        """A push message."""
+
+    def on_lost(self, reason: str, unanswered: list[bytes]) -> None:
+        """The connection was lost, with these commands unanswered, oldest first."""
+
+    def redirect(self, sent: Sent, rejection: CommandRejected) -> bool:
+        """See :data:`Redirect`."""
+
+    def own_key(self) -> str | None:
+        """A key to read together with the question for the role, if one is needed.
+
+        A node that its cluster has lost says so for a key, and never to a PING.
+        """
 
 
 def is_down(rejection: CommandRejected) -> bool:
@@ -100,38 +123,15 @@ class RespConnection(asyncio.Protocol):
         self.write: Callable[[bytes], object] = _nowhere
         self.idle = False
         self._wake: Callable[[], None] = lambda: None
-        self._on_push: Callable[[list[Any]], None] = lambda _: None
-        self._on_lost: Callable[[str, list[bytes]], None] | None = None
-        self._redirect: Redirect | None = None
-        self._own_key: Callable[[], str | None] = lambda: None
-        self._largest_reply_bytes = math.inf
+        self._owner: Owner | None = None
         self._partial = 0  # bytes of an incomplete reply
         self.greeted_at = 0.0
         self.handshake_replies: list[Any] = []
         self._ask_role_at = math.inf
 
-    def adopt(
-        self,
-        wake: Callable[[], None],
-        on_push: Callable[[list[Any]], None],
-        on_lost: Callable[[str, list[bytes]], None],
-        largest_reply_bytes: int,
-        redirect: Redirect | None,
-        own_key: Callable[[], str | None],
-    ) -> None:
-        """Begin regular use after the handshake.
-
-        Args:
-            wake: called with the first command while the connection is :attr:`idle`.
-            on_push: called with every push message.
-            on_lost: called with the reason and the unanswered commands, oldest first.
-            largest_reply_bytes: a larger reply loses the connection: it delays all others.
-            redirect: called with each command that the server rejects; returns whether it sends it elsewhere.
-            own_key: names a key that is read together with the question for the role: a node that its cluster has lost
-                says so for a key, and never to a PING.
-        """
-        self._wake, self._on_push, self._on_lost, self._redirect = wake, on_push, on_lost, redirect
-        self._largest_reply_bytes, self._own_key = largest_reply_bytes, own_key
+    def adopt(self, owner: Owner, wake: Callable[[], None]) -> None:
+        """Begin regular use after the handshake. ``wake``: called with the first command while :attr:`idle`."""
+        self._owner, self._wake = owner, wake
         self._ask_role_at = self._now() + ROLE_SECONDS  # the handshake has just asked
 
     # -- sending ---------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class RespConnection(asyncio.Protocol):
         if now >= self._ask_role_at:
             self._ask_role_at, self._lone_streak = now + ROLE_SECONDS, 0
             self.send(_ASK_ROLE)
-            if (key := self._own_key()) is not None:
+            if self._owner is not None and (key := self._owner.own_key()) is not None:
                 self.send(pack((b"GET", key)))
         if future is None:
             future = self.loop.create_future()
@@ -195,7 +195,7 @@ class RespConnection(asyncio.Protocol):
             reply = gets()
             if reply is Ellipsis:
                 self._partial += len(data)
-                if self._partial > self._largest_reply_bytes:
+                if self._owner is not None and self._partial > self._owner.largest_reply_bytes:
                     self.lose(TOO_LARGE)
                 return
             self._partial = 0
@@ -203,7 +203,7 @@ class RespConnection(asyncio.Protocol):
                 kind = type(reply)
                 if kind is hiredis.PushNotification:
                     self._push(reply)
-                elif (kind is dict or kind is CommandRejected) and self._on_lost and (why := _why_useless(reply)):
+                elif (kind is dict or kind is CommandRejected) and self._owner and (why := _why_useless(reply)):
                     self.lose(why)
                     return
                 else:
@@ -212,7 +212,7 @@ class RespConnection(asyncio.Protocol):
                     if not future.done():
                         if kind is not CommandRejected:
                             future.set_result(reply)
-                        elif self._redirect is None or not self._redirect(sent, reply):
+                        elif self._owner is None or not self._owner.redirect(sent, reply):
                             fail(future, reply)
                 reply = gets()
         except (hiredis.ProtocolError, IndexError):  # IndexError: a reply without a command
@@ -220,7 +220,8 @@ class RespConnection(asyncio.Protocol):
 
     def _push(self, push: list[Any]) -> None:
         try:
-            self._on_push(push)
+            if self._owner is not None:
+                self._owner.on_push(push)
         except Exception as error:
             # The near cache may have missed an invalidation: only a new connection makes it coherent again.
             self.loop.call_exception_handler({"message": "push handler failed", "exception": error})
@@ -267,8 +268,8 @@ class RespConnection(asyncio.Protocol):
             future = self.in_flight.popleft()[0]
             if not future.done():
                 fail(future, ConnectionLost(reason))
-        if self._on_lost is not None:
-            self._on_lost(reason, unanswered)
+        if self._owner is not None:
+            self._owner.on_lost(reason, unanswered)
 
     async def end(self, reason: str, *, politely: bool = False) -> None:
         """As :meth:`lose`, and wait at most half a second until the socket is closed."""

@@ -10,11 +10,10 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from functools import partial
 from typing import Any, Final
 
 from ..background import BackgroundTasks
-from ..exceptions import NotConnected, TooManyInFlight, WrongKind
+from ..exceptions import CommandRejected, NotConnected, TooManyInFlight, WrongKind
 from ..redis_url import Endpoint, host_port
 from ..settings import CacheSettings
 from .client import Argument, ClientListener, Command, Node, OneServer
@@ -45,6 +44,7 @@ class MultiplexedClient(OneServer):
         only: this one; see :class:`Client`.
         active: the connection that accepts commands; None while there is none, or it is suspended.
         connection: the present connection, also while it is suspended.
+        largest_reply_bytes: a larger reply loses the connection.
         started: whether :meth:`start` was called.
         last_answer: loop time at which Redis ceased to answer, or connecting began; of no meaning while it answers.
         proven_at: loop time at which the last answered ping was sent. A near cache may rely on it.
@@ -78,6 +78,8 @@ class MultiplexedClient(OneServer):
         self._redirect, self._own_key = redirect, own_key
         self._deadline = settings.deadline
         self._loop, self._tasks = asyncio.get_running_loop(), BackgroundTasks()
+        self.largest_reply_bytes = max(LARGEST_REPLY_BYTES, 2 * settings.max_value_bytes)
+        self._heartbeat: Heartbeat | None = None  # of the present connection, or the last one
         self._was_up = False  # whether the present connection has been
         self.active: RespConnection | None = None
         self.connection: RespConnection | None = None
@@ -164,6 +166,33 @@ class MultiplexedClient(OneServer):
         await self._connector.close()
         self.reason = "closed"
 
+    # -- Owner, of the connection ----------------------------------------------------------------------
+
+    def on_push(self, push: list[Any]) -> None:
+        """Report it."""
+        self._listener.on_push(self, push)
+
+    def redirect(self, sent: Sent, rejection: CommandRejected) -> bool:
+        """In a cluster, send elsewhere what is not here."""
+        return self._redirect is not None and self._redirect(sent, rejection)
+
+    def own_key(self) -> str | None:
+        """In a cluster, while a near cache relies on this node."""
+        needed = self._heartbeat is not None and self._heartbeat.is_needed(self._loop.time())
+        return self._own_key(self) if needed else None
+
+    def on_lost(self, reason: str, unanswered: list[bytes]) -> None:
+        """Report it. The next one is under way."""
+        if self.active is not None:
+            self.last_answer = self._loop.time()
+        self.active = self.connection = None
+        self.proven_at, self._was_up = -math.inf, False
+        if reason == TOO_LARGE and unanswered:
+            self._listener.on_reply_too_large(keys_read_by(unanswered[0]))
+        self._explain(reason)
+
+    # -- connecting ------------------------------------------------------------------------------------
+
     async def _supervise(self) -> None:
         lived = math.inf
         while True:
@@ -175,26 +204,17 @@ class MultiplexedClient(OneServer):
                 self.connection = connection
                 self._listener.on_handshake(self, connection.handshake_replies)
                 self.needed_at = self._loop.time()  # so that the first value that is kept is served
-                timer = Heartbeat(connection, self._settings, lambda: self.needed_at, self._proven, self._suspended)
-                largest_reply = max(LARGEST_REPLY_BYTES, 2 * self._settings.max_value_bytes)
-                connection.adopt(
-                    timer.wake,
-                    self._pushed,
-                    self._lost,
-                    largest_reply,
-                    self._redirect,
-                    partial(self._key_to_ask_for, timer),
+                self._heartbeat = heartbeat = Heartbeat(
+                    connection, self._settings, lambda: self.needed_at, self._proven, self._suspended
                 )
+                connection.adopt(self, heartbeat.wake)
                 if began - connection.greeted_at <= self._deadline:
                     self._proven(connection.greeted_at)
                 else:
                     self._explain("slow")
-                    timer.probe()
+                    heartbeat.probe()
                 await asyncio.wait({connection.ended})
             lived = self._loop.time() - began
-
-    def _key_to_ask_for(self, timer: Heartbeat) -> str | None:
-        return self._own_key(self) if timer.is_needed(self._loop.time()) else None
 
     def _proven(self, sent: float) -> None:
         self.proven_at = sent
@@ -209,18 +229,6 @@ class MultiplexedClient(OneServer):
         if self.active is not None:
             self.active, self.last_answer = None, self._loop.time()
         self.reason = reason
-
-    def _pushed(self, push: list[Any]) -> None:
-        self._listener.on_push(self, push)
-
-    def _lost(self, reason: str, unanswered: list[bytes]) -> None:
-        if self.active is not None:
-            self.last_answer = self._loop.time()
-        self.active = self.connection = None
-        self.proven_at, self._was_up = -math.inf, False
-        if reason == TOO_LARGE and unanswered:
-            self._listener.on_reply_too_large(keys_read_by(unanswered[0]))
-        self._explain(reason)
 
     def _ended(self, supervising: asyncio.Task[None]) -> None:
         if not supervising.cancelled() and (error := supervising.exception()) is not None:
