@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from ...store import Memory, PersonErased, StoreError
 from ..profile_write import Profile
-from ..records import Write, from_line, to_line
+from ..records import Write, to_line
 from .file import SpoolFile, create_folder
 from .lines import belongs_to_others, files_in, locked, owner_of, parsed, replace_lines, write_lines
 from .wishes import WISH, Wishes
@@ -171,19 +171,23 @@ class Spool:
             await asyncio.to_thread(replace_lines, path, rest)
             return len(readable) - len(rest) - erased, problem
 
-    def remove(self, path: Path, write: Write) -> None:
+    def remove(self, path: Path, user_id: str, write: Write) -> None:
         """Remove from a file a write that has been stored after all. Blocks.
+
+        Its line, and not all that equals it: a turn equals the same one with the mark that it is skipped.
 
         Args:
             path: the file that ``add`` returned.
+            user_id: whose write it is.
             write: the write.
 
         Raises:
             OSError: the file could not be written.
         """
+        stored = to_line(user_id, write)
         with locked(path) as lines:
             if lines is not None:
-                replace_lines(path, [line for line in lines if from_line(line)[1] != write])
+                replace_lines(path, [line for line in lines if line != stored])
 
     def erase(self, user_id: str, number: int | None) -> None:
         """Remove from every file, of whatever kind, what may be a person's. Blocks.

@@ -72,9 +72,9 @@ class Spooler:
             return len(pending)
         if path is not None:
             logger.error("not stored: %d. They wait in COMPANION_HOME for the next start", len(pending))
-            if in_flight is not None and in_flight.write in pending:
+            if in_flight is not None and any(write is in_flight.write for write in pending):
                 # The store may still take it: then the next start must not.
-                in_flight.task.add_done_callback(partial(self._remove_if_stored, path, in_flight.write))
+                in_flight.task.add_done_callback(partial(self._remove_if_stored, path, user_id, in_flight.write))
         return len(pending)
 
     def add(self, user_id: str, writes: Sequence[Write]) -> None:
@@ -84,9 +84,9 @@ class Spooler:
         except OSError as problem:
             _log_lost(len(writes), problem)
 
-    def _remove_if_stored(self, path: Path, write: Write, task: asyncio.Task[None]) -> None:
+    def _remove_if_stored(self, path: Path, user_id: str, write: Write, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is None:
-            self._background.spawn(asyncio.to_thread(self._spool.remove, path, write), name="spool-remove")
+            self._background.spawn(asyncio.to_thread(self._spool.remove, path, user_id, write), name="spool-remove")
 
 
 def _log_lost(count: int, problem: OSError) -> None:

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -464,6 +465,30 @@ async def test_what_is_stored_after_all_is_not_stored_again(runtime: Runtime, mo
     await save("ada", "Lives in: Rome")
     assert await runtime.write_behind.spool_replay.replay() == 1
     assert await runtime.store.get_profile("ada") == "Lives in: Rome"
+
+
+async def test_a_turn_that_is_stored_after_all_keeps_the_mark_that_waits_behind_it(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next start stores it: what was refused or forgotten would be brought up otherwise."""
+    asked, landing, add_turn = asyncio.Event(), asyncio.Event(), runtime.store.add_turn
+
+    async def slowly(*args: Any) -> None:
+        asked.set()
+        await landing.wait()
+        await add_turn(*args)
+
+    monkeypatch.setattr(runtime.store, "add_turn", slowly)
+    said = Turn("user", "my password is hunter2", NOON, "c")
+    runtime.write_behind.begin_conversation("ada")
+    runtime.write_behind.add("ada", said, replace(said, skipped=True))
+    await asked.wait()
+    assert await runtime.write_behind.end_conversation("ada", timeout=0) == 2
+    (path,) = spool_of(runtime).files()
+    landing.set()
+    await until(lambda: not path.exists() or len(path.read_text().splitlines()) == 1)
+    assert await runtime.write_behind.spool_replay.replay() == 1
+    assert [turn.skipped for turn in (await runtime.store.context("ada", 2)).turns] == [True]
 
 
 @pytest.mark.parametrize("turns", range(12))
