@@ -31,7 +31,7 @@ from .scan import SPECIFIC, delete, delete_but_rejected, delete_matching, guards
 SMALL: Final = 2_000
 """Keys up to which a scan costs no more than reading the index."""
 _BATCH: Final = 100  # pending keys that are delivered together
-_MAX_REJECTIONS: Final = 16  # of patterns in one round; the next round begins with what this one did not attempt
+_MAX_FAILURES: Final = 16  # of patterns in one round; the next round begins with what this one did not attempt
 
 
 @dataclass(slots=True)
@@ -108,14 +108,20 @@ class Invalidator:
         return outcome
 
     async def redeliver(self) -> None:
-        """Deliver what is pending, and repeat an interrupted scan. What Redis rejects holds up nothing else.
+        """Deliver what is pending, and repeat an interrupted scan. What is not acknowledged stays pending.
+
+        What Redis rejects holds up nothing else, and a node of a cluster that is away nothing of the others.
 
         Raises:
-            TransportError: Redis gave no usable reply; what was not acknowledged stays pending.
+            TransportError: Redis gave no usable reply.
         """
         names, patterns = self._pending.invalidations
         try:
-            await self._redeliver_keys(names)
+            for of_node in self._transport.by_node(names):
+                try:
+                    await self._redeliver_keys(of_node)
+                except TransportError as problem:
+                    self._check_of_one(problem)
             await self._redeliver_patterns(patterns)
         finally:
             self.background_scan.start()
@@ -158,23 +164,30 @@ class Invalidator:
                 return  # the next round begins with the others
 
     async def _redeliver_patterns(self, patterns: Sequence[PendingPattern]) -> None:
-        rejections = 0
+        failures = 0
         for pattern in patterns:
             sequence = self._pending.sequence_of(pattern)
-            if sequence and pattern.user_id is not None and rejections < _MAX_REJECTIONS:
+            if sequence and pattern.user_id is not None and failures < _MAX_FAILURES:
                 try:
                     names = await names_of(self._transport, pattern.user_id)
                     known = await self._delete_by_name(pattern, names, Invalidation())
-                except CommandRejected as problem:
-                    if problem.code not in SPECIFIC:
-                        raise
-                    rejections += 1
+                except TransportError as problem:
+                    self._check_of_one(problem)
+                    failures += 1
                     self._pending.requeue(pattern)
                     continue
                 if pattern.own or pattern.literal:
                     self._pending.acknowledge(pattern, sequence)
                 else:
                     self._pending.deleted_by_name(pattern, sequence, known)
+
+    def _check_of_one(self, problem: TransportError) -> None:
+        """Raise what everything else would fail with too: not what concerns one command, or one node of a cluster."""
+        specific = isinstance(problem, CommandRejected) and problem.code in SPECIFIC
+        client = self._transport.client
+        of_a_node = client is not None and client.up and not client.only
+        if not (specific or of_a_node):
+            raise problem
 
     async def _delete_by_name(self, pattern: PendingPattern, names: set[str], outcome: Invalidation) -> set[str]:
         """Delete what ``pattern`` reaches of one user's families and of these names. Returns the keys."""

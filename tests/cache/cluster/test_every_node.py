@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from cache import LockUnavailable, RedisCache, keys
+from cache.coherence.pending_pattern import PendingInvalidations, PendingPattern
 from tests.cache.cluster.conftest import Connect
-from tests.cache.cluster.spread import by_node, profiles
+from tests.cache.cluster.spread import by_node, key_on, keys_on, profiles
 from tests.cache.loading.test_load_across_processes import stampede
+from tests.inside import enqueue
 from tests.real.redis.replicated_cluster import ReplicatedCluster, slot
 from tests.wait import until
 
@@ -83,6 +85,26 @@ async def test_several_keys_are_asked_for_on_all_nodes_at_once(cluster: Replicat
             for other in others:
                 other.resume()
             assert await reply == outcome
+
+
+async def test_a_node_that_is_away_holds_up_nothing_that_is_pending_for_the_others(
+    cluster: ReplicatedCluster, connect: Connect
+) -> None:
+    """What was pending first, a hundred keys of its own or a pattern, kept all others from being delivered."""
+    cache = await connect(cluster.url, deadline=0.1)
+    away = cluster.primaries()[0]
+    lost = keys_on(cluster, away, profiles(600))[:110]
+    here = next(user for user in map(str, range(99)) if away not in cluster.owners([keys.profile(user), f"{{{user}}}"]))
+    key, other = keys.profile(here), key_on(cluster, cluster.primaries()[1], 600)
+    cluster.keep_from_failing_over(cluster.replica_of(away))
+    await until(lambda: cache.set_many(dict.fromkeys((key, other, lost[0]), "old"), ttl=600))
+    away.pause()
+    pattern, of_lost = (PendingPattern(one, one.split(":")[1]) for one in (key, lost[0]))
+    enqueue(cache, PendingInvalidations((*lost, other), (of_lost, pattern)))
+    await until(lambda: cache.invalidations.pending == PendingInvalidations(tuple(lost), (of_lost,)))
+    assert cluster.owner(key).cli("EXISTS", key) == cluster.owner(other).cli("EXISTS", other) == 0
+    away.resume()
+    await until(lambda: not cache.invalidations.undelivered)
 
 
 @pytest.mark.parametrize("name", BRACES)
