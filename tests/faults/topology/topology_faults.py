@@ -160,6 +160,15 @@ def lose_watched(how: Callable[[RedisServer], None], *, unreplicated: bool = Fal
     return inject
 
 
+def lose_for_a_moment(place: SentinelPlace) -> float:
+    """The old primary is back, and takes itself for one, while a Sentinel still names it."""
+    primary, replica = place.trio.primary(), place.trio.replica()
+    primary.kill()
+    moment = place.elected(replica)
+    primary.start()
+    return moment
+
+
 def planned(place: SentinelPlace) -> float:
     replica = place.trio.replica()
     place.trio.sentinels[0].cli("SENTINEL", "FAILOVER", MASTER)
@@ -209,6 +218,7 @@ TOPOLOGY_FAULTS = (
     TopologyFault("Sentinel", "primary killed", lose_watched(RedisServer.kill)),
     TopologyFault("Sentinel", "primary stopped", lose_watched(RedisServer.pause)),
     TopologyFault("Sentinel", "failover, deletes lost", lose_watched(RedisServer.kill, unreplicated=True)),
+    TopologyFault("Sentinel", "primary killed, back at once", lose_for_a_moment),
     TopologyFault("Sentinel", "planned failover", planned),
     TopologyFault("Sentinel", "majority lost", lose_majority),
     TopologyFault("one address", "demoted, connections stay", demote, grace=1.5),
