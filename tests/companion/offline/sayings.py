@@ -328,6 +328,8 @@ ROUGH: Final[tuple[Saying, ...]] = (
     ("I like hunter2, which is also my password", (), "secret"),
     ("I like hunter2 (my password)", (), "secret"),
     ("I live in Oslo and my pin is 9999", ("Lives in: Oslo",), "learnt beside a secret"),
+    ("My name is Ada, pin 1234", ("Name: Ada",), "learnt beside a secret"),
+    ("my pin was 1234", (), "secret"),
     ("my PIN's 4321", (), "secret"),
     ("My social is 123-45-6789", (), "secret"),
     ("my safe opens with 12-34-56", (), "secret"),
