@@ -52,7 +52,8 @@ class Servers:
     def on_handshake(self, node: Node, replies: list[Any]) -> None:
         """Begin with a new connection. ``replies``: to :meth:`handshake`."""
         *found, tracking = replies
-        self._epoch(node).on_handshake(found)
+        self.epochs[node] = self._epoch(node)
+        self.epochs[node].on_handshake(found)
         if isinstance(tracking, TransportError):
             self._tracking.discard(node)  # no right to it: no near cache, and waiters poll
         else:
@@ -86,7 +87,8 @@ class Servers:
             epoch.on_change()  # its mark may have another name
         for node in reached:
             if client is not None and client.uses(node):
-                self._epoch(node).distrust()
+                self.epochs[node] = self._epoch(node)
+                self.epochs[node].distrust()
 
     def on_push(self, node: Node, push: list[Any]) -> None:
         """Apply what a server reports."""
@@ -130,6 +132,5 @@ class Servers:
             await epoch.close()
 
     def _epoch(self, node: Node) -> ServerEpoch:
-        if node not in self.epochs:
-            self.epochs[node] = ServerEpoch(node, self._transport, self._pending, lambda: self.revalidate)
-        return self.epochs[node]
+        known = self.epochs.get(node)
+        return known or ServerEpoch(node, self._transport, self._pending, lambda: self.revalidate)

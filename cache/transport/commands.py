@@ -115,8 +115,14 @@ class Transport:
 
     # -- ClientListener --------------------------------------------------------------------------------
 
+    def _uses(self, node: Node) -> bool:
+        """Whether what is learned there counts: not over a connection that was about to be made as it was given up."""
+        return node is self._upgrade or (self.client is not None and self.client.uses(node))
+
     def on_wrong_kind(self, node: Node, found: WrongKind) -> None:
         """Use the client that suits the server. The one beside the pool goes on asking."""
+        if not self._uses(node):
+            return
         if found.slots is not None:
             self.disconnect()
             self.client = ClusterClient(self._settings, found.slots, self, self._multiplexed)
@@ -130,8 +136,8 @@ class Transport:
         self.on_moved(lambda _: True)
 
     def on_handshake(self, node: Node, replies: list[Any]) -> None:
-        """Learn what the server lacks. One that is not used any more, and is about to be closed, says nothing."""
-        if node is not self._upgrade and (self.client is None or not self.client.uses(node)):
+        """Learn what the server lacks."""
+        if not self._uses(node):
             return
         own = len(replies) - len(LOAD_SCRIPTS) - len(PROBES) if node.resp3 else 0  # the pool sends the probes alone
         self._learn(Capabilities.found(replies[-len(PROBES) :] if node.resp3 else replies))
@@ -146,7 +152,7 @@ class Transport:
 
     def on_disconnected(self, node: Node, reason: str) -> None:
         """Report it, unless the pool is in use."""
-        if node is not self._upgrade:
+        if node is not self._upgrade and self._uses(node):
             self._listener.on_disconnected(node, reason)
 
     # -- what the server lacks -------------------------------------------------------------------------
