@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class LocalCache:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._server: EmbeddedRedis | None = None
+        self._turn = asyncio.Lock()  # conversations may begin at once, and would own a server each
 
     async def open(self) -> bool:
         """Start it, unless ``REDIS_URL`` is set or a Redis answers at the default address.
@@ -29,10 +31,13 @@ class LocalCache:
         Returns:
             Whether the loop's cache is private from now on.
         """
-        settings = CacheSettings.from_env()
-        if not (settings.enabled and settings.url_is_default) or self._server is not None or await redis_answers():
-            return False
-        private = EmbeddedRedis(self._home)
+        async with self._turn:
+            settings = CacheSettings.from_env()
+            if not (settings.enabled and settings.url_is_default) or self._server is not None or await redis_answers():
+                return False
+            return await self._start(EmbeddedRedis(self._home))
+
+    async def _start(self, private: EmbeddedRedis) -> bool:
         try:
             await use_redis_cache(await private.start())
         except EmbeddedRedisError as problem:
@@ -41,6 +46,9 @@ class LocalCache:
                 logger.warning("Going on without a cache: %s", reason)
             await use_redis_cache(enabled=False)
             return False
+        except BaseException:  # the job ends meanwhile
+            await private.stop()
+            raise
         self._server = private
         return True
 

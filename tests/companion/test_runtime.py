@@ -11,7 +11,7 @@ from weakref import ref
 import pytest
 
 from cache import get_redis_cache
-from cache.embedded import EmbeddedRedis
+from cache.embedded import EmbeddedRedis, redis_answers
 from companion import Caller, get_user_profile_async, save_user_profile_async, use_caller
 from companion.caching.change_listener import ChangeListener, OnChange
 from companion.offline.llm import OfflineLLM
@@ -116,6 +116,37 @@ async def test_the_main_process_of_a_local_worker_owns_the_private_redis(
     assert await (await get_redis_cache()).health_check()
     assert (await get_redis_cache()).settings.url == url
     await close_runtime()
+
+
+async def test_the_private_redis_ends_with_its_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after two conversations that began at once, and after one whose job ended while it began."""
+
+    async def no_redis() -> bool:
+        return False
+
+    monkeypatch.setattr("companion.runtime.local_cache.redis_answers", no_redis)
+    runtime = set_runtime(Runtime(Settings(home=tmp_path, models="offline")))
+    await asyncio.gather(runtime.open_local_cache(), runtime.open_local_cache())
+    url = (await get_redis_cache()).settings.url
+    assert await redis_answers(url)
+    await close_runtime()
+    assert not await redis_answers(url)
+
+    using = asyncio.Event()
+
+    async def use(*_: object) -> None:
+        using.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("companion.runtime.local_cache.use_redis_cache", use)
+    runtime = set_runtime(Runtime(Settings(home=tmp_path, models="offline")))
+    opening = asyncio.create_task(runtime.open_local_cache())
+    await using.wait()
+    assert await redis_answers(url)
+    opening.cancel()
+    await asyncio.wait({opening})
+    await close_runtime()
+    assert not await redis_answers(url)
 
 
 async def test_a_process_says_once_that_it_has_no_cache(
