@@ -41,7 +41,7 @@ def spool() -> None:
     file.hold([])
     assert kept.files() == []
     turn = Turn("user", "hello", datetime.now(UTC), "c")
-    kept.remove(kept.add("ada", [turn]), turn)
+    kept.remove(kept.add("ada", [turn]), "ada", turn)
     assert list(kept.folder.iterdir()) == []
 
 
