@@ -223,6 +223,7 @@ class ClusterClient:
         """It is no proxy that hides a cluster, and yet does not say where the rest of the keys is: do not use it."""
         node = self._table.owners[0]
         await node.close()
-        self._listener.on_disconnected(node, f"{node.name}: {NO_SLOTS}")
+        node.reason = NO_SLOTS
+        self._listener.on_disconnected(node, self.reason)
         await asyncio.sleep(LOOK_AGAIN)
         self._listener.on_wrong_kind(node, WrongKind("a cluster", 0.0))

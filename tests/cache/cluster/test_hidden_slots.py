@@ -13,6 +13,7 @@ from cache.transport.cluster import cluster as cluster_client
 from cache.transport.handshake import NO_SLOTS
 from tests.cache.cluster.conftest import Connect
 from tests.cache.cluster.spread import Reading, elsewhere, key_on, keys_on, profiles
+from tests.inside import engine_of
 from tests.real.redis.replicated_cluster import ReplicatedCluster, slot
 from tests.real.redis.resp2_server import refusing
 from tests.wait import until
@@ -71,6 +72,11 @@ async def test_a_cluster_that_knows_no_cluster_slots_is_not_used(
         assert await cache.set(second, "of another one", ttl=60) is False
         await until(lambda: NO_SLOTS in caplog.text)
         assert cluster.nodes[1].cli("KEYS", "*") == [], "nothing is written to what is not known"
+
+        async def explained() -> bool:
+            return not await cache.set(second, "x", ttl=60) and NO_SLOTS in engine_of(cache).transport.client.reason
+
+        await until(explained)  # also later: it was "closed" then
         errors.clear()
 
         async def stored() -> bool:
