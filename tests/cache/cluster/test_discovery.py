@@ -66,6 +66,12 @@ async def test_any_node_will_do(cluster: ReplicatedCluster, connect: Connect, nu
     assert await cache.health_check()
 
 
+async def test_a_user_without_a_right_to_the_mark_is_answered(connect: Connect, user: Callable[..., str]) -> None:
+    cache = await connect(user("reset", "on", ">PASSWORD", "~user:*", "&*", "+@all"))
+    await until(lambda: cache.connected)
+    await until(cache.health_check)
+
+
 async def test_a_user_who_may_not_ask_for_info(
     connect: Connect, user: Callable[..., str], cluster: ReplicatedCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
