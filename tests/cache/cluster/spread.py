@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from cache import RedisCache, keys
 from tests.real.redis.redis_server import RedisServer
-from tests.real.redis.replicated_cluster import ReplicatedCluster
+from tests.real.redis.replicated_cluster import ReplicatedCluster, first
 
 
 def profiles(count: int, first: int = 0) -> list[str]:
@@ -30,7 +30,7 @@ def keys_on(cluster: ReplicatedCluster, node: RedisServer, names: Sequence[str])
 def elsewhere(cluster: ReplicatedCluster, key: str) -> RedisServer:
     """A primary on which the key does not lie."""
     owner = cluster.owner(key)
-    return next(node for node in cluster.primaries() if node is not owner)
+    return first(node for node in cluster.primaries() if node is not owner)
 
 
 def by_node(cluster: ReplicatedCluster, names: Iterable[str]) -> list[list[str]]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psutil
 from psutil import STATUS_STOPPED
@@ -22,6 +22,7 @@ from cache.slots import tag_of_slot
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.resp import Part, RedisReplyError
 
+T = TypeVar("T")
 SLOTS: Final = 16384
 PATIENCE: Final = 30.0
 """Seconds that a cluster may take for what it does by itself."""
@@ -47,7 +48,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE)
         try:
             if condition():
                 return
-        except (OSError, RedisReplyError, StopIteration, RuntimeError):
+        except (OSError, RedisReplyError, LookupError, RuntimeError):
             pass  # a node that is not running, or not in the cluster yet
         assert time.monotonic() < give_up, what
         time.sleep(0.01)
@@ -107,17 +108,17 @@ class ReplicatedCluster:
         seen = self.seen_by(self.running[0])
         by_port = {node.port: node for node in self.nodes}
         primaries = [(each.slots, by_port[each.port]) for each in seen.values() if each.slots]
-        return [next(node for slots, node in primaries if number in slots) for number in map(slot, names)]
+        return [first(node for slots, node in primaries if number in slots) for number in map(slot, names)]
 
     def owner_of_slot(self, number: int) -> RedisServer:
         """The running node that says that the slot is its own; others may not know yet that it has moved."""
         nodes = self.running
         likely = [node for node in nodes if number in self.slots_of(node, nodes[0])]
-        return next(node for node in (*likely, *nodes) if number in self.own_slots(node))
+        return first(node for node in (*likely, *nodes) if number in self.own_slots(node))
 
     def own_slots(self, node: RedisServer) -> frozenset[int]:
         """The slots that the node says are its own; empty for a replica."""
-        return next(seen for seen in self.seen_by(node).values() if "myself" in seen.flags).slots
+        return first(seen for seen in self.seen_by(node).values() if "myself" in seen.flags).slots
 
     def primaries(self) -> list[RedisServer]:
         """The running nodes that own slots, as the first of them knows."""
@@ -128,7 +129,7 @@ class ReplicatedCluster:
     def replica_of(self, primary: RedisServer) -> RedisServer:
         name = primary.cli("CLUSTER", "MYID")
         ports = [seen.port for seen in self.seen_by(primary).values() if seen.primary == name]
-        return next(node for node in self.running if node.port in ports)
+        return first(node for node in self.running if node.port in ports)
 
     # -- commands ---------------------------------------------------------------------------------------
 
@@ -209,7 +210,7 @@ class ReplicatedCluster:
 
     def slots_of(self, node: RedisServer, at: RedisServer) -> frozenset[int]:
         """The slots of a node, as another one knows them."""
-        return next(seen.slots for seen in self.seen_by(at).values() if seen.port == node.port)
+        return first(seen.slots for seen in self.seen_by(at).values() if seen.port == node.port)
 
     def settle(self) -> None:
         """Undo faults: every node runs, the first three are the primaries, their replicas in step, and all agree."""
@@ -222,11 +223,18 @@ class ReplicatedCluster:
                 node.cli("CONFIG", "SET", "masterauth", "")
                 node.cli("CONFIG", "SET", _NO_FAILOVER, "no")
         self._changed = False
-        wait_for(self.healthy, "the cluster does not recover")
+        self._wait_until_healthy("the cluster does not recover")
         for node in self.nodes[:3]:
             if not self.own_slots(node):
                 self.promote(node)
-                wait_for(self.healthy, "the roles are not as they were")
+                self._wait_until_healthy("the roles are not as they were")
+
+    def _wait_until_healthy(self, what: str) -> None:
+        try:
+            wait_for(self.healthy, what)
+        except AssertionError:
+            views = [f"{node.port}:\n{node.cli('CLUSTER', 'NODES')}" for node in self.running]
+            raise AssertionError("\n".join([what, *views])) from None
 
     def healthy(self) -> bool:
         """Whether every slot has one owner with a replica in step, and all nodes know."""
@@ -259,6 +267,13 @@ class ReplicatedCluster:
             node.cli("CLUSTER", "SETSLOT", number, "NODE", target_id)
 
 
+def first(found: Iterable[T]) -> T:
+    """The first that there is. Raises LookupError, because a thread that is awaited hangs over a StopIteration."""
+    for each in found:
+        return each
+    raise LookupError("none: the cluster has not settled")
+
+
 @lru_cache(maxsize=32)  # they are asked for with each command, and hardly ever change
 def _slots(*ranges: str) -> frozenset[int]:
     slots = set[int]()
@@ -271,7 +286,7 @@ def _slots(*ranges: str) -> frozenset[int]:
 
 def _offset(node: RedisServer, name: str) -> str:
     lines = node.cli("INFO", "replication").splitlines()
-    return next(line.partition(":")[2] for line in lines if line.startswith(f"{name}:"))
+    return first(line.partition(":")[2] for line in lines if line.startswith(f"{name}:"))
 
 
 @contextmanager
@@ -304,6 +319,7 @@ def replicated_cluster(
 def _made(directory: Path, binary: Path | None, node_timeout_ms: int) -> ReplicatedCluster:
     args = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms)]
     args += ["--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0"]
+    args += ["--cluster-allow-replica-migration", "no"]  # no replica leaves for a primary whose own was away for long
     ports = _ports(6)
     nodes = [RedisServer(directory / str(port), port=port, binary=binary, args=args) for port in ports]
     names = [secrets.token_hex(20) for _ in nodes]
