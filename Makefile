@@ -49,8 +49,8 @@ setup: .venv/.runtime .venv/.dev  ## install everything into .venv, and nothing 
 console: .venv/.runtime  ## talk to the companion in this terminal
 	@$(RUN) agent.py console --text
 
-# Most tests wait, so that five run at a time on two cores. Tests of time run apart (tests/turns.py).
-PARALLEL := -n 5 --dist worksteal
+# Most tests wait, so that four run at a time on two cores. Tests of time run apart (tests/turns.py).
+PARALLEL := -n 4 --dist worksteal
 
 test: .venv/.dev  ## run the whole test suite, several tests at a time (ARGS="tests/cache -k lease")
 	@$(RUN) -m pytest $(PARALLEL) $(ARGS)
