@@ -279,7 +279,10 @@ class ReplicatedCluster:
         time.sleep(pause)
         while names := source.cli("CLUSTER", "GETKEYSINSLOT", number, 100):
             source.cli("MIGRATE", "127.0.0.1", target.port, "", 0, 2000, "KEYS", *names)
-        for node in (target, source, target):  # once more: a packet of the source may have undone it
+        # The target takes the slot with a higher epoch than it knows of. With one below the source's, what that has
+        # said before would undo the move: then the slot would have no owner.
+        wait_for(lambda: _epoch(target, "current") >= _epoch(source, "my"), "the target does not hear of the source")
+        for node in (target, source):
             node.cli("CLUSTER", "SETSLOT", number, "NODE", target_id)
 
 
@@ -298,6 +301,10 @@ def _slots(*ranges: str) -> frozenset[int]:
             first, _, last = text.partition("-")
             slots.update(range(int(first), int(last or first) + 1))
     return frozenset(slots)
+
+
+def _epoch(node: RedisServer, whose: str) -> int:
+    return int(node.cli("CLUSTER", "INFO").partition(f"cluster_{whose}_epoch:")[2].split()[0])
 
 
 def _offset(node: RedisServer, name: str) -> str:
