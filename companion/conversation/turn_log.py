@@ -90,7 +90,7 @@ class TurnLog:
                 self._skipping, self._asked = self._asked or forget_request(text) is not None, False
             elif self._skipping and not self.turns:
                 return  # what is said about the erasure of everything
-            elif text.startswith(NO_SECRETS):
+            elif NO_SECRETS.startswith(text[: len(NO_SECRETS)]):  # the caller may have interrupted it
                 self._skip_exchange()
             if self.turns:  # a clock that is set back must not change the order
                 at = max(at, self.turns[-1].at + _MOMENT)

@@ -13,6 +13,7 @@ from livekit.agents import ConversationItemAddedEvent, llm
 from cache import get_redis_cache, keys
 from companion import Caller
 from companion.conversation.turn_log import TurnLog
+from companion.offline.replies import NO_SECRETS
 from companion.runtime import Runtime
 from companion.store import StoreError, Turn
 
@@ -42,6 +43,17 @@ async def test_a_clock_that_is_set_back_does_not_change_the_order(runtime: Runti
         log.on_item(event)
     assert await log.close() == 0
     assert [turn.text for turn in await runtime.store.recent_turns("1")] == words
+
+
+@pytest.mark.parametrize("answer", [NO_SECRETS, f"{NO_SECRETS} Nice to meet you.", NO_SECRETS[:12]])
+async def test_a_refused_secret_is_not_brought_up_however_much_of_the_answer_was_heard(
+    runtime: Runtime, answer: str
+) -> None:
+    log = TurnLog(Caller("1"), runtime.write_behind)
+    for event in (said("user", "I like chess"), said("user", "my pin is 1234"), said("assistant", answer)):
+        log.on_item(event)
+    assert await log.close() == 0
+    assert [turn.skipped for turn in await runtime.store.recent_turns("1")] == [False, True, True]
 
 
 async def test_a_turn_changes_the_next_greeting(runtime: Runtime) -> None:

@@ -491,14 +491,20 @@ async def test_a_turn_that_is_stored_after_all_keeps_the_mark_that_waits_behind_
     assert [turn.skipped for turn in (await runtime.store.context("ada", 2)).turns] == [True]
 
 
-@pytest.mark.parametrize("turns", range(12))
-async def test_cancellation_while_spooling_loses_nothing(runtime: Runtime, switch: Switch, turns: int) -> None:
+async def _leaving(runtime: Runtime, switch: Switch, turns: int) -> asyncio.Task[int]:
+    """A conversation that ends while the store is away, so many turns of the loop after it began to."""
     switch.on = False
     runtime.write_behind.add("ada", *WRITES)
     await until(lambda: switch.calls)
     leaving = asyncio.create_task(runtime.write_behind.end_conversation("ada", 0.0))
     for _ in range(turns):
         await asyncio.sleep(0)
+    return leaving
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_cancellation_while_spooling_loses_nothing(runtime: Runtime, switch: Switch, turns: int) -> None:
+    leaving = await _leaving(runtime, switch, turns)
     leaving.cancel()
     await asyncio.wait({leaving})
     await runtime.write_behind.close()
@@ -511,12 +517,7 @@ async def test_cancellation_while_spooling_loses_nothing(runtime: Runtime, switc
 async def test_a_conversation_that_begins_while_another_ends_has_a_file_of_its_own(
     runtime: Runtime, switch: Switch, turns: int
 ) -> None:
-    switch.on = False
-    runtime.write_behind.add("ada", *WRITES)
-    await until(lambda: switch.calls)
-    leaving = asyncio.create_task(runtime.write_behind.end_conversation("ada", 0.0))
-    for _ in range(turns):
-        await asyncio.sleep(0)
+    leaving = await _leaving(runtime, switch, turns)
     runtime.write_behind.add("ada", Memory("my brother visits", NOON))
     await leaving
     await runtime.write_behind.close()
