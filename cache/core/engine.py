@@ -18,8 +18,8 @@ from ..serialization.serializer import Serializer
 from ..settings import CacheSettings
 from ..transport.client import Node
 from ..transport.commands import Transport
-from ..transport.connection import REPLICA
 from ..transport.handshake import REMEDIES
+from ..transport.roles import REPLICA
 from ..validation import checked_seconds
 from .availability import Availability
 from .maintenance import Maintenance

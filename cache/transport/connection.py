@@ -17,6 +17,7 @@ import hiredis
 from ..exceptions import CommandRejected, CommandTimeout, ConnectionLost
 from . import sockets
 from .packing import pack
+from .roles import ASK_ROLE, ROLE_SECONDS, why_useless
 
 MAX_IN_FLIGHT: Final = 10_000  # commands that may await a reply
 _UNSENT_HIGH, _UNSENT_LOW = 8 << 20, 2 << 20  # unsent bytes above which calls are refused, and below which they are not
@@ -24,15 +25,8 @@ _LONE_STREAK = 4  # commands that were alone in their tick, in a row, after whic
 # Commands queued in one tick after which they are written: the server begins while the rest is queued.
 _HEAD_START = 32
 _CLOSE_TIMEOUT = 0.25
-# Reasons for which a connection is lost over a reply.
+# Reasons for which a connection is lost.
 SILENT, TOO_LARGE = "silent", "reply too large"
-REPLICA = "a replica, which refuses writes and may be behind: the URL has to name the primary, or what follows it"
-REPLICA_ROLES = (b"replica", b"slave")
-CLUSTER_DOWN = "the cluster is down: a slot has no node, or this node does not reach most of the others"
-# A primary may be demoted under an open connection. Past this age of the last question for its role, a command is
-# preceded by another, in the same write: its reply comes first, and ends the connection before that one's is served.
-ROLE_SECONDS = 1.0
-_ASK_ROLE = pack((b"HELLO", 3))  # needs no right, and changes nothing
 
 
 def fail(future: asyncio.Future[Any], error: Exception) -> None:
@@ -73,18 +67,6 @@ class Owner(Protocol):
 
         A node that its cluster has lost says so for a key, and never to a PING.
         """
-
-
-def is_down(rejection: CommandRejected) -> bool:
-    """Whether a node of a cluster serves no key at all. In "Hash slot not served" one slot is meant."""
-    return str(rejection) == "CLUSTERDOWN The cluster is down"
-
-
-def _why_useless(reply: dict[bytes, Any] | CommandRejected) -> str:
-    """Why a server that replies so is not to be used; empty if it is."""
-    if isinstance(reply, dict):
-        return REPLICA if reply.get(b"role") in REPLICA_ROLES else ""
-    return REPLICA if reply.code == "READONLY" else CLUSTER_DOWN if is_down(reply) else ""
 
 
 def _nowhere(_: bytes) -> None:
@@ -141,7 +123,7 @@ class RespConnection(asyncio.Protocol):
         now = self._now()
         if now >= self._ask_role_at:
             self._ask_role_at, self._lone_streak = now + ROLE_SECONDS, 0
-            self.send(_ASK_ROLE)
+            self.send(ASK_ROLE)
             if self._owner is not None and (key := self._owner.own_key()) is not None:
                 self.send(pack((b"GET", key)))
         if future is None:
@@ -203,7 +185,7 @@ class RespConnection(asyncio.Protocol):
                 kind = type(reply)
                 if kind is hiredis.PushNotification:
                     self._push(reply)
-                elif (kind is dict or kind is CommandRejected) and self._owner and (why := _why_useless(reply)):
+                elif (kind is dict or kind is CommandRejected) and self._owner and (why := why_useless(reply)):
                     self.lose(why)
                     return
                 else:

@@ -14,8 +14,9 @@ from typing import Any, Final
 from ..exceptions import CacheUnavailable, CommandRejected, HandshakeFailed, WrongKind
 from ..redis_url import SENTINEL_FORM, Endpoint
 from .client import Argument
-from .connection import CLUSTER_DOWN, REPLICA, REPLICA_ROLES, RespConnection, is_down
+from .connection import RespConnection
 from .packing import pack
+from .roles import CLUSTER_DOWN, REPLICA, REPLICA_ROLES, is_down
 
 CLIENT_NAME: Final = "companion-cache"
 """The name of every connection in ``CLIENT LIST``."""

@@ -19,10 +19,11 @@ from ...keys import system_server
 from ...redis_url import Endpoint
 from ...settings import CacheSettings
 from ..client import Argument, ClientListener, ClusterListener, Command, Node
-from ..connection import CLUSTER_DOWN, REPLICA, Redirect
+from ..connection import Redirect
 from ..handshake import NO_SLOTS
 from ..multiplexer import MultiplexedClient
 from ..packing import key_of
+from ..roles import CLUSTER_DOWN, REPLICA
 from .discovery import Discovery
 from .nodes import Nodes
 from .redirections import Redirections

@@ -35,9 +35,10 @@ from ...redis_url import Endpoint
 from ...settings import CacheSettings
 from ..attempts import Attempts
 from ..client import Argument, ClientListener, Command, OneServer
-from ..connection import REPLICA, ROLE_SECONDS, fail
+from ..connection import fail
 from ..dial import Names
 from ..handshake import REJECTED
+from ..roles import REPLICA, ROLE_SECONDS
 from ..sentinel import MOVED, PrimaryFinder
 from .redis_py import ASK_ROLE, Found, answers, check_role, find_client, judge_role, pipeline, rejection
 

@@ -31,9 +31,9 @@ from ...exceptions import CommandRejected, HandshakeFailed, code_inside_script, 
 from ...redis_url import Endpoint
 from ...settings import CacheSettings
 from ..capabilities import HUNG_UP, PROBE_EVAL, PROBES
-from ..connection import REPLICA
 from ..handshake import CLIENT_NAME, REJECTED, SENTINEL
 from ..packing import info_of
+from ..roles import REPLICA
 
 ASK_ROLE: Final = ("INFO", "replication")
 OLD_CLUSTER: Final = "a cluster that speaks no RESP3: Redis 6 or later is needed"

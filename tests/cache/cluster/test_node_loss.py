@@ -10,7 +10,7 @@ import pytest
 from cache import LockUnavailable, RedisCache, keys
 from cache.slots import SLOTS
 from cache.transport import connection
-from cache.transport.connection import CLUSTER_DOWN
+from cache.transport.roles import CLUSTER_DOWN
 from tests.cache.cluster.conftest import Connect
 from tests.cache.cluster.spread import Reading, by_node, key_on, keys_on, profiles
 from tests.lag import LoopLag

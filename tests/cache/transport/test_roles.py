@@ -16,8 +16,8 @@ import pytest
 from cache import RedisCache
 from cache.exceptions import ConnectionLost
 from cache.transport import connection, dial
-from cache.transport.connection import REPLICA
 from cache.transport.fallback import pool
+from cache.transport.roles import REPLICA
 from tests.cache.conftest import Clients
 from tests.real.proxy import Proxy
 from tests.real.redis.redis_server import RedisServer, find_redis_server, unused_port
