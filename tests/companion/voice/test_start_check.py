@@ -65,7 +65,8 @@ async def test_and_fails_legibly_without_it() -> None:
         assert all(one.lasting for one in found)
         in_text = {"COMPANION_LLM": "llama3.2", "COMPANION_STT": "off", "COMPANION_TTS": "OFF"}
         assert await lines(server, speech=True, **in_text) == []
-        session, options = make_session(settings(server, **in_text), make_llm(settings(server, **in_text)))
+        async with make_llm(settings(server, **in_text)) as model:  # a session connects its model at once
+            session, options = make_session(settings(server, **in_text), model)
         assert (session.stt, session.tts, options.audio_input, options.audio_output) == (None, None, False, False)
 
 
