@@ -54,20 +54,18 @@ class Reader:
         """
         if not self._transport.enabled:
             return MISSING, -2
-        keep = self._near_on and self._near.keeps(key) and not self._masked(key)
-        client = self._transport.client
-        overtaken = self._masked(key)
-        left_ms = -1
+        client, overtaken = self._transport.client, self._masked(key)
+        keep = self._near_on and not overtaken and self._near.keeps(key)
+        value, left_ms = MISSING, -1
         try:
             if keep or with_ttl:
-                plain, left_ms = await self._read_with_ttl(key, keep)
+                value, left_ms = await self._read_with_ttl(key, keep, overtaken)
             else:
                 raw = await (self._transport.send("GET", key) if client is None else client.call("GET", key))
-                plain = None if raw is None else self._open(key, raw)
+                value, _ = self._decoded(key, raw, overtaken)
         except TransportError as problem:
             self._engine.count_error(problem)
-            plain, left_ms = None, NO_REPLY
-        value = self._decoded(key, None if overtaken else plain)
+            left_ms = NO_REPLY
         if counted:
             self._counters.count(value is not MISSING)
         return value, left_ms
@@ -91,26 +89,25 @@ class Reader:
             self._engine.count_error(failure)
         found = {}
         for name, reply in zip(wanted, replies, strict=True):
-            readable = isinstance(reply, bytes) and name not in overtaken
-            value = self._decoded(name, self._open(name, reply) if readable else None)
+            value, _ = self._decoded(name, reply if isinstance(reply, bytes) else None, name in overtaken)
             self._counters.count(value is not MISSING)
             if value is not MISSING:
                 found[name] = value
         return found
 
-    async def _read_with_ttl(self, key: str, keep: bool) -> tuple[bytes | None, int]:
-        plain, left_ms, asked = None, -2, loop_time()
-        token = None
+    async def _read_with_ttl(self, key: str, keep: bool, overtaken: bool) -> tuple[Any, int]:
+        kept, left_ms, asked, token = None, -2, loop_time(), None
         if keep and self._engine.servers.tracks(key) and (client := self._transport.client) is not None:
             token, client.node_of(key).needed_at = self._near.begin(key), asked
         try:
             raw, left_ms = await self._transport.send_all(("GET", key), ("PTTL", key))
-            plain = None if raw is None else self._open(key, raw)
+            value, plain = self._decoded(key, raw, overtaken)
+            kept = value if type(value) is str else plain  # a text is immutable; the rest is decoded per caller
         finally:
             # Counted from before the request, so never longer than the key lives; -2: it expired between the replies.
             expires_at = asked + (_NEAR_SECONDS if left_ms == -1 else left_ms / 1000)
-            self._near.end(key, token, self._for_near_cache(plain), expires_at)
-        return plain, int(left_ms)
+            self._near.end(key, token, kept, expires_at)
+        return value, int(left_ms)
 
     def _masked(self, key: str) -> bool:
         """Whether a pending invalidation forbids serving what Redis holds for ``key``.
@@ -120,35 +117,18 @@ class Reader:
         """
         return bool(self._pending) and self._pending.covers(key)
 
-    def _open(self, key: str, raw: bytes) -> bytes | None:
-        """The decrypted bytes. What cannot be decrypted, or is too large, is removed, and None."""
+    def _decoded(self, key: str, raw: bytes | None, overtaken: bool) -> tuple[Any, bytes | None]:
+        """The value, or MISSING, and the plain bytes that it was decoded from. What cannot be decoded is removed.
+
+        ``overtaken``: whether it was masked before the request.
+        """
+        if raw is None or overtaken or self._masked(key):
+            return MISSING, None
         try:
-            return self._serializer.open(key, raw)
+            plain = self._serializer.open(key, raw)
+            return self._serializer.decode(plain), plain
         except UndecodableValue as problem:
-            self._remove(key, problem)
-            return None
-
-    def _decoded(self, key: str, plain: bytes | None) -> Any:
-        """The value, or MISSING. What cannot be decoded is removed."""
-        if plain is not None and not self._masked(key):
-            try:
-                return self._serializer.decode(plain)
-            except UndecodableValue as problem:
-                self._remove(key, problem)
-        return MISSING
-
-    def _for_near_cache(self, plain: bytes | None) -> bytes | str | None:
-        """A text decoded, since it is immutable; any other value as bytes, to be decoded per caller."""
-        try:
-            value = None if plain is None else self._serializer.decode(plain)
-        except UndecodableValue:
-            return None
-        return value if type(value) is str else plain
-
-    def _remove(self, key: str, problem: UndecodableValue) -> None:
-        """Mask ``key`` at once and delete it in the background. If it is masked already, that was done."""
-        if self._masked(key):
-            return
-        self._engine.count_undecodable(key, problem)
-        self._pending.add(key)
-        self._engine.redeliver_soon()
+            self._engine.count_undecodable(key, problem)
+            self._pending.add(key)  # masked at once, and deleted in the background
+            self._engine.redeliver_soon()
+            return MISSING, None
