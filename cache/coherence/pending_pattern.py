@@ -43,12 +43,12 @@ class PendingPattern(NamedTuple):
         return key.startswith(system_server()) or (is_reserved(key) and not is_reserved(self.glob))
 
     def reaches(self, key: str) -> bool:
-        """Whether it includes ``key``: keys of the layer itself only if it names their prefix literally."""
+        """Whether it includes ``key``."""
         if self.user_id is not None and not key.startswith(f"{USERS}{self.user_id}:"):
             return False
         if self.where is not None and not self.where(key):
             return False
-        return (not is_reserved(key) or is_reserved(self.glob)) and matches(self.glob, key)
+        return matches(self.glob, key) and not self.spares(key)
 
 
 PendingInvalidation = str | PendingPattern

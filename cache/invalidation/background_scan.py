@@ -90,9 +90,7 @@ class BackgroundScan:
         """What these patterns hide, and, of what only ``own`` patterns hide, what this layer wrote."""
         chosen, doubtful = [], []
         for name in names:
-            hiding = [
-                pattern for pattern, _ in self._pending.hiding(name) if pattern in waiting and not pattern.spares(name)
-            ]
+            hiding = [pattern for pattern, _ in self._pending.hiding(name) if pattern in waiting]
             if any(not pattern.own for pattern in hiding):
                 chosen.append(name)
             elif hiding:
