@@ -133,11 +133,10 @@ class Engine:
         """Apply an invalidation message of client-side caching."""
         self.servers.on_push(node, push)
 
-    def on_reply_too_large(self, names: list[str]) -> None:
-        """Evict values whose replies exceed the size limit: each read would cost every caller the connection."""
-        for key in names:
-            self.count_undecodable(key, ValueError("too large to be read"))
-            self.pending.add(key)
+    def on_reply_too_large(self, key: str) -> None:
+        """Delete what is there, guards included: each read of it would cost every caller the connection."""
+        self.count_undecodable(key, ValueError("too large to be read"))
+        self.pending.add(key)
 
     # -- failures --------------------------------------------------------------------------------------
 

@@ -136,8 +136,8 @@ class NodeListener(Protocol):
     def on_push(self, node: Node, push: list[Any]) -> None:
         """A push message, in order with the replies."""
 
-    def on_reply_too_large(self, names: list[str]) -> None:
-        """A reply is larger than any value of ours. ``names``: the keys that were read."""
+    def on_reply_too_large(self, key: str) -> None:
+        """The reply to a command about ``key``, or about what guards it, is larger than any value of ours."""
 
 
 class ClientListener(NodeListener, Protocol):

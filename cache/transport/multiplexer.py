@@ -20,7 +20,7 @@ from .client import Argument, ClientListener, Command, Node, OneServer
 from .connection import TOO_LARGE, Redirect, RespConnection, Sent, expire, fail
 from .connector import Connector
 from .heartbeat import Heartbeat
-from .packing import keys_read_by, pack
+from .packing import key_of, pack, unpack
 
 LARGEST_REPLY_BYTES: Final = 16 << 20  # a larger reply loses the connection; no value of ours comes near it
 
@@ -187,8 +187,8 @@ class MultiplexedClient(OneServer):
             self.last_answer = self._loop.time()
         self.active = self.connection = None
         self.proven_at, self._was_up = -math.inf, False
-        if reason == TOO_LARGE and unanswered:
-            self._listener.on_reply_too_large(keys_read_by(unanswered[0]))
+        if reason == TOO_LARGE and unanswered and (key := key_of(unpack(unanswered[0]))) is not None:
+            self._listener.on_reply_too_large(key.decode(errors="surrogateescape"))
         self._explain(reason)
 
     # -- connecting ------------------------------------------------------------------------------------

@@ -32,12 +32,3 @@ def info_of(reply: Any) -> dict[str, str]:
     """The fields of a reply to INFO: a text in RESP3, bytes in RESP2. None if the server refused."""
     text = reply.decode(errors="replace") if isinstance(reply, bytes) else reply if isinstance(reply, str) else ""
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-
-
-def keys_read_by(command: bytes) -> list[str]:
-    """The keys whose values a packed command of ours reads."""
-    name, *others = unpack(command)
-    read = others if name == b"GET" else []
-    if name == b"EVALSHA":
-        read = others[2 : 2 + int(others[1])]
-    return [key.decode(errors="surrogateescape") for key in read]
