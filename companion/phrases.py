@@ -6,6 +6,7 @@ The phrases hold nothing of a person, and stand for what the prompts of a greeti
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 _FIRST_MEETING: Final = {
@@ -37,6 +38,20 @@ _GOODBYE: Final = {
 }
 
 
+_FAREWELLS: Final = {
+    "de": "tschüss|tschüs|tschau|auf wieder(?:sehen|hören|schauen)|gute nacht|bis (?:bald|dann|morgen|später)",
+    "en": "bye|goodbye|good bye|good night|see you|farewell|take care",
+    "es": "adi[óo]s|hasta (?:luego|pronto|mañana)|chao",
+    "fr": "au revoir|à (?:bientôt|demain)|bonne nuit",
+    "it": "ciao|arrivederci|a (?:presto|domani)|buona ?notte",
+    "nl": "tot (?:ziens|morgen|straks|de volgende keer)|doei",
+    "pt": "adeus|tchau|até (?:à próxima|logo|amanhã|breve)",
+}
+_BEFORE: Final = "ok|okay|k|so|well|thanks|thank you|thx|danke|gut|gracias|bueno|merci|bon|grazie|obrigad[oa]|bedankt"
+_FAREWELL: Final = re.compile(rf"(?:(?:{_BEFORE}) )*(?:{'|'.join(_FAREWELLS.values())})(?: \S+){{0,3}}")
+"""A clause with which a person says goodbye, in lower case and without punctuation."""
+
+
 def first_meeting(language: str) -> str:
     """What is said to a person of whom nothing is known; empty where there is no phrase in the language."""
     return _FIRST_MEETING.get(_base(language), "")
@@ -55,6 +70,12 @@ def goodbye(language: str) -> str:
 def is_goodbye(text: str) -> bool:
     """Whether a text is :func:`goodbye`, in whatever language."""
     return text in _GOODBYE.values()
+
+
+def is_farewell(said: str) -> bool:
+    """Whether a person says goodbye, at the beginning or the end of what they say, in a language that has phrases."""
+    clauses = [" ".join(clause.split()) for clause in re.split(r"[^\w\s'’-]+", said.lower()) if clause.strip()]
+    return any(_FAREWELL.fullmatch(clause) for clause in (*clauses[:1], *clauses[-1:]))
 
 
 def phrases(language: str) -> list[str]:

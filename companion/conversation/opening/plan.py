@@ -34,7 +34,7 @@ class Plan:
         last_words: the last thing the caller said.
         texts: greetings that are prepared, by the kind of opening.
         prompt: the hash of the prompt that they were written with.
-        goodbye: whether the companion has said goodbye: then nothing was cut off.
+        goodbye: whether the person or the companion has said goodbye: then nothing was cut off.
     """
 
     opening: Kind

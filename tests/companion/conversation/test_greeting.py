@@ -91,6 +91,15 @@ async def test_after_a_goodbye_of_the_companion_nothing_was_cut_off(runtime: Run
     assert "## Back after a dropped call" in await get_intelligent_first_message_instructions("1", "")
 
 
+@pytest.mark.parametrize("answer", ["Take care, Ada.", ""])
+async def test_after_a_goodbye_of_the_person_nothing_was_cut_off(runtime: Runtime, answer: str) -> None:
+    """Whether a model has answered it, in whatever words, or they have hung up at once."""
+    await talked(runtime, 0.01, "Danke, tschüss!")
+    if answer:
+        await runtime.store.add_turn("1", Turn("assistant", answer, datetime.now(UTC), "c"))
+    assert "## Fresh start" in await get_intelligent_first_message_instructions("1", "")
+
+
 async def test_the_last_words_are_of_the_last_conversation_after_a_clock_was_set_back(runtime: Runtime) -> None:
     now = datetime.now(UTC)
     for text, at, conversation in (("yesterday's news", now + timedelta(hours=1), "c1"), ("wait", now, "c2")):
@@ -224,8 +233,10 @@ async def test_a_request_to_forget_is_no_topic_and_not_the_last_words(runtime: R
     for turn in FORGETTING:
         await runtime.store.add_turn("1", turn)
     plan, _ = await make_plan("1")
-    assert plan.last_words == "My sister visits on Friday"
+    assert plan.last_words == "", "what they said before was not the last"
     assert plan.last_seen == FORGETTING[-1].at.isoformat(), "they were here then"
+    assert "dropped call" in plan.instructions("")
+    assert "sister" not in plan.instructions("")
     read = "\n".join(item.text_content or "" for item in model.asked[0].messages())
     assert "sister" in read
     assert "forget everything" not in read

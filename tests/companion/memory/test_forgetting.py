@@ -73,7 +73,8 @@ async def test_a_replayed_write_does_not_bring_it_back(runtime: Runtime, number:
     assert not list(Spool(runtime.settings.home).files())
     assert "hess" not in await everything(runtime)
     plan, _ = await make_plan("ada")
-    assert plan.last_words == "I like tea"
+    last_is_forgotten = isinstance(lines()[number], Turn)
+    assert plan.last_words == ("" if last_is_forgotten else "I like tea")
 
 
 @pytest.mark.parametrize(
