@@ -94,7 +94,7 @@ async def attach(
             await _open_services(runtime, ctx)
         _refuse_second(session)  # two calls at once
     except BaseException:  # also where the job ends meanwhile
-        await release_runtime()
+        await release_runtime(runtime)
         raise
     runtime.outbox_relay.start()
     runtime.write_behind.spool_replay.start()

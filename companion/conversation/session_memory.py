@@ -71,7 +71,7 @@ class SessionMemory:
         language: str = "",
         trace: StartTrace | None = None,
     ) -> None:
-        self._session, self._parts, self._trace = session, parts, trace
+        self._session, self._runtime, self._parts, self._trace = session, runtime, parts, trace
         self._changed = asyncio.Event()
         self._closed = asyncio.Event()
         self._wrapped_up: asyncio.Task[Any] | None = None
@@ -179,7 +179,7 @@ class SessionMemory:
             await self._background.cancel(timeout=1.0)
         finally:
             self._detach()
-            await release_runtime()
+            await release_runtime(self._runtime)
 
     def _on_close(self, _: CloseEvent | None = None) -> None:
         self._closed.set()

@@ -22,8 +22,8 @@ _ended: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionar
 def get_runtime() -> Runtime:
     """The runtime of the running loop; a new one, from the environment, if there is none yet.
 
-    Where the program has set one with a store of its own, what comes after its end gets that one, which is closed: it
-    reads nothing, and what it writes is spooled. The store of the environment may be another.
+    Where the program has set one of its own, what comes after its end gets that one, which is closed: it reads nothing,
+    and what it writes is spooled. Store and model of the environment may be others.
     """
     loop = asyncio.get_running_loop()
     runtime = _runtimes.get(loop) or _ended.get(loop)
@@ -64,7 +64,8 @@ def acquire_runtime() -> Runtime:
     """The runtime of the running loop, for one conversation; to be released with :func:`release_runtime`.
 
     Raises:
-        RuntimeError: the program has set one with a store of its own, and that has ended with its last conversation.
+        RuntimeError: the program has set one of its own (settings, store or model), and that has ended with its last
+            conversation.
     """
     runtime = get_runtime()
     if _ended.get(asyncio.get_running_loop()) is runtime:
@@ -76,12 +77,18 @@ def acquire_runtime() -> Runtime:
     return runtime
 
 
-async def release_runtime() -> None:
-    """Release what :func:`acquire_runtime` gave. The last release closes the loop's runtime."""
-    runtime = _runtimes.get(asyncio.get_running_loop())
+async def release_runtime(runtime: Runtime | None = None) -> None:
+    """Release what :func:`acquire_runtime` gave. The last release closes it.
+
+    Args:
+        runtime: what :func:`acquire_runtime` returned: it may have been closed since, and another be the loop's, which
+            other conversations use. None for the running loop's.
+    """
+    running = _runtimes.get(asyncio.get_running_loop())
+    runtime = runtime or running
     if runtime is not None:
         runtime.conversations -= 1
-        if runtime.conversations <= 0:
+        if runtime is running and runtime.conversations <= 0:
             await close_runtime()
 
 

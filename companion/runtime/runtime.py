@@ -34,8 +34,8 @@ class Runtime:
     def __init__(
         self, settings: Settings | None = None, *, store: Store | None = None, model: llm.LLM[Any] | None = None
     ) -> None:
-        self.from_environment = settings is None and store is None
-        """Whether the environment alone says which store it has: then any other runtime made from it has the same."""
+        self.from_environment = settings is None and store is None and model is None
+        """Whether the environment alone says what it has: then any other runtime made from it has the same."""
         self.settings = settings or Settings.from_env()
         self.conversations = 0
         """Conversations that have acquired this runtime."""
@@ -154,6 +154,7 @@ class Runtime:
         self._closed = True
         if self._store is not None:
             await _closed("store", self._store.close())
+        await self.contexts.close()
         if (heir := successor()) is not None:
             heir._local_cache.take_over(self._local_cache)
             return

@@ -12,8 +12,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from cache import retrieve_exception
+from cache import BackgroundTasks
 
+from .base import StoreError
 from .records import Context
 
 WINDOW: Final = 0.002
@@ -34,6 +35,7 @@ class ContextBatcher:
         self.reads = 0
         self._read = read
         self._open: dict[str, asyncio.Task[Context]] = {}
+        self._background = BackgroundTasks()
 
     async def get(self, user_id: str) -> Context:
         """Read a user's context, in a read that begins after this call.
@@ -49,14 +51,20 @@ class ContextBatcher:
         """
         batch = self._open.get(user_id)
         if batch is None:
-            batch = self._open[user_id] = asyncio.create_task(self._read_batch(user_id), name="context-read")
-            batch.add_done_callback(retrieve_exception)
+            batch = self._open[user_id] = self._background.spawn(self._read_batch(user_id), name="context-read")
         return await asyncio.shield(batch)
+
+    async def close(self) -> None:
+        """End the reads under way, with a StoreError: a store that hangs would keep them after the loop's last job."""
+        await self._background.cancel(timeout=1.0)
 
     async def _read_batch(self, user_id: str) -> Context:
         try:
-            await asyncio.sleep(WINDOW)
-        finally:
-            del self._open[user_id]
-        self.reads += 1
-        return await self._read(user_id)
+            try:
+                await asyncio.sleep(WINDOW)
+            finally:
+                del self._open[user_id]
+            self.reads += 1
+            return await self._read(user_id)
+        except asyncio.CancelledError:
+            raise StoreError("context", "closed") from None

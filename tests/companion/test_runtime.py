@@ -17,7 +17,7 @@ from companion.caching.change_listener import ChangeListener, OnChange
 from companion.offline.llm import OfflineLLM
 from companion.runtime import Runtime, acquire_runtime, close_runtime, get_runtime, release_runtime, set_runtime
 from companion.settings import Settings
-from companion.store import SqliteStore, StoreError
+from companion.store import Context, SqliteStore, StoreError
 from tests.real.redis.redis_server import RedisServer, unused_port
 from tests.wait import until
 
@@ -179,6 +179,37 @@ async def test_a_runtime_that_conversations_use_is_not_replaced(tmp_path: Path) 
     await close_runtime()
 
 
+async def test_a_release_closes_no_runtime_but_its_own(tmp_path: Path) -> None:
+    """A program may close one itself while a conversation has it, and begin another conversation."""
+    settings = Settings(home=tmp_path, models="offline")
+    first = set_runtime(Runtime(settings))
+    acquire_runtime()
+    await close_runtime()
+    second = set_runtime(Runtime(settings))
+    acquire_runtime()
+    await release_runtime(first)
+    assert (get_runtime(), second.conversations) == (second, 1)
+    assert await second.store.get_profile("ada") is None, "it is open"
+    await release_runtime(second)
+    with pytest.raises(StoreError, match="closed"):
+        await second.contexts.get("ada")
+
+
+async def test_no_conversation_gets_another_model_than_the_one_that_was_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was closed with its runtime: the next attach is refused, where it had the environment's."""
+    monkeypatch.setenv("REDIS_ENABLED", "false")
+    monkeypatch.setenv("COMPANION_HOME", str(tmp_path))
+    own = OfflineLLM()
+    for _ in range(2):
+        set_runtime(Runtime(model=own))
+        assert acquire_runtime().model is own
+        await release_runtime()
+        with pytest.raises(RuntimeError, match="set another"):
+            acquire_runtime()
+
+
 async def test_what_comes_after_the_end_of_a_store_of_ones_own_reaches_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +285,27 @@ async def test_a_closed_runtime_opens_no_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="closed"):
         await runtime.contexts.get("1")
     assert os.listdir(tmp_path) == []
+
+
+async def test_a_read_that_hangs_ends_with_its_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its readers have gone on without it by then."""
+    monkeypatch.setenv("REDIS_ENABLED", "false")
+    reading = asyncio.Event()
+
+    class Hangs(SqliteStore):
+        async def context(self, user_id: str, turns: int = 0) -> Context:
+            reading.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    runtime = set_runtime(Runtime(Settings(home=tmp_path, models="offline"), store=Hangs(tmp_path / "own.db")))
+    acquire_runtime()
+    read = asyncio.create_task(runtime.contexts.get("ada"))
+    await reading.wait()
+    await release_runtime(runtime)
+    with pytest.raises(StoreError, match="context failed: closed"):
+        await read
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_a_store_and_a_model_that_cannot_be_closed_leave_nothing_else_open(

@@ -116,7 +116,7 @@ class Erasers:
                 await log.close(_FLUSH_TIMEOUT)
         finally:
             talk.known, talk.caller = talk.knows_when_it_began, None
-            await release_runtime()
+            await release_runtime(runtime)
 
     async def _say(self, user: _User, talk: _Conversation, log: TurnLog) -> None:
         user.count += 1

@@ -69,7 +69,7 @@ class ProfileWriters:
                     await asyncio.gather(*(self._change(user, base) for _ in range(2)))
             finally:
                 await runtime.write_behind.end_conversation(user.user_id, _FLUSH_TIMEOUT)
-                await release_runtime()
+                await release_runtime(runtime)
             await asyncio.sleep(self._rng.uniform(0.05, 0.5))
 
     async def _change(self, user: _User, base: str) -> None:
