@@ -12,7 +12,9 @@ from contextlib import suppress
 from typing import Any, Final
 
 from ..exceptions import CacheUnavailable, CommandRejected, HandshakeFailed, WrongKind
+from ..keys import system_server
 from ..redis_url import SENTINEL_FORM, Endpoint
+from ..slots import SLOTS, tag_of_slot
 from .client import Argument
 from .connection import RespConnection
 from .packing import pack
@@ -26,7 +28,7 @@ NO_MASTER: Final = "the Sentinels watch no master of this name: write the one of
 SENTINEL_REFUSES: Final = "the Sentinels refuse us: check the options sentinel_username and sentinel_password"
 NO_TLS: Final = "the server speaks no TLS: write redis:// in place of rediss://"
 NEEDS_TLS: Final = "the server speaks TLS: write rediss:// in place of redis://"
-NO_SLOTS: Final = "a cluster that does not say who has which slot: its user needs the right +cluster|slots"
+NO_SLOTS: Final = "a cluster that does not say who has which slot: allow CLUSTER SLOTS (the right +cluster|slots)"
 REMEDIES: Final = frozenset((REPLICA, SENTINEL, NO_SLOTS, NO_SENTINEL, NO_MASTER, SENTINEL_REFUSES, NO_TLS, NEEDS_TLS))
 """Reasons that say what to change. They are logged also when the outage began with another one."""
 # Pause after a wrong password, an untrusted certificate, a full connection table. Each attempt costs the server a
@@ -35,6 +37,7 @@ REJECTED: Final = 0.2
 _OTHER_KIND: Final = 30.0  # pause if another client is needed
 _CLUSTER_DOWN: Final = 0.5  # pause while a cluster is down: all of its clients ask all of its nodes then
 _HUNG_UP: Final = 1.0  # pause if it ends the connection over HELLO, as a server does too that is just restarted
+_SAMPLES: Final = 16  # slots whose keys a node without CLUSTER SLOTS is asked for
 _NOT_YET_CODES: Final = frozenset({"LOADING", "MASTERDOWN", "BUSY"})
 # Errors to HELLO that say something about us. Any other says that HELLO is not understood, in whatever words.
 _ABOUT_US: Final = re.compile(
@@ -103,17 +106,30 @@ async def _slots(connection: RespConnection) -> list[Any]:
     """What a node of a cluster says about its slots; empty if it is a proxy that does not know.
 
     Raises:
-        HandshakeFailed: our user may not ask: of what lies on other nodes nothing could be invalidated.
+        HandshakeFailed: it does not say, and has only some of the keys: of what lies on other nodes nothing could be
+            invalidated.
     """
     try:
         slots = await connection.send(pack((b"CLUSTER", b"SLOTS")))
     except CommandRejected as error:
         if error.code in _NOT_YET_CODES:
             raise _rejected(error) from None
-        if error.code == "NOPERM":
+        if error.code == "NOPERM" or await _sends_elsewhere(connection):
             raise HandshakeFailed(NO_SLOTS, REJECTED) from None
         return []
     return slots if isinstance(slots, list) else []
+
+
+async def _sends_elsewhere(connection: RespConnection) -> bool:
+    """Whether it has no more than some of the slots, as a node of which CLUSTER is renamed, and not all as a proxy."""
+    marks = [system_server(f"{{{tag_of_slot(slot)}}}") for slot in range(0, SLOTS, SLOTS // _SAMPLES)]
+    for reply in connection.send_together([pack((b"GET", mark)) for mark in marks]):
+        try:
+            await reply
+        except CommandRejected as error:
+            if error.code == "MOVED":
+                return True
+    return False
 
 
 def auth(endpoint: Endpoint) -> list[tuple[Argument, ...]]:

@@ -229,6 +229,6 @@ class ClusterClient:
         node = self._table.owners[0]
         await node.close()
         node.reason = NO_SLOTS
-        self._listener.on_disconnected(node, self.reason)
+        self._listener.on_disconnected(node, NO_SLOTS)
         await asyncio.sleep(LOOK_AGAIN)
         self._listener.on_wrong_kind(node, WrongKind("a cluster", 0.0))

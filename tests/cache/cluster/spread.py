@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cache import RedisCache, keys
@@ -39,25 +38,6 @@ def by_node(cluster: ReplicatedCluster, names: Iterable[str]) -> list[list[str]]
     found = [keys_on(cluster, node, names) for node in cluster.primaries()]
     assert all(found), "more names are needed to reach every node"
     return found
-
-
-@contextmanager
-def half_moved(cluster: ReplicatedCluster, number: int, target: RedisServer) -> Iterator[RedisServer]:
-    """A slot between two nodes; the block gets the one that it leaves, which answers ASK for keys it lacks.
-
-    At the end of the block it moves altogether.
-    """
-    source = cluster.owner_of_slot(number)
-    source_id, target_id = (node.cli("CLUSTER", "MYID") for node in (source, target))
-    target.cli("CLUSTER", "SETSLOT", number, "IMPORTING", source_id)
-    source.cli("CLUSTER", "SETSLOT", number, "MIGRATING", target_id)
-    try:
-        yield source
-    finally:
-        while names := source.cli("CLUSTER", "GETKEYSINSLOT", number, 100):
-            source.cli("MIGRATE", "127.0.0.1", target.port, "", 0, 2000, "KEYS", *names)
-        for node in (target, source):
-            node.cli("CLUSTER", "SETSLOT", number, "NODE", target_id)
 
 
 @dataclass

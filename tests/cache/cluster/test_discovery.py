@@ -13,7 +13,7 @@ import pytest
 
 from cache import CacheConfigError, CacheSettings, RedisCache
 from tests.cache.cluster.conftest import Connect
-from tests.cache.cluster.spread import elsewhere, half_moved, key_on, profiles
+from tests.cache.cluster.spread import elsewhere, key_on, profiles
 from tests.cache.test_acl import RULE
 from tests.real.proxy import Proxy
 from tests.real.redis.redis_server import RedisServer
@@ -91,7 +91,7 @@ async def test_the_smallest_rule_suffices(
     cluster.move_slot(slot(names[0]), elsewhere(cluster, names[0]))
     assert await all_stored(cache, names)
     target = elsewhere(cluster, names[0])
-    with half_moved(cluster, slot(names[0]), target) as source:
+    with cluster.half_moved(slot(names[0]), target) as source:
         source.cli("MIGRATE", "127.0.0.1", target.port, names[0], 0, 2000)
         assert await cache.get(names[0], fresh=True) == "a profile"
     assert (await cache.get_stats())["redis_memory"] != "0B"
@@ -111,7 +111,7 @@ async def test_no_right_for_a_cluster_is_without_a_reason(
     key = key_on(cluster, cluster.nodes[1])
     await cache.set(key, 1, ttl=60)
     target = elsewhere(cluster, key)
-    with half_moved(cluster, slot(key), target) as source:
+    with cluster.half_moved(slot(key), target) as source:
         source.cli("MIGRATE", "127.0.0.1", target.port, key, 0, 2000)
         await cache.get(key)
     await cache.get(key)

@@ -50,13 +50,38 @@ async def test_a_cluster_whose_slots_may_not_be_asked_for_is_not_used(
     await until(lambda: cache.set(keys.profile("1"), "Ada", ttl=60))
 
 
+@pytest.mark.parametrize("number", [0, 3], ids=["a primary", "a replica"])
+async def test_a_cluster_without_the_command_is_one_line_in_the_log(
+    cluster: ReplicatedCluster, make_cache: Callable[..., Any], caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    """``rename-command CLUSTER ""``: no attempt finds it usable, until it is."""
+    caplog.set_level("INFO", "cache")
+    node, errors = cluster.nodes[number], {"CLUSTER": UNKNOWN}
+    async with refusing(node.port, errors) as port:
+        cache = make_cache(f"redis://127.0.0.1:{port}/0", near=NEAR, deadline=2.0, connect_wait=5.0)
+        before = node.calls("hello")
+        assert await cache.initialize() is False
+        await until(lambda: node.calls("hello") > before + 2)
+        assert await cache.get(keys.profile("1")) is None
+        (line,) = _logged(caplog)
+        assert NO_SLOTS in line
+        errors.clear()
+        await until(lambda: cache.set(keys.profile("1"), "Ada", ttl=60))
+        assert [line[:17] for line in _logged(caplog)[1:]] == ["[REDIS] Connected"]
+        await cache.close()
+
+
+def _logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "cache"]
+
+
 async def test_a_cluster_that_knows_no_cluster_slots_is_not_used(
     cluster: ReplicatedCluster,
     make_cache: Callable[..., Any],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A proxy that knows none is used as one server, until it sends us to another node. It is looked at again."""
+    """One that seemed to have every slot is used as one server, until it sends us to another. It is looked at again."""
     monkeypatch.setattr(cluster_client, "LOOK_AGAIN", 0.05)
     first, second = [key_on(cluster, node) for node in cluster.nodes[:2]]
     errors = {"CLUSTER": "LOADING Redis is loading the dataset in memory"}
@@ -67,7 +92,7 @@ async def test_a_cluster_that_knows_no_cluster_slots_is_not_used(
         assert await early.initialize() is False, "it may know them in a moment"
         await early.close()
         assert "refused (LOADING)" in caplog.text
-        errors["CLUSTER"] = UNKNOWN
+        errors |= {"CLUSTER": UNKNOWN, "GET": "NOPERM No permissions to access a key"}  # so that nothing is found out
         await until(lambda: cache.set(first, "of the URL's node", ttl=60))
         assert await cache.set(second, "of another one", ttl=60) is False
         await until(lambda: NO_SLOTS in caplog.text)

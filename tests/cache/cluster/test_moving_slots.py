@@ -11,7 +11,7 @@ import pytest
 
 from cache import RedisCache, keys
 from tests.cache.cluster.conftest import Connect
-from tests.cache.cluster.spread import elsewhere, half_moved, keys_on, profiles
+from tests.cache.cluster.spread import elsewhere, keys_on, profiles
 from tests.real.redis.replicated_cluster import ReplicatedCluster, slot
 from tests.real.redis.resp import RedisReplyError
 from tests.wait import until
@@ -56,7 +56,7 @@ async def test_every_operation_on_a_slot_between_two_nodes(cluster: ReplicatedCl
 
     assert await other.set_many({here: "here", gone: "gone"}, ttl=60) == 2
     assert await one.get_or_load(profile, load, ttl=60, stale_for=600) == "loaded"
-    with half_moved(cluster, number, target) as source:
+    with cluster.half_moved(number, target) as source:
         source.cli("MIGRATE", "127.0.0.1", target.port, gone, 0, 2000)
         source.cli("MIGRATE", "127.0.0.1", target.port, keys.stale(profile), 0, 2000)
         assert await other.get_many([here, gone, new]) == {here: "here", gone: "gone"}

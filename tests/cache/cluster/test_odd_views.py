@@ -17,7 +17,7 @@ from cache.transport.cluster.cluster import ClusterClient
 from cache.transport.cluster.redirections import Redirections
 from cache.transport.cluster.topology import ranges
 from tests.cache.cluster.conftest import Connect
-from tests.cache.cluster.spread import elsewhere, half_moved, key_on, profiles
+from tests.cache.cluster.spread import elsewhere, key_on, profiles
 from tests.inside import engine_of
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.replicated_cluster import ReplicatedCluster, slot, wait_for
@@ -98,7 +98,7 @@ async def test_what_is_read_from_the_node_of_another_slot_is_not_near(
     key = key_on(cluster, cluster.nodes[0])
     target = elsewhere(cluster, key)
     assert await cache.set_many({key: "old", key_on(cluster, target): "there"}, ttl=60) == 2
-    with half_moved(cluster, slot(key), target) as source:
+    with cluster.half_moved(slot(key), target) as source:
         source.cli("MIGRATE", "127.0.0.1", target.port, key, 0, 2000)
         assert [await cache.get(key) for _ in range(2)] == ["old"] * 2
         target.cli("CLIENT", "KILL", "TYPE", "normal")

@@ -270,20 +270,32 @@ class ReplicatedCluster:
 
     def move_slot(self, number: int, target: RedisServer, *, pause: float = 0.0) -> None:
         """Move a slot with its keys, live. ``pause``: seconds in the middle, when ASK is answered."""
+        if self.owner_of_slot(number) is not target:
+            with self.half_moved(number, target):
+                time.sleep(pause)
+
+    @contextmanager
+    def half_moved(self, number: int, target: RedisServer) -> Iterator[RedisServer]:
+        """A slot between two nodes; the block gets the one that it leaves, which answers ASK for keys it lacks.
+
+        At the end of the block it moves altogether.
+        """
         source = self.owner_of_slot(number)
-        if source is target:
-            return
         source_id, target_id = (node.cli("CLUSTER", "MYID") for node in (source, target))
         target.cli("CLUSTER", "SETSLOT", number, "IMPORTING", source_id)
         source.cli("CLUSTER", "SETSLOT", number, "MIGRATING", target_id)
-        time.sleep(pause)
-        while names := source.cli("CLUSTER", "GETKEYSINSLOT", number, 100):
-            source.cli("MIGRATE", "127.0.0.1", target.port, "", 0, 2000, "KEYS", *names)
-        # The target takes the slot with a higher epoch than it knows of. With one below the source's, what that has
-        # said before would undo the move: then the slot would have no owner.
-        wait_for(lambda: _epoch(target, "current") >= _epoch(source, "my"), "the target does not hear of the source")
-        for node in (target, source):
-            node.cli("CLUSTER", "SETSLOT", number, "NODE", target_id)
+        try:
+            yield source
+        finally:
+            while names := source.cli("CLUSTER", "GETKEYSINSLOT", number, 100):
+                source.cli("MIGRATE", "127.0.0.1", target.port, "", 0, 2000, "KEYS", *names)
+            # The target takes the slot with a higher epoch than it knows of. With one below the source's, what that
+            # has said before would undo the move: then the slot would have no owner.
+            wait_for(
+                lambda: _epoch(target, "current") >= _epoch(source, "my"), "the target does not hear of the source"
+            )
+            for node in (target, source):
+                node.cli("CLUSTER", "SETSLOT", number, "NODE", target_id)
 
 
 def first(found: Iterable[T]) -> T:
