@@ -29,6 +29,7 @@ PATIENCE: Final = 30.0
 _BUS: Final = 10_000
 """By how much the port of the nodes' own conversation is higher."""
 _NO_FAILOVER: Final = "cluster-slave-no-failover"  # the name that every version knows
+_ALL_PACKETS, _NO_PACKET = -2, -1
 _MANY_KEYS: Final = ("DEL", "EXISTS", "UNLINK")
 _WITHOUT_KEY: Final = ("CLIENT", "CONFIG", "DBSIZE", "FLUSHALL", "INFO", "KEYS", "SCRIPT")
 
@@ -127,9 +128,16 @@ class ReplicatedCluster:
         return [node for node in nodes if node.port in ports]
 
     def replica_of(self, primary: RedisServer) -> RedisServer:
-        name = primary.cli("CLUSTER", "MYID")
-        ports = [seen.port for seen in self.seen_by(primary).values() if seen.primary == name]
-        return first(node for node in self.running if node.port in ports)
+        """Waits until the primary has heard of it: one that was a primary itself may say later that it follows."""
+        name, found = primary.cli("CLUSTER", "MYID"), list[RedisServer]()
+
+        def has_one() -> bool:
+            ports = [seen.port for seen in self.seen_by(primary).values() if seen.primary == name]
+            found.extend(node for node in self.running if node.port in ports)
+            return bool(found)
+
+        wait_for(has_one, "no replica")
+        return found[0]
 
     # -- commands ---------------------------------------------------------------------------------------
 
@@ -207,6 +215,17 @@ class ReplicatedCluster:
         wait_for(lambda: self.own_slots(replica), "not promoted")
         mine = self.own_slots(replica)
         wait_for(lambda: all(mine == self.slots_of(replica, node) for node in self.running), "not known to all")
+
+    def isolate(self, node: RedisServer) -> None:
+        """No other node hears of this one, until :meth:`rejoin`; clients do."""
+        node.cli("DEBUG", "DROP-CLUSTER-PACKET-FILTER", _ALL_PACKETS)
+
+    def rejoin(self, node: RedisServer) -> None:
+        """End :meth:`isolate`. A link on which an answer was dropped would wait for it for ever: they are made anew."""
+        node.cli("DEBUG", "DROP-CLUSTER-PACKET-FILTER", _NO_PACKET)
+        for name, seen in self.seen_by(node).items():
+            if "myself" not in seen.flags:
+                node.cli("DEBUG", "CLUSTERLINK", "KILL", "ALL", name)
 
     def slots_of(self, node: RedisServer, at: RedisServer) -> frozenset[int]:
         """The slots of a node, as another one knows them."""
