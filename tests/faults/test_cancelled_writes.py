@@ -40,7 +40,7 @@ async def test_a_cancelled_write_is_redelivered(
             await asyncio.wait({writing})
             await proxy.apply(lambda inner: (inner.reset_all(), inner.heal())[1])  # the write never arrives
             assert await cache.get(KEY) != "old"
-            await until(lambda: cache.connected, 3)
+            await until(lambda: cache.connected)
             assert await cache.get(KEY) != "old"
-            await until(lambda: cache.connected and not cache.invalidations.undelivered, 3)
+            await until(lambda: cache.connected and not cache.invalidations.undelivered)
             assert own_redis.cli("GET", KEY) in (None, "new")

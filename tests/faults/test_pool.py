@@ -23,10 +23,10 @@ async def test_no_connection_is_opened_after_stop(own_redis: RedisServer, millis
     with BackgroundProxy(own_redis.port, delay_to_client=0.003) as proxy:
         settings = CacheSettings(url=f"redis://127.0.0.1:{proxy.port}/0", deadline=5.0, url_is_default=False)
         client = PooledClient(settings, Listener())
-        await until(lambda: client.up, 3)
+        await until(lambda: client.up)
         pings = [client.call("PING") for _ in range(10)]
         await asyncio.sleep(milliseconds / 1000)
         await client.close()
         results = await asyncio.gather(*pings, return_exceptions=True)
         assert all(isinstance(result, bytes | CacheUnavailable) for result in results)
-        await until(lambda: connections_to(proxy.port) == 0, 2)
+        await until(lambda: connections_to(proxy.port) == 0)

@@ -47,7 +47,7 @@ async def test_a_conversation_from_dispatch_to_the_end(lk: LiveKitServer) -> Non
     assert await job.next_reply() == "You said Grüezi."
     await job.say("how is the weather?")
     assert await job.next_reply() == "The tool says sun in Bern."
-    await job.wait_until(lambda: job.agent_attributes.get("lk.agent.state") == "listening", "listening", 5)
+    await job.wait_until(lambda: job.agent_attributes.get("lk.agent.state") == "listening", "listening", 20)
     await job.end()
     order = ["dispatched", "accepted", "assigned", "signalling", "room_connected", "first_transcription"]
     times = [job.milestones[name] for name in order]
@@ -79,7 +79,7 @@ async def test_the_agent_waits_for_admission_and_then_for_the_user(lk: LiveKitSe
 async def test_the_agent_is_heard(lk: LiveKitServer) -> None:
     job = await lk.dispatch(metadata=user("listener"))
     assert await job.greeting() == "Good morning, listener."
-    await job.wait_until(lambda: job.audio_seconds > 0.3, "the sound of the greeting", 10)
+    await job.wait_until(lambda: job.audio_seconds > 0.3, "the sound of the greeting", 20)
     await job.end()
 
 
