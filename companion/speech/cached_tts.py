@@ -110,6 +110,8 @@ class CachedTTS(tts.TTS[Any]):
 
         Raises:
             APIError: the voice failed.
+            LoadTimeout: it took longer than a minute.
+            UnusableRecording: what it spoke cannot be kept, such as silence.
         """
         for phrase in phrases:
             if (key := self.key_of(phrase)) is not None:
