@@ -105,7 +105,7 @@ class Locks:
     async def _release(self, lock: _Hold) -> bool:
         """Release. False if the lock was no longer ours; True also if Redis is away and it is released later."""
         try:
-            return bool(await lock.release(self._transport))
+            return await lock.release(self._transport)
         except TransportError as problem:
             if rejected_with(problem, "NOPERM"):  # a retry would change nothing
                 logger.warning("[REDIS] Warning: releasing a lock is refused (NOPERM): it frees itself after its TTL")

@@ -105,9 +105,10 @@ class Leases:
         self, lease: Lease, script: Script, names: tuple[str, ...], argument: int, before: Sequence[Command]
     ) -> Any:
         """Run a script that may grant the lease. If its reply is lost, release what it may have granted."""
+        lease_ms = int(LEASE_SECONDS * 1000)
         try:
             return await self._transport.run(
-                script, names, lease.token, _lease_ms(), argument, before=before, deadline=self._deadline(lease)
+                script, names, lease.token, lease_ms, argument, before=before, deadline=self._deadline(lease)
             )
         except (TransportError, asyncio.CancelledError) as problem:
             if not (isinstance(problem, CommandNotSent) or rejected_with(problem, "WRONGTYPE")):
@@ -169,10 +170,6 @@ class Leases:
 def patience(left_ms: int) -> float:
     """Seconds until a load counts as slow whose lease has this long to live."""
     return max(left_ms - _renewed_ms(), 0) / 1000
-
-
-def _lease_ms() -> int:
-    return int(LEASE_SECONDS * 1000)
 
 
 def _renewed_ms() -> int:

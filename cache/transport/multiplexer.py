@@ -47,7 +47,8 @@ class MultiplexedClient(OneServer):
         largest_reply_bytes: a larger reply loses the connection.
         started: whether :meth:`start` was called.
         last_answer: loop time at which Redis ceased to answer, or connecting began; of no meaning while it answers.
-        proven_at: loop time at which the last answered ping was sent. A near cache may rely on it.
+        proven_at: loop time at which the last answered ping was sent over this connection, or its handshake; minus
+            infinity before. A near cache may rely on it.
         needed_at: loop time at which a near cache has last done so, or kept what was read over this connection.
         reason: why no commands are accepted; empty while they are.
     """
@@ -80,7 +81,6 @@ class MultiplexedClient(OneServer):
         self._loop, self._tasks = asyncio.get_running_loop(), BackgroundTasks()
         self.largest_reply_bytes = max(LARGEST_REPLY_BYTES, 2 * settings.max_value_bytes)
         self._heartbeat: Heartbeat | None = None  # of the present connection, or the last one
-        self._was_up = False  # whether the present connection has been
         self.active: RespConnection | None = None
         self.connection: RespConnection | None = None
         self._reported = ""  # the last reason that was reported
@@ -186,7 +186,7 @@ class MultiplexedClient(OneServer):
         if self.active is not None:
             self.last_answer = self._loop.time()
         self.active = self.connection = None
-        self.proven_at, self._was_up = -math.inf, False
+        self.proven_at = -math.inf
         if reason == TOO_LARGE and unanswered and (key := key_of(unpack(unanswered[0]))) is not None:
             self._listener.on_reply_too_large(key.decode(errors="surrogateescape"))
         self._explain(reason)
@@ -217,12 +217,11 @@ class MultiplexedClient(OneServer):
             lived = self._loop.time() - began
 
     def _proven(self, sent: float) -> None:
-        self.proven_at = sent
+        first, self.proven_at = self.proven_at == -math.inf, sent
         if self.active is None:
             self.active, self.reason, self._reported = self.connection, "", ""
             self._settle()
-            if not self._was_up:
-                self._was_up = True
+            if first:
                 self._tell(self._listener.on_connected)
 
     def _suspended(self, reason: str) -> None:
