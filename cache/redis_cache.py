@@ -111,7 +111,7 @@ class RedisCache:
 
         It invalidates again what changed lately, and returns whether that covers everything. Until then no value of any
         user is served. An exception counts as "cannot say now": it is called again, for a minute. After that, or if it
-        returns False or takes longer, or None is set, everything under ``user:*`` is deleted.
+        returns False or takes longer, or None is set, all that this layer wrote for users is deleted.
         """
         self._engine.servers.revalidate = revalidate
 

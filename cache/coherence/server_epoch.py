@@ -38,7 +38,7 @@ _GET_EPOCH: Final = (("INFO", "server"), ("INFO", "replication"))
 CHECK_EVERY: Final = 28.0
 """Seconds between two checks of the mark: less than 30, so that an idle connection needs no ping."""
 RETRY_EVERY: Final = 1.0  # seconds between two attempts to end a quarantine
-_UNTRUSTED: Final = "values of another server came along"  # no epoch, so a mark of which no process knows
+_UNTRUSTED: Final = "values of another server came along"  # a mark that equals no epoch: no process trusts the server
 _ATTEMPTS: Final = 3  # in a row, if a reply does not come in time
 
 
@@ -68,12 +68,12 @@ class ServerEpoch:
         self._lease = RevalidationLease(node, transport, lambda: keys.lease(self.mark_key))
         self.checked_at = self.not_before = -CHECK_EVERY
         self._mark = ""  # as last read; empty again when the server reports that it changed
-        self._tentative = 0  # sequence number of a quarantine that a look at the mark may end
-        self._since = 0.0  # when the quarantine began
+        self._tentative = 0  # sequence number of a quarantine that ends if the mark is missing: the server was emptied
+        self._since = 0.0  # loop time at which the quarantine began
         self.changes = 0
         self._checking: asyncio.Task[None] | None = None
-        self._deleting = False  # its values, which were not trusted, are pending to be deleted
-        self._overwrite = False  # the mark, which says more than is known
+        self._deleting = False  # whether the deletion of its values, which could not be revalidated, is pending
+        self._overwrite = False  # whether the mark has to be replaced, because it calls values right that are not
 
     @property
     def mark_key(self) -> str:
@@ -142,7 +142,7 @@ class ServerEpoch:
         return bool(self._quarantined) or self._deleting
 
     def distrust(self) -> None:
-        """Values of a server that is not trusted came along with slots: so this one is not, in no process."""
+        """Slots have moved here from a server whose values may be old: quarantine this one too, in every process."""
         self._overwrite = True
         self.quarantine()
 
@@ -219,12 +219,13 @@ class ServerEpoch:
 
     async def _nothing_old(self, quarantine: int, mark: str) -> bool:
         """Make sure that no value is older than an acknowledged invalidation; raises TransportError."""
-        if self._epoch and (mark == self._epoch or (quarantine == self._tentative and not mark)):
-            return True  # another process has verified the server; or it was flushed and is empty
-        if self._epoch and not await self._lease.claim():
-            return False
-        if self._epoch and await self._read_mark() == self._epoch:
-            return True  # the holder before was done between our look and our claim
+        if self._epoch:
+            if mark == self._epoch or (quarantine == self._tentative and not mark):
+                return True  # another process has verified the server; or it was flushed and is empty
+            if not await self._lease.claim():
+                return False
+            if await self._read_mark() == self._epoch:
+                return True  # the previous holder of the lease was done between our look and our claim
         if (revalidate := self._revalidate()) is not None:
             try:
                 if await self._lease.hold(revalidate()):

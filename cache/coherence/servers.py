@@ -76,7 +76,7 @@ class Servers:
 
     def on_moved(self, includes: Callable[[str], bool], moves: Collection[tuple[Node, Node]]) -> None:
         """Keys have another server: forget what was read from the one before, and servers that have no keys left."""
-        reached = {new for old, new in moves if old in self.epochs and self.epochs[old].suspect}
+        distrusted = {new for old, new in moves if old in self.epochs and self.epochs[old].suspect}
         self._near.drop_where(includes)
         self._waiters.changed(None)
         client = self._transport.client
@@ -85,7 +85,7 @@ class Servers:
         self._tracking &= self.epochs.keys()
         for epoch in self.epochs.values():
             epoch.on_change()  # its mark may have another name
-        for node in reached:
+        for node in distrusted:
             if client is not None and client.uses(node):
                 self.epochs[node] = self._epoch(node)
                 self.epochs[node].distrust()

@@ -46,7 +46,7 @@ async def names_of(transport: Transport, user_id: str) -> set[str]:
 
 
 async def remove_names(transport: Transport, user_id: str, names: Collection[str]) -> None:
-    """Remove the names of keys that are being deleted. Send it in the same turn of the loop, before the deletion.
+    """Remove the names of keys that are being deleted. Send it in the same loop iteration, before the deletion.
 
     Then no key is written in between, which would exist without its name. A name that stays costs only memory.
     In a cluster, whose nodes act independently, a key that is written in that very moment may: until a scan finds it.

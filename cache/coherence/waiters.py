@@ -10,7 +10,7 @@ from .. import keys
 
 
 class Waiters:
-    """Those that wait for the server to report a change of a key or of its lease.
+    """Callers that wait until the server reports a change of a key or of its lease.
 
     Attributes:
         events: what a change of a key sets, by name.
@@ -21,7 +21,7 @@ class Waiters:
 
     @contextmanager
     def waiting(self, key: str) -> Iterator[asyncio.Event]:
-        """What a change sets, during the block. Begin it, or clear what was set, before reading the key."""
+        """An event that a change sets, during the block. Enter it, or clear the event, before reading the key."""
         changed = asyncio.Event()
         names = key.encode(), keys.lease(key).encode()
         for name in names:

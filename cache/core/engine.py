@@ -126,7 +126,7 @@ class Engine:
             self._availability.went_down(reason, partly=client is not node and client.up)
 
     def on_moved(self, includes: Callable[[str], bool], moves: Collection[tuple[Node, Node]] = ()) -> None:
-        """Forget what was read from other servers, and which those were."""
+        """Forget what was read from the servers before, and those of them that are not used any more."""
         self.servers.on_moved(includes, moves)
 
     def on_push(self, node: Node, push: list[Any]) -> None:

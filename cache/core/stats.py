@@ -80,7 +80,7 @@ class Counters:
             TransportError: Redis gave no usable reply.
         """
 
-        async def ask() -> tuple[dict[str, int], list[Any]]:  # in one turn: what is unsent by then is in no reply
+        async def ask() -> tuple[dict[str, int], list[Any]]:  # what is unsent as HMGET is sent is in no reply to it
             return self.unsent(), await transport.send("HMGET", keys.system_stats(), *FIELDS)
 
         (unsent, stored), sizes, memory = await asyncio.gather(

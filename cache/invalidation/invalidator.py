@@ -137,9 +137,9 @@ class Invalidator:
         elif pattern.own or pattern.literal:
             await self._delete_by_name(pattern, await names_of(self._transport, pattern.user_id), outcome)
         else:
-            # Two commands in one loop tick.
-            counting, indexed = self._transport.on_each_node("DBSIZE"), names_of(self._transport, pattern.user_id)
-            sizes, names = await asyncio.gather(counting, indexed)
+            sizes, names = await asyncio.gather(  # in one round trip
+                self._transport.on_each_node("DBSIZE"), names_of(self._transport, pattern.user_id)
+            )
             if sum(map(int, sizes)) <= SMALL:
                 await self._scan(keys.user_pattern(pattern.user_id), pattern.reaches, outcome)
             else:

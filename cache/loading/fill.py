@@ -67,7 +67,7 @@ class Filler:
         self._serializer = engine.serializer
         self.waiters = engine.waiters
         self.loads = Singleflight()
-        self._asked: set[Hashable] = set()  # keys that a caller began to read in this turn of the loop
+        self._asked: set[Hashable] = set()  # keys that a caller began to read in this loop iteration
         self.leases = Leases(engine)
         self.loaders = Loaders(address)
         self.background = BackgroundTasks()
@@ -89,7 +89,7 @@ class Filler:
         await self.leases.close()
 
     def busy(self, key: str, options: EntryOptions) -> bool:
-        """Whether another caller of this process loads ``key``, or began to read it in this turn of the loop.
+        """Whether another caller of this process loads ``key``, or began to read it in this loop iteration.
 
         A load is already in flight then; join it with :meth:`fill` instead of querying Redis.
         """

@@ -55,9 +55,10 @@ class Client(Protocol):
         """Find out which servers there are now."""
 
     def tag_of(self, node: Node) -> str | None:
-        """What puts a key on this node and tells it from those that came along with a slot; empty if there is one.
+        """What names a key of this node's own: a hash tag of one of its slots, and its id.
 
-        None while that is not known.
+        The id tells the key from that of the node which had the slot before. Empty if there is one server; None while
+        slots or id are not known.
         """
 
     def call(self, *args: Argument) -> asyncio.Future[Any]:
@@ -93,31 +94,31 @@ class Node(Client, Protocol):
 
 
 class OneServer:
-    """What a client of one server answers to the questions about several. It is its only :class:`Node`."""
+    """The part of :class:`Client` that concerns several servers, for a client that is its own only :class:`Node`."""
 
     topology: Final = 0
 
     def node_of(self, _: str) -> Self:
-        """This one."""
+        """This client."""
         return self
 
     def nodes(self) -> tuple[Self]:
-        """This one."""
+        """This client."""
         return (self,)
 
     def uses(self, node: object) -> bool:
-        """Whether it is this one."""
+        """Whether it is this client."""
         return node is self
 
     async def refresh(self) -> None:
-        """There is one."""
+        """Nothing to find out: there is one server."""
 
     async def ping(self: Client) -> None:
         """Find out whether it answers."""
         await self.call("PING")
 
     def tag_of(self, _: Node) -> str:
-        """None is needed."""
+        """Empty: every key is on this server."""
         return ""
 
 

@@ -116,7 +116,7 @@ class Transport:
     # -- ClientListener --------------------------------------------------------------------------------
 
     def _uses(self, node: Node) -> bool:
-        """Whether what is learned there counts: not over a connection that was about to be made as it was given up."""
+        """Whether the node is still in use. A client that was replaced may still report what it was connecting to."""
         return node is self._upgrade or (self.client is not None and self.client.uses(node))
 
     def on_wrong_kind(self, node: Node, found: WrongKind) -> None:

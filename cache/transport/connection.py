@@ -1,7 +1,7 @@
 """One RESP3 connection to Redis that many callers share.
 
-A ``RespConnection`` lives from connect to loss. It writes the commands of one loop tick together and gives every reply
-to the caller whose turn it is. ``heartbeat`` enforces deadlines; ``multiplexer`` replaces a lost connection.
+A ``RespConnection`` lives from connect to loss. It writes the commands of one loop iteration together, and gives every
+reply to the caller whose turn it is. ``heartbeat`` enforces deadlines; ``multiplexer`` replaces a lost connection.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .roles import ASK_ROLE, ROLE_SECONDS, why_useless
 
 MAX_IN_FLIGHT: Final = 10_000  # commands that may await a reply
 _UNSENT_HIGH, _UNSENT_LOW = 8 << 20, 2 << 20  # unsent bytes above which calls are refused, and below which they are not
-_LONE_STREAK = 4  # commands that were alone in their tick, in a row, after which the next is written at once
-# Commands queued in one tick after which they are written: the server begins while the rest is queued.
+_LONE_STREAK = 4  # commands that were alone in their loop iteration, in a row, after which the next is written at once
+# Commands queued in one loop iteration after which they are written: the server begins while the rest is queued.
 _HEAD_START = 32
 _CLOSE_TIMEOUT = 0.25
 # Reasons for which a connection is lost.
@@ -99,7 +99,7 @@ class RespConnection(asyncio.Protocol):
         self._closed: asyncio.Future[None] = loop.create_future()
         self._out: list[bytes] = []
         self._flushing = False
-        self._started = False  # part of this tick's commands has been written already
+        self._started = False  # whether part of this loop iteration's commands has been written
         self._lone_streak = 0
         self.transport: asyncio.Transport | None = None
         self.write: Callable[[bytes], object] = _nowhere
@@ -131,7 +131,7 @@ class RespConnection(asyncio.Protocol):
         in_flight = self.in_flight
         if self._lone_streak >= _LONE_STREAK and not in_flight:
             # A caller that awaits one command after another gains nothing from batching, and waiting for the end of
-            # the tick is a good part of what a command costs.
+            # the iteration is a good part of what a command costs.
             in_flight.append((future, now, command))
             self.write(command)
             if self.idle:

@@ -11,8 +11,8 @@ suspended: nothing arrived for a deadline, or a ping was late. No commands are a
 silent: nothing arrived for a deadline, and at least for a quarter of a second. The connection is closed.
 
 A blocked loop of our own does not count as silence of the server: only time while the loop was running counts, and
-the loop turns twice before a state changes, so that replies already in the socket are read. A command's own deadline
-is real time.
+two loop iterations pass before a state changes, so that replies already in the socket are read. A command's own
+deadline is real time.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Heartbeat:
         if not connection.in_flight:
             self._timer, connection.idle = None, True
         elif self._silence >= self._deadline or connection.in_flight[0][1] + self._deadline <= now:
-            # Two turns, because some loops run timers before they read sockets and some after.
+            # Two iterations, because some loops run timers before they read sockets and some after.
             self._timer = self._loop.call_soon(self._check_again)
         else:
             self._schedule_check(now)

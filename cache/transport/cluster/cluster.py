@@ -221,11 +221,14 @@ class ClusterClient:
         return None if tag is None else system_server(tag)
 
     def _untracked(self, key: bytes) -> None:
-        """A key is read from a node that does not have its slot here: the loss of that one would not be noticed."""
+        """Keep no value of a key that another node answers for: if that connection is lost, it would not be dropped."""
         self._listener.on_push(self.node_of(key), [b"invalidate", [key]])
 
     async def _hidden(self) -> None:
-        """It is no proxy that hides a cluster, and yet does not say where the rest of the keys is: do not use it."""
+        """Stop using a cluster of which no node says who has which slot, and try again later.
+
+        A proxy that hides a cluster can be used as one server; but a node has named another one, so this is none.
+        """
         node = self._table.owners[0]
         await node.close()
         node.reason = NO_SLOTS

@@ -53,7 +53,7 @@ class Nodes:
         return self.at(address)
 
     def beside(self, owners: Collection[MultiplexedClient]) -> bool:
-        """Whether there are others."""
+        """Whether there are clients of other nodes."""
         return any(node not in owners for node in self._clients.values())
 
     def __contains__(self, node: object) -> bool:
@@ -85,7 +85,10 @@ class Nodes:
                 node.start()
 
     def keep(self, owners: Collection[MultiplexedClient], view: list[Range]) -> bool:
-        """Close the others, and know the addresses of the view. Returns whether any was closed."""
+        """Close the clients of other nodes, except where a slot may be on its way. Returns whether any was closed.
+
+        The addresses of the view are asked when no node in use answers.
+        """
         self._known = {address for each in view for address in (each.primary, *each.replicas)} | {self._seed}
         late = loop_time() - _ON_ITS_WAY
         self._redirected = {address: when for address, when in self._redirected.items() if when > late}

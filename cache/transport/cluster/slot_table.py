@@ -83,7 +83,7 @@ class SlotTable:
             self._note({slot: (old, node)})
 
     def doubt(self, node: Node) -> None:
-        """A node that MOVED may have named refuses commands for its slots."""
+        """A node refuses commands for its slots: what MOVED has said of it counts no longer."""
         self._redirected = {slot: named for slot, named in self._redirected.items() if named is not node}
 
     def take_moves(self) -> tuple[set[int], set[tuple[MultiplexedClient, MultiplexedClient]]]:

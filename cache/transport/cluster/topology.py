@@ -10,7 +10,7 @@ from ...slots import SLOTS
 
 Address: TypeAlias = tuple[str, int]
 UNKNOWN: Final = "?"
-"""The name of a node that has a name which the one that was asked has not heard of yet."""
+"""What a node replies in place of the host name of another that it does not know yet."""
 AddressMap: TypeAlias = Mapping[str, str]
 """The address to connect to, by the address that a node announces: ``host:port``, or a host for all of its ports."""
 

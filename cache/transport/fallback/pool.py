@@ -45,7 +45,7 @@ from .redis_py import ASK_ROLE, Found, answers, check_role, find_client, judge_r
 T = TypeVar("T")
 
 _PING_TIMEOUT = 0.25  # seconds a PING may take before Redis counts as away
-_GRACE_TURNS = 3  # loop iterations for a reply that has arrived but was not yet read
+_GRACE_ITERATIONS = 3  # of the loop, for a reply that has arrived but was not yet read
 
 
 class PooledClient(OneServer):
@@ -162,7 +162,7 @@ class PooledClient(OneServer):
         task.add_done_callback(self._operations.pop)
         try:
             await asyncio.wait({task}, timeout=timeout)
-            for _ in range(_GRACE_TURNS):
+            for _ in range(_GRACE_ITERATIONS):
                 if task.done():
                     break
                 await asyncio.sleep(0)

@@ -43,9 +43,9 @@ class Found(NamedTuple):
     """A client that Redis answers.
 
     Attributes:
-        client: it.
-        reopen: makes another like it.
-        says_role: whether the server says what its role is.
+        client: the redis-py client.
+        reopen: makes another client with the same options.
+        says_role: whether the server's INFO names its role.
         probed: the replies to the probes, rejections among them.
     """
 
@@ -144,7 +144,7 @@ async def _find(reopen: Callable[[], Redis], retire: Callable[[Redis], None]) ->
 
 
 async def answers(client: Redis) -> list[Any]:
-    """The replies to ``PROBES``, rejections among them; to ``PROBE_EVAL`` too if the connection ended over one."""
+    """The replies to ``PROBES``, rejections among them; to ``PROBE_EVAL`` too if a proxy hung up on a probe."""
     replies = [await _answer(client, *probe) for probe in PROBES]
     if any(rejected_with(reply, HUNG_UP) for reply in replies):
         replies.append(await _answer(client, *PROBE_EVAL))  # elsewhere it is tried once EVALSHA is refused
