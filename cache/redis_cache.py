@@ -1,8 +1,8 @@
 """RedisCache: the documented operations, each answered within its deadline whatever Redis does.
 
 If Redis is away, late, or rejects a command, the call answers with its neutral value (the default, False, 0 or -2) and
-``connection_errors`` counts it. A programming error (an unserialisable value, a TTL that is not positive, nx together
-with xx) raises at once, with or without Redis.
+``connection_errors`` counts it. A programming error (a key that is empty or no text, an unserialisable value, a TTL or
+timeout that is not positive, nx together with xx) raises TypeError or ValueError at once, with or without Redis.
 """
 
 from __future__ import annotations
@@ -237,7 +237,8 @@ class RedisCache:
 
         A counter that does not exist begins at 0 and lives ``ttl`` seconds, or for ever; an existing one keeps its TTL.
         None is the answer if Redis is away or late, which leaves open whether it was counted; if the key holds no
-        counter; and for a user's key while values are encrypted, because Redis cannot add to what it cannot read.
+        counter, or one that would exceed 64 bits; and for a user's key while values are encrypted, because Redis cannot
+        add to what it cannot read.
         """
         return await self._engine.answer(None, self._writer.incr(key, by, ttl), timeout)
 
@@ -263,7 +264,7 @@ class RedisCache:
         deadline and a few retries, so the call returns soon after Redis falls silent. The rest is redelivered.
 
         Raises:
-            ValueError: the pattern is empty or longer than 1024 characters.
+            TypeError, ValueError: the pattern is no text of 1 to 1,024 characters, or not to be written as UTF-8.
         """
         return (await self.invalidate(pattern)).deleted
 
@@ -287,7 +288,7 @@ class RedisCache:
                 those of all users, in the background.
 
         Raises:
-            ValueError: the pattern is empty or longer than 1024 characters.
+            TypeError, ValueError: the pattern is no text of 1 to 1,024 characters, or not to be written as UTF-8.
             InvalidKeyPart: the user id is unusable.
         """
         checked_pattern(pattern)
@@ -325,6 +326,7 @@ class RedisCache:
         Raises:
             LockUnavailable: it was not acquired: held by another holder, Redis away, or the cache disabled.
             LockLost: the block completed, but later than ``ttl``.
+            TypeError, ValueError: a part of the name or the TTL is unusable; raised by the call itself.
         """
         return self._locks.hold(keys.lock(resource, id), checked_ttl(ttl), wait)
 

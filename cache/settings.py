@@ -83,6 +83,10 @@ class CacheSettings:
         url_is_default: the URL was not configured, so an embedded server may take its place.
         endpoint: what the URL says, checked.
         safe_url: the URL without credentials and options.
+
+    Raises:
+        CacheConfigError: the URL, or a setting that may also be one of its options, cannot be used. Settings that come
+            from other variables are checked by :meth:`from_env`.
     """
 
     url: str = _setting(
