@@ -36,9 +36,8 @@ class NearCache:
     ``families``: last parts of the keys to keep; an empty set keeps nothing. ``entries``: values, and when they expire.
     """
 
-    def __init__(self, families: frozenset[str], *, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, families: frozenset[str]) -> None:
         self._families = families
-        self._max_entries, self._max_bytes = max_entries, max_bytes
         self.entries: OrderedDict[str, tuple[bytes | str, float]] = OrderedDict()
         self._bytes = 0
         self._reading: dict[str, object] = {}  # the valid tokens
@@ -83,7 +82,7 @@ class NearCache:
             return
         self.entries[key] = (value, expires_at)
         self._bytes += _size(key, value)
-        while len(self.entries) > self._max_entries or self._bytes > self._max_bytes:
+        while len(self.entries) > MAX_ENTRIES or self._bytes > MAX_BYTES:
             self._forget(next(iter(self.entries)))
 
     def drop(self, key: str) -> None:

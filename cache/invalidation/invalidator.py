@@ -223,4 +223,4 @@ class Invalidator:
 
     def _drop_all(self) -> None:
         self._engine.near.drop_all()
-        self._filler.detach_all()
+        self._filler.loads.detach_all()

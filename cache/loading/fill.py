@@ -77,10 +77,6 @@ class Filler:
         if self.loads:
             self.loads.detach(flight for key in names for flight in (key, (_STALE, key), (_REFRESH, key)))
 
-    def detach_all(self) -> None:
-        """Any key may have been invalidated."""
-        self.loads.detach_all()
-
     async def close(self) -> None:
         """Cancel what is under way."""
         await self.loads.close()

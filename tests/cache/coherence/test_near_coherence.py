@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cache import CacheConfigError, CacheSettings, RedisCache, keys
+from cache.coherence import near_cache
 from cache.coherence.near_cache import MISSING, NearCache
 from tests.inside import engine_of
 from tests.lag import LoopLag
@@ -270,8 +271,10 @@ def filled(cache: NearCache, key: str, raw: bytes) -> None:
     cache.end(key, cache.begin(key), raw, 1e9)
 
 
-def test_bounds() -> None:
-    cache = NearCache(FAMILIES, max_entries=3, max_bytes=10_000)
+def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_cache, "MAX_ENTRIES", 3)
+    monkeypatch.setattr(near_cache, "MAX_BYTES", 10_000)
+    cache = NearCache(FAMILIES)
     for n in range(5):
         filled(cache, f"user:{n}:profile", b"v")
         cache.get("user:2:profile", 0)
