@@ -115,7 +115,9 @@ class CommandRejected(TransportError):
     @property
     def missing(self) -> bool:
         """Whether the server lacks the command, in whatever words, or the user the right to it."""
-        return " key" not in str(self) if self.code == "NOPERM" else not _OF_THE_MOMENT.fullmatch(self.code)
+        if self.code == "NOPERM":
+            return " key" not in str(self)  # no right to a key says nothing of the command
+        return not _OF_THE_MOMENT.fullmatch(self.code)
 
 
 class CacheConfigError(CacheError, ValueError):

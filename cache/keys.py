@@ -182,8 +182,11 @@ def _guard(kind: str, key: str) -> str:
 def guarded_by(name: str) -> str:
     """The key that a lease or a last good value belongs to; empty for another kind of key."""
     kind, _, rest = name.partition(":")
-    tagged = re.match(r"\{[0-9a-z]{4}\}:", rest)
-    key = rest[1:] if rest.startswith(":") else rest[tagged.end() :] if tagged else rest[1:-1]
+    if rest.startswith(":"):
+        key = rest[1:]
+    else:  # {tag}:key, or {key}
+        tagged = re.match(r"\{[0-9a-z]{4}\}:", rest)
+        key = rest[tagged.end() :] if tagged else rest[1:-1]
     return key if kind in ("lease", "stale") and key and name == _guard(kind, key) else ""
 
 

@@ -31,7 +31,9 @@ class PatternEntry:
 
     def hides(self, key: str) -> bool:
         """Whether a key that the pattern reaches has still to be deleted."""
-        return key not in self.known and not (self.by_name and (owner(key) or "  ")[1] in FAMILIES)
+        owned = owner(key) if self.by_name else None
+        of_a_family = owned is not None and owned[1] in FAMILIES  # deleted by name, written by this layer or not
+        return not of_a_family and key not in self.known
 
 
 @dataclass(slots=True)

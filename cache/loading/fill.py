@@ -25,7 +25,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Hashable
-from types import NoneType
 from typing import Any, Final
 
 from ..background import BackgroundTasks, loop_time, set_within
@@ -167,12 +166,11 @@ class Filler:
             load.cancel()
             self.leases.release_later(lease)  # a load that has not taken its first step cannot release it
             raise
-        if not load.done():  # it continues, and fills for the next caller
-            load.add_done_callback(_log_failure)
-        elif not load.cancelled() and isinstance(load.exception(), (*PROGRAMMING_ERRORS, NoneType)):
-            return load.result()
-        else:
-            _log_failure(load)
+        if load.done() and not load.cancelled():
+            problem = load.exception()
+            if problem is None or isinstance(problem, PROGRAMMING_ERRORS):
+                return load.result()
+        load.add_done_callback(_log_failure)  # one that still runs continues, and fills for the next caller
         return last_good
 
     async def _load(self, lease: Lease, loader: Loader, options: EntryOptions) -> bytes:

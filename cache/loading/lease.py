@@ -86,7 +86,7 @@ class Leases:
         try:
             reply: list[Any] = await self._ask(lease, ACQUIRE, lease.names, int(last_good), before=before)
         except CommandRejected as problem:
-            if rejected_with(problem, "WRONGTYPE") and not lease.delivered:
+            if problem.code == "WRONGTYPE" and not lease.delivered:
                 raise UndecodableValue("of another type") from None
             raise
         finally:

@@ -221,7 +221,8 @@ class Transport:
             try:
                 return (await self.send_all(*before, *way, deadline=deadline))[-1]
             except CommandRejected as problem:
-                if way is ways[-1] or not (problem.code == "NOSCRIPT" if way[0][0] == "EVALSHA" else problem.missing):
+                another_may_do = problem.code == "NOSCRIPT" if way[0][0] == "EVALSHA" else problem.missing
+                if way is ways[-1] or not another_may_do:
                     raise
                 if "EVALSHA" in self.capabilities.refused:
                     self._learn(Capabilities(self.capabilities.refused | {"EVAL": problem.code}))
