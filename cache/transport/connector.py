@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from ..background import BackgroundTasks
 from ..exceptions import CacheUnavailable, ConnectionLost, HandshakeFailed
-from ..redis_url import Endpoint
+from ..redis_url import Endpoint, host_port
 from .attempts import Attempts
 from .client import Argument
 from .connection import RespConnection
@@ -48,7 +48,7 @@ class Connector:
         self._on_failed = on_failed
         self._background = BackgroundTasks()
         self._attempts = Attempts(
-            self._attempt, connect_timeout, self._background, self._failed, discard=lambda late: late.lose("not needed")
+            self._attempt, connect_timeout, self._background, self._failed, lambda late: late[0].lose("not needed")
         )
         self._names = Names(self._background)
         self._primary = PrimaryFinder(endpoint, self._names, self._background)
@@ -61,12 +61,11 @@ class Connector:
         """Attempt until a connection is made. ``lived``: seconds the last one lasted; if few, the pauses stay long."""
         asking = self._background.spawn(self._ask_in_the_other_protocol(), name="cache-other-protocol")
         try:
-            connection = await self._attempts.first(afresh=lived >= _STABLE)
+            connection, server = await self._attempts.first(afresh=lived >= _STABLE)
         finally:
             asking.cancel()
         self._other_protocol = ""
-        if self._dialled and (watching := self._primary.watch(self._dialled[0], lambda: connection.lose(MOVED))):
-            connection.ended.add_done_callback(lambda _: watching.cancel())
+        self._primary.follow(server, lambda: connection.lose(MOVED))
         return connection
 
     async def close(self) -> None:
@@ -92,11 +91,14 @@ class Connector:
         pause = 0.0 if self._silent and isinstance(error, OSError | CacheUnavailable) else REJECTED
         if isinstance(error, HandshakeFailed):
             pause = error.pause
-        self._on_failed(error, (self._silent and self._other_protocol) or failure(error))
+        reason = failure(error)
+        if self._endpoint.sentinels and self._dialled and isinstance(error, OSError):
+            reason += f" to {host_port(self._dialled[0].host, self._dialled[0].port)}, which the Sentinels name"
+        self._on_failed(error, (self._silent and self._other_protocol) or reason)
         return pause
 
-    async def _attempt(self) -> RespConnection:
-        connection = await self._open()
+    async def _attempt(self) -> tuple[RespConnection, Endpoint]:
+        connection, server = await self._open()
         setup = self._setup()
         handshake = commands(self._endpoint, setup)
         try:
@@ -104,7 +106,7 @@ class Connector:
                 connection.greeted_at = connection.loop.time()
                 connection.handshake_replies = await judge(connection, handshake, len(setup), node=self._node)
             except ConnectionLost:
-                connection = await self._open()
+                connection, _ = await self._open()
                 await ask_without_hello(connection, self._endpoint, handshake)
                 raise
         except BaseException as error:
@@ -112,17 +114,17 @@ class Connector:
                 self._next_address += 1  # of several addresses, this one may be a replica's
             await connection.end("not needed")
             raise
-        return connection
+        return connection, server
 
-    async def _open(self) -> RespConnection:
+    async def _open(self) -> tuple[RespConnection, Endpoint]:
         if self._endpoint.unix_path is not None:
             loop = asyncio.get_running_loop()
             connection = RespConnection(loop)
             await loop.create_unix_connection(lambda: connection, self._endpoint.unix_path)
-            return connection
+            return connection, self._endpoint
         server, first = await self._primary.find(), self._next_address
         self._next_address += 1  # if this attempt hangs, the fresh one begins with the next address
         addresses = await self._names.addresses(server.host, server.port)
         self._dialled = server, addresses
         connection, self._next_address = await dial(server, addresses, first)
-        return connection
+        return connection, server

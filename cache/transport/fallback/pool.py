@@ -96,6 +96,7 @@ class PooledClient(OneServer):
         self._drop()
         self.reason = "closed"
         self.background.abandon(self._supervisor)
+        self._primary.stop()
         await self.background.ended(1.0)
 
     def call(self, *args: Argument) -> asyncio.Future[Any]:
@@ -152,7 +153,7 @@ class PooledClient(OneServer):
 
     def _depose(self, client: Redis | None, problem: HandshakeFailed) -> None:
         """The server of this client is not the primary."""
-        if client is self.client:
+        if client is not None and client is self.client:
             self._deposed = problem
             self._suspect.set()
 
@@ -191,14 +192,12 @@ class PooledClient(OneServer):
             found, server = await self._attempts.first()
             self.client, self._deposed, self.reason = found.client, None, ""
             self._says_role, self._asked_role_at = found.says_role, loop_time()
-            watching = self._primary.watch(server, lambda: self._depose(self.client, HandshakeFailed(MOVED, REJECTED)))
+            self._primary.follow(server, lambda: self._depose(self.client, HandshakeFailed(MOVED, REJECTED)))
             self._listener.on_handshake(self, found.probed)
             self._listener.on_connected(self)
             try:
                 problem = await self._until_lost(found)
             finally:
-                if watching is not None:
-                    watching.cancel()
                 self._drop()
             self._failed(problem)
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import hiredis
 import pytest
 
 from cache import RedisCache, keys
 from cache.transport import connection, handshake, sentinel
 from tests.inside import engine_of
-from tests.real.proxy import Proxy
 from tests.real.redis.redis_server import RedisServer, unused_port
 from tests.real.redis.resp2_server import without_resp3
+from tests.real.redis.scripted_sentinel import scripted, url
 from tests.real.redis.sentinels import Watched, watched
 from tests.wait import initialised, until
 
@@ -31,31 +29,6 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A primary, a replica and three Sentinels, with passwords."""
     with watched(tmp_path_factory.mktemp("watched")) as servers:
         yield servers
-
-
-@asynccontextmanager
-async def scripted(
-    name: Callable[[], int | bytes | None], tls: ssl.SSLContext | None = None, epoch: int = 1, flags: str = "master"
-) -> AsyncIterator[int]:
-    """The port of a Sentinel that names this port of 127.0.0.1, sends these bytes, or is silent."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        commands = hiredis.Reader()
-        with suppress(ConnectionError):
-            while received := await reader.read(65536):
-                commands.feed(received)
-                while commands.gets() and (named := name()) is not None:
-                    facts = f"ip 127.0.0.1 port {named} flags {flags} config-epoch {epoch}".split()
-                    reply = "".join(f"${len(fact)}\r\n{fact}\r\n" for fact in facts)
-                    writer.write(named if isinstance(named, bytes) else f"*8\r\n{reply}".encode())
-        writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls) as server:
-        yield server.sockets[0].getsockname()[1]
-
-
-def url(ports: Sequence[int], scheme: str = "redis", options: str = "") -> str:
-    return f"{scheme}+sentinel://{','.join(f'127.0.0.1:{port}' for port in ports)}/callers{options}"
 
 
 def quarantined(cache: RedisCache) -> bool:
@@ -157,67 +130,6 @@ async def test_what_the_sentinels_name_next_is_used_next(
         await cache.close()
 
 
-async def test_one_that_hangs_is_dead_or_behind_does_no_harm(
-    redis_server: RedisServer, own_redis: RedisServer, make_cache: Any
-) -> None:
-    async with AsyncExitStack() as stack:
-        right = await stack.enter_async_context(scripted(lambda: redis_server.port, epoch=2))
-        behind = await stack.enter_async_context(scripted(lambda: own_redis.port, epoch=1))
-        hanging = await stack.enter_async_context(scripted(lambda: None))
-        for ports in ([hanging, unused_port(), right], [behind, behind, right]):
-            cache = make_cache(url(ports), deadline=2.0, connect_wait=5.0)
-            await initialised(cache)
-            assert await cache.set("k", ports[0])
-            assert redis_server.cli("GET", "k") == str(ports[0])
-            await cache.close()
-
-
-async def test_the_one_that_conducts_a_failover_is_not_believed(
-    redis_server: RedisServer, own_redis: RedisServer, make_cache: Any
-) -> None:
-    """It has the new epoch and names the old primary, which may be back, until the last replica follows the new one."""
-    async with AsyncExitStack() as stack:
-        at_it = "master,failover_in_progress"
-        leader = await stack.enter_async_context(scripted(lambda: own_redis.port, epoch=2, flags=at_it))
-        known: list[int] = []
-        other = await stack.enter_async_context(scripted(lambda: known[0] if known else None, epoch=2))
-        behind = await stack.enter_async_context(scripted(lambda: own_redis.port, epoch=1))
-        cache = make_cache(url([leader, other, behind]), deadline=2.0, connect_wait=0.1)
-        assert await cache.initialize() is False
-        known.append(redis_server.port)
-        await until(lambda: cache.set("k", "new"))
-        assert (redis_server.cli("GET", "k"), own_redis.cli("EXISTS", "k")) == ("new", 0)
-        await cache.close()
-
-
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        (b"-ERR No such master with that name\r\n", handshake.NO_MASTER),
-        (b"-NOAUTH Authentication required.\r\n", handshake.SENTINEL_REFUSES),
-        (b"-ERR unknown command 'SENTINEL', with args\r\n", handshake.NO_SENTINEL),
-        (b"-LOADING wait\r\n", "a Sentinel refuses (LOADING)"),
-        (b"+OK\r\n", handshake.NO_SENTINEL),
-        (None, "no Sentinel answers: cannot connect (TimeoutError)"),
-    ],
-)
-async def test_what_is_wrong_is_logged_in_one_line(
-    make_cache: Any,
-    answer: bytes | None,
-    reason: str,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sentinel, "ANSWER_TIMEOUT", 0.05)
-    async with scripted(lambda: answer) as port:
-        cache = make_cache(url([port], options="?sentinel_password=s3cret"), connect_wait=0.5)
-        assert await cache.initialize() is False
-        await until(lambda: caplog.text.count("Connection failed") == 1)
-        assert reason in caplog.text
-        assert "s3cret" not in caplog.text
-        await cache.close()
-
-
 async def test_a_wrong_password_of_the_sentinels_is_named(
     trio: Watched, make_cache: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -227,14 +139,3 @@ async def test_a_wrong_password_of_the_sentinels_is_named(
         assert await cache.initialize() is False
         await cache.close()
     assert caplog.text.count(handshake.SENTINEL_REFUSES) == len(wrong)
-
-
-async def test_tls_holds_for_the_sentinels_and_the_server(redis_server: RedisServer, make_cache: Any) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(PEM)
-    async with Proxy(redis_server.port, ssl_context=context) as proxy, scripted(lambda: proxy.port, context) as port:
-        cache = make_cache(url([port], "rediss", f"?ssl_ca_certs={PEM}"), deadline=2.0, connect_wait=5.0)
-        await initialised(cache)
-        assert await cache.set("k", 1)
-        assert engine_of(cache).servers.tracks("")
-        await cache.close()

@@ -17,6 +17,7 @@ SERVER_PASSWORD: Final = "of the server"
 SENTINEL_PASSWORD: Final = "of the sentinel"
 ASKER: Final = ("asker", "asks")
 """The user as whom clients ask the Sentinels, with the rights that docs/redis.md names, and the password."""
+ASKED: Final = ("+sentinel|master", "+sentinel|get-master-addr-by-name")
 DOWN_AFTER_MS: Final = 500
 
 
@@ -118,7 +119,7 @@ def _sentinel(directory: Path, port: int, primary: RedisServer, replica: RedisSe
         f"dir {directory}",
         f'requirepass "{SENTINEL_PASSWORD}"',
         f'sentinel sentinel-pass "{SENTINEL_PASSWORD}"',
-        "user {} on >{} -@all +auth +sentinel|master +subscribe resetchannels &+switch-master".format(*ASKER),
+        "user {} on >{} -@all +auth {} +subscribe resetchannels &+switch-master".format(*ASKER, " ".join(ASKED)),
         f"sentinel myid {port:040d}",
         f"sentinel monitor {MASTER} 127.0.0.1 {primary.port} 2",
         f'sentinel auth-pass {MASTER} "{SERVER_PASSWORD}"',
