@@ -37,7 +37,7 @@ class Reader:
         """
         client = self._transport.client
         # Inlined, and not _masked(): a hit costs two microseconds in all.
-        if not self._near_on or client is None or (self._pending and self._pending.covers(key)):
+        if not self._near_on or client is None or (self._pending and self._pending.masks(key)):
             return MISSING
         now, node = asyncio.get_running_loop().time(), client.only or client.node_of(key)
         kept: Any = MISSING if now - node.proven_at > MAX_STALENESS else self._near.get(key, now)
@@ -115,7 +115,7 @@ class Reader:
         This is asked before the request as well as after the reply: a pending invalidation may be delivered, over
         another connection, after the read it forbids.
         """
-        return bool(self._pending) and self._pending.covers(key)
+        return bool(self._pending) and self._pending.masks(key)
 
     def _decoded(self, key: str, raw: bytes | None, overtaken: bool) -> tuple[Any, bytes | None]:
         """The value, or MISSING, and the plain bytes that it was decoded from. What cannot be decoded is removed.

@@ -170,25 +170,25 @@ class PendingQueue:
 
     # -- reading ---------------------------------------------------------------------------------------
 
-    def covers(self, key: str) -> bool:
+    def masks(self, key: str) -> bool:
         """Whether the value that Redis holds for ``key`` must not be served."""
         return self.newest(key) > 0
 
     @_locked
-    def hiding(self, key: str) -> list[tuple[PendingPattern, int]]:
-        """The patterns that hide ``key``, with their sequence numbers."""
+    def masking(self, key: str) -> list[tuple[PendingPattern, int]]:
+        """The patterns that mask ``key``, with their sequence numbers."""
         owned = owner(key) if self.shared.patterns else None
         return [
             (pattern, entry.sequence)
             for user_id in ((None,) if owned is None else (None, owned[0]))
             for pattern, entry in self.shared.patterns.get(user_id, {}).items()
-            if entry.hides(key) and pattern.reaches(key)
+            if entry.masks(key) and pattern.reaches(key)
         ]
 
     @_locked
     def newest_invalidation(self, key: str) -> int:
         """The sequence number of the newest invalidation that includes ``key``; 0 for none."""
-        return max(self.shared.keys.get(key, 0), max((sequence for _, sequence in self.hiding(key)), default=0))
+        return max(self.shared.keys.get(key, 0), max((sequence for _, sequence in self.masking(key)), default=0))
 
     def newest(self, key: str) -> int:
         """As :meth:`newest_invalidation`, and a quarantine that includes ``key`` counts too."""
@@ -239,7 +239,7 @@ class PendingQueue:
         """
         if self.shared.keys.get(key, 0) <= up_to:
             self.shared.keys.pop(key, None)
-        for pattern, sequence in self.hiding(key):
+        for pattern, sequence in self.masking(key):
             known = self.shared.patterns[pattern.user_id][pattern].known
             if sequence <= up_to and len(known) < MAX_KNOWN:
                 known.add(key)

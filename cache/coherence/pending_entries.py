@@ -29,7 +29,7 @@ class PatternEntry:
     by_name: bool = False
     known: set[str] = field(default_factory=set)
 
-    def hides(self, key: str) -> bool:
+    def masks(self, key: str) -> bool:
         """Whether a key that the pattern reaches has still to be deleted."""
         owned = owner(key) if self.by_name else None
         of_a_family = owned is not None and owned[1] in FAMILIES  # deleted by name, written by this layer or not

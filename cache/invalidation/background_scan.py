@@ -1,6 +1,6 @@
 """Delivers the patterns that need a scan, in the background: one scan for all that are queued when it begins.
 
-What a pattern hides is deleted and masked meanwhile (``coherence.pending``). An interrupted scan is repeated.
+What a pattern masks (``coherence.pending``) is deleted. An interrupted scan is repeated.
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ class BackgroundScan:
         return refused
 
     async def _select(self, waiting: Waiting, names: list[str], found: bool) -> list[str]:
-        """What these patterns hide, and, of what only ``own`` patterns hide, what this layer wrote."""
+        """What these patterns mask, and, of what only ``own`` patterns mask, what this layer wrote."""
         chosen, doubtful = [], []
         for name in names:
-            hiding = [pattern for pattern, _ in self._pending.hiding(name) if pattern in waiting]
-            if any(not pattern.own for pattern in hiding):
+            masking = [pattern for pattern, _ in self._pending.masking(name) if pattern in waiting]
+            if any(not pattern.own for pattern in masking):
                 chosen.append(name)
-            elif hiding:
+            elif masking:
                 doubtful.append(name)
         return chosen + (await ours(self._transport, self._serializer, doubtful) if found else doubtful)
 

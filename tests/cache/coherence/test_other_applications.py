@@ -205,7 +205,7 @@ async def test_too_much_pending_of_one_user_reaches_only_ours(own_redis: RedisSe
     await until(lambda: not cache.connected)
     for number in range(101):
         await cache.invalidate(f"no-such-key-{number}", user_id="7")
-    assert not engine_of(cache).pending.covers("user:1:notes"), "that would be all users"
+    assert not engine_of(cache).pending.masks("user:1:notes"), "that would be all users"
     own_redis.resume()
     await settled(cache, own_redis)
     assert await cache.get_many(OURS) == {"user:1:notes": "old"}

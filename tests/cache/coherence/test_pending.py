@@ -33,30 +33,30 @@ def test_only_keys_that_were_not_deleted_by_name_are_masked() -> None:
     began = queue.sequence
     assert queue.newest_invalidation("user:1:by hand") == began
     for key in ("user:1:memory:a", profile("1"), "user:2:by hand", "user:12:by hand", "temp:1:x", "user:1"):
-        assert not queue.covers(key), key
+        assert not queue.masks(key), key
     queue.acknowledge_store("user:1:by hand", began - 1)
-    assert queue.covers("user:1:by hand"), "that began to be stored before it was to be hidden"
+    assert queue.masks("user:1:by hand"), "that began to be stored before it was to be hidden"
     queue.acknowledge_store("user:1:by hand", began)
-    assert not queue.covers("user:1:by hand")
+    assert not queue.masks("user:1:by hand")
 
 
 def test_until_the_deletion_by_name_all_is_masked() -> None:
     queue = PendingQueue()
     queue.add_pattern("user:1:*", None)
-    assert queue.covers(profile("1"))
+    assert queue.masks(profile("1"))
     assert queue.undelivered
     assert not queue.to_scan()
     queue.acknowledge_store(profile("1"), queue.sequence)
-    assert not queue.covers(profile("1"))
+    assert not queue.masks(profile("1"))
 
 
 def test_each_pattern_hides_what_it_reaches() -> None:
     queue = PendingQueue()
     by_name(queue, "*:notes:*", "1", {"user:1:notes:a"})
-    assert queue.covers("user:1:notes:b")
-    assert not queue.covers("user:1:other")
+    assert queue.masks("user:1:notes:b")
+    assert not queue.masks("user:1:other")
     by_name(queue, "user:1:*", "1", set())
-    assert all(queue.covers(f"user:1:{name}") for name in ("notes:a", "notes:b", "other"))
+    assert all(queue.masks(f"user:1:{name}") for name in ("notes:a", "notes:b", "other"))
 
 
 def test_keys_invalidated_again_stay_masked() -> None:
@@ -71,7 +71,7 @@ def test_keys_invalidated_again_stay_masked() -> None:
         queue.acknowledge(pattern, sequence)
     assert {pattern.glob for pattern in queue.to_scan()} == {"user:1:*", "user:2:notes:*", "user:3:*"}
     queue.deleted_by_name(first, scanned[first], {"user:1:x"})
-    assert queue.covers("user:1:x"), "that deletion began before"
+    assert queue.masks("user:1:x"), "that deletion began before"
     for pattern, sequence in queue.to_scan().items():
         queue.acknowledge(pattern, sequence)
     assert not queue
@@ -83,7 +83,7 @@ def test_no_more_names_are_remembered_than_is_sane(monkeypatch: pytest.MonkeyPat
     by_name(queue, "user:1:*", "1", set())
     for n in range(4):
         queue.acknowledge_store(f"user:1:n{n}", queue.sequence)
-    assert [queue.covers(f"user:1:n{n}") for n in range(4)] == [False, False, False, True]
+    assert [queue.masks(f"user:1:n{n}") for n in range(4)] == [False, False, False, True]
 
 
 def test_too_many_patterns_of_one_user_become_all_of_that_user() -> None:
@@ -91,7 +91,7 @@ def test_too_many_patterns_of_one_user_become_all_of_that_user() -> None:
     for n in range(pending.MAX_PATTERNS_PER_USER):
         by_name(queue, f"user:1:{n}:*", "1", set())
     assert not any(queue.invalidations)
-    assert not queue.covers(profile("1"))
+    assert not queue.masks(profile("1"))
     by_name(queue, "user:1:more:*", "1", set())
     assert not queue.to_scan()
     assert queue.invalidations.patterns == (PendingPattern(user_pattern("1"), "1", own=True),)
@@ -103,21 +103,21 @@ def test_too_many_users_become_all_users(monkeypatch: pytest.MonkeyPatch) -> Non
     for user in "1234":
         by_name(queue, user_pattern(user), user, set())
     assert queue.invalidations.patterns == (PendingPattern("user:*", None, own=True),)
-    assert queue.covers("user:5:anything")
-    assert not queue.covers("temp:5:anything")
+    assert queue.masks("user:5:anything")
+    assert not queue.masks("temp:5:anything")
 
 
 def test_the_caches_of_one_redis_share_the_entries() -> None:
     one = PendingQueue()
     other = PendingQueue(one.shared)
     pattern = by_name(one, "user:1:*", "1", set())
-    assert other.covers("user:1:by hand")
+    assert other.masks("user:1:by hand")
     assert set(one.to_scan()) == set(other.to_scan()) == {pattern}
     one.quarantine("its server", lambda _: True)
-    assert one.covers(profile("3"))
-    assert not other.covers(profile("3")), "the other may be connected to another server"
+    assert one.masks(profile("3"))
+    assert not other.masks(profile("3")), "the other may be connected to another server"
     other.acknowledge(pattern, other.sequence_of(pattern))
-    assert not one.hiding("user:1:by hand")
+    assert not one.masking("user:1:by hand")
 
 
 @pytest.mark.parametrize("ended", ["scan", "loop", "fork"])
@@ -157,11 +157,11 @@ def test_the_entries_may_be_used_in_several_threads() -> None:
             name = f"user:{number}:{rounds % 50}"
             queue.add(name)
             pattern = by_name(queue, f"user:{number}:*{rounds % 50}", str(number), {name})
-            assert queue.covers(name)
+            assert queue.masks(name)
             assert queue.undelivered_for({str(number)})
             queue.acknowledge_store(name, queue.sequence)
             queue.acknowledge(pattern, queue.sequence_of(pattern))
-            assert not queue.covers(name)
+            assert not queue.masks(name)
         return rounds
 
     with ThreadPoolExecutor(4) as threads:

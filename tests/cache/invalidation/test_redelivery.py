@@ -65,7 +65,7 @@ async def test_many_rejected_keys_hold_up_neither_keys_nor_patterns(
     rejected = [f"app:{number}" for number in range(150)]
     redis_server.cli("MSET", KEY, "old", NOTE, "old")
     enqueue(narrow, PendingInvalidations((*rejected, KEY), (PendingPattern("user:1:n*", "1"),)))
-    await until(lambda: not engine_of(narrow).pending.covers(KEY) and not engine_of(narrow).pending.covers(NOTE))
+    await until(lambda: not engine_of(narrow).pending.masks(KEY) and not engine_of(narrow).pending.masks(NOTE))
     assert redis_server.cli("EXISTS", KEY, NOTE) == 0
     assert set(narrow.invalidations.pending.keys) == set(rejected)
 
@@ -97,8 +97,8 @@ async def test_rejected_patterns_of_many_users_hold_up_no_other(redis_server: Re
     enqueue(
         cache, PendingInvalidations(patterns=tuple(PendingPattern(f"user:{user}:*", user) for user in (*users, "good")))
     )
-    assert engine_of(cache).pending.covers(keys.profile("good"))
-    await until(lambda: not engine_of(cache).pending.covers(keys.profile("good")))
+    assert engine_of(cache).pending.masks(keys.profile("good"))
+    await until(lambda: not engine_of(cache).pending.masks(keys.profile("good")))
     assert {pattern.user_id for pattern in cache.invalidations.pending.patterns} == set(users)
     redis_server.cli("ACL", "DELUSER", "one")
 
@@ -110,14 +110,14 @@ async def test_patterns_of_users_do_not_grow_without_end(monkeypatch: pytest.Mon
         pending.add_pattern(f"user:1:memory:{number}*", None)
     assert PendingPattern(keys.user_pattern("1"), "1", own=True) in pending.invalidations.patterns
     assert len(pending.invalidations.patterns) <= MAX_PATTERNS_PER_USER
-    assert pending.covers("user:1:memory:3")
-    assert not pending.covers("user:12:memory:3")
+    assert pending.masks("user:1:memory:3")
+    assert not pending.masks("user:12:memory:3")
     for number in range(300):
         pending.add_pattern(f"user:{number}:*", None)
         pending.add_pattern(f"user:*:memory:{number}", None)
     assert len(pending.invalidations.patterns) <= 201
-    assert all(pending.covers(f"user:{number}:profile") for number in range(300))
-    assert not pending.covers("app:1")
+    assert all(pending.masks(f"user:{number}:profile") for number in range(300))
+    assert not pending.masks("app:1")
     pending.add_pattern("app:*", None)
     assert PendingPattern("app:*", None) in pending.invalidations.patterns
 
