@@ -6,7 +6,8 @@ Every function returns a :class:`Key`: a plain ``str`` that also knows its TTL::
     await cache.set(key, text, ttl=key.ttl)
 
 A part of a key must not hold a character that is special in a Redis pattern or a separator in this layout, so no
-hostile id can name another user's keys or widen a pattern.
+hostile id can name another user's keys or widen a pattern: a function that makes a :class:`Key` raises
+``InvalidKeyPart`` then (see :func:`part`).
 """
 
 from __future__ import annotations

@@ -63,7 +63,11 @@ class _Hold:
 
 
 class Locks:
-    """Acquires and releases locks."""
+    """Acquires and releases locks.
+
+    Attributes:
+        releasing: releases that continue without a holder.
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport

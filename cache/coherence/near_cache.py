@@ -21,6 +21,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from ..keys import USERS
+
 MAX_STALENESS: Final = 1.0
 """Seconds since the last proof that the connection lives, after which nothing is served."""
 MAX_ENTRIES: Final = 10_000
@@ -49,7 +51,7 @@ class NearCache:
 
     def keeps(self, key: str) -> bool:
         """Whether ``key`` belongs to a family to keep."""
-        return key.rpartition(":")[2] in self._families and key.startswith("user:")
+        return key.rpartition(":")[2] in self._families and key.startswith(USERS)
 
     def get(self, key: str, now: float) -> Any:
         """The entry for ``key``, or MISSING. The caller has checked that the connection is proven."""

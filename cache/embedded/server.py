@@ -66,6 +66,9 @@ class EmbeddedRedis:
 
     Args:
         home: a directory that this user can write to; it need not exist.
+
+    Attributes:
+        folder: where the server's data and log are, and its socket if the path is short enough for one.
     """
 
     def __init__(self, home: Path) -> None:

@@ -48,7 +48,11 @@ class Invalidation:
 
 
 class Invalidator:
-    """Deletes values everywhere they are kept: in Redis, in this process, and in loads under way."""
+    """Deletes values everywhere they are kept: in Redis, in this process, and in loads under way.
+
+    Attributes:
+        background_scan: delivers what needs a scan.
+    """
 
     def __init__(self, engine: Engine, filler: Filler) -> None:
         self._engine = engine

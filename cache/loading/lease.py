@@ -56,7 +56,11 @@ class Lease:
 
 
 class Leases:
-    """Acquires, renews, uses and releases leases."""
+    """Acquires, renews, uses and releases leases.
+
+    Attributes:
+        releasing: releases under way.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

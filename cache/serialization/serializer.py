@@ -24,13 +24,13 @@ class Serializer:
 
     Args:
         max_bytes: larger values are neither stored nor returned; counted before encryption.
-        secrets: encrypt what Redis keeps (see ``ValueCipher``); without any, values stay readable.
+        secrets: encrypt what Redis keeps (see ``ValueCipher``); with none, values stay readable.
     """
 
     encode = staticmethod(codec.encode)
     decode = staticmethod(codec.decode)
 
-    def __init__(self, max_bytes: int, secrets: Sequence[bytes] = ()) -> None:
+    def __init__(self, max_bytes: int, secrets: Sequence[bytes]) -> None:
         self.max_bytes = max_bytes
         self._cipher: ValueCipher | None = None
         if secrets:

@@ -42,7 +42,7 @@ class Connector:
         connect_timeout: float,
         on_failed: Callable[[BaseException | None, str], None],
         *,
-        node: bool = False,
+        node: bool,
     ) -> None:
         self._endpoint, self._setup, self._node = endpoint, setup, node
         self._on_failed = on_failed
