@@ -1,4 +1,7 @@
-"""Commands that a server lacks, or refuses to our user: found in the handshake, and replaced where possible."""
+"""Commands that a server lacks, or refuses to our user: found in the handshake, and replaced where possible.
+
+The nodes of a cluster do not share their users: what one of them refuses is sent to none.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,24 @@ from .scripts import ALL, RELEASE, Script
 
 LOAD_SCRIPTS: Final = tuple(("SCRIPT", "LOAD", script.text) for script in ALL)
 """The commands that make our scripts known to a server."""
-_NO_KEY: Final = keys.lease("no key"), keys.stale("no key")
-PROBES: Final[tuple[Command, ...]] = (
-    ("UNLINK", _NO_KEY[0]),
-    ("DEL", _NO_KEY[0]),
-    ("SCRIPT", "LOAD", RELEASE.text),
-    ("EVALSHA", RELEASE.digest, 2, *_NO_KEY, "", 0),
-    ("SCAN", 0, "COUNT", 1),
-    ("INFO", "memory"),
-)
-"""Commands without effect, for what may be missing."""
-PROBE_EVAL: Final[Command] = ("EVAL", "return 0", 1, _NO_KEY[0])
+
+
+def probes(key: str) -> tuple[Command, ...]:
+    """Commands without effect, for what may be missing. ``key``: a name that is no key, in a slot of the node."""
+    lease, stale = keys.lease(key), keys.stale(key)
+    return (
+        ("UNLINK", lease),
+        ("DEL", lease),
+        ("SCRIPT", "LOAD", RELEASE.text),
+        ("EVALSHA", RELEASE.digest, 2, lease, stale, "", 0),
+        ("SCAN", 0, "COUNT", 1),
+        ("INFO", "memory"),
+    )
+
+
+NO_KEY: Final = "no key"
+PROBES: Final = probes(NO_KEY)
+PROBE_EVAL: Final[Command] = ("EVAL", "return 0", 1, keys.lease(NO_KEY))
 """Asked only where it cannot be tried: it is needed only without EVALSHA, and a user may well lack the right to it."""
 HUNG_UP: Final = "HANGUP"
 """The code of a command over which a proxy ends the connection, instead of answering with an error."""
@@ -39,7 +49,7 @@ _NO_DELETE: Final = "nothing is deleted in Redis: other processes serve old valu
 
 
 class Capabilities:
-    """What the server of the present connection lacks.
+    """What the server of the present connection lacks, or any node of a cluster.
 
     Attributes:
         refused: the code of the error, by command.
@@ -67,6 +77,11 @@ class Capabilities:
         """
         if any(self.refused.get(command[0]) == HUNG_UP for command in commands):
             raise CommandRejected(HUNG_UP)
+
+    @classmethod
+    def of_all(cls, nodes: Iterable[Capabilities]) -> Capabilities:
+        """Those that all these have."""
+        return cls({name: code for each in nodes for name, code in each.refused.items()})
 
     def knowing(self, before: Capabilities) -> Capabilities:
         """These, with what was found before about EVAL, which is tried only where EVALSHA is refused."""

@@ -6,6 +6,7 @@ speak RESP3. The handshake of the first connection tells, and a later one may te
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..background import BackgroundTasks
 from ..exceptions import CommandRejected, NotConnected, WrongKind
 from ..redis_url import Endpoint
 from ..settings import CacheSettings
-from .capabilities import LOAD_SCRIPTS, PROBES, Capabilities
+from .capabilities import LOAD_SCRIPTS, NO_KEY, PROBES, Capabilities, probes
 from .client import Client, ClientListener, Command, Node, TransportListener, send_all, send_each
 from .cluster.cluster import ClusterClient
 from .fallback.pool import PooledClient
@@ -35,7 +36,7 @@ class Transport:
         enabled: whether anything is sent.
         closed: whether the cache was closed: sending does not reconnect. :meth:`connect` makes it False again.
         deadline: seconds within which a call has to be answered.
-        capabilities: what the server lacks.
+        capabilities: what the server lacks; of a cluster: what any node lacks.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Transport:
         self.closed = False
         self.deadline = settings.deadline
         self.capabilities = Capabilities()
+        self._found: dict[Node, Capabilities] = {}  # for each node in use
         self._settings, self._listener = settings, listener
         self.on_push, self.on_moved = listener.on_push, listener.on_moved
         self.on_reply_too_large = listener.on_reply_too_large
@@ -140,7 +142,7 @@ class Transport:
         if not self._uses(node):
             return
         own = len(replies) - len(LOAD_SCRIPTS) - len(PROBES) if node.resp3 else 0  # the pool sends the probes alone
-        self._learn(Capabilities.found(replies[-len(PROBES) :] if node.resp3 else replies))
+        self._learn({node: Capabilities.found(replies[-len(PROBES) :] if node.resp3 else replies)})
         self._listener.on_handshake(node, replies[:own])
 
     def on_connected(self, node: Node) -> None:
@@ -160,12 +162,19 @@ class Transport:
     async def probe(self) -> None:
         """Look again for what the server refuses."""
         client = self._usable()
-        replies = await (client.probe() if isinstance(client, PooledClient) else send_each(client, PROBES))
-        self._learn(Capabilities.found(replies))
+        if isinstance(client, PooledClient):
+            return self._learn({client: Capabilities.found(await client.probe())})
+        up = [node for node in client.nodes() if node.up]
+        asked = [send_each(node, probes(client.tag_of(node) or NO_KEY)) for node in up]
+        self._learn(dict(zip(up, map(Capabilities.found, await asyncio.gather(*asked)), strict=True)))
 
-    def _learn(self, capabilities: Capabilities) -> None:
-        self.capabilities = capabilities.knowing(self.capabilities)
-        self._listener.on_capabilities(self.capabilities.lost())
+    def _learn(self, news: dict[Node, Capabilities]) -> None:
+        self._found = {node: found for node, found in (self._found | news).items() if self._uses(node)}
+        self._know(Capabilities.of_all(self._found.values()).knowing(self.capabilities))
+
+    def _know(self, capabilities: Capabilities) -> None:
+        self.capabilities = capabilities
+        self._listener.on_capabilities(capabilities.lost())
 
     # -- commands --------------------------------------------------------------------------------------
 
@@ -225,7 +234,7 @@ class Transport:
                 if way is ways[-1] or not another_may_do:
                     raise
                 if "EVALSHA" in self.capabilities.refused:
-                    self._learn(Capabilities(self.capabilities.refused | {"EVAL": problem.code}))
+                    self._know(Capabilities(self.capabilities.refused | {"EVAL": problem.code}))
             before = ()
         raise CommandRejected(" ".join(self.capabilities.refused.values()))
 

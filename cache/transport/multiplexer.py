@@ -38,7 +38,9 @@ class MultiplexedClient(OneServer):
         settings: of the cache.
         handshake: returns the commands sent on a new connection to this node before it is used. Each may be rejected.
         redirect: given by a cluster: sends elsewhere what this node rejects.
-        own_key: given by a cluster: names a key that this node should serve, if one is known.
+        own_key: given by a cluster: called once a second while commands are sent, with whether a near cache relies on
+            this node. Names a key that it should serve then, if one is known.
+        on_late: given by a cluster: called if connecting takes longer than a call may.
 
     Attributes:
         only: this one; see :class:`Client`.
@@ -63,7 +65,8 @@ class MultiplexedClient(OneServer):
         *,
         handshake: Callable[[Node], Sequence[Command]],
         redirect: Redirect | None = None,
-        own_key: Callable[[Node], str | None] = lambda _: None,
+        own_key: Callable[[Node, bool], str | None] = lambda *_: None,
+        on_late: Callable[[], None] = lambda: None,
     ) -> None:
         self.only: Final = self
         self.name = endpoint.unix_path or host_port(endpoint.host, endpoint.port)
@@ -76,7 +79,7 @@ class MultiplexedClient(OneServer):
             node=redirect is not None,
         )
         self._listener, self._settings = listener, settings
-        self._redirect, self._own_key = redirect, own_key
+        self._redirect, self._own_key, self._on_late = redirect, own_key, on_late
         self._deadline = settings.deadline
         self._loop, self._tasks = asyncio.get_running_loop(), BackgroundTasks()
         self.largest_reply_bytes = max(LARGEST_REPLY_BYTES, 2 * settings.max_value_bytes)
@@ -85,7 +88,7 @@ class MultiplexedClient(OneServer):
         self.connection: RespConnection | None = None
         self._reported = ""  # the last reason that was reported
         self.started = False
-        self._settled = self._loop.create_future()  # done when the first attempt to connect has succeeded or failed
+        self._settled = self._loop.create_future()  # done when the first attempt has succeeded, or failed, or is late
         self.last_answer, self.proven_at = self._loop.time(), -math.inf
         self.reason = "not connected yet"
 
@@ -94,6 +97,7 @@ class MultiplexedClient(OneServer):
         self.started, self.last_answer = True, self._loop.time()
         # Not in the context of the call that needs the connection: it would be kept as long as this task runs.
         self._tasks.spawn(self._supervise(), "cache-connection", Context()).add_done_callback(self._ended)
+        self._loop.call_later(self._deadline, self._late)
 
     @property
     def up(self) -> bool:
@@ -104,7 +108,7 @@ class MultiplexedClient(OneServer):
 
     @property
     def away(self) -> bool:
-        """Whether an attempt to connect has failed, or the connection was lost or is suspended."""
+        """Whether an attempt to connect has failed or is late, or the connection was lost or is suspended."""
         return self._settled.done() and self.active is None
 
     def call(self, *args: Argument) -> asyncio.Future[Any]:
@@ -178,8 +182,7 @@ class MultiplexedClient(OneServer):
 
     def own_key(self) -> str | None:
         """In a cluster, while a near cache relies on this node."""
-        needed = self._heartbeat is not None and self._heartbeat.is_needed(self._loop.time())
-        return self._own_key(self) if needed else None
+        return self._own_key(self, self._heartbeat is not None and self._heartbeat.is_needed(self._loop.time()))
 
     def on_lost(self, reason: str, unanswered: list[bytes]) -> None:
         """Report it. The next one is under way."""
@@ -254,6 +257,12 @@ class MultiplexedClient(OneServer):
             report(self, *reason)
         except Exception as error:
             self._report(f"{report.__name__} failed", error)
+
+    def _late(self) -> None:
+        """Let no call wait any more: one of many steps would wait with each, and what hangs here may hang for long."""
+        if not self._settled.done():
+            self._settle()
+            self._on_late()
 
     def _settle(self) -> None:
         if not self._settled.done():

@@ -39,7 +39,13 @@ class OpenNode(Protocol):
     """Makes the client of one node, which connects when it is first used."""
 
     def __call__(
-        self, endpoint: Endpoint, listener: ClientListener, *, redirect: Redirect, own_key: Callable[[Node], str | None]
+        self,
+        endpoint: Endpoint,
+        listener: ClientListener,
+        *,
+        redirect: Redirect,
+        own_key: Callable[[Node, bool], str | None],
+        on_late: Callable[[], None],
     ) -> MultiplexedClient:
         """See :class:`MultiplexedClient`."""
 
@@ -70,7 +76,8 @@ class ClusterClient:
                 there,
                 self,
                 redirect=lambda *rejected: self._redirections.redirect(address, *rejected),
-                own_key=self._own_key,
+                own_key=self._asked,
+                on_late=lambda: self._discovery.ask_soon(),
             )
 
         self._nodes = Nodes(seed, address_map, open_at)
@@ -215,6 +222,11 @@ class ClusterClient:
     def _any(self) -> MultiplexedClient:
         """A node that answers, if there is one."""
         return next((node for node in self._table.owners if node.up), self._table.owners[0])
+
+    def _asked(self, node: Node, near: bool) -> str | None:
+        """A node is asked for its role: see too whether the slots are where they were."""
+        self._discovery.confirm_soon()
+        return self._own_key(node) if near else None
 
     def _own_key(self, node: Node) -> str | None:
         tag = self._table.tag_of(node)

@@ -1,7 +1,9 @@
 """Keeps the table of slots right: asks the nodes for it, and believes MOVED at once.
 
-The slots are asked for when a node says that a key has moved (MOVED), when a connection is lost, and before the whole
-keyspace is looked at. While nodes are away, any node that was ever seen may say who has taken their place.
+The slots are asked for when a node says that a key has moved (MOVED), when a connection is lost or slow to be made, and
+before the whole keyspace is looked at. While nodes are away, any node that was ever seen may say who has taken their
+place. While commands are sent, some node is asked once a second: one that the others have given up for lost, but that
+does not know, says no MOVED, and neither does anything say it of a key that only a near cache is asked for.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from .slot_table import SlotTable
 from .topology import Address, Range
 
 _AGAIN: Final = 0.1  # seconds until the slots are asked for again while a node is away, and longer the longer it is
+_CONFIRM_EVERY: Final = 1.0  # seconds
 
 
 class Discovery:
@@ -48,13 +51,21 @@ class Discovery:
         self._tasks = BackgroundTasks()
         self._asking: asyncio.Task[None] | None = None
         self._refusals = False  # since the slots were last asked for
+        self._view: list[Range] = []  # the last one that was used
+        self._confirm_at = loop_time() + _CONFIRM_EVERY
 
     def ask_soon(self) -> None:
         """Ask in the background, and again until each node in use has slots and serves them, as each MOVED has said."""
         self._begin(self._ask_until_complete)
 
+    def confirm_soon(self) -> None:
+        """Ask in the background whether the slots are where they were, unless that was just done."""
+        if (now := loop_time()) >= self._confirm_at:
+            self._confirm_at = now + _CONFIRM_EVERY
+            self._begin(self._confirm)
+
     async def ask(self) -> bool:
-        """Use what most of the nodes that answer agree with: the reply that names most primaries that answer.
+        """Use the reply that names most primaries that answer; of several, what most of those asked agree with.
 
         Returns whether there is one.
         """
@@ -62,7 +73,8 @@ class Discovery:
         if self._nodes.closed:
             return False
         if views:
-            self.use(max(views, key=self._nodes.answering))
+            use = max(views, key=lambda view: (self._nodes.answering(view), views.count(view), view == self._view))
+            self.use(use)
         else:  # none answers, or those that do are no part of the cluster any more
             self._nodes.start_all()
         return bool(views)
@@ -70,6 +82,7 @@ class Discovery:
     def use(self, view: list[Range]) -> None:
         """Learn from a reply to CLUSTER SLOTS."""
         if view:
+            self._view = view
             self._table.use((each, self._nodes.at(each.primary)) for each in view)
             self._report(unused=self._nodes.keep(self._table.owners, view))
             if self._nodes.beside(self._table.owners):
@@ -117,6 +130,11 @@ class Discovery:
             unsettled = self._refusals or not self._table.agreed or self._nodes.beside(self._table.owners)
             if self._complete() and not unsettled:
                 return
+
+    async def _confirm(self) -> None:
+        views = await self._nodes.views(1)
+        if views and views[0] != self._view and self._table.known:
+            await self._ask_until_complete()
 
     async def _ask_once(self) -> None:
         if not await self.ask():

@@ -11,7 +11,7 @@ from ...background import BackgroundTasks, loop_time
 from ..multiplexer import MultiplexedClient
 from .topology import Address, AddressMap, Range, ranges
 
-_ASKED: Final = 3  # nodes that are asked for the slots at a time
+ASKED: Final = 3  # nodes that are asked for the slots at a time
 _ON_ITS_WAY: Final = 0.5  # seconds after a redirection for which a node without slots is kept: one is moving there
 
 
@@ -59,10 +59,10 @@ class Nodes:
     def __contains__(self, node: object) -> bool:
         return node in self._clients.values()
 
-    async def views(self) -> list[list[Range]]:
-        """What some of the nodes that answer reply to CLUSTER SLOTS, where it names any."""
+    async def views(self, count: int = ASKED) -> list[list[Range]]:
+        """What so many of the nodes that answer reply to CLUSTER SLOTS, where it names any."""
         up = [(address, node) for address, node in self._clients.items() if node.up]
-        asked = random.sample(up, min(_ASKED, len(up)))
+        asked = random.sample(up, min(count, len(up)))
         replies = await asyncio.gather(*(node.call("CLUSTER", "SLOTS") for _, node in asked), return_exceptions=True)
         views = [
             list(ranges(reply, address, self._address_map))

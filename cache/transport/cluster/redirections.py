@@ -80,10 +80,12 @@ class Redirections:
         if host == UNKNOWN:
             self._refused(asked)  # asks for the slots, whose reply has an address too
             return partial(self._to_its_node, sent)
+        if (there := reach(host, int(port), asked, self._address_map)) == asked:
+            raise ValueError  # what the address map or the nodes say of their addresses is wrong
         key = key_of(unpack(sent[2]))
         if key is not None:
             self._untracked(key)
-        node = self._node_at(reach(host, int(port), asked, self._address_map))
+        node = self._node_at(there)
         if rejection.code == "MOVED":
             if not self._moved(int(slot), node):
                 raise ValueError
