@@ -163,10 +163,11 @@ class Transport:
         """Look again for what the server refuses."""
         client = self._usable()
         if isinstance(client, PooledClient):
-            return self._learn({client: Capabilities.found(await client.probe())})
-        up = [node for node in client.nodes() if node.up]
-        asked = [send_each(node, probes(client.tag_of(node) or NO_KEY)) for node in up]
-        self._learn(dict(zip(up, map(Capabilities.found, await asyncio.gather(*asked)), strict=True)))
+            self._learn({client: Capabilities.found(await client.probe())})
+        else:
+            up = [node for node in client.nodes() if node.up]
+            asked = [send_each(node, probes(client.tag_of(node) or NO_KEY)) for node in up]
+            self._learn(dict(zip(up, map(Capabilities.found, await asyncio.gather(*asked)), strict=True)))
 
     def _learn(self, news: dict[Node, Capabilities]) -> None:
         self._found = {node: found for node, found in (self._found | news).items() if self._uses(node)}

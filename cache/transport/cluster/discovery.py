@@ -23,7 +23,7 @@ from .slot_table import SlotTable
 from .topology import Address, Range
 
 _AGAIN: Final = 0.1  # seconds until the slots are asked for again while a node is away, and longer the longer it is
-_CONFIRM_EVERY: Final = 1.0  # seconds
+CONFIRM_EVERY: Final = 1.0  # seconds
 
 
 class Discovery:
@@ -52,7 +52,7 @@ class Discovery:
         self._asking: asyncio.Task[None] | None = None
         self._refusals = False  # since the slots were last asked for
         self._view: list[Range] = []  # the last one that was used
-        self._confirm_at = loop_time() + _CONFIRM_EVERY
+        self._confirm_at = loop_time() + CONFIRM_EVERY
 
     def ask_soon(self) -> None:
         """Ask in the background, and again until each node in use has slots and serves them, as each MOVED has said."""
@@ -61,7 +61,7 @@ class Discovery:
     def confirm_soon(self) -> None:
         """Ask in the background whether the slots are where they were, unless that was just done."""
         if (now := loop_time()) >= self._confirm_at:
-            self._confirm_at = now + _CONFIRM_EVERY
+            self._confirm_at = now + CONFIRM_EVERY
             self._begin(self._confirm)
 
     async def ask(self) -> bool:

@@ -249,3 +249,38 @@ def test_a_map_that_cannot_be_read_is_refused_at_the_start(text: str) -> None:
 )
 def test_a_map_may_be(text: str) -> None:
     assert mapped("redis://127.0.0.1:7000/0", text)
+
+
+async def test_two_nodes_that_a_map_takes_for_one(
+    cluster: ReplicatedCluster, make_cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node that sends us to where it is itself is not asked again and again, and the log says what it answers."""
+    one, other = (f"127.0.0.1:{node.port}" for node in cluster.nodes[:2])
+    cache = make_cache(cluster.url, deadline=2.0, connect_wait=5.0, cluster_address_map={other: one})
+    await initialised(cache)
+    before = cluster.calls("get")
+    for _ in range(3):
+        assert await cache.get(key_on(cluster, cluster.nodes[1])) is None
+    assert cluster.nodes[0].cli("INFO", "errorstats").count("errorstat_MOVED") == 1, "or this has tested nothing"
+    assert cluster.calls("get") - before < 10
+    assert caplog.text.count("commands are refused (MOVED)") == 1
+
+
+@pytest.mark.usefixtures("maintained_often")
+async def test_a_right_that_is_missing_on_one_node(
+    connect: Connect, user: Callable[..., str], cluster: ReplicatedCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nodes do not share their users. What one refuses counts until that node does not, whatever others say."""
+    url, node = user("reset", "on", ">PASSWORD", "~*", "&*", "+@all"), cluster.nodes[1]
+    node.cli("ACL", "SETUSER", "companion", "-unlink")
+    cache = await connect(url)
+    names = profiles(60)
+    assert await all_stored(cache, names)
+    assert await cache.delete(*names) == 60
+    assert not cache.invalidations.undelivered
+    assert (caplog.text.count("UNLINK is refused"), caplog.text.count("No longer refused")) == (1, 0)
+    node.cli("ACL", "SETUSER", "companion", "+unlink")
+    await until(lambda: "No longer refused: UNLINK" in caplog.text)
+    assert await all_stored(cache, names)
+    assert await cache.delete(*names) == 60
+    assert (caplog.text.count("UNLINK is refused"), caplog.text.count("are refused")) == (1, 0)
