@@ -273,6 +273,7 @@ async def test_a_right_that_is_missing_on_one_node(
     """Nodes do not share their users. What one refuses counts until that node does not, whatever others say."""
     url, node = user("reset", "on", ">PASSWORD", "~*", "&*", "+@all"), cluster.nodes[1]
     node.cli("ACL", "SETUSER", "companion", "-unlink")
+    caplog.set_level("INFO", "cache")
     cache = await connect(url)
     names = profiles(60)
     assert await all_stored(cache, names)
