@@ -6,9 +6,9 @@ server should hear nothing. It fires every quarter of a deadline and at the dead
 states, in this order of severity:
 
 late: a command got no reply within the deadline. It fails; its place in the queue remains until its reply is read.
-suspended: nothing arrived for a deadline, or for half of it when a command was late, or a ping was late. No commands
-  are accepted until a ping is answered in time, so a server that pauses for 60 ms costs its callers those 60 ms and no
-  reconnect, and a call of many steps waits for one of them.
+suspended: nothing arrived for a deadline, or a ping was late; or a command is late, and nothing arrived for more than
+  half of its time, so that a call of many steps waits with one of them only. No commands are accepted until a ping is
+  answered in time, so a server that pauses for 60 ms costs its callers those 60 ms and no reconnect.
 silent: nothing arrived for a deadline, and at least for a quarter of a second. The connection is closed.
 
 A blocked loop of our own does not count as silence of the server: only time while the loop was running counts, and
@@ -152,7 +152,7 @@ class Heartbeat:
         self._timer = self._loop.call_soon(self._judge)
 
     def _judge(self) -> None:
-        connection, now, silent_after = self._connection, self._loop.time(), self._deadline
+        connection, now, silent = self._connection, self._loop.time(), self._silence >= self._deadline
         for future, called, _ in connection.in_flight:
             if called + self._deadline > now:
                 break
@@ -161,8 +161,8 @@ class Heartbeat:
                 self._on_suspended("slow")
             else:
                 expire(future)
-                silent_after = self._deadline / 2  # it was sent before silence could be counted
-        if connection.in_flight and not connection.received and self._silence >= silent_after:
+                silent = self._silence > self._deadline / 2  # counted from when it was written, which is later
+        if connection.in_flight and not connection.received and silent:
             if self._silence >= max(self._deadline, _SILENT_AFTER):
                 connection.lose(SILENT)
                 return

@@ -89,18 +89,6 @@ async def test_a_stopped_server_costs_one_deadline(own_redis: RedisServer, make_
 
 
 @pytest.mark.timed
-async def test_a_stopped_server_costs_a_call_of_several_batches_one_deadline(
-    own_redis: RedisServer, make_cache: Any
-) -> None:
-    cache = make_cache(own_redis.url, deadline=DEADLINE, connect_wait=5.0)
-    await initialised(cache)
-    own_redis.pause()
-    async with within(2 * DEADLINE):  # half of it is our own work
-        assert await cache.set_many({f"temp:1:{number}": number for number in range(500)}) == 0
-    own_redis.resume()
-
-
-@pytest.mark.timed
 async def test_a_stalled_loop_does_not_make_a_call_hang(own_redis: RedisServer, make_cache: Any) -> None:
     """The case in which redis-py swallows a timeout: silent server, loop stalled beyond the deadline."""
     cache = make_cache(own_redis.url, deadline=DEADLINE, connect_wait=5.0)

@@ -100,6 +100,18 @@ async def test_stopped_server(own_redis: RedisServer, clients: Clients) -> None:
 
 
 @pytest.mark.timed
+async def test_no_step_is_sent_after_one_that_was_late(own_redis: RedisServer, clients: Clients) -> None:
+    """A call of many steps, of which each takes a moment until it is written."""
+    client = await clients(own_redis.port)
+    own_redis.pause()
+    step = client.call("GET", "k")
+    time.sleep(0.015)  # noqa: ASYNC251 - our own work before the loop writes
+    with pytest.raises(CommandTimeout):
+        await step
+    assert not client.up
+
+
+@pytest.mark.timed
 async def test_a_short_pause_does_not_cost_the_connection(own_redis: RedisServer, clients: Clients) -> None:
     lost: list[str] = []
     client = await clients(own_redis.port, on_disconnected=lost.append, heartbeat=0.05)
