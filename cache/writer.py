@@ -89,6 +89,8 @@ class Writer:
             reply = await self._transport.run(script, names, *arguments, before=before, deadline=deadline)
         finally:
             self._near.drop(key)
+        if reply and not adds:
+            self._pending.delivered.note(key)
         if (adds or reply) and self._pending:  # 0 of STORE: not stored
             self._pending.acknowledge_store(key, sequence)
         return reply

@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from ..keys import USERS, guarded_by, owner, user_pattern
+from .delivered import Delivered
 from .pending_entries import MAX_KEYS, PatternEntry, PendingEntries
 from .pending_pattern import PendingInvalidation, PendingInvalidations, PendingPattern, only_user
 
@@ -58,11 +59,13 @@ class PendingQueue:
     Attributes:
         shared: the entries.
         quarantines: of users' values (see ``server_epoch``), by what is not trusted.
+        delivered: what this cache delivered lately.
     """
 
     def __init__(self, shared: PendingEntries | None = None) -> None:
         self.shared = PendingEntries() if shared is None else shared
         self.quarantines: dict[object, Quarantine] = {}
+        self.delivered = Delivered()
 
     @property
     def sequence(self) -> int:
@@ -149,6 +152,14 @@ class PendingQueue:
             entry = self.shared.patterns[pattern.user_id][pattern]
             entry.by_name, entry.known = True, entry.known | known
 
+    def deliver_again(self, includes: Callable[[str], bool], uptime: float) -> None:
+        """Another server has the keys that this includes. It has been running for so many seconds."""
+        lately = self.delivered.take(uptime)
+        self.add(*(entry for entry in lately if isinstance(entry, str) and includes(entry)))
+        for entry in lately:
+            if not isinstance(entry, str):
+                self.add_pattern(*entry)
+
     @_locked
     def quarantine(self, source: object, includes: Callable[[str], bool]) -> None:
         """Serve no value of any user from ``source`` from now on.
@@ -221,6 +232,7 @@ class PendingQueue:
         """Redis has acknowledged ``entry``. It stays queued if it was enqueued again meanwhile."""
         if self.sequence_of(entry) != sequence:
             return
+        self.delivered.note(entry)
         if isinstance(entry, str):
             del self.shared.keys[entry]
             return

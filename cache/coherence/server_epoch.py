@@ -7,7 +7,8 @@ together they are its epoch. The epoch under which the values were last known to
 handshake, before any value is served over it, again when the server reports that all of its data may have changed, and
 every half minute. If they differ, the values of all users are quarantined until the owner of the source of truth has
 invalidated again what changed lately, or, if it cannot, until all that this layer wrote for users has been deleted.
-One process does that for all, under a lease; the others wait for its mark.
+One process does that for all, under a lease; the others wait for its mark. Beside that each delivers again what the
+server before acknowledged last (``delivered``).
 
 A server without a mark is accepted if it is empty. If the mark may not be read it counts as missing; if the epoch may
 not be read the server is accepted. A server without RESP3 is accepted too. In a cluster each primary has an epoch and
@@ -88,7 +89,8 @@ class ServerEpoch:
 
     def on_handshake(self, replies: list[Any]) -> None:
         """Begin with a new connection. ``replies``: to :attr:`handshake`."""
-        self._epoch, mark = _epoch_and_mark(replies)
+        epoch, mark = _epoch_and_mark(replies)
+        self._see(epoch, replies)
         self._mark = ""
         self.changes += 1
         self.checked_at = self.not_before = -CHECK_EVERY
@@ -156,6 +158,11 @@ class ServerEpoch:
     def _quarantined(self) -> int:
         return self._pending.quarantined(self._node)
 
+    def _see(self, epoch: str, replies: list[Any]) -> None:
+        if self._epoch not in ("", epoch):
+            self._pending.deliver_again(self._includes, float(info_of(replies[0]).get("uptime_in_seconds", "inf")))
+        self._epoch = epoch
+
     def _includes(self, key: str) -> bool:
         client = self._transport.client
         return client is None or client.node_of(key) is self._node
@@ -214,7 +221,8 @@ class ServerEpoch:
         epoch, mark = _epoch_and_mark(replies)
         if epoch != self._epoch or mark not in (epoch, self._mark):  # also if it is gone and no push says so: SWAPDB
             self.quarantine()
-        self._epoch, self._mark = epoch, mark if changes == self.changes else ""
+        self._see(epoch, replies)
+        self._mark = mark if changes == self.changes else ""
         return mark
 
     async def _nothing_old(self, quarantine: int, mark: str) -> bool:

@@ -87,6 +87,7 @@ class Invalidator:
         """
         self._drop(names)
         deleted = await self._transport.unlink(names, before=guards_of(names))
+        self._pending.delivered.note(*names)
         self._drop(names)
         return deleted
 
@@ -152,6 +153,7 @@ class Invalidator:
                 self._pending.deleted_by_name(pattern, self._pending.sequence_of(pattern), known)
                 self.background_scan.start()
         self._drop_all()
+        self._pending.delivered.note(pattern)
         outcome.complete = True
 
     async def _redeliver_keys(self, names: Sequence[str]) -> None:

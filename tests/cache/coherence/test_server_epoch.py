@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from cache import RedisCache, keys
-from cache.coherence import revalidation_lease
+from cache.coherence import delivered, revalidation_lease
 from cache.embedded import EmbeddedRedis
 from cache.exceptions import CommandTimeout
 from cache.loading.loaders import Loader
 from tests.inside import engine_of, epoch_of
+from tests.real.proxy import Proxy
 from tests.real.redis.redis_server import RedisServer
 from tests.wait import initialised, until
 
@@ -96,6 +97,31 @@ async def test_caches_connected_afterwards_serve_nothing_outdated(own_redis: Red
     assert await late.get(MINE) is None
     with pytest.raises(LookupError):
         await late.get_or_load(keys.summary("me"), _fails, ttl=60, stale_for=60)
+
+
+async def test_what_the_old_primary_acknowledged_last_is_delivered_to_the_new_one(
+    own_redis: RedisServer, redis_server: RedisServer, make_cache: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process knew of the failover before, and has left its mark: the new primary looks right."""
+    monkeypatch.setattr(delivered, "ROUNDED", -60.0)  # as if it had been running for a minute
+    others, names = keys.profile("6"), [keys.profile(str(number)) for number in range(1, 6)]
+    async with Proxy(own_redis.port) as proxy:
+        cache = make_cache(f"redis://127.0.0.1:{proxy.port}/0", connect_wait=5.0, deadline=1.0)
+        await initialised(cache)
+        await marked(own_redis)
+        for name in (*names, others):
+            redis_server.cli("SET", name, '"old"')
+            own_redis.cli("SET", name, '"old"')
+        assert await cache.delete(names[0]) == 1
+        assert await cache.set(names[1], "new", ttl=60)
+        assert await cache.clear_user_cache("3") == 1
+        assert await cache.invalidate_pattern("user:4:*") == 1
+        assert await cache.invalidate_pattern("user:5*:profile") == 1
+        proxy.target_port = redis_server.port
+        proxy.reset_all()
+        await until(lambda: not redis_server.cli("EXISTS", *names))
+        assert redis_server.cli("EXISTS", others)
+        await cache.close()
 
 
 async def test_keys_of_the_recall_are_removed_and_others_stay(own_redis: RedisServer, make_cache: Make) -> None:
