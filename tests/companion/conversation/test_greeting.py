@@ -221,20 +221,23 @@ async def test_many_at_once(runtime: Runtime, model: ScriptedLLM) -> None:
     assert len(set(texts)) == 1
 
 
-FORGETTING = [
-    Turn("user", "My sister visits on Friday", datetime.now(UTC), "c"),
-    Turn("assistant", "How nice.", datetime.now(UTC), "c"),
-    Turn("user", "forget everything about me", datetime.now(UTC), "c"),
-    Turn("assistant", "That would erase everything about you. Shall I?", datetime.now(UTC), "c"),
-]
+def forgetting() -> list[Turn]:
+    """A conversation of just now: two minutes later it is no dropped call any more."""
+    return [
+        Turn("user", "My sister visits on Friday", datetime.now(UTC), "c"),
+        Turn("assistant", "How nice.", datetime.now(UTC), "c"),
+        Turn("user", "forget everything about me", datetime.now(UTC), "c"),
+        Turn("assistant", "That would erase everything about you. Shall I?", datetime.now(UTC), "c"),
+    ]
 
 
 async def test_a_request_to_forget_is_no_topic_and_not_the_last_words(runtime: Runtime, model: ScriptedLLM) -> None:
-    for turn in FORGETTING:
+    turns = forgetting()
+    for turn in turns:
         await runtime.store.add_turn("1", turn)
     plan, _ = await make_plan("1")
     assert plan.last_words == "", "what they said before was not the last"
-    assert plan.last_seen == FORGETTING[-1].at.isoformat(), "they were here then"
+    assert plan.last_seen == turns[-1].at.isoformat(), "they were here then"
     assert "dropped call" in plan.instructions("")
     assert "sister" not in plan.instructions("")
     read = "\n".join(item.text_content or "" for item in model.asked[0].messages())
@@ -244,10 +247,11 @@ async def test_a_request_to_forget_is_no_topic_and_not_the_last_words(runtime: R
 
 
 async def test_after_nothing_but_requests_to_forget_a_fresh_start(runtime: Runtime, model: ScriptedLLM) -> None:
-    for turn in FORGETTING[2:]:
+    turns = forgetting()
+    for turn in turns[2:]:
         await runtime.store.add_turn("1", turn)
     plan, cacheable = await make_plan("1")
     assert (plan.opening, plan.topic, plan.last_words, cacheable) == ("fresh_start", "", "", True)
     assert model.asked == []
-    assert await decide_follow_up(FORGETTING[2:], "", OfflineLLM()) == Decision(False)
-    assert (await decide_follow_up(FORGETTING, "", OfflineLLM())).topic == "My sister visits on Friday"
+    assert await decide_follow_up(turns[2:], "", OfflineLLM()) == Decision(False)
+    assert (await decide_follow_up(turns, "", OfflineLLM())).topic == "My sister visits on Friday"
