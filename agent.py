@@ -25,7 +25,7 @@ from companion.voice.agent import CompanionAgent
 from companion.voice.closed_room import connect
 from companion.voice.console import check_audio, log_level
 from companion.voice.failure import FailureHandler, end_call
-from companion.voice.models import make_session, speak
+from companion.voice.models import close_models, make_session, speak
 from companion.voice.native_client import make_native_client
 from companion.voice.tracing import StartTrace
 from companion.worker import hold_next, load_settings, start_worker_services
@@ -54,7 +54,13 @@ async def entrypoint(ctx: JobContext) -> None:
     settings, model = runtime.settings, runtime.acquire_model()
     session, options = make_session(settings, model)
     memory = session.userdata = await attach(session, ctx, link=True, trace=trace)  # tools find userdata.caller
-    ctx.add_shutdown_callback(lambda: runtime.release_model(model))
+
+    async def release() -> None:
+        await memory.aclose()  # the end of a conversation speaks the next greeting
+        await close_models(session.stt, session.tts)
+        await runtime.release_model(model)
+
+    ctx.add_shutdown_callback(release)
     memory.on_language(partial(speak, session, settings))
     hold_next(session, ctx, entrypoint)
     with use_caller(lambda: memory.caller):

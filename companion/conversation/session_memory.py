@@ -75,7 +75,8 @@ class SessionMemory:
         self._changed = asyncio.Event()
         self._closed = asyncio.Event()
         self._wrapped_up: asyncio.Task[Any] | None = None
-        self._released = False
+        self._ending = False
+        self._ended = asyncio.Event()
         self._background = BackgroundTasks()
         self._language = SpokenLanguage(language or runtime.settings.language)
         preparation = Preparation(speech_of(session, runtime.settings), lambda: self.language, parts)
@@ -167,9 +168,10 @@ class SessionMemory:
 
     async def aclose(self) -> None:
         """Wait until the session is closed and its conversation wrapped up. A job does it when it ends."""
-        if self._released:
+        if self._ending:
+            await self._ended.wait()
             return
-        self._released = True
+        self._ending = True
         try:
             if self._session.agent_state != "initializing":  # it is running
                 await within(self._closed.wait(), CLOSE_TIMEOUT)
@@ -179,6 +181,7 @@ class SessionMemory:
             await self._background.cancel(timeout=1.0)
         finally:
             self._detach()
+            self._ended.set()
             await release_runtime(self._runtime)
 
     def _on_close(self, _: CloseEvent | None = None) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 
 from livekit.agents import llm
 
-from cache import BackgroundTasks, CacheSettings, close_redis_cache, get_redis_cache, retrieve_exception
+from cache import BackgroundTasks, CacheSettings, close_redis_cache, get_redis_cache
 
 from ..caching import ChangeListener, ConsistencyWatch, OutboxRelay, invalidate
 from ..settings import Settings
 from ..store import ContextBatcher, SqliteStore, Store, StoreError
-from ..voice.models import make_llm
+from ..voice.models import close_models, make_llm
 from ..writes import Spool, WriteBehind, expire_turns
 from .local_cache import LocalCache
 
@@ -94,9 +94,7 @@ class Runtime:
         if model is self._model:
             self._model_talks = False
         else:
-            closing = asyncio.create_task(model.aclose(), name="close-model")
-            await asyncio.wait({closing}, timeout=1.0)
-            retrieve_exception(closing) if closing.done() else closing.cancel()
+            await close_models(model)
 
     def in_background(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
         """Run what no conversation waits for, until the runtime is closed."""

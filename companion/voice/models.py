@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, Final
 
 from livekit.agents import NOT_GIVEN, AgentSession, inference, llm, stt, tts
 from livekit.agents.voice.room_io import RoomOptions
 
+from cache import retrieve_exception
+
 from ..offline.llm import OfflineLLM
 from ..settings import DEFAULTS, OFF, Settings
+
+CLOSE_TIMEOUT: Final = 1.0
+"""Seconds that closing models may take."""
 
 
 def import_models(settings: Settings) -> None:
@@ -83,6 +89,20 @@ def make_session(settings: Settings, model: llm.LLM[Any]) -> tuple[AgentSession[
     if not speaks:
         session.output.set_audio_enabled(False)
     return session, RoomOptions(audio_input=hears, audio_output=speaks)
+
+
+async def close_models(*models: llm.LLM[Any] | stt.STT[Any] | tts.TTS[Any] | None) -> None:
+    """Close the connections of models, within ``CLOSE_TIMEOUT`` seconds: LiveKit's sessions do not close them.
+
+    Args:
+        models: the models; None for one that there is not.
+    """
+    closing = [asyncio.create_task(model.aclose(), name="close-model") for model in models if model is not None]
+    if closing:
+        await asyncio.wait(closing, timeout=CLOSE_TIMEOUT)
+    for each in closing:
+        each.cancel()
+        each.add_done_callback(retrieve_exception)
 
 
 def speak(session: AgentSession[Any], settings: Settings, language: str) -> None:

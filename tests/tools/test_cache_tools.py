@@ -374,6 +374,7 @@ class Greeter(Agent):
         self.session.generate_reply(instructions="Greet.")
 
 
+@pytest.mark.usefixtures("runtime")
 @pytest.mark.parametrize("make", [Greeter, CompanionAgent])
 async def test_the_greeting_turn_sees_none_of_them(redis: RedisServer, make: Callable[..., Agent]) -> None:
     fill(redis)

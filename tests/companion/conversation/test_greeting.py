@@ -21,6 +21,7 @@ from companion.store import StoreError, Turn
 from tests.companion.scripted import ScriptedLLM
 from tests.lag import within
 from tests.real.redis.redis_server import RedisServer
+from tests.wait import until
 
 pytestmark = pytest.mark.integration
 FOLLOW = json.dumps({"follow_up": True, "confidence": 0.9, "topic": "the chess tournament in May"})
@@ -163,6 +164,7 @@ async def test_a_slow_model_is_a_fresh_start_in_time(model: ScriptedLLM) -> None
     async with within(0.3):
         decision = await decide_follow_up(turns, "", model, deadline=0.1)
     assert (decision.follow_up, decision.certain) == (False, False)
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
 async def test_what_is_cached_does_not_know_the_persona(
