@@ -113,7 +113,7 @@ async def test_the_main_process_of_a_local_worker_owns_the_private_redis(
     private = EmbeddedRedis(tmp_path)
     url = await private.start()  # as a conversation does: it joins
     await private.stop()
-    assert await (await get_redis_cache()).health_check()
+    await until((await get_redis_cache()).health_check)
     assert (await get_redis_cache()).settings.url == url
     await close_runtime()
 
@@ -128,7 +128,7 @@ async def test_the_private_redis_ends_with_its_runtime(tmp_path: Path, monkeypat
     runtime = set_runtime(Runtime(Settings(home=tmp_path, models="offline")))
     await asyncio.gather(runtime.open_local_cache(), runtime.open_local_cache())
     url = (await get_redis_cache()).settings.url
-    assert await redis_answers(url)
+    await until(lambda: redis_answers(url))
     await close_runtime()
     assert not await redis_answers(url)
 
@@ -142,7 +142,7 @@ async def test_the_private_redis_ends_with_its_runtime(tmp_path: Path, monkeypat
     runtime = set_runtime(Runtime(Settings(home=tmp_path, models="offline")))
     opening = asyncio.create_task(runtime.open_local_cache())
     await using.wait()
-    assert await redis_answers(url)
+    await until(lambda: redis_answers(url))
     opening.cancel()
     await asyncio.wait({opening})
     await close_runtime()
@@ -314,6 +314,7 @@ async def test_a_store_and_a_model_that_cannot_be_closed_leave_nothing_else_open
     """They may be the program's own; the end of the job goes on."""
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     monkeypatch.setenv("CACHE_CONNECT_WAIT_MS", "5000")
+    monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")
 
     class Store(SqliteStore):
         async def close(self) -> None:
@@ -329,7 +330,7 @@ async def test_a_store_and_a_model_that_cannot_be_closed_leave_nothing_else_open
     acquire_runtime()
     assert await own.get_profile("ada") is None
     cache = await get_redis_cache()
-    assert cache.connected
+    await until(lambda: cache.connected)
     await release_runtime()
     assert not cache.connected
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
@@ -344,6 +345,7 @@ async def test_a_conversation_that_begins_while_another_one_ends_keeps_its_cache
     """What it reads is not cancelled: it would greet without the profile."""
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     monkeypatch.setenv("CACHE_CONNECT_WAIT_MS", "5000")
+    monkeypatch.setenv("CACHE_DEADLINE_MS", "2000")
     monkeypatch.setenv("COMPANION_HOME", str(tmp_path))
     loading, loaded = asyncio.Event(), asyncio.Event()
 

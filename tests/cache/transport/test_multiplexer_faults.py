@@ -45,14 +45,15 @@ async def refused(client: MultiplexedClient) -> bool:
 
 async def test_100k_cancellations_through_a_bad_network(own_redis: RedisServer, clients: Clients) -> None:
     async with Proxy(own_redis.port) as proxy:
-        client = await clients(proxy.port, deadline=2.0)
+        # None may be late, or all were refused, asked again at once, and took the time that the late answers need.
+        client = await clients(proxy.port, deadline=60.0)
         client.active.capacity = 200_000
         proxy.split_replies, proxy.delay_to_client = True, (0.0, 0.004)
         draw = random.Random(3)
-        wrong, right, cancelled, refused = 0, 0, 0, 0
+        wrong, right, cancelled = 0, 0, 0
 
         async def caller(name: int) -> None:
-            nonlocal wrong, right, cancelled, refused
+            nonlocal wrong, right, cancelled
             for turn in itertools.count():
                 if turn >= 45 and cancelled > 100_000:  # more, as far as some are answered before they are cancelled
                     return
@@ -65,15 +66,12 @@ async def test_100k_cancellations_through_a_bad_network(own_redis: RedisServer, 
                     reply = await call
                 except asyncio.CancelledError:
                     continue
-                except CacheUnavailable:
-                    refused += 1
-                    continue
                 right += reply == f"{name}.{turn}".encode()
                 wrong += reply != f"{name}.{turn}".encode()
 
         await asyncio.gather(*(caller(name) for name in range(2500)))
         proxy.split_replies, proxy.delay_to_client = False, 0.0
-        await until(lambda: client.up and not client.active.in_flight, 10)
+        await until(lambda: client.up and not client.active.in_flight, 30)
         assert await client.call("ECHO", "still in step") == b"still in step"
         assert wrong == 0
         assert cancelled > 100_000
