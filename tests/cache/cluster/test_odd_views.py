@@ -69,7 +69,7 @@ async def test_the_first_slot_of_a_new_node(clusters: dict[str, list[RedisServer
     old, new = clusters["cluster of two"]
     key = "user:1:profile"
     with without_slots(new, old):
-        cache = await connect(old.url, deadline=0.5)
+        cache = await connect(old.url)
         assert await cache.set(key, "moved", ttl=60)
         new.cli("CLUSTER", "SETSLOT", slot(key), "IMPORTING", old.cli("CLUSTER", "MYID"))
         old.cli("CLUSTER", "SETSLOT", slot(key), "MIGRATING", new.cli("CLUSTER", "MYID"))

@@ -300,6 +300,9 @@ class ReplicatedCluster:
         At the end of the block it moves altogether.
         """
         source = self.owner_of_slot(number)
+        # The target takes the slot with a higher epoch than it knows of. With one below the source's, what that has
+        # said before would undo the move: then the slot would have no owner.
+        wait_for(lambda: _epoch(target, "current") >= _epoch(source, "my"), "the target does not hear of the source")
         source_id, target_id = (node.cli("CLUSTER", "MYID") for node in (source, target))
         target.cli("CLUSTER", "SETSLOT", number, "IMPORTING", source_id)
         source.cli("CLUSTER", "SETSLOT", number, "MIGRATING", target_id)
@@ -308,11 +311,6 @@ class ReplicatedCluster:
         finally:
             while names := source.cli("CLUSTER", "GETKEYSINSLOT", number, 100):
                 source.cli("MIGRATE", "127.0.0.1", target.port, "", 0, 2000, "KEYS", *names)
-            # The target takes the slot with a higher epoch than it knows of. With one below the source's, what that
-            # has said before would undo the move: then the slot would have no owner.
-            wait_for(
-                lambda: _epoch(target, "current") >= _epoch(source, "my"), "the target does not hear of the source"
-            )
             for node in (target, source):
                 node.cli("CLUSTER", "SETSLOT", number, "NODE", target_id)
 
