@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from cache import CacheSettings, RedisCache
+from cache import CacheSettings, RedisCache, registry
+from cache.coherence.pending_entries import PendingEntries
 from tests.deployments import DEPLOYMENTS
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.replicated_cluster import ReplicatedCluster, replicated_cluster
@@ -50,6 +51,18 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(OURS):
             monkeypatch.delenv(name)
     monkeypatch.setenv("COMPANION_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(autouse=True)
+def pending(monkeypatch: pytest.MonkeyPatch) -> dict[str, PendingEntries]:
+    """What is pending in this process, by address of a Redis: shown to the next cache there.
+
+    Each test has its own: the tests of a worker share a server, and what one could not deliver would be taken from the
+    next one.
+    """
+    own: dict[str, PendingEntries] = {}
+    monkeypatch.setattr(registry, "_pending", own)  # private: no program begins anew in one process
+    return own
 
 
 @pytest.fixture(scope="session")

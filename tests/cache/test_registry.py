@@ -49,11 +49,6 @@ def test_a_scan_that_ended_with_its_loop_is_begun_by_another(
     jobs.start()  # drops the cache of a loop that is closed
 
 
-def pending() -> dict[str, PendingEntries]:
-    """What is pending, by address of a Redis."""
-    return registry._pending  # private: shown to the next cache only
-
-
 class Jobs:
     """Jobs of one process, each in a thread and a loop of its own, with the cache of that loop."""
 
@@ -97,7 +92,6 @@ def jobs(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator
     jobs.end()
     redis_server.cli("ACL", "DELUSER", "mute")
     assert not caches()
-    pending().clear()  # or the next test's cache would deliver what a mute one could not
 
 
 @pytest.fixture
@@ -138,7 +132,9 @@ def test_what_one_cannot_tell_the_others_obey_and_tell(
     [lambda c: c.delete(KEY), lambda c: c.clear_user_cache("1"), lambda c: c.invalidate_pattern("user:*:profile")],
     ids=["key", "user", "pattern"],
 )
-async def test_what_one_still_owes_when_it_is_closed_the_next_tells(own_redis: RedisServer, invalidate: Job) -> None:
+async def test_what_one_still_owes_when_it_is_closed_the_next_tells(
+    own_redis: RedisServer, invalidate: Job, pending: dict[str, PendingEntries]
+) -> None:
     cache = await use_redis_cache(own_redis.url)
     await until(lambda: cache.connected)
     assert await cache.set(KEY, "old", ttl=3600)
@@ -152,7 +148,7 @@ async def test_what_one_still_owes_when_it_is_closed_the_next_tells(own_redis: R
         assert await cache.get(KEY) is None
         await until(lambda: not cache.invalidations.undelivered)
         assert own_redis.cli("EXISTS", KEY) == 0
-        await until(lambda: not PendingQueue(pending()[cache.settings.safe_url]))
+        await until(lambda: not PendingQueue(pending[cache.settings.safe_url]))
     finally:
         await close_redis_cache()
 

@@ -130,7 +130,7 @@ async def test_fifty_sessions_at_once(
         assert request.user_id is not None
         assert markers(request.text) == {MARKERS[request.user_id]}
     assert {request.user_id for request in model.requests} == set(MARKERS)
-    after = SqliteStore(database)
+    after, in_cache = SqliteStore(database), set[str]()
     for user, marker in MARKERS.items():
         context = await after.context(user, 1_000)
         facts = await after.search_memories(user, "", 1_000)
@@ -141,8 +141,10 @@ async def test_fifty_sessions_at_once(
             key: own_redis.cli("GET", key) for key in own_redis.cli("KEYS", f"*user:{user}:*") if "lease" not in key
         }
         assert cached, "which, depends: what the end has written is cached again only if it is read after that"
-        assert markers(repr([*cached.values()])) == {marker}
+        in_cache |= (here := markers(repr([*cached.values()])))
+        assert here <= {marker}
     await after.close()
+    assert len(in_cache) > SESSIONS / 2, "or this has tested nothing"
     assert log.lines > SESSIONS
     assert not log.leaks
     assert not log.errors
