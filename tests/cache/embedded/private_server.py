@@ -1,9 +1,8 @@
-"""Helpers for tests of the private redis-server: its processes, its socket, its binary."""
+"""Helpers for tests of the private redis-server: its processes, its consoles, its binary."""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import subprocess
 import sys
@@ -14,8 +13,6 @@ from urllib.parse import unquote
 import psutil
 import pytest
 from redis.asyncio import Redis
-
-from tests.wait import until
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,10 +35,9 @@ Console = Callable[[Path], subprocess.Popen[str]]
 
 
 def start_console(home: Path) -> subprocess.Popen[str]:
-    """A process that owns the server of ``home`` or joins it; see :func:`url_of`, :func:`close` and :func:`kill`."""
-    command = [sys.executable, "-c", CONSOLE, str(home)]
+    """A process that owns the server of ``home`` or joins it; see :func:`url_of` and :func:`end`."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+    return subprocess.Popen([sys.executable, "-c", CONSOLE, str(home)], cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
 
 
 async def url_of(console: subprocess.Popen[str]) -> str:
@@ -49,19 +45,16 @@ async def url_of(console: subprocess.Popen[str]) -> str:
     return (await asyncio.to_thread(console.stdout.readline)).strip()
 
 
-async def close(console: subprocess.Popen[str]) -> None:
+async def end(console: subprocess.Popen[str], *, killed: bool) -> None:
     assert console.stdin
+    if killed:
+        console.kill()
     console.stdin.close()
     await asyncio.to_thread(console.wait)
 
 
-async def kill(console: subprocess.Popen[str]) -> None:
-    console.kill()
-    await asyncio.to_thread(console.wait)
-
-
 def processes(home: Path) -> list[psutil.Process]:
-    """Every process that works in this home: the server and its supervisor."""
+    """Every process that works in this home: the server and the shells that supervise it."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -76,22 +69,10 @@ def servers(home: Path) -> list[psutil.Process]:
     return [process for process in processes(home) if process.name().endswith("-server")]
 
 
-def supervisors(home: Path) -> list[psutil.Process]:
-    return [process for process in processes(home) if not process.name().endswith("-server")]
-
-
-async def without_owner(home: Path) -> None:
-    """Wait until the supervisor has ended, all threads of it: a zombie may still hold the lock."""
-
-    def unlocked() -> bool:
-        with (home / "redis" / "owner.lock").open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            return True
-
-    await until(unlocked)
+def supervisor(home: Path) -> psutil.Process:
+    """The one supervisor of the one server."""
+    [group] = {os.getpgid(process.pid) for process in processes(home)}
+    return psutil.Process(group)
 
 
 def socket_path(url: str) -> Path:
@@ -104,20 +85,18 @@ async def ask(url: str, *command: str | int) -> object:
         return await client.execute_command(*command)
 
 
-def fake_server(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Put a redis-server that runs ``script`` first on PATH."""
-    directory.mkdir()
-    binary = directory / "redis-server"
-    binary.write_text(f"#!/bin/sh\n{script}\n")
-    binary.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{directory}{os.pathsep}{os.environ['PATH']}")
-
-
-def choose_server(binary: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put this server first on PATH."""
+def put_on_path(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, server: Path | str, name: str = "redis-server"
+) -> Path:
+    """Make a server, or a shell script, the first on PATH."""
     directory.mkdir(exist_ok=True)
-    link = directory / "redis-server"
-    link.unlink(missing_ok=True)
-    link.symlink_to(binary)
+    binary = directory / name
+    binary.unlink(missing_ok=True)
+    if isinstance(server, Path):
+        binary.symlink_to(server)
+    else:
+        binary.write_text(f"#!/bin/sh\n{server}\n")
+        binary.chmod(0o755)
     if not os.environ["PATH"].startswith(f"{directory}{os.pathsep}"):
         monkeypatch.setenv("PATH", f"{directory}{os.pathsep}{os.environ['PATH']}")
+    return binary
