@@ -8,7 +8,8 @@ RUN := $(BIN)/python
 PIP_INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # uv installs in seconds what takes pip most of a minute. Where uv cannot (a mirror that only pip is configured for), pip does.
 ifeq ($(shell uv --version >/dev/null 2>&1 && echo uv),uv)
-export UV_NATIVE_TLS ?= 1# the machine's certificates, as pip has them
+export UV_SYSTEM_CERTS ?= 1# the machine's certificates, as pip has them; older versions of uv know the other name
+export UV_NATIVE_TLS ?= 1
 VENV = uv venv --quiet --seed --allow-existing --no-python-downloads --python "$$(command -v $(PYTHON))" .venv 2>/dev/null \
 	|| $(PYTHON) -m venv .venv
 INSTALL = uv pip install --quiet --python $(RUN) --constraint constraints.txt $(1) 2>/dev/null || $(PIP_INSTALL) $(1)

@@ -102,7 +102,7 @@ def install(venv: Path, *what: str | Path) -> None:
 
 
 def _run(folder: Path, command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"UV_NATIVE_TLS": "1"}  # the machine's certificates, as pip has them
+    environment = os.environ | {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}  # as in the Makefile
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
