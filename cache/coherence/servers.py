@@ -45,6 +45,11 @@ class Servers:
         client = self._transport.client
         return client is not None and (node := client.node_of(key)).up and node in self._tracking
 
+    @property
+    def silent(self) -> bool:
+        """Whether a server in use reports no changes of what is read from it."""
+        return not self.epochs.keys() <= self._tracking
+
     def handshake(self, node: Node) -> tuple[Command, ...]:
         """What a new connection asks. Each command may be rejected."""
         return *self._epoch(node).handshake, _TRACKING

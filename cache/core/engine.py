@@ -27,6 +27,7 @@ from .stats import Counters
 
 T = TypeVar("T")
 _CLUSTER: Final = "; a cluster"
+_NO_TRACKING: Final = "there is no near cache, and waiting processes look every 50 ms"
 _OVER_THE_POOL: Final = "; no RESP3: over the pool, without the near cache"
 
 
@@ -58,6 +59,8 @@ class Engine:
         self.serializer = Serializer(settings.max_value_bytes, settings.encryption_keys)
         self.transport = Transport(settings, self, handshake=lambda node: self.servers.handshake(node))
         self.servers = Servers(self.transport, self.pending, self.near, self.waiters)
+        self._lost: dict[str, str] = {}  # without each command that the server refuses
+        self._refusal = ""  # why a server reports no changes
         self._connect_wait = settings.connect_wait
         remedies = REMEDIES - {REPLICA} if settings.endpoint.sentinels else REMEDIES  # named for a moment of a failover
         self._availability = Availability(settings.safe_url, self.count_error, remedies)
@@ -103,12 +106,21 @@ class Engine:
         """Learn whether its values are right, and whether it reports changes of them."""
         if replies:
             self.servers.on_handshake(node, replies)
-            if isinstance(replies[-1], TransportError):
-                self.count_error(replies[-1])
+            if isinstance(refusal := replies[-1], CommandRejected):
+                self.counters.connection_errors += 1
+                self._refusal = refusal.code
+        self._log_losses()
 
     def on_capabilities(self, lost: dict[str, str]) -> None:
         """Log what the server refuses, and what is lost."""
-        if self._availability.refuses(lost, self.transport.capabilities.refused):
+        self._lost = lost
+        self._log_losses()
+
+    def _log_losses(self) -> None:
+        lost, codes = self._lost, self.transport.capabilities.refused
+        if self.servers.silent:
+            lost, codes = lost | {"CLIENT TRACKING": _NO_TRACKING}, codes | {"CLIENT TRACKING": self._refusal}
+        if self._availability.refuses(lost, codes):
             self._maintenance.probe_soon()
 
     def on_connected(self, node: Node) -> None:

@@ -119,6 +119,25 @@ async def test_a_right_that_comes_back_is_noticed_and_none_is_named_twice(
     await cache.close()
 
 
+async def test_a_server_that_reports_no_changes_is_named(
+    own_redis: RedisServer, make_cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    own_redis.cli("ACL", "SETUSER", "ann", "on", ">pw", "~*", "&*", "+@all", "-client|tracking")
+    cache = make_cache(f"redis://ann:pw@127.0.0.1:{own_redis.port}/0", deadline=2.0, connect_wait=5.0)
+    await initialised(cache)
+    assert await what_works(cache, own_redis) == EVERYTHING
+    for right, line in (
+        ("-client|tracking", "CLIENT TRACKING is refused (NOPERM): there is no near cache"),
+        ("+client|tracking", "No longer refused: CLIENT TRACKING"),
+    ):
+        own_redis.cli("ACL", "SETUSER", "ann", right)
+        own_redis.cli("CLIENT", "KILL", "USER", "ann")
+        await until(lambda line=line: line in caplog.text)
+    assert caplog.text.count("refused") == 2, "each is said once, and in no other words"
+    await cache.close()
+
+
 class FirstTime:
     """HELLO, the first time it is sent."""
 
