@@ -62,7 +62,8 @@ class Engine:
         self._lost: dict[str, str] = {}  # without each command that the server refuses
         self._refusal = ""  # why a server reports no changes
         self._connect_wait = settings.connect_wait
-        remedies = REMEDIES - {REPLICA} if settings.endpoint.sentinels else REMEDIES  # named for a moment of a failover
+        # Sentinels name a replica for a moment of each failover: the URL is right all the same.
+        remedies = REMEDIES - {REPLICA} if settings.endpoint.sentinels else REMEDIES
         self._availability = Availability(settings.safe_url, self.count_error, remedies)
         self._maintenance = Maintenance(
             self.transport, self.servers, self.pending, self.counters, self._availability, redeliver
