@@ -156,7 +156,7 @@ class ClusterClient:
 
     async def ping(self) -> None:
         """Ask for a key of the node's own: a PING is answered also by a node that serves none."""
-        node = self._any()
+        node = next((node for node in self._table.owners if node.up), self._table.owners[0])
         try:
             await node.call("GET", self._own_key(node) or "")
         except CommandRejected as problem:
@@ -164,14 +164,11 @@ class ClusterClient:
                 raise
 
     def call(self, *args: Argument) -> asyncio.Future[Any]:
-        """Send one command to the node of its key; one without a key to a node that answers."""
-        key = key_of(args)
-        if key is not None:
-            return self._table.node_of(key).call(*args)
-        return self._any().call(*args)
+        """Send one command, which has a key, to the node of that."""
+        return self._table.node_of(key_of(args)).call(*args)
 
     def call_many(self, commands: Sequence[Command]) -> list[asyncio.Future[Any]]:
-        """Send each command to its node, all at the same time. One without a key goes with the next that has one."""
+        """Send each command to its node, all at the same time. One without a key goes with a neighbour."""
         groups: dict[MultiplexedClient, list[int]] = {}
         keyless: list[int] = []
         for position, command in enumerate(commands):
@@ -183,7 +180,7 @@ class ClusterClient:
             group += [*keyless, position]
             keyless.clear()
         if keyless:
-            groups.setdefault(next(reversed(groups), self._any()), []).extend(keyless)
+            groups[next(reversed(groups))] += keyless
         futures: dict[int, asyncio.Future[Any]] = {}
         for node, positions in groups.items():
             futures.update(zip(positions, node.call_many([commands[each] for each in positions]), strict=True))
@@ -218,10 +215,6 @@ class ClusterClient:
             self.on_disconnected(node, str(found))
 
     # -- the rest --------------------------------------------------------------------------------------
-
-    def _any(self) -> MultiplexedClient:
-        """A node that answers, if there is one."""
-        return next((node for node in self._table.owners if node.up), self._table.owners[0])
 
     def _asked(self, node: Node, near: bool) -> str | None:
         """A node is asked for its role: see too whether the slots are where they were."""
