@@ -82,6 +82,7 @@ class ClusterClient:
 
         self._nodes = Nodes(seed, address_map, open_at)
         self._table = SlotTable(self._nodes.at(seed))
+        self.node_of, self.tag_of = self._table.node_of, self._table.tag_of
         self._discovery = Discovery(
             self._nodes, self._table, listener, complete=lambda: self.complete, hidden=self._hidden
         )
@@ -129,10 +130,6 @@ class ClusterClient:
         """When the first node that does not answer ceased to."""
         return min((node.last_answer for node in self._away), default=loop_time())
 
-    def node_of(self, key: str | bytes) -> MultiplexedClient:
-        """The node that has the slot of ``key``."""
-        return self._table.node_of(key)
-
     def nodes(self) -> Sequence[Node]:
         """The primaries."""
         return self._table.owners
@@ -150,10 +147,6 @@ class ClusterClient:
         if not await self._discovery.ask() and self._table.known:
             raise NotConnected("no node names the slots")
 
-    def tag_of(self, node: Node) -> str | None:
-        """See :meth:`SlotTable.tag_of`."""
-        return self._table.tag_of(node)
-
     async def ping(self) -> None:
         """Ask for a key of the node's own: a PING is answered also by a node that serves none."""
         node = next((node for node in self._table.owners if node.up), self._table.owners[0])
@@ -165,7 +158,7 @@ class ClusterClient:
 
     def call(self, *args: Argument) -> asyncio.Future[Any]:
         """Send one command, which has a key, to the node of that."""
-        return self._table.node_of(key_of(args)).call(*args)
+        return self.node_of(key_of(args)).call(*args)
 
     def call_many(self, commands: Sequence[Command]) -> list[asyncio.Future[Any]]:
         """Send each command to its node, all at the same time. One without a key goes with a neighbour."""
@@ -176,7 +169,7 @@ class ClusterClient:
             if key is None:
                 keyless.append(position)
                 continue
-            group = groups.setdefault(self._table.node_of(key), [])
+            group = groups.setdefault(self.node_of(key), [])
             group += [*keyless, position]
             keyless.clear()
         if keyless:
@@ -222,7 +215,7 @@ class ClusterClient:
         return self._own_key(node) if near else None
 
     def _own_key(self, node: Node) -> str | None:
-        tag = self._table.tag_of(node)
+        tag = self.tag_of(node)
         return None if tag is None else system_server(tag)
 
     def _untracked(self, key: bytes) -> None:
