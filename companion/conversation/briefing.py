@@ -107,7 +107,7 @@ class Prefetch:
             await asyncio.wait({*pending, self._deadline}, return_when=asyncio.FIRST_COMPLETED)
             pending = {task for task in pending if not task.done()}
         self._deadline.cancel()
-        # The turns have been read by then, and the greeting hangs on the model, which has a deadline of its own.
+        # The turns have been read by then, and the greeting waits for the model, which has a deadline of its own.
         if self._tasks.get("greeting") in pending and get_runtime().judging[self._user_id]:
             await asyncio.wait({self._tasks["greeting"]}, timeout=FOLLOW_UP_DEADLINE + _MARGIN)
 

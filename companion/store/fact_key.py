@@ -6,7 +6,7 @@ from typing import Final
 from ..text import storable
 
 ALIKE: Final = {ord(one): other for one, other in zip("\u0130\u03a3\u03c2", "i\u03c3\u03c3", strict=True)}
-"""Letters whose lower case hangs on the letters around them, or on the locale: for ``str.translate``."""
+"""Letters whose lower case depends on the letters around them, or on the locale: for ``str.translate``."""
 
 
 def fact_key(text: str) -> str:
