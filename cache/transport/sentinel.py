@@ -104,15 +104,23 @@ class PrimaryFinder:
                 enough = await self._subscribe(listening)
                 used = self._in_use
                 self._ask_again()  # only now: what happened before the subscription was not announced
-                with suppress(HandshakeFailed):  # none answers, and the server in use may well go on
+                with suppress(HandshakeFailed, OSError):  # none answers, and the server in use may well go on
                     named = await self._answer()
-                    if used is not None and used is self._in_use and named != used.server:
+                    if used is not None and await self._elsewhere(named, used.server) and used is self._in_use:
                         self._in_use = None
                         used.on_moved()
                 await asyncio.sleep(LOOK_EVERY)
                 await set_within(self._look, None if enough else LISTEN_AGAIN)
         finally:
             await asyncio.gather(*(each.end("not needed") for each in listening.values()))
+
+    async def _elsewhere(self, one: Endpoint, other: Endpoint) -> bool:
+        """Whether these are two servers. Some Sentinels may name one by its host, and others by its address."""
+        if one.port != other.port or one.host == other.host:
+            return one != other
+        async with asyncio.timeout(ANSWER_TIMEOUT):
+            found = [await self._names.addresses(each.host, each.port) for each in (one, other)]
+        return set(found[0]).isdisjoint(found[1])
 
     async def _subscribe(self, listening: dict[Place, RespConnection]) -> bool:
         """Listen to more Sentinels, any of them, until they are a majority. Returns whether they are."""

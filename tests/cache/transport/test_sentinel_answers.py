@@ -111,6 +111,31 @@ async def test_a_majority_announces_failovers(
         await cache.close()
 
 
+async def test_a_primary_that_is_named_by_host_and_by_address_is_one(
+    redis_server: RedisServer, make_cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    hosts, asked = ["localhost"], 0
+    listeners: list[asyncio.StreamWriter] = []
+
+    def name() -> bytes:
+        nonlocal asked
+        asked += 1
+        return array("ip", hosts[-1], "port", redis_server.port, "flags", "master", "config-epoch", 1)
+
+    async with scripted(name, listeners=listeners) as port:
+        cache = make_cache(url([port]), deadline=2.0, connect_wait=5.0)
+        await initialised(cache)
+        await until(lambda: listeners and asked >= 3)  # asked, listened to, and asked again
+        hosts.append("127.0.0.1")
+        listeners[0].write(array("message", "+switch-master", "others"))
+        await until(lambda: asked >= 5)
+        assert await cache.set("k", 1)
+        await asyncio.sleep(0.05)
+        assert cache.connected
+        assert "Connection failed" not in caplog.text
+        await cache.close()
+
+
 async def test_a_name_that_stands_for_several_sentinels(
     redis_server: RedisServer, make_cache: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
