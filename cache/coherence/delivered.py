@@ -3,13 +3,15 @@
 Redis replicates after it has acknowledged. The old primary acknowledges until this process hears of the failover, a
 second later perhaps; by then another process may have invalidated at the new one what had changed, and have left its
 mark (``server_epoch``). So whatever the mark says, each process delivers again to another server what it has delivered
-while that one was running already, as a replica perhaps. To a server that was only restarted that is nothing.
+while that one was running already, as a replica perhaps. To a server that was only restarted that is nothing. In a
+cluster the other server is the one that has the slots of a node which has none any more.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from ..keys import USERS
@@ -42,10 +44,9 @@ class Delivered:
             noted.clear()
             noted[_ALL_USERS] = now
 
-    def take(self, uptime: float) -> list[PendingInvalidation]:
-        """What has to be delivered again to a server that has been running for so many seconds."""
+    def take(self, includes: Callable[[str], bool], uptime: float) -> list[PendingInvalidation]:
+        """What has to be delivered again to a server that has these keys, and has been running for so many seconds."""
         self.note()
         began = time.monotonic() - uptime + ROUNDED
-        taken = [entry for entry, at in self._at.items() if at > began]
-        self._at.clear()
-        return taken
+        concerned = [entry for entry in self._at if not isinstance(entry, str) or includes(entry)]
+        return [entry for entry in concerned if self._at.pop(entry) > began]

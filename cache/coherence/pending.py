@@ -154,8 +154,8 @@ class PendingQueue:
 
     def deliver_again(self, includes: Callable[[str], bool], uptime: float) -> None:
         """Another server has the keys that this includes. It has been running for so many seconds."""
-        lately = self.delivered.take(uptime)
-        self.add(*(entry for entry in lately if isinstance(entry, str) and includes(entry)))
+        lately = self.delivered.take(includes, uptime)
+        self.add(*(entry for entry in lately if isinstance(entry, str)))
         for entry in lately:
             if not isinstance(entry, str):
                 self.add_pattern(*entry)

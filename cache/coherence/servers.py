@@ -7,6 +7,7 @@ the Redis documentation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
@@ -85,6 +86,8 @@ class Servers:
         self._near.drop_where(includes)
         self._waiters.changed(None)
         client = self._transport.client
+        if client is not None and not {old for old, _ in moves} <= {*client.nodes()}:
+            self._pending.deliver_again(includes, math.inf)  # a failover: what gives one slot away brings its keys
         for gone in [node for node in self.epochs if client is None or not client.uses(node)]:
             self.epochs.pop(gone).forget()
         self._tracking &= self.epochs.keys()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 from ...slots import SLOTS, hash_slot, tag_of_slot
 from ..client import Node
 from ..multiplexer import MultiplexedClient
 from .topology import Range
+
+Move: TypeAlias = tuple[MultiplexedClient, MultiplexedClient]
+"""From where, and to where."""
 
 
 class SlotTable:
@@ -32,8 +36,8 @@ class SlotTable:
         self.topology = 0
         self.known = False
         self.moved: set[int] = set()
-        self._moves: set[tuple[MultiplexedClient, MultiplexedClient]] = set()
-        self._redirected: dict[int, MultiplexedClient] = {}  # by MOVED, and not yet by CLUSTER SLOTS
+        self._moves: set[Move] = set()
+        self._redirected: dict[int, Move] = {}  # by MOVED, and not yet by CLUSTER SLOTS
         self._ids: dict[Node, str] = {}
         self._tags: dict[Node, str] = {}
 
@@ -63,36 +67,42 @@ class SlotTable:
             if self._ids.get(node) != each.primary_id:
                 self._ids[node] = each.primary_id
                 self._tags.pop(node, None)
-        for slot, node in list(self._redirected.items()):
-            if slots[slot] is node or node.away:
+        confirmed: dict[int, Move] = {}
+        for slot, (_, node) in list(self._redirected.items()):
+            if slots[slot] is node:
+                confirmed[slot] = self._redirected.pop(slot)
+            elif node.away:
                 del self._redirected[slot]
             else:
                 slots[slot] = node
         moves = {slot: pair for slot, pair in enumerate(zip(self._slots, slots, strict=True)) if pair[0] is not pair[1]}
         self._slots, self.owners = slots, tuple(dict.fromkeys(slots))
+        # Once more, now that the node from where they have moved has none left: that was a failover.
+        moves |= {slot: move for slot, move in confirmed.items() if move[0] not in self.owners}
         for gone in self._ids.keys() - {*self.owners}:
             del self._ids[gone]
         self._note(moves)
 
     def move(self, slot: int, node: MultiplexedClient) -> None:
         """Learn from MOVED."""
-        self._redirected[slot] = node
-        if (old := self._slots[slot]) is not node:
+        old = self._slots[slot]
+        self._redirected[slot] = self._redirected.get(slot, (old,))[0], node
+        if old is not node:
             self._slots[slot] = node
             self.owners = tuple(dict.fromkeys((*self.owners, node)))
             self._note({slot: (old, node)})
 
     def doubt(self, node: Node) -> None:
         """A node refuses commands for its slots: what MOVED has said of it counts no longer."""
-        self._redirected = {slot: named for slot, named in self._redirected.items() if named is not node}
+        self._redirected = {slot: move for slot, move in self._redirected.items() if move[1] is not node}
 
-    def take_moves(self) -> tuple[set[int], set[tuple[MultiplexedClient, MultiplexedClient]]]:
+    def take_moves(self) -> tuple[set[int], set[Move]]:
         """The slots that have moved since the last call, and from where to where."""
         taken = self.moved, self._moves
         self.moved, self._moves = set(), set()
         return taken
 
-    def _note(self, moves: Mapping[int, tuple[MultiplexedClient, MultiplexedClient]]) -> None:
+    def _note(self, moves: Mapping[int, Move]) -> None:
         if moves:
             self.moved |= moves.keys()
             self._moves.update(moves.values())

@@ -122,15 +122,17 @@ async def test_slots_of_a_node_that_is_not_trusted_are_not_trusted_elsewhere(
     target = elsewhere(cluster, key)
     cache = await connect(cluster.url)
     cache.recall_with(away)
-    names = {key: "old", key_on(cluster, target): "there"}
+    names = {key_on(cluster, lost, 500): "there", key_on(cluster, target): "there"}
 
     async def stored() -> bool:
         return await cache.set_many(names, ttl=600) == 2 and len(await cache.get_many([*names])) == 2
 
     await until(stored)
     await until(lambda: len(target.cli("KEYS", "system:server*")) == 1)
+    lost.cli("SET", key, '"old"')
+    assert await cache.get(key) == "old"
     replica = cluster.cut_off(lost)
-    assert await cache.delete(key) == 1
+    assert lost.cli("DEL", key) == 1  # by another process: its own this one delivers again
     lost.kill()
     cluster.promote(replica)
     await until(lambda: bool(engine_of(cache).pending.quarantines))
