@@ -135,7 +135,7 @@ class Engine:
     def on_disconnected(self, node: Node, reason: str) -> None:
         """Drop what the lost connection kept coherent."""
         self.servers.forget_read_over(node)
-        if (client := self.transport.client) is not None:
+        if reason and (client := self.transport.client) is not None:
             self._availability.went_down(reason, partly=client is not node and client.up)
 
     def on_moved(self, includes: Callable[[str], bool], moves: Collection[tuple[Node, Node]] = ()) -> None:

@@ -132,7 +132,10 @@ class NodeListener(Protocol):
         """The node is usable: once for each connection."""
 
     def on_disconnected(self, node: Node, reason: str) -> None:
-        """The node is not usable; called again when the reason changes. It holds no credentials."""
+        """The node is not usable; called again when the reason changes. It holds no credentials.
+
+        Without a reason it is an outage only if it lasts.
+        """
 
     def on_push(self, node: Node, push: list[Any]) -> None:
         """A push message, in order with the replies."""

@@ -7,9 +7,8 @@ from typing import Any, Final
 from ..exceptions import CommandRejected
 from .packing import pack
 
-REPLICA: Final = (
-    "a replica, which refuses writes and may be behind: the URL has to name the primary, or what follows it"
-)
+DEMOTED: Final = "a replica, which refuses writes and may be behind"
+REPLICA: Final = f"{DEMOTED}: the URL has to name the primary, or what follows it"
 REPLICA_ROLES: Final = (b"replica", b"slave")
 CLUSTER_DOWN: Final = "the cluster is down: a slot has no node, or this node does not reach most of the others"
 # A primary may be demoted under an open connection. Past this age of the last question for its role, a command is

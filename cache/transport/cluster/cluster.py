@@ -23,7 +23,7 @@ from ..connection import Redirect
 from ..handshake import NO_SLOTS
 from ..multiplexer import MultiplexedClient
 from ..packing import key_of
-from ..roles import CLUSTER_DOWN, REPLICA
+from ..roles import CLUSTER_DOWN, DEMOTED, REPLICA
 from .discovery import Discovery
 from .nodes import Nodes
 from .redirections import Redirections
@@ -31,7 +31,7 @@ from .slot_table import SlotTable
 from .topology import Address, ranges
 
 LOOK_AGAIN: Final = 30.0  # seconds until a cluster whose slots are not to be learned is tried again
-_ANSWERED: Final = ("refused", CLUSTER_DOWN, REPLICA)  # how reasons begin that a node has given itself
+_ANSWERED: Final = ("refused", CLUSTER_DOWN)  # how reasons begin that a node has given itself
 _NEVER_REACHED: Final = " (as the cluster announces it; reached elsewhere? set CACHE_CLUSTER_ADDRESS_MAP)"
 
 
@@ -123,7 +123,7 @@ class ClusterClient:
     @property
     def reason(self) -> str:
         """Why a node does not answer; empty if all in use do."""
-        return f"{away[0].name}: {away[0].reason}" if (away := self._away) else ""
+        return f"{away[0].name}: {away[0].reason.replace(REPLICA, DEMOTED)}" if (away := self._away) else ""
 
     @property
     def last_answer(self) -> float:
@@ -197,7 +197,8 @@ class ClusterClient:
         if node in self._table.owners:
             reached = node.name in self._reached or node is self._nodes.first or reason.startswith(_ANSWERED)
             hint = "" if reached else _NEVER_REACHED
-            self._listener.on_disconnected(node, f"{node.name}{hint}: {reason}")
+            demoted = reason == REPLICA  # so another node has its slots by now, and the URL is right all the same
+            self._listener.on_disconnected(node, "" if demoted else f"{node.name}{hint}: {reason}")
             self._discovery.ask_soon()
 
     def on_wrong_kind(self, node: Node, found: WrongKind) -> None:

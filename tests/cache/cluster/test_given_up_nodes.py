@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -129,6 +130,23 @@ def _there(node: RedisServer, names: list[str]) -> int:
 
 async def _recovered(cache: RedisCache, names: list[str], node: RedisServer, mark: str) -> bool:
     return await _has(cache, *names) and _there(node, [mark]) == 1
+
+
+@pytest.mark.usefixtures("often")
+async def test_a_planned_failover_is_no_outage(
+    cluster: ReplicatedCluster, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The old primary says that it is a replica before it says MOVED. The log knows of no URL that is wrong."""
+    cache, lost = await connect(cluster.url), cluster.nodes[1]
+    key = key_on(cluster, lost)
+    await until(lambda: cache.set(key, 1, ttl=60))
+    await asyncio.sleep(connection.ROLE_SECONDS)
+    cluster.promote(cluster.replica_of(lost))
+    await until(lambda: lost.cli("ROLE")[0] == "slave")
+    await cache.get(key)
+    assert (await cache.get_stats())["connection_errors"] == 1, "or this has tested nothing: MOVED is followed"
+    await until(lambda: cache.set(key, 2, ttl=60))
+    assert caplog.text == ""
 
 
 def test_a_slot_that_moved_before_the_others_of_its_node_counts_when_they_do() -> None:
