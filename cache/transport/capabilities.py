@@ -33,7 +33,8 @@ def probes(key: str) -> tuple[Command, ...]:
 NO_KEY: Final = "no key"
 PROBES: Final = probes(NO_KEY)
 PROBE_EVAL: Final[Command] = ("EVAL", "return 0", 1, keys.lease(NO_KEY))
-"""Asked only where it cannot be tried: it is needed only without EVALSHA, and a user may well lack the right to it."""
+"""Asked only where it cannot be tried: it is needed seldom, and a user may well lack the right to it."""
+_NEED_EVAL: Final = ("EVALSHA", "SCRIPT")  # where one of these is refused, EVAL may take its place
 HUNG_UP: Final = "HANGUP"
 """The code of a command over which a proxy ends the connection, instead of answering with an error."""
 _LOST: Final = {
@@ -65,7 +66,7 @@ class Capabilities:
         """Judge by the replies to ``PROBES``, and to ``PROBE_EVAL`` if that was sent. Rejections are among them."""
         pairs = zip((*PROBES, PROBE_EVAL), replies, strict=False)
         refused = {probe[0]: it.code for probe, it in pairs if isinstance(it, CommandRejected) and it.missing}
-        if "EVALSHA" not in refused:
+        if refused.keys().isdisjoint(_NEED_EVAL):
             refused.pop("EVAL", None)  # nothing is lost
         return cls(refused)
 
@@ -84,9 +85,14 @@ class Capabilities:
         return cls({name: code for each in nodes for name, code in each.refused.items()})
 
     def knowing(self, before: Capabilities) -> Capabilities:
-        """These, with what was found before about EVAL, which is tried only where EVALSHA is refused."""
+        """These, with what was found before about EVAL, which is tried only where another command is refused."""
         known = before.refused.get("EVAL")
-        return Capabilities(self.refused | {"EVAL": known}) if known and "EVALSHA" in self.refused else self
+        return Capabilities(self.refused | {"EVAL": known}) if known and self.needs_eval else self
+
+    @property
+    def needs_eval(self) -> bool:
+        """Whether scripts may have to be sent as texts."""
+        return not self.refused.keys().isdisjoint(_NEED_EVAL)
 
     def lost(self) -> dict[str, str]:
         """What is lost, or takes the place of each command that is refused."""
@@ -97,9 +103,11 @@ class Capabilities:
         """The commands that run a script, with those to send where they are refused after them."""
         rest = (len(names), *names, *args)
         by_digest = ("EVALSHA", script.digest, *rest)
-        if self.refused.keys().isdisjoint(("EVALSHA", "DEL")):
-            loaded = [] if "SCRIPT" in self.refused else [(*LOAD_SCRIPTS, by_digest)]
-            return [(by_digest,), *loaded, (("EVAL", script.text, *rest),)]
-        text = script.text.replace("'DEL'", f"'{self.delete}'")
-        by_text: list[tuple[Command, ...]] = [] if "EVAL" in self.refused else [(("EVAL", text, *rest),)]
-        return by_text + ([script.steps(self.delete, names, args)] if script.steps else [])
+        text = script.text if "DEL" not in self.refused else script.text.replace("'DEL'", f"'{self.delete}'")
+        otherwise: list[tuple[Command, ...]] = [] if "EVAL" in self.refused else [(("EVAL", text, *rest),)]
+        if script.steps:
+            otherwise.append(script.steps(self.delete, names, args))
+        if not self.refused.keys().isdisjoint(("EVALSHA", "DEL")):
+            return otherwise
+        loaded = [] if "SCRIPT" in self.refused else [(*LOAD_SCRIPTS, by_digest)]
+        return [(by_digest,), *loaded, *otherwise]

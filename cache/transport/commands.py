@@ -234,7 +234,7 @@ class Transport:
                 another_may_do = problem.code == "NOSCRIPT" if way[0][0] == "EVALSHA" else problem.missing
                 if way is ways[-1] or not another_may_do:
                     raise
-                if "EVALSHA" in self.capabilities.refused:
+                if way[0][0] == "EVAL" and self.capabilities.needs_eval:
                     self._know(Capabilities(self.capabilities.refused | {"EVAL": problem.code}))
             before = ()
         raise CommandRejected(" ".join(self.capabilities.refused.values()))

@@ -29,6 +29,7 @@ MISSING = {
     "EVALSHA": (set[str](), "EVAL takes its place"),
     "SCRIPT": (set[str](), "EVAL takes the place of EVALSHA"),
     "EVALSHA EVAL": ({"load stored"}, "what is loaded is not stored"),
+    "SCRIPT EVAL": ({"load stored"}, "what is loaded is not stored"),
     "SCAN": ({"pattern"}, "what a pattern matches is not deleted"),
     "INFO": ({"stats"}, "a restart, restore or failover"),
 }
