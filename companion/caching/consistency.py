@@ -58,7 +58,7 @@ class ConsistencyWatch:
     async def close(self) -> None:
         """Cancel the pending comparisons, and schedule no more."""
         self._closed = True
-        await self._checks.cancel()
+        await self._checks.cancel(timeout=1.0)
 
     async def _check(self, user_id: str, data: CachedData[Any]) -> None:
         now = asyncio.get_running_loop().time

@@ -33,6 +33,7 @@ GRACE: Final = 5.0
 """Seconds for which a pending row is left to the relay of the process that wrote it."""
 _READ_TIMEOUT: Final = 0.25  # seconds an invalidation waits for the pending rows; without them it acknowledges none
 DRAIN_TIMEOUT: Final = 2.0  # seconds that closing waits for deliveries under way
+CANCEL_TIMEOUT: Final = 1.0  # seconds that it waits for those it cancels: the client of a store may ignore that
 _PAGE: Final = 100  # rows of the outbox read at a time
 
 
@@ -151,9 +152,9 @@ class OutboxRelay:
 
     async def close(self) -> None:
         """Stop polling, and finish what is under way within two seconds. Rows not acknowledged by then stay pending."""
-        await self._polling.cancel()
+        await self._polling.cancel(timeout=CANCEL_TIMEOUT)
         await self._background.ended(DRAIN_TIMEOUT)
-        await self._background.cancel(timeout=1.0)
+        await self._background.cancel(timeout=CANCEL_TIMEOUT)
         await self.watch.close()
 
     async def _write(self, work: Coroutine[Any, Any, DataKind], user_id: str) -> None:

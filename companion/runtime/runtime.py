@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from livekit.agents import llm
 
@@ -20,6 +20,9 @@ from ..writes import Spool, WriteBehind, expire_turns
 from .local_cache import LocalCache
 
 logger = logging.getLogger("companion")
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds that a store, or a model, may take to close: SQLite allows itself four, and a job has ten for its end."""
+_CANCEL_TIMEOUT: Final = 1.0  # seconds: the client of a store may ignore a cancellation
 
 
 class Runtime:
@@ -141,17 +144,17 @@ class Runtime:
         Args:
             successor: finds the runtime whose conversations use the loop's cache by the end of this one.
         """
-        await self._background.cancel()
+        await self._background.cancel(timeout=_CANCEL_TIMEOUT)
         if self._listener is not None:
             await self._listener.stop()
         await self.write_behind.close()
         await self.outbox_relay.close()
         await self.write_behind.finish_spool_updates()
         if self._model is not None:
-            await _closed("model", self._model.aclose())
+            await self._close_given("model", self._model.aclose())
         self._closed = True
         if self._store is not None:
-            await _closed("store", self._store.close())
+            await self._close_given("store", self._store.close())
         await self.contexts.close()
         if (heir := successor()) is not None:
             heir._local_cache.take_over(self._local_cache)
@@ -159,13 +162,15 @@ class Runtime:
         await close_redis_cache()
         await self._local_cache.close()
 
-
-async def _closed(what: str, closing: Awaitable[None]) -> None:
-    """Close what may be the program's own: if that fails, the cache and its server are closed all the same."""
-    try:
-        await closing
-    except Exception as problem:
-        logger.error("the %s could not be closed (%s)", what, type(problem).__name__)
+    async def _close_given(self, what: str, closing: Coroutine[Any, Any, None]) -> None:
+        """Close what may be the program's own: the cache is closed also where that fails or hangs."""
+        task = self._background.spawn(closing, name=f"close-{what}")
+        await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
+        if not task.done():
+            self._background.abandon(task)
+            logger.error("the %s could not be closed in time", what)
+        elif not task.cancelled() and (problem := task.exception()) is not None:
+            logger.error("the %s could not be closed (%s)", what, type(problem).__name__)
 
 
 async def _invalidate(user_id: str, kind: str) -> None:

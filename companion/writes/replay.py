@@ -45,7 +45,7 @@ class SpoolReplay:
 
     async def close(self) -> None:
         """Stop. Writes not stored by then stay in the spool."""
-        await self._polling.cancel()
+        await self._polling.cancel(timeout=1.0)
 
     async def replay(self) -> int:
         """Store what the store takes now. A failure is logged once, until there is another one.

@@ -23,7 +23,7 @@ import companion.conversation.briefing
 from companion.conversation.turn_log import TurnLog
 from companion.identity import current_caller
 from companion.runtime import Runtime, get_runtime, set_runtime
-from companion.store import SqliteStore, StoreError, Turn
+from companion.store import Opening, SqliteStore, StoreError, Turn
 from tests.real.livekit.job_context import job_context
 from tests.real.redis.redis_server import RedisServer
 from tests.tools.conversation import Conversation, ObedientLLM
@@ -469,11 +469,16 @@ async def test_a_store_that_fails(
         async def add_turn(self, user_id: str, turn: Turn) -> None:
             raise problem
 
+        async def save_opening(self, user_id: str, opening: Opening) -> None:
+            raise problem
+
     monkeypatch.setattr(TurnLog.close, "__defaults__", (0.2,))
     set_runtime(Runtime(store=Broken(get_runtime().settings.home / "companion.db")))
     async with job(entrypoint, {"user_id": "ada"}) as talk:
         assert "What is your name?" in greeting(talk)
-        assert (await talk.session.run(user_input="The train was late.")).events[-1].item.text_content
+        for _ in range(2):
+            assert (await talk.session.run(user_input="The train was late.")).events[-1].item.text_content
+    assert "Traceback" not in caplog.text
     assert "They wait in COMPANION_HOME" in caplog.text
     assert "train" not in "".join(record.getMessage() for record in caplog.records if record.name == "companion")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from contextlib import suppress
 from pathlib import Path
 from weakref import ref
 
@@ -338,6 +339,40 @@ async def test_a_store_and_a_model_that_cannot_be_closed_leave_nothing_else_open
         "the model could not be closed (RuntimeError)",
         "the store could not be closed (OSError)",
     ]
+
+
+async def test_a_store_that_neither_closes_nor_can_be_cancelled_holds_up_no_end(
+    tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_server.url)
+    monkeypatch.setattr("companion.runtime.runtime.CLOSE_TIMEOUT", 0.05)
+    monkeypatch.setattr("companion.caching.outbox_relay.CANCEL_TIMEOUT", 0.05)
+    polling, over = asyncio.Event(), asyncio.Event()
+
+    class Stubborn(SqliteStore):
+        async def register_cache(self, cache_id: str, *, take_over: bool) -> bool:
+            polling.set()
+            while not over.is_set():
+                with suppress(asyncio.CancelledError):
+                    await over.wait()
+            raise asyncio.CancelledError
+
+        async def close(self) -> None:
+            await super().close()
+            await over.wait()
+
+    runtime = set_runtime(Runtime(Settings(home=tmp_path, models="offline"), store=Stubborn(tmp_path / "own.db")))
+    acquire_runtime()
+    assert await runtime.store.get_profile("ada") is None
+    cache = await get_redis_cache()
+    await until(lambda: cache.connected)
+    runtime.outbox_relay.start()
+    await polling.wait()
+    await release_runtime(runtime)
+    assert not cache.connected
+    assert "the store could not be closed in time" in caplog.text
+    over.set()
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
 async def test_a_conversation_that_begins_while_another_one_ends_keeps_its_cache(

@@ -47,8 +47,9 @@ async def note_opening(user_id: str, prompt: GreetingPrompt) -> bool:
     since = await get_runtime().write_behind.beginnings.number(user_id)
     try:
         await get_runtime().store.save_opening(user_id, Opening(0, {}, None, prompt.hash, datetime.now(UTC), since))
-    except StoreError as problem:
-        logger.warning("that a greeting is to be prepared could not be noted: %s", problem)
+    except Exception as problem:  # whatever a store may raise, the conversation goes on
+        reason = problem if isinstance(problem, StoreError) else type(problem).__name__
+        logger.warning("that a greeting is to be prepared could not be noted: %s", reason)
         return False
     return True
 
