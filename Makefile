@@ -81,7 +81,7 @@ lint: .venv/.dev  ## ruff and mypy --strict, also as on Windows
 bench: .venv/.bench  ## measure against the peers, in one run (ARGS=quick for two minutes, ARGS=fleet: many conversations)
 	@$(RUN) -m benchmarks $(ARGS)
 
-trace: .venv/.dev  ## what a caller waits for until the first sound, beside the floor, in four minutes (ARGS=1: one round)
+trace: .venv/.dev  ## what a caller waits for until the first sound, beside the floor, in five minutes (ARGS=1: one round)
 	@$(RUN) -m benchmarks.first_sound $(ARGS)
 
 pictures: .venv/.dev  ## record the terminal for the README, and draw the picture of the first sound from its figures
