@@ -110,7 +110,7 @@ async def serves(cache: RedisCache) -> Any:
     [lambda c: c.delete(KEY), lambda c: c.clear_user_cache("1"), lambda c: c.invalidate_pattern("user:*:profile")],
     ids=["key", "user", "pattern"],
 )
-def test_what_one_cannot_tell_the_others_obey_and_tell(
+def test_what_one_cannot_deliver_the_others_mask_and_deliver(
     redis_server: RedisServer, jobs: Jobs, mute: str, invalidate: Job
 ) -> None:
     one, another, third = jobs.start(mute), jobs.start(), jobs.start()
@@ -132,7 +132,7 @@ def test_what_one_cannot_tell_the_others_obey_and_tell(
     [lambda c: c.delete(KEY), lambda c: c.clear_user_cache("1"), lambda c: c.invalidate_pattern("user:*:profile")],
     ids=["key", "user", "pattern"],
 )
-async def test_what_one_still_owes_when_it_is_closed_the_next_tells(
+async def test_what_is_pending_when_one_is_closed_the_next_delivers(
     own_redis: RedisServer, invalidate: Job, pending: dict[str, PendingEntries]
 ) -> None:
     cache = await use_redis_cache(own_redis.url)
@@ -244,7 +244,7 @@ def test_a_load_that_began_before_is_not_joined(redis_server: RedisServer, jobs:
     assert another(loads) == ("old", "new")
 
 
-def test_who_comes_later_is_told_too(redis_server: RedisServer, jobs: Jobs, mute: str) -> None:
+def test_a_cache_that_comes_later_knows_what_is_pending_too(redis_server: RedisServer, jobs: Jobs, mute: str) -> None:
     one = jobs.start(mute)
     redis_server.cli("SET", KEY, "old")
     one(lambda cache: cache.delete(KEY))

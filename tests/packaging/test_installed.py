@@ -140,7 +140,7 @@ def test_a_stock_agent_calls_the_tools(installed: Installation, redis_server: Re
     assert redis_server.cli("EXISTS", "user:123:profile") == 0
 
 
-def test_the_forkserver_loads_what_it_is_told_to(installed: Installation) -> None:
+def test_the_forkserver_preloads_what_the_worker_names(installed: Installation) -> None:
     probe = "import sys\n\n\ndef loaded(names):\n    return [name for name in names if name in sys.modules]\n"
     (installed.project / "probe.py").write_text(probe)
     loaded = installed.python(PRELOADED).split()

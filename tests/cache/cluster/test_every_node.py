@@ -148,7 +148,7 @@ async def test_a_name_with_braces_is_cached_like_any_other(
     assert left(cluster) == set()
 
 
-def test_guards_share_the_slot_of_any_name_and_are_told_apart() -> None:
+def test_guards_share_the_slot_of_any_name_and_are_distinguished() -> None:
     alphabet = ["{", "}", "a", ":"]
     names = ["".join(letters) for length in range(1, 6) for letters in itertools.product(alphabet, repeat=length)]
     seeded = random.Random(1)

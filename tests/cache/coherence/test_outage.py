@@ -145,9 +145,7 @@ async def test_killed_and_restarted_empty(
     ]
 
 
-async def test_a_delete_that_could_not_be_told_is_told_before_anything_is_served(
-    own_redis: RedisServer, make_cache: Any
-) -> None:
+async def test_a_pending_delete_is_delivered_before_anything_is_served(own_redis: RedisServer, make_cache: Any) -> None:
     cache = make_cache(own_redis.url, connect_wait=5.0)
     await cache.initialize()
     for key in ("deleted", "overwritten", "user:1:profile", "user:2:profile", "kept"):

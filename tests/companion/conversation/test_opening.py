@@ -391,7 +391,7 @@ async def test_while_the_store_is_away_a_later_turn_notes_it(runtime: Runtime, m
     assert opening.prompt == PROMPT.hash
 
 
-async def test_what_the_agent_is_not_told_is_not_in_its_greeting(runtime: Runtime, model: Writer) -> None:
+async def test_what_the_agent_does_not_receive_is_not_in_its_greeting(runtime: Runtime, model: Writer) -> None:
     await runtime.store.save_profile("ada", "Name: Ada")
     for received in (True, False):
         prompt = replace(PROMPT, profile=received)

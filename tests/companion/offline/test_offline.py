@@ -139,7 +139,7 @@ def test_its_first_line_says_what_brings_the_real_thing() -> None:
     assert all(name in NOTICE for name in ("OPENAI_API_KEY", "LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"))
 
 
-def test_it_greets_as_it_was_told_to() -> None:
+def test_it_greets_as_instructed() -> None:
     yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     assert "What is your name?" in greeted(Plan("first_meeting"))
     assert "Hello Ada," in greeted(Plan("first_meeting"), "Name: Ada")

@@ -289,7 +289,7 @@ def test_what_a_model_wrote_into_a_tools_arguments_is_not_logged(caplog: pytest.
     assert "I said this" not in everything
 
 
-def test_nobody_can_add_to_the_reasons(caplog: pytest.LogCaptureFixture) -> None:
+def test_no_text_adds_to_the_reasons(caplog: pytest.LogCaptureFixture) -> None:
     redact_logs()
     words = "model_not_found_ada, unsupported_ada, billing_ada, not foundada, code: 'ada'"
     logger.error("it failed", exc_info=APIStatusError(words, status_code=400, body={"code": "ada", "type": "ada"}))

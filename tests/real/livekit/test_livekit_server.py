@@ -103,7 +103,7 @@ async def test_an_agent_may_close_the_room(lk: LiveKitServer) -> None:
     await until(lambda: {"agent_left", "room_closed"} <= job.milestones.keys())
 
 
-async def test_nobody_comes_in_without_a_token_of_this_server(lk: LiveKitServer) -> None:
+async def test_no_participant_joins_without_a_token_of_this_server(lk: LiveKitServer) -> None:
     wrong = api.AccessToken(lk.api_key, "another secret that is long enough").to_jwt()
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {wrong}"}) as client:
         for path in ("/agent", "/rtc"):
@@ -111,7 +111,7 @@ async def test_nobody_comes_in_without_a_token_of_this_server(lk: LiveKitServer)
                 assert response.status == 401
 
 
-async def test_a_job_nobody_takes_says_so(lk: LiveKitServer) -> None:
+async def test_a_job_that_no_worker_takes_says_so(lk: LiveKitServer) -> None:
     with pytest.raises(AssertionError, match="no worker"):
         await lk.dispatch(agent_name="somebody-else", timeout=0.05)
 
