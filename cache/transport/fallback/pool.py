@@ -73,7 +73,9 @@ class PooledClient(OneServer):
         self._deposed: HandshakeFailed | None = None  # why the server in use is not the primary any more
         self.reason, self.last_answer = "not connected yet", loop_time()
         self.background = BackgroundTasks()
-        self._primary = PrimaryFinder(settings.endpoint, Names(self.background), self.background)
+        self._names = Names(self.background)
+        self._primary = PrimaryFinder(settings.endpoint, self._names, self.background)
+        self._next_address = 0
         self._attempts = Attempts(
             self._attempt,
             settings.socket_connect_timeout,
@@ -184,8 +186,14 @@ class PooledClient(OneServer):
             raise CommandRejected(type(problem).__name__) from None
 
     async def _attempt(self) -> tuple[Found, Endpoint]:
-        server = await self._primary.find()
-        return await find_client(self._settings, server, self._retire), server
+        server, address = await self._primary.find(), ""
+        if server.unix_path is None:
+            addresses, position = await self._names.addresses(server.host, server.port), self._next_address
+            self._next_address += 1  # this one may hang, or be a replica's
+            address = addresses[position % len(addresses)]
+        found = await find_client(self._settings, server, address, self._retire)
+        self._next_address -= 1
+        return found, server
 
     async def _supervise(self) -> None:
         while True:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -56,20 +56,27 @@ class Found(NamedTuple):
 
 
 class _TlsConnection(SSLConnection):
-    """A connection with the TLS context that was checked at start."""
+    """A connection with the TLS context that was checked at start, to an address of the server ``name``."""
 
-    def __init__(self, *, tls: ssl.SSLContext, **options: Any) -> None:
+    def __init__(self, *, tls: ssl.SSLContext, name: str, **options: Any) -> None:
         super().__init__(**options)
         self.ssl_context.context = tls
+        self._name = name
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        return {**super()._connection_arguments(), "server_hostname": self._name}
 
 
-def open_client(settings: CacheSettings, endpoint: Endpoint, *, named: bool = True) -> Redis:
-    """Return a client for the server of ``endpoint``, with the documented settings. It has not connected yet."""
-    where: dict[str, Any] = {"host": endpoint.host, "port": endpoint.port}
+def open_client(settings: CacheSettings, endpoint: Endpoint, address: str, *, named: bool = True) -> Redis:
+    """Return a client for the server of ``endpoint``, with the documented settings. It has not connected yet.
+
+    ``address``: of all connections. A name may be that of another server after a failover, for new ones.
+    """
+    where: dict[str, Any] = {"host": address, "port": endpoint.port}
     if endpoint.unix_path is not None:
         where = {"path": endpoint.unix_path, "connection_class": UnixDomainSocketConnection}
     elif endpoint.ssl_context is not None:
-        where |= {"connection_class": _TlsConnection, "tls": endpoint.ssl_context}
+        where |= {"connection_class": _TlsConnection, "tls": endpoint.ssl_context, "name": endpoint.host}
     pool = BlockingConnectionPool(
         **where,
         username=endpoint.username,
@@ -114,7 +121,9 @@ def rejection(problem: ResponseError) -> CommandRejected:
     return CommandRejected(f"{code[:40]} {text}")
 
 
-async def find_client(settings: CacheSettings, endpoint: Endpoint, retire: Callable[[Redis], None]) -> Found:
+async def find_client(
+    settings: CacheSettings, endpoint: Endpoint, address: str, retire: Callable[[Redis], None]
+) -> Found:
     """Connect to ``endpoint`` with redis-py, and send the probes. ``retire`` closes a client that is not needed.
 
     Raises:
@@ -122,11 +131,11 @@ async def find_client(settings: CacheSettings, endpoint: Endpoint, retire: Calla
         redis.exceptions.RedisError: it does not answer, or rejects us.
     """
     try:
-        return await _find(partial(open_client, settings, endpoint), retire)
+        return await _find(partial(open_client, settings, endpoint, address), retire)
     except AuthenticationError:
         raise
     except RedisConnectionError:  # a proxy may end the connection over CLIENT SETNAME
-        return await _find(partial(open_client, settings, endpoint, named=False), retire)
+        return await _find(partial(open_client, settings, endpoint, address, named=False), retire)
 
 
 async def _find(reopen: Callable[[], Redis], retire: Callable[[Redis], None]) -> Found:

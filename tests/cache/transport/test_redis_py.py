@@ -112,7 +112,7 @@ async def test_a_file_that_vanishes_later_raises_in_no_call(
 def test_options_hold_for_every_client_of_redis_py() -> None:
     options = "max_connections=4&socket_timeout=3&socket_connect_timeout=2&health_check_interval=9"
     settings = CacheSettings(url=f"rediss://u:p%40@127.0.0.1:7?ssl_ca_certs={PEM}&{options}")
-    pool: Any = open_client(settings, settings.endpoint).connection_pool
+    pool: Any = open_client(settings, settings.endpoint, settings.endpoint.host).connection_pool
     for connection in [pool.make_connection()]:
         assert connection.ssl_context.get() is settings.endpoint.ssl_context
         assert (connection.username, connection.password, connection.port) == ("u", "p@", 7)
@@ -135,7 +135,7 @@ async def test_retry_on_timeout_means_what_it_says(flag: str, times: int) -> Non
     async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         settings = CacheSettings(url=f"redis://127.0.0.1:{port}?retry_on_timeout={flag}")
-        client = open_client(settings, settings.endpoint)
+        client = open_client(settings, settings.endpoint, settings.endpoint.host)
         with pytest.raises(ConnectionError):
             await client.get("k")
         await client.aclose()

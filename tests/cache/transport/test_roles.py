@@ -212,6 +212,40 @@ async def test_a_failover_by_dns_is_followed(
             await cache.close()
 
 
+async def test_the_pool_never_has_connections_to_two_servers(
+    own_redis: RedisServer, redis_server: RedisServer, make_cache: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address behind a name changes while the connections to the old primary, now a replica, stay open."""
+    found = ["127.0.0.1"]
+
+    async def lookup(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        return [(socket.AF_INET, 1, 6, "", (found[-1], port))]
+
+    async with (
+        without_resp3(own_redis.port) as port,
+        refusing(redis_server.port, {"HELLO": UNKNOWN}, host="127.0.0.2", at=port),
+    ):
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lookup)
+        cache = make_cache(f"redis://redis.example:{port}/0", deadline=2.0, connect_wait=5.0)
+        await initialised(cache)
+        assert await cache.set("k", "old")
+        redis_server.cli("SET", "k", "old")
+
+        async def read(callers: int) -> set[str | None]:
+            return set(await asyncio.gather(*(cache.get("k") for _ in range(callers))))
+
+        assert await read(5) == {"old"}
+        demote(own_redis)
+        found.append("127.0.0.2")
+        await read(12)
+        await cache.delete("k")
+        for _ in range(20):
+            assert await read(12) == {None}
+        await until(lambda: cache.set("k", "new"))
+        assert redis_server.cli("GET", "k") == "new"
+        await cache.close()
+
+
 @pytest.mark.parametrize("words", ["-unsupported command 'hello'", "ERR nope", "invalid request"])
 async def test_a_proxy_that_refuses_hello_in_any_words_is_used(
     redis_server: RedisServer, make_cache: Any, words: str, caplog: pytest.LogCaptureFixture
