@@ -15,7 +15,7 @@ from typing import Final
 from benchmarks.bench import Bench
 from benchmarks.child import Child
 from benchmarks.figures import number
-from benchmarks.fleet.meter import Reading, read
+from benchmarks.fleet.meter import Meter, Reading
 from cache.coherence.server_epoch import CHECK_EVERY
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.replicated_cluster import replicated_cluster
@@ -129,20 +129,21 @@ def _servers(bench: Bench, place: str) -> Iterator[Sequence[RedisServer]]:
 
 async def _measure(servers: Sequence[RedisServer], near: str, count: int, seconds: float) -> Costs:
     share = count // _PROCESSES
-    start = read(servers)
+    meter = Meter(servers)
+    start = meter.read()
     async with AsyncExitStack() as stack:
         arguments = [(servers[0].url, near, str(first * share), str(share)) for first in range(_PROCESSES)]
         children = [await stack.enter_async_context(Child("fleet.fleet_worker", *each)) for each in arguments]
         await _all(children, "connect")
-        connected, began = read(servers), asyncio.get_running_loop().time()
+        connected, began = meter.read(), asyncio.get_running_loop().time()
         replies = await _all(children, {"turns": _TURNS, "pause": _PAUSE})
         took = asyncio.get_running_loop().time() - began
-        after = read(servers)
+        after = meter.read()
         await asyncio.sleep(_SETTLED)
-        idle = await _while_idle(servers, seconds)
+        idle = await _while_idle(meter, seconds)
         await _all(children, "close")
-        closed = read(servers)
-    alone = await _while_idle(servers, seconds)
+        closed = meter.read()
+    alone = await _while_idle(meter, seconds)
     conversations = share * _PROCESSES
     commands = after.commands - start.commands
     return Costs(
@@ -159,11 +160,11 @@ async def _measure(servers: Sequence[RedisServer], near: str, count: int, second
     )
 
 
-async def _while_idle(servers: Sequence[RedisServer], seconds: float) -> tuple[float, float]:
+async def _while_idle(meter: Meter, seconds: float) -> tuple[float, float]:
     """The servers' seconds of CPU, and their commands, per second."""
-    before = read(servers)
+    before = meter.read()
     await asyncio.sleep(seconds)
-    after: Reading = read(servers)
+    after: Reading = meter.read()
     return (after.cpu - before.cpu) / seconds, sum((after.commands - before.commands).values()) / seconds
 
 
