@@ -20,7 +20,7 @@ from ..client import ClusterListener
 from ..multiplexer import MultiplexedClient
 from .nodes import Nodes
 from .slot_table import SlotTable
-from .topology import Address, Range
+from .topology import Address, Range, owned
 
 _AGAIN: Final = 0.1  # seconds until the slots are asked for again while a node is away, and longer the longer it is
 CONFIRM_EVERY: Final = 1.0  # seconds
@@ -51,7 +51,7 @@ class Discovery:
         self._tasks = BackgroundTasks()
         self._asking: asyncio.Task[None] | None = None
         self._refusals = False  # since the slots were last asked for
-        self._view: list[Range] = []  # the last one that was used
+        self._owned = owned(())  # as the last view says that was used
         self._confirm_at = loop_time() + CONFIRM_EVERY
 
     def ask_soon(self) -> None:
@@ -73,8 +73,12 @@ class Discovery:
         if self._nodes.closed:
             return False
         if views:
-            use = max(views, key=lambda view: (self._nodes.answering(view), views.count(view), view == self._view))
-            self.use(use)
+            said = [owned(view) for view in views]
+            votes = [
+                (self._nodes.answering(view), said.count(it), it == self._owned)
+                for view, it in zip(views, said, strict=True)
+            ]
+            self.use(views[votes.index(max(votes))])
         else:  # none answers, or those that do are no part of the cluster any more
             self._nodes.start_all()
         return bool(views)
@@ -82,7 +86,7 @@ class Discovery:
     def use(self, view: list[Range]) -> None:
         """Learn from a reply to CLUSTER SLOTS."""
         if view:
-            self._view = view
+            self._owned = owned(view)
             self._table.use((each, self._nodes.at(each.primary)) for each in view)
             self._report(unused=self._nodes.keep(self._table.owners, view))
             if self._nodes.beside(self._table.owners):
@@ -133,7 +137,7 @@ class Discovery:
 
     async def _confirm(self) -> None:
         views = await self._nodes.views(1)
-        if views and views[0] != self._view and self._table.known:
+        if views and owned(views[0]) != self._owned and self._table.known:
             await self._ask_until_complete()
 
     async def _ask_once(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from ...redis_url import canonical
@@ -35,6 +35,11 @@ def ranges(reply: Any, asked: Address, reachable: AddressMap) -> Iterator[Range]
                 yield Range(int(first), int(last), primary, _id(servers[0]), tuple(replicas))
         except (TypeError, ValueError, LookupError, AttributeError):
             continue
+
+
+def owned(view: Iterable[Range]) -> list[tuple[int, int, str]]:
+    """Which node has which slots, in whatever order and spelling the one that was asked says so."""
+    return sorted((each.first, each.last, each.primary_id) for each in view)
 
 
 def _address(server: Any, asked: Address, reachable: AddressMap) -> Address:

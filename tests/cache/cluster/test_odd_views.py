@@ -7,13 +7,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
 from cache.exceptions import CommandRejected
 from cache.redis_url import read_address_map
 from cache.slots import SLOTS
+from cache.transport.cluster import discovery as asking
 from cache.transport.cluster.cluster import ClusterClient
+from cache.transport.cluster.discovery import Discovery
 from cache.transport.cluster.redirections import Redirections
 from cache.transport.cluster.topology import ranges
 from tests.cache.cluster.conftest import Connect
@@ -159,6 +162,30 @@ async def test_a_closed_cluster_asks_for_nothing(cluster: ReplicatedCluster, con
     client.on_disconnected(node, "connection lost")
     await closing
     assert [task for task in asyncio.all_tasks() if task.get_name().startswith("cache-")] == []
+
+
+async def test_most_of_those_asked_are_believed_in_whatever_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes need not agree on the order of what they say, on replicas, or on how an address is written."""
+    monkeypatch.setattr(asking, "CONFIRM_EVERY", 0.0)
+    a, b = [0, 99, [b"10.0.0.1", 1, b"a"]], [100, SLOTS - 1, [b"10.0.0.2", 2, b"b"]]
+    first = [a, b]
+    second = [[*b, [b"10.0.0.9", 9, b"c"]], [0, 99, [b"a.example", 1, b"a"]]]
+    odd = [[0, 98, [b"10.0.0.1", 1, b"a"]], [99, SLOTS - 1, [b"10.0.0.2", 2, b"b"]]]
+    views = [list(ranges(reply, ("10.0.0.1", 1), {})) for reply in (odd, first, second)]
+    nodes, table, listener = Mock(closed=False), Mock(agreed=True), Mock()
+    nodes.answering.return_value, nodes.views, nodes.beside.return_value = SLOTS, AsyncMock(return_value=views), False
+    table.take_moves.return_value = set(), set()
+    discovery = Discovery(nodes, table, listener, complete=lambda: True, hidden=Mock())
+    assert await discovery.ask()
+    assert nodes.keep.call_args.args[1] == views[1]
+    for said, used in ((views[2:], 1), (views[:1], 2)):
+        nodes.views.reset_mock()
+        nodes.views.return_value = said
+        discovery.confirm_soon()
+        await until(lambda: nodes.views.call_count)
+        await asyncio.sleep(0)
+        assert nodes.keep.call_count == used
+    await discovery.close()
 
 
 def test_what_is_malformed_is_left_out() -> None:
