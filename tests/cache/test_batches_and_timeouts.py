@@ -14,7 +14,7 @@ from cache.exceptions import CommandTimeout
 from cache.transport.client import send_all
 from tests.cache.loading.clock import timed
 from tests.inside import engine_of
-from tests.real.redis.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import NOWHERE, RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration
@@ -146,7 +146,7 @@ async def test_a_time_out_that_is_long_enough_changes_nothing(cache: RedisCache,
 async def test_a_time_out_is_checked_with_and_without_redis(
     make_cache: Any, call: str, timeout: Any, error: type[Exception]
 ) -> None:
-    away = make_cache(f"redis://127.0.0.1:{unused_port()}/0", connect_wait=0.1)
+    away = make_cache(f"redis://127.0.0.1:{NOWHERE}/0", connect_wait=0.1)
     with pytest.raises(error):
         await CALLS[call][0](away, timeout=timeout)
     with pytest.raises(UnserialisableValue):

@@ -10,7 +10,7 @@ import pytest
 from cache import RedisCache, keys
 from tests.cache.loading.loader import Loader
 from tests.inside import engine_of
-from tests.real.redis.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import NOWHERE, RedisServer
 from tests.wait import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.every_server]
@@ -104,7 +104,7 @@ async def test_a_deleted_counter_begins_anew_also_if_the_delete_is_pending(
 
 
 async def test_without_redis_the_answer_is_none_and_nothing_is_pending(make_cache: Any) -> None:
-    away = make_cache(f"redis://127.0.0.1:{unused_port()}/0", connect_wait=0.1)
+    away = make_cache(f"redis://127.0.0.1:{NOWHERE}/0", connect_wait=0.1)
     off = make_cache("redis://127.0.0.1:1/0", enabled=False)
     for cache in (away, off):
         assert await cache.incr(KEY, ttl=60) is None

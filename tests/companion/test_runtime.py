@@ -19,7 +19,7 @@ from companion.offline.llm import OfflineLLM
 from companion.runtime import Runtime, acquire_runtime, close_runtime, get_runtime, release_runtime, set_runtime
 from companion.settings import Settings
 from companion.store import Context, SqliteStore, StoreError
-from tests.real.redis.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import NOWHERE, RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.integration
 
 def project(home: Path) -> Settings:
     return Settings(
-        home=home, models="offline", supabase_url=f"http://127.0.0.1:{unused_port()}", supabase_key="sb_secret_test"
+        home=home, models="offline", supabase_url=f"http://127.0.0.1:{NOWHERE}", supabase_key="sb_secret_test"
     )
 
 

@@ -17,7 +17,7 @@ from companion import (
     use_caller,
 )
 from companion.runtime import close_runtime
-from tests.real.redis.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import NOWHERE, RedisServer
 
 pytestmark = pytest.mark.integration
 
@@ -149,7 +149,7 @@ async def cached_or_fetched(redis_cache: RedisCache, cache_key: str) -> Any:
 
 
 async def test_graceful_degradation(make_cache: Any) -> None:
-    away = make_cache(f"redis://127.0.0.1:{unused_port()}/0")
+    away = make_cache(f"redis://127.0.0.1:{NOWHERE}/0")
     for redis_cache in (await get_redis_cache(), away):
         for _ in range(2):
             assert await cached_or_fetched(redis_cache, "user:123:profile") == {"from": "database"}

@@ -16,7 +16,7 @@ import pytest
 
 from tests.faults.harness.background_proxy import BackgroundProxy
 from tests.real.proxy import Proxy, pieces
-from tests.real.redis.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import NOWHERE, RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration
@@ -196,7 +196,7 @@ async def test_a_server_that_dies_or_is_not_there_ends_the_connection(own_redis:
         own_redis.kill()
         assert await client.reader.read() == b""
         client.close()
-    async with Proxy(unused_port()) as proxy:
+    async with Proxy(NOWHERE) as proxy:
         client = await Client.to(proxy)
         with pytest.raises(ConnectionResetError):
             await client.reader.read()

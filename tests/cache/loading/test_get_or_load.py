@@ -12,7 +12,7 @@ from cache.loading import lease
 from tests.cache.loading.clock import timed
 from tests.cache.loading.loader import Loader
 from tests.inside import engine_of, filler_of
-from tests.real.redis.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import NOWHERE, RedisServer
 from tests.wait import initialised, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.every_deployment]
@@ -242,7 +242,7 @@ async def test_arguments_are_checked_with_and_without_redis(
 
 
 async def test_without_redis_one_load_for_all_callers_of_the_process(make_cache: Any) -> None:
-    cache = make_cache(f"redis://127.0.0.1:{unused_port()}/0", connect_wait=0.1)
+    cache = make_cache(f"redis://127.0.0.1:{NOWHERE}/0", connect_wait=0.1)
     await cache.initialize()
     loader = Loader(held=True)
     tasks = [asyncio.create_task(cache.get_or_load(KEY, loader, ttl=60)) for _ in range(50)]
@@ -256,7 +256,7 @@ async def test_without_redis_one_load_for_all_callers_of_the_process(make_cache:
 
 
 async def test_without_redis_one_error_per_call_and_nothing_pending(make_cache: Any) -> None:
-    cache = make_cache(f"redis://127.0.0.1:{unused_port()}/0", connect_wait=5.0)
+    cache = make_cache(f"redis://127.0.0.1:{NOWHERE}/0", connect_wait=5.0)
     await cache.initialize()
     before = engine_of(cache).counters.connection_errors
     for n in range(50):

@@ -16,7 +16,7 @@ from cache.loading.singleflight import Singleflight
 from tests.cache.loading.clock import timed
 from tests.cache.loading.loader import Loader
 from tests.inside import filler_of
-from tests.real.redis.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import NOWHERE, RedisServer
 from tests.wait import until
 
 pytestmark = pytest.mark.integration
@@ -32,7 +32,7 @@ async def pair(redis_server: RedisServer, connect: Any) -> list[RedisCache]:
 
 @pytest.fixture
 def without_redis(make_cache: Any) -> RedisCache:
-    cache: RedisCache = make_cache(f"redis://127.0.0.1:{unused_port()}/0", connect_wait=0.1)
+    cache: RedisCache = make_cache(f"redis://127.0.0.1:{NOWHERE}/0", connect_wait=0.1)
     return cache
 
 

@@ -11,7 +11,7 @@ import pytest
 from cache import LoadCycle, RedisCache, UnserialisableValue, keys
 from tests.cache.loading.loader import Loader
 from tests.inside import filler_of
-from tests.real.redis.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import NOWHERE, RedisServer
 from tests.wait import initialised, until
 
 pytestmark = pytest.mark.integration
@@ -108,7 +108,7 @@ async def test_programming_errors_raise(cache: RedisCache) -> None:
 
 async def test_without_redis_it_loads_and_is_no_lookup(make_cache: Callable[..., RedisCache]) -> None:
     for settings in ({"enabled": False}, {}):
-        away = make_cache(f"redis://127.0.0.1:{unused_port()}/0", connect_wait=0.01, **settings)
+        away = make_cache(f"redis://127.0.0.1:{NOWHERE}/0", connect_wait=0.01, **settings)
         await away.initialize()
         assert await away.warm(KEY, Loader(), 60) == "loaded"
         assert (await away.get_stats())["total_requests"] == 0

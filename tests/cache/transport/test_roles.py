@@ -20,7 +20,7 @@ from cache.transport.fallback import pool
 from cache.transport.roles import REPLICA
 from tests.cache.conftest import Clients
 from tests.real.proxy import Proxy
-from tests.real.redis.redis_server import RedisServer, find_redis_server, unused_port
+from tests.real.redis.redis_server import NOWHERE, RedisServer, find_redis_server, unused_port
 from tests.real.redis.resp2_server import UNKNOWN, refusing, without_resp3
 from tests.wait import initialised, until
 
@@ -37,7 +37,7 @@ async def door(server_port: int, resp3: bool) -> AsyncIterator[int]:
 
 def demote(server: RedisServer) -> None:
     """Make it a replica of a primary that does not answer; its data stay."""
-    server.cli("REPLICAOF", "127.0.0.1", unused_port())
+    server.cli("REPLICAOF", "127.0.0.1", NOWHERE)
 
 
 async def stays_away(cache: RedisCache) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from cache import RedisCache, keys
 from cache.transport import connection, handshake, sentinel
 from tests.inside import engine_of
-from tests.real.redis.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import NOWHERE, RedisServer
 from tests.real.redis.resp2_server import without_resp3
 from tests.real.redis.scripted_sentinel import scripted, url
 from tests.real.redis.sentinels import Watched, watched
@@ -116,7 +116,7 @@ async def test_what_the_sentinels_name_next_is_used_next(
         cache = make_cache(url([asked]), deadline=2.0, connect_wait=5.0)
         await initialised(cache)
         await until(lambda: cache.set("k", "first"))
-        own_redis.cli("REPLICAOF", "127.0.0.1", unused_port())
+        own_redis.cli("REPLICAOF", "127.0.0.1", NOWHERE)
 
         async def away() -> bool:
             return await cache.get("k") is None and not cache.connected

@@ -15,7 +15,7 @@ import pytest
 from cache.transport import handshake, sentinel
 from tests.inside import engine_of
 from tests.real.proxy import Proxy
-from tests.real.redis.redis_server import RedisServer, unused_port
+from tests.real.redis.redis_server import NOWHERE, RedisServer
 from tests.real.redis.scripted_sentinel import array, scripted, url
 from tests.wait import initialised, until
 
@@ -30,7 +30,7 @@ async def test_one_that_hangs_is_dead_or_behind_does_no_harm(
         right = await stack.enter_async_context(scripted(lambda: redis_server.port, epoch=2))
         behind = await stack.enter_async_context(scripted(lambda: own_redis.port, epoch=1))
         hanging = await stack.enter_async_context(scripted(lambda: None))
-        for ports in ([hanging, unused_port(), right], [behind, behind, right]):
+        for ports in ([hanging, NOWHERE, right], [behind, behind, right]):
             cache = make_cache(url(ports), deadline=2.0, connect_wait=5.0)
             await initialised(cache)
             assert await cache.set("k", ports[0])
@@ -146,7 +146,7 @@ async def test_a_name_that_stands_for_several_sentinels(
 
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(scripted(lambda: None))
-        await stack.enter_async_context(scripted(unused_port, host="127.0.0.2", at=port))
+        await stack.enter_async_context(scripted(lambda: NOWHERE, host="127.0.0.2", at=port))
         await stack.enter_async_context(scripted(lambda: redis_server.port, epoch=2, host="127.0.0.3", at=port))
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lookup)
         cache = make_cache(f"redis+sentinel://sentinels.example:{port}/callers", deadline=2.0, connect_wait=5.0)
@@ -161,7 +161,7 @@ async def test_sentinels_with_tls_and_without_are_not_mixed_up_silently(
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(PEM)
-    async with scripted(unused_port, context if tls else None) as port:
+    async with scripted(lambda: NOWHERE, context if tls else None) as port:
         cache = make_cache(url([port], "redis" if tls else "rediss"), connect_wait=5.0)
         assert await cache.initialize() is False
         assert (handshake.NEEDS_TLS if tls else handshake.NO_TLS) in caplog.text
@@ -170,7 +170,7 @@ async def test_sentinels_with_tls_and_without_are_not_mixed_up_silently(
 
 async def test_a_primary_that_cannot_be_reached_is_named(make_cache: Any, caplog: pytest.LogCaptureFixture) -> None:
     """The Sentinels announce it by an address that means nothing where the worker is."""
-    port = unused_port()
+    port = NOWHERE
     async with scripted(lambda: port) as asked:
         cache = make_cache(url([asked]), connect_wait=5.0)
         assert await cache.initialize() is False

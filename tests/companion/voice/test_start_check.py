@@ -16,6 +16,7 @@ from companion.voice.start_check import check
 from companion.voice.start_check.check import Finding, check_at_start, check_models
 from tests.real.models.inference_server import InferenceServer
 from tests.real.models.openai_server import OpenAIServer, Reply
+from tests.real.redis.redis_server import NOWHERE
 
 pytestmark = pytest.mark.integration
 KEY = "sk-proj-s3cretS3CRETs3cret"
@@ -133,11 +134,11 @@ async def test_a_model_that_is_only_now_loaded_is_a_warning(monkeypatch: pytest.
         assert "failed for 'gpt-4.1-mini' (no answer within" in found.line
 
 
-async def test_an_address_without_a_server_is_said_once(unused_tcp_port: int) -> None:
-    chosen = Settings.from_env({"OPENAI_BASE_URL": f"http://127.0.0.1:{unused_tcp_port}/v1"})
+async def test_an_address_without_a_server_is_said_once() -> None:
+    chosen = Settings.from_env({"OPENAI_BASE_URL": f"http://127.0.0.1:{NOWHERE}/v1"})
     (found,) = await check_models(chosen, speech=True)
     assert (found.lasting, found.unreachable) == (True, True)
-    assert found.line.startswith(f"OPENAI_BASE_URL: http://127.0.0.1:{unused_tcp_port}/v1 does not answer (All")
+    assert found.line.startswith(f"OPENAI_BASE_URL: http://127.0.0.1:{NOWHERE}/v1 does not answer (All")
     assert found.line.endswith("Set it to where the server is, such as http://HOST:PORT/v1.")
 
 

@@ -29,6 +29,8 @@ from urllib.parse import quote
 from cache.embedded import find_redis_server
 from tests.real.redis.resp import Part, RedisReplyError, ask, ask_each
 
+NOWHERE = 1
+"""A TCP port without a listener. One that is free at the moment may be another test's in the next."""
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
 REPLY_SECONDS = 5.0
