@@ -54,15 +54,13 @@ async def cut_off_and_replaced(cluster: ReplicatedCluster, lost: RedisServer) ->
     replica = cluster.replica_of(lost)
     lost.cli("CONFIG", "SET", "cluster-node-timeout", 30_000)
     # Closed links are made anew; one on which an answer was dropped waits for it for ever, and the node seems to fail.
-    lost.cli("DEBUG", "CLOSE-CLUSTER-LINK-ON-PACKET-DROP", 1)
-    lost.cli("DEBUG", "DROP-CLUSTER-PACKET-FILTER", -2)
+    cluster.isolate(lost)
     try:
         replica.cli("CLUSTER", "FAILOVER", "TAKEOVER")
         await until(lambda: cluster.own_slots(replica))
         yield replica
     finally:
-        lost.cli("DEBUG", "DROP-CLUSTER-PACKET-FILTER", -1)
-        lost.cli("DEBUG", "CLOSE-CLUSTER-LINK-ON-PACKET-DROP", 0)
+        cluster.rejoin(lost)
         lost.cli("CONFIG", "SET", "cluster-node-timeout", 2000)
         await until(lambda: not cluster.own_slots(lost), 20)
 
