@@ -73,7 +73,10 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("often")
-async def test_a_primary_that_its_cluster_has_given_up_is_left(cluster: ReplicatedCluster, connect: Connect) -> None:
+async def test_a_primary_that_its_cluster_has_given_up_is_left(
+    isolating_cluster: ReplicatedCluster, connect: Connect
+) -> None:
+    cluster = isolating_cluster
     lost = cluster.nodes[1]
     names = [key_on(cluster, node) for node in cluster.nodes[:3]]
     readers = [await connect(cluster.url, near=near) for near in (frozenset[str](), frozenset({"profile"}))]
@@ -89,9 +92,10 @@ async def test_a_primary_that_its_cluster_has_given_up_is_left(cluster: Replicat
 
 @pytest.mark.usefixtures("maintained_often")
 async def test_what_it_acknowledged_last_is_delivered_to_the_other(
-    cluster: ReplicatedCluster, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    isolating_cluster: ReplicatedCluster, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process has recovered that one before, and has left its mark: it looks right."""
+    cluster = isolating_cluster
 
     async def revalidated() -> bool:
         return True

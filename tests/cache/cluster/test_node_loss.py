@@ -173,9 +173,10 @@ async def test_a_slot_without_a_node_is_one_line_in_the_log(
 
 
 async def test_what_is_near_of_a_primary_that_its_cluster_has_lost_is_dropped(
-    cluster: ReplicatedCluster, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    isolating_cluster: ReplicatedCluster, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It reaches us, and no other node, and answers every PING, while its replica has taken over."""
+    cluster = isolating_cluster
     monkeypatch.setattr(connection, "ROLE_SECONDS", 0.1)
     lost = cluster.nodes[1]
     key = key_on(cluster, lost)

@@ -35,7 +35,7 @@ CALLS = (
     *PER_STEP,
 )
 LOADS = ("get_or_load", "warm")
-_POLL_INTERVAL = 0.001  # seconds between two ticks: of each turn of a busy loop, so much is not counted as a stall
+_POLL_INTERVAL = 0.004  # seconds between two ticks
 _TIMER_TOLERANCE = 0.001  # seconds a timer may be late in a healthy loop
 RETENTION: Final = 120.0
 """Seconds for which stalls and loads are retained: longer than any call lasts."""
