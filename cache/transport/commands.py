@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..background import BackgroundTasks
-from ..exceptions import CommandRejected, NotConnected, WrongKind
+from ..exceptions import CacheUnavailable, CommandRejected, NotConnected, WrongKind
 from ..redis_url import Endpoint
 from ..settings import CacheSettings
 from .capabilities import LOAD_SCRIPTS, NO_KEY, PROBES, Capabilities, probes
@@ -167,7 +167,9 @@ class Transport:
         else:
             up = [node for node in client.nodes() if node.up]
             asked = [send_each(node, probes(client.tag_of(node) or NO_KEY)) for node in up]
-            self._learn(dict(zip(up, map(Capabilities.found, await asyncio.gather(*asked)), strict=True)))
+            said = dict(zip(up, await asyncio.gather(*asked), strict=True))
+            answered = [node for node in up if not any(isinstance(reply, CacheUnavailable) for reply in said[node])]
+            self._learn({node: Capabilities.found(said[node]) for node in answered})  # others: what they said before
 
     def _learn(self, news: dict[Node, Capabilities]) -> None:
         self._found = {node: found for node, found in (self._found | news).items() if self._uses(node)}

@@ -120,6 +120,24 @@ async def test_a_right_that_comes_back_is_noticed_and_none_is_named_twice(
     await cache.close()
 
 
+@pytest.mark.usefixtures("maintained_often")
+async def test_what_is_refused_stays_so_while_the_server_says_nothing(
+    own_redis: RedisServer, make_cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "cache")
+    own_redis.cli("ACL", "SETUSER", "companion", "on", ">pw", "~*", "&*", "+@all", "-unlink")
+    cache = make_cache(f"redis://companion:pw@127.0.0.1:{own_redis.port}/0", deadline=0.2, connect_wait=5.0)
+    await initialised(cache)
+    await until(lambda: own_redis.calls("unlink") == 0 and own_redis.calls("evalsha") > 1)  # it looks again
+    own_redis.pause()
+    try:
+        await until(lambda: not cache.connected)
+    finally:
+        own_redis.resume()
+    await until(lambda: cache.connected)
+    assert not allowed_again(caplog.text)
+
+
 async def test_a_server_that_reports_no_changes_is_named(
     own_redis: RedisServer, make_cache: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
