@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from cache.transport.handshake import CLIENT_NAME
 from tests.faults.harness.scenario import DEADLINE
 from tests.faults.topology.places import AddressPlace, ClusterPlace, Kind, SentinelPlace
 from tests.real.redis.redis_server import RedisServer
@@ -21,6 +22,8 @@ from tests.real.redis.sentinels import MASTER
 Inject = Callable[[Any], float | None]
 _UNREPLICATED: float = 0.5  # seconds of writes and deletes that a failover loses
 _MOVED: int = 40
+CACHES: int = 3
+"""The caches of a scenario."""
 
 
 @dataclass(frozen=True)
@@ -170,9 +173,20 @@ def lose_for_a_moment(place: SentinelPlace) -> float:
 
 
 def planned(place: SentinelPlace) -> float:
+    """The old primary goes on for ten seconds, so the cache is used all the time: it has to have followed by then."""
     replica = place.trio.replica()
     place.trio.sentinels[0].cli("SENTINEL", "FAILOVER", MASTER)
-    return place.elected(replica)
+    moment = place.elected(replica)
+    wait_for(lambda: replica.cli("CLIENT", "LIST").count(f" name={CLIENT_NAME} ") == CACHES, "not followed")
+    return moment
+
+
+def planned_and_one_stopped(place: SentinelPlace) -> float:
+    """The caches that listen to the one that is stopped have to hear of it too."""
+    stopped = place.trio.sentinels.pop(0)
+    stopped.pause()
+    place.trio.sentinels.append(stopped)
+    return planned(place)
 
 
 def lose_majority(place: SentinelPlace) -> float:
@@ -220,6 +234,7 @@ TOPOLOGY_FAULTS = (
     TopologyFault("Sentinel", "failover, deletes lost", lose_watched(RedisServer.kill, unreplicated=True)),
     TopologyFault("Sentinel", "primary killed, back at once", lose_for_a_moment),
     TopologyFault("Sentinel", "planned failover", planned),
+    TopologyFault("Sentinel", "planned failover, one stopped", planned_and_one_stopped, grace=1.5),
     TopologyFault("Sentinel", "majority lost", lose_majority),
     TopologyFault("one address", "demoted, connections stay", demote, grace=1.5),
 )

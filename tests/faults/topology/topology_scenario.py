@@ -14,7 +14,7 @@ from tests.faults.harness.checks import Checks
 from tests.faults.harness.scenario import SLACK
 from tests.faults.harness.worker_setup import log_listener
 from tests.faults.topology.places import Place
-from tests.faults.topology.topology_faults import TopologyFault
+from tests.faults.topology.topology_faults import CACHES, TopologyFault
 from tests.faults.topology.traffic import DOOMED, QUIET, Traffic
 from tests.inside import engine_of
 from tests.wait import initialised, until
@@ -23,7 +23,6 @@ RECOVERY_LIMIT: Final = 3.0
 """Seconds from the election until the cache is used again."""
 HEALTHY_MISSES: Final = 0.01
 """Share of the reads where no fault is that may miss: a busy machine exceeds the deadline now and then."""
-_CACHES: Final = 3
 _BEFORE: Final = 1.2  # seconds of traffic before the fault
 _AFTER: Final = 0.5
 _DELIVERY_TIMEOUT: Final = 20.0
@@ -145,6 +144,6 @@ def _evaluate(fault: TopologyFault, result: TopologyResult, timer: CallTimer) ->
     reads, missed = result.healthy
     result.check(missed <= HEALTHY_MISSES * reads, f"{missed} of {reads} reads missed where no fault was")
     for lines in (result.warnings, result.notes):
-        result.check(len(lines) <= _CACHES * fault.changes, f"{len(lines)} lines in the log, such as: {lines[-1:]}")
+        result.check(len(lines) <= CACHES * fault.changes, f"{len(lines)} lines in the log, such as: {lines[-1:]}")
     if fault.lossless:
         result.check(not result.errors and not missed, f"{result.errors} errors")
