@@ -62,11 +62,11 @@ class Greeter:
 
     async def greet(self, instructions: str) -> SpeechHandle | None:
         """What ``SessionMemory.greet`` does."""
+        if self._later is not None:
+            self._later.cancel()
         await self._ready()
         if self._partner.settled or self._closed:
             return await self._speak(instructions)
-        if self._later is not None:
-            self._later.cancel()
         self._later = self._background.spawn(self._speak_later(instructions), name="memory-greeting")
         return None
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
-from cache import retrieve_exception
+from cache import CacheError, retrieve_exception
 
 from ..store import StoreError
 
@@ -27,7 +27,8 @@ async def within_deadline(read: Coroutine[Any, Any, T], operation: str, *, secon
         seconds: the deadline.
 
     Raises:
-        StoreError: the deadline passed, or ``read`` failed.
+        StoreError: the deadline passed, or ``read`` failed: whatever a store may raise.
+        CacheError: what the cache raises for a mistake in its use.
     """
     task = asyncio.create_task(read, name=f"read-{operation}")
     deadline = asyncio.create_task(sleep_unstalled(seconds), name="read-deadline")
@@ -40,7 +41,10 @@ async def within_deadline(read: Coroutine[Any, Any, T], operation: str, *, secon
             task.add_done_callback(retrieve_exception)
     if not task.done() or task.cancelled():
         raise StoreError(operation, "no answer within the deadline")
-    return task.result()
+    problem = task.exception()
+    if problem is None or isinstance(problem, StoreError | CacheError):
+        return task.result()
+    raise StoreError(operation, type(problem).__name__) from problem
 
 
 async def sleep_unstalled(seconds: float) -> None:

@@ -129,8 +129,9 @@ class Eraser:
             for user_id in user_ids:
                 self._drop_pending(user_id, None)
             return await self._complete(user_ids, request, path)
-        except StoreError as problem:
-            logger.warning("an erasure waits for the store: %s", problem)
+        except Exception as problem:  # whatever a store may raise, the wish waits in the spool
+            reason = problem if isinstance(problem, StoreError) else type(problem).__name__
+            logger.warning("an erasure waits for the store: %s", reason)
             for user_id in user_ids:
                 await self._outbox_relay.erasures.clear(user_id)  # no greeting in the meantime, from a last good value
             if path is None:

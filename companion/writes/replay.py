@@ -11,7 +11,6 @@ from typing import Final
 
 from cache import BackgroundTasks
 
-from ..store import StoreError
 from .erasure import Eraser
 from .records import Write
 from .spool import Spool
@@ -54,9 +53,9 @@ class SpoolReplay:
             The number of writes that were stored.
         """
         count, vain_files, problem = 0, 0, ""
-        with contextlib.suppress(StoreError, OSError):
+        with contextlib.suppress(Exception):  # whatever a store may raise, the files are replayed
             await self._eraser.resume()  # first, so that nothing of an erased person is stored for a moment
-        with contextlib.suppress(StoreError, OSError):
+        with contextlib.suppress(Exception):
             await asyncio.to_thread(self._spool.recover)
             await self._eraser.discard_unreadable()
         for path in self._spool.files():

@@ -32,8 +32,9 @@ async def expire_turns(store: Callable[[], Store], days: int) -> None:
             if count := await _expire(await asyncio.to_thread(store), days):
                 logger.info("%d turns older than %d days deleted", count, days)
             pause = INTERVAL
-        except StoreError as problem:
-            logger.warning("old turns could not be deleted: %s", problem)
+        except Exception as problem:  # whatever a store may raise, it is tried again
+            reason = problem if isinstance(problem, StoreError) else type(problem).__name__
+            logger.warning("old turns could not be deleted: %s", reason)
             pause = RETRY_INTERVAL
         await asyncio.sleep(pause)
 

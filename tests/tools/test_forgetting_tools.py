@@ -15,6 +15,7 @@ from companion import Caller, use_caller
 from companion.conversation.opening.greeting import make_plan
 from companion.conversation.turn_log import TurnLog
 from companion.memory.context import get_conversation_summary_async
+from companion.memory.erasure import erase_user
 from companion.memory.facts import find_facts_async
 from companion.memory.forgetting import forget_fact_async, matching
 from companion.memory.profile import get_user_profile_async, save_user_profile_async
@@ -251,6 +252,28 @@ async def test_words_that_everything_has_forget_no_summary(talk: Conversation, r
     summary = await runtime.store.latest_summary("ada")
     assert summary is not None
     assert summary.text == "They said that they like tea."
+
+
+async def test_a_store_that_raises_its_own_exceptions(
+    talk: Conversation, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The person hears what is done of what they asked for, and the log holds none of the exception."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise KeyError("a secret")
+
+    with monkeypatch.context() as patch:
+        for name in ("search_memories", "count_memories", "add_memory", "forget", "forgotten", "erase_user"):
+            patch.setattr(runtime.store, name, fail)
+        for tool, arguments in (
+            ("getUserProfile", {}),
+            ("recallFacts", {"query": "chess"}),
+            ("rememberFact", {"fact": "The key is under the mat."}),
+            ("forgetFact", {"what": "chess"}),
+        ):
+            assert "cannot reach" in (await talk.use(tool, **arguments))["message"], tool
+        assert not await erase_user("ada"), "the wish waits"
+    assert "a secret" not in caplog.text
 
 
 # -- what the next conversation begins with ----------------------------------------------------------------------

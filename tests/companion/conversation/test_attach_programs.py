@@ -22,6 +22,7 @@ from companion.memory.erasure import erase_user
 from companion.prompts import PROFILE_HEADING
 from companion.runtime import Runtime, acquire_runtime, get_runtime
 from companion.store import Turn
+from tests.agent.test_agent import join
 from tests.companion.conversation.test_attach import ADA, Call, calling, play
 from tests.companion.conversation.test_attach_rooms import a_room, begin, job
 from tests.companion.scripted import ScriptedLLM
@@ -248,6 +249,22 @@ async def test_of_greetings_before_the_start_the_last_is_said(known: Runtime, mo
         await until(lambda: texts(session))
         await session.run(user_input="hello")
         greeting, _ = session.llm.asked
+        assert greeting.items[-1].text_content.startswith("Last.")
+
+
+async def test_a_greeting_that_waits_gives_way_to_one_that_need_not(
+    known: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("companion.conversation.knowledge.DEADLINE", 0.1)
+    room = a_room()
+    async with job(room, {"user_id": "ada"}) as ctx:
+        call = await begin(ctx)
+        assert await call.memory.greet("First.") is None
+        join(room, "ada")
+        await call.memory.greet("Last.")
+        await until(lambda: texts(call.session))
+        await call.say("hello")
+        greeting, _ = call.model.asked
         assert greeting.items[-1].text_content.startswith("Last.")
 
 

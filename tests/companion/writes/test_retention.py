@@ -52,7 +52,14 @@ async def test_the_worker_deletes_in_batches(
     assert not {"ada", "secret"} & set(caplog.text.split())
 
 
-async def test_it_comes_back_later(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("problem", "reason"),
+    [(StoreError("expire_turns", "HTTP 503"), "expire_turns failed: HTTP 503"), (KeyError("a secret"), "KeyError")],
+    ids=["away", "its own exception"],
+)
+async def test_it_comes_back_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, problem: Exception, reason: str
+) -> None:
     """Every day, and in an hour when the store was away."""
 
     class AwayOnce(SqliteStore):
@@ -61,7 +68,7 @@ async def test_it_comes_back_later(monkeypatch: pytest.MonkeyPatch, caplog: pyte
         async def expire_turns(self, days: int, limit: int) -> int:
             self.calls += 1
             if self.calls == 1:
-                raise StoreError("expire_turns", "HTTP 503")
+                raise problem
             return 0
 
     pauses: list[float] = []
@@ -76,7 +83,7 @@ async def test_it_comes_back_later(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     with pytest.raises(asyncio.CancelledError):
         await retention.expire_turns(lambda: store, 30)
     assert pauses == [3600.0, 86400.0, 86400.0]
-    assert "old turns could not be deleted: expire_turns failed: HTTP 503" in caplog.text
+    assert f"old turns could not be deleted: {reason}\n" in caplog.text
 
 
 async def test_without_the_setting_nothing_is_deleted(tmp_path: Path, store: SqliteStore) -> None:

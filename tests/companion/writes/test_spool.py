@@ -18,7 +18,8 @@ import pytest
 from companion import Caller
 from companion.conversation.turn_log import TurnLog
 from companion.runtime import Runtime
-from companion.store import Memory, StoreError, Turn
+from companion.settings import Settings
+from companion.store import Memory, SqliteStore, StoreError, Turn
 from companion.writes.records import from_line, to_line
 from companion.writes.spool import Spool
 from companion.writes.spool.file import SpoolFile
@@ -306,6 +307,29 @@ async def test_a_home_that_cannot_be_written_is_said_at_the_start(
 
 
 # -- a person who was moved to another id ------------------------------------------------------------------------
+
+
+async def test_a_store_that_raises_its_own_exceptions_ends_no_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For the wish of an erasure, which is replayed first."""
+    monkeypatch.setattr("companion.writes.replay.POLL_INTERVAL", 0.01)
+    calls: list[str] = []
+
+    class Raises(SqliteStore):
+        async def erase_user(self, user_id: str, request: str) -> int:
+            calls.append(user_id)
+            if len(calls) == 1:
+                raise KeyError("a secret")
+            return await super().erase_user(user_id, request)
+
+    store = Raises(tmp_path / "own.db")
+    runtime = Runtime(Settings(home=tmp_path, models="offline"), store=store)
+    runtime.spool.wishes.add(["ada"], "request")
+    runtime.write_behind.spool_replay.start()
+    await until(lambda: not runtime.spool.wishes.all())
+    await runtime.close()
+    assert "a secret" not in caplog.text
 
 
 async def test_what_waits_under_an_earlier_id_is_stored_under_the_new_one(
