@@ -59,7 +59,6 @@ class Engine:
         self.serializer = Serializer(settings.max_value_bytes, settings.encryption_keys)
         self.transport = Transport(settings, self, handshake=lambda node: self.servers.handshake(node))
         self.servers = Servers(self.transport, self.pending, self.near, self.waiters)
-        self._lost: dict[str, str] = {}  # without each command that the server refuses
         self._refusal = ""  # why a server reports no changes
         self._connect_wait = settings.connect_wait
         # Sentinels name a replica for a moment of each failover: the URL is right all the same.
@@ -110,15 +109,10 @@ class Engine:
             if isinstance(refusal := replies[-1], CommandRejected):
                 self.counters.connection_errors += 1
                 self._refusal = refusal.code
-        self._log_losses()
 
     def on_capabilities(self, lost: dict[str, str]) -> None:
         """Log what the server refuses, and what is lost."""
-        self._lost = lost
-        self._log_losses()
-
-    def _log_losses(self) -> None:
-        lost, codes = self._lost, self.transport.capabilities.refused
+        codes = self.transport.capabilities.refused
         if self.servers.silent:
             lost, codes = lost | {"CLIENT TRACKING": _NO_TRACKING}, codes | {"CLIENT TRACKING": self._refusal}
         if self._availability.refuses(lost, codes):

@@ -142,8 +142,8 @@ class Transport:
         if not self._uses(node):
             return
         own = len(replies) - len(LOAD_SCRIPTS) - len(PROBES) if node.resp3 else 0  # the pool sends the probes alone
-        self._learn({node: Capabilities.found(replies[-len(PROBES) :] if node.resp3 else replies)})
         self._listener.on_handshake(node, replies[:own])
+        self._learn({node: Capabilities.found(replies[-len(PROBES) :] if node.resp3 else replies)})
 
     def on_connected(self, node: Node) -> None:
         """The server may speak RESP3 by now."""
