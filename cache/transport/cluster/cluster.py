@@ -77,7 +77,7 @@ class ClusterClient:
                 self,
                 redirect=lambda *rejected: self._redirections.redirect(address, *rejected),
                 own_key=self._asked,
-                on_late=lambda: self._discovery.ask_soon(),
+                on_late=self._on_late,
             )
 
         self._nodes = Nodes(seed, address_map, open_at)
@@ -191,6 +191,8 @@ class ClusterClient:
         """The addresses that the cluster announces are right."""
         self._reached.add(node.name)
         self._listener.on_connected(node)
+        if any(other.away and other.started for other in self._table.owners):
+            self._discovery.ask_soon()
 
     def on_disconnected(self, node: Node, reason: str) -> None:
         """Look for the node that takes its place."""
@@ -218,6 +220,11 @@ class ClusterClient:
     def _own_key(self, node: Node) -> str | None:
         tag = self.tag_of(node)
         return None if tag is None else system_server(tag)
+
+    def _on_late(self) -> None:
+        """Look for the node that takes its place. While none answers we may just be slow: an attempt will tell."""
+        if self.up:
+            self._discovery.ask_soon()
 
     def _untracked(self, key: bytes) -> None:
         """Keep no value of a key that another node answers for: if that connection is lost, it would not be dropped."""

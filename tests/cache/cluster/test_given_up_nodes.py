@@ -13,17 +13,19 @@ import pytest
 
 from cache import RedisCache
 from cache.slots import SLOTS
-from cache.transport import connection
+from cache.transport import connection, connector
 from cache.transport.cluster import discovery
 from cache.transport.cluster.slot_table import SlotTable
 from cache.transport.cluster.topology import Range
+from cache.transport.dial import dial
+from cache.transport.handshake import CLIENT_NAME
 from tests.cache.cluster.conftest import Connect
 from tests.cache.cluster.spread import key_on, keys_on, profiles
 from tests.inside import engine_of
 from tests.lag import within
 from tests.real.redis.redis_server import RedisServer
 from tests.real.redis.replicated_cluster import ReplicatedCluster
-from tests.wait import until
+from tests.wait import initialised, until
 
 DEADLINE = 0.05
 RECOVERY = 3.0
@@ -46,6 +48,26 @@ async def test_a_node_that_hangs_before_it_was_ever_connected(cluster: Replicate
     cluster.promote(replica)
     async with within(RECOVERY):
         await until(lambda: cache.set(key, 1, ttl=60))
+
+
+async def test_a_start_that_is_slow_connects_to_no_node_that_is_not_needed(
+    cluster: ReplicatedCluster, make_cache: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connecting may take longer than a call: over TLS, from far away, or where our own loop is busy."""
+
+    async def dial_slowly(*args: Any) -> Any:
+        await asyncio.sleep(0.25)
+        return await dial(*args)
+
+    monkeypatch.setattr(connector, "dial", dial_slowly)
+
+    def connections() -> list[int]:
+        return [node.cli("CLIENT", "LIST").count(CLIENT_NAME) for node in cluster.nodes]
+
+    await until(lambda: not any(connections()))
+    cache = make_cache(cluster.url, deadline=0.2)
+    await initialised(cache)
+    assert connections() == [1, 0, 0, 0, 0, 0]
 
 
 @asynccontextmanager
