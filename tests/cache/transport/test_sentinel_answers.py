@@ -23,6 +23,14 @@ pytestmark = pytest.mark.integration
 PEM = Path(__file__).parents[2] / "real" / "localhost.pem"
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait no half a second for a Sentinel that hangs."""
+    monkeypatch.setattr(sentinel, "ANSWER_TIMEOUT", 0.1)
+    monkeypatch.setattr(sentinel, "LOOK_EVERY", 0.02)
+
+
+@pytest.mark.usefixtures("hasty")
 async def test_one_that_hangs_is_dead_or_behind_does_no_harm(
     redis_server: RedisServer, own_redis: RedisServer, make_cache: Any
 ) -> None:
@@ -38,6 +46,7 @@ async def test_one_that_hangs_is_dead_or_behind_does_no_harm(
             await cache.close()
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_the_one_that_conducts_a_failover_is_not_believed(
     redis_server: RedisServer, own_redis: RedisServer, make_cache: Any
 ) -> None:
@@ -76,6 +85,7 @@ async def test_whom_the_one_that_conducts_a_failover_has_promoted_is_used(
         await cache.close()
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_a_majority_announces_failovers(
     redis_server: RedisServer, own_redis: RedisServer, make_cache: Any
 ) -> None:
@@ -111,6 +121,7 @@ async def test_a_majority_announces_failovers(
         await cache.close()
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_a_primary_that_is_named_by_host_and_by_address_is_one(
     redis_server: RedisServer, make_cache: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -136,6 +147,7 @@ async def test_a_primary_that_is_named_by_host_and_by_address_is_one(
         await cache.close()
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_a_name_that_stands_for_several_sentinels(
     redis_server: RedisServer, make_cache: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
