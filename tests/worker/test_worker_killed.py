@@ -22,7 +22,8 @@ from tests.wait import until
 from tests.worker.preparing import LONG, Preparing
 from tests.worker.test_worker import ROOT, user, wait_for_turns, worker
 
-pytestmark = pytest.mark.worker
+# Two workers, one after the other, take a minute on a busy machine.
+pytestmark = [pytest.mark.worker, pytest.mark.timeout(240)]
 COMMAND = ["-m", "livekit.agents", "start", str(ROOT / "agent.py"), "--dev"]
 
 
