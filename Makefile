@@ -78,7 +78,7 @@ lint: .venv/.dev  ## ruff and mypy --strict, also as on Windows
 		{ $(call INSTALL,"$$peer"); } || echo "$$peer cannot be installed here: left out."; \
 	done; touch $@
 
-bench: .venv/.bench  ## measure against the peers, in one run (ARGS=quick for two minutes, ARGS=fleet: many conversations)
+bench: .venv/.bench  ## measure against the peers, in one run (ARGS=quick for some minutes, ARGS=fleet: many conversations)
 	@$(RUN) -m benchmarks $(ARGS)
 
 trace: .venv/.dev  ## what a caller waits for until the first sound, beside the floor, in five minutes (ARGS=1: one round)
