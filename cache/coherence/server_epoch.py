@@ -98,13 +98,17 @@ class ServerEpoch:
         if self._epoch and mark != self._epoch and (mark or not empty):
             self.quarantine()
 
-    def check(self) -> None:
+    def is_due(self, *, early: bool = False) -> bool:
+        """Whether the mark is to be checked: ``early``, if half of the time until then is over."""
+        return bool(self._epoch) and loop_time() - self.checked_at >= CHECK_EVERY / (2 if early else 1)
+
+    def check(self, *, early: bool = False) -> None:
         """Do in the background what is due. Call it a few times a second."""
-        client, now = self._transport.client, loop_time()
+        client = self._transport.client
         if client is None or not self._node.up or client.tag_of(self._node) is None:
             return  # not connected; or where its mark is, is not known yet
-        due = self._quarantined or (self._epoch and now - self.checked_at >= CHECK_EVERY)
-        if due and now >= self.not_before and (self._checking is None or self._checking.done()):
+        due = self._quarantined or self.is_due(early=early)
+        if due and loop_time() >= self.not_before and (self._checking is None or self._checking.done()):
             self._checking = asyncio.create_task(self._run(), name="cache-server-epoch")
 
     def on_change(self) -> None:

@@ -115,8 +115,10 @@ class Servers:
 
     def check(self) -> None:
         """Do in the background what is due. Call it a few times a second."""
+        # At the same time: a cluster is asked for its slots too, once for all, where commands are sent after a pause.
+        any_due = any(epoch.is_due() for epoch in self.epochs.values())
         for epoch in self.epochs.values():
-            epoch.check()
+            epoch.check(early=any_due)
 
     def on_delivered(self) -> None:
         """A scan has delivered what was pending."""
