@@ -40,7 +40,7 @@ _GOODBYE: Final = {
 
 _FAREWELLS: Final = {
     "de": "tschüss|tschüs|tschau|auf wieder(?:sehen|hören|schauen)|gute nacht|bis (?:bald|dann|morgen|später)",
-    "en": "bye|goodbye|good bye|good night|see you|farewell|take care",
+    "en": "bye|goodbye|good bye|good night|see you|farewell|take care(?! of)",
     "es": "adi[óo]s|hasta (?:luego|pronto|mañana)|chao",
     "fr": "au revoir|à (?:bientôt|demain)|bonne nuit",
     "it": "ciao|arrivederci|a (?:presto|domani)|buona ?notte",

@@ -38,6 +38,9 @@ def test_a_farewell_is_known(said: str) -> None:
     assert phrases.is_farewell(said)
 
 
-@pytest.mark.parametrize("said", ["", "...", "I said goodbye to my cat", "How do you say bye in French?"])
+MENTIONS = ("", "...", "I said goodbye to my cat", "How do you say bye in French?", "Take care of my dog.")
+
+
+@pytest.mark.parametrize("said", MENTIONS)
 def test_what_mentions_one_is_none(said: str) -> None:
     assert not phrases.is_farewell(said)
